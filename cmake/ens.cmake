@@ -1,0 +1,42 @@
+# One way to declare a library, a program, a test.
+
+add_library(ens_options INTERFACE)
+target_compile_options(ens_options INTERFACE -Wall -Wextra -Wshadow -Wno-missing-field-initializers)
+target_include_directories(ens_options INTERFACE ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR})
+if(ENS_SANITIZE)
+  target_compile_options(ens_options INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+  target_link_options(ens_options INTERFACE -fsanitize=address,undefined)
+endif()
+if(ENS_TSAN)
+  target_compile_options(ens_options INTERFACE -fsanitize=thread)
+  target_link_options(ens_options INTERFACE -fsanitize=thread)
+endif()
+
+function(ens_library target)
+  target_link_libraries(${target} PUBLIC ens_options)
+endfunction()
+
+# ens_program(NAME SOURCES... LIBS...): an installed executable.
+function(ens_program name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LIBS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE ens_options ${ARG_LIBS})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
+  install(TARGETS ${name} RUNTIME)
+endfunction()
+
+# ens_test(NAME SOURCES... LIBS... LABELS...): one GoogleTest binary; each case is a ctest case.
+# Several labels: LABELS "unit;gpu".
+function(ens_test name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LIBS;LABELS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE ens_options ${ARG_LIBS} GTest::gtest GTest::gtest_main)
+  target_compile_definitions(${name} PRIVATE
+    ENS_SOURCE_DIR="${PROJECT_SOURCE_DIR}" ENS_BIN_DIR="${PROJECT_BINARY_DIR}/bin")
+  set(labels)
+  foreach(label ${ARG_LABELS})
+    list(APPEND labels LABELS ${label})
+  endforeach()
+  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
+                       PROPERTIES ${labels} TIMEOUT 900)
+endfunction()

@@ -1,0 +1,33 @@
+// EdgePipeline: everything the client computes itself, without any network.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ensemble/model/edge_bundle.h"
+#include "ensemble/protect/protection.h"
+#include "nn/plan/plan.h"
+
+namespace ens {
+
+// head -> protection -> (cloud) -> selector -> tail. One thread at a time per pipeline.
+class EdgePipeline {
+ public:
+  explicit EdgePipeline(EdgeBundle bundle, int max_batch = 32);
+  ~EdgePipeline();
+
+  const BundleInfo& info() const;
+  const std::vector<std::string>& class_names() const;
+
+  // images [B, C, H, W] float32 in [0, 1] -> smashed features as they are sent, float32.
+  Tensor smash(const Tensor& images);
+  // answers [N, B, ...] of all server nets -> logits [B, classes].
+  Tensor finish(const Tensor& answers);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace ens

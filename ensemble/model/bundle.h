@@ -1,0 +1,38 @@
+// What each party gets (spec: "What each party gets"): two files from one training.
+//
+// The cloud bundle holds the N bodies and nothing else. The edge bundle holds the secret rest and is
+// written with mode 0600. Both carry the fingerprint of the N bodies, so that mixed-up trainings are
+// refused.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "nn/models/model.h"
+
+namespace ens {
+
+// Public facts, in both bundles.
+struct BundleInfo {
+  ModelSpec model;
+  Split split;
+  int nets = 1;             // N
+  std::string fingerprint;  // 32 bytes: SHA-256 over all bodies' weights
+  std::string data;         // name of the training set, for people
+};
+
+struct CloudBundle {
+  BundleInfo info;
+  std::vector<std::shared_ptr<Sequential>> bodies;  // N, frozen, evaluation mode
+};
+
+// Fills info.fingerprint from the bodies and writes.
+void write_cloud_bundle(const std::filesystem::path& file, CloudBundle& bundle);
+CloudBundle read_cloud_bundle(const std::filesystem::path& file);
+
+// SHA-256 over names and weights of the bodies in order.
+std::string fingerprint_of(const std::vector<std::shared_ptr<Sequential>>& bodies);
+
+}  // namespace ens

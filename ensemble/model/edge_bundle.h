@@ -1,0 +1,26 @@
+// The client's secret half (see bundle.h). Never included by cloud/ or attacks/.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ensemble/model/bundle.h"
+#include "ensemble/model/selector.h"
+
+namespace ens {
+
+struct EdgeBundle {
+  BundleInfo info;
+  std::vector<std::string> class_names;
+  std::shared_ptr<Sequential> head;  // frozen, evaluation mode
+  std::shared_ptr<Sequential> tail;  // reads P concatenated answers
+  Selector selector;
+  Tensor noise;                      // fixed noise [C,H,W] added to the head's output; may be zeros
+};
+
+void write_edge_bundle(const std::filesystem::path& file, const EdgeBundle& bundle);  // mode 0600
+EdgeBundle read_edge_bundle(const std::filesystem::path& file);
+
+}  // namespace ens

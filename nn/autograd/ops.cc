@@ -1,0 +1,554 @@
+#include "nn/autograd/ops.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "nn/core/error.h"
+
+namespace ens {
+namespace {
+
+void require(bool ok, const char* op, const std::string& problem) {
+  if (!ok) fail(problem, op);
+}
+
+void require_rank(const Var& x, int rank, const char* op) {
+  require(x.defined(), op, "an operand is undefined");
+  require(x.shape().rank() == rank, op,
+          "expected " + std::to_string(rank) + " dimensions, got " + x.shape().str());
+}
+
+// A size-[n] float32 parameter.
+void require_vector(const Var& v, int64_t n, const char* op) {
+  require(v.defined() && v.shape() == Shape{n}, op,
+          "expected a parameter of " + std::to_string(n) + " numbers, got " +
+              (v.defined() ? v.shape().str() : "none"));
+}
+
+Backend& of(const Var& x) { return backend(x.value().device()); }
+
+// The shape whose entries are 1 except the channels: parameters against activations.
+Shape channel_shape(const Shape& x) {
+  Shape s = x;
+  for (int i = 0; i < x.rank(); ++i) {
+    if (i != 1) s.set(i, 1);
+  }
+  return s;
+}
+
+int64_t conv_size(int64_t in, int64_t kernel, const ConvSpec& s) {
+  return (in + 2 * s.padding - s.dilation * (kernel - 1) - 1) / s.stride + 1;
+}
+
+Var unary(const char* op, UnaryOp kind, const Var& x, float a = 0, float b = 0) {
+  require(x.defined(), op, "the operand is undefined");
+  Tensor y = of(x).unary(kind, x.value(), a, b);
+  return Var::make(y, {x}, [x, y, kind, a, b](const Tensor& dy) {
+    x.accumulate(of(x).unary_grad(kind, x.value(), y, dy, a, b));
+  });
+}
+
+void require_broadcast(const char* op, const Var& a, const Var& b) {
+  require(a.defined() && b.defined(), op, "an operand is undefined");
+  bool ok = a.shape().rank() == b.shape().rank();
+  for (int i = 0; ok && i < a.shape().rank(); ++i) {
+    ok = a.dim(i) == b.dim(i) || a.dim(i) == 1 || b.dim(i) == 1;
+  }
+  require(ok, op, "shapes " + a.shape().str() + " and " + b.shape().str() + " do not fit");
+}
+
+// The gradient of something broadcast: summed back to the operand's shape and dtype.
+Tensor reduced(Backend& be, const Tensor& g, const Tensor& like) {
+  if (g.shape() == like.shape()) return g.to(like.dtype());
+  return be.sum_to(g, like.shape()).to(like.dtype());
+}
+
+}  // namespace
+
+// ---- layers
+
+Var conv2d(const Var& x, const Var& w, const Var& bias, const ConvSpec& spec) {
+  require_rank(x, 4, "conv2d");
+  require_rank(w, 4, "conv2d");
+  require(spec.groups > 0 && spec.stride > 0 && spec.dilation > 0 && spec.padding >= 0, "conv2d",
+          "groups, stride and dilation must be positive, padding not negative");
+  require(x.dim(1) == w.dim(1) * spec.groups && w.dim(0) % spec.groups == 0, "conv2d",
+          "weight " + w.shape().str() + " in " + std::to_string(spec.groups) +
+              " groups does not fit input " + x.shape().str());
+  require(conv_size(x.dim(2), w.dim(2), spec) > 0 && conv_size(x.dim(3), w.dim(3), spec) > 0,
+          "conv2d", "the kernel " + w.shape().str() + " is larger than input " + x.shape().str());
+  if (bias.defined()) require_vector(bias, w.dim(0), "conv2d");
+  Tensor y = of(x).conv2d(x.value(), w.value(), bias.defined() ? bias.value() : Tensor(), spec);
+  return Var::make(y, {x, w, bias}, [x, w, bias, spec](const Tensor& dy) {
+    Backend& be = of(x);
+    if (x.requires_grad()) {
+      x.accumulate(be.conv2d_grad_input(dy, w.value(), spec, x.shape()).to(x.value().dtype()));
+    }
+    if (w.requires_grad()) {
+      w.accumulate(be.conv2d_grad_weight(x.value(), dy, spec, w.shape()));
+    }
+    if (bias.requires_grad()) {
+      bias.accumulate(be.sum_to(dy, channel_shape(dy.shape())).reshape(bias.shape()));
+    }
+  });
+}
+
+Var conv_transpose2d(const Var& x, const Var& w, const Var& bias, const ConvSpec& spec,
+                     int output_padding) {
+  require_rank(x, 4, "conv_transpose2d");
+  require_rank(w, 4, "conv_transpose2d");
+  require(x.dim(1) == w.dim(0) && spec.groups > 0 && w.dim(0) % spec.groups == 0,
+          "conv_transpose2d",
+          "weight " + w.shape().str() + " does not fit input " + x.shape().str());
+  require(spec.stride > 0 && spec.dilation > 0 && spec.padding >= 0 && output_padding >= 0 &&
+              output_padding < std::max(spec.stride, spec.dilation),
+          "conv_transpose2d", "output_padding must be below stride or dilation");
+  auto size = [&](int64_t in, int64_t kernel) {
+    return (in - 1) * spec.stride - 2 * spec.padding + spec.dilation * (kernel - 1) +
+           output_padding + 1;
+  };
+  const Shape out{x.dim(0), w.dim(1) * spec.groups, size(x.dim(2), w.dim(2)),
+                  size(x.dim(3), w.dim(3))};
+  require(out[2] > 0 && out[3] > 0, "conv_transpose2d", "the output would be empty");
+  if (bias.defined()) require_vector(bias, out[1], "conv_transpose2d");
+  Backend& be = of(x);
+  Tensor y = be.conv2d_grad_input(x.value(), w.value(), spec, out);
+  if (bias.defined()) {
+    y = be.channel_affine(y, Tensor::full({out[1]}, 1.0f, Dtype::kF32, y.device()), bias.value(),
+                          false);
+  }
+  return Var::make(y, {x, w, bias}, [x, w, bias, spec](const Tensor& dy) {
+    Backend& b = of(x);
+    if (x.requires_grad()) {
+      x.accumulate(b.conv2d(dy, w.value(), Tensor(), spec).to(x.value().dtype()));
+    }
+    if (w.requires_grad()) w.accumulate(b.conv2d_grad_weight(dy, x.value(), spec, w.shape()));
+    if (bias.requires_grad()) {
+      bias.accumulate(b.sum_to(dy, channel_shape(dy.shape())).reshape(bias.shape()));
+    }
+  });
+}
+
+Var linear(const Var& x, const Var& w, const Var& bias) {
+  require_rank(x, 2, "linear");
+  require_rank(w, 2, "linear");
+  require(x.dim(1) == w.dim(1), "linear",
+          "weight " + w.shape().str() + " does not fit input " + x.shape().str());
+  if (bias.defined()) require_vector(bias, w.dim(0), "linear");
+  Backend& be = of(x);
+  const Dtype dtype = x.value().dtype();
+  const Tensor wt = w.value().to(dtype);
+  Tensor y = Tensor::empty({x.dim(0), w.dim(0)}, dtype, x.value().device());
+  be.gemm(false, true, 1.0f, x.value(), wt, 0.0f, y);
+  if (bias.defined()) {
+    y = be.binary(BinaryOp::kAdd, y, bias.value().to(dtype).reshape({1, w.dim(0)}));
+  }
+  return Var::make(y, {x, w, bias}, [x, w, wt, bias](const Tensor& dy) {
+    Backend& b = of(x);
+    if (x.requires_grad()) {
+      Tensor dx = Tensor::empty(x.shape(), x.value().dtype(), x.value().device());
+      b.gemm(false, false, 1.0f, dy, wt, 0.0f, dx);
+      x.accumulate(dx);
+    }
+    if (w.requires_grad()) {
+      Tensor dw = Tensor::empty(w.shape(), Dtype::kF32, x.value().device());
+      b.gemm(true, false, 1.0f, dy, x.value(), 0.0f, dw);
+      w.accumulate(dw);
+    }
+    if (bias.requires_grad()) {
+      bias.accumulate(b.sum_to(dy, {1, dy.dim(1)}).reshape(bias.shape()));
+    }
+  });
+}
+
+Var batch_norm_train(const Var& x, const Var& gamma, const Var& beta, float eps, bool relu,
+                     Tensor& mean, Tensor& var) {
+  require(x.defined() && (x.shape().rank() == 4 || x.shape().rank() == 2), "batch_norm",
+          "expected [B,C,H,W] or [B,C]");
+  require_vector(gamma, x.dim(1), "batch_norm");
+  require_vector(beta, x.dim(1), "batch_norm");
+  BatchNormSaved saved;
+  Tensor y = of(x).batch_norm_train(x.value(), gamma.value(), beta.value(), eps, relu, saved);
+  mean = saved.mean;
+  var = saved.var;
+  return Var::make(y, {x, gamma, beta}, [x, gamma, beta, y, eps, relu, saved](const Tensor& dy) {
+    BatchNormGrads g = of(x).batch_norm_train_grad(dy, x.value(), y, gamma.value(), beta.value(),
+                                                   eps, relu, saved);
+    x.accumulate(g.x);
+    gamma.accumulate(g.gamma);
+    beta.accumulate(g.beta);
+  });
+}
+
+Var batch_norm_eval(const Var& x, const Var& gamma, const Var& beta, const Tensor& mean,
+                    const Tensor& var, float eps, bool relu_after) {
+  require(x.defined() && (x.shape().rank() == 4 || x.shape().rank() == 2), "batch_norm",
+          "expected [B,C,H,W] or [B,C]");
+  require_vector(gamma, x.dim(1), "batch_norm");
+  require_vector(beta, x.dim(1), "batch_norm");
+  if (recording() && (gamma.requires_grad() || beta.requires_grad())) {
+    // Rarely differentiated: composed from the elementwise operations.
+    const Shape c = channel_shape(x.shape());
+    Tensor inverse = Tensor::empty(var.shape());
+    const std::vector<float> v = var.to_vector();
+    for (size_t i = 0; i < v.size(); ++i) inverse.data<float>()[i] = 1.0f / std::sqrt(v[i] + eps);
+    inverse = inverse.to(var.device());
+    const Dtype dtype = x.value().dtype();
+    const Var centred = sub(x, Var(mean.reshape(c).to(dtype)));
+    const Var scale = cast(mul(reshape(gamma, c), Var(inverse.reshape(c))), dtype);
+    const Var y = add(mul(centred, scale), cast(reshape(beta, c), dtype));
+    return relu_after ? relu(y) : y;
+  }
+  Tensor scale = Tensor::empty(gamma.shape()), shift = Tensor::empty(gamma.shape());
+  const auto g = gamma.value().to_vector(), b = beta.value().to_vector();
+  const auto m = mean.to_vector(), v = var.to_vector();
+  for (size_t i = 0; i < g.size(); ++i) {
+    const float s = g[i] / std::sqrt(v[i] + eps);
+    scale.data<float>()[i] = s;
+    shift.data<float>()[i] = b[i] - m[i] * s;
+  }
+  const Device device = x.value().device();
+  return channel_affine(x, scale.to(device), shift.to(device), relu_after);
+}
+
+Var channel_affine(const Var& x, const Tensor& scale, const Tensor& shift, bool relu) {
+  require(x.defined() && x.shape().rank() >= 2 && scale.shape() == Shape{x.dim(1)} &&
+              shift.shape() == Shape{x.dim(1)},
+          "channel_affine", "expected one scale and one shift for each channel");
+  Tensor y = of(x).channel_affine(x.value(), scale, shift, relu);
+  return Var::make(y, {x}, [x, y, scale, relu](const Tensor& dy) {
+    x.accumulate(of(x).channel_affine_grad(dy, y, scale, relu));
+  });
+}
+
+namespace {
+void require_pool(const Var& x, const PoolSpec& s, const char* op) {
+  require_rank(x, 4, op);
+  require(s.kernel > 0 && s.stride > 0 && s.padding >= 0 && s.padding * 2 <= s.kernel &&
+              x.dim(2) + 2 * s.padding >= s.kernel && x.dim(3) + 2 * s.padding >= s.kernel,
+          op, "kernel, stride or padding does not fit input " + x.shape().str());
+}
+}  // namespace
+
+Var max_pool(const Var& x, const PoolSpec& spec) {
+  require_pool(x, spec, "max_pool");
+  Tensor workspace;
+  Tensor y = of(x).max_pool(x.value(), spec, recording() && x.requires_grad(), workspace);
+  return Var::make(y, {x}, [x, workspace, spec](const Tensor& dy) {
+    x.accumulate(of(x).max_pool_grad(dy, workspace, spec, x.shape()));
+  });
+}
+
+Var avg_pool(const Var& x, const PoolSpec& spec) {
+  require_pool(x, spec, "avg_pool");
+  Tensor y = of(x).avg_pool(x.value(), spec);
+  return Var::make(y, {x}, [x, spec](const Tensor& dy) {
+    x.accumulate(of(x).avg_pool_grad(dy, spec, x.shape()));
+  });
+}
+
+Var global_avg_pool(const Var& x) {
+  require_rank(x, 4, "global_avg_pool");
+  return Var::make(of(x).global_avg_pool(x.value()), {x}, [x](const Tensor& dy) {
+    x.accumulate(of(x).global_avg_pool_grad(dy, x.shape()));
+  });
+}
+
+Var dropout(const Var& x, float p, Rng& rng) {
+  require(p >= 0 && p < 1, "dropout", "the probability must be in [0, 1)");
+  if (p == 0) return x;
+  Tensor mask = Tensor::empty(x.shape());
+  const float keep = 1.0f / (1.0f - p);
+  for (float& m : mask.span<float>()) m = rng.uniform() < p ? 0.0f : keep;
+  return mul(x, Var(mask.to(x.value().dtype()).to(x.value().device())));
+}
+
+// ---- elementwise
+
+Var affine(const Var& x, float a, float b) { return unary("affine", UnaryOp::kAffine, x, a, b); }
+Var relu(const Var& x) { return unary("relu", UnaryOp::kRelu, x); }
+Var leaky_relu(const Var& x, float slope) {
+  return unary("leaky_relu", UnaryOp::kLeakyRelu, x, slope);
+}
+Var sigmoid(const Var& x) { return unary("sigmoid", UnaryOp::kSigmoid, x); }
+Var tanh(const Var& x) { return unary("tanh", UnaryOp::kTanh, x); }
+Var exp(const Var& x) { return unary("exp", UnaryOp::kExp, x); }
+Var log(const Var& x) { return unary("log", UnaryOp::kLog, x); }
+Var sqrt(const Var& x) { return unary("sqrt", UnaryOp::kSqrt, x); }
+Var square(const Var& x) { return unary("square", UnaryOp::kSquare, x); }
+Var abs(const Var& x) { return unary("abs", UnaryOp::kAbs, x); }
+
+Var add(const Var& a, const Var& b) {
+  require_broadcast("add", a, b);
+  Tensor y = of(a).binary(BinaryOp::kAdd, a.value(), b.value());
+  return Var::make(y, {a, b}, [a, b](const Tensor& dy) {
+    if (a.requires_grad()) a.accumulate(reduced(of(a), dy, a.value()));
+    if (b.requires_grad()) b.accumulate(reduced(of(a), dy, b.value()));
+  });
+}
+
+Var sub(const Var& a, const Var& b) {
+  require_broadcast("sub", a, b);
+  Tensor y = of(a).binary(BinaryOp::kSub, a.value(), b.value());
+  return Var::make(y, {a, b}, [a, b](const Tensor& dy) {
+    Backend& be = of(a);
+    if (a.requires_grad()) a.accumulate(reduced(be, dy, a.value()));
+    if (b.requires_grad()) {
+      b.accumulate(reduced(be, be.unary(UnaryOp::kAffine, dy, -1.0f, 0.0f), b.value()));
+    }
+  });
+}
+
+Var mul(const Var& a, const Var& b) {
+  require_broadcast("mul", a, b);
+  Tensor y = of(a).binary(BinaryOp::kMul, a.value(), b.value());
+  return Var::make(y, {a, b}, [a, b](const Tensor& dy) {
+    Backend& be = of(a);
+    if (a.requires_grad()) {
+      a.accumulate(reduced(be, be.binary(BinaryOp::kMul, dy, b.value()), a.value()));
+    }
+    if (b.requires_grad()) {
+      b.accumulate(reduced(be, be.binary(BinaryOp::kMul, dy, a.value()), b.value()));
+    }
+  });
+}
+
+Var div(const Var& a, const Var& b) {
+  require_broadcast("div", a, b);
+  Tensor y = of(a).binary(BinaryOp::kDiv, a.value(), b.value());
+  return Var::make(y, {a, b}, [a, b, y](const Tensor& dy) {
+    Backend& be = of(a);
+    const Tensor da = be.binary(BinaryOp::kDiv, dy, b.value());
+    if (a.requires_grad()) a.accumulate(reduced(be, da, a.value()));
+    if (b.requires_grad()) {
+      const Tensor db = be.unary(UnaryOp::kAffine, be.binary(BinaryOp::kMul, da, y), -1.0f, 0.0f);
+      b.accumulate(reduced(be, db, b.value()));
+    }
+  });
+}
+
+Var add_relu(const Var& a, const Var& b) {
+  require(a.defined() && b.defined() && a.shape() == b.shape(), "add_relu",
+          "the operands must have one shape");
+  Tensor y = of(a).binary(BinaryOp::kAddRelu, a.value(), b.value());
+  return Var::make(y, {a, b}, [a, b, y](const Tensor& dy) {
+    const Tensor g = of(a).unary_grad(UnaryOp::kRelu, y, y, dy, 0, 0);
+    a.accumulate(g);
+    b.accumulate(g);
+  });
+}
+
+// ---- shape
+
+Var reshape(const Var& x, const Shape& shape) {
+  require(x.defined() && x.shape().numel() == shape.numel(), "reshape",
+          "cannot become " + shape.str());
+  return Var::make(x.value().plain().reshape(shape), {x}, [x](const Tensor& dy) {
+    x.accumulate(dy.plain().reshape(x.shape()));
+  });
+}
+
+Var flatten(const Var& x) {
+  require(x.defined() && x.shape().rank() >= 1, "flatten", "expected [B, ...]");
+  const int64_t rows = x.dim(0);
+  return reshape(x, {rows, rows ? x.shape().numel() / rows : 0});
+}
+
+Var slice(const Var& x, int axis, int64_t start, int64_t length) {
+  require(x.defined() && axis >= 0 && axis < x.shape().rank() && start >= 0 && length >= 0 &&
+              start + length <= x.dim(axis),
+          "slice", "the range is outside " + (x.defined() ? x.shape().str() : "nothing"));
+  return Var::make(of(x).slice(x.value(), axis, start, length), {x},
+                   [x, axis, start](const Tensor& dy) {
+                     Tensor dx = Tensor::zeros(x.shape(), dy.dtype(), dy.device());
+                     of(x).place(dy, dx, axis, start);
+                     x.accumulate(dx);
+                   });
+}
+
+Var concat(std::span<const Var> parts, int axis) {
+  require(!parts.empty() && axis >= 0 && axis < parts[0].shape().rank(), "concat",
+          "needs parts and an axis of theirs");
+  if (parts.size() == 1) return parts[0];
+  Shape shape = parts[0].shape();
+  int64_t total = 0;
+  for (const Var& p : parts) {
+    Shape expected = shape;
+    require(p.shape().rank() == shape.rank(), "concat", "parts differ in rank");
+    expected.set(axis, p.dim(axis));
+    require(p.shape() == expected, "concat",
+            "part " + p.shape().str() + " does not fit " + shape.str());
+    total += p.dim(axis);
+  }
+  shape.set(axis, total);
+  const Tensor& first = parts[0].value();
+  Tensor y = Tensor::empty(shape, first.dtype(), first.device());
+  int64_t start = 0;
+  for (const Var& p : parts) {
+    of(p).place(p.value(), y, axis, start);
+    start += p.dim(axis);
+  }
+  std::vector<Var> inputs(parts.begin(), parts.end());
+  return Var::make(y, inputs, [inputs, axis](const Tensor& dy) {
+    int64_t at = 0;
+    for (const Var& p : inputs) {
+      if (p.requires_grad()) p.accumulate(of(p).slice(dy, axis, at, p.dim(axis)));
+      at += p.dim(axis);
+    }
+  });
+}
+
+Var cast(const Var& x, Dtype dtype) {
+  require(x.defined(), "cast", "the operand is undefined");
+  if (x.value().dtype() == dtype) return x;
+  return Var::make(x.value().to(dtype), {x}, [x](const Tensor& dy) {
+    x.accumulate(dy.to(x.value().dtype()));
+  });
+}
+
+// ---- reductions and algebra
+
+Var sum_to(const Var& x, const Shape& shape) {
+  require(x.defined() && shape.rank() == x.shape().rank(), "sum_to", "the ranks differ");
+  for (int i = 0; i < shape.rank(); ++i) {
+    require(shape[i] == x.dim(i) || shape[i] == 1, "sum_to",
+            "cannot sum " + x.shape().str() + " to " + shape.str());
+  }
+  return Var::make(of(x).sum_to(x.value(), shape), {x}, [x](const Tensor& dy) {
+    const Tensor& v = x.value();
+    const Tensor zeros = Tensor::zeros(v.shape(), Dtype::kF32, v.device());
+    x.accumulate(of(x).binary(BinaryOp::kAdd, zeros, dy).to(v.dtype()));
+  });
+}
+
+Var mean_to(const Var& x, const Shape& shape) {
+  const Var total = sum_to(x, shape);
+  return affine(total, static_cast<float>(shape.numel()) / static_cast<float>(x.shape().numel()),
+                0.0f);
+}
+
+namespace {
+Shape ones(int rank) {
+  std::vector<int64_t> dims(static_cast<size_t>(rank), 1);
+  return Shape(std::span<const int64_t>(dims));
+}
+}  // namespace
+
+Var sum(const Var& x) {
+  require(x.defined(), "sum", "the operand is undefined");
+  return reshape(sum_to(x, ones(x.shape().rank())), {1});
+}
+
+Var mean(const Var& x) {
+  require(x.defined() && x.shape().numel() > 0, "mean", "nothing to average");
+  return affine(sum(x), 1.0f / static_cast<float>(x.shape().numel()), 0.0f);
+}
+
+Var matmul(const Var& a, const Var& b, bool ta, bool tb) {
+  require_rank(a, 2, "matmul");
+  require_rank(b, 2, "matmul");
+  require(a.dim(ta ? 0 : 1) == b.dim(tb ? 1 : 0), "matmul",
+          "shapes " + a.shape().str() + " and " + b.shape().str() + " do not fit");
+  const Tensor av = a.value(), bv = b.value();
+  Tensor y = Tensor::empty({a.dim(ta ? 1 : 0), b.dim(tb ? 0 : 1)}, Dtype::kF32, av.device());
+  of(a).gemm(ta, tb, 1.0f, av, bv, 0.0f, y);
+  return Var::make(y, {a, b}, [a, b, ta, tb](const Tensor& dy32) {
+    Backend& be = of(a);
+    const Tensor dy = dy32.to(a.value().dtype());
+    if (a.requires_grad()) {
+      Tensor da = Tensor::empty(a.shape(), a.value().dtype(), a.value().device());
+      if (ta) {
+        be.gemm(tb, true, 1.0f, b.value(), dy, 0.0f, da);
+      } else {
+        be.gemm(false, !tb, 1.0f, dy, b.value(), 0.0f, da);
+      }
+      a.accumulate(da);
+    }
+    if (b.requires_grad()) {
+      Tensor db = Tensor::empty(b.shape(), b.value().dtype(), b.value().device());
+      if (tb) {
+        be.gemm(true, ta, 1.0f, dy, a.value(), 0.0f, db);
+      } else {
+        be.gemm(!ta, false, 1.0f, a.value(), dy, 0.0f, db);
+      }
+      b.accumulate(db);
+    }
+  });
+}
+
+Var maximum(std::span<const Var> scalars) {
+  require(!scalars.empty(), "maximum", "needs at least one value");
+  return *std::ranges::max_element(scalars, {}, [](const Var& v) { return v.item(); });
+}
+
+// ---- losses
+
+Var cosine_similarity(const Var& a, const Var& b) {
+  require(a.defined() && b.defined() && a.shape() == b.shape() && a.shape().rank() >= 1,
+          "cosine_similarity", "the operands must have one shape [B, ...]");
+  const Var x = cast(flatten(a), Dtype::kF32), y = cast(flatten(b), Dtype::kF32);
+  const Shape rows{x.dim(0), 1};
+  const float tiny = 1e-16f;
+  const Var dot = sum_to(mul(x, y), rows);
+  const Var norms = sqrt(affine(mul(affine(sum_to(square(x), rows), 1.0f, tiny),
+                                    affine(sum_to(square(y), rows), 1.0f, tiny)),
+                                1.0f, 1e-30f));
+  return reshape(div(dot, norms), {x.dim(0)});
+}
+
+Var softmax_cross_entropy(const Var& logits, const Tensor& labels) {
+  require_rank(logits, 2, "softmax_cross_entropy");
+  require(labels.dtype() == Dtype::kI32 && labels.shape() == Shape{logits.dim(0)},
+          "softmax_cross_entropy", "expected one int32 label for each row");
+  Tensor probs;
+  Tensor losses = of(logits).softmax_cross_entropy(logits.value(), labels, probs);
+  const Var each = Var::make(losses, {logits}, [logits, labels, probs](const Tensor& dy) {
+    logits.accumulate(
+        of(logits).softmax_cross_entropy_grad(probs, labels, dy, logits.value().dtype()));
+  });
+  return mean(each);
+}
+
+Var mse(const Var& a, const Var& b) {
+  require(a.defined() && b.defined() && a.shape() == b.shape(), "mse", "shapes differ");
+  return mean(square(sub(cast(a, Dtype::kF32), cast(b, Dtype::kF32))));
+}
+
+Var l1(const Var& a, const Var& b) {
+  require(a.defined() && b.defined() && a.shape() == b.shape(), "l1", "shapes differ");
+  return mean(abs(sub(cast(a, Dtype::kF32), cast(b, Dtype::kF32))));
+}
+
+Var total_variation(const Var& images) {
+  require_rank(images, 4, "total_variation");
+  const int64_t h = images.dim(2), w = images.dim(3);
+  require(h > 1 && w > 1, "total_variation", "needs at least 2x2 pixels");
+  const Var across = sub(slice(images, 3, 1, w - 1), slice(images, 3, 0, w - 1));
+  const Var down = sub(slice(images, 2, 1, h - 1), slice(images, 2, 0, h - 1));
+  return add(mean(square(across)), mean(square(down)));
+}
+
+// ---- helpers without gradients
+
+std::vector<int32_t> argmax_rows(const Tensor& scores) {
+  if (scores.rank() != 2 || scores.dim(1) < 1) fail("expected [B, K]", "argmax_rows");
+  const std::vector<float> v = scores.to_vector();
+  const int64_t k = scores.dim(1);
+  std::vector<int32_t> best(static_cast<size_t>(scores.dim(0)));
+  for (size_t row = 0; row < best.size(); ++row) {
+    const auto begin = v.begin() + static_cast<std::ptrdiff_t>(row) * k;
+    best[row] = static_cast<int32_t>(std::max_element(begin, begin + k) - begin);
+  }
+  return best;
+}
+
+double accuracy(const Tensor& logits, const Tensor& labels) {
+  const std::vector<int32_t> best = argmax_rows(logits);
+  if (labels.shape() != Shape{logits.dim(0)}) fail("expected one label a row", "accuracy");
+  const Tensor l = labels.to(Device{});
+  int64_t right = 0;
+  for (size_t i = 0; i < best.size(); ++i) right += best[i] == l.data<int32_t>()[i];
+  return best.empty() ? 0.0 : static_cast<double>(right) / static_cast<double>(best.size());
+}
+
+}  // namespace ens

@@ -1,0 +1,145 @@
+#include "nn/core/backend.h"
+
+#include <charconv>
+#include <mutex>
+#include <vector>
+
+#include "nn/core/error.h"
+#include "nn/core/graph.h"
+
+namespace ens {
+namespace {
+
+struct Registry {
+  std::mutex mutex;
+  std::vector<std::unique_ptr<Backend>> installed;
+};
+
+Registry& registry() {
+  static Registry* r = new Registry;  // never destroyed: tensors may outlive main()
+  return *r;
+}
+
+Backend* find(Device device) {
+  if (device.type == Device::Type::kCpu) {
+    static Backend* cpu = make_cpu_backend().release();
+    return cpu;
+  }
+  Registry& r = registry();
+  std::lock_guard lock(r.mutex);
+  for (auto& b : r.installed) {
+    if (b->device() == device) return b.get();
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+Backend& backend(Device device) {
+  Backend* found = find(device);
+  if (!found) {
+    usage_fail("device " + device.str() + " is not available", "",
+               "use --device cpu, or a build with CUDA on a machine with a GPU");
+  }
+  return *found;
+}
+
+bool has_backend(Device::Type type) { return find({type, 0}) != nullptr; }
+
+void install_backend(std::unique_ptr<Backend> b) {
+  Registry& r = registry();
+  std::lock_guard lock(r.mutex);
+  r.installed.push_back(std::move(b));
+}
+
+std::string Device::str() const {
+  return type == Type::kCpu ? "cpu" : "cuda:" + std::to_string(index);
+}
+
+Device parse_device(std::string_view text) {
+  if (text == "cpu") return {};
+  if (text == "auto") return {has_backend(Device::Type::kCuda) ? Device::Type::kCuda
+                                                               : Device::Type::kCpu, 0};
+  if (text == "cuda" || text.starts_with("cuda:")) {
+    Device device{Device::Type::kCuda, 0};
+    if (text.size() > 5) {
+      auto [end, error] = std::from_chars(text.data() + 5, text.data() + text.size(), device.index);
+      if (error != std::errc() || end != text.data() + text.size() || device.index < 0) {
+        usage_fail("bad device '" + std::string(text) + "'", "", "write cuda:0, cuda:1, ...");
+      }
+    }
+    backend(device);  // throws if it is not there
+    return device;
+  }
+  usage_fail("unknown device '" + std::string(text) + "'", "", "use auto, cpu, cuda or cuda:1");
+}
+
+void Backend::unsupported(const char* verb) const {
+  fail("device " + device().str() + " has no '" + verb + "'", "", "use another device");
+}
+
+void Backend::copy(const Tensor&, Tensor&) { unsupported("copy"); }
+void Backend::fill(Tensor&, float) { unsupported("fill"); }
+Tensor Backend::unary(UnaryOp, const Tensor&, float, float) { unsupported("unary"); }
+Tensor Backend::unary_grad(UnaryOp, const Tensor&, const Tensor&, const Tensor&, float, float) {
+  unsupported("unary_grad");
+}
+Tensor Backend::binary(BinaryOp, const Tensor&, const Tensor&) { unsupported("binary"); }
+void Backend::axpy(float, const Tensor&, Tensor&) { unsupported("axpy"); }
+Tensor Backend::sum_to(const Tensor&, const Shape&) { unsupported("sum_to"); }
+Tensor Backend::slice(const Tensor&, int, int64_t, int64_t) { unsupported("slice"); }
+void Backend::place(const Tensor&, Tensor&, int, int64_t) { unsupported("place"); }
+void Backend::gemm(bool, bool, float, const Tensor&, const Tensor&, float, Tensor&) {
+  unsupported("gemm");
+}
+Tensor Backend::conv2d(const Tensor&, const Tensor&, const Tensor&, const ConvSpec&) {
+  unsupported("conv2d");
+}
+Tensor Backend::conv2d_grad_input(const Tensor&, const Tensor&, const ConvSpec&, const Shape&) {
+  unsupported("conv2d_grad_input");
+}
+Tensor Backend::conv2d_grad_weight(const Tensor&, const Tensor&, const ConvSpec&, const Shape&) {
+  unsupported("conv2d_grad_weight");
+}
+Tensor Backend::max_pool(const Tensor&, const PoolSpec&, bool, Tensor&) { unsupported("max_pool"); }
+Tensor Backend::max_pool_grad(const Tensor&, const Tensor&, const PoolSpec&, const Shape&) {
+  unsupported("max_pool_grad");
+}
+Tensor Backend::avg_pool(const Tensor&, const PoolSpec&) { unsupported("avg_pool"); }
+Tensor Backend::avg_pool_grad(const Tensor&, const PoolSpec&, const Shape&) {
+  unsupported("avg_pool_grad");
+}
+Tensor Backend::global_avg_pool(const Tensor&) { unsupported("global_avg_pool"); }
+Tensor Backend::global_avg_pool_grad(const Tensor&, const Shape&) {
+  unsupported("global_avg_pool_grad");
+}
+Tensor Backend::batch_norm_train(const Tensor&, const Tensor&, const Tensor&, float, bool,
+                                 BatchNormSaved&) {
+  unsupported("batch_norm_train");
+}
+BatchNormGrads Backend::batch_norm_train_grad(const Tensor&, const Tensor&, const Tensor&,
+                                              const Tensor&, const Tensor&, float, bool,
+                                              const BatchNormSaved&) {
+  unsupported("batch_norm_train_grad");
+}
+Tensor Backend::channel_affine(const Tensor&, const Tensor&, const Tensor&, bool) {
+  unsupported("channel_affine");
+}
+Tensor Backend::channel_affine_grad(const Tensor&, const Tensor&, const Tensor&, bool) {
+  unsupported("channel_affine_grad");
+}
+Tensor Backend::softmax_cross_entropy(const Tensor&, const Tensor&, Tensor&) {
+  unsupported("softmax_cross_entropy");
+}
+Tensor Backend::softmax_cross_entropy_grad(const Tensor&, const Tensor&, const Tensor&, Dtype) {
+  unsupported("softmax_cross_entropy_grad");
+}
+void Backend::sgd_step(Tensor&, const Tensor&, Tensor&, const SgdStep&) { unsupported("sgd_step"); }
+void Backend::adam_step(Tensor&, const Tensor&, Tensor&, Tensor&, Tensor&, const AdamStep&) {
+  unsupported("adam_step");
+}
+std::unique_ptr<Executable> Backend::compile(const Graph&, Dtype, int64_t) {
+  unsupported("compile");
+}
+
+}  // namespace ens

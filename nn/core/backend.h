@@ -1,0 +1,182 @@
+// Backend: what a device must be able to do. One subclass per device (nn/cpu, nn/cuda).
+//
+// The operations that users see live in nn/autograd, where shapes are checked and gradients are
+// written once for every backend. A backend only supplies verbs over tensors of its own device.
+// A verb that a backend lacks throws, naming itself and the device.
+//
+// Conventions, unless a verb says otherwise:
+// - activations are kF32 or kBF16, and a result has the dtype of the first activation; parameters
+//   (weights, bias, gamma, beta, running statistics) and their gradients are kF32 always ("float32
+//   master weights"), and the backend converts them on the way;
+// - a backend may return any Layout, and must accept any; parameters are kPlain;
+// - arguments are not checked again for shape: callers in nn/autograd have done so;
+// - calls may come from several threads at once, on different tensors; each thread's calls take
+//   effect in order.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "nn/core/tensor.h"
+
+namespace ens {
+
+struct Graph;
+class Executable;
+
+// Square strides, symmetric zero padding. Kernel sizes come from the weight's shape.
+struct ConvSpec {
+  int stride = 1;
+  int padding = 0;
+  int dilation = 1;
+  int groups = 1;
+  bool operator==(const ConvSpec&) const = default;
+};
+
+// Zero padding is excluded from averages and never wins a maximum. Output size rounds down.
+struct PoolSpec {
+  int kernel = 2;
+  int stride = 2;
+  int padding = 0;
+  bool operator==(const PoolSpec&) const = default;
+};
+
+// y as a function of x with constants a, b.
+enum class UnaryOp {
+  kAffine,     // a*x + b
+  kRelu,       // max(x, 0)
+  kLeakyRelu,  // x > 0 ? x : a*x
+  kSigmoid,
+  kTanh,
+  kExp,
+  kLog,
+  kSqrt,
+  kSquare,
+  kAbs,
+};
+
+enum class BinaryOp {
+  kAdd,
+  kSub,
+  kMul,
+  kDiv,
+  kAddRelu,  // max(a + b, 0): the end of a residual block
+};
+
+// What batch_norm_train leaves for its gradient.
+struct BatchNormSaved {
+  Tensor mean, var;   // [C] float32: statistics of this batch, biased variance
+  Tensor workspace;   // backend's own
+};
+
+struct BatchNormGrads {
+  Tensor x, gamma, beta;
+};
+
+struct SgdStep {
+  float lr, momentum, weight_decay;
+  bool nesterov;
+};
+
+struct AdamStep {
+  float lr, beta1, beta2, eps, weight_decay;
+  bool decoupled;  // true: AdamW (decay of the weight), false: L2 added to the gradient
+  int64_t step;    // 1 for the first update: bias correction
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual Device device() const = 0;
+  virtual std::string description() const = 0;  // e.g. "CPU, 2 threads, avx512_core_amx"
+  virtual bool supports(Dtype dtype) const = 0;  // fast enough to train and serve in
+
+  // Memory, 64-byte aligned, uninitialised; the pointer's deleter returns it to the cache.
+  virtual std::shared_ptr<void> allocate(size_t bytes) = 0;
+  // Waits until everything asked for is done. Needed before reading results on asynchronous devices.
+  virtual void synchronize() {}
+
+  // ---- copies and elementwise work
+  // dst = src: same shape; converts dtype (f32, bf16, f16, u8, i8, i32 by value) and layout. Either
+  // side may be on the CPU.
+  virtual void copy(const Tensor& src, Tensor& dst);
+  virtual void fill(Tensor& dst, float value);
+  virtual Tensor unary(UnaryOp op, const Tensor& x, float a, float b);
+  // dx, from x, y = unary(x) and dy. All in any layout.
+  virtual Tensor unary_grad(UnaryOp op, const Tensor& x, const Tensor& y, const Tensor& dy, float a,
+                            float b);
+  // Equal ranks; sizes equal or 1 (broadcast).
+  virtual Tensor binary(BinaryOp op, const Tensor& a, const Tensor& b);
+  virtual void axpy(float alpha, const Tensor& x, Tensor& y);  // y += alpha * x, same shape
+  // Sum over every axis where `shape` has 1 and x has more; result float32, of `shape`.
+  virtual Tensor sum_to(const Tensor& x, const Shape& shape);
+  // x[:, .., start:start+length, ..] along axis; and its inverse, writing src into dst there.
+  virtual Tensor slice(const Tensor& x, int axis, int64_t start, int64_t length);
+  virtual void place(const Tensor& src, Tensor& dst, int axis, int64_t start);
+
+  // ---- linear algebra: c = alpha * op(a) op(b) + beta * c; 2-D, row-major; a and b of one dtype
+  // (f32 or bf16), c of that dtype or f32.
+  virtual void gemm(bool transpose_a, bool transpose_b, float alpha, const Tensor& a,
+                    const Tensor& b, float beta, Tensor& c);
+
+  // ---- convolution: x [B,C,H,W], w [O,C/groups,kh,kw] f32, bias [O] f32 or undefined.
+  virtual Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const ConvSpec& spec);
+  virtual Tensor conv2d_grad_input(const Tensor& dy, const Tensor& w, const ConvSpec& spec,
+                                   const Shape& x_shape);
+  virtual Tensor conv2d_grad_weight(const Tensor& x, const Tensor& dy, const ConvSpec& spec,
+                                    const Shape& w_shape);
+
+  // ---- pooling
+  // `workspace` receives what max_pool_grad needs (undefined if want_grad is false).
+  virtual Tensor max_pool(const Tensor& x, const PoolSpec& spec, bool want_grad, Tensor& workspace);
+  virtual Tensor max_pool_grad(const Tensor& dy, const Tensor& workspace, const PoolSpec& spec,
+                               const Shape& x_shape);
+  virtual Tensor avg_pool(const Tensor& x, const PoolSpec& spec);
+  virtual Tensor avg_pool_grad(const Tensor& dy, const PoolSpec& spec, const Shape& x_shape);
+  virtual Tensor global_avg_pool(const Tensor& x);  // [B,C,H,W] -> [B,C], kPlain
+  virtual Tensor global_avg_pool_grad(const Tensor& dy, const Shape& x_shape);
+
+  // ---- batch normalisation over (B,H,W) of a 4-D or (B) of a 2-D tensor, with ReLU if `relu`.
+  virtual Tensor batch_norm_train(const Tensor& x, const Tensor& gamma, const Tensor& beta,
+                                  float eps, bool relu, BatchNormSaved& saved);
+  // y is batch_norm_train's result.
+  virtual BatchNormGrads batch_norm_train_grad(const Tensor& dy, const Tensor& x, const Tensor& y,
+                                               const Tensor& gamma, const Tensor& beta, float eps,
+                                               bool relu, const BatchNormSaved& saved);
+  // y = x * scale[c] + shift[c], then ReLU if `relu`: batch norm with fixed statistics, and input
+  // normalisation. scale, shift [C] f32. The gradient is that of x alone.
+  virtual Tensor channel_affine(const Tensor& x, const Tensor& scale, const Tensor& shift,
+                                bool relu);
+  virtual Tensor channel_affine_grad(const Tensor& dy, const Tensor& y, const Tensor& scale,
+                                     bool relu);
+
+  // ---- classification: logits [B,K], labels [B] i32 -> losses [B] f32; probabilities in probs
+  // [B,K] f32. The gradient is d(sum_b weight[b] * loss[b]) / d logits.
+  virtual Tensor softmax_cross_entropy(const Tensor& logits, const Tensor& labels, Tensor& probs);
+  virtual Tensor softmax_cross_entropy_grad(const Tensor& probs, const Tensor& labels,
+                                            const Tensor& weight, Dtype logits_dtype);
+
+  // ---- optimiser updates, in place on float32 plain tensors of one shape.
+  virtual void sgd_step(Tensor& param, const Tensor& grad, Tensor& momentum, const SgdStep& s);
+  // max_square undefined: plain Adam; else AMSGrad.
+  virtual void adam_step(Tensor& param, const Tensor& grad, Tensor& mean, Tensor& square,
+                         Tensor& max_square, const AdamStep& s);
+
+  // ---- serving: prepares a fused, frozen network (nn/core/graph.h) for batches up to max_batch.
+  virtual std::unique_ptr<Executable> compile(const Graph& graph, Dtype dtype, int64_t max_batch);
+
+ protected:
+  [[noreturn]] void unsupported(const char* verb) const;
+};
+
+// The backend of a device. The CPU's is always there; others must have been installed at start-up.
+// Thread-safe. Usage Error if the device is not there.
+Backend& backend(Device device);
+bool has_backend(Device::Type type);
+void install_backend(std::unique_ptr<Backend> backend);
+
+std::unique_ptr<Backend> make_cpu_backend();  // nn/cpu
+
+}  // namespace ens

@@ -1,0 +1,72 @@
+#include "nn/core/dtype.h"
+
+#include "nn/core/error.h"
+
+namespace ens {
+
+size_t size_of(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::kF32:
+    case Dtype::kI32:
+      return 4;
+    case Dtype::kBF16:
+    case Dtype::kF16:
+      return 2;
+    case Dtype::kU8:
+    case Dtype::kI8:
+      return 1;
+  }
+  fail("unknown element type");
+}
+
+const char* name(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::kF32: return "float32";
+    case Dtype::kBF16: return "bfloat16";
+    case Dtype::kF16: return "float16";
+    case Dtype::kU8: return "uint8";
+    case Dtype::kI8: return "int8";
+    case Dtype::kI32: return "int32";
+  }
+  return "?";
+}
+
+Dtype parse_dtype(std::string_view text) {
+  for (Dtype d : {Dtype::kF32, Dtype::kBF16, Dtype::kF16, Dtype::kU8, Dtype::kI8, Dtype::kI32}) {
+    if (text == name(d)) return d;
+  }
+  usage_fail("unknown element type '" + std::string(text) + "'", "",
+             "use float32, bfloat16 or float16");
+}
+
+Float16::Float16(float value) {
+  const uint32_t u = std::bit_cast<uint32_t>(value);
+  const uint16_t sign = static_cast<uint16_t>((u >> 16) & 0x8000u);
+  const uint32_t magnitude = u & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) {  // NaN
+    bits = sign | 0x7e00u;
+  } else if (magnitude >= 0x47800000u) {  // 65536 and above: overflow
+    bits = sign | 0x7c00u;
+  } else if (magnitude < 0x38800000u) {  // below 2^-14: subnormal or zero
+    // Adding 0.5 aligns the result's bits at the bottom of the float, with correct rounding.
+    const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
+    bits = sign | static_cast<uint16_t>(std::bit_cast<uint32_t>(shifted) - 0x3f000000u);
+  } else {
+    const uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u) - (112u << 23);
+    bits = sign | static_cast<uint16_t>(rounded >> 13);  // may carry into infinity: correct
+  }
+}
+
+Float16::operator float() const {
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
+  const uint32_t exponent = (bits >> 10) & 0x1fu;
+  const uint32_t mantissa = bits & 0x3ffu;
+  if (exponent == 0x1f) return std::bit_cast<float>(sign | 0x7f800000u | (mantissa << 13));
+  if (exponent == 0) {
+    const float value = static_cast<float>(mantissa) * 0x1p-24f;
+    return sign ? -value : value;
+  }
+  return std::bit_cast<float>(sign | ((exponent + 112u) << 23) | (mantissa << 13));
+}
+
+}  // namespace ens

@@ -1,0 +1,57 @@
+// Element types of tensors, and the two 16-bit floating point formats.
+#pragma once
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace ens {
+
+enum class Dtype : uint8_t { kF32, kBF16, kF16, kU8, kI8, kI32 };
+
+size_t size_of(Dtype dtype);                 // bytes of one element
+const char* name(Dtype dtype);               // "float32", "bfloat16", "float16", "uint8", ...
+Dtype parse_dtype(std::string_view text);    // inverse of name(); usage Error if unknown
+
+// bfloat16: the upper half of a float32. Round to nearest even; NaN stays NaN.
+struct BFloat16 {
+  uint16_t bits = 0;
+  BFloat16() = default;
+  explicit BFloat16(float value) {
+    uint32_t u = std::bit_cast<uint32_t>(value);
+    if ((u & 0x7fffffffu) > 0x7f800000u) {
+      bits = static_cast<uint16_t>((u >> 16) | 0x40);  // quiet NaN
+    } else {
+      bits = static_cast<uint16_t>((u + 0x7fffu + ((u >> 16) & 1)) >> 16);
+    }
+  }
+  explicit operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+};
+
+// IEEE 754 binary16, used on the wire. Round to nearest even; overflow becomes infinity.
+struct Float16 {
+  uint16_t bits = 0;
+  Float16() = default;
+  explicit Float16(float value);
+  explicit operator float() const;
+};
+
+// The C++ type of a Dtype as a compile-time map: dtype_of<float>() == kF32.
+template <typename T>
+constexpr Dtype dtype_of();
+template <>
+constexpr Dtype dtype_of<float>() { return Dtype::kF32; }
+template <>
+constexpr Dtype dtype_of<BFloat16>() { return Dtype::kBF16; }
+template <>
+constexpr Dtype dtype_of<Float16>() { return Dtype::kF16; }
+template <>
+constexpr Dtype dtype_of<uint8_t>() { return Dtype::kU8; }
+template <>
+constexpr Dtype dtype_of<int8_t>() { return Dtype::kI8; }
+template <>
+constexpr Dtype dtype_of<int32_t>() { return Dtype::kI32; }
+
+}  // namespace ens

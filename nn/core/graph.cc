@@ -1,0 +1,100 @@
+#include "nn/core/graph.h"
+
+#include "nn/core/error.h"
+
+namespace ens {
+
+const char* name(GraphStep::Kind kind) {
+  switch (kind) {
+    case GraphStep::Kind::kConv: return "conv";
+    case GraphStep::Kind::kLinear: return "linear";
+    case GraphStep::Kind::kChannelAffine: return "channel affine";
+    case GraphStep::Kind::kActivation: return "activation";
+    case GraphStep::Kind::kAdd: return "add";
+    case GraphStep::Kind::kMaxPool: return "max pool";
+    case GraphStep::Kind::kAvgPool: return "average pool";
+    case GraphStep::Kind::kGlobalAvgPool: return "global average pool";
+    case GraphStep::Kind::kFlatten: return "flatten";
+  }
+  return "?";
+}
+
+int Graph::add_value(const Shape& shape) {
+  values.push_back(shape);
+  return static_cast<int>(values.size()) - 1;
+}
+
+int Graph::append(GraphStep step) {
+  using Kind = GraphStep::Kind;
+  const Shape in = shape(step.input);
+  auto check = [&](bool ok) {
+    if (!ok) fail("a " + std::string(name(step.kind)) + " step does not fit " + in.str(), "Graph");
+  };
+  auto pooled = [&](int axis) {
+    return (in[axis] + 2 * step.pool.padding - step.pool.kernel) / step.pool.stride + 1;
+  };
+  Shape out = in;
+  switch (step.kind) {
+    case Kind::kConv: {
+      check(in.rank() == 3 && in[0] == step.weight.dim(1) * step.conv.groups);
+      auto size = [&](int axis) {
+        const int64_t reach = step.conv.dilation * (step.weight.dim(axis + 1) - 1) + 1;
+        return (in[axis] + 2 * step.conv.padding - reach) / step.conv.stride + 1;
+      };
+      out = {step.weight.dim(0), size(1), size(2)};
+      break;
+    }
+    case Kind::kLinear:
+      check(in.rank() == 1 && in[0] == step.weight.dim(1));
+      out = {step.weight.dim(0)};
+      break;
+    case Kind::kChannelAffine:
+      check(in.rank() >= 1 && in[0] == step.weight.numel());
+      break;
+    case Kind::kActivation:
+      break;
+    case Kind::kAdd:
+      check(shape(step.residual) == in);
+      break;
+    case Kind::kMaxPool:
+    case Kind::kAvgPool:
+      check(in.rank() == 3 && pooled(1) > 0 && pooled(2) > 0);
+      out = {in[0], pooled(1), pooled(2)};
+      break;
+    case Kind::kGlobalAvgPool:
+      check(in.rank() == 3);
+      out = {in[0]};
+      break;
+    case Kind::kFlatten:
+      out = {in.numel()};
+      break;
+  }
+  step.output = add_value(out);
+  const int result = step.output;
+  steps.push_back(std::move(step));
+  return result;
+}
+
+int64_t Graph::parameters() const {
+  int64_t total = 0;
+  for (const GraphStep& s : steps) {
+    if (s.weight.defined()) total += s.weight.numel();
+    if (s.bias.defined()) total += s.bias.numel();
+  }
+  return total;
+}
+
+int64_t Graph::flops() const {
+  int64_t total = 0;
+  for (const GraphStep& s : steps) {
+    if (s.kind == GraphStep::Kind::kConv) {
+      const Shape& out = shape(s.output);
+      total += 2 * s.weight.numel() * out[1] * out[2];
+    } else if (s.kind == GraphStep::Kind::kLinear) {
+      total += 2 * s.weight.numel();
+    }
+  }
+  return total;
+}
+
+}  // namespace ens

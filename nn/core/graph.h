@@ -1,0 +1,73 @@
+// Graph: a frozen network as plain data, the language between modules and backends when serving.
+//
+// Modules lower themselves into a Graph (Module::lower); nn/plan fuses it; a Backend compiles it
+// into an Executable. `ensembler info` counts parameters and FLOPs from the same Graph.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "nn/core/backend.h"
+#include "nn/core/tensor.h"
+
+namespace ens {
+
+struct GraphStep {
+  enum class Kind {
+    kConv,           // weight [O,I/groups,kh,kw], optional bias [O]; conv
+    kLinear,         // weight [O,I], optional bias [O]; 2-D input
+    kChannelAffine,  // x * weight[c] + bias[c]
+    kActivation,     // unary with op, a, b
+    kAdd,            // input + residual
+    kMaxPool,        // pool
+    kAvgPool,        // pool
+    kGlobalAvgPool,  // [C,H,W] -> [C]
+    kFlatten,        // [C,H,W] -> [C*H*W], NCHW order
+  };
+
+  Kind kind;
+  int input = -1;     // index of the value read
+  int output = -1;    // index of the value written; every value is written once
+  int residual = -1;  // kAdd's second operand. After fusion also on kConv: added before the ReLU
+  Tensor weight, bias;  // CPU, float32, plain
+  ConvSpec conv;
+  PoolSpec pool;
+  UnaryOp activation = UnaryOp::kRelu;
+  float a = 0, b = 0;
+  bool relu = false;  // after fusion: ReLU applied at the end (kConv, kLinear, kChannelAffine, kAdd)
+
+};
+
+const char* name(GraphStep::Kind kind);
+
+struct Graph {
+  std::vector<Shape> values;  // shape of each value for one image, without the batch axis
+  std::vector<GraphStep> steps;  // in an order in which they can run
+  int input = -1;
+  int output = -1;
+
+  int add_value(const Shape& shape);
+  // Appends a step reading `input`, infers the output's shape, and returns the new value.
+  int append(GraphStep step);
+  const Shape& shape(int value) const { return values[static_cast<size_t>(value)]; }
+
+  int64_t parameters() const;  // numbers in weights and biases
+  // Floating-point operations for one image; a multiply-add counts as 2 (convolutions and linear
+  // layers only, as published figures do).
+  int64_t flops() const;
+};
+
+// A compiled graph. run() may be called from any thread, one call at a time per Executable.
+class Executable {
+ public:
+  virtual ~Executable() = default;
+  // input [B, ...graph input] float32 plain, 1 <= B <= max_batch; result [B, ...output] float32
+  // plain, newly allocated from the cache.
+  virtual Tensor run(const Tensor& input) = 0;
+  // Bytes held: packed weights, and the arena for activations and scratch.
+  virtual size_t weight_bytes() const = 0;
+  virtual size_t arena_bytes() const = 0;
+};
+
+}  // namespace ens

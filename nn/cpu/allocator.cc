@@ -1,0 +1,163 @@
+#include "nn/cpu/allocator.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstdlib>
+#include <mutex>
+#include <vector>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+#include "nn/core/error.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#define ENS_CACHE_MEMORY 0
+#else
+#define ENS_CACHE_MEMORY 1
+#endif
+
+namespace ens::cpu {
+namespace {
+
+constexpr size_t kSmallest = 256;           // class 0
+constexpr int kClasses = 4 * 50;            // up to 2^58 bytes
+constexpr size_t kHugePage = size_t{2} << 20;
+
+// Classes are 256 * {1, 1.25, 1.5, 1.75} * 2^k.
+int class_of(size_t bytes) {
+  if (bytes <= kSmallest) return 0;
+  const size_t last = bytes - 1;                 // so that exact sizes stay in their class
+  const int octave = std::bit_width(last) - 1;   // 2^octave <= last
+  const int quarter = static_cast<int>((last >> (octave - 2)) & 3);
+  return 4 * (octave - 8) + quarter + 1;
+}
+
+size_t class_bytes(int size_class) {
+  return (kSmallest / 4 * static_cast<size_t>(4 + size_class % 4)) << (size_class / 4);
+}
+
+class Cache {
+ public:
+  Cache() {
+    const auto pages = sysconf(_SC_PHYS_PAGES);
+    const auto page = sysconf(_SC_PAGE_SIZE);
+    const size_t total =
+        pages > 0 && page > 0 ? static_cast<size_t>(pages) * static_cast<size_t>(page) : 0;
+    idle_limit_ = std::clamp<size_t>(total / 4, size_t{64} << 20, size_t{4} << 30);
+  }
+
+  void* take(int size_class) {
+    const size_t bytes = class_bytes(size_class);
+    {
+      std::lock_guard lock(mutex_);
+      use_.live += bytes;
+      auto& list = idle_[static_cast<size_t>(size_class)];
+      if (!list.empty()) {
+        void* data = list.back();
+        list.pop_back();
+        use_.idle -= bytes;
+        return data;
+      }
+    }
+    void* data = fresh(bytes);
+    if (!data) {  // what lies idle in other classes may be enough
+      release();
+      data = fresh(bytes);
+    }
+    if (!data) {
+      std::lock_guard lock(mutex_);
+      use_.live -= bytes;
+    }
+    return data;
+  }
+
+  void give(void* data, int size_class) {
+    const size_t bytes = class_bytes(size_class);
+    bool full = false;
+    {
+      std::lock_guard lock(mutex_);
+      use_.live -= bytes;
+      if (ENS_CACHE_MEMORY) {
+        idle_[static_cast<size_t>(size_class)].push_back(data);
+        use_.idle += bytes;
+        full = use_.idle > idle_limit_;
+      }
+    }
+    if (!ENS_CACHE_MEMORY) std::free(data);
+    if (full) release();
+  }
+
+  void release() {
+    std::vector<void*> buffers;
+    {
+      std::lock_guard lock(mutex_);
+      for (auto& list : idle_) {
+        buffers.insert(buffers.end(), list.begin(), list.end());
+        list.clear();
+      }
+      use_.idle = 0;
+    }
+    for (void* b : buffers) std::free(b);
+  }
+
+  MemoryUse use() {
+    std::lock_guard lock(mutex_);
+    return use_;
+  }
+
+ private:
+  static void* fresh(size_t bytes) {
+    if (bytes >= 2 * kHugePage && ENS_CACHE_MEMORY) {
+      const size_t rounded = (bytes + kHugePage - 1) / kHugePage * kHugePage;
+      void* data = std::aligned_alloc(kHugePage, rounded);
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+      if (data) madvise(data, rounded, MADV_HUGEPAGE);  // a hint: failure does not matter
+#endif
+      return data;
+    }
+    return std::aligned_alloc(64, bytes);
+  }
+
+  std::mutex mutex_;
+  std::vector<void*> idle_[kClasses];
+  MemoryUse use_;
+  size_t idle_limit_;
+};
+
+Cache& cache() {
+  static Cache* c = new Cache;  // never destroyed: tensors may outlive main()
+  return *c;
+}
+
+void* take(size_t bytes, int& size_class) {
+  void* data = nullptr;
+  if (bytes <= size_t{1} << 50) {
+    size_class = class_of(bytes);
+    data = cache().take(size_class);
+  }
+  if (!data) {
+    fail("out of memory: " + std::to_string(bytes >> 20) + " MiB more are not to be had", "cpu",
+         "use a smaller batch, a narrower network or fewer of them at once");
+  }
+  return data;
+}
+
+}  // namespace
+
+std::shared_ptr<void> allocate(size_t bytes) {
+  int size_class = 0;
+  void* data = take(bytes, size_class);
+  return {data, [size_class](void* p) { cache().give(p, size_class); }};
+}
+
+Buffer::Buffer(size_t bytes) : data_(take(bytes, size_class_)) {}
+Buffer::~Buffer() { cache().give(data_, size_class_); }
+
+MemoryUse memory_use() { return cache().use(); }
+void release_idle_memory() { cache().release(); }
+
+}  // namespace ens::cpu

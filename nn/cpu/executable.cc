@@ -1,0 +1,646 @@
+#include "nn/cpu/executable.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "nn/core/error.h"
+#include "nn/cpu/allocator.h"
+#include "nn/cpu/dnnl_util.h"
+#include "nn/cpu/threads.h"
+
+namespace ens {
+
+using namespace cpu;
+using dnnl::memory;
+using dnnl::prop_kind;
+using Kind = GraphStep::Kind;
+using Tag = memory::format_tag;
+
+int64_t batch_bucket(int64_t batch, int64_t max_batch) {
+  int64_t unit = 1;
+  while (batch > 8 * unit) unit *= 2;
+  return std::min((batch + unit - 1) / unit * unit, max_batch);
+}
+
+namespace {
+
+constexpr size_t kAlignment = 64;
+
+// Every format this network's constants are wanted in, each packed once and then shared by all
+// batch sizes. The first is made from the graph's tensors, which are let go after that; later ones
+// from the first.
+class Constants {
+ public:
+  explicit Constants(const Graph& graph) {
+    for (const GraphStep& s : graph.steps) {
+      layers_.push_back({s.weight.shape(), s.bias.defined(), {s.weight, s.bias}, {}});
+    }
+  }
+
+  const Shape& weight_shape(size_t step) const { return layers_[step].weight_shape; }
+  bool has_bias(size_t step) const { return layers_[step].has_bias; }
+
+  // Which: the constant's place in its step.
+  enum Which { kWeight = 0, kBias = 1 };
+
+  // `plain` describes the graph's tensor; `wanted` the format. The memory lives as long as *this.
+  memory get(size_t step, Which which, const MemoryDesc& plain, const MemoryDesc& wanted) {
+    std::vector<Packed>& packed = layers_[step].packed[which];
+    for (const Packed& p : packed) {
+      if (p.desc == wanted) return p.data;
+    }
+    memory source = packed.empty() ? bind(plain, layers_[step].source[which].raw()) : packed[0].data;
+    Packed p;
+    p.desc = wanted;
+    p.storage = allocate(wanted.get_size());
+    p.data = bind(wanted, p.storage.get());
+    dnnl::reorder(source, p.data).execute(stream(), source, p.data);
+    stream().wait();
+    bytes_ += wanted.get_size();
+    packed.push_back(std::move(p));
+    return packed.back().data;
+  }
+
+  // A vector of n equal float32 numbers.
+  memory filled(int64_t n, float value) {
+    Packed& p = filled_[{n, value}];
+    if (!p.storage) {
+      p.desc = MemoryDesc({n}, memory::data_type::f32, Tag::a);
+      p.storage = allocate(p.desc.get_size());
+      p.data = bind(p.desc, p.storage.get());
+      std::fill_n(static_cast<float*>(p.storage.get()), n, value);
+      bytes_ += p.desc.get_size();
+    }
+    return p.data;
+  }
+
+  void release_sources() {
+    for (Layer& layer : layers_) layer.source = {};
+  }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  struct Packed {
+    MemoryDesc desc;
+    std::shared_ptr<void> storage;
+    memory data;
+  };
+  struct Layer {
+    Shape weight_shape;
+    bool has_bias;
+    std::array<Tensor, 2> source;
+    std::array<std::vector<Packed>, 2> packed;
+  };
+  std::vector<Layer> layers_;
+  std::map<std::pair<int64_t, float>, Packed> filled_;
+  size_t bytes_ = 0;
+};
+
+// A block of the arena, or one of the two ends that belong to the caller of run().
+struct Slot {
+  size_t bytes = 0;
+  int first = 0, last = 0;  // the operations between which it is in use
+  size_t offset = 0;
+};
+constexpr int kInputSlot = 0;
+
+// An argument that lies in a slot; its address is known only when the arena is.
+struct SlotMemory {
+  int slot;
+  memory data;
+};
+
+struct Op {
+  dnnl::primitive primitive;
+  std::vector<dnnl_exec_arg_t> args;  // handles are owned by Program::memories and Constants
+};
+
+// The network for one batch size: oneDNN primitives in order, over slots.
+struct Program {
+  int64_t batch = 0;
+  std::vector<Op> ops;
+  std::vector<Slot> slots;
+  std::vector<SlotMemory> memories;
+  std::vector<memory> input, output;  // those of `memories` that are the caller's
+  int output_slot = -1;
+  size_t arena_bytes = 0;
+  std::byte* base = nullptr;  // the arena for which the addresses are set
+};
+
+// Offsets such that slots in use at the same time do not overlap: largest first, each at the lowest
+// place that is free.
+size_t place_slots(std::vector<Slot>& slots, int output_slot) {
+  std::vector<int> order;
+  for (int i = 0; i < static_cast<int>(slots.size()); ++i) {
+    if (i != output_slot && slots[i].bytes > 0) order.push_back(i);
+  }
+  std::ranges::stable_sort(order, [&](int a, int b) { return slots[a].bytes > slots[b].bytes; });
+  size_t total = 0;
+  std::vector<int> placed;  // by offset
+  for (int i : order) {
+    Slot& slot = slots[i];
+    const size_t bytes = (slot.bytes + kAlignment - 1) / kAlignment * kAlignment;
+    size_t offset = 0;
+    for (int j : placed) {
+      const Slot& other = slots[j];
+      if (other.last < slot.first || slot.last < other.first) continue;
+      if (offset + bytes <= other.offset) break;
+      offset = std::max(offset, (other.offset + other.bytes + kAlignment - 1) / kAlignment * kAlignment);
+    }
+    slot.offset = offset;
+    total = std::max(total, offset + bytes);
+    placed.insert(std::ranges::upper_bound(placed, offset, {}, [&](int j) { return slots[j].offset; }),
+                  i);
+  }
+  return total;
+}
+
+class Builder {
+ public:
+  Builder(const Graph& graph, Dtype dtype, int64_t batch, Constants& constants)
+      : graph_(graph),
+        type_(to_dnnl(dtype)),
+        batch_(batch),
+        constants_(constants),
+        values_(graph.values.size()),
+        last_read_(graph.values.size(), -1) {
+    const int steps = static_cast<int>(graph.steps.size());
+    for (int i = 0; i < steps; ++i) {
+      last_read_[graph.steps[i].input] = i;
+      if (graph.steps[i].residual >= 0) last_read_[graph.steps[i].residual] = i;
+    }
+    last_read_[graph.output] = steps;
+  }
+
+  Program build() {
+    const MemoryDesc input = plain(graph_.shape(graph_.input), memory::data_type::f32);
+    new_slot(input);  // kInputSlot
+    values_[graph_.input].push_back({input, kInputSlot});
+    for (at_ = 0; at_ < graph_.steps.size(); ++at_) lower(graph_.steps[at_]);
+
+    // The result: in the caller's tensor from the start if it is computed in that form.
+    const MemoryDesc result = plain(graph_.shape(graph_.output), memory::data_type::f32);
+    const Place made = values_[graph_.output][0];
+    if (made.desc == result && made.slot != kInputSlot) {
+      program_.output_slot = made.slot;
+    } else {
+      program_.output_slot = new_slot(result);
+      add_reorder(made, {result, program_.output_slot});
+    }
+    return finish();
+  }
+
+ private:
+  struct Place {  // one form in which a value is stored
+    MemoryDesc desc;
+    int slot;
+  };
+  struct Arg {
+    int name;  // DNNL_ARG_...
+    Place place;
+  };
+  struct Draft {
+    dnnl::primitive primitive;
+    std::vector<Arg> args;
+    std::vector<std::pair<int, memory>> constants;
+  };
+
+  // ---- descriptors
+  memory::dims dims(const Shape& one) const {
+    memory::dims d{batch_};
+    d.insert(d.end(), one.dims().begin(), one.dims().end());
+    return d;
+  }
+  MemoryDesc with_tag(const Shape& one, memory::data_type type, Tag tag) const {
+    return MemoryDesc(dims(one), type, tag);
+  }
+  MemoryDesc any(const Shape& one, memory::data_type type) const {
+    return with_tag(one, type, Tag::any);
+  }
+  MemoryDesc plain(const Shape& one, memory::data_type type) const {
+    static constexpr Tag kPlain[] = {Tag::a, Tag::ab, Tag::abc, Tag::abcd, Tag::abcde, Tag::abcdef};
+    if (one.rank() >= 6) usage_fail("the CPU serves tensors of at most 5 axes", where());
+    return with_tag(one, type, kPlain[one.rank()]);
+  }
+
+  // ---- slots and operations
+  int new_slot(const MemoryDesc& desc) {
+    const int now = static_cast<int>(drafts_.size());
+    program_.slots.push_back({desc.get_size(), now, now});
+    return static_cast<int>(program_.slots.size()) - 1;
+  }
+
+  void add(dnnl::primitive primitive, const MemoryDesc& scratchpad, std::vector<Arg> args,
+           std::vector<std::pair<int, memory>> constants = {}) {
+    if (scratchpad.get_size() > 0) {
+      args.push_back({DNNL_ARG_SCRATCHPAD, {scratchpad, new_slot(scratchpad)}});
+    }
+    for (const Arg& arg : args) program_.slots[arg.place.slot].last = static_cast<int>(drafts_.size());
+    drafts_.push_back({std::move(primitive), std::move(args), std::move(constants)});
+  }
+
+  void add_reorder(const Place& from, const Place& to) {
+    const dnnl::reorder::primitive_desc pd(engine(), from.desc, engine(), to.desc,
+                                           user_scratchpad());
+    add(dnnl::reorder(pd), pd.scratchpad_desc(), {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}});
+  }
+
+  // The value in the form `desc`, converted if it is not there yet.
+  Place fetch(int value, const MemoryDesc& desc) {
+    for (const Place& p : values_[value]) {
+      if (p.desc == desc) return p;
+    }
+    const Place from = values_[value][0];
+    const Place to{desc, new_slot(desc)};
+    add_reorder(from, to);
+    values_[value].push_back(to);
+    return to;
+  }
+  const Place& any_form(int value) const { return values_[value][0]; }
+
+  // Whether this step may overwrite the value: nobody reads it later, and it is not the caller's.
+  bool dies_here(int value, const Place& place) const {
+    return last_read_[value] == static_cast<int>(at_) && place.slot != kInputSlot;
+  }
+
+  Place store(int value, const MemoryDesc& desc) { return store(value, desc, new_slot(desc)); }
+  Place store(int value, const MemoryDesc& desc, int slot) {
+    values_[value].push_back({desc, slot});
+    return values_[value].back();
+  }
+  // For elementwise steps: the result in place of the operand where that is possible.
+  Place store_over(const GraphStep& s, const Place& operand) {
+    if (dies_here(s.input, operand)) return store(s.output, operand.desc, operand.slot);
+    return store(s.output, operand.desc);
+  }
+
+  std::string where() const {
+    return std::string("CPU, ") + name(graph_.steps[at_].kind) + " step " + std::to_string(at_);
+  }
+
+  // ---- steps
+  void lower(const GraphStep& s) {
+    switch (s.kind) {
+      case Kind::kConv: return conv(s);
+      case Kind::kLinear: return linear(s);
+      case Kind::kChannelAffine: return channel_affine(s);
+      case Kind::kActivation: return activation(s);
+      case Kind::kAdd: return binary_add(s);
+      case Kind::kMaxPool: return pool(s, dnnl::algorithm::pooling_max, s.pool);
+      case Kind::kAvgPool: return pool(s, dnnl::algorithm::pooling_avg_exclude_padding, s.pool);
+      case Kind::kGlobalAvgPool: return global_pool(s);
+      case Kind::kFlatten: return flatten(s);
+    }
+  }
+
+  std::vector<std::pair<int, memory>> layer_constants(const MemoryDesc& plain_w,
+                                                      const MemoryDesc& packed_w) {
+    std::vector<std::pair<int, memory>> result{
+        {DNNL_ARG_WEIGHTS, constants_.get(at_, Constants::kWeight, plain_w, packed_w)}};
+    if (has_bias()) {
+      const MemoryDesc bias = bias_desc();
+      result.push_back({DNNL_ARG_BIAS, constants_.get(at_, Constants::kBias, bias, bias)});
+    }
+    return result;
+  }
+  const Shape& weight_shape() const { return constants_.weight_shape(at_); }
+  bool has_bias() const { return constants_.has_bias(at_); }
+  MemoryDesc bias_desc() const {
+    return MemoryDesc({weight_shape()[0]}, memory::data_type::f32, Tag::a);
+  }
+  static dnnl::primitive_attr attributes(bool sum, bool relu) {
+    dnnl::primitive_attr attr = user_scratchpad();
+    dnnl::post_ops ops;
+    if (sum) ops.append_sum(1.0f);
+    if (relu) ops.append_eltwise(1.0f, dnnl::algorithm::eltwise_relu, 0.0f, 0.0f);
+    attr.set_post_ops(ops);
+    return attr;
+  }
+
+  using ConvDesc = dnnl::convolution_forward::primitive_desc;
+
+  // The formats to try, best first. Measured with oneDNN 2.6 on AVX-512: from batch 8 up its own
+  // choice for float32 is an NHWC kernel slower than that for blocked channels; for bfloat16 the
+  // blocked formats would lose AMX.
+  std::vector<std::pair<MemoryDesc, MemoryDesc>> conv_formats(const GraphStep& s) const {
+    const Shape& in = graph_.shape(s.input);
+    const Shape& out = graph_.shape(s.output);
+    std::vector<std::pair<MemoryDesc, MemoryDesc>> formats;
+    if (type_ == memory::data_type::f32 && isa() >= Isa::kAvx512 && batch_ >= 8 &&
+        out[0] % 16 == 0) {
+      formats.push_back({in[0] % 16 == 0 ? with_tag(in, type_, Tag::nChw16c) : any(in, type_),
+                         with_tag(out, type_, Tag::nChw16c)});
+    }
+    formats.push_back({any(in, type_), any(out, type_)});
+    return formats;
+  }
+
+  ConvDesc choose_conv(const GraphStep& s) const {
+    const memory::dim padding = s.conv.padding, stride = s.conv.stride;
+    const MemoryDesc weight =
+        describe_weight(weight_shape(), type_ == memory::data_type::f32 ? Dtype::kF32 : Dtype::kBF16,
+                        s.conv.groups, true);
+    const MemoryDesc bias = has_bias() ? bias_desc() : MemoryDesc();
+    std::optional<ConvDesc> best;
+    for (const auto& [src, dst] : conv_formats(s)) {
+      const dnnl::convolution_forward::desc d(
+          prop_kind::forward_inference, dnnl::algorithm::convolution_direct, src, weight, bias, dst,
+          {stride, stride}, {s.conv.dilation - 1, s.conv.dilation - 1}, {padding, padding},
+          {padding, padding});
+      ConvDesc pd(d, attributes(s.residual >= 0, s.relu), engine(), true);
+      if (!pd) continue;
+      best = pd;
+      if (!std::string(pd.impl_info_str()).starts_with("ref")) break;
+    }
+    if (!best) usage_fail("oneDNN has no such convolution", where(), "use --device cuda");
+    return *best;
+  }
+
+  void conv(const GraphStep& s) {
+    const ConvDesc pd = choose_conv(s);
+    const Place src = fetch(s.input, pd.src_desc());
+    Place dst;
+    if (s.residual < 0) {
+      dst = store(s.output, pd.dst_desc());
+    } else {
+      // The sum is taken in place: over the residual if this is its last use, else over a copy.
+      const Place residual = fetch(s.residual, pd.dst_desc());
+      if (dies_here(s.residual, residual) && residual.slot != src.slot) {
+        dst = store(s.output, residual.desc, residual.slot);
+      } else {
+        dst = store(s.output, residual.desc);
+        add_reorder(residual, dst);
+      }
+    }
+    const MemoryDesc plain_weight =
+        describe_weight(weight_shape(), Dtype::kF32, s.conv.groups, false);
+    add(dnnl::convolution_forward(pd), pd.scratchpad_desc(),
+        {{DNNL_ARG_SRC, src}, {DNNL_ARG_DST, dst}},
+        layer_constants(plain_weight, pd.weights_desc()));
+  }
+
+  void linear(const GraphStep& s) {
+    const memory::dims size{weight_shape()[0], weight_shape()[1]};
+    const Shape& in = graph_.shape(s.input);
+    const Shape& out = graph_.shape(s.output);
+    // The network's result needs no rounding to bfloat16 on its way out.
+    const auto out_type = s.output == graph_.output ? memory::data_type::f32 : type_;
+    const dnnl::inner_product_forward::desc d(
+        prop_kind::forward_inference, plain(in, type_), MemoryDesc(size, type_, Tag::any),
+        has_bias() ? bias_desc() : MemoryDesc(), plain(out, out_type));
+    const dnnl::inner_product_forward::primitive_desc pd(d, attributes(false, s.relu), engine());
+    const Place src = fetch(s.input, pd.src_desc());
+    const Place dst = store(s.output, pd.dst_desc());
+    add(dnnl::inner_product_forward(pd), pd.scratchpad_desc(),
+        {{DNNL_ARG_SRC, src}, {DNNL_ARG_DST, dst}},
+        layer_constants(MemoryDesc(size, memory::data_type::f32, Tag::ab), pd.weights_desc()));
+  }
+
+  // x * scale + shift is a batch norm with mean 0, variance 1 and epsilon 0.
+  void channel_affine(const GraphStep& s) {
+    const Place src = any_form(s.input);
+    const int64_t channels = graph_.shape(s.input)[0];
+    auto flags = dnnl::normalization_flags::use_global_stats |
+                 dnnl::normalization_flags::use_scale | dnnl::normalization_flags::use_shift;
+    const dnnl::batch_normalization_forward::desc d(prop_kind::forward_inference, src.desc, 0.0f,
+                                                    flags);
+    const dnnl::batch_normalization_forward::primitive_desc pd(d, attributes(false, s.relu),
+                                                               engine());
+    const Place dst = store_over(s, src);
+    const MemoryDesc vector({channels}, memory::data_type::f32, Tag::a);
+    add(dnnl::batch_normalization_forward(pd), pd.scratchpad_desc(),
+        {{DNNL_ARG_SRC, src}, {DNNL_ARG_DST, dst}},
+        {{DNNL_ARG_MEAN, constants_.filled(channels, 0.0f)},
+         {DNNL_ARG_VARIANCE, constants_.filled(channels, 1.0f)},
+         {DNNL_ARG_SCALE, constants_.get(at_, Constants::kWeight, vector, vector)},
+         {DNNL_ARG_SHIFT, has_bias()
+                              ? constants_.get(at_, Constants::kBias, vector, vector)
+                              : constants_.filled(channels, 0.0f)}});
+  }
+
+  void activation(const GraphStep& s) {
+    float a = 0, b = 0;
+    dnnl::algorithm algorithm = dnnl::algorithm::undef;
+    switch (s.activation) {
+      case UnaryOp::kAffine:
+        algorithm = dnnl::algorithm::eltwise_linear;
+        a = s.a;
+        b = s.b;
+        break;
+      case UnaryOp::kRelu: algorithm = dnnl::algorithm::eltwise_relu; break;
+      case UnaryOp::kLeakyRelu:
+        algorithm = dnnl::algorithm::eltwise_relu;
+        a = s.a;
+        break;
+      case UnaryOp::kSigmoid: algorithm = dnnl::algorithm::eltwise_logistic; break;
+      case UnaryOp::kTanh: algorithm = dnnl::algorithm::eltwise_tanh; break;
+      case UnaryOp::kExp: algorithm = dnnl::algorithm::eltwise_exp; break;
+      case UnaryOp::kLog: algorithm = dnnl::algorithm::eltwise_log; break;
+      case UnaryOp::kSqrt: algorithm = dnnl::algorithm::eltwise_sqrt; break;
+      case UnaryOp::kSquare: algorithm = dnnl::algorithm::eltwise_square; break;
+      case UnaryOp::kAbs: algorithm = dnnl::algorithm::eltwise_abs; break;
+    }
+    const Place src = any_form(s.input);
+    const dnnl::eltwise_forward::desc d(prop_kind::forward_inference, algorithm, src.desc, a, b);
+    const dnnl::eltwise_forward::primitive_desc pd(d, user_scratchpad(), engine());
+    const Place dst = store_over(s, src);
+    add(dnnl::eltwise_forward(pd), pd.scratchpad_desc(),
+        {{DNNL_ARG_SRC, src}, {DNNL_ARG_DST, dst}});
+  }
+
+  void binary_add(const GraphStep& s) {
+    const Place a = any_form(s.input);
+    const Place b = fetch(s.residual, a.desc);
+    const dnnl::binary::desc d(dnnl::algorithm::binary_add, a.desc, b.desc, a.desc);
+    const dnnl::binary::primitive_desc pd(d, attributes(false, s.relu), engine());
+    const Place dst = store_over(s, a);
+    add(dnnl::binary(pd), pd.scratchpad_desc(),
+        {{DNNL_ARG_SRC_0, a}, {DNNL_ARG_SRC_1, b}, {DNNL_ARG_DST, dst}});
+  }
+
+  dnnl::pooling_forward::primitive_desc pooling(const MemoryDesc& src, const memory::dims& out,
+                                                dnnl::algorithm algorithm, memory::dims stride,
+                                                memory::dims kernel, memory::dim padding) const {
+    const MemoryDesc dst(out, src.data_type(), Tag::any);
+    const dnnl::pooling_forward::desc d(prop_kind::forward_inference, algorithm, src, dst, stride,
+                                        kernel, {padding, padding}, {padding, padding});
+    return {d, user_scratchpad(), engine()};
+  }
+
+  void pool(const GraphStep& s, dnnl::algorithm algorithm, const PoolSpec& spec) {
+    const Place src = any_form(s.input);
+    const auto pd = pooling(src.desc, dims(graph_.shape(s.output)), algorithm,
+                            {spec.stride, spec.stride}, {spec.kernel, spec.kernel}, spec.padding);
+    const Place dst = store(s.output, pd.dst_desc());
+    add(dnnl::pooling_forward(pd), pd.scratchpad_desc(),
+        {{DNNL_ARG_SRC, src}, {DNNL_ARG_DST, dst}});
+  }
+
+  void global_pool(const GraphStep& s) {
+    const Shape& in = graph_.shape(s.input);
+    const Shape out{in[0], 1, 1};
+    const Place src = any_form(s.input);
+    const auto pd = pooling(src.desc, dims(out), dnnl::algorithm::pooling_avg_exclude_padding,
+                            {in[1], in[2]}, {in[1], in[2]}, 0);
+    Place dst{pd.dst_desc(), new_slot(pd.dst_desc())};
+    add(dnnl::pooling_forward(pd), pd.scratchpad_desc(),
+        {{DNNL_ARG_SRC, src}, {DNNL_ARG_DST, dst}});
+    const MemoryDesc flat = plain(graph_.shape(s.output), src.desc.data_type());
+    // One pixel: without padded channels every format is [B, C] in memory.
+    if (dst.desc.get_size() != flat.get_size()) {
+      const MemoryDesc nchw = plain(out, src.desc.data_type());
+      const Place unpadded{nchw, new_slot(nchw)};
+      add_reorder(dst, unpadded);
+      dst = unpadded;
+    }
+    store(s.output, flat, dst.slot);
+  }
+
+  void flatten(const GraphStep& s) {
+    const Place src = any_form(s.input);
+    const MemoryDesc flat = plain(graph_.shape(s.output), src.desc.data_type());
+    const int slot = new_slot(flat);
+    add_reorder(src, {plain(graph_.shape(s.input), src.desc.data_type()), slot});
+    store(s.output, flat, slot);
+  }
+
+  // ---- from drafts to a program
+  Program finish() {
+    Program& p = program_;
+    p.batch = batch_;
+    p.arena_bytes = place_slots(p.slots, p.output_slot);
+    auto memory_for = [&](const Place& place) {
+      for (const SlotMemory& m : p.memories) {
+        if (m.slot == place.slot && m.data.get_desc() == place.desc) return m.data.get();
+      }
+      p.memories.push_back({place.slot, memory(place.desc, engine(), DNNL_MEMORY_NONE)});
+      const memory& m = p.memories.back().data;
+      if (place.slot == kInputSlot) p.input.push_back(m);
+      if (place.slot == p.output_slot) p.output.push_back(m);
+      return m.get();
+    };
+    for (Draft& draft : drafts_) {
+      Op op{std::move(draft.primitive), {}};
+      for (const Arg& arg : draft.args) op.args.push_back({arg.name, memory_for(arg.place)});
+      for (const auto& [arg, data] : draft.constants) op.args.push_back({arg, data.get()});
+      p.ops.push_back(std::move(op));
+    }
+    return std::move(p);
+  }
+
+  const Graph& graph_;
+  const memory::data_type type_;
+  const int64_t batch_;
+  Constants& constants_;
+  std::vector<std::vector<Place>> values_;  // each value's forms, the first as it was made
+  std::vector<int> last_read_;              // value -> the last step that reads it
+  size_t at_ = 0;                           // the step being lowered
+  std::vector<Draft> drafts_;
+  Program program_;
+};
+
+class CpuExecutable : public Executable {
+ public:
+  CpuExecutable(const Graph& graph, Dtype dtype, int64_t max_batch)
+      : graph_(graph), dtype_(dtype), max_batch_(max_batch), constants_(graph) {
+    // The largest batch now: it shows what oneDNN cannot do, packs the weights, sizes the arena.
+    program(max_batch);
+    constants_.release_sources();
+    for (GraphStep& step : graph_.steps) step.weight = step.bias = Tensor();
+  }
+
+  Tensor run(const Tensor& input) override;
+  size_t weight_bytes() const override { return constants_.bytes(); }
+  size_t arena_bytes() const override { return arena_bytes_; }
+
+ private:
+  Program& program(int64_t batch);
+
+  Graph graph_;  // without its weights
+  const Dtype dtype_;
+  const int64_t max_batch_;
+  Constants constants_;
+  // By batch size and OpenMP threads: a primitive made for few threads must not run with more.
+  std::map<std::pair<int64_t, int>, Program> programs_;
+  std::shared_ptr<void> arena_;
+  size_t arena_bytes_ = 0;
+};
+
+Program& CpuExecutable::program(int64_t batch) {
+  const std::pair key{batch, compute_threads()};
+  const auto found = programs_.find(key);
+  Program& p =
+      found != programs_.end()
+          ? found->second
+          : programs_.emplace(key, Builder(graph_, dtype_, batch, constants_).build()).first->second;
+  if (p.arena_bytes > arena_bytes_) {
+    arena_.reset();
+    arena_ = allocate(p.arena_bytes);
+    arena_bytes_ = p.arena_bytes;
+  }
+  if (auto* base = static_cast<std::byte*>(arena_.get()); p.base != base) {
+    for (SlotMemory& m : p.memories) {
+      if (m.slot != p.output_slot) {
+        m.data.set_data_handle(base + p.slots[static_cast<size_t>(m.slot)].offset);
+      }
+    }
+    p.base = base;
+  }
+  return p;
+}
+
+Tensor CpuExecutable::run(const Tensor& input) try {
+  prepare_threads();
+  const int64_t count = input.dim(0);
+  Program& p = program(batch_bucket(count, max_batch_));
+
+  void* source = input.raw();
+  if (count < p.batch) {  // the missing images are zeros
+    const size_t one = input.bytes() / static_cast<size_t>(count);
+    std::byte* staged = p.base + p.slots[kInputSlot].offset;
+    std::memcpy(staged, source, input.bytes());
+    std::memset(staged + input.bytes(), 0, one * static_cast<size_t>(p.batch - count));
+    source = staged;
+  }
+  for (memory& m : p.input) m.set_data_handle(source);
+
+  const Shape& one = graph_.shape(graph_.output);
+  std::vector<int64_t> shape{p.batch};
+  shape.insert(shape.end(), one.dims().begin(), one.dims().end());
+  Tensor result = Tensor::empty(Shape(shape));
+  for (memory& m : p.output) m.set_data_handle(result.raw());
+
+  for (const Op& op : p.ops) {
+    dnnl::error::wrap_c_api(
+        dnnl_primitive_execute(op.primitive.get(), stream().get(),
+                               static_cast<int>(op.args.size()), op.args.data()),
+        "a primitive failed");
+  }
+  stream().wait();
+  return count == p.batch ? result : result.rows(0, count);
+} catch (const dnnl::error& e) {
+  fail(std::string("oneDNN failed: ") + e.what(), "CPU executable");
+}
+
+}  // namespace
+
+std::unique_ptr<Executable> compile_cpu(const Graph& fused, Dtype dtype, int64_t max_batch) try {
+  if (dtype != Dtype::kF32 && dtype != Dtype::kBF16) {
+    usage_fail(std::string("the CPU does not serve in ") + name(dtype), "compile",
+               "use float32 or bfloat16");
+  }
+  if (max_batch < 1) {
+    usage_fail("the maximal batch must be at least 1, not " + std::to_string(max_batch), "compile");
+  }
+  if (dtype == Dtype::kBF16 && isa() < Isa::kAvx512Bf16) dtype = Dtype::kF32;
+  return std::make_unique<CpuExecutable>(fused, dtype, max_batch);
+} catch (const dnnl::error& e) {
+  fail(std::string("oneDNN cannot prepare this network: ") + e.what(), "CPU executable");
+}
+
+}  // namespace ens

@@ -1,0 +1,56 @@
+// Labelled images in memory, and where they come from.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace ens {
+
+// Dense uint8 images of one size, NCHW, with one class label each. Immutable once loaded; safe to
+// read from any thread.
+struct Dataset {
+  std::string name;           // "cifar10"
+  int channels = 0, height = 0, width = 0;
+  std::vector<uint8_t> pixels;  // count() * channels * height * width, 0..255
+  std::vector<int32_t> labels;  // 0 .. class_names.size()-1
+  std::vector<std::string> class_names;
+  // Per-channel mean and standard deviation of the TRAINING split in [0, 1] (both splits carry the
+  // same numbers): the input normalisation of a model.
+  std::vector<float> mean, stddev;
+
+  int64_t count() const { return static_cast<int64_t>(labels.size()); }
+  int64_t image_size() const { return int64_t{channels} * height * width; }
+  // The first `n` images (all, if there are fewer), or those with the given indices.
+  Dataset head(int64_t n) const;
+  Dataset pick(const std::vector<int64_t>& indices) const;
+};
+
+enum class DataSplit { kTrain, kTest };
+
+struct DataOptions {
+  // "cifar10", "cifar100", "mnist", "fashion_mnist", "shapes", or "folder:PATH" for an image folder
+  // with a labels file.
+  std::string name = "cifar10";
+  // Folder that holds <name>/...; empty: $ENS_DATA, then ${XDG_CACHE_HOME:-~/.cache}/ensembler-data.
+  std::filesystem::path root;
+  int image_size = 0;   // resize to this square (folders, or any set); 0: the set's own size
+                        // (folders: 64)
+  int64_t limit = 0;    // use the first n images of the split; 0: all
+  // folders: name of the labels.csv column to learn; empty: "label", "identity" or the second column
+  std::string label_column;
+  uint64_t seed = 1;    // shapes: which figures are drawn; folders: the train/test split
+};
+
+// Loads a split. Error names the missing or damaged file, what is wrong with it and the command that
+// mends it (`ensembler data get NAME`). Grey sets have 1 channel.
+Dataset load_dataset(const DataOptions& options, DataSplit split);
+
+// Whether load_dataset would find its files (no contents are read). "shapes" always.
+bool dataset_present(const DataOptions& options);
+
+// The folder that --data / ENS_DATA / the cache directory resolve to, in that order.
+std::filesystem::path data_root(const std::filesystem::path& given);
+
+}  // namespace ens

@@ -1,0 +1,109 @@
+#include "nn/data/image.h"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <opencv2/imgcodecs.hpp>
+#include <string_view>
+#include <system_error>
+
+#include "nn/core/error.h"
+#include "nn/data/pixels.h"
+
+namespace ens {
+
+namespace fs = std::filesystem;
+
+Tensor read_image(const fs::path& file, int channels, int height, int width, bool exact_size) {
+  if (height < 0 || width < 0) usage_fail("picture size must not be negative", file.string());
+  data::Pixels image = data::read_pixels(file, channels);
+  const int to_height = height ? height : image.height;
+  const int to_width = width ? width : image.width;
+  if (exact_size && (to_height != image.height || to_width != image.width)) {
+    fail("picture is " + std::to_string(image.width) + "x" + std::to_string(image.height) +
+             " pixels (width x height), not " + std::to_string(to_width) + "x" +
+             std::to_string(to_height),
+         file.string(), "resize the picture, or allow resizing");
+  }
+  image = data::resize(image, to_height, to_width);
+  Tensor out = Tensor::empty({channels, to_height, to_width});
+  std::ranges::transform(image.values, out.data<float>(),
+                         [](uint8_t value) { return value / 255.0f; });
+  return out;
+}
+
+std::vector<fs::path> list_images(const fs::path& folder) {
+  constexpr std::array<std::string_view, 10> kExtensions{
+      ".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"};
+  std::error_code error;
+  std::vector<fs::path> files;
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    std::string extension = it->path().extension().string();
+    std::ranges::transform(extension, extension.begin(),
+                           [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    std::error_code ignored;
+    if (std::ranges::find(kExtensions, extension) != kExtensions.end() &&
+        it->is_regular_file(ignored)) {
+      files.push_back(it->path());
+    }
+  }
+  if (error) fail("cannot list folder: " + error.message(), folder.string(), "check the path");
+  std::ranges::sort(files);
+  return files;
+}
+
+std::vector<uint8_t> encode_png(const Tensor& image, int zoom) {
+  if (image.rank() != 3 || (image.dim(0) != 1 && image.dim(0) != 3) || image.numel() == 0) {
+    fail("a picture has shape [1 or 3, height, width], not " + image.shape().str());
+  }
+  if (zoom < 1) fail("zoom must be at least 1, not " + std::to_string(zoom));
+  const Tensor source = image.to(Device{}).plain().to(Dtype::kF32);
+  const int channels = static_cast<int>(source.dim(0));
+  const int height = static_cast<int>(source.dim(1)), width = static_cast<int>(source.dim(2));
+  const float* values = source.data<float>();
+  cv::Mat picture(height * zoom, width * zoom, CV_MAKETYPE(CV_8U, channels));
+  for (int y = 0; y < height * zoom; ++y) {
+    uint8_t* row = picture.ptr<uint8_t>(y);
+    for (int x = 0; x < width * zoom; ++x) {
+      for (int c = 0; c < channels; ++c) {
+        const float value = values[(int64_t{c} * height + y / zoom) * width + x / zoom];
+        // The comparison order makes NaN black. OpenCV wants BGR.
+        const float clamped = value > 0.0f ? std::min(value, 1.0f) : 0.0f;
+        row[x * channels + channels - 1 - c] = static_cast<uint8_t>(std::lround(clamped * 255.0f));
+      }
+    }
+  }
+  std::vector<uint8_t> bytes;
+  try {
+    cv::imencode(".png", picture, bytes);
+  } catch (const cv::Exception& e) {
+    fail("cannot encode a picture of shape " + image.shape().str() + ": " + e.err);
+  }
+  return bytes;
+}
+
+void write_png(const fs::path& file, const Tensor& image, int zoom) {
+  const std::vector<uint8_t> bytes = encode_png(image, zoom);
+  fs::path partial = file;
+  partial += ".partial";
+  std::ofstream out(partial, std::ios::binary);
+  out.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  out.close();
+  std::error_code error;
+  if (out) {
+    fs::rename(partial, file, error);
+  } else {
+    error.assign(errno, std::generic_category());
+  }
+  if (error) {
+    const std::string why = error.message();
+    fs::remove(partial, error);
+    fail("cannot write picture: " + why, file.string(), "check the folder and the free space");
+  }
+}
+
+}  // namespace ens

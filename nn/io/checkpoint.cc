@@ -1,0 +1,647 @@
+#include "nn/io/checkpoint.h"
+
+#include <fcntl.h>
+#include <hdf5.h>
+#include <openssl/evp.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string_view>
+#include <utility>
+
+#include "nn/core/backend.h"
+#include "nn/core/error.h"
+#include "nn/io/atomic_file.h"
+
+namespace ens {
+namespace {
+
+namespace fs = std::filesystem;
+
+static_assert(std::endian::native == std::endian::little, "tensors are written as they lie");
+
+constexpr size_t kUserBlock = 512;  // HDF5 looks for its data at 0, 512, 1024, ...
+constexpr std::string_view kMagic = "ensembler checkpoint 1\n";
+constexpr size_t kMaxText = 16 << 20;
+constexpr int kMaxDepth = 32;
+constexpr char kWriteAgain[] = "copy or write the file again";
+
+// ---- SHA-256
+
+class Sha256 {
+ public:
+  Sha256() : context_(EVP_MD_CTX_new()) {
+    if (!context_ || EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) != 1) {
+      fail("OpenSSL has no SHA-256");
+    }
+  }
+  void add(const void* data, size_t size) {
+    if (EVP_DigestUpdate(context_.get(), data, size) != 1) fail("OpenSSL could not hash");
+  }
+  void add_number(uint64_t value) { add(&value, sizeof value); }
+  // With its length, so that no two lists of texts give the same stream.
+  void add_text(std::string_view text) {
+    add_number(text.size());
+    add(text.data(), text.size());
+  }
+  std::string finish() {
+    std::string out(32, '\0');
+    if (EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(out.data()),
+                           nullptr) != 1) {
+      fail("OpenSSL could not hash");
+    }
+    return out;
+  }
+
+ private:
+  struct Free {
+    void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
+  };
+  std::unique_ptr<EVP_MD_CTX, Free> context_;
+};
+
+std::string sha256(const void* data, size_t size) {
+  Sha256 hash;
+  hash.add(data, size);
+  return hash.finish();
+}
+
+// A dense row-major copy (or the tensor itself) that the CPU can read.
+Tensor readable(const Tensor& tensor) {
+  Tensor plain = tensor.plain().to(Device{});
+  if (!(tensor.device() == Device{})) backend(tensor.device()).synchronize();
+  return plain;
+}
+
+void add_description(Sha256& hash, const std::string& name, const Tensor& tensor) {
+  hash.add_text(name);
+  hash.add_text(ens::name(tensor.dtype()));
+  hash.add_number(static_cast<uint64_t>(tensor.rank()));
+  for (int64_t dim : tensor.shape().dims()) hash.add_number(static_cast<uint64_t>(dim));
+}
+
+// The checksum over everything but the bytes of the tensors, which enter by their own checksums.
+std::string content_checksum(const Checkpoint& checkpoint,
+                             const std::map<std::string, std::string>& tensor_sums) {
+  Sha256 hash;
+  hash.add_text(checkpoint.kind);
+  hash.add_number(checkpoint.texts.size());
+  for (const auto& [name, text] : checkpoint.texts) {
+    hash.add_text(name);
+    hash.add_text(text);
+  }
+  hash.add_number(checkpoint.numbers.size());
+  for (const auto& [name, number] : checkpoint.numbers) {
+    hash.add_text(name);
+    hash.add_number(static_cast<uint64_t>(number));
+  }
+  hash.add_number(checkpoint.tensors.size());
+  for (const auto& [name, tensor] : checkpoint.tensors) {
+    add_description(hash, name, tensor);
+    hash.add_text(tensor_sums.at(name));
+  }
+  return to_hex(hash.finish());
+}
+
+std::string user_block(size_t file_size, const std::string& sum) {
+  std::string block = std::string(kMagic) + "bytes " + std::to_string(file_size) + "\nsha256 " +
+                      to_hex(sum) + "\n";
+  block.resize(kUserBlock, '\0');
+  return block;
+}
+
+// ---- HDF5
+
+// Held by every function that calls HDF5: the library may be built without thread safety. Also stops
+// it from printing errors (a setting that belongs to the thread in thread-safe builds).
+class Hdf5Lock {
+ public:
+  Hdf5Lock() : lock_(mutex()) { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }
+
+ private:
+  static std::mutex& mutex() {
+    static std::mutex* m = new std::mutex;
+    return *m;
+  }
+  std::lock_guard<std::mutex> lock_;
+};
+
+// The innermost message of HDF5's error stack, such as "bad object header version number".
+std::string hdf5_reason() {
+  std::string reason;
+  auto take_first = [](unsigned, const H5E_error2_t* error, void* out) -> herr_t {
+    auto& text = *static_cast<std::string*>(out);
+    if (text.empty() && error->desc) text = error->desc;
+    return 0;
+  };
+  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_first, &reason);
+  return reason.empty() ? "HDF5 error" : "HDF5: " + reason;
+}
+
+// Owns an HDF5 identifier. `where` names file and entry for the Error when it is not valid.
+class Handle {
+ public:
+  using Close = herr_t (*)(hid_t);
+  Handle(hid_t id, Close close, const std::string& where) : id_(id), close_(close) {
+    if (id_ < 0) fail(hdf5_reason(), where, kWriteAgain);
+  }
+  Handle(Handle&& other) noexcept : id_(std::exchange(other.id_, -1)), close_(other.close_) {}
+  Handle& operator=(Handle&&) = delete;
+  ~Handle() {
+    if (id_ >= 0) close_(id_);
+  }
+  operator hid_t() const { return id_; }
+
+ private:
+  hid_t id_;
+  Close close_;
+};
+
+// For calls that cannot fail except for want of memory.
+void must(herr_t status, const std::string& where) {
+  if (status < 0) fail(hdf5_reason(), where);
+}
+
+// The type in the file; in memory it is the same, as the machine is little-endian.
+hid_t file_type(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::kF32: return H5T_IEEE_F32LE;
+    case Dtype::kBF16:
+    case Dtype::kF16: return H5T_STD_U16LE;
+    case Dtype::kU8: return H5T_STD_U8LE;
+    case Dtype::kI8: return H5T_STD_I8LE;
+    case Dtype::kI32: return H5T_STD_I32LE;
+  }
+  return -1;
+}
+
+// ---- writing
+
+// Why a tensor cannot have this name; empty if it can.
+std::string name_fault(const std::string& name) {
+  if (name.find('\0') != std::string::npos) return "contains a NUL";
+  int depth = 0;
+  for (size_t start = 0; start <= name.size();) {
+    const size_t end = std::min(name.find('/', start), name.size());
+    const std::string_view part(name.data() + start, end - start);
+    if (part.empty() || part == "." || part == "..") {
+      return "has a part that is empty, '.' or '..'";
+    }
+    start = end + 1;
+    if (++depth >= kMaxDepth) return "is nested too deeply";
+  }
+  return "";
+}
+
+class Writer {
+ public:
+  Writer(hid_t file, const std::string& where)
+      : where_(where),
+        file_(file),
+        group_properties_(H5Pcreate(H5P_GROUP_CREATE), H5Pclose, where),
+        data_properties_(H5Pcreate(H5P_DATASET_CREATE), H5Pclose, where),
+        link_properties_(H5Pcreate(H5P_LINK_CREATE), H5Pclose, where),
+        scalar_(H5Screate(H5S_SCALAR), H5Sclose, where) {
+    // Without times, the same content is the same file.
+    must(H5Pset_obj_track_times(group_properties_, false), where_);
+    must(H5Pset_obj_track_times(data_properties_, false), where_);
+    must(H5Pset_char_encoding(link_properties_, H5T_CSET_UTF8), where_);
+    must(H5Pset_layout(data_properties_, H5D_CONTIGUOUS), where_);
+  }
+
+  void group(const std::string& path) {
+    if (!groups_.insert(path).second) return;
+    Handle(H5Gcreate2(file_, path.c_str(), link_properties_, group_properties_, H5P_DEFAULT),
+           H5Gclose, where_ + ": " + path);
+  }
+
+  void text(hid_t object, const std::string& name, const std::string& value) {
+    const std::string at = where_ + ": " + name;
+    if (value.size() > kMaxText) fail("text of more than 16 MiB", at, "store it as a tensor");
+    if (name.empty() || name.find('\0') != std::string::npos) fail("bad name of a text", at);
+    Handle type(H5Tcopy(H5T_C_S1), H5Tclose, at);
+    must(H5Tset_size(type, value.size() + 1), at);
+    must(H5Tset_cset(type, H5T_CSET_UTF8), at);
+    Handle attribute(
+        H5Acreate2(object, name.c_str(), type, scalar_, H5P_DEFAULT, H5P_DEFAULT), H5Aclose, at);
+    must(H5Awrite(attribute, type, value.c_str()), at);
+  }
+
+  void number(hid_t object, const std::string& name, int64_t value) {
+    const std::string at = where_ + ": " + name;
+    if (name.empty() || name.find('\0') != std::string::npos) fail("bad name of a number", at);
+    Handle attribute(
+        H5Acreate2(object, name.c_str(), H5T_STD_I64LE, scalar_, H5P_DEFAULT, H5P_DEFAULT),
+        H5Aclose, at);
+    must(H5Awrite(attribute, H5T_STD_I64LE, &value), at);
+  }
+
+  // Returns the SHA-256 of the bytes, in hex.
+  std::string tensor(const std::string& name, const Tensor& source) {
+    const std::string at = where_ + ": tensor '" + name + "'";
+    const std::string fault = name_fault(name);
+    if (!fault.empty()) fail("the name " + fault, at);
+    if (!source.defined()) fail("the tensor is not set", at);
+    const Tensor plain = readable(source);
+    for (size_t slash = name.find('/'); slash != std::string::npos;
+         slash = name.find('/', slash + 1)) {
+      group("/tensors/" + name.substr(0, slash));
+    }
+    std::vector<hsize_t> dims(plain.shape().dims().begin(), plain.shape().dims().end());
+    Handle space(dims.empty() ? H5Screate(H5S_SCALAR)
+                              : H5Screate_simple(plain.rank(), dims.data(), nullptr),
+                 H5Sclose, at);
+    const hid_t type = file_type(plain.dtype());
+    Handle data(H5Dcreate2(file_, ("/tensors/" + name).c_str(), type, space, link_properties_,
+                           data_properties_, H5P_DEFAULT),
+                H5Dclose, at);
+    must(H5Dwrite(data, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, plain.raw()), at);
+    const std::string sum = to_hex(sha256(plain.raw(), plain.bytes()));
+    text(data, "dtype", ens::name(plain.dtype()));
+    text(data, "sha256", sum);
+    return sum;
+  }
+
+ private:
+  std::string where_;
+  hid_t file_;
+  Handle group_properties_, data_properties_, link_properties_, scalar_;
+  std::set<std::string> groups_;
+};
+
+// The whole file. HDF5 builds it in memory: its own disk driver cannot be closed cleanly once the
+// disk is full.
+std::string build(const Checkpoint& checkpoint, const std::string& where) {
+  Hdf5Lock lock;
+  size_t total = 1 << 16;
+  for (const auto& [name, tensor] : checkpoint.tensors) total += tensor.defined() ? tensor.bytes() : 0;
+
+  Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, where);
+  must(H5Pset_fapl_core(access, total, /*backing_store=*/false), where);
+  must(H5Pset_fclose_degree(access, H5F_CLOSE_STRONG), where);
+  // Since 1.8 the library's own structures carry checksums and attributes may exceed 64 KiB.
+  must(H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18), where);
+  Handle creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose, where);
+  must(H5Pset_obj_track_times(creation, false), where);
+  // The name never reaches the disk; it only has to be one that no other open file has.
+  Handle file(H5Fcreate("ensembler-checkpoint", H5F_ACC_TRUNC, creation, access), H5Fclose, where);
+
+  Writer writer(file, where);
+  writer.text(file, "kind", checkpoint.kind);
+  writer.group("/texts");
+  writer.group("/numbers");
+  writer.group("/tensors");
+  {
+    Handle texts(H5Gopen2(file, "/texts", H5P_DEFAULT), H5Gclose, where);
+    for (const auto& [name, text] : checkpoint.texts) writer.text(texts, name, text);
+    Handle numbers(H5Gopen2(file, "/numbers", H5P_DEFAULT), H5Gclose, where);
+    for (const auto& [name, number] : checkpoint.numbers) writer.number(numbers, name, number);
+  }
+  std::map<std::string, std::string> sums;
+  for (const auto& [name, tensor] : checkpoint.tensors) sums[name] = writer.tensor(name, tensor);
+  writer.text(file, "checksum", content_checksum(checkpoint, sums));
+
+  must(H5Fflush(file, H5F_SCOPE_LOCAL), where);
+  const ssize_t size = H5Fget_file_image(file, nullptr, 0);
+  if (size <= 0) fail(hdf5_reason(), where);
+  std::string bytes(kUserBlock + static_cast<size_t>(size), '\0');
+  if (H5Fget_file_image(file, bytes.data() + kUserBlock, static_cast<size_t>(size)) != size) {
+    fail(hdf5_reason(), where);
+  }
+  const std::string block =
+      user_block(bytes.size(), sha256(bytes.data() + kUserBlock, bytes.size() - kUserBlock));
+  bytes.replace(0, kUserBlock, block);
+  return bytes;
+}
+
+// ---- reading
+
+// Error unless the user block is right for the bytes that follow it.
+void check_file(const fs::path& path) {
+  const std::string where = path.string();
+  struct Fd {
+    int fd;
+    ~Fd() {
+      if (fd >= 0) close(fd);
+    }
+  } file{open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
+  if (file.fd < 0) {
+    fail(std::string("cannot open the file: ") + std::strerror(errno), where, "check the path");
+  }
+  struct stat info {};
+  if (fstat(file.fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+    fail("not a file", where, "give the name of a checkpoint (.h5)");
+  }
+
+  std::string buffer(1 << 20, '\0');
+  std::string block;
+  Sha256 hash;
+  size_t size = 0;
+  while (true) {
+    const ssize_t n = read(file.fd, buffer.data(), buffer.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail(std::string("cannot read the file: ") + std::strerror(errno), where);
+    if (n == 0) break;
+    size_t used = std::min(kUserBlock - block.size(), static_cast<size_t>(n));
+    block.append(buffer, 0, used);
+    hash.add(buffer.data() + used, static_cast<size_t>(n) - used);
+    size += static_cast<size_t>(n);
+  }
+  if (!std::string_view(block).starts_with(kMagic)) {
+    fail(size == 0 ? "the file is empty" : "not a checkpoint of this program", where,
+         "give a file that 'ensembler' has written");
+  }
+  const std::string expected = user_block(size, hash.finish());
+  if (block == expected) return;
+  const size_t length_line = expected.find("sha256 ");
+  if (block.compare(0, length_line, expected, 0, length_line) != 0) {
+    fail("the file is cut off or damaged: its length is not what its first lines say", where,
+         kWriteAgain);
+  }
+  fail("the file is damaged: its SHA-256 is not what its first lines say", where, kWriteAgain);
+}
+
+class Reader {
+ public:
+  Reader(hid_t file, std::string where) : where_(std::move(where)), file_(file) {
+    hsize_t size = 0;
+    must(H5Fget_filesize(file, &size), where_);
+    bytes_left_ = file_size_ = size;
+    links_left_ = size / 16;  // a link takes more than that
+  }
+
+  std::string text(hid_t object, const std::string& name, const std::string& of = "") {
+    Handle attribute(H5Aopen(object, name.c_str(), H5P_DEFAULT), H5Aclose, at(of + name));
+    return text(attribute, of + name);
+  }
+
+  std::map<std::string, std::string> texts() {
+    std::map<std::string, std::string> out;
+    for_each_attribute("/texts", [&](const std::string& name, hid_t attribute) {
+      out[name] = text(attribute, "text '" + name + "'");
+    });
+    return out;
+  }
+
+  std::map<std::string, int64_t> numbers() {
+    std::map<std::string, int64_t> out;
+    for_each_attribute("/numbers", [&](const std::string& name, hid_t attribute) {
+      const std::string entry = at("number '" + name + "'");
+      Handle type(H5Aget_type(attribute), H5Tclose, entry);
+      check_scalar(attribute, entry);
+      if (H5Tequal(type, H5T_STD_I64LE) <= 0) fail("not a 64-bit integer", entry, kWriteAgain);
+      int64_t value = 0;
+      if (H5Aread(attribute, H5T_STD_I64LE, &value) < 0) fail(hdf5_reason(), entry, kWriteAgain);
+      out[name] = value;
+    });
+    return out;
+  }
+
+  void tensors(std::map<std::string, Tensor>& out, std::map<std::string, std::string>& sums) {
+    Handle root = open_group("/tensors");
+    walk(root, "", 1, out, sums);
+  }
+
+ private:
+  std::string at(const std::string& entry) const { return where_ + ": " + entry; }
+
+  Handle open_group(const char* name) {
+    check_link(file_, name + 1, name);  // an external link would open another file
+    return Handle(H5Gopen2(file_, name, H5P_DEFAULT), H5Gclose, at(name));
+  }
+
+  void check_link(hid_t group, const char* link, const std::string& entry) {
+    H5L_info_t info;
+    if (H5Lget_info(group, link, &info, H5P_DEFAULT) < 0) {
+      fail(hdf5_reason(), at(entry), kWriteAgain);
+    }
+    if (info.type != H5L_TYPE_HARD) {
+      fail("links to elsewhere are not allowed", at(entry), kWriteAgain);
+    }
+  }
+
+  void check_scalar(hid_t attribute, const std::string& entry) {
+    Handle space(H5Aget_space(attribute), H5Sclose, entry);
+    if (H5Sget_simple_extent_type(space) != H5S_SCALAR) {
+      fail("not a single value", entry, kWriteAgain);
+    }
+  }
+
+  std::string text(const Handle& attribute, const std::string& entry) {
+    return text(static_cast<hid_t>(attribute), entry);
+  }
+  std::string text(hid_t attribute, const std::string& entry_name) {
+    const std::string entry = at(entry_name);
+    Handle type(H5Aget_type(attribute), H5Tclose, entry);
+    check_scalar(attribute, entry);
+    const size_t size = H5Tget_size(type);
+    if (H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) != 0 || size == 0) {
+      fail("not a text of fixed length", entry, kWriteAgain);
+    }
+    if (size > kMaxText + 1 || size > file_size_) fail("impossible size", entry, kWriteAgain);
+    std::string value(size, '\0');
+    if (H5Aread(attribute, type, value.data()) < 0) fail(hdf5_reason(), entry, kWriteAgain);
+    if (value.back() != '\0') fail("not ended by NUL", entry, kWriteAgain);
+    value.pop_back();
+    return value;
+  }
+
+  template <typename Function>
+  void for_each_attribute(const char* group_name, Function function) {
+    Handle group = open_group(group_name);
+    H5O_info_t info;
+    must(H5Oget_info(group, &info), at(group_name));
+    for (hsize_t i = 0; i < info.num_attrs; ++i) {
+      Handle attribute(H5Aopen_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, H5P_DEFAULT,
+                                      H5P_DEFAULT),
+                       H5Aclose, at(group_name));
+      const ssize_t length = H5Aget_name(attribute, 0, nullptr);
+      if (length <= 0) fail("attribute without a name", at(group_name), kWriteAgain);
+      std::string name(static_cast<size_t>(length), '\0');
+      H5Aget_name(attribute, name.size() + 1, name.data());
+      function(name, static_cast<hid_t>(attribute));
+    }
+  }
+
+  void walk(hid_t group, const std::string& prefix, int depth, std::map<std::string, Tensor>& out,
+            std::map<std::string, std::string>& sums) {
+    const std::string here = "/tensors/" + prefix;
+    if (depth > kMaxDepth) fail("groups nested too deeply", at(here), kWriteAgain);
+    H5G_info_t info;
+    must(H5Gget_info(group, &info), at(here));
+    for (hsize_t i = 0; i < info.nlinks; ++i) {
+      // A group may hold itself; the count of links bounds the walk.
+      if (links_left_-- == 0) fail("more links than the file has room for", at(here), kWriteAgain);
+      const ssize_t length = H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, nullptr,
+                                                0, H5P_DEFAULT);
+      if (length <= 0) fail(hdf5_reason(), at(here), kWriteAgain);
+      std::string link(static_cast<size_t>(length), '\0');
+      H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, link.data(), link.size() + 1,
+                         H5P_DEFAULT);
+      const std::string name = prefix + link;
+      check_link(group, link.c_str(), "tensor '" + name + "'");
+      Handle object(H5Oopen(group, link.c_str(), H5P_DEFAULT), H5Oclose, at(here));
+      switch (H5Iget_type(object)) {
+        case H5I_GROUP: walk(object, name + "/", depth + 1, out, sums); break;
+        case H5I_DATASET: {
+          std::string sum;
+          out[name] = tensor(object, name, sum);
+          sums[name] = sum;
+          break;
+        }
+        default: fail("neither a group nor a tensor", at(name), kWriteAgain);
+      }
+    }
+  }
+
+  Tensor tensor(hid_t data, const std::string& name, std::string& sum) {
+    const std::string of = "tensor '" + name + "'";
+    const std::string entry = at(of);
+    Dtype dtype{};
+    try {
+      dtype = parse_dtype(text(data, "dtype", of + ", "));
+    } catch (const Error& error) {
+      fail(error.what(), entry, kWriteAgain);
+    }
+    sum = text(data, "sha256", of + ", ");
+
+    Handle type(H5Dget_type(data), H5Tclose, entry);
+    if (H5Tequal(type, file_type(dtype)) <= 0) {
+      fail(std::string("the stored numbers are not ") + ens::name(dtype), entry, kWriteAgain);
+    }
+    Handle properties(H5Dget_create_plist(data), H5Pclose, entry);
+    if (H5Pget_layout(properties) != H5D_CONTIGUOUS || H5Pget_external_count(properties) != 0) {
+      fail("not stored in one piece within the file", entry, kWriteAgain);
+    }
+
+    Handle space(H5Dget_space(data), H5Sclose, entry);
+    const int rank = H5Sget_simple_extent_ndims(space);
+    const H5S_class_t space_class = H5Sget_simple_extent_type(space);
+    if (rank < 0 || rank > Shape::kMaxRank ||
+        (space_class != H5S_SCALAR && space_class != H5S_SIMPLE)) {
+      fail("impossible shape", entry, kWriteAgain);
+    }
+    hsize_t dims[Shape::kMaxRank] = {};
+    if (rank > 0) must(H5Sget_simple_extent_dims(space, dims, nullptr), entry);
+    // Each size and the product are held against the file's size before any memory is taken. Links
+    // to one data set count each time: together they must not need more than the file has.
+    hsize_t bytes = size_of(dtype);
+    bool empty = false;
+    for (int axis = 0; axis < rank; ++axis) empty |= dims[axis] == 0;
+    for (int axis = 0; axis < rank; ++axis) {
+      if (dims[axis] > file_size_) fail("size larger than the file", entry, kWriteAgain);
+      if (!empty && __builtin_mul_overflow(bytes, dims[axis], &bytes)) bytes = ~hsize_t{0};
+    }
+    if (empty) bytes = 0;
+    if (bytes > bytes_left_) fail("size larger than the file", entry, kWriteAgain);
+    if (bytes != 0 && H5Dget_storage_size(data) != bytes) {
+      fail("stored size and shape do not agree", entry, kWriteAgain);
+    }
+    const haddr_t offset = H5Dget_offset(data);
+    if (bytes != 0 && (offset == HADDR_UNDEF || offset > file_size_ - bytes)) {
+      fail("the data lie outside the file", entry, kWriteAgain);
+    }
+    bytes_left_ -= bytes;
+
+    Shape shape(std::span<const int64_t>(reinterpret_cast<const int64_t*>(dims),
+                                         static_cast<size_t>(rank)));
+    Tensor out = Tensor::empty(shape, dtype);
+    if (H5Dread(data, file_type(dtype), H5S_ALL, H5S_ALL, H5P_DEFAULT, out.raw()) < 0) {
+      fail(hdf5_reason(), entry, kWriteAgain);
+    }
+    if (to_hex(sha256(out.raw(), out.bytes())) != sum) {
+      fail("damaged: the SHA-256 of the data is not the stored one", entry, kWriteAgain);
+    }
+    return out;
+  }
+
+  std::string where_;
+  hid_t file_;
+  hsize_t file_size_ = 0, bytes_left_ = 0, links_left_ = 0;
+};
+
+template <typename Map>
+const typename Map::mapped_type& lookup(const Map& map, const std::string& name, const char* what,
+                                        const std::string& file) {
+  auto found = map.find(name);
+  if (found == map.end()) {
+    fail(std::string("no ") + what + " '" + name + "'", file.empty() ? "checkpoint" : file,
+         "was it written by another version?");
+  }
+  return found->second;
+}
+
+}  // namespace
+
+const std::string& Checkpoint::text(const std::string& name) const {
+  return lookup(texts, name, "text", file);
+}
+int64_t Checkpoint::number(const std::string& name) const {
+  return lookup(numbers, name, "number", file);
+}
+const Tensor& Checkpoint::tensor(const std::string& name) const {
+  return lookup(tensors, name, "tensor", file);
+}
+
+void write_checkpoint(const fs::path& file, const Checkpoint& checkpoint, bool secret) {
+  write_file_atomically(file, build(checkpoint, file.string()), secret);
+}
+
+Checkpoint read_checkpoint(const fs::path& path, const std::string& kind) {
+  check_file(path);
+  const std::string where = path.string();
+
+  Hdf5Lock lock;
+  Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, where);
+  must(H5Pset_fclose_degree(access, H5F_CLOSE_STRONG), where);
+  // Files are replaced by renaming, so a reader needs no lock, which some file systems lack.
+  must(H5Pset_file_locking(access, /*use=*/false, /*ignore_when_disabled=*/true), where);
+  Handle file(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access), H5Fclose, where);
+
+  Reader reader(file, where);
+  Checkpoint checkpoint;
+  checkpoint.file = where;
+  checkpoint.kind = reader.text(file, "kind");
+  if (!kind.empty() && checkpoint.kind != kind) {
+    fail("this is a file of kind '" + checkpoint.kind + "', needed is '" + kind + "'", where,
+         "give the other file");
+  }
+  checkpoint.texts = reader.texts();
+  checkpoint.numbers = reader.numbers();
+  std::map<std::string, std::string> sums;
+  reader.tensors(checkpoint.tensors, sums);
+  if (reader.text(file, "checksum") != content_checksum(checkpoint, sums)) {
+    fail("damaged: names, texts or numbers do not match their checksum", where, kWriteAgain);
+  }
+  return checkpoint;
+}
+
+std::string digest(const std::map<std::string, Tensor>& tensors) {
+  Sha256 hash;
+  for (const auto& [name, tensor] : tensors) {
+    if (!tensor.defined()) fail("the tensor is not set", "digest: '" + name + "'");
+    const Tensor plain = readable(tensor);
+    add_description(hash, name, plain);
+    hash.add(plain.raw(), plain.bytes());
+  }
+  return hash.finish();
+}
+
+std::string to_hex(const std::string& bytes) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  std::string out;
+  out.reserve(2 * bytes.size());
+  for (unsigned char c : bytes) {
+    out += kDigits[c >> 4];
+    out += kDigits[c & 15];
+  }
+  return out;
+}
+
+}  // namespace ens

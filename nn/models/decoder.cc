@@ -1,0 +1,34 @@
+#include "nn/models/decoder.h"
+
+#include "nn/core/error.h"
+
+namespace ens {
+
+std::shared_ptr<Sequential> build_decoder(const Shape& features, const Shape& image, int width,
+                                          Rng& rng) {
+  if (features.rank() != 3 || image.rank() != 3 || features[1] < 1 || image[1] % features[1] != 0) {
+    usage_fail("no decoder from features " + features.str() + " to images " + image.str(),
+               "decoder", "choose a split point whose feature is a map that divides the image");
+  }
+  auto net = std::make_shared<Sequential>();
+  auto conv = [&](int64_t in) {
+    net->push(std::make_shared<Conv2d>(in, width, 3, ConvSpec{1, 1}, false, rng));
+    net->push(std::make_shared<BatchNorm>(width, true));
+  };
+  conv(features[0]);
+  int64_t size = features[1];
+  for (; size * 2 <= image[1]; size *= 2) {
+    net->push(std::make_shared<ConvTranspose2d>(width, width, 4, ConvSpec{2, 1}, 0, false, rng));
+    net->push(std::make_shared<BatchNorm>(width, true));
+  }
+  if (size != image[1]) {
+    usage_fail("images of " + image.str() + " are not a power of two larger than features " +
+                   features.str(), "decoder");
+  }
+  conv(width);
+  net->push(std::make_shared<Conv2d>(width, image[0], 3, ConvSpec{1, 1}, true, rng));
+  net->push(std::make_shared<Activation>(UnaryOp::kSigmoid));
+  return net;
+}
+
+}  // namespace ens

@@ -1,0 +1,225 @@
+#include "nn/models/model.h"
+
+#include <functional>
+
+#include "nn/core/error.h"
+
+namespace ens {
+namespace {
+
+// One cell: its name, and how to make it for `copies` times its usual input channels.
+struct CellRecipe {
+  std::string name;
+  std::function<ModulePtr(int copies, Rng& rng)> build;
+};
+
+template <typename M, typename... Args>
+ModulePtr make(Args&&... args) {
+  return std::make_shared<M>(std::forward<Args>(args)...);
+}
+
+std::vector<CellRecipe> resnet18(const ModelSpec& spec) {
+  const int64_t w = spec.width;
+  std::vector<CellRecipe> cells;
+  cells.push_back({"stem", [=](int copies, Rng& rng) {
+    auto cell = std::make_shared<Sequential>();
+    cell->push("normalize", make<Normalize>(spec.mean, spec.stddev));
+    cell->push("conv", make<Conv2d>(spec.channels * copies, w, 3, ConvSpec{1, 1}, false, rng));
+    cell->push("bn", make<BatchNorm>(w, true));
+    if (spec.stem_pool) cell->push("pool", make<MaxPool>(PoolSpec{3, 2, 1}));
+    return cell;
+  }});
+  for (int stage = 1; stage <= 4; ++stage) {
+    const int64_t out = w << (stage - 1);
+    const int64_t in = stage == 1 ? w : out / 2;
+    cells.push_back({"stage" + std::to_string(stage), [=](int copies, Rng& rng) {
+      auto cell = std::make_shared<Sequential>();
+      cell->push(make<BasicBlock>(in * copies, out, stage == 1 ? 1 : 2, rng));
+      cell->push(make<BasicBlock>(out, out, 1, rng));
+      if (stage == 4) cell->push("pool", make<GlobalAvgPool>());
+      return cell;
+    }});
+  }
+  cells.push_back({"fc", [=](int copies, Rng& rng) {
+    auto cell = std::make_shared<Sequential>();
+    cell->push("linear", make<Linear>(8 * w * copies, spec.classes, true, rng));
+    return cell;
+  }});
+  return cells;
+}
+
+std::vector<CellRecipe> vgg16(const ModelSpec& spec) {
+  struct Conv {
+    int multiple;  // of the width
+    bool pool;
+  };
+  static constexpr Conv kConvs[] = {{1, false}, {1, true},  {2, false}, {2, true}, {4, false},
+                                    {4, false}, {4, true},  {8, false}, {8, false}, {8, true},
+                                    {8, false}, {8, false}, {8, true}};
+  const int64_t w = spec.width;
+  std::vector<CellRecipe> cells;
+  int64_t in = spec.channels;
+  int index = 0;
+  for (const Conv& conv : kConvs) {
+    const int64_t out = w * conv.multiple;
+    const bool first = index++ == 0;
+    const bool pool = conv.pool;
+    cells.push_back({"conv" + std::to_string(index), [=](int copies, Rng& rng) {
+      auto cell = std::make_shared<Sequential>();
+      if (first) cell->push("normalize", make<Normalize>(spec.mean, spec.stddev));
+      cell->push("conv", make<Conv2d>(in * copies, out, 3, ConvSpec{1, 1}, false, rng));
+      cell->push("bn", make<BatchNorm>(out, true));
+      if (pool) cell->push("pool", make<MaxPool>(PoolSpec{2, 2, 0}));
+      return cell;
+    }});
+    in = out;
+  }
+  const int64_t side = spec.image_size / 32;  // five pools
+  const int64_t features = 8 * w * side * side, hidden = 8 * w;
+  for (int fc = 1; fc <= 3; ++fc) {
+    cells.push_back({"fc" + std::to_string(fc), [=](int copies, Rng& rng) {
+      auto cell = std::make_shared<Sequential>();
+      if (fc == 1) cell->push("flatten", make<Flatten>());
+      cell->push("linear", make<Linear>((fc == 1 ? features : hidden) * copies,
+                                        fc == 3 ? spec.classes : hidden, true, rng));
+      if (fc < 3) {
+        cell->push("relu", make<Activation>(UnaryOp::kRelu));
+        cell->push("dropout", make<Dropout>(0.5f, rng));
+      }
+      return cell;
+    }});
+  }
+  return cells;
+}
+
+std::vector<CellRecipe> recipes(const ModelSpec& spec) {
+  if (spec.architecture == "resnet18") return resnet18(spec);
+  if (spec.architecture == "vgg16") return vgg16(spec);
+  usage_fail("unknown architecture '" + spec.architecture + "'", "model.architecture",
+             "use resnet18 or vgg16");
+}
+
+void check_spec(const ModelSpec& spec) {
+  auto in_range = [](const char* field, int value, int low, int high) {
+    if (value < low || value > high) {
+      usage_fail(std::string(field) + " is " + std::to_string(value), field,
+                 "use " + std::to_string(low) + " to " + std::to_string(high));
+    }
+  };
+  in_range("model.width", spec.width, 1, 1024);
+  in_range("classes", spec.classes, 2, 1 << 20);
+  in_range("channels", spec.channels, 1, 64);
+  // Every pooling and stride must find at least one pixel.
+  in_range("image_size", spec.image_size, spec.architecture == "vgg16" ? 32 : 16, 1024);
+  if (static_cast<int>(spec.mean.size()) != spec.channels ||
+      static_cast<int>(spec.stddev.size()) != spec.channels) {
+    usage_fail("the normalisation needs one mean and deviation for each channel", "ModelSpec");
+  }
+}
+
+std::shared_ptr<Sequential> build(const std::vector<CellRecipe>& cells, int first, int last,
+                                  Rng& rng, int copies) {
+  auto part = std::make_shared<Sequential>();
+  for (int i = first; i < last; ++i) {
+    const CellRecipe& cell = cells[static_cast<size_t>(i)];
+    part->push(cell.name, cell.build(i == first ? copies : 1, rng));
+  }
+  return part;
+}
+
+// Output shape and cost of cells [first, last), without an ensemble.
+Graph lowered_cells(const ModelSpec& spec, int first, int last, const Shape& input) {
+  Rng rng(0);
+  return lower(*build_cells(spec, first, last, rng), input);
+}
+
+}  // namespace
+
+std::vector<std::string> cell_names(const ModelSpec& spec) {
+  std::vector<std::string> names;
+  for (const CellRecipe& cell : recipes(spec)) names.push_back(cell.name);
+  return names;
+}
+
+void check(const ModelSpec& spec, const Split& split) {
+  const int cells = static_cast<int>(recipes(spec).size());
+  check_spec(spec);
+  if (split.head < 1 || split.tail < 1) {
+    usage_fail("a split needs at least one cell in the head and one in the tail",
+               "model.head_cells, model.tail_cells", "use 1 or more for each");
+  }
+  if (split.head + split.tail >= cells) {
+    usage_fail("head " + std::to_string(split.head) + " + tail " + std::to_string(split.tail) +
+                   " cells leave nothing for the cloud: " + spec.architecture + " has " +
+                   std::to_string(cells),
+               "model.head_cells, model.tail_cells",
+               "their sum may be at most " + std::to_string(cells - 1));
+  }
+}
+
+std::shared_ptr<Sequential> build_cells(const ModelSpec& spec, int first, int last, Rng& rng,
+                                        int copies) {
+  check_spec(spec);
+  const std::vector<CellRecipe> cells = recipes(spec);
+  if (first < 0 || first > last || last > static_cast<int>(cells.size()) || copies < 1) {
+    fail("cells " + std::to_string(first) + ".." + std::to_string(last) + " do not exist",
+         spec.architecture);
+  }
+  return build(cells, first, last, rng, copies);
+}
+
+std::shared_ptr<Sequential> build_head(const ModelSpec& spec, const Split& split, Rng& rng) {
+  check(spec, split);
+  return build_cells(spec, 0, split.head, rng);
+}
+
+std::shared_ptr<Sequential> build_body(const ModelSpec& spec, const Split& split, Rng& rng) {
+  check(spec, split);
+  const int cells = static_cast<int>(recipes(spec).size());
+  return build_cells(spec, split.head, cells - split.tail, rng);
+}
+
+std::shared_ptr<Sequential> build_tail(const ModelSpec& spec, const Split& split, Rng& rng,
+                                       int copies) {
+  check(spec, split);
+  const int cells = static_cast<int>(recipes(spec).size());
+  return build_cells(spec, cells - split.tail, cells, rng, copies);
+}
+
+Shape smashed_shape(const ModelSpec& spec, const Split& split) {
+  check(spec, split);
+  const Graph g = lowered_cells(spec, 0, split.head, spec.input_shape());
+  return g.shape(g.output);
+}
+
+Shape answer_shape(const ModelSpec& spec, const Split& split) {
+  check(spec, split);
+  const int cells = static_cast<int>(recipes(spec).size());
+  const Graph g = lowered_cells(spec, 0, cells - split.tail, spec.input_shape());
+  return g.shape(g.output);
+}
+
+Graph lower(const Module& module, const Shape& input) {
+  Graph graph;
+  graph.input = graph.add_value(input);
+  graph.output = module.lower(graph, graph.input);
+  return graph;
+}
+
+std::vector<CellInfo> describe_cells(const ModelSpec& spec) {
+  const std::vector<std::string> names = cell_names(spec);
+  std::vector<CellInfo> cells;
+  Shape shape = spec.input_shape();
+  Rng rng(0);
+  for (int i = 0; i < static_cast<int>(names.size()); ++i) {
+    const auto cell = build_cells(spec, i, i + 1, rng);
+    const Graph g = lower(*cell, shape);
+    CellInfo info{names[static_cast<size_t>(i)], g.shape(g.output), 0, g.flops()};
+    for (const NamedVar& p : cell->parameters()) info.parameters += p.var.shape().numel();
+    shape = info.output;
+    cells.push_back(info);
+  }
+  return cells;
+}
+
+}  // namespace ens

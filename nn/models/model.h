@@ -1,0 +1,68 @@
+// Classifiers as sequences of named cells, cut at two split points.
+//
+// A split is (h, t): the first h cells are the head, the last t the tail, the rest the body. The head
+// runs on the edge, the body in the cloud, the tail on the edge again.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "nn/core/rng.h"
+#include "nn/core/shape.h"
+#include "nn/modules/layers.h"
+
+namespace ens {
+
+// What a classifier is, before any weights. Images are [channels, image_size, image_size] in [0, 1];
+// normalisation by mean and stddev is the first thing in the first cell.
+struct ModelSpec {
+  std::string architecture = "resnet18";  // resnet18, vgg16
+  int width = 64;         // channels of the first stage; the published networks have 64
+  int classes = 10;
+  int channels = 3;
+  int image_size = 32;
+  bool stem_pool = true;  // ResNet-18: 3x3/2 max pool in the stem
+  std::vector<float> mean = {0.5f, 0.5f, 0.5f}, stddev = {0.25f, 0.25f, 0.25f};  // per channel
+
+  Shape input_shape() const { return {channels, image_size, image_size}; }
+};
+
+struct Split {
+  int head = 1;  // h >= 1
+  int tail = 1;  // t >= 1, h + t < number of cells
+};
+
+// Names of the cells. ResNet-18: stem, stage1..stage4 (global pooling ends stage4, so that with t = 1
+// the body returns 8*width numbers), fc. VGG-16: conv1..conv13, fc1..fc3.
+std::vector<std::string> cell_names(const ModelSpec& spec);
+
+// Usage Error if the spec or the split is impossible (names the field and the possible range).
+void check(const ModelSpec& spec, const Split& split);
+
+// Cells [first, last) with fresh weights. `copies` > 1 multiplies the input channels of the first of
+// them: the tail of an ensemble reads the concatenated features of P bodies.
+std::shared_ptr<Sequential> build_cells(const ModelSpec& spec, int first, int last, Rng& rng,
+                                        int copies = 1);
+
+std::shared_ptr<Sequential> build_head(const ModelSpec& spec, const Split& split, Rng& rng);
+std::shared_ptr<Sequential> build_body(const ModelSpec& spec, const Split& split, Rng& rng);
+std::shared_ptr<Sequential> build_tail(const ModelSpec& spec, const Split& split, Rng& rng,
+                                       int copies);
+
+// Shapes for one image, without the batch axis.
+Shape smashed_shape(const ModelSpec& spec, const Split& split);  // head's output, sent to the cloud
+Shape answer_shape(const ModelSpec& spec, const Split& split);   // one body's output, sent back
+
+// Lowers a frozen or trained module for inputs of `input` shape (evaluation behaviour).
+Graph lower(const Module& module, const Shape& input);
+
+struct CellInfo {
+  std::string name;
+  Shape output;
+  int64_t parameters = 0;
+  int64_t flops = 0;  // one image; multiply-add = 2
+};
+std::vector<CellInfo> describe_cells(const ModelSpec& spec);
+
+}  // namespace ens

@@ -1,0 +1,156 @@
+// The layers that networks are built from. Initialisation: weights Kaiming-normal (fan out, ReLU)
+// for convolutions, Kaiming-uniform for linear layers, biases zero; batch norm at the identity.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "nn/autograd/ops.h"
+#include "nn/core/rng.h"
+#include "nn/modules/module.h"
+
+namespace ens {
+
+class Sequential : public Module {
+ public:
+  Sequential() = default;
+  // Adds a child named by its position, or by `name`.
+  Sequential& push(ModulePtr module);
+  Sequential& push(std::string name, ModulePtr module);
+  Var forward(const Var& x) override;
+  int lower(Graph& graph, int input) const override;
+  size_t size() const { return order_.size(); }
+  const ModulePtr& operator[](size_t i) const { return order_[i]; }
+
+ private:
+  std::vector<ModulePtr> order_;
+};
+
+class Conv2d : public Module {
+ public:
+  Conv2d(int64_t in, int64_t out, int kernel, const ConvSpec& spec, bool bias, Rng& rng);
+  Var forward(const Var& x) override;
+  int lower(Graph& graph, int input) const override;
+
+ private:
+  ConvSpec spec_;
+  Var weight_, bias_;
+};
+
+class ConvTranspose2d : public Module {
+ public:
+  ConvTranspose2d(int64_t in, int64_t out, int kernel, const ConvSpec& spec, int output_padding,
+                  bool bias, Rng& rng);
+  Var forward(const Var& x) override;
+
+ private:
+  ConvSpec spec_;
+  int output_padding_;
+  Var weight_, bias_;
+};
+
+class Linear : public Module {
+ public:
+  Linear(int64_t in, int64_t out, bool bias, Rng& rng);
+  Var forward(const Var& x) override;
+  int lower(Graph& graph, int input) const override;
+
+ private:
+  Var weight_, bias_;
+};
+
+// y = (x - mean) / sqrt(var + eps) * gamma + beta, then ReLU if `relu` (fused). eps 1e-5; running
+// statistics move by `momentum` 0.1, with the unbiased variance, as PyTorch's.
+class BatchNorm : public Module {
+ public:
+  explicit BatchNorm(int64_t channels, bool relu = false);
+  Var forward(const Var& x) override;
+  int lower(Graph& graph, int input) const override;
+
+ private:
+  bool relu_;
+  Var gamma_, beta_;
+  Tensor mean_, var_;
+};
+
+// Input normalisation: (x - mean[c]) / stddev[c]; the numbers are buffers.
+class Normalize : public Module {
+ public:
+  Normalize(const std::vector<float>& mean, const std::vector<float>& stddev);
+  Var forward(const Var& x) override;
+  int lower(Graph& graph, int input) const override;
+
+ private:
+  Tensor scale_, shift_;
+};
+
+class Activation : public Module {
+ public:
+  explicit Activation(UnaryOp op, float a = 0, float b = 0) : op_(op), a_(a), b_(b) {}
+  Var forward(const Var& x) override;
+  int lower(Graph& graph, int input) const override;
+
+ private:
+  UnaryOp op_;
+  float a_, b_;
+};
+
+class MaxPool : public Module {
+ public:
+  explicit MaxPool(const PoolSpec& spec) : spec_(spec) {}
+  Var forward(const Var& x) override;
+  int lower(Graph& graph, int input) const override;
+
+ private:
+  PoolSpec spec_;
+};
+
+class AvgPool : public Module {
+ public:
+  explicit AvgPool(const PoolSpec& spec) : spec_(spec) {}
+  Var forward(const Var& x) override;
+  int lower(Graph& graph, int input) const override;
+
+ private:
+  PoolSpec spec_;
+};
+
+class GlobalAvgPool : public Module {
+ public:
+  Var forward(const Var& x) override;
+  int lower(Graph& graph, int input) const override;
+};
+
+class Flatten : public Module {
+ public:
+  Var forward(const Var& x) override;
+  int lower(Graph& graph, int input) const override;
+};
+
+class Dropout : public Module {
+ public:
+  Dropout(float p, Rng& rng);  // draws its own stream from rng
+  Var forward(const Var& x) override;
+  int lower(Graph& graph, int input) const override;  // nothing
+
+ private:
+  float p_;
+  Tensor counter_;  // buffer: so that a resumed training continues the same sequence
+  uint64_t key_;
+};
+
+// ResNet's basic block: two 3x3 convolutions with batch norm and a shortcut (1x1 convolution with
+// batch norm where the shape changes).
+class BasicBlock : public Module {
+ public:
+  BasicBlock(int64_t in, int64_t out, int stride, Rng& rng);
+  Var forward(const Var& x) override;
+  int lower(Graph& graph, int input) const override;
+
+ private:
+  std::shared_ptr<Conv2d> conv1_, conv2_, conv_short_;
+  std::shared_ptr<BatchNorm> norm1_, norm2_, norm_short_;
+};
+
+}  // namespace ens

@@ -1,0 +1,52 @@
+// Plan: a frozen network made ready to serve on one device.
+//
+// The graph is fused (nn/plan/fuse.h) and compiled by the device's backend: weights packed once,
+// activations in one arena whose layout is computed once, so that a request allocates nothing but
+// its result. The first request of a new batch size may prepare kernels for that size (milliseconds
+// to tens of them); warm up with the sizes that matter.
+//
+// Threads: run() may be called from any thread, one call at a time per Plan. Different Plans run
+// concurrently; on the CPU each uses the OpenMP threads of the calling thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "nn/core/graph.h"
+
+namespace ens {
+
+class Plan {
+ public:
+  // Compiles `graph` (as Module::lower makes it; fused here) for `device`, computing in `dtype`:
+  // kF32 or kBF16; a CPU without bfloat16 arithmetic computes in float32 instead. Batches of up to
+  // max_batch >= 1 images run in one go. Usage Error if the backend cannot run this graph or dtype.
+  Plan(const Graph& graph, Device device, Dtype dtype, int64_t max_batch);
+
+  // images [B, ...input_shape()], B >= 1, any dtype, layout and device -> [B, ...output_shape()],
+  // float32, plain, on device(). B may exceed max_batch: then it runs in several goes.
+  // Usage Error for any other shape.
+  Tensor run(const Tensor& images);
+
+  // The fused steps. Their weights are left undefined: they live, packed, in the executable.
+  const Graph& graph() const { return graph_; }
+  int64_t parameters() const { return parameters_; }  // after fusion
+  int64_t flops() const { return flops_; }            // for one image, as Graph::flops()
+
+  const Shape& input_shape() const { return graph_.shape(graph_.input); }  // of one image
+  const Shape& output_shape() const { return graph_.shape(graph_.output); }
+  int64_t max_batch() const { return max_batch_; }
+  Device device() const { return device_; }
+  // Bytes held on the device now: packed weights; arena for activations and scratch.
+  size_t weight_bytes() const { return executable_->weight_bytes(); }
+  size_t arena_bytes() const { return executable_->arena_bytes(); }
+
+ private:
+  Device device_;
+  int64_t max_batch_;
+  Graph graph_;
+  int64_t parameters_ = 0, flops_ = 0;
+  std::unique_ptr<Executable> executable_;
+};
+
+}  // namespace ens

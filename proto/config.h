@@ -1,0 +1,33 @@
+// Reading, overriding, completing and checking configurations (proto/config.proto).
+#pragma once
+
+#include <google/protobuf/message.h>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "proto/config.pb.h"
+
+namespace ens {
+
+// Reads a .txtpb file into `config`. Usage Error with file, line and column for unknown or misplaced
+// fields and bad values.
+void read_config(const std::filesystem::path& file, google::protobuf::Message& config);
+void parse_config(const std::string& text, const std::string& source_name,
+                  google::protobuf::Message& config);
+
+// Applies "stage1.epochs=3" style overrides. A repeated field is replaced, not appended to. Usage
+// Error names the unknown part of the path and the nearest known names.
+void apply_overrides(const std::vector<std::string>& assignments,
+                     google::protobuf::Message& config);
+
+// Fills every unset field with its default, then checks ranges (P <= N, sigma >= 0, ...). After this
+// every optional field is set, except where empty is meaningful. Usage Error names the field.
+void complete(RunConfig& config);
+void complete(CloudConfig& config);
+void complete(EdgeConfig& config);
+
+std::string to_text(const google::protobuf::Message& config);  // text format, round-trips
+
+}  // namespace ens

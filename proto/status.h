@@ -1,0 +1,31 @@
+// Status: how a request ended, on the request path and on the wire. Never thrown.
+#pragma once
+
+#include <string>
+#include <utility>
+
+namespace ens {
+
+// The values travel on the wire (wire.proto mirrors them): never renumber.
+enum class StatusCode {
+  kOk = 0,
+  kInvalidArgument = 1,     // malformed header, wrong shape, dtype, count or size
+  kFingerprintMismatch = 2, // the client was trained with other server nets
+  kResourceExhausted = 3,   // queue full: try later
+  kDeadlineExceeded = 4,    // the deadline passed before an answer was there
+  kUnavailable = 5,         // not reachable, starting or draining
+  kVersionMismatch = 6,     // protocol version not understood
+  kInternal = 7,            // a defect on the answering side
+};
+
+const char* name(StatusCode code);  // "OK", "INVALID_ARGUMENT", ...
+
+struct Status {
+  StatusCode code = StatusCode::kOk;
+  std::string message;  // for a person; no secrets, no pixel or feature values
+
+  bool ok() const { return code == StatusCode::kOk; }
+  std::string str() const;  // "UNAVAILABLE: no answer from tcp://..."
+};
+
+}  // namespace ens

@@ -1,0 +1,351 @@
+#include "tests/support/naive.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace ens::naive {
+namespace {
+
+// Row-major position of `index` (one entry per axis) in an array of `shape`; an axis of size 1
+// repeats, which is broadcasting.
+size_t position(const Shape& shape, const std::vector<int64_t>& index) {
+  int64_t p = 0;
+  for (int axis = 0; axis < shape.rank(); ++axis) {
+    const int64_t i = shape[axis] == 1 ? 0 : index[static_cast<size_t>(axis)];
+    p = p * shape[axis] + i;
+  }
+  return static_cast<size_t>(p);
+}
+
+// Calls f(index) for every element of `shape` in row-major order.
+template <typename F>
+void for_each(const Shape& shape, F f) {
+  std::vector<int64_t> index(static_cast<size_t>(shape.rank()), 0);
+  for (int64_t n = shape.numel(); n > 0; --n) {
+    f(index);
+    for (int axis = shape.rank() - 1; axis >= 0; --axis) {
+      if (++index[static_cast<size_t>(axis)] < shape[axis]) break;
+      index[static_cast<size_t>(axis)] = 0;
+    }
+  }
+}
+
+// Values per channel: B * (everything after axis 1).
+int64_t inner(const Shape& s) { return s.numel() / (s[0] * s[1]); }
+
+}  // namespace
+
+Array::Array(const Tensor& t) : shape(t.shape()) {
+  for (float f : t.to_vector()) v.push_back(f);
+}
+
+double& Array::at(int64_t n, int64_t c, int64_t h, int64_t w) {
+  return v[static_cast<size_t>(((n * shape[1] + c) * shape[2] + h) * shape[3] + w)];
+}
+
+double Array::at(int64_t n, int64_t c, int64_t h, int64_t w) const {
+  return const_cast<Array*>(this)->at(n, c, h, w);
+}
+
+Tensor Array::tensor() const {
+  std::vector<float> f(v.begin(), v.end());
+  return Tensor::from(f, shape);
+}
+
+Array conv2d(const Array& x, const Array& w, const Array& bias, const ConvSpec& s) {
+  const int64_t kh = w.shape[2], kw = w.shape[3];
+  const int64_t out_h = (x.shape[2] + 2 * s.padding - s.dilation * (kh - 1) - 1) / s.stride + 1;
+  const int64_t out_w = (x.shape[3] + 2 * s.padding - s.dilation * (kw - 1) - 1) / s.stride + 1;
+  const int64_t per_group = w.shape[0] / s.groups;
+  Array y(Shape{x.shape[0], w.shape[0], out_h, out_w});
+  for_each(y.shape, [&](const std::vector<int64_t>& i) {
+    const int64_t o = i[1], group = o / per_group;
+    double total = bias.empty() ? 0.0 : bias.v[static_cast<size_t>(o)];
+    for (int64_t c = 0; c < w.shape[1]; ++c) {
+      for (int64_t r = 0; r < kh; ++r) {
+        for (int64_t q = 0; q < kw; ++q) {
+          const int64_t h = i[2] * s.stride - s.padding + r * s.dilation;
+          const int64_t l = i[3] * s.stride - s.padding + q * s.dilation;
+          if (h < 0 || h >= x.shape[2] || l < 0 || l >= x.shape[3]) continue;
+          total += w.at(o, c, r, q) * x.at(i[0], group * w.shape[1] + c, h, l);
+        }
+      }
+    }
+    y.at(i[0], o, i[2], i[3]) = total;
+  });
+  return y;
+}
+
+Array conv_transpose2d(const Array& x, const Array& w, const Array& bias, const ConvSpec& s,
+                       int output_padding) {
+  const int64_t kh = w.shape[2], kw = w.shape[3], per_group = x.shape[1] / s.groups;
+  auto size = [&](int64_t in, int64_t kernel) {
+    return (in - 1) * s.stride - 2 * s.padding + s.dilation * (kernel - 1) + output_padding + 1;
+  };
+  Array y(Shape{x.shape[0], w.shape[1] * s.groups, size(x.shape[2], kh), size(x.shape[3], kw)});
+  // Each input pixel paints the kernel into the output.
+  for_each(x.shape, [&](const std::vector<int64_t>& i) {
+    const double value = x.at(i[0], i[1], i[2], i[3]);
+    for (int64_t o = 0; o < w.shape[1]; ++o) {
+      for (int64_t r = 0; r < kh; ++r) {
+        for (int64_t q = 0; q < kw; ++q) {
+          const int64_t h = i[2] * s.stride - s.padding + r * s.dilation;
+          const int64_t l = i[3] * s.stride - s.padding + q * s.dilation;
+          if (h < 0 || h >= y.shape[2] || l < 0 || l >= y.shape[3]) continue;
+          y.at(i[0], i[1] / per_group * w.shape[1] + o, h, l) += value * w.at(i[1], o, r, q);
+        }
+      }
+    }
+  });
+  if (!bias.empty()) {
+    for_each(y.shape, [&](const std::vector<int64_t>& i) {
+      y.at(i[0], i[1], i[2], i[3]) += bias.v[static_cast<size_t>(i[1])];
+    });
+  }
+  return y;
+}
+
+Array linear(const Array& x, const Array& w, const Array& bias) {
+  Array y = matmul(x, w, false, true);
+  if (bias.empty()) return y;
+  return zip(y, reshape(bias, {1, bias.shape[0]}), [](double a, double b) { return a + b; });
+}
+
+Array batch_norm_train(const Array& x, const Array& gamma, const Array& beta, double eps, bool relu,
+                       Array* mean_out, Array* var_out) {
+  const int64_t channels = x.shape[1], hw = inner(x.shape);
+  Array m(Shape{channels}), v(Shape{channels});
+  for (int64_t c = 0; c < channels; ++c) {
+    auto each = [&](auto f) {
+      for (int64_t n = 0; n < x.shape[0]; ++n) {
+        for (int64_t i = 0; i < hw; ++i) f(x.v[static_cast<size_t>((n * channels + c) * hw + i)]);
+      }
+    };
+    const double count = static_cast<double>(x.shape[0] * hw);
+    double total = 0, squares = 0;
+    each([&](double value) { total += value; });
+    const double average = total / count;
+    each([&](double value) { squares += (value - average) * (value - average); });
+    m.v[static_cast<size_t>(c)] = average;
+    v.v[static_cast<size_t>(c)] = squares / count;
+  }
+  Array y = batch_norm_eval(x, gamma, beta, m, v, eps, relu);
+  if (mean_out) *mean_out = m;
+  if (var_out) *var_out = v;
+  return y;
+}
+
+Array batch_norm_eval(const Array& x, const Array& gamma, const Array& beta, const Array& mean,
+                      const Array& var, double eps, bool relu) {
+  Array scale(gamma.shape), shift(gamma.shape);
+  for (size_t c = 0; c < scale.size(); ++c) {
+    scale.v[c] = gamma.v[c] / std::sqrt(var.v[c] + eps);
+    shift.v[c] = beta.v[c] - mean.v[c] * scale.v[c];
+  }
+  return channel_affine(x, scale, shift, relu);
+}
+
+Array channel_affine(const Array& x, const Array& scale, const Array& shift, bool relu) {
+  Array y(x.shape);
+  const int64_t hw = inner(x.shape);
+  for (size_t i = 0; i < y.size(); ++i) {
+    const size_t c = static_cast<size_t>(static_cast<int64_t>(i) / hw % x.shape[1]);
+    y.v[i] = x.v[i] * scale.v[c] + shift.v[c];
+    if (relu && y.v[i] < 0) y.v[i] = 0;
+  }
+  return y;
+}
+
+namespace {
+
+// f(window values inside the image) -> result.
+Array pool(const Array& x, const PoolSpec& s,
+           const std::function<double(const std::vector<double>&)>& f) {
+  Array y(Shape{x.shape[0], x.shape[1], (x.shape[2] + 2 * s.padding - s.kernel) / s.stride + 1,
+                (x.shape[3] + 2 * s.padding - s.kernel) / s.stride + 1});
+  for_each(y.shape, [&](const std::vector<int64_t>& i) {
+    std::vector<double> window;
+    for (int64_t r = 0; r < s.kernel; ++r) {
+      for (int64_t q = 0; q < s.kernel; ++q) {
+        const int64_t h = i[2] * s.stride - s.padding + r, l = i[3] * s.stride - s.padding + q;
+        if (h >= 0 && h < x.shape[2] && l >= 0 && l < x.shape[3]) {
+          window.push_back(x.at(i[0], i[1], h, l));
+        }
+      }
+    }
+    y.at(i[0], i[1], i[2], i[3]) = f(window);
+  });
+  return y;
+}
+
+double average(const std::vector<double>& values) {
+  double total = 0;
+  for (double value : values) total += value;
+  return total / static_cast<double>(values.size());
+}
+
+}  // namespace
+
+Array max_pool(const Array& x, const PoolSpec& spec) {
+  return pool(x, spec, [](const std::vector<double>& w) { return *std::ranges::max_element(w); });
+}
+
+Array avg_pool(const Array& x, const PoolSpec& spec) { return pool(x, spec, average); }
+
+Array global_avg_pool(const Array& x) {
+  return reshape(mean_to(x, {x.shape[0], x.shape[1], 1, 1}), {x.shape[0], x.shape[1]});
+}
+
+Array map(const Array& x, const std::function<double(double)>& f) {
+  Array y = x;
+  for (double& value : y.v) value = f(value);
+  return y;
+}
+
+Array zip(const Array& a, const Array& b, const std::function<double(double, double)>& f) {
+  Shape shape = a.shape;
+  for (int i = 0; i < shape.rank(); ++i) shape.set(i, std::max(a.shape[i], b.shape[i]));
+  Array y(shape);
+  size_t at = 0;
+  for_each(shape, [&](const std::vector<int64_t>& i) {
+    y.v[at++] = f(a.v[position(a.shape, i)], b.v[position(b.shape, i)]);
+  });
+  return y;
+}
+
+Array reshape(const Array& x, const Shape& shape) {
+  Array y = x;
+  y.shape = shape;
+  return y;
+}
+
+Array slice(const Array& x, int axis, int64_t start, int64_t length) {
+  Shape shape = x.shape;
+  shape.set(axis, length);
+  Array y(shape);
+  size_t at = 0;
+  for_each(shape, [&](std::vector<int64_t> i) {
+    i[static_cast<size_t>(axis)] += start;
+    int64_t p = 0;
+    for (int k = 0; k < shape.rank(); ++k) p = p * x.shape[k] + i[static_cast<size_t>(k)];
+    y.v[at++] = x.v[static_cast<size_t>(p)];
+  });
+  return y;
+}
+
+Array concat(const std::vector<Array>& parts, int axis) {
+  Shape shape = parts[0].shape;
+  int64_t total = 0;
+  for (const Array& p : parts) total += p.shape[axis];
+  shape.set(axis, total);
+  Array y(shape);
+  size_t at = 0;
+  for_each(shape, [&](std::vector<int64_t> i) {
+    size_t k = 0;
+    int64_t& along = i[static_cast<size_t>(axis)];
+    while (along >= parts[k].shape[axis]) along -= parts[k++].shape[axis];
+    int64_t p = 0;
+    for (int d = 0; d < shape.rank(); ++d) {
+      p = p * parts[k].shape[d] + i[static_cast<size_t>(d)];
+    }
+    y.v[at++] = parts[k].v[static_cast<size_t>(p)];
+  });
+  return y;
+}
+
+Array sum_to(const Array& x, const Shape& shape) {
+  Array y(shape);
+  size_t at = 0;
+  for_each(x.shape, [&](const std::vector<int64_t>& i) { y.v[position(shape, i)] += x.v[at++]; });
+  return y;
+}
+
+Array mean_to(const Array& x, const Shape& shape) {
+  const double count = static_cast<double>(x.size()) / static_cast<double>(shape.numel());
+  return map(sum_to(x, shape), [count](double value) { return value / count; });
+}
+
+Array sum(const Array& x) {
+  Array y(Shape{1});
+  for (double value : x.v) y.v[0] += value;
+  return y;
+}
+
+Array mean(const Array& x) {
+  const double count = static_cast<double>(x.size());
+  return map(sum(x), [count](double value) { return value / count; });
+}
+
+Array matmul(const Array& a, const Array& b, bool ta, bool tb) {
+  const int64_t m = a.shape[ta ? 1 : 0], depth = a.shape[ta ? 0 : 1], n = b.shape[tb ? 0 : 1];
+  Array y(Shape{m, n});
+  for (int64_t i = 0; i < m; ++i) {
+    for (int64_t j = 0; j < n; ++j) {
+      double total = 0;
+      for (int64_t k = 0; k < depth; ++k) {
+        total += a.v[static_cast<size_t>(ta ? k * m + i : i * depth + k)] *
+                 b.v[static_cast<size_t>(tb ? j * depth + k : k * n + j)];
+      }
+      y.v[static_cast<size_t>(i * n + j)] = total;
+    }
+  }
+  return y;
+}
+
+Array cosine_similarity(const Array& a, const Array& b) {
+  Array y(Shape{a.shape[0]});
+  const size_t row = a.size() / y.size();
+  for (size_t n = 0; n < y.size(); ++n) {
+    double dot = 0, aa = 0, bb = 0;
+    for (size_t i = n * row; i < (n + 1) * row; ++i) {
+      dot += a.v[i] * b.v[i];
+      aa += a.v[i] * a.v[i];
+      bb += b.v[i] * b.v[i];
+    }
+    y.v[n] = aa == 0 || bb == 0 ? 0.0 : dot / std::sqrt(aa * bb);
+  }
+  return y;
+}
+
+Array softmax_cross_entropy(const Array& logits, const std::vector<int32_t>& labels) {
+  const size_t k = static_cast<size_t>(logits.shape[1]);
+  Array y(Shape{1});
+  for (size_t n = 0; n < labels.size(); ++n) {
+    const double* row = &logits.v[n * k];
+    const double largest = *std::max_element(row, row + k);
+    double total = 0;
+    for (size_t j = 0; j < k; ++j) total += std::exp(row[j] - largest);
+    y.v[0] += std::log(total) + largest - row[static_cast<size_t>(labels[n])];
+  }
+  y.v[0] /= static_cast<double>(labels.size());
+  return y;
+}
+
+Array mse(const Array& a, const Array& b) {
+  return mean(zip(a, b, [](double p, double q) { return (p - q) * (p - q); }));
+}
+
+Array l1(const Array& a, const Array& b) {
+  return mean(zip(a, b, [](double p, double q) { return std::fabs(p - q); }));
+}
+
+Array total_variation(const Array& x) {
+  double across = 0, down = 0, n_across = 0, n_down = 0;
+  for_each(x.shape, [&](const std::vector<int64_t>& i) {
+    const double here = x.at(i[0], i[1], i[2], i[3]);
+    if (i[3] + 1 < x.shape[3]) {
+      across += std::pow(x.at(i[0], i[1], i[2], i[3] + 1) - here, 2);
+      ++n_across;
+    }
+    if (i[2] + 1 < x.shape[2]) {
+      down += std::pow(x.at(i[0], i[1], i[2] + 1, i[3]) - here, 2);
+      ++n_down;
+    }
+  });
+  Array y(Shape{1});
+  y.v[0] = across / n_across + down / n_down;
+  return y;
+}
+
+}  // namespace ens::naive

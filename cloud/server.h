@@ -1,8 +1,6 @@
 // The cloud's server: states, threads, and what it reports.
 #pragma once
 
-#include <atomic>
-#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -11,26 +9,30 @@
 
 namespace ens {
 
-// Loads the bundle, compiles N plans, binds the socket, answers until stop(). Owns all its threads:
-// a Frontend (sole owner of the socket), a bounded BatchQueue, and Lanes that compute.
+// Loads the bundle, compiles N plans, binds the socket, answers until stopped. Owns all its threads:
+// a Frontend (sole owner of the socket), a bounded BatchQueue with the thread that empties it, and
+// the Lanes that compute. The methods may be called from any thread.
 class Server {
  public:
   enum class State { kStarting, kReady, kDraining, kStopped };
 
-  // Error for a bad bundle, address or key file, and for plain text outside loopback without
-  // `insecure`.
+  // `config` is complete(). Error for a bad bundle, address or key file, and for plain text outside
+  // loopback without `insecure`. Bound and compiled when it returns; serves from start() on.
   explicit Server(const CloudConfig& config);
-  ~Server();
+  ~Server();  // request_stop(), wait()
 
-  void start();          // returns when ready
-  void request_stop();   // refuse new work, answer what was accepted; async-signal-safe
-  void wait();           // until stopped and drained
+  void start();
+  void request_stop();  // refuse new work, answer what was accepted; async-signal-safe
+  void wait();          // until drained (at most 30 s after request_stop). Error if serving failed
   State state() const;
   std::string endpoint() const;  // the bound address, with the real port ("tcp://127.0.0.1:40123")
+  const BundleInfo& info() const;
 
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+const char* name(Server::State state);
 
 }  // namespace ens

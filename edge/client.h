@@ -35,7 +35,8 @@ struct Ranked {
   float probability = 0;
 };
 
-// Where the time of one call went, milliseconds, and what travelled.
+// Where the time of one call went, milliseconds, and what travelled. With several requests in one
+// call these are sums over requests that overlap, so their sum exceeds total_ms.
 struct EdgeTimes {
   double head_ms = 0, wire_ms = 0, cloud_queue_ms = 0, cloud_compute_ms = 0, tail_ms = 0;
   double total_ms = 0;  // wire = round trip minus what the cloud reports for itself
@@ -55,11 +56,18 @@ class EdgeClient {
   explicit EdgeClient(const EdgeConfig& config);
   ~EdgeClient();
 
-  // Asks the cloud what it serves and checks protocol version, fingerprint, N and shapes.
+  // Asks the cloud what it serves and checks protocol version, fingerprint, N and shapes. The first
+  // classify() does so by itself.
   Status check();
-  // Any number of images; split into requests of config.batch, sent with a small window.
+  // images [B, C, H, W] float32 in [0, 1], any B >= 1: split into requests of config.batch, two of
+  // them under way. All or nothing. Never throws for what the cloud or the network does.
+  // Codes: UNAVAILABLE (not reachable, went away), UNAUTHENTICATED (keys), DEADLINE_EXCEEDED,
+  // RESOURCE_EXHAUSTED (busy all the time), FINGERPRINT_MISMATCH, VERSION_MISMATCH, INTERNAL (an
+  // answer of the wrong shape, or with numbers that are not finite), INVALID_ARGUMENT (`images`).
   Result<Classified> classify(const Tensor& images);
+
   const BundleInfo& info() const;
+  const std::vector<std::string>& class_names() const;
 
  private:
   struct Impl;

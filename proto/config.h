@@ -23,7 +23,8 @@ void apply_overrides(const std::vector<std::string>& assignments,
                      google::protobuf::Message& config);
 
 // Fills every unset field with its default, then checks ranges (P <= N, sigma >= 0, ...). After this
-// every optional field is set, except where empty is meaningful. Usage Error names the field.
+// every optional field is set, except texts where empty is meaningful. Usage Error names the field
+// and what is allowed.
 void complete(RunConfig& config);
 void complete(CloudConfig& config);
 void complete(EdgeConfig& config);

@@ -1,8 +1,8 @@
 // Status: how a request ended, on the request path and on the wire. Never thrown.
 #pragma once
 
+#include <cstdint>
 #include <string>
-#include <utility>
 
 namespace ens {
 
@@ -16,9 +16,11 @@ enum class StatusCode {
   kUnavailable = 5,         // not reachable, starting or draining
   kVersionMismatch = 6,     // protocol version not understood
   kInternal = 7,            // a defect on the answering side
+  kUnauthenticated = 8,     // no common keys; found by the edge, never sent (such a peer gets nothing)
 };
 
 const char* name(StatusCode code);  // "OK", "INVALID_ARGUMENT", ...
+StatusCode code_from_wire(uint32_t value);  // kInternal for a number this version does not know
 
 struct Status {
   StatusCode code = StatusCode::kOk;

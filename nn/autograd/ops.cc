@@ -36,8 +36,9 @@ Shape channel_shape(const Shape& x) {
   return s;
 }
 
-int64_t conv_size(int64_t in, int64_t kernel, const ConvSpec& s) {
-  return (in + 2 * s.padding - s.dilation * (kernel - 1) - 1) / s.stride + 1;
+// Is there at least one position for the kernel?
+bool kernel_fits(int64_t in, int64_t kernel, const ConvSpec& s) {
+  return in + 2 * s.padding >= s.dilation * (kernel - 1) + 1;
 }
 
 Var unary(const char* op, UnaryOp kind, const Var& x, float a = 0, float b = 0) {
@@ -75,7 +76,7 @@ Var conv2d(const Var& x, const Var& w, const Var& bias, const ConvSpec& spec) {
   require(x.dim(1) == w.dim(1) * spec.groups && w.dim(0) % spec.groups == 0, "conv2d",
           "weight " + w.shape().str() + " in " + std::to_string(spec.groups) +
               " groups does not fit input " + x.shape().str());
-  require(conv_size(x.dim(2), w.dim(2), spec) > 0 && conv_size(x.dim(3), w.dim(3), spec) > 0,
+  require(kernel_fits(x.dim(2), w.dim(2), spec) && kernel_fits(x.dim(3), w.dim(3), spec),
           "conv2d", "the kernel " + w.shape().str() + " is larger than input " + x.shape().str());
   if (bias.defined()) require_vector(bias, w.dim(0), "conv2d");
   Tensor y = of(x).conv2d(x.value(), w.value(), bias.defined() ? bias.value() : Tensor(), spec);
@@ -101,8 +102,8 @@ Var conv_transpose2d(const Var& x, const Var& w, const Var& bias, const ConvSpec
           "conv_transpose2d",
           "weight " + w.shape().str() + " does not fit input " + x.shape().str());
   require(spec.stride > 0 && spec.dilation > 0 && spec.padding >= 0 && output_padding >= 0 &&
-              output_padding < std::max(spec.stride, spec.dilation),
-          "conv_transpose2d", "output_padding must be below stride or dilation");
+              output_padding < spec.stride,
+          "conv_transpose2d", "output_padding must be below the stride");
   auto size = [&](int64_t in, int64_t kernel) {
     return (in - 1) * spec.stride - 2 * spec.padding + spec.dilation * (kernel - 1) +
            output_padding + 1;
@@ -187,17 +188,17 @@ Var batch_norm_eval(const Var& x, const Var& gamma, const Var& beta, const Tenso
   require_vector(gamma, x.dim(1), "batch_norm");
   require_vector(beta, x.dim(1), "batch_norm");
   if (recording() && (gamma.requires_grad() || beta.requires_grad())) {
-    // Rarely differentiated: composed from the elementwise operations.
+    // Rarely differentiated: composed from the elementwise operations, in float32.
     const Shape c = channel_shape(x.shape());
     Tensor inverse = Tensor::empty(var.shape());
     const std::vector<float> v = var.to_vector();
     for (size_t i = 0; i < v.size(); ++i) inverse.data<float>()[i] = 1.0f / std::sqrt(v[i] + eps);
     inverse = inverse.to(var.device());
     const Dtype dtype = x.value().dtype();
-    const Var centred = sub(x, Var(mean.reshape(c).to(dtype)));
-    const Var scale = cast(mul(reshape(gamma, c), Var(inverse.reshape(c))), dtype);
-    const Var y = add(mul(centred, scale), cast(reshape(beta, c), dtype));
-    return relu_after ? relu(y) : y;
+    const Var centred = sub(cast(x, Dtype::kF32), Var(mean.reshape(c)));
+    const Var scale = mul(reshape(gamma, c), Var(inverse.reshape(c)));
+    const Var y = add(mul(centred, scale), reshape(beta, c));
+    return cast(relu_after ? relu(y) : y, dtype);
   }
   Tensor scale = Tensor::empty(gamma.shape()), shift = Tensor::empty(gamma.shape());
   const auto g = gamma.value().to_vector(), b = beta.value().to_vector();

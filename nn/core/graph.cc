@@ -37,6 +37,9 @@ int Graph::append(GraphStep step) {
   switch (step.kind) {
     case Kind::kConv: {
       check(in.rank() == 3 && in[0] == step.weight.dim(1) * step.conv.groups);
+      for (int axis : {1, 2}) {
+        check(in[axis] + 2 * step.conv.padding > step.conv.dilation * (step.weight.dim(axis + 1) - 1));
+      }
       auto size = [&](int axis) {
         const int64_t reach = step.conv.dilation * (step.weight.dim(axis + 1) - 1) + 1;
         return (in[axis] + 2 * step.conv.padding - reach) / step.conv.stride + 1;
@@ -58,7 +61,8 @@ int Graph::append(GraphStep step) {
       break;
     case Kind::kMaxPool:
     case Kind::kAvgPool:
-      check(in.rank() == 3 && pooled(1) > 0 && pooled(2) > 0);
+      check(in.rank() == 3);
+      for (int axis : {1, 2}) check(in[axis] + 2 * step.pool.padding >= step.pool.kernel);
       out = {in[0], pooled(1), pooled(2)};
       break;
     case Kind::kGlobalAvgPool:

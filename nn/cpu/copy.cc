@@ -139,9 +139,9 @@ bool axis_view(const Tensor& t, int axis, AxisView& view) {
 
 // Blocked layouts keep whole blocks of channels together.
 bool whole_blocks(const Tensor& t, int axis, int64_t start, int64_t length) {
+  if (axis != 1 || t.layout() == Layout::kPlain || t.layout() == Layout::kChannelsLast) return false;
   const int64_t lanes = channel_view(t).lanes;
-  return axis == 1 && t.layout() != Layout::kPlain && t.layout() != Layout::kChannelsLast &&
-         start % lanes == 0 && length % lanes == 0;
+  return start % lanes == 0 && length % lanes == 0;
 }
 
 bool fits(const Shape& shape, Layout layout) {

@@ -135,8 +135,8 @@ void resize_all(Dataset& data, int size) {
   const int64_t to_size = int64_t{data.channels} * size * size;
   std::vector<uint8_t> pixels(static_cast<size_t>(data.count() * to_size));
   for (int64_t i = 0; i < data.count(); ++i) {
-    data::resize(data.pixels.data() + i * data.image_size(), data.channels, data.height,
-                 data.width, pixels.data() + i * to_size, size, size);
+    data::resize(data.pixels.data() + i * data.image_size(), data.channels, data.height, data.width,
+                 pixels.data() + i * to_size, size, size);
   }
   data.pixels = std::move(pixels);
   data.height = data.width = size;

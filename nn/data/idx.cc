@@ -55,7 +55,8 @@ Idx read_idx_file(const fs::path& file, int rank, const std::string& hint) {
   for (size_t at = 4; at < header; at += 4) {
     const uint8_t* b = idx.bytes.data() + at;
     const uint64_t dim = uint64_t{b[0]} << 24 | uint64_t{b[1]} << 16 | uint64_t{b[2]} << 8 | b[3];
-    shape += (shape.empty() ? "" : "x") + std::to_string(dim);
+    if (!shape.empty()) shape += 'x';
+    shape += std::to_string(dim);
     idx.dims.push_back(static_cast<int64_t>(dim));
     // No file of ours is larger than 2^31 values; the bound keeps the product from wrapping.
     values = dim == 0 || values > (uint64_t{1} << 31) / dim ? 0 : values * dim;
@@ -101,13 +102,14 @@ Dataset read_idx(const DataOptions& options, DataSplit split) {
            label_file.string(), hint);
     }
   }
-  const int64_t count =
-      options.limit ? std::min(options.limit, images.dims[0]) : images.dims[0];
+  const int64_t count = options.limit ? std::min(options.limit, images.dims[0]) : images.dims[0];
   out.labels.assign(labels.values, labels.values + count);
   out.pixels.assign(images.values, images.values + count * out.image_size());
 
   ChannelStats stats;
-  const auto add_all = [&](const Idx& idx) { stats.add(idx.values, 1, idx.bytes.data() + idx.bytes.size() - idx.values); };
+  const auto add_all = [&](const Idx& idx) {
+    stats.add(idx.values, 1, idx.bytes.data() + idx.bytes.size() - idx.values);
+  };
   if (split == DataSplit::kTrain) {
     add_all(images);
   } else {

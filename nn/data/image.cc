@@ -37,8 +37,8 @@ Tensor read_image(const fs::path& file, int channels, int height, int width, boo
 }
 
 std::vector<fs::path> list_images(const fs::path& folder) {
-  constexpr std::array<std::string_view, 10> kExtensions{
-      ".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"};
+  constexpr std::array<std::string_view, 10> kExtensions{".jpg",  ".jpeg", ".png", ".bmp", ".tif",
+                                                         ".tiff", ".webp", ".ppm", ".pgm", ".pbm"};
   std::error_code error;
   std::vector<fs::path> files;
   for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
@@ -91,7 +91,8 @@ void write_png(const fs::path& file, const Tensor& image, int zoom) {
   fs::path partial = file;
   partial += ".partial";
   std::ofstream out(partial, std::ios::binary);
-  out.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  out.write(reinterpret_cast<const char*>(bytes.data()),
+            static_cast<std::streamsize>(bytes.size()));
   out.close();
   std::error_code error;
   if (out) {

@@ -84,9 +84,9 @@ struct Loader::Impl {
 
   std::mutex mutex;
   std::condition_variable_any changed;
-  std::deque<Batch> ready;            // guarded by mutex
-  std::exception_ptr error;           // guarded by mutex
-  std::jthread thread;                // last: stops before the rest goes
+  std::deque<Batch> ready;   // guarded by mutex
+  std::exception_ptr error;  // guarded by mutex
+  std::jthread thread;       // last: stops before the rest goes
 
   Impl(const Dataset& d, const LoaderOptions& o) : data(d), options(o) {}
 
@@ -184,9 +184,9 @@ Loader::Loader(const Dataset& data, const LoaderOptions& options) {
     usage_fail("batch size must be at least 1, not " + std::to_string(options.batch), where);
   }
   if (options.crop_padding < 0 || options.crop_padding > std::min(data.height, data.width)) {
-    usage_fail("crop padding must be 0 to the image's size, not " +
-                   std::to_string(options.crop_padding),
-               where);
+    usage_fail(
+        "crop padding must be 0 to the image's size, not " + std::to_string(options.crop_padding),
+        where);
   }
   if (options.prefetch < 0) usage_fail("prefetch must not be negative", where);
   impl_ = std::make_unique<Impl>(data, options);

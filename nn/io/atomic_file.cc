@@ -20,15 +20,22 @@ namespace fs = std::filesystem;
 std::string hint_for(int error) {
   switch (error) {
     case ENOSPC:
-    case EDQUOT: return "free some disk space and try again";
-    case EFBIG: return "the file is larger than this system allows; see ulimit -f";
-    case ENOENT: return "the folder does not exist; create it or check the path";
-    case ENOTDIR: return "a part of the path is a file, not a folder; check the path";
+    case EDQUOT:
+      return "free some disk space and try again";
+    case EFBIG:
+      return "the file is larger than this system allows; see ulimit -f";
+    case ENOENT:
+      return "the folder does not exist; create it or check the path";
+    case ENOTDIR:
+      return "a part of the path is a file, not a folder; check the path";
     case EACCES:
     case EPERM:
-    case EROFS: return "the folder is not writable; choose another one or change its permissions";
-    case EISDIR: return "a folder has that name; choose another name";
-    default: return "";
+    case EROFS:
+      return "the folder is not writable; choose another one or change its permissions";
+    case EISDIR:
+      return "a folder has that name; choose another name";
+    default:
+      return "";
   }
 }
 

@@ -10,11 +10,11 @@ namespace ens {
 // middle; whoever owns the folder may delete it (RunDir does).
 inline constexpr std::string_view kTemporarySuffix = ".tmp";
 
-// Replaces `file` by `bytes`: writes a temporary file in the same folder, flushes it to disk, renames
-// it and flushes the folder. A reader sees the old file or the new one, never a part. On an Error
-// (disk full, folder missing or not writable) the temporary is removed and the old file intact.
-// The file gets 0600 if `secret`, otherwise 0644, whatever the umask; it is 0600 while being written.
-// Safe to call from several threads and processes.
+// Replaces `file` by `bytes`: writes a temporary file in the same folder, flushes it to disk,
+// renames it and flushes the folder. A reader sees the old file or the new one, never a part. On an
+// Error (disk full, folder missing or not writable) the temporary is removed and the old file
+// intact. The file gets 0600 if `secret`, otherwise 0644, whatever the umask; it is 0600 while
+// being written. Safe to call from several threads and processes.
 void write_file_atomically(const std::filesystem::path& file, std::string_view bytes, bool secret);
 
 }  // namespace ens

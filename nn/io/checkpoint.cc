@@ -8,6 +8,7 @@
 
 #include <bit>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -52,8 +53,8 @@ class Sha256 {
   }
   std::string finish() {
     std::string out(32, '\0');
-    if (EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(out.data()),
-                           nullptr) != 1) {
+    if (EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(out.data()), nullptr) !=
+        1) {
       fail("OpenSSL could not hash");
     }
     return out;
@@ -110,16 +111,16 @@ std::string content_checksum(const Checkpoint& checkpoint,
 }
 
 std::string user_block(size_t file_size, const std::string& sum) {
-  std::string block = std::string(kMagic) + "bytes " + std::to_string(file_size) + "\nsha256 " +
-                      to_hex(sum) + "\n";
+  std::string block =
+      std::string(kMagic) + "bytes " + std::to_string(file_size) + "\nsha256 " + to_hex(sum) + "\n";
   block.resize(kUserBlock, '\0');
   return block;
 }
 
 // ---- HDF5
 
-// Held by every function that calls HDF5: the library may be built without thread safety. Also stops
-// it from printing errors (a setting that belongs to the thread in thread-safe builds).
+// Held by every function that calls HDF5: the library may be built without thread safety. Also
+// stops it from printing errors (a setting that belongs to the thread in thread-safe builds).
 class Hdf5Lock {
  public:
   Hdf5Lock() : lock_(mutex()) { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }
@@ -171,12 +172,17 @@ void must(herr_t status, const std::string& where) {
 // The type in the file; in memory it is the same, as the machine is little-endian.
 hid_t file_type(Dtype dtype) {
   switch (dtype) {
-    case Dtype::kF32: return H5T_IEEE_F32LE;
+    case Dtype::kF32:
+      return H5T_IEEE_F32LE;
     case Dtype::kBF16:
-    case Dtype::kF16: return H5T_STD_U16LE;
-    case Dtype::kU8: return H5T_STD_U8LE;
-    case Dtype::kI8: return H5T_STD_I8LE;
-    case Dtype::kI32: return H5T_STD_I32LE;
+    case Dtype::kF16:
+      return H5T_STD_U16LE;
+    case Dtype::kU8:
+      return H5T_STD_U8LE;
+    case Dtype::kI8:
+      return H5T_STD_I8LE;
+    case Dtype::kI32:
+      return H5T_STD_I32LE;
   }
   return -1;
 }
@@ -228,8 +234,8 @@ class Writer {
     Handle type(H5Tcopy(H5T_C_S1), H5Tclose, at);
     must(H5Tset_size(type, value.size() + 1), at);
     must(H5Tset_cset(type, H5T_CSET_UTF8), at);
-    Handle attribute(
-        H5Acreate2(object, name.c_str(), type, scalar_, H5P_DEFAULT, H5P_DEFAULT), H5Aclose, at);
+    Handle attribute(H5Acreate2(object, name.c_str(), type, scalar_, H5P_DEFAULT, H5P_DEFAULT),
+                     H5Aclose, at);
     must(H5Awrite(attribute, type, value.c_str()), at);
   }
 
@@ -243,7 +249,7 @@ class Writer {
   }
 
   // Returns the SHA-256 of the bytes, in hex.
-  std::string tensor(const std::string& name, const Tensor& source) {
+  std::string tensor(const std::string& name, const Tensor& source, const Checkpoint& all) {
     const std::string at = where_ + ": tensor '" + name + "'";
     const std::string fault = name_fault(name);
     if (!fault.empty()) fail("the name " + fault, at);
@@ -251,12 +257,14 @@ class Writer {
     const Tensor plain = readable(source);
     for (size_t slash = name.find('/'); slash != std::string::npos;
          slash = name.find('/', slash + 1)) {
-      group("/tensors/" + name.substr(0, slash));
+      const std::string folder = name.substr(0, slash);
+      if (all.tensors.contains(folder)) fail("another tensor is named '" + folder + "'", at);
+      group("/tensors/" + folder);
     }
     std::vector<hsize_t> dims(plain.shape().dims().begin(), plain.shape().dims().end());
-    Handle space(dims.empty() ? H5Screate(H5S_SCALAR)
-                              : H5Screate_simple(plain.rank(), dims.data(), nullptr),
-                 H5Sclose, at);
+    Handle space(
+        dims.empty() ? H5Screate(H5S_SCALAR) : H5Screate_simple(plain.rank(), dims.data(), nullptr),
+        H5Sclose, at);
     const hid_t type = file_type(plain.dtype());
     Handle data(H5Dcreate2(file_, ("/tensors/" + name).c_str(), type, space, link_properties_,
                            data_properties_, H5P_DEFAULT),
@@ -275,15 +283,44 @@ class Writer {
   std::set<std::string> groups_;
 };
 
-// The whole file. HDF5 builds it in memory: its own disk driver cannot be closed cleanly once the
-// disk is full.
-std::string build(const Checkpoint& checkpoint, const std::string& where) {
-  Hdf5Lock lock;
-  size_t total = 1 << 16;
-  for (const auto& [name, tensor] : checkpoint.tensors) total += tensor.defined() ? tensor.bytes() : 0;
+// Receives the memory of HDF5's in-memory file when that is closed, and with it the finished file:
+// H5Fget_file_image would copy it, and leaves a wrong superblock checksum (HDF5 1.10.8).
+struct FileMemory {
+  struct Free {
+    void operator()(char* p) const { std::free(p); }
+  };
+  std::unique_ptr<char, Free> bytes;
 
+  void attach(hid_t access, const std::string& where) {
+    H5FD_file_image_callbacks_t calls{};
+    calls.image_malloc = [](size_t size, H5FD_file_image_op_t, void*) { return std::malloc(size); };
+    calls.image_memcpy = [](void* to, const void* from, size_t size, H5FD_file_image_op_t, void*) {
+      return std::memcpy(to, from, size);
+    };
+    calls.image_realloc = [](void* p, size_t size, H5FD_file_image_op_t, void*) {
+      return std::realloc(p, size);
+    };
+    calls.image_free = [](void* p, H5FD_file_image_op_t op, void* self) -> herr_t {
+      if (op == H5FD_FILE_IMAGE_OP_FILE_CLOSE) {
+        static_cast<FileMemory*>(self)->bytes.reset(static_cast<char*>(p));
+      } else {
+        std::free(p);
+      }
+      return 0;
+    };
+    calls.udata_copy = [](void* self) { return self; };
+    calls.udata_free = [](void*) -> herr_t { return 0; };
+    calls.udata = this;
+    must(H5Pset_file_image_callbacks(access, &calls), where);
+  }
+};
+
+// Returns the size of the file, which is in `memory` afterwards.
+size_t build_in(FileMemory& memory, size_t expected_size, const Checkpoint& checkpoint,
+                const std::string& where) {
   Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, where);
-  must(H5Pset_fapl_core(access, total, /*backing_store=*/false), where);
+  must(H5Pset_fapl_core(access, expected_size, /*backing_store=*/false), where);
+  memory.attach(access, where);
   must(H5Pset_fclose_degree(access, H5F_CLOSE_STRONG), where);
   // Since 1.8 the library's own structures carry checksums and attributes may exceed 64 KiB.
   must(H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18), where);
@@ -304,18 +341,30 @@ std::string build(const Checkpoint& checkpoint, const std::string& where) {
     for (const auto& [name, number] : checkpoint.numbers) writer.number(numbers, name, number);
   }
   std::map<std::string, std::string> sums;
-  for (const auto& [name, tensor] : checkpoint.tensors) sums[name] = writer.tensor(name, tensor);
+  for (const auto& [name, tensor] : checkpoint.tensors) {
+    sums[name] = writer.tensor(name, tensor, checkpoint);
+  }
   writer.text(file, "checksum", content_checksum(checkpoint, sums));
 
   must(H5Fflush(file, H5F_SCOPE_LOCAL), where);
   const ssize_t size = H5Fget_file_image(file, nullptr, 0);
   if (size <= 0) fail(hdf5_reason(), where);
-  std::string bytes(kUserBlock + static_cast<size_t>(size), '\0');
-  if (H5Fget_file_image(file, bytes.data() + kUserBlock, static_cast<size_t>(size)) != size) {
-    fail(hdf5_reason(), where);
+  return static_cast<size_t>(size);
+}
+
+// The whole file. HDF5 builds it in memory: its own disk driver cannot be closed cleanly once the
+// disk is full.
+std::string build(const Checkpoint& checkpoint, const std::string& where) {
+  Hdf5Lock lock;
+  size_t total = 1 << 16;
+  for (const auto& [name, tensor] : checkpoint.tensors) {
+    if (tensor.defined()) total += tensor.bytes() + 1024;
   }
-  const std::string block =
-      user_block(bytes.size(), sha256(bytes.data() + kUserBlock, bytes.size() - kUserBlock));
+  FileMemory memory;
+  const size_t size = build_in(memory, total, checkpoint, where);
+  std::string bytes(kUserBlock + size, '\0');
+  std::memcpy(bytes.data() + kUserBlock, memory.bytes.get(), size);
+  const std::string block = user_block(bytes.size(), sha256(bytes.data() + kUserBlock, size));
   bytes.replace(0, kUserBlock, block);
   return bytes;
 }
@@ -378,13 +427,13 @@ class Reader {
 
   std::string text(hid_t object, const std::string& name, const std::string& of = "") {
     Handle attribute(H5Aopen(object, name.c_str(), H5P_DEFAULT), H5Aclose, at(of + name));
-    return text(attribute, of + name);
+    return value_of(attribute, of + name);
   }
 
   std::map<std::string, std::string> texts() {
     std::map<std::string, std::string> out;
     for_each_attribute("/texts", [&](const std::string& name, hid_t attribute) {
-      out[name] = text(attribute, "text '" + name + "'");
+      out[name] = value_of(attribute, "text '" + name + "'");
     });
     return out;
   }
@@ -433,10 +482,7 @@ class Reader {
     }
   }
 
-  std::string text(const Handle& attribute, const std::string& entry) {
-    return text(static_cast<hid_t>(attribute), entry);
-  }
-  std::string text(hid_t attribute, const std::string& entry_name) {
+  std::string value_of(hid_t attribute, const std::string& entry_name) {
     const std::string entry = at(entry_name);
     Handle type(H5Aget_type(attribute), H5Tclose, entry);
     check_scalar(attribute, entry);
@@ -458,9 +504,9 @@ class Reader {
     H5O_info_t info;
     must(H5Oget_info(group, &info), at(group_name));
     for (hsize_t i = 0; i < info.num_attrs; ++i) {
-      Handle attribute(H5Aopen_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, H5P_DEFAULT,
-                                      H5P_DEFAULT),
-                       H5Aclose, at(group_name));
+      Handle attribute(
+          H5Aopen_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, H5P_DEFAULT, H5P_DEFAULT),
+          H5Aclose, at(group_name));
       const ssize_t length = H5Aget_name(attribute, 0, nullptr);
       if (length <= 0) fail("attribute without a name", at(group_name), kWriteAgain);
       std::string name(static_cast<size_t>(length), '\0');
@@ -478,8 +524,8 @@ class Reader {
     for (hsize_t i = 0; i < info.nlinks; ++i) {
       // A group may hold itself; the count of links bounds the walk.
       if (links_left_-- == 0) fail("more links than the file has room for", at(here), kWriteAgain);
-      const ssize_t length = H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, nullptr,
-                                                0, H5P_DEFAULT);
+      const ssize_t length =
+          H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, nullptr, 0, H5P_DEFAULT);
       if (length <= 0) fail(hdf5_reason(), at(here), kWriteAgain);
       std::string link(static_cast<size_t>(length), '\0');
       H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, link.data(), link.size() + 1,
@@ -488,14 +534,17 @@ class Reader {
       check_link(group, link.c_str(), "tensor '" + name + "'");
       Handle object(H5Oopen(group, link.c_str(), H5P_DEFAULT), H5Oclose, at(here));
       switch (H5Iget_type(object)) {
-        case H5I_GROUP: walk(object, name + "/", depth + 1, out, sums); break;
+        case H5I_GROUP:
+          walk(object, name + "/", depth + 1, out, sums);
+          break;
         case H5I_DATASET: {
           std::string sum;
           out[name] = tensor(object, name, sum);
           sums[name] = sum;
           break;
         }
-        default: fail("neither a group nor a tensor", at(name), kWriteAgain);
+        default:
+          fail("neither a group nor a tensor", at(name), kWriteAgain);
       }
     }
   }
@@ -609,8 +658,8 @@ Checkpoint read_checkpoint(const fs::path& path, const std::string& kind) {
   checkpoint.file = where;
   checkpoint.kind = reader.text(file, "kind");
   if (!kind.empty() && checkpoint.kind != kind) {
-    fail("this is a file of kind '" + checkpoint.kind + "', needed is '" + kind + "'", where,
-         "give the other file");
+    fail("this is a file of kind '" + checkpoint.kind.substr(0, 32) + "', needed is '" + kind + "'",
+         where, "give the other file");
   }
   checkpoint.texts = reader.texts();
   checkpoint.numbers = reader.numbers();

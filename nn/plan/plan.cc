@@ -33,9 +33,8 @@ Tensor Plan::run(const Tensor& images) {
   if (!images.defined()) usage_fail("a plan was given no images", "Plan::run");
   const Shape& shape = images.shape();
   if (shape.rank() < 1 || shape[0] < 1 || !(shape == batched(shape[0], input_shape()))) {
-    std::string wanted = batched(1, input_shape()).str();
-    wanted.replace(1, 1, "B");
-    usage_fail("the network takes inputs of shape " + wanted + " with B >= 1, not " + shape.str(),
+    usage_fail("the network takes a batch of at least one input of shape " + input_shape().str() +
+                   ", not a tensor of shape " + shape.str(),
                "Plan::run", "check the image size, the split point and the batch axis");
   }
   const int64_t total = shape[0];

@@ -1,0 +1,51 @@
+// Attack: from an AdversaryView to reconstructed images. A new attack is one file and one line in
+// attacks.cc. Attacks are used from one thread; they may start threads of their own.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "attacks/adversary_view.h"
+
+namespace ens {
+
+struct AttackOptions {
+  int shadow_epochs = 6;
+  int decoder_epochs = 6;
+  int64_t batch = 64;
+  float lr = 1e-3f;         // Adam's, the peak of a one-cycle schedule
+  int shadow_channels = 0;  // inside the shadow head; 0: as many as the client's feature has
+  // Called as work is done, in the units of Attack::work(). May be empty; called from several threads.
+  std::function<void(int64_t images, const std::string& note)> on_progress;
+};
+
+// One reconstruction of all observed features. Attacks that try several (one per server net) return
+// several; the evaluator says which it reports and that it chose with the truth at hand.
+struct Reconstruction {
+  std::string part;            // "net 0", "all nets"
+  Tensor images;               // [M, channels, S, S] in [0, 1]
+  double shadow_accuracy = -1;  // of the shadow classifier on held-out public images; -1: none
+  // Calibration: public held-out images and their reconstruction from the attacker's own features.
+  // Undefined where the attack has no features of its own.
+  Tensor own_images, own_truth;
+};
+
+class Attack {
+ public:
+  virtual ~Attack() = default;
+  virtual std::string name() const = 0;   // "shadow-n1": folder and table key
+  virtual std::string title() const = 0;  // "shadow + decoder, N=1"
+  virtual KnowledgeLevel level() const = 0;
+  // Images that run() will pass through networks in training: for progress and estimates.
+  virtual int64_t work(const AdversaryView& view, const AttackOptions& options) const = 0;
+  virtual std::vector<Reconstruction> run(const AdversaryView& view,
+                                          const AttackOptions& options) = 0;
+};
+
+std::vector<std::string> attack_names();
+// Usage Error lists the known names.
+std::unique_ptr<Attack> make_attack(const std::string& name);
+
+}  // namespace ens

@@ -1,0 +1,42 @@
+#include "attacks/attack.h"
+
+#include "attacks/inverse.h"
+#include "attacks/shadow.h"
+#include "nn/core/error.h"
+
+namespace ens {
+namespace {
+
+struct Entry {
+  const char* name;
+  std::unique_ptr<Attack> (*make)();
+};
+
+constexpr Entry kAttacks[] = {
+    {"shadow-n1", shadow_n1_attack},
+    {"shadow-adaptive", shadow_adaptive_attack},
+    {"oracle", oracle_attack},
+};
+
+}  // namespace
+
+const char* name(KnowledgeLevel level) {
+  return level == KnowledgeLevel::kQueryFree ? "query-free" : "black box";
+}
+
+std::vector<std::string> attack_names() {
+  std::vector<std::string> names;
+  for (const Entry& e : kAttacks) names.emplace_back(e.name);
+  return names;
+}
+
+std::unique_ptr<Attack> make_attack(const std::string& wanted) {
+  std::string known;
+  for (const Entry& e : kAttacks) {
+    if (wanted == e.name) return e.make();
+    known += (known.empty() ? "" : ", ") + std::string(e.name);
+  }
+  usage_fail("unknown attack '" + wanted + "'", "", "known attacks: " + known);
+}
+
+}  // namespace ens

@@ -1,0 +1,30 @@
+// Training a decoder and decoding with it: the half that all inversion attacks share.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "attacks/attack.h"
+#include "nn/modules/layers.h"
+
+namespace ens {
+
+// The attacker's public images, split once: most to train on, some held out for calibration.
+struct PublicSplit {
+  Dataset train, held_out;
+};
+int64_t held_out_count(const Dataset& data);
+PublicSplit split_public(const Dataset& data);
+
+// Trains a decoder of features -> images by mean squared error on `data` without augmentation.
+// `features` maps images [B,...] to features [B,C,H,W] without recording gradients.
+std::shared_ptr<Sequential> train_decoder(
+    const AdversaryView& view, const AttackOptions& options, const Dataset& data,
+    const std::function<Tensor(const Tensor& images)>& features, uint64_t seed,
+    const std::string& label);
+
+// decoder(features) in batches -> [M, channels, S, S] float32 in [0, 1], on the CPU.
+Tensor decode(Sequential& decoder, const AdversaryView& view, const Tensor& features);
+
+}  // namespace ens

@@ -1,0 +1,48 @@
+// Evaluator: the only place that knows the true images. It runs an attack on a view that does not
+// hold them, scores every reconstruction, and says when the truth chose among several.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "attacks/attack.h"
+#include "attacks/metrics.h"
+
+namespace ens {
+
+struct PartScore {
+  std::string part;
+  double ssim = 0, psnr = 0;
+  double shadow_accuracy = -1;  // -1: no shadow
+};
+
+struct AttackScore {
+  std::string attack, title, level;
+  int64_t scored_images = 0;
+  Score scores;                   // of the reported reconstruction (best mean SSIM of `parts`)
+  Score negative;                 // of its best negative: an attack may settle on the inverse
+  double best_psnr = 0;           // best mean PSNR over the parts, possibly another part's
+  int best_of = 1;                // > 1: chosen with the truth at hand
+  std::string best_part;
+  bool has_own = false;
+  Score own;                      // on the attacker's own held-out features
+  double shadow_accuracy = -1;
+  std::vector<PartScore> parts;
+  double seconds = 0;
+  Tensor reconstruction;          // [M,C,S,S] the reported one
+};
+
+class Evaluator {
+ public:
+  // truth: [M, C, S, S] in [0, 1], the private images behind view.observed, in the same order.
+  explicit Evaluator(Tensor truth);
+  // Error if the attack fails or returns images that do not fit.
+  AttackScore evaluate(Attack& attack, const AdversaryView& view,
+                       const AttackOptions& options) const;
+  const Tensor& truth() const { return truth_; }
+
+ private:
+  Tensor truth_;
+};
+
+}  // namespace ens

@@ -1,0 +1,89 @@
+// How close reconstructions come to the true images: SSIM, PSNR, MSE, with confidence intervals.
+//
+// The numbers are those of scikit-image's structural_similarity and peak_signal_noise_ratio,
+// computed in double precision; tests hold them against stored values of it. Functions are
+// thread-safe.
+//
+// SSIM: Wang, Bovik, Sheikh, Simoncelli, "Image Quality Assessment: From Error Visibility to
+// Structural Similarity", IEEE TIP 2004.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "nn/core/tensor.h"
+
+namespace ens {
+
+enum class MetricMode {
+  // SSIM with a Gaussian window of 11x11, sigma 1.5, population covariance, range 1. Pixels are
+  // used
+  // as they are.
+  kDefault,
+  // He, Zhang, Lee, "Model Inversion Attacks Against Collaborative Inference", ACSAC 2019: SSIM
+  // with a
+  // uniform window of 7x7, sample covariance, and as range the maximum minus the minimum of each
+  // reconstruction (0 for a reconstruction of one single value). Pixels are clipped to [0, 1]
+  // first.
+  kHe19,
+};
+
+// PSNR is capped: identical images have none. 100 dB is a mean squared error of 1e-10, far below
+// the step of 8-bit images.
+inline constexpr double kMaxPsnr = 100.0;
+
+// One value per image, in the order of the batch.
+struct ImageScores {
+  std::vector<double> ssim;  // mean over windows that lie wholly inside the image, then channels;
+                             // 1 for identical images, negative values are possible
+  std::vector<double> psnr;  // dB, peak 1, at most kMaxPsnr
+  std::vector<double> mse;   // mean over all pixels and channels
+};
+
+// `truth`, `reconstruction`: float32 [B,C,H,W] on any device, H and W at least 11 (kHe19: 7).
+// `truth` must lie in [0, 1]; a reconstruction need not, but must be finite. Error otherwise.
+ImageScores score_images(const Tensor& truth, const Tensor& reconstruction,
+                         MetricMode mode = MetricMode::kDefault);
+
+struct Interval {
+  double mean = 0;
+  double low = 0, high = 0;  // 95 %
+};
+
+// The mean and its percentile bootstrap interval (Efron, 1979). Same values and seed, same
+// interval. Error if `values` is empty.
+Interval bootstrap(std::span<const double> values, uint64_t seed, int resamples = 2000);
+
+// A distribution of features leaves symmetries open: an attack may settle on the negative of the
+// picture, which a person recognises at once and SSIM does not.
+enum class Polarity {
+  kAsIs,
+  kNegative,           // 1 - x
+  kLuminanceNegative,  // luminance inverted, hues kept: x + 1 - 2 Y, Y = .299 R + .587 G + .114 B,
+                       // clipped to [0, 1]. Equal to kNegative unless there are three channels.
+};
+const char* name(Polarity polarity);  // "as is", "negative", "luminance negative"
+
+// A float32 tensor of the same shape, on the CPU.
+Tensor with_polarity(const Tensor& images, Polarity polarity);
+
+struct Score {
+  Polarity polarity = Polarity::kAsIs;
+  ImageScores images;
+  Interval ssim, psnr, mse;  // means over the images
+};
+
+// The reconstruction as it is and its negatives.
+struct PolarityScores {
+  std::vector<Score> scores;  // kAsIs first; kLuminanceNegative only with three channels
+  size_t best = 0;            // index of the highest mean SSIM
+};
+
+Score score(const Tensor& truth, const Tensor& reconstruction, uint64_t seed,
+            MetricMode mode = MetricMode::kDefault);
+PolarityScores score_polarities(const Tensor& truth, const Tensor& reconstruction, uint64_t seed,
+                                MetricMode mode = MetricMode::kDefault);
+
+}  // namespace ens

@@ -1,0 +1,178 @@
+#include "cloud/frontend.h"
+
+#include <algorithm>
+#include <array>
+
+#include "nn/core/error.h"
+#include "proto/tensor_codec.h"
+
+namespace ens {
+namespace {
+
+// Whole messages held for one client, each way. Little: a client has few requests under way, and one
+// that does not read must not make us hold many answers.
+constexpr int kHighWater = 16;
+
+Status bad(std::string message) { return {StatusCode::kInvalidArgument, std::move(message)}; }
+
+}  // namespace
+
+Frontend::Frontend(zmq::context_t& context, const std::string& endpoint, Served served,
+                   const std::optional<Security>& security, BatchQueue& queue,
+                   std::shared_ptr<Outbox> outbox)
+    : served_(std::move(served)),
+      socket_(context, zmq::socket_type::router),
+      queue_(queue),
+      outbox_(std::move(outbox)) {
+  const int64_t largest = served_.max_request_batch * served_.input.numel() * 4;
+  socket_.set(zmq::sockopt::maxmsgsize, std::max<int64_t>(largest, kMaxHeader));
+  socket_.set(zmq::sockopt::rcvhwm, kHighWater);
+  socket_.set(zmq::sockopt::sndhwm, kHighWater);
+  socket_.set(zmq::sockopt::linger, 1000);          // at the end: to clients that do not read
+  socket_.set(zmq::sockopt::handshake_ivl, 5000);   // strangers that connect and say nothing
+  socket_.set(zmq::sockopt::heartbeat_ivl, 5000);   // clients that vanished
+  socket_.set(zmq::sockopt::heartbeat_timeout, 20000);
+  socket_.set(zmq::sockopt::backlog, 1024);
+  if (endpoint.find('[') != std::string::npos) socket_.set(zmq::sockopt::ipv6, 1);
+  if (security) {
+    zap_.emplace(context, security->clients);
+    socket_.set(zmq::sockopt::curve_server, 1);
+    socket_.set(zmq::sockopt::curve_secretkey, security->server.secret_key.z85());
+    socket_.set(zmq::sockopt::zap_domain, "ensembler");
+  }
+  try {
+    socket_.bind(endpoint);
+  } catch (const zmq::error_t& error) {
+    const bool taken = error.num() == EADDRINUSE;
+    fail(std::string("cannot listen: ") + error.what(), endpoint,
+         taken ? "another process has this address; choose another port with --bind"
+               : "check --bind: tcp://HOST:PORT of this machine");
+  }
+  endpoint_ = socket_.get(zmq::sockopt::last_endpoint);
+}
+
+void Frontend::run(const std::atomic<bool>& stop, const std::function<void()>& on_drain,
+                   std::chrono::milliseconds drain_limit) {
+  std::optional<Clock::time_point> give_up;
+  std::vector<zmq::pollitem_t> items = {{socket_.handle(), 0, ZMQ_POLLIN, 0},
+                                        {nullptr, outbox_->fd(), ZMQ_POLLIN, 0}};
+  if (zap_) items.push_back({zap_->socket().handle(), 0, ZMQ_POLLIN, 0});
+  while (true) {
+    const auto patience =
+        give_up ? std::max(std::chrono::milliseconds(0),
+                           std::chrono::ceil<std::chrono::milliseconds>(*give_up - Clock::now()))
+                : std::chrono::milliseconds(-1);
+    try {
+      zmq::poll(items, patience);
+    } catch (const zmq::error_t& error) {
+      if (error.num() != EINTR) throw;
+    }
+    if (zap_) zap_->answer();
+    // A few at a time, so that a flood of requests does not hold up the answers.
+    for (int i = 0; i < 64 && receive(); ++i) {
+    }
+    if (stop.load() && !give_up) {
+      give_up = Clock::now() + drain_limit;
+      on_drain();
+    }
+    // First the count, then the answers: at 0 all of them are in the outbox already.
+    const bool owing = outbox_->unanswered() > 0;
+    for (Outgoing& outgoing : outbox_->take()) send(outgoing);
+    if (give_up && (!owing || Clock::now() >= *give_up)) return;
+  }
+}
+
+bool Frontend::receive() {
+  zmq::message_t peer, header, tensor, rest;
+  if (!socket_.recv(peer, zmq::recv_flags::dontwait)) return false;
+  // The frames of a message arrive together. Those beyond the second are read to get rid of them.
+  int frames = 0;
+  for (bool more = peer.more(); more; ++frames) {
+    zmq::message_t& frame = frames == 0 ? header : frames == 1 ? tensor : rest;
+    if (!socket_.recv(frame, zmq::recv_flags::dontwait)) break;
+    more = frame.more();
+  }
+  if (frames > 0) handle(std::move(peer), header, tensor, frames);
+  return true;
+}
+
+void Frontend::handle(zmq::message_t peer, zmq::message_t& header, zmq::message_t& tensor,
+                      int frames) {
+  const auto now = Clock::now();
+  wire::Request request;
+  const bool readable = header.size() <= kMaxHeader &&
+                        request.ParseFromArray(header.data(), static_cast<int>(header.size()));
+  ReplyOnce reply(outbox_, std::move(peer), readable ? request.id() : 0);
+  if (!readable) return reply.send(bad("the header frame is not a Request"));
+  if (request.version() != kVersion) {
+    return reply.send(Status{StatusCode::kVersionMismatch,
+                             "protocol version " + std::to_string(request.version()) +
+                                 " is not " + std::to_string(kVersion)});
+  }
+  if (request.kind() == wire::Request::INFO) {
+    if (frames != 1) return reply.send(bad("an INFO request has one frame"));
+    wire::Reply answer;
+    auto& info = *answer.mutable_info();
+    info.set_nets(static_cast<uint32_t>(served_.nets));
+    for (int64_t size : served_.input.dims()) info.add_input_shape(size);
+    for (int64_t size : served_.output.dims()) info.add_output_shape(size);
+    info.set_max_batch(static_cast<uint32_t>(served_.max_request_batch));
+    return reply.send(std::move(answer));
+  }
+  if (request.kind() != wire::Request::INFER) return reply.send(bad("unknown kind of request"));
+  if (frames != 2) return reply.send(bad("an INFER request has two frames"));
+  if (request.fingerprint() != served_.fingerprint) {
+    return reply.send(Status{StatusCode::kFingerprintMismatch,
+                             "the edge bundle belongs to other server nets than these"});
+  }
+  Shape shape;
+  Dtype dtype;
+  const int rank = served_.input.rank() + 1;
+  const int64_t limit = std::max(served_.max_request_batch,
+                                 *std::ranges::max_element(served_.input.dims()));
+  if (Status status = check_tensor(request.tensor(), tensor.size(), rank, limit, shape, dtype);
+      !status.ok()) {
+    return reply.send(status);
+  }
+  if (!std::ranges::equal(shape.dims().subspan(1), served_.input.dims())) {
+    return reply.send(bad("features are " + shape.str() + ", expected " + served_.input.str() +
+                          " for each image"));
+  }
+  if (shape[0] > served_.max_request_batch) {
+    return reply.send(bad(std::to_string(shape[0]) + " images in one request, at most " +
+                          std::to_string(served_.max_request_batch)));
+  }
+  Job job{.features = std::move(tensor),
+          .dtype = dtype,
+          .images = shape[0],
+          .arrived = now,
+          .deadline = request.timeout_ms() == 0
+                          ? Clock::time_point::max()
+                          : now + std::chrono::milliseconds(request.timeout_ms()),
+          .reply = std::move(reply)};
+  if (Status status = queue_.push(job); !status.ok()) job.reply.send(status);
+}
+
+void Frontend::send(Outgoing& outgoing) {
+  wire::Reply& header = outgoing.header;
+  header.set_version(kVersion);
+  header.set_fingerprint(served_.fingerprint);
+  const bool has_tensor = outgoing.tensor.defined();
+  if (has_tensor) *header.mutable_tensor() = describe(outgoing.tensor);
+  ++sent_[name(static_cast<StatusCode>(header.code()))];
+  const std::string text = header.SerializeAsString();
+  using zmq::send_flags;
+  // ROUTER never blocks: what a slow or vanished client cannot take is dropped.
+  socket_.send(outgoing.peer, send_flags::sndmore | send_flags::dontwait);
+  socket_.send(zmq::buffer(text), (has_tensor ? send_flags::sndmore : send_flags::none) |
+                                      send_flags::dontwait);
+  if (has_tensor) {
+    // Zero copy: the message keeps the tensor alive until it has left.
+    auto* owner = new Tensor(std::move(outgoing.tensor));
+    zmq::message_t frame(owner->raw(), owner->bytes(),
+                         [](void*, void* hint) { delete static_cast<Tensor*>(hint); }, owner);
+    socket_.send(frame, send_flags::dontwait);
+  }
+}
+
+}  // namespace ens

@@ -1,0 +1,71 @@
+// Frontend: the one thread that owns the server socket.
+//
+// Reads requests, checks everything a client claims before memory is taken for it, queues what is
+// good and answers the rest at once; sends what the lanes put into the outbox. A client that does not
+// read its answers loses them (ROUTER drops past its high-water mark); nobody else waits for it.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <zmq.hpp>
+
+#include "cloud/batch_queue.h"
+#include "cloud/reply.h"
+#include "cloud/zap.h"
+#include "proto/keys.h"
+
+namespace ens {
+
+// What a request is checked against.
+struct Served {
+  std::string fingerprint;  // 32 bytes
+  int nets = 1;
+  Shape input, output;  // of one image: features sent, one net's answer
+  int64_t max_request_batch = 256;
+};
+
+struct Security {
+  KeyPair server;
+  std::set<std::string> clients;  // public keys, Z85
+};
+
+class Frontend {
+ public:
+  static constexpr uint32_t kVersion = 1;
+  static constexpr size_t kMaxHeader = 4096;  // bytes
+
+  // Binds; Error if it cannot. `security` empty: plain text.
+  Frontend(zmq::context_t& context, const std::string& endpoint, Served served,
+           const std::optional<Security>& security, BatchQueue& queue,
+           std::shared_ptr<Outbox> outbox);
+
+  const std::string& endpoint() const { return endpoint_; }  // with the real port
+
+  // Serves until `stop` is set (followed by outbox.wake()); then calls on_drain once, refuses new
+  // work, sends what is still owed, and returns; at the latest after drain_limit.
+  void run(const std::atomic<bool>& stop, const std::function<void()>& on_drain,
+           std::chrono::milliseconds drain_limit);
+
+  // For the closing log line: answers sent by status code name; clients refused by ZAP.
+  const std::map<std::string, int64_t>& sent() const { return sent_; }
+  int64_t refused() const { return zap_ ? zap_->refused() : 0; }
+
+ private:
+  bool receive();  // one message; false if there was none
+  void handle(zmq::message_t peer, zmq::message_t& header, zmq::message_t& tensor, int frames);
+  void send(Outgoing& outgoing);
+
+  Served served_;
+  std::optional<ZapHandler> zap_;
+  zmq::socket_t socket_;
+  BatchQueue& queue_;
+  std::shared_ptr<Outbox> outbox_;
+  std::string endpoint_;
+  std::map<std::string, int64_t> sent_;
+};
+
+}  // namespace ens

@@ -1,0 +1,50 @@
+// Lanes: the N server nets, computed side by side.
+//
+// On the CPU there are min(threads, N) lanes, each a thread with an equal share of the cores; the
+// nets of a batch are handed to whichever lane is free. Independent nets on single-threaded lanes
+// need no barrier inside a layer, which beats one team over all cores at every batch size
+// (docs/design.md has the figures).
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "ensemble/model/bundle.h"
+#include "nn/plan/plan.h"
+
+namespace ens {
+
+class Lanes {
+ public:
+  // Compiles every net for batches of up to max_batch. threads 0: all cores. Error as Plan's.
+  Lanes(const CloudBundle& bundle, Device device, Dtype dtype, int64_t max_batch, int threads);
+  ~Lanes();
+  Lanes(const Lanes&) = delete;
+  Lanes& operator=(const Lanes&) = delete;
+
+  // features [B, C, H, W] -> answers of all nets [N, B, ...], float32 on the CPU. One call at a time.
+  Tensor run(const Tensor& features);
+  int count() const { return static_cast<int>(threads_.size()); }
+
+ private:
+  void work(int team);
+  // Calls f(net) for every net, on the lanes. Error (without its values) if one of them threw.
+  void for_each_net(const std::function<void(int)>& f);
+
+  std::vector<std::unique_ptr<Plan>> plans_;
+
+  std::mutex mutex_;
+  std::condition_variable started_, finished_;
+  const std::function<void(int)>* task_ = nullptr;
+  int next_net_ = 0, unfinished_ = 0;
+  std::string error_;
+  bool stop_ = false;
+  std::vector<std::jthread> threads_;
+};
+
+}  // namespace ens

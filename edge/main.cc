@@ -1,0 +1,248 @@
+// ensembler-edge: classifies pictures or a data set with a remote cloud.
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <unistd.h>
+
+#include "edge/client.h"
+#include "nn/core/error.h"
+#include "nn/data/dataset.h"
+#include "nn/data/image.h"
+#include "nn/data/loader.h"
+
+namespace {
+
+using nlohmann::json;
+
+struct Options {
+  ens::EdgeConfig config;
+  std::vector<std::string> inputs;
+  ens::DataOptions data;
+  bool resize = false, as_json = false;
+};
+
+Options parse(int argc, char** argv) {
+  Options options;
+  options.data.name.clear();
+  std::string config_file;
+  std::vector<std::string> overrides;
+  ens::EdgeConfig flags;
+
+  CLI::App app{"Classifies pictures or a data set: head, noise, selector and tail here, the server "
+               "nets in the cloud."};
+  using C = ens::EdgeConfig;
+  using Setter = void (C::*)(const std::string&);
+  const auto text = [&](const char* option, const char* what, Setter setter) {
+    app.add_option_function<std::string>(option, [&flags, setter](const std::string& value) {
+      (flags.*setter)(value);
+    }, what);
+  };
+  app.add_option("--config", config_file, "configuration file (EdgeConfig in proto/config.proto)");
+  app.add_option("--set", overrides, "path=value: overrides one field of the configuration")
+      ->allow_extra_args(false);
+  text("--bundle", "edge.h5", &C::set_bundle<const std::string&>);
+  text("--cloud", "the cloud's address; default tcp://127.0.0.1:5755",
+       &C::set_cloud<const std::string&>);
+  text("--server-key", "the cloud's public key (NAME.pub)", &C::set_server_key<const std::string&>);
+  text("--secret-key", "this client's secret key (NAME.key)",
+       &C::set_secret_key<const std::string&>);
+  app.add_flag_callback("--insecure", [&] { flags.set_insecure(true); },
+                        "allow plain text outside loopback");
+  app.add_option_function<int>("--timeout-ms", [&](int n) { flags.set_timeout_ms(n); },
+                               "time for one request, retries included; default 5000");
+  app.add_option_function<int>("--batch", [&](int n) { flags.set_batch(n); },
+                               "images per request for data sets; default 32");
+  app.add_flag("--json", options.as_json, "one JSON object per picture, or one for a data set");
+  app.add_flag("--resize", options.resize, "resize pictures that do not have the model's size");
+  auto* data = app.add_option("--data", options.data.name,
+                              "classify a data set's test images and print the accuracy");
+  app.add_option("--root", options.data.root, "folder of the data sets; default $ENS_DATA")
+      ->needs(data);
+  app.add_option("--limit", options.data.limit, "only the first n test images")
+      ->needs(data)->check(CLI::NonNegativeNumber);
+  app.add_option("--seed", options.data.seed, "of a generated data set; default 1")->needs(data);
+  app.add_option("inputs", options.inputs, "picture files, or folders of them")->excludes(data);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& done) {
+    std::exit(app.exit(done));
+  } catch (const CLI::ParseError& error) {
+    ens::usage_fail(error.what(), "", "see ensembler-edge --help");
+  }
+  if (options.inputs.empty() && options.data.name.empty()) {
+    ens::usage_fail("nothing to classify", "", "name a picture, a folder, or --data NAME");
+  }
+  if (!config_file.empty()) ens::read_config(config_file, options.config);
+  options.config.MergeFrom(flags);
+  ens::apply_overrides(overrides, options.config);
+  ens::complete(options.config);
+  return options;
+}
+
+json to_json(const ens::EdgeTimes& t) {
+  return {{"head", t.head_ms}, {"wire", t.wire_ms}, {"queue", t.cloud_queue_ms},
+          {"compute", t.cloud_compute_ms}, {"tail", t.tail_ms}, {"total", t.total_ms}};
+}
+
+// Checked before the first request, so that its own time is not in the first picture's.
+void require(const ens::Status& status) {
+  if (!status.ok()) ens::fail(status.str());
+}
+
+// ---- pictures
+
+void print_picture(const std::string& file, const ens::Classified& result, bool as_json) {
+  const ens::EdgeTimes& t = result.times;
+  if (as_json) {
+    json top = json::array();
+    for (const ens::Ranked& r : result.top[0]) {
+      top.push_back({{"index", r.index}, {"label", r.label}, {"probability", r.probability}});
+    }
+    const json line = {{"file", file}, {"top", top}, {"times_ms", to_json(t)},
+                       {"bytes", {{"sent", t.bytes_sent}, {"received", t.bytes_received}}}};
+    std::printf("%s\n", line.dump(-1, ' ', false, json::error_handler_t::replace).c_str());
+  } else {
+    std::printf("%s\n", file.c_str());
+    for (const ens::Ranked& r : result.top[0]) {
+      std::printf("  %5.1f %%  %s\n", 100.0 * r.probability, r.label.c_str());
+    }
+    std::printf("  %.1f ms: head %.1f, wire %.1f, queue %.1f, compute %.1f, tail %.1f; "
+                "%lld bytes sent, %lld received\n",
+                t.total_ms, t.head_ms, t.wire_ms, t.cloud_queue_ms, t.cloud_compute_ms, t.tail_ms,
+                static_cast<long long>(t.bytes_sent), static_cast<long long>(t.bytes_received));
+  }
+  std::fflush(stdout);
+}
+
+int classify_pictures(const Options& options, ens::EdgeClient& client) {
+  const ens::ModelSpec& model = client.info().model;
+  std::vector<std::filesystem::path> files;
+  for (const std::filesystem::path input : options.inputs) {
+    if (std::filesystem::is_directory(input)) {
+      const auto found = ens::list_images(input);
+      if (found.empty()) ens::fail("no picture in the folder", input.string());
+      files.insert(files.end(), found.begin(), found.end());
+    } else {
+      files.push_back(input);
+    }
+  }
+  bool connected = false;
+  int failures = 0;
+  for (const auto& file : files) {
+    ens::Tensor image;
+    try {
+      image = ens::read_image(file, model.channels, model.image_size, model.image_size,
+                              !options.resize);
+    } catch (const ens::Error& error) {  // the others may still be good
+      std::fprintf(stderr, "ensembler-edge: %s%s\n", error.what(),
+                   options.resize ? "" : " (--resize)");
+      ++failures;
+      continue;
+    }
+    if (!std::exchange(connected, true)) require(client.check());
+    const auto result =
+        client.classify(image.reshape({1, model.channels, model.image_size, model.image_size}));
+    require(result.status);
+    print_picture(file.string(), result.value, options.as_json);
+  }
+  return failures == 0 ? 0 : 1;
+}
+
+// ---- data sets
+
+// The value below which a share q of the numbers lie (nearest rank).
+double percentile(std::vector<double> values, double q) {
+  std::ranges::sort(values);
+  const auto rank = static_cast<size_t>(std::ceil(q * static_cast<double>(values.size())));
+  return values[std::clamp<size_t>(rank, 1, values.size()) - 1];
+}
+
+int classify_data(const Options& options, ens::EdgeClient& client) {
+  const ens::ModelSpec& model = client.info().model;
+  ens::DataOptions wanted = options.data;
+  wanted.image_size = model.image_size;
+  const ens::Dataset data = ens::load_dataset(wanted, ens::DataSplit::kTest);
+  if (data.channels != model.channels ||
+      static_cast<int>(data.class_names.size()) != model.classes || data.count() == 0) {
+    ens::fail(data.name + " does not fit the bundle: " + std::to_string(data.class_names.size()) +
+                  " classes and " + std::to_string(data.channels) + " channels, the model has " +
+                  std::to_string(model.classes) + " and " + std::to_string(model.channels),
+              options.config.bundle());
+  }
+  require(client.check());
+  constexpr std::array kParts = {"head", "wire", "queue", "compute", "tail", "total"};
+  std::map<std::string, std::vector<double>> latency;  // of each request
+  int64_t correct = 0, sent = 0, received = 0;
+  double seconds = 0;
+  const bool progress = isatty(STDERR_FILENO) != 0;
+  const int64_t batch = options.config.batch();
+  for (int64_t first = 0; first < data.count(); first += batch) {
+    const int64_t count = std::min(batch, data.count() - first);
+    const auto result = client.classify(ens::images_of(data, first, count));
+    require(result.status);
+    const json times = to_json(result.value.times);
+    for (const char* part : kParts) latency[part].push_back(times[part]);
+    seconds += result.value.times.total_ms / 1000;
+    sent += result.value.times.bytes_sent;
+    received += result.value.times.bytes_received;
+    for (int64_t i = 0; i < count; ++i) {
+      correct += result.value.top[static_cast<size_t>(i)][0].index ==
+                 data.labels[static_cast<size_t>(first + i)];
+    }
+    if (progress) {
+      std::fprintf(stderr, "\r%lld / %lld images, %.2f %% right ",
+                   static_cast<long long>(first + count), static_cast<long long>(data.count()),
+                   100.0 * static_cast<double>(correct) / static_cast<double>(first + count));
+    }
+  }
+  if (progress) std::fprintf(stderr, "\n");
+
+  const double images = static_cast<double>(data.count());
+  const double accuracy = static_cast<double>(correct) / images;
+  if (options.as_json) {
+    json summary = {{"data", data.name}, {"images", data.count()}, {"correct", correct},
+                    {"accuracy", accuracy}, {"seconds", seconds},
+                    {"images_per_second", images / seconds}, {"batch", batch},
+                    {"wire_dtype", options.config.wire_dtype()},
+                    {"bytes_per_image", {{"sent", static_cast<double>(sent) / images},
+                                         {"received", static_cast<double>(received) / images}}}};
+    for (const char* part : kParts) {
+      summary["latency_ms"][part] = {{"p50", percentile(latency[part], 0.5)},
+                                     {"p95", percentile(latency[part], 0.95)}};
+    }
+    std::printf("%s\n", summary.dump().c_str());
+    return 0;
+  }
+  std::printf("%s: %lld of %lld test images right, accuracy %.2f %%\n", data.name.c_str(),
+              static_cast<long long>(correct), static_cast<long long>(data.count()),
+              100.0 * accuracy);
+  std::printf("%.0f images/s, %lld per request; bytes per image: %.0f sent, %.0f received\n",
+              images / seconds, static_cast<long long>(batch), static_cast<double>(sent) / images,
+              static_cast<double>(received) / images);
+  std::printf("milliseconds per request   p50      p95\n");
+  for (const char* part : kParts) {
+    std::printf("  %-20s %8.2f %8.2f\n", part, percentile(latency[part], 0.5),
+                percentile(latency[part], 0.95));
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    const Options options = parse(argc, argv);
+    ens::EdgeClient client(options.config);
+    return options.data.name.empty() ? classify_pictures(options, client)
+                                     : classify_data(options, client);
+  } catch (const ens::Error& error) {
+    std::fprintf(stderr, "ensembler-edge: %s\n", error.what());
+    return error.exit_code();
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "ensembler-edge: %s\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,52 @@
+#include "edge/pipeline.h"
+
+#include "nn/core/error.h"
+
+namespace ens {
+namespace {
+
+// What the tail reads: the answers of P nets, one after the other along the channels.
+Shape tail_input(const BundleInfo& info, int selected) {
+  Shape shape = answer_shape(info.model, info.split);
+  shape.set(0, shape[0] * selected);
+  return shape;
+}
+
+}  // namespace
+
+struct EdgePipeline::Impl {
+  Impl(EdgeBundle b, int max_batch)
+      : bundle(std::move(b)),
+        head(lower(*bundle.head, bundle.info.model.input_shape()), Device{}, Dtype::kF32, max_batch),
+        tail(lower(*bundle.tail, tail_input(bundle.info, bundle.selector.count())), Device{},
+             Dtype::kF32, max_batch),
+        protection(fixed_noise(bundle.noise)) {
+    bundle.head.reset();  // the plans hold their own weights
+    bundle.tail.reset();
+  }
+
+  EdgeBundle bundle;
+  Plan head, tail;
+  std::unique_ptr<Protection> protection;
+};
+
+EdgePipeline::EdgePipeline(EdgeBundle bundle, int max_batch)
+    : impl_(std::make_unique<Impl>(std::move(bundle), max_batch)) {}
+EdgePipeline::~EdgePipeline() = default;
+
+const BundleInfo& EdgePipeline::info() const { return impl_->bundle.info; }
+const std::vector<std::string>& EdgePipeline::class_names() const {
+  return impl_->bundle.class_names;
+}
+
+Tensor EdgePipeline::smash(const Tensor& images) {
+  Tensor features = impl_->head.run(images);
+  impl_->protection->apply(features);
+  return features;
+}
+
+Tensor EdgePipeline::finish(const Tensor& answers) {
+  return impl_->tail.run(impl_->bundle.selector.combine(answers));
+}
+
+}  // namespace ens

@@ -1,0 +1,173 @@
+#include "ensemble/model/bundle.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <charconv>
+
+#include "ensemble/model/bundle_file.h"
+#include "nn/core/error.h"
+
+namespace ens {
+namespace bundle_file {
+namespace {
+
+constexpr int64_t kFormat = 1;
+constexpr int64_t kMaxNets = 4096;
+
+std::string from_hex(const std::string& hex, const std::string& file) {
+  std::string bytes;
+  for (size_t i = 0; i + 1 < hex.size(); i += 2) {
+    uint8_t byte = 0;
+    if (std::from_chars(&hex[i], &hex[i] + 2, byte, 16).ptr != &hex[i] + 2) break;
+    bytes.push_back(static_cast<char>(byte));
+  }
+  if (bytes.size() != 32 || hex.size() != 64) fail("the fingerprint is not 64 hex digits", file);
+  return bytes;
+}
+
+// Written by fmt: the shortest text that reads back as the same float.
+std::vector<float> parse_floats(const std::string& text, const std::string& file) {
+  std::vector<float> values;
+  const char* at = text.data();
+  const char* end = at + text.size();
+  while (at < end) {
+    float value = 0;
+    const auto [next, error] = std::from_chars(at, end, value);
+    if (error != std::errc()) fail("'" + text + "' is not a list of numbers", file);
+    values.push_back(value);
+    at = next < end && *next == ',' ? next + 1 : next;
+    if (at == next && at < end) fail("'" + text + "' is not a list of numbers", file);
+  }
+  return values;
+}
+
+int small(const Checkpoint& checkpoint, const char* name) {
+  const int64_t value = checkpoint.number(name);
+  if (value < 0 || value > (1 << 20)) {
+    fail(fmt::format("{} = {} is impossible", name, value), checkpoint.file);
+  }
+  return static_cast<int>(value);
+}
+
+}  // namespace
+
+void put_info(Checkpoint& checkpoint, const BundleInfo& info) {
+  checkpoint.numbers["format"] = kFormat;
+  checkpoint.numbers["nets"] = info.nets;
+  checkpoint.numbers["width"] = info.model.width;
+  checkpoint.numbers["classes"] = info.model.classes;
+  checkpoint.numbers["channels"] = info.model.channels;
+  checkpoint.numbers["image_size"] = info.model.image_size;
+  checkpoint.numbers["stem_pool"] = info.model.stem_pool;
+  checkpoint.numbers["head_cells"] = info.split.head;
+  checkpoint.numbers["tail_cells"] = info.split.tail;
+  checkpoint.texts["architecture"] = info.model.architecture;
+  checkpoint.texts["mean"] = fmt::format("{}", fmt::join(info.model.mean, ","));
+  checkpoint.texts["stddev"] = fmt::format("{}", fmt::join(info.model.stddev, ","));
+  checkpoint.texts["data"] = info.data;
+  checkpoint.texts["fingerprint"] = to_hex(info.fingerprint);
+}
+
+BundleInfo get_info(const Checkpoint& checkpoint) {
+  if (const int64_t format = checkpoint.number("format"); format != kFormat) {
+    fail(fmt::format("bundle format {} is not {}", format, kFormat), checkpoint.file,
+         "use the program version that wrote it");
+  }
+  BundleInfo info;
+  info.nets = small(checkpoint, "nets");
+  info.model.width = small(checkpoint, "width");
+  info.model.classes = small(checkpoint, "classes");
+  info.model.channels = small(checkpoint, "channels");
+  info.model.image_size = small(checkpoint, "image_size");
+  info.model.stem_pool = small(checkpoint, "stem_pool") != 0;
+  info.split.head = small(checkpoint, "head_cells");
+  info.split.tail = small(checkpoint, "tail_cells");
+  info.model.architecture = checkpoint.text("architecture");
+  info.model.mean = parse_floats(checkpoint.text("mean"), checkpoint.file);
+  info.model.stddev = parse_floats(checkpoint.text("stddev"), checkpoint.file);
+  info.data = checkpoint.text("data");
+  info.fingerprint = from_hex(checkpoint.text("fingerprint"), checkpoint.file);
+  if (info.nets < 1 || info.nets > kMaxNets) {
+    fail(fmt::format("{} server nets", info.nets), checkpoint.file);
+  }
+  try {
+    check(info.model, info.split);
+  } catch (const Error& error) {
+    fail(error.what(), checkpoint.file);
+  }
+  return info;
+}
+
+std::string body_name(size_t index) { return fmt::format("body/{:04}", index); }
+
+void put_module(Checkpoint& checkpoint, const std::string& part, const Module& module) {
+  for (const NamedTensor& entry : module.state()) {
+    checkpoint.tensors[part + "/" + entry.name] = entry.tensor;
+  }
+}
+
+size_t get_module(const Checkpoint& checkpoint, const std::string& part, Module& module) {
+  const std::string prefix = part + "/";
+  std::vector<NamedTensor> state;
+  for (auto it = checkpoint.tensors.lower_bound(prefix);
+       it != checkpoint.tensors.end() && it->first.compare(0, prefix.size(), prefix) == 0; ++it) {
+    state.push_back({it->first.substr(prefix.size()), it->second});
+  }
+  module.load_state(state, checkpoint.file + ": " + part);
+  module.freeze();
+  module.train(false);
+  return state.size();
+}
+
+void check_count(const Checkpoint& checkpoint, size_t expected) {
+  if (checkpoint.tensors.size() != expected) {
+    fail(fmt::format("{} tensors where {} belong", checkpoint.tensors.size(), expected),
+         checkpoint.file, "write the bundle again");
+  }
+}
+
+}  // namespace bundle_file
+
+using namespace bundle_file;
+
+std::string fingerprint_of(const std::vector<std::shared_ptr<Sequential>>& bodies) {
+  Checkpoint weights;
+  for (size_t i = 0; i < bodies.size(); ++i) put_module(weights, body_name(i), *bodies[i]);
+  return digest(weights.tensors);
+}
+
+void write_cloud_bundle(const std::filesystem::path& file, CloudBundle& bundle) {
+  if (static_cast<int>(bundle.bodies.size()) != bundle.info.nets) {
+    fail(fmt::format("{} bodies for N = {}", bundle.bodies.size(), bundle.info.nets), file.string());
+  }
+  Checkpoint checkpoint;
+  checkpoint.kind = "cloud";
+  for (size_t i = 0; i < bundle.bodies.size(); ++i) {
+    put_module(checkpoint, body_name(i), *bundle.bodies[i]);
+  }
+  bundle.info.fingerprint = digest(checkpoint.tensors);
+  put_info(checkpoint, bundle.info);
+  write_checkpoint(file, checkpoint, /*secret=*/false);
+}
+
+CloudBundle read_cloud_bundle(const std::filesystem::path& file) {
+  const Checkpoint checkpoint = read_checkpoint(file, "cloud");
+  CloudBundle bundle;
+  bundle.info = get_info(checkpoint);
+  if (digest(checkpoint.tensors) != bundle.info.fingerprint) {
+    fail("the server nets do not match the bundle's fingerprint", file.string(),
+         "write the bundle again");
+  }
+  size_t count = 0;
+  Rng rng(0);  // initial weights are overwritten
+  for (int i = 0; i < bundle.info.nets; ++i) {
+    auto body = build_body(bundle.info.model, bundle.info.split, rng);
+    count += get_module(checkpoint, body_name(static_cast<size_t>(i)), *body);
+    bundle.bodies.push_back(std::move(body));
+  }
+  check_count(checkpoint, count);
+  return bundle;
+}
+
+}  // namespace ens

@@ -1,0 +1,28 @@
+// How both bundles lie in a Checkpoint (internal to this folder).
+//
+// Public facts are numbers and texts; weights are tensors "<part>/<name in the module>".
+#pragma once
+
+#include <string>
+
+#include "ensemble/model/bundle.h"
+#include "nn/io/checkpoint.h"
+
+namespace ens::bundle_file {
+
+void put_info(Checkpoint& checkpoint, const BundleInfo& info);
+// Error if a fact is missing or impossible.
+BundleInfo get_info(const Checkpoint& checkpoint);
+
+// "body/007" for part "body" and index 7: name order is index order.
+std::string body_name(size_t index);
+
+void put_module(Checkpoint& checkpoint, const std::string& part, const Module& module);
+// Loads every "<part>/..." tensor into the module, freezes it and sets evaluation mode. Returns how
+// many tensors there were; Error if one is missing, extra or of the wrong shape.
+size_t get_module(const Checkpoint& checkpoint, const std::string& part, Module& module);
+
+// Error unless the file has exactly `expected` tensors: a bundle holds nothing beyond its parts.
+void check_count(const Checkpoint& checkpoint, size_t expected);
+
+}  // namespace ens::bundle_file

@@ -1,0 +1,71 @@
+#include "ensemble/model/edge_bundle.h"
+
+#include "ensemble/model/bundle_file.h"
+#include "nn/core/error.h"
+
+namespace ens {
+
+using namespace bundle_file;
+
+namespace {
+
+constexpr const char* kNoise = "noise";
+constexpr const char* kSelector = "selector";
+
+std::vector<std::string> split_lines(const std::string& text) {
+  std::vector<std::string> lines;
+  for (size_t start = 0; start < text.size();) {
+    const size_t end = std::min(text.find('\n', start), text.size());
+    lines.push_back(text.substr(start, end - start));
+    start = end + 1;
+  }
+  return lines;
+}
+
+}  // namespace
+
+void write_edge_bundle(const std::filesystem::path& file, const EdgeBundle& bundle) {
+  Checkpoint checkpoint;
+  checkpoint.kind = "edge";
+  put_info(checkpoint, bundle.info);
+  put_module(checkpoint, "head", *bundle.head);
+  put_module(checkpoint, "tail", *bundle.tail);
+  checkpoint.tensors[kNoise] = bundle.noise;
+  const auto& selected = bundle.selector.selected();
+  checkpoint.tensors[kSelector] =
+      Tensor::from_labels(std::vector<int32_t>(selected.begin(), selected.end()));
+  std::string& names = checkpoint.texts["class_names"];
+  for (const std::string& name : bundle.class_names) names += name + "\n";
+  write_checkpoint(file, checkpoint, /*secret=*/true);
+}
+
+EdgeBundle read_edge_bundle(const std::filesystem::path& file) {
+  const Checkpoint checkpoint = read_checkpoint(file, "edge");
+  const BundleInfo info = get_info(checkpoint);
+  const Tensor& selected = checkpoint.tensor(kSelector);
+  if (selected.rank() != 1) fail("the selector is damaged", file.string());
+  const auto indices = selected.span<int32_t>();
+  Selector selector(info.nets, std::vector<int>(indices.begin(), indices.end()));
+
+  Rng rng(0);  // initial weights are overwritten
+  EdgeBundle bundle{.info = info,
+                    .class_names = split_lines(checkpoint.text("class_names")),
+                    .head = build_head(info.model, info.split, rng),
+                    .tail = build_tail(info.model, info.split, rng, selector.count()),
+                    .selector = std::move(selector),
+                    .noise = checkpoint.tensor(kNoise)};
+  size_t count = 2;  // noise, selector
+  count += get_module(checkpoint, "head", *bundle.head);
+  count += get_module(checkpoint, "tail", *bundle.tail);
+  check_count(checkpoint, count);
+  if (bundle.noise.dtype() != Dtype::kF32 ||
+      !(bundle.noise.shape() == smashed_shape(info.model, info.split))) {
+    fail("the noise does not fit the head's output", file.string(), "write the bundle again");
+  }
+  if (static_cast<int>(bundle.class_names.size()) != info.model.classes) {
+    fail("there is not one name for each class", file.string(), "write the bundle again");
+  }
+  return bundle;
+}
+
+}  // namespace ens

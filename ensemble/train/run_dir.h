@@ -1,0 +1,73 @@
+// A run is a folder: resolved configuration, facts, metrics, checkpoints, artefacts, DONE last.
+//
+//   config.txtpb   the resolved configuration
+//   info.json      version, revision, command, device, processor, seed, started, resumed [...]
+//   metrics.csv    time,stage,net,epoch,step,name,value; one row per number, time in UTC
+//   DONE           written last: without it the run is unfinished and may be resumed
+//   LOCK           locked (flock) while a process works in the folder; holds its process id
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace ens {
+
+struct RunFacts {          // written to info.json, beside version, revision, processor and date
+  std::string command;     // the command line
+  std::string device;      // "CPU, 2 threads, avx512_core_amx"
+  uint64_t seed = 0;
+};
+
+struct Metric {
+  std::string stage;       // "stage1", "stage2"
+  int net = 0;             // -1: the whole ensemble
+  int64_t epoch = 0;       // 0-based
+  int64_t step = 0;
+  std::string name;        // "loss", "accuracy", "similarity", "images_per_second"
+  double value = 0;
+};
+
+// The writer's side. Holds an exclusive lock on the folder while alive; folder mode 0700, since it
+// holds secrets. Methods are thread-safe.
+class RunDir {
+ public:
+  // Makes or continues the run in `folder`. `config_text` is the resolved configuration; if the
+  // folder holds another one: usage Error naming the first line that differs and what to try. If
+  // another process works in it: Error with that process's id.
+  RunDir(const std::filesystem::path& folder, const std::string& config_text,
+         const RunFacts& facts);
+  ~RunDir();
+
+  const std::filesystem::path& folder() const;
+  // folder() / relative, which must stay inside; its parent folders are made.
+  std::filesystem::path path(const std::string& relative) const;
+  // Drops rows that will be computed again: those of (stage, net) at or after `epoch`, and a torn
+  // last line.
+  void forget_metrics(const std::string& stage, int net, int64_t epoch);
+  void add_metric(const Metric& metric);  // appended and flushed
+  void write_json(const std::string& relative, const std::string& text);  // atomic
+  void mark_done();  // writes DONE, last of all
+  bool done() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// The reader's side, for reports: no lock, nothing changed. A torn last line of metrics.csv, which a
+// killed or a still working process leaves, is no damage.
+struct RunView {
+  std::filesystem::path folder;
+  std::string config_text;
+  std::string info_json;
+  std::vector<Metric> metrics;
+  bool done = false;
+  std::string damage;  // why it cannot be used; empty if fine
+};
+bool is_run(const std::filesystem::path& folder);  // it holds a config.txtpb
+RunView read_run(const std::filesystem::path& folder);  // never throws for damage: see `damage`
+
+}  // namespace ens

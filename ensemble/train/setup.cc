@@ -1,0 +1,80 @@
+#include "ensemble/train/setup.h"
+
+#include <spdlog/spdlog.h>
+
+#include "nn/core/backend.h"
+#include "nn/core/error.h"
+
+namespace ens {
+
+DataOptions data_options(const RunConfig& config, DataSplit split) {
+  const DataConfig& d = config.data();
+  DataOptions options;
+  options.name = d.name();
+  options.root = d.root();
+  options.image_size = d.image_size();
+  options.limit = split == DataSplit::kTrain ? d.train_limit() : d.test_limit();
+  options.label_column = d.label_column();
+  options.seed = config.seed();
+  return options;
+}
+
+ModelSpec model_spec(const RunConfig& config, const Dataset& data) {
+  ModelSpec spec;
+  spec.architecture = config.model().architecture();
+  spec.width = config.model().width();
+  spec.stem_pool = config.model().stem_pool();
+  spec.classes = static_cast<int>(data.class_names.size());
+  spec.channels = data.channels;
+  spec.image_size = data.width;
+  spec.mean = data.mean;
+  spec.stddev = data.stddev;
+  if (data.height != data.width) {
+    usage_fail("images of " + data.name + " are not square", "data.image_size",
+               "set data.image_size to resize them");
+  }
+  return spec;
+}
+
+Split split_of(const RunConfig& config) {
+  return {config.model().head_cells(), config.model().tail_cells()};
+}
+
+OptimSpec optim_spec(const TrainConfig& config) {
+  OptimSpec spec;
+  spec.kind = parse_optimizer(config.optimizer());
+  spec.momentum = static_cast<float>(config.momentum());
+  spec.weight_decay = static_cast<float>(config.weight_decay());
+  spec.amsgrad = spec.kind == OptimSpec::Kind::kAdam;
+  return spec;
+}
+
+FitOptions fit_options(const TrainConfig& config, const std::string& label) {
+  FitOptions options;
+  options.label = label;
+  options.epochs = config.epochs();
+  options.schedule = parse_schedule(config.schedule());
+  options.lr = static_cast<float>(config.lr());
+  return options;
+}
+
+Dtype choose_dtype(const std::string& name, Device device) {
+  const bool has_bf16 = backend(device).supports(Dtype::kBF16);
+  if (name == "auto") return has_bf16 ? Dtype::kBF16 : Dtype::kF32;
+  const Dtype dtype = parse_dtype(name);
+  if (dtype != Dtype::kF32 && dtype != Dtype::kBF16) {
+    usage_fail("networks run in float32 or bfloat16, not " + name, "dtype");
+  }
+  if (dtype == Dtype::kBF16 && !has_bf16) {
+    spdlog::warn("this processor has no bfloat16 instructions; using float32");
+    return Dtype::kF32;
+  }
+  return dtype;
+}
+
+std::string protection_name(const RunConfig& config) {
+  if (config.ensemble().nets() > 1) return "ensembler";
+  return config.ensemble().sigma() > 0 ? "single" : "none";
+}
+
+}  // namespace ens

@@ -1,0 +1,27 @@
+// From a configuration to the objects of a training.
+#pragma once
+
+#include <string>
+
+#include "nn/data/dataset.h"
+#include "nn/models/model.h"
+#include "nn/optim/fit.h"
+#include "proto/config.h"
+
+namespace ens {
+
+DataOptions data_options(const RunConfig& config, DataSplit split);
+// The classifier for a data set: classes, image size and normalisation come from the data.
+ModelSpec model_spec(const RunConfig& config, const Dataset& data);
+Split split_of(const RunConfig& config);
+OptimSpec optim_spec(const TrainConfig& config);
+FitOptions fit_options(const TrainConfig& config, const std::string& label);
+
+// "float32", "bfloat16" or "auto" (bfloat16 where the device is fast in it). When bfloat16 is asked
+// for and missing, says so once on stderr and uses float32.
+Dtype choose_dtype(const std::string& name, Device device);
+
+// "none" (one net, no noise), "single" (one net with noise) or "ensembler".
+std::string protection_name(const RunConfig& config);
+
+}  // namespace ens

@@ -1,0 +1,49 @@
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "attacks/attack.h"
+#include "lab/commands/commands.h"
+#include "lab/runs.h"
+#include "nn/core/error.h"
+
+namespace ens {
+
+void add_attack_command(CLI::App& app) {
+  struct Flags {
+    ConfigFlags config;
+    std::vector<std::string> runs, attacks;
+    bool again = false;
+  };
+  auto flags = std::make_shared<Flags>();
+  CLI::App* command = app.add_subcommand(
+      "attack", "Attack finished runs: what could the cloud reconstruct? (results stay in the run)");
+  flags->config.add_to(*command);
+  command->add_option("runs", flags->runs, "Run folders")->required();
+  command->add_option("-a,--attack", flags->attacks,
+                      fmt::format("Which: {} (default: all)", fmt::join(attack_names(), ", ")))
+      ->allow_extra_args(false);
+  command->add_flag("--again", flags->again, "Also those whose results are there already");
+  command->callback([flags] {
+    const RunConfig config = flags->config.resolve();
+    std::vector<AttackJob> jobs;
+    std::vector<std::filesystem::path> folders;
+    for (const std::string& run : flags->runs) {
+      if (!std::filesystem::exists(std::filesystem::path(run) / "DONE")) {
+        usage_fail("'" + run + "' is not a finished run folder", "attack",
+                   "train it first: ensembler train --out " + run);
+      }
+      folders.emplace_back(run);
+      for (const std::string& a : flags->attacks.empty() ? attack_names() : flags->attacks) {
+        jobs.push_back({run, a, {}});
+      }
+    }
+    const int failures =
+        run_attacks(jobs, config.attack(), flags->config.data_root, flags->again);
+    print_results(folders);
+    if (failures > 0) fail(fmt::format("{} of {} attacks failed", failures, jobs.size()), "attack",
+                           "the reasons are in the table above");
+  });
+}
+
+}  // namespace ens

@@ -1,0 +1,17 @@
+// The subcommands of `ensembler`. Each registers itself, its flags and what it does; all logic lives
+// in the libraries.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace ens {
+
+void add_train_command(CLI::App& app);
+void add_attack_command(CLI::App& app);
+void add_report_command(CLI::App& app);
+void add_info_command(CLI::App& app);
+void add_demo_command(CLI::App& app);
+void add_data_command(CLI::App& app);
+void add_keys_command(CLI::App& app);
+
+}  // namespace ens

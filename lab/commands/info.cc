@@ -1,0 +1,106 @@
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "ensemble/train/setup.h"
+#include "lab/commands/commands.h"
+#include "lab/runs.h"
+#include "nn/core/error.h"
+
+namespace ens {
+namespace {
+
+std::string with_units(double value) {
+  for (const char* unit : {"", " k", " M", " G"}) {
+    if (value < 1000) return fmt::format(value < 10 && *unit ? "{:.2f}{}" : "{:.4g}{}", value, unit);
+    value /= 1000;
+  }
+  return fmt::format("{:.4g} T", value);
+}
+
+// Classes and image size of a data set without reading it; a folder's must be read.
+ModelSpec spec_without_images(const RunConfig& config) {
+  struct Known {
+    const char* name;
+    int classes, channels, size;
+  };
+  static constexpr Known kKnown[] = {{"cifar10", 10, 3, 32}, {"cifar100", 100, 3, 32},
+                                     {"mnist", 10, 1, 28}, {"fashion_mnist", 10, 1, 28},
+                                     {"shapes", 10, 3, 32}};
+  for (const Known& k : kKnown) {
+    if (config.data().name() != k.name) continue;
+    Dataset facts;
+    facts.name = k.name;
+    facts.channels = k.channels;
+    facts.height = facts.width = config.data().image_size() > 0 ? config.data().image_size() : k.size;
+    facts.class_names.assign(static_cast<size_t>(k.classes), "");
+    facts.mean.assign(static_cast<size_t>(k.channels), 0.5f);
+    facts.stddev.assign(static_cast<size_t>(k.channels), 0.25f);
+    return model_spec(config, facts);
+  }
+  return model_spec(config, load_dataset(data_options(config, DataSplit::kTrain), DataSplit::kTrain));
+}
+
+void print_info(const RunConfig& config) {
+  const ModelSpec spec = spec_without_images(config);
+  const int copies = config.ensemble().nets() == 1 ? 1 : config.ensemble().selected();
+  check(spec, split_of(config));
+  const std::vector<CellInfo> cells = describe_cells(spec);
+  fmt::print("{}, width {}, {} classes, images {}\n\n", spec.architecture, spec.width, spec.classes,
+             spec.input_shape().str());
+  fmt::print("{:<4} {:<10} {:<16} {:>12} {:>12}\n", "", "cell", "output", "parameters", "FLOPs");
+  int64_t parameters = 0, flops = 0;
+  for (size_t i = 0; i < cells.size(); ++i) {
+    const CellInfo& c = cells[i];
+    fmt::print("{:<4} {:<10} {:<16} {:>12} {:>12}\n", i + 1, c.name, c.output.str(), c.parameters,
+               with_units(static_cast<double>(c.flops)));
+    parameters += c.parameters;
+    flops += c.flops;
+  }
+  fmt::print("{:<4} {:<10} {:<16} {:>12} {:>12}\n", "", "all", "", parameters,
+             with_units(static_cast<double>(flops)));
+
+  const int nets = config.ensemble().nets();
+  fmt::print("\nSplits (h, t) with N = {} server nets of which P = {} are used; one image, float32\n",
+             nets, copies);
+  fmt::print("{:>2} {:>2}  {:<16} {:<12} {:>13} {:>11} {:>12} {:>11} {:>11}\n", "h", "t", "sent", "answer",
+             "edge params", "edge FLOPs", "cloud FLOPs", "up bytes", "down bytes");
+  const int count = static_cast<int>(cells.size());
+  Rng rng(0);
+  for (int h = 1; h + 1 < count; ++h) {
+    for (int t = 1; h + t < count; ++t) {
+      const Split split{h, t};
+      const Shape sent = smashed_shape(spec, split), answer = answer_shape(spec, split);
+      Shape joined = answer;
+      joined.set(0, answer[0] * copies);
+      const auto head = build_head(spec, split, rng), tail = build_tail(spec, split, rng, copies);
+      int64_t edge_parameters = 0;
+      for (const auto& part : {head, tail}) {
+        for (const NamedVar& p : part->parameters()) edge_parameters += p.var.shape().numel();
+      }
+      const int64_t edge_flops =
+          lower(*head, spec.input_shape()).flops() + lower(*tail, joined).flops();
+      int64_t body_flops = 0;
+      for (int c = h; c < count - t; ++c) body_flops += cells[static_cast<size_t>(c)].flops;
+      const bool chosen = h == config.model().head_cells() && t == config.model().tail_cells();
+      fmt::print("{:>2} {:>2}{} {:<16} {:<12} {:>13} {:>11} {:>12} {:>11} {:>11}\n", h, t,
+                 chosen ? '*' : ' ', sent.str(), answer.str(), edge_parameters,
+                 with_units(static_cast<double>(edge_flops)),
+                 with_units(static_cast<double>(body_flops) * nets), sent.numel() * 4,
+                 answer.numel() * 4 * nets);
+    }
+  }
+  fmt::print("* the configured split. FLOPs: convolutions and linear layers, a multiply-add is 2.\n");
+}
+
+}  // namespace
+
+void add_info_command(CLI::App& app) {
+  auto flags = std::make_shared<ConfigFlags>();
+  CLI::App* command =
+      app.add_subcommand("info", "A model's cells, and what every split costs edge, wire and cloud");
+  flags->add_to(*command);
+  command->callback([flags] { print_info(flags->resolve()); });
+}
+
+}  // namespace ens

@@ -1,0 +1,25 @@
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "lab/commands/commands.h"
+#include "lab/report.h"
+
+namespace ens {
+
+void add_report_command(CLI::App& app) {
+  struct Flags {
+    std::vector<std::string> folders;
+    std::string out = "report.html";
+  };
+  auto flags = std::make_shared<Flags>();
+  CLI::App* command = app.add_subcommand("report", "One HTML page (with CSV and JSON) from run folders");
+  command->add_option("folders", flags->folders, "Run folders, or folders that hold some")->required();
+  command->add_option("-o,--out", flags->out, "The page to write")->capture_default_str();
+  command->callback([flags] {
+    write_report({flags->folders.begin(), flags->folders.end()}, flags->out);
+    fmt::print("{}\n", flags->out);
+  });
+}
+
+}  // namespace ens

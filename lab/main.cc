@@ -1,0 +1,39 @@
+// `ensembler`: train, attack, report, inspect.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "lab/commands/commands.h"
+#include "lab/runs.h"
+#include "nn/core/error.h"
+#include "nn/cpu/threads.h"
+
+int main(int argc, char** argv) {
+  ens::remember_command_line(argc, argv);
+  ens::cpu::pin_compute_threads();
+  CLI::App app{"Ensembler: private collaborative inference, and an honest lab for attacks on it.",
+               "ensembler"};
+  app.require_subcommand(1);
+  app.set_version_flag("--version", ENS_VERSION);
+  app.set_help_all_flag("--help-all", "Help of every command");
+  ens::add_demo_command(app);
+  ens::add_train_command(app);
+  ens::add_attack_command(app);
+  ens::add_report_command(app);
+  ens::add_info_command(app);
+  ens::add_data_command(app);
+  ens::add_keys_command(app);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
+    std::fprintf(stderr, "ensembler: %s; try `ensembler --help`\n", e.what());
+    return 2;
+  } catch (const ens::Error& e) {
+    std::fprintf(stderr, "ensembler: %s\n", e.what());
+    return e.exit_code();
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "ensembler: %s\n", e.what());
+    return 1;
+  }
+  return 0;
+}

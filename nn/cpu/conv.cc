@@ -1,0 +1,259 @@
+// Convolutions.
+//
+// oneDNN is asked for one pair of activation formats after the other until it has a generated kernel
+// for it: its own choice (format `any`) is often the slower one, and a plain request falls to a
+// reference loop where formats do not match. What a tensor's layout cannot express (channels padded
+// to a block) lives in a buffer for the length of the call.
+#include <cstring>
+#include <vector>
+
+#include "nn/core/error.h"
+#include "nn/cpu/allocator.h"
+#include "nn/cpu/cpu_backend.h"
+#include "nn/cpu/dnnl_util.h"
+#include "nn/cpu/primitive_cache.h"
+#include "nn/cpu/threads.h"
+
+namespace ens::cpu {
+namespace {
+
+using Tag = dnnl::memory::format_tag;
+using dnnl::algorithm;
+using dnnl::prop_kind;
+
+enum class Pass { kForward, kGradInput, kGradWeight };
+
+struct Conv {
+  dnnl::primitive primitive;
+  MemoryDesc x, w, y, scratchpad;  // activations or their gradients, as the primitive wants them
+};
+
+struct Formats {
+  Tag x, y;
+};
+
+// Pairs of formats to try, the one that should be quickest first.
+std::vector<Formats> candidates(Pass pass, int64_t x_channels, int64_t y_channels, Dtype dtype) {
+  const Formats last{Tag::nhwc, Tag::nhwc}, plain{Tag::nchw, Tag::nchw}, any{Tag::any, Tag::any};
+  if (isa() == Isa::kBasic) return {plain, last, any};
+  const int64_t block = isa() == Isa::kAvx2 ? 8 : 16;
+  const Tag blocked = isa() == Isa::kAvx2 ? Tag::nChw8c : Tag::nChw16c;
+  const Formats both{blocked, blocked}, image{Tag::nchw, blocked};
+  if (dtype == Dtype::kBF16 && isa() == Isa::kAmx) return {last, both, plain, any};
+  const bool x_fits = x_channels % block == 0, y_fits = y_channels % block == 0;
+  if (x_channels <= 4 && y_fits && pass != Pass::kGradInput) return {image, both, last, plain, any};
+  if (x_fits && y_fits) return {both, last, plain, any};
+  return {last, both, plain, any};
+}
+
+MemoryDesc with_format(const Shape& shape, Dtype dtype, Tag tag) {
+  return {to_dims(shape), to_dnnl(dtype), tag};
+}
+
+template <typename PrimitiveDesc>
+bool generated(const PrimitiveDesc& pd) {
+  return std::strstr(pd.impl_info_str(), "ref") == nullptr;
+}
+
+struct Dims {
+  dnnl::memory::dims strides, dilates, left, right;
+};
+
+Dims dims_of(const Shape& x, const Shape& w, const Shape& y, const ConvSpec& spec) {
+  Dims d;
+  d.strides = {spec.stride, spec.stride};
+  d.dilates = {spec.dilation - 1, spec.dilation - 1};  // oneDNN counts the gaps
+  d.left = {spec.padding, spec.padding};
+  for (int axis : {2, 3}) {
+    // What oneDNN computes the output's size from; the remainder of the division is padding less.
+    const int64_t reach = spec.dilation * (w[axis] - 1) + 1;
+    d.right.push_back((y[axis] - 1) * spec.stride + reach - x[axis] - spec.padding);
+  }
+  return d;
+}
+
+std::string describe_conv(const Shape& x, const Shape& w, const Shape& y) {
+  return "x " + x.str() + ", w " + w.str() + ", y " + y.str();
+}
+
+Conv make_conv(Pass pass, const Shape& x, const Shape& w, const Shape& y, bool bias, Dtype dtype,
+               const ConvSpec& spec) {
+  const Dims d = dims_of(x, w, y, spec);
+  const auto direct = algorithm::convolution_direct;
+  const MemoryDesc b = bias ? describe(Shape{w[0]}, Dtype::kF32) : MemoryDesc();
+  const Dtype w_dtype = pass == Pass::kGradWeight ? Dtype::kF32 : dtype;
+  const MemoryDesc dw = describe_weight(w, w_dtype, spec.groups, true);
+  const MemoryDesc forward_w = describe_weight(w, dtype, spec.groups, true);
+  Conv found;
+  for (const Formats& f : candidates(pass, x[1], y[1], dtype)) {
+    const MemoryDesc dx = with_format(x, dtype, f.x), dy = with_format(y, dtype, f.y);
+    try {
+      const dnnl::convolution_forward::desc forward =
+          bias ? dnnl::convolution_forward::desc(prop_kind::forward_training, direct, dx,
+                                                 forward_w, b, dy, d.strides, d.dilates, d.left,
+                                                 d.right)
+               : dnnl::convolution_forward::desc(prop_kind::forward_training, direct, dx,
+                                                 forward_w, dy, d.strides, d.dilates, d.left,
+                                                 d.right);
+      const dnnl::convolution_forward::primitive_desc hint(forward, user_scratchpad(), engine());
+      bool quick = false;
+      if (pass == Pass::kForward) {
+        quick = generated(hint);
+        if (quick || !found.primitive) {
+          found = {dnnl::convolution_forward(hint), hint.src_desc(), hint.weights_desc(),
+                   hint.dst_desc(), hint.scratchpad_desc()};
+        }
+      } else if (pass == Pass::kGradInput) {
+        const dnnl::convolution_backward_data::primitive_desc pd(
+            {direct, dx, dw, dy, d.strides, d.dilates, d.left, d.right}, user_scratchpad(),
+            engine(), hint);
+        quick = generated(pd);
+        if (quick || !found.primitive) {
+          found = {dnnl::convolution_backward_data(pd), pd.diff_src_desc(), pd.weights_desc(),
+                   pd.diff_dst_desc(), pd.scratchpad_desc()};
+        }
+      } else {
+        const dnnl::convolution_backward_weights::primitive_desc pd(
+            {direct, dx, dw, dy, d.strides, d.dilates, d.left, d.right}, user_scratchpad(),
+            engine(), hint);
+        quick = generated(pd);
+        if (quick || !found.primitive) {
+          found = {dnnl::convolution_backward_weights(pd), pd.src_desc(), pd.diff_weights_desc(),
+                   pd.diff_dst_desc(), pd.scratchpad_desc()};
+        }
+      }
+      if (quick) break;
+    } catch (const dnnl::error&) {
+      // This pair of formats has no implementation: the next one.
+    }
+  }
+  if (!found.primitive) {
+    fail(std::string("oneDNN has no ") + name(dtype) + " convolution for " +
+             describe_conv(x, w, y),
+         "cpu", "compute in float32");
+  }
+  return found;
+}
+
+const Conv& cached_conv(Pass pass, const Shape& x, const Shape& w, const Shape& y, bool bias,
+                        Dtype dtype, const ConvSpec& spec) {
+  thread_local PrimitiveCache<Conv> cache;
+  Key key(static_cast<int>(pass));
+  key.add(x);
+  key.add(w);
+  key.add(y);
+  key.add(bias);
+  key.add(dtype);
+  key.add(spec);
+  return cache.get(key, [&] { return make_conv(pass, x, w, y, bias, dtype, spec); });
+}
+
+// A tensor as a primitive wants to read it: itself, or a reordered copy.
+class Input {
+ public:
+  Input(const Tensor& t, const MemoryDesc& desc, const MemoryDesc& is)
+      : tensor_(t), memory_(bind(desc, t.raw())) {
+    if (is == desc) return;
+    buffer_ = allocate(desc.get_size());
+    reorder(is, t.raw(), desc, buffer_.get());
+    memory_.set_data_handle(buffer_.get());
+  }
+  Input(const Tensor& t, const MemoryDesc& desc) : Input(t, desc, describe(t)) {}
+  const dnnl::memory& memory() const { return memory_; }
+
+ private:
+  Tensor tensor_;
+  std::shared_ptr<void> buffer_;
+  dnnl::memory memory_;
+};
+
+// Where a primitive writes an activation; result() is it as a Tensor.
+class Output {
+ public:
+  Output(const Shape& shape, Dtype dtype, const MemoryDesc& desc) : desc_(desc) {
+    if (const auto layout = layout_of(desc, shape, dtype)) {
+      tensor_ = Tensor::empty(shape, dtype, {}, *layout);
+    } else {
+      buffer_ = allocate(desc.get_size());
+      tensor_ = Tensor::empty(shape, dtype);
+    }
+  }
+  dnnl::memory memory() const { return bind(desc_, buffer_ ? buffer_.get() : tensor_.raw()); }
+  Tensor result() const {
+    if (buffer_) reorder(desc_, buffer_.get(), describe(tensor_), tensor_.raw());
+    return tensor_;
+  }
+
+ private:
+  MemoryDesc desc_;
+  std::shared_ptr<void> buffer_;
+  Tensor tensor_;
+};
+
+int64_t conv_size(int64_t size, int64_t kernel, const ConvSpec& spec) {
+  return (size + 2 * spec.padding - spec.dilation * (kernel - 1) - 1) / spec.stride + 1;
+}
+
+Shape conv_shape(const Shape& x, const Shape& w, const ConvSpec& spec) {
+  return {x[0], w[0], conv_size(x[2], w[2], spec), conv_size(x[3], w[3], spec)};
+}
+
+}  // namespace
+
+Tensor CpuBackend::conv2d(const Tensor& x, const Tensor& w, const Tensor& bias,
+                          const ConvSpec& spec) {
+  prepare_threads();
+  const Shape shape = conv_shape(x.shape(), w.shape(), spec);
+  if (shape.numel() == 0) return Tensor::empty(shape, x.dtype());
+  const Conv& conv = cached_conv(Pass::kForward, x.shape(), w.shape(), shape, bias.defined(),
+                                 x.dtype(), spec);
+  const Input source(x, conv.x);
+  const Input weight(w, conv.w, describe_weight(w.shape(), Dtype::kF32, spec.groups, false));
+  const Output y(shape, x.dtype(), conv.y);
+  Args args{{DNNL_ARG_SRC, source.memory()},
+            {DNNL_ARG_WEIGHTS, weight.memory()},
+            {DNNL_ARG_DST, y.memory()}};
+  if (bias.defined()) args.emplace(DNNL_ARG_BIAS, bind(bias));
+  execute(conv.primitive, conv.scratchpad, std::move(args));
+  return y.result();
+}
+
+Tensor CpuBackend::conv2d_grad_input(const Tensor& dy, const Tensor& w, const ConvSpec& spec,
+                                     const Shape& x_shape) {
+  prepare_threads();
+  if (x_shape.numel() == 0) return Tensor::empty(x_shape, dy.dtype());
+  const Conv& conv =
+      cached_conv(Pass::kGradInput, x_shape, w.shape(), dy.shape(), false, dy.dtype(), spec);
+  const Input gradient(dy, conv.y);
+  const Input weight(w, conv.w, describe_weight(w.shape(), Dtype::kF32, spec.groups, false));
+  const Output dx(x_shape, dy.dtype(), conv.x);
+  execute(conv.primitive, conv.scratchpad,
+          {{DNNL_ARG_DIFF_DST, gradient.memory()},
+           {DNNL_ARG_WEIGHTS, weight.memory()},
+           {DNNL_ARG_DIFF_SRC, dx.memory()}});
+  return dx.result();
+}
+
+Tensor CpuBackend::conv2d_grad_weight(const Tensor& x, const Tensor& dy, const ConvSpec& spec,
+                                      const Shape& w_shape) {
+  prepare_threads();
+  if (x.numel() == 0 || w_shape.numel() == 0) return Tensor::zeros(w_shape);
+  const Tensor g = dy.to(x.dtype());
+  const Conv& conv =
+      cached_conv(Pass::kGradWeight, x.shape(), w_shape, g.shape(), false, x.dtype(), spec);
+  const Input source(x, conv.x);
+  const Input gradient(g, conv.y);
+  Tensor dw = Tensor::empty(w_shape);
+  const MemoryDesc plain = describe_weight(w_shape, Dtype::kF32, spec.groups, false);
+  const bool direct = conv.w == plain;
+  const Buffer own(direct ? 1 : conv.w.get_size());
+  void* target = direct ? dw.raw() : own.data();
+  execute(conv.primitive, conv.scratchpad,
+          {{DNNL_ARG_SRC, source.memory()},
+           {DNNL_ARG_DIFF_DST, gradient.memory()},
+           {DNNL_ARG_DIFF_WEIGHTS, bind(conv.w, target)}});
+  if (!direct) reorder(conv.w, target, plain, dw.raw());
+  return dw;
+}
+
+}  // namespace ens::cpu

@@ -1,0 +1,79 @@
+// Matrix products.
+#include <bit>
+
+#include "nn/core/error.h"
+#include "nn/cpu/allocator.h"
+#include "nn/cpu/cpu_backend.h"
+#include "nn/cpu/primitive_cache.h"
+#include "nn/cpu/threads.h"
+
+namespace ens::cpu {
+namespace {
+
+struct Matmul {
+  dnnl::matmul primitive;
+  MemoryDesc a, b, c, scratchpad;
+};
+
+MemoryDesc matrix(const Tensor& t, bool transposed) {
+  const int64_t rows = t.dim(0), columns = t.dim(1);
+  using Strides = dnnl::memory::dims;
+  if (transposed) return {{columns, rows}, to_dnnl(t.dtype()), Strides{1, columns}};
+  return {{rows, columns}, to_dnnl(t.dtype()), Strides{columns, 1}};
+}
+
+}  // namespace
+
+void CpuBackend::gemm(bool transpose_a, bool transpose_b, float alpha, const Tensor& a,
+                      const Tensor& b, float beta, Tensor& c) {
+  prepare_threads();
+  if (c.numel() == 0) return;
+  const int64_t k = transpose_a ? a.dim(0) : a.dim(1);
+  if (k == 0) {
+    if (beta == 0.0f) return fill(c, 0.0f);
+    const Tensor scaled = unary(UnaryOp::kAffine, c, beta, 0.0f);
+    return copy(scaled, c);
+  }
+  if (a.dtype() == Dtype::kF32 && c.dtype() == Dtype::kF32) {
+    const Tensor b32 = b.to(Dtype::kF32);
+    const auto status =
+        dnnl_sgemm(transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N', c.dim(0), c.dim(1), k, alpha,
+                   a.data<float>(), a.dim(1), b32.data<float>(), b32.dim(1), beta,
+                   c.data<float>(), c.dim(1));
+    if (status != dnnl_success) {
+      fail("oneDNN refused a matrix product of " + a.shape().str() + " and " + b.shape().str(),
+           "cpu");
+    }
+    return;
+  }
+  const Tensor other = b.to(a.dtype());
+  thread_local PrimitiveCache<Matmul> cache;
+  Key key(0);
+  key.add(transpose_a);
+  key.add(transpose_b);
+  key.add(std::bit_cast<uint32_t>(alpha));
+  key.add(std::bit_cast<uint32_t>(beta));
+  key.add(a.shape());
+  key.add(c.shape());
+  key.add(a.dtype());
+  key.add(c.dtype());
+  const Matmul& m = cache.get(key, [&] {
+    dnnl::primitive_attr attr = user_scratchpad();
+    if (alpha != 1.0f) attr.set_output_scales(0, {alpha});
+    if (beta != 0.0f) {
+      dnnl::post_ops ops;
+      ops.append_sum(beta);
+      attr.set_post_ops(ops);
+    }
+    const MemoryDesc da = matrix(a, transpose_a), db = matrix(other, transpose_b),
+                     dc = matrix(c, false);
+    const dnnl::matmul::primitive_desc pd({da, db, dc}, attr, engine());
+    return Matmul{dnnl::matmul(pd), da, db, dc, pd.scratchpad_desc()};
+  });
+  execute(m.primitive, m.scratchpad,
+          {{DNNL_ARG_SRC, bind(m.a, a.raw())},
+           {DNNL_ARG_WEIGHTS, bind(m.b, other.raw())},
+           {DNNL_ARG_DST, bind(m.c, c.raw())}});
+}
+
+}  // namespace ens::cpu

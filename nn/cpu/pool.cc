@@ -1,0 +1,359 @@
+// Pooling, in any layout: the inner loop runs over the lanes of a ChannelView.
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "nn/cpu/cpu_backend.h"
+#include "nn/cpu/dnnl_util.h"
+#include "nn/cpu/simd.h"
+#include "nn/cpu/threads.h"
+
+namespace ens::cpu {
+namespace {
+
+constexpr int64_t kGrain = 1 << 15;
+
+// The window of one output position along one axis, clipped to the image.
+struct Range {
+  int64_t begin, end;
+};
+ENS_INLINE Range window(int64_t out, const PoolSpec& spec, int64_t size) {
+  const int64_t start = out * spec.stride - spec.padding;
+  return {start < 0 ? 0 : start, start + spec.kernel < size ? start + spec.kernel : size};
+}
+// The output positions in whose windows an input position lies.
+ENS_INLINE Range windows_with(int64_t in, const PoolSpec& spec, int64_t out_size) {
+  const int64_t last = (in + spec.padding) / spec.stride;
+  const int64_t before = in + spec.padding - spec.kernel;  // windows starting here end too soon
+  const int64_t first = before < 0 ? 0 : before / spec.stride + 1;
+  return {first, last + 1 < out_size ? last + 1 : out_size};
+}
+
+int64_t pooled(int64_t size, const PoolSpec& spec) {
+  return (size + 2 * spec.padding - spec.kernel) / spec.stride + 1;
+}
+
+Shape pooled_shape(const Shape& s, const PoolSpec& spec) {
+  return {s[0], s[1], pooled(s[2], spec), pooled(s[3], spec)};
+}
+
+// One image's channels of one block.
+struct Plane {
+  int64_t height, width, out_height, out_width, lanes;
+  PoolSpec spec;
+};
+
+template <typename T, typename Index>
+ENS_INLINE void max_body(const Plane& p, const T* x, T* y, Index* tap_of) {
+  const int64_t lanes = p.lanes;
+  for (int64_t oh = 0; oh < p.out_height; ++oh) {
+    const Range rows = window(oh, p.spec, p.height);
+    for (int64_t ow = 0; ow < p.out_width; ++ow, y += lanes, tap_of += lanes) {
+      const Range columns = window(ow, p.spec, p.width);
+      bool first = true;
+      for (int64_t h = rows.begin; h < rows.end; ++h) {
+        for (int64_t w = columns.begin; w < columns.end; ++w) {
+          const T* v = x + (h * p.width + w) * lanes;
+          const auto tap = static_cast<Index>((h - (oh * p.spec.stride - p.spec.padding)) *
+                                                  p.spec.kernel +
+                                              (w - (ow * p.spec.stride - p.spec.padding)));
+          if (first) {
+#pragma omp simd
+            for (int64_t l = 0; l < lanes; ++l) {
+              y[l] = v[l];
+              tap_of[l] = tap;
+            }
+            first = false;
+            continue;
+          }
+#pragma omp simd
+          for (int64_t l = 0; l < lanes; ++l) {
+            const bool wins = !(load(v[l]) <= load(y[l]));  // NaN wins
+            y[l] = wins ? v[l] : y[l];
+            tap_of[l] = wins ? tap : tap_of[l];
+          }
+        }
+      }
+    }
+  }
+}
+
+template <typename T, typename Index>
+ENS_INLINE void max_grad_body(const Plane& p, const T* dy, const Index* tap_of, T* dx) {
+  const int64_t lanes = p.lanes;
+  std::memset(static_cast<void*>(dx), 0,
+              static_cast<size_t>(p.height * p.width * lanes) * sizeof(T));
+  for (int64_t oh = 0; oh < p.out_height; ++oh) {
+    const Range rows = window(oh, p.spec, p.height);
+    for (int64_t ow = 0; ow < p.out_width; ++ow, dy += lanes, tap_of += lanes) {
+      const Range columns = window(ow, p.spec, p.width);
+      for (int64_t h = rows.begin; h < rows.end; ++h) {
+        for (int64_t w = columns.begin; w < columns.end; ++w) {
+          T* d = dx + (h * p.width + w) * lanes;
+          const auto tap = static_cast<Index>((h - (oh * p.spec.stride - p.spec.padding)) *
+                                                  p.spec.kernel +
+                                              (w - (ow * p.spec.stride - p.spec.padding)));
+#pragma omp simd
+          for (int64_t l = 0; l < lanes; ++l) {
+            store(d + l, load(d[l]) + (tap_of[l] == tap ? load(dy[l]) : 0.0f));
+          }
+        }
+      }
+    }
+  }
+}
+
+template <typename T>
+ENS_INLINE void average_body(const Plane& p, const T* x, T* y, float* sums) {
+  const int64_t lanes = p.lanes;
+  for (int64_t oh = 0; oh < p.out_height; ++oh) {
+    const Range rows = window(oh, p.spec, p.height);
+    for (int64_t ow = 0; ow < p.out_width; ++ow, y += lanes) {
+      const Range columns = window(ow, p.spec, p.width);
+      for (int64_t l = 0; l < lanes; ++l) sums[l] = 0;
+      for (int64_t h = rows.begin; h < rows.end; ++h) {
+        for (int64_t w = columns.begin; w < columns.end; ++w) {
+          const T* v = x + (h * p.width + w) * lanes;
+#pragma omp simd
+          for (int64_t l = 0; l < lanes; ++l) sums[l] += load(v[l]);
+        }
+      }
+      const int64_t count = (rows.end - rows.begin) * (columns.end - columns.begin);
+      const float scale = 1.0f / static_cast<float>(count);
+#pragma omp simd
+      for (int64_t l = 0; l < lanes; ++l) store(y + l, sums[l] * scale);
+    }
+  }
+}
+
+template <typename T>
+ENS_INLINE void average_grad_body(const Plane& p, const T* dy, T* dx, float* sums) {
+  const int64_t lanes = p.lanes;
+  for (int64_t h = 0; h < p.height; ++h) {
+    const Range out_rows = windows_with(h, p.spec, p.out_height);
+    for (int64_t w = 0; w < p.width; ++w, dx += lanes) {
+      const Range out_columns = windows_with(w, p.spec, p.out_width);
+      for (int64_t l = 0; l < lanes; ++l) sums[l] = 0;
+      for (int64_t oh = out_rows.begin; oh < out_rows.end; ++oh) {
+        const Range rows = window(oh, p.spec, p.height);
+        for (int64_t ow = out_columns.begin; ow < out_columns.end; ++ow) {
+          const Range columns = window(ow, p.spec, p.width);
+          const int64_t count = (rows.end - rows.begin) * (columns.end - columns.begin);
+          const float scale = 1.0f / static_cast<float>(count);
+          const T* g = dy + (oh * p.out_width + ow) * lanes;
+#pragma omp simd
+          for (int64_t l = 0; l < lanes; ++l) sums[l] += scale * load(g[l]);
+        }
+      }
+#pragma omp simd
+      for (int64_t l = 0; l < lanes; ++l) store(dx + l, sums[l]);
+    }
+  }
+}
+
+// Each for every instruction set; and with 16 lanes known to the compiler, the usual case.
+#define ENS_POOL_KERNELS(T)                                                           \
+  ENS_CLONES void average_plane(const Plane& p, const T* x, T* y, float* sums) {      \
+    average_body(p, x, y, sums);                                                      \
+  }                                                                                   \
+  ENS_CLONES void average_grad_plane(const Plane& p, const T* dy, T* dx, float* sums) { \
+    average_grad_body(p, dy, dx, sums);                                               \
+  }
+#define ENS_MAX_POOL_KERNELS(T, Index)                                                    \
+  ENS_CLONES void max_plane(const Plane& p, const T* x, T* y, Index* tap_of) {            \
+    if (p.lanes != 16) return max_body(p, x, y, tap_of);                                  \
+    Plane q = p;                                                                          \
+    q.lanes = 16;                                                                         \
+    max_body(q, x, y, tap_of);                                                            \
+  }                                                                                       \
+  ENS_CLONES void max_grad_plane(const Plane& p, const T* dy, const Index* tap_of, T* dx) { \
+    if (p.lanes != 16) return max_grad_body(p, dy, tap_of, dx);                           \
+    Plane q = p;                                                                          \
+    q.lanes = 16;                                                                         \
+    max_grad_body(q, dy, tap_of, dx);                                                     \
+  }
+ENS_POOL_KERNELS(float)
+ENS_POOL_KERNELS(BFloat16)
+ENS_MAX_POOL_KERNELS(float, uint8_t)
+ENS_MAX_POOL_KERNELS(float, int32_t)
+ENS_MAX_POOL_KERNELS(BFloat16, uint8_t)
+ENS_MAX_POOL_KERNELS(BFloat16, int32_t)
+
+// Calls f(input offset, output offset) for every image and block of channels.
+template <typename F>
+void for_planes(const ChannelView& view, const Plane& plane, F&& f) {
+  const int64_t in = plane.height * plane.width * plane.lanes;
+  const int64_t out = plane.out_height * plane.out_width * plane.lanes;
+  parallel_for(view.outer * view.blocks, std::max<int64_t>(1, kGrain / std::max<int64_t>(in, 1)),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t i = begin; i < end; ++i) f(i * in, i * out);
+               });
+}
+
+Plane make_plane(const Shape& in, const Shape& out, Layout layout, const PoolSpec& spec) {
+  return {in[2], in[3], out[2], out[3], channel_view(in, layout).lanes, spec};
+}
+
+// Which element of its window each maximum was: 0 .. kernel * kernel - 1.
+Dtype index_dtype(const PoolSpec& spec) {
+  return spec.kernel <= 16 ? Dtype::kU8 : Dtype::kI32;
+}
+template <typename F>
+void with_index_type(Dtype dtype, F&& f) {
+  if (dtype == Dtype::kU8) return f(static_cast<uint8_t*>(nullptr));
+  return f(static_cast<int32_t*>(nullptr));
+}
+
+template <typename T>
+ENS_INLINE void image_sums_body(const T* x, int64_t pixels, int64_t lanes, float* sums) {
+  if (lanes == 1) {
+    float parts[16] = {};
+    int64_t i = 0;
+    for (; i + 16 <= pixels; i += 16) {
+#pragma omp simd
+      for (int64_t k = 0; k < 16; ++k) parts[k] += load(x[i + k]);
+    }
+    float total = 0;
+    for (; i < pixels; ++i) total += load(x[i]);
+    for (float part : parts) total += part;
+    sums[0] = total;
+    return;
+  }
+  for (int64_t l = 0; l < lanes; ++l) sums[l] = 0;
+  for (int64_t p = 0; p < pixels; ++p) {
+#pragma omp simd
+    for (int64_t l = 0; l < lanes; ++l) sums[l] += load(x[p * lanes + l]);
+  }
+}
+ENS_CLONES void image_sums(const float* x, int64_t pixels, int64_t lanes, float* sums) {
+  image_sums_body(x, pixels, lanes, sums);
+}
+ENS_CLONES void image_sums(const BFloat16* x, int64_t pixels, int64_t lanes, float* sums) {
+  image_sums_body(x, pixels, lanes, sums);
+}
+
+}  // namespace
+
+Tensor CpuBackend::max_pool(const Tensor& x, const PoolSpec& spec, bool want_grad,
+                            Tensor& workspace) {
+  prepare_threads();
+  const Shape shape = pooled_shape(x.shape(), spec);
+  Tensor y = Tensor::empty(shape, x.dtype(), {}, x.layout());
+  Tensor taps = Tensor::empty(shape, index_dtype(spec), {}, x.layout());
+  const Plane plane = make_plane(x.shape(), shape, x.layout(), spec);
+  with_activation_type(x.dtype(), [&]<typename T>(T*) {
+    with_index_type(taps.dtype(), [&]<typename Index>(Index*) {
+      const T* px = x.data<T>();
+      T* py = y.data<T>();
+      Index* pt = taps.data<Index>();
+      for_planes(channel_view(x), plane,
+                 [&](int64_t in, int64_t out) { max_plane(plane, px + in, py + out, pt + out); });
+    });
+  });
+  workspace = want_grad ? taps : Tensor();
+  return y;
+}
+
+Tensor CpuBackend::max_pool_grad(const Tensor& dy, const Tensor& workspace, const PoolSpec& spec,
+                                 const Shape& x_shape) {
+  prepare_threads();
+  if (dy.dtype() == Dtype::kBF16 && spec.stride < spec.kernel) {
+    // Several outputs add to one input: not in 8 bits of mantissa.
+    return max_pool_grad(dy.to(Dtype::kF32), workspace, spec, x_shape).to(Dtype::kBF16);
+  }
+  const Tensor g = dy.with_layout(workspace.layout());
+  Tensor dx = Tensor::empty(x_shape, g.dtype(), {}, g.layout());
+  const Plane plane = make_plane(x_shape, g.shape(), g.layout(), spec);
+  with_activation_type(g.dtype(), [&]<typename T>(T*) {
+    with_index_type(workspace.dtype(), [&]<typename Index>(Index*) {
+      const T* pg = g.data<T>();
+      const Index* pt = workspace.data<Index>();
+      T* pdx = dx.data<T>();
+      for_planes(channel_view(dx), plane, [&](int64_t in, int64_t out) {
+        max_grad_plane(plane, pg + out, pt + out, pdx + in);
+      });
+    });
+  });
+  return dx;
+}
+
+Tensor CpuBackend::avg_pool(const Tensor& x, const PoolSpec& spec) {
+  prepare_threads();
+  const Shape shape = pooled_shape(x.shape(), spec);
+  Tensor y = Tensor::empty(shape, x.dtype(), {}, x.layout());
+  const Plane plane = make_plane(x.shape(), shape, x.layout(), spec);
+  with_activation_type(x.dtype(), [&]<typename T>(T*) {
+    const T* px = x.data<T>();
+    T* py = y.data<T>();
+    for_planes(channel_view(x), plane, [&](int64_t in, int64_t out) {
+      thread_local std::vector<float> sums;
+      sums.resize(static_cast<size_t>(plane.lanes));
+      average_plane(plane, px + in, py + out, sums.data());
+    });
+  });
+  return y;
+}
+
+Tensor CpuBackend::avg_pool_grad(const Tensor& dy, const PoolSpec& spec, const Shape& x_shape) {
+  prepare_threads();
+  Tensor dx = Tensor::empty(x_shape, dy.dtype(), {}, dy.layout());
+  const Plane plane = make_plane(x_shape, dy.shape(), dy.layout(), spec);
+  with_activation_type(dy.dtype(), [&]<typename T>(T*) {
+    const T* pg = dy.data<T>();
+    T* pdx = dx.data<T>();
+    for_planes(channel_view(dx), plane, [&](int64_t in, int64_t out) {
+      thread_local std::vector<float> sums;
+      sums.resize(static_cast<size_t>(plane.lanes));
+      average_grad_plane(plane, pg + out, pdx + in, sums.data());
+    });
+  });
+  return dx;
+}
+
+Tensor CpuBackend::global_avg_pool(const Tensor& x) {
+  prepare_threads();
+  const ChannelView view = channel_view(x);
+  Tensor means = Tensor::empty({x.dim(0), x.dim(1)});  // blocks follow each other: [B,C] is plain
+  const float scale = 1.0f / static_cast<float>(view.pixels);
+  float* out = means.data<float>();
+  with_activation_type(x.dtype(), [&]<typename T>(T*) {
+    const T* px = x.data<T>();
+    const int64_t piece = view.pixels * view.lanes;
+    parallel_for(view.outer * view.blocks, std::max<int64_t>(1, kGrain / piece),
+                 [&](int64_t begin, int64_t end) {
+                   for (int64_t i = begin; i < end; ++i) {
+                     float* sums = out + i * view.lanes;
+                     image_sums(px + i * piece, view.pixels, view.lanes, sums);
+                     for (int64_t l = 0; l < view.lanes; ++l) sums[l] *= scale;
+                   }
+                 });
+  });
+  return means.to(x.dtype());
+}
+
+Tensor CpuBackend::global_avg_pool_grad(const Tensor& dy, const Shape& x_shape) {
+  prepare_threads();
+  const Tensor g = dy.plain();
+  Tensor dx = Tensor::empty(x_shape, g.dtype(), {}, preferred_layout(x_shape, g.dtype()));
+  const ChannelView view = channel_view(dx);
+  const float scale = 1.0f / static_cast<float>(view.pixels);
+  with_activation_type(g.dtype(), [&]<typename T>(T*) {
+    const T* pg = g.data<T>();
+    T* pdx = dx.data<T>();
+    const int64_t piece = view.pixels * view.lanes;
+    parallel_for(view.outer * view.blocks, std::max<int64_t>(1, kGrain / piece),
+                 [&](int64_t begin, int64_t end) {
+                   for (int64_t i = begin; i < end; ++i) {
+                     T* d = pdx + i * piece;
+                     const T* s = pg + i * view.lanes;
+                     for (int64_t l = 0; l < view.lanes; ++l) store(d + l, load(s[l]) * scale);
+                     for (int64_t p = 1; p < view.pixels; ++p) {
+                       std::copy(d, d + view.lanes, d + p * view.lanes);
+                     }
+                   }
+                 });
+  });
+  return dx;
+}
+
+}  // namespace ens::cpu

@@ -1,0 +1,207 @@
+#include "proto/keys.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <fstream>
+#include <sstream>
+
+#include "nn/core/error.h"
+
+namespace ens {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr size_t kKeyChars = 40;
+
+// Syntax only: every 32 bytes are a key.
+bool is_key(const std::string& text) {
+  uint8_t raw[32];
+  return text.size() == kKeyChars && zmq_z85_decode(raw, text.c_str()) != nullptr;
+}
+
+class File {
+ public:
+  File(const fs::path& path, int flags, mode_t mode = 0) : fd_(::open(path.c_str(), flags, mode)) {}
+  ~File() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+  int fd() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+// A new file with exactly this mode, on disk when it returns. Leaves nothing behind on failure.
+void create_file(const fs::path& path, mode_t mode, const char* text, size_t size) {
+  const File file(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+  if (file.fd() < 0) {
+    fail(std::string("cannot create the key file: ") + strerror(errno), path.string(),
+         errno == EEXIST ? "keys are never overwritten; choose another name" : "");
+  }
+  size_t done = 0;
+  bool good = ::fchmod(file.fd(), mode) == 0;  // whatever the umask is
+  while (good && done < size) {
+    const ssize_t n = ::write(file.fd(), text + done, size - done);
+    good = n > 0;
+    done += good ? static_cast<size_t>(n) : 0;
+  }
+  if (!good || ::fsync(file.fd()) != 0) {
+    const int error = errno;
+    ::unlink(path.c_str());
+    fail(std::string("cannot write the key file: ") + strerror(error), path.string());
+  }
+}
+
+// "KEY comment" lines of a file; ignores empty lines and comments.
+std::set<std::string> public_lines(const fs::path& path) {
+  std::ifstream in(path);
+  if (!in) fail("cannot read the public key file", path.string(), "make keys with: ensembler keys");
+  std::set<std::string> keys;
+  int number = 0;
+  for (std::string line; std::getline(in, line);) {
+    ++number;
+    std::istringstream words(line);
+    std::string key;
+    if (!(words >> key) || key[0] == '#') continue;
+    if (!is_key(key)) {
+      fail("no public key at the start of the line", path.string() + ":" + std::to_string(number),
+           "it must begin with 40 characters, as in a .pub file");
+    }
+    keys.insert(key);
+  }
+  return keys;
+}
+
+}  // namespace
+
+SecretKey::SecretKey(const char* z85) { std::copy_n(z85, kKeyChars, text_.begin()); }
+SecretKey::~SecretKey() { ::explicit_bzero(text_.data(), text_.size()); }
+SecretKey::SecretKey(SecretKey&& other) noexcept { *this = std::move(other); }
+SecretKey& SecretKey::operator=(SecretKey&& other) noexcept {
+  if (this != &other) {
+    text_ = other.text_;
+    ::explicit_bzero(other.text_.data(), other.text_.size());
+  }
+  return *this;
+}
+
+KeyPair new_keys() {
+  char public_text[kKeyChars + 1], secret_text[kKeyChars + 1];
+  if (zmq_curve_keypair(public_text, secret_text) != 0) {
+    fail("cannot make keys: this libzmq has no CURVE", "", "install a libzmq built with libsodium");
+  }
+  KeyPair keys{public_text, SecretKey(secret_text)};
+  ::explicit_bzero(secret_text, sizeof(secret_text));
+  return keys;
+}
+
+void write_keys(const fs::path& stem, const KeyPair& keys) {
+  const fs::path public_file = stem.string() + ".pub", secret_file = stem.string() + ".key";
+  if (fs::exists(public_file)) {
+    fail("the key file exists", public_file.string(),
+         "keys are never overwritten; choose another name");
+  }
+  std::array<char, 256> text{};
+  const int size = snprintf(text.data(), text.size(),
+                            "# Ensembler secret key. Keep it to yourself.\npublic %s\nsecret %s\n",
+                            keys.public_key.c_str(), keys.secret_key.z85());
+  try {
+    create_file(secret_file, 0600, text.data(), static_cast<size_t>(size));
+  } catch (...) {
+    ::explicit_bzero(text.data(), text.size());
+    throw;
+  }
+  ::explicit_bzero(text.data(), text.size());
+  const std::string line = keys.public_key + " " + stem.filename().string() + "\n";
+  try {
+    create_file(public_file, 0644, line.c_str(), line.size());
+  } catch (...) {
+    ::unlink(secret_file.c_str());
+    throw;
+  }
+}
+
+KeyPair read_secret_key(const fs::path& path) {
+  const File file(path, O_RDONLY | O_CLOEXEC);
+  struct stat info;
+  if (file.fd() < 0 || ::fstat(file.fd(), &info) != 0) {
+    fail(std::string("cannot read the secret key file: ") + strerror(errno), path.string(),
+         "make keys with: ensembler keys");
+  }
+  if ((info.st_mode & 077) != 0) {
+    fail("the secret key file can be read by others", path.string(), "chmod 600 it, or make new keys");
+  }
+  // Read by hand into one buffer: streams would leave copies in memory.
+  std::array<char, 1024> text{};
+  ssize_t size = 0, n = 0;
+  while (size < static_cast<ssize_t>(text.size()) - 1 &&
+         (n = ::read(file.fd(), text.data() + size, text.size() - 1 - static_cast<size_t>(size))) > 0) {
+    size += n;
+  }
+  KeyPair keys;
+  for (char* line = text.data(); line;) {
+    char* end = strchr(line, '\n');
+    if (end) *end = '\0';
+    if (strncmp(line, "secret ", 7) == 0 && strlen(line) == 7 + kKeyChars) {
+      keys.secret_key = SecretKey(line + 7);
+    }
+    line = end ? end + 1 : nullptr;
+  }
+  ::explicit_bzero(text.data(), text.size());
+  // The public half is computed, not believed.
+  char public_text[kKeyChars + 1];
+  if (keys.secret_key.z85()[0] == '\0' ||
+      zmq_curve_public(public_text, keys.secret_key.z85()) != 0) {
+    fail("not a secret key file", path.string(), "it needs a line 'secret ...'; see ensembler keys");
+  }
+  keys.public_key = public_text;
+  return keys;
+}
+
+std::string read_public_key(const fs::path& path) {
+  const auto keys = public_lines(path);
+  if (keys.size() != 1) {
+    fail("expected one public key, found " + std::to_string(keys.size()), path.string());
+  }
+  return *keys.begin();
+}
+
+std::set<std::string> read_allowed_keys(const fs::path& path) {
+  std::set<std::string> keys;
+  if (fs::is_directory(path)) {
+    for (const auto& entry : fs::directory_iterator(path)) {
+      if (entry.path().extension() == ".pub") keys.merge(public_lines(entry.path()));
+    }
+  } else {
+    keys = public_lines(path);
+  }
+  if (keys.empty()) {
+    fail("no public key of any client", path.string(), "put the clients' .pub lines there");
+  }
+  return keys;
+}
+
+bool is_loopback(const std::string& endpoint) {
+  const size_t scheme_end = endpoint.find("://");
+  const std::string scheme = endpoint.substr(0, scheme_end);
+  if (scheme == "ipc" || scheme == "inproc") return true;
+  const size_t colon = endpoint.rfind(':');
+  if (scheme_end == std::string::npos || scheme != "tcp" || colon < scheme_end + 4) {
+    usage_fail("'" + endpoint + "' is not an address", "", "write tcp://HOST:PORT");
+  }
+  const std::string host = endpoint.substr(scheme_end + 3, colon - scheme_end - 3);
+  // Dotted numbers only: "127.evil.example" is a name like any other.
+  const bool numeric = host.find_first_not_of("0123456789.") == std::string::npos;
+  return host == "localhost" || host == "[::1]" || host == "::1" || host == "lo" ||
+         (numeric && host.compare(0, 4, "127.") == 0);
+}
+
+}  // namespace ens

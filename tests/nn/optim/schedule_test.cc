@@ -1,0 +1,73 @@
+#include "nn/optim/schedule.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "nn/core/error.h"
+#include "tests/support/compare.h"
+#include "tests/support/reference.h"
+
+namespace ens::test {
+namespace {
+
+TEST(Schedule, MatchesPyTorch) {
+  const Reference want("tests/nn/modules/data/training.bin");
+  size_t compared = 0;
+  for (const std::string& name : want.names("rates.")) {  // kind.steps
+    Schedule s;
+    s.peak = 0.3f;
+    s.steps = std::stoll(name.substr(name.find('.') + 1));
+    s.period = 5;
+    s.gamma = 0.7f;
+    std::string kind = name.substr(0, name.find('.'));
+    if (kind == "onecycle_warmup10") {
+      s.warmup = 0.1f;
+      kind = "onecycle";
+    }
+    s.kind = parse_schedule(kind);
+    std::vector<float> rates;
+    for (int64_t i = 0; i < s.steps; ++i) rates.push_back(s.at(i));
+    EXPECT_TRUE(near(Tensor::from(rates, {s.steps}), want["rates." + name], 2e-6)) << name;
+    ++compared;
+  }
+  EXPECT_EQ(compared, 11u);
+}
+
+TEST(Schedule, IsFiniteAndPositiveAtAnyLength) {
+  for (const char* kind : {"constant", "onecycle", "cosine", "step"}) {
+    for (int64_t steps : {1, 2, 3, 4, 5}) {
+      Schedule s;
+      s.kind = parse_schedule(kind);
+      s.steps = steps;
+      for (int64_t i = 0; i < steps; ++i) {
+        const float lr = s.at(i);
+        EXPECT_TRUE(std::isfinite(lr) && lr > 0 && lr <= s.peak * 1.0001f)
+            << kind << " step " << i << " of " << steps << ": " << lr;
+      }
+    }
+  }
+}
+
+TEST(Schedule, OneCycleRisesAndFalls) {
+  Schedule s;
+  s.steps = 100;
+  float top = 0;
+  for (int64_t i = 0; i < s.steps; ++i) top = std::max(top, s.at(i));
+  EXPECT_FLOAT_EQ(top, s.peak);
+  EXPECT_NEAR(s.at(0), s.peak / 25, 1e-7);
+  EXPECT_LT(s.at(99), s.peak / 1e5);
+}
+
+TEST(Schedule, UnknownNamesAreUsageErrors) {
+  try {
+    parse_schedule("exponential");
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), Error::Kind::kUsage);
+    EXPECT_NE(std::string(e.what()).find("'exponential'"), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace ens::test

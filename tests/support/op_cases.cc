@@ -1,0 +1,357 @@
+#include "tests/support/op_cases.h"
+
+#include <cmath>
+#include <ostream>
+
+namespace ens::test {
+namespace {
+
+using naive::Array;
+using Vars = const std::vector<Var>&;
+using Arrays = const std::vector<Array>&;
+
+Operand parameter(const Shape& shape, Fill fill = Fill::kUniform) { return {shape, fill, true}; }
+
+OpCase conv(const std::string& name, const Shape& x, const Shape& w, bool bias,
+            const ConvSpec& spec) {
+  OpCase c{"conv2d_" + name, {{x}, parameter(w)}, {}, {}};
+  if (bias) c.operands.push_back(parameter({w[0]}));
+  c.op = [=](Vars v) { return conv2d(v[0], v[1], bias ? v[2] : Var(), spec); };
+  c.naive = [=](Arrays a) { return naive::conv2d(a[0], a[1], bias ? a[2] : Array(), spec); };
+  return c;
+}
+
+OpCase deconv(const std::string& name, const Shape& x, const Shape& w, bool bias,
+              const ConvSpec& spec, int output_padding) {
+  OpCase c{"conv_transpose2d_" + name, {{x}, parameter(w)}, {}, {}};
+  if (bias) c.operands.push_back(parameter({w[1] * spec.groups}));
+  c.op = [=](Vars v) {
+    return conv_transpose2d(v[0], v[1], bias ? v[2] : Var(), spec, output_padding);
+  };
+  c.naive = [=](Arrays a) {
+    return naive::conv_transpose2d(a[0], a[1], bias ? a[2] : Array(), spec, output_padding);
+  };
+  return c;
+}
+
+OpCase dense(const std::string& name, int64_t batch, int64_t in, int64_t out, bool bias) {
+  OpCase c{"linear_" + name, {{{batch, in}}, parameter({out, in})}, {}, {}};
+  if (bias) c.operands.push_back(parameter({out}));
+  c.op = [=](Vars v) { return linear(v[0], v[1], bias ? v[2] : Var()); };
+  c.naive = [=](Arrays a) { return naive::linear(a[0], a[1], bias ? a[2] : Array()); };
+  return c;
+}
+
+constexpr float kEps = 1e-5f;
+
+OpCase norm_train(const std::string& name, const Shape& x, bool relu) {
+  OpCase c{"batch_norm_train_" + name,
+           {{x}, parameter({x[1]}, Fill::kPositive), parameter({x[1]})},
+           {},
+           {},
+           10};
+  c.op = [=](Vars v) {
+    Tensor mean, var;
+    return batch_norm_train(v[0], v[1], v[2], kEps, relu, mean, var);
+  };
+  c.naive = [=](Arrays a) { return naive::batch_norm_train(a[0], a[1], a[2], kEps, relu); };
+  return c;
+}
+
+OpCase norm_eval(const std::string& name, const Shape& x, bool relu) {
+  OpCase c{"batch_norm_eval_" + name,
+           {{x}, parameter({x[1]}, Fill::kPositive), parameter({x[1]})},
+           {},
+           {},
+           2};
+  const Array mean = filled({x[1]}, Fill::kUniform, 91), var = filled({x[1]}, Fill::kPositive, 92);
+  c.op = [=](Vars v) {
+    return batch_norm_eval(v[0], v[1], v[2], mean.tensor(), var.tensor(), kEps, relu);
+  };
+  c.naive = [=](Arrays a) {
+    return naive::batch_norm_eval(a[0], a[1], a[2], mean, var, kEps, relu);
+  };
+  return c;
+}
+
+OpCase scale_shift(const std::string& name, const Shape& x, bool relu) {
+  const Array scale = filled({x[1]}, Fill::kUniform, 93), shift = filled({x[1]}, Fill::kUniform, 94);
+  return {"channel_affine_" + name,
+          {{x}},
+          [=](Vars v) { return channel_affine(v[0], scale.tensor(), shift.tensor(), relu); },
+          [=](Arrays a) { return naive::channel_affine(a[0], scale, shift, relu); }};
+}
+
+OpCase largest(const std::string& name, const Shape& x, const PoolSpec& spec) {
+  return {"max_pool_" + name,
+          {{x, Fill::kSpread}},
+          [=](Vars v) { return max_pool(v[0], spec); },
+          [=](Arrays a) { return naive::max_pool(a[0], spec); }};
+}
+
+OpCase average(const std::string& name, const Shape& x, const PoolSpec& spec) {
+  return {"avg_pool_" + name,
+          {{x}},
+          [=](Vars v) { return avg_pool(v[0], spec); },
+          [=](Arrays a) { return naive::avg_pool(a[0], spec); }};
+}
+
+// One operand, element by element.
+OpCase each(const std::string& name, const Shape& x, Fill fill, std::function<Var(const Var&)> op,
+            std::function<double(double)> f) {
+  return {name,
+          {{x, fill}},
+          [=](Vars v) { return op(v[0]); },
+          [=](Arrays a) { return naive::map(a[0], f); }};
+}
+
+// Two operands, element by element with broadcasting.
+OpCase pair(const std::string& name, const Operand& a, const Operand& b,
+            std::function<Var(const Var&, const Var&)> op,
+            std::function<double(double, double)> f) {
+  return {name,
+          {a, b},
+          [=](Vars v) { return op(v[0], v[1]); },
+          [=](Arrays x) { return naive::zip(x[0], x[1], f); }};
+}
+
+OpCase product(const std::string& name, int64_t m, int64_t k, int64_t n, bool ta, bool tb) {
+  return {"matmul_" + name,
+          {{ta ? Shape{k, m} : Shape{m, k}}, {tb ? Shape{n, k} : Shape{k, n}}},
+          [=](Vars v) { return matmul(v[0], v[1], ta, tb); },
+          [=](Arrays a) { return naive::matmul(a[0], a[1], ta, tb); }};
+}
+
+OpCase reduction(const std::string& name, const Shape& x, const Shape& to) {
+  return {"sum_to_" + name,
+          {{x}},
+          [=](Vars v) { return sum_to(v[0], to); },
+          [=](Arrays a) { return naive::sum_to(a[0], to); }};
+}
+
+OpCase cross_entropy(const std::string& name, const std::vector<int32_t>& labels, int64_t classes) {
+  return {"softmax_cross_entropy_" + name,
+          {{{static_cast<int64_t>(labels.size()), classes}}},
+          [=](Vars v) { return softmax_cross_entropy(v[0], Tensor::from_labels(labels)); },
+          [=](Arrays a) { return naive::softmax_cross_entropy(a[0], labels); }};
+}
+
+OpCase similarity(const std::string& name, const Shape& x) {
+  return {"cosine_similarity_" + name,
+          {{x}, {x}},
+          [](Vars v) { return cosine_similarity(v[0], v[1]); },
+          [](Arrays a) { return naive::cosine_similarity(a[0], a[1]); },
+          4};
+}
+
+std::vector<OpCase> make_cases() {
+  auto plus = [](double a, double b) { return a + b; };
+  auto minus = [](double a, double b) { return a - b; };
+  auto times = [](double a, double b) { return a * b; };
+  auto over = [](double a, double b) { return a / b; };
+  const Shape image{2, 5, 4, 3}, wide{2, 16, 5, 5};
+  const Fill spread = Fill::kSpread, odd = Fill::kSpreadOdd, far = Fill::kAwayFromZero;
+  return {
+      // Convolutions: x, w, bias, {stride, padding, dilation, groups}.
+      conv("3x3", {2, 3, 6, 6}, {16, 3, 3, 3}, true, {1, 1}),
+      conv("3x3_wide", {2, 16, 7, 7}, {24, 16, 3, 3}, false, {1, 1}),
+      conv("3x3_blocked", {2, 32, 6, 6}, {32, 32, 3, 3}, false, {1, 1}),
+      conv("3x3_stride2", {2, 16, 8, 8}, {32, 16, 3, 3}, false, {2, 1}),
+      conv("3x3_stride2_odd_size", {1, 5, 7, 9}, {3, 5, 3, 3}, true, {2, 1}),
+      conv("1x1_stride2", {2, 16, 8, 8}, {32, 16, 1, 1}, false, {2, 0}),
+      conv("1x1", {3, 24, 5, 5}, {5, 24, 1, 1}, true, {1, 0}),
+      conv("5x3_no_padding", {1, 3, 9, 8}, {5, 3, 5, 3}, true, {1, 0}),
+      conv("7x7_stride2", {1, 3, 14, 14}, {8, 3, 7, 7}, false, {2, 3}),
+      conv("dilated", {2, 5, 9, 9}, {16, 5, 3, 3}, true, {1, 2, 2}),
+      conv("dilated_stride2", {1, 3, 11, 11}, {5, 3, 3, 3}, false, {2, 3, 3}),
+      conv("groups", {2, 6, 6, 6}, {9, 2, 3, 3}, true, {1, 1, 1, 3}),
+      conv("groups_wide", {2, 32, 5, 5}, {48, 16, 3, 3}, false, {1, 1, 1, 2}),
+      conv("groups_one_image", {1, 48, 5, 5}, {48, 16, 3, 3}, false, {2, 1, 1, 3}),
+      conv("depthwise", {2, 24, 6, 6}, {24, 1, 3, 3}, true, {1, 1, 1, 24}),
+      conv("one_pixel", {3, 16, 1, 1}, {16, 16, 3, 3}, true, {1, 1}),
+      conv("one_channel", {2, 1, 6, 6}, {1, 1, 3, 3}, true, {1, 1}),
+      deconv("2x2_stride2", {2, 16, 4, 4}, {16, 8, 2, 2}, true, {2, 0}, 0),
+      deconv("3x3", {2, 5, 5, 5}, {5, 3, 3, 3}, true, {1, 1}, 0),
+      deconv("4x4_stride2", {2, 24, 4, 3}, {24, 16, 4, 4}, false, {2, 1}, 0),
+      deconv("3x3_output_padding", {2, 16, 4, 4}, {16, 3, 3, 3}, true, {2, 1}, 1),
+      deconv("stride3_output_padding2", {1, 3, 3, 4}, {3, 5, 3, 3}, true, {3, 0}, 2),
+      deconv("dilated", {1, 5, 5, 5}, {5, 16, 3, 3}, false, {1, 2, 2}, 0),
+      deconv("dilated_output_padding", {2, 16, 4, 5}, {16, 3, 3, 3}, true, {2, 1, 2}, 1),
+      deconv("groups", {2, 6, 4, 4}, {6, 4, 3, 3}, true, {2, 1, 1, 3}, 1),
+      dense("bias", 4, 16, 10, true),
+      dense("odd", 3, 5, 3, true),
+      dense("no_bias", 7, 24, 33, false),
+      dense("one_row", 1, 130, 5, true),
+
+      // Normalisation.
+      norm_train("3_channels", {4, 3, 4, 4}, false),
+      norm_train("16_channels", {2, 16, 3, 5}, false),
+      norm_train("relu", {3, 5, 4, 4}, true),
+      norm_train("relu_16", {4, 16, 4, 4}, true),
+      norm_train("relu_24", {2, 24, 3, 3}, true),
+      norm_train("rows", {9, 5}, false),
+      norm_train("rows_relu", {8, 16}, true),
+      norm_eval("3_channels", {2, 3, 4, 4}, false),
+      norm_eval("relu_16", {2, 16, 3, 3}, true),
+      norm_eval("rows", {6, 5}, false),
+      scale_shift("3_channels", {2, 3, 5, 4}, false),
+      scale_shift("relu", {2, 24, 4, 4}, true),
+      scale_shift("rows", {5, 7}, true),
+
+      // Pooling: {kernel, stride, padding}.
+      largest("2x2", {2, 3, 6, 6}, {2, 2, 0}),
+      largest("3x3_stem", {2, 16, 8, 8}, {3, 2, 1}),
+      largest("3x3_overlap", {1, 5, 6, 7}, {3, 1, 1}),
+      largest("rounds_down", {1, 24, 7, 5}, {2, 2, 0}),
+      average("2x2", {2, 16, 6, 6}, {2, 2, 0}),
+      average("3x3_padding", {2, 5, 7, 7}, {3, 2, 1}),
+      average("overlap", {1, 3, 6, 5}, {3, 1, 1}),
+      {"global_avg_pool", {{{3, 5, 4, 6}}}, [](Vars v) { return global_avg_pool(v[0]); },
+       [](Arrays a) { return naive::global_avg_pool(a[0]); }},
+      {"global_avg_pool_wide", {{{2, 32, 2, 2}}}, [](Vars v) { return global_avg_pool(v[0]); },
+       [](Arrays a) { return naive::global_avg_pool(a[0]); }},
+
+      // Elementwise.
+      each("affine", image, Fill::kUniform, [](const Var& x) { return affine(x, -1.5f, 0.25f); },
+           [](double x) { return -1.5 * x + 0.25; }),
+      each("relu", image, far, [](const Var& x) { return relu(x); },
+           [](double x) { return x > 0 ? x : 0; }),
+      each("relu_wide", wide, far, [](const Var& x) { return relu(x); },
+           [](double x) { return x > 0 ? x : 0; }),
+      each("leaky_relu", image, far, [](const Var& x) { return leaky_relu(x, 0.2f); },
+           [](double x) { return x > 0 ? x : 0.2f * x; }),
+      each("sigmoid", image, Fill::kUniform, [](const Var& x) { return sigmoid(x); },
+           [](double x) { return 1 / (1 + std::exp(-x)); }),
+      each("tanh", {7, 9}, Fill::kUniform, [](const Var& x) { return tanh(x); },
+           [](double x) { return std::tanh(x); }),
+      each("exp", image, Fill::kUniform, [](const Var& x) { return exp(x); },
+           [](double x) { return std::exp(x); }),
+      each("log", image, Fill::kPositive, [](const Var& x) { return log(x); },
+           [](double x) { return std::log(x); }),
+      each("sqrt", image, Fill::kPositive, [](const Var& x) { return sqrt(x); },
+           [](double x) { return std::sqrt(x); }),
+      each("square", image, Fill::kUniform, [](const Var& x) { return square(x); },
+           [](double x) { return x * x; }),
+      each("abs", {33}, far, [](const Var& x) { return abs(x); },
+           [](double x) { return std::fabs(x); }),
+      pair("add", {image}, {image}, add, plus),
+      pair("add_channel_broadcast", {wide}, {{1, 16, 1, 1}}, add, plus),
+      pair("add_both_broadcast", {{3, 1, 4}}, {{1, 5, 4}}, add, plus),
+      pair("add_batch_broadcast", {wide}, {{1, 16, 5, 5}}, add, plus),
+      pair("sub", {wide}, {wide}, sub, minus),
+      pair("sub_row_broadcast", {{1, 7}}, {{5, 7}}, sub, minus),
+      pair("mul", {image}, {image}, mul, times),
+      pair("mul_channel_broadcast", {{1, 5, 1, 1}}, {image}, mul, times),
+      pair("mul_scalar_broadcast", {{6, 7}}, {{1, 1}}, mul, times),
+      pair("div", {image}, {image, Fill::kPositive}, div, over),
+      pair("div_column_broadcast", {{4, 6}}, {{4, 1}, Fill::kPositive}, div, over),
+      pair("div_numerator_broadcast", {{1, 16, 1, 1}}, {wide, Fill::kPositive}, div, over),
+      pair("add_relu", {image, spread}, {image, odd}, add_relu,
+           [](double a, double b) { return a + b > 0 ? a + b : 0; }),
+      pair("add_relu_wide", {wide, spread}, {wide, odd}, add_relu,
+           [](double a, double b) { return a + b > 0 ? a + b : 0; }),
+
+      // Shape.
+      {"reshape", {{wide}}, [](Vars v) { return reshape(v[0], {8, 10, 10}); },
+       [](Arrays a) { return naive::reshape(a[0], {8, 10, 10}); }},
+      {"flatten", {{wide}}, [](Vars v) { return flatten(v[0]); },
+       [](Arrays a) { return naive::reshape(a[0], {2, 400}); }},
+      {"slice_batch", {{{5, 3, 2, 2}}}, [](Vars v) { return slice(v[0], 0, 1, 3); },
+       [](Arrays a) { return naive::slice(a[0], 0, 1, 3); }},
+      {"slice_channels", {{{2, 24, 3, 3}}}, [](Vars v) { return slice(v[0], 1, 5, 16); },
+       [](Arrays a) { return naive::slice(a[0], 1, 5, 16); }},
+      {"slice_width", {{wide}}, [](Vars v) { return slice(v[0], 3, 1, 4); },
+       [](Arrays a) { return naive::slice(a[0], 3, 1, 4); }},
+      {"concat_features", {{{3, 5}}, {{3, 2}}, {{3, 16}}},
+       [](Vars v) { return concat(v, 1); }, [](Arrays a) { return naive::concat(a, 1); }},
+      {"concat_channels", {{{2, 16, 3, 3}}, {{2, 8, 3, 3}}},
+       [](Vars v) { return concat(v, 1); }, [](Arrays a) { return naive::concat(a, 1); }},
+      {"concat_batch", {{{1, 3, 2, 4}}, {{2, 3, 2, 4}}},
+       [](Vars v) { return concat(v, 0); }, [](Arrays a) { return naive::concat(a, 0); }},
+      {"concat_height", {{{2, 16, 1, 4}}, {{2, 16, 3, 4}}},
+       [](Vars v) { return concat(v, 2); }, [](Arrays a) { return naive::concat(a, 2); }},
+      {"cast_to_float", {{wide}}, [](Vars v) { return cast(v[0], Dtype::kF32); },
+       [](Arrays a) { return a[0]; }},
+
+      // Reductions and algebra.
+      {"sum", {{image}}, [](Vars v) { return sum(v[0]); },
+       [](Arrays a) { return naive::sum(a[0]); }},
+      {"mean", {{wide}}, [](Vars v) { return mean(v[0]); },
+       [](Arrays a) { return naive::mean(a[0]); }},
+      reduction("channels", wide, {1, 16, 1, 1}),
+      reduction("batch", image, {1, 5, 4, 3}),
+      reduction("pixels", image, {2, 5, 1, 1}),
+      reduction("rows", {6, 17}, {1, 17}),
+      reduction("columns", {6, 17}, {6, 1}),
+      reduction("middle", {3, 4, 5}, {3, 1, 5}),
+      reduction("nothing", {3, 4}, {3, 4}),
+      {"mean_to", {{image}}, [](Vars v) { return mean_to(v[0], {2, 1, 1, 1}); },
+       [](Arrays a) { return naive::mean_to(a[0], {2, 1, 1, 1}); }},
+      product("nn", 4, 7, 5, false, false),
+      product("tn", 4, 7, 5, true, false),
+      product("nt", 16, 33, 24, false, true),
+      product("tt", 3, 5, 6, true, true),
+
+      // Losses.
+      similarity("rows", {4, 9}),
+      similarity("images", wide),
+      cross_entropy("10_classes", {3, 0, 9, 3, 5}, 10),
+      cross_entropy("2_classes", {1, 0, 1}, 2),
+      {"mse", {{image}, {image}}, [](Vars v) { return mse(v[0], v[1]); },
+       [](Arrays a) { return naive::mse(a[0], a[1]); }},
+      {"l1", {{image, spread}, {image, odd}}, [](Vars v) { return l1(v[0], v[1]); },
+       [](Arrays a) { return naive::l1(a[0], a[1]); }},
+      {"total_variation", {{{2, 3, 5, 6}}}, [](Vars v) { return total_variation(v[0]); },
+       [](Arrays a) { return naive::total_variation(a[0]); }},
+      {"total_variation_wide", {{{1, 16, 4, 4}}}, [](Vars v) { return total_variation(v[0]); },
+       [](Arrays a) { return naive::total_variation(a[0]); }},
+  };
+}
+
+bool fits(Layout layout, const Shape& shape) {
+  switch (layout) {
+    case Layout::kPlain: return true;
+    case Layout::kChannelsLast: return shape.rank() == 4;
+    case Layout::kBlocked8: return shape.rank() == 4 && shape[1] % 8 == 0;
+    case Layout::kBlocked16: return shape.rank() == 4 && shape[1] % 16 == 0;
+  }
+  return false;
+}
+
+}  // namespace
+
+const std::vector<OpCase>& op_cases() {
+  static const std::vector<OpCase> cases = make_cases();
+  return cases;
+}
+
+std::vector<Array> operand_values(const OpCase& c, bool bf16) {
+  std::vector<Array> values;
+  uint32_t seed = 1;
+  for (const Operand& o : c.operands) {
+    Array a = filled(o.shape, o.fill, seed++);
+    if (bf16) {
+      for (double& x : a.v) x = static_cast<float>(BFloat16(static_cast<float>(x)));
+    }
+    values.push_back(std::move(a));
+  }
+  return values;
+}
+
+std::vector<Var> operand_vars(const OpCase& c, const std::vector<Array>& values, Dtype dtype,
+                              Layout layout, Device device) {
+  std::vector<Var> vars;
+  for (size_t i = 0; i < values.size(); ++i) {
+    Tensor t = values[i].tensor().to(device);
+    if (!c.operands[i].parameter) {
+      t = t.to(dtype);
+      if (fits(layout, t.shape())) t = t.with_layout(layout);
+    }
+    vars.emplace_back(t, true);
+  }
+  return vars;
+}
+
+void PrintTo(const OpCase& c, std::ostream* out) { *out << c.name; }
+
+}  // namespace ens::test

@@ -57,9 +57,9 @@ Options parse(int argc, char** argv) {
                                "images per request for data sets; default 32");
   app.add_flag("--json", options.as_json, "one JSON object per picture, or one for a data set");
   app.add_flag("--resize", options.resize, "resize pictures that do not have the model's size");
-  auto* data = app.add_option("--data", options.data.name,
+  auto* data = app.add_option("--dataset", options.data.name,
                               "classify a data set's test images and print the accuracy");
-  app.add_option("--root", options.data.root, "folder of the data sets; default $ENS_DATA")
+  app.add_option("--data", options.data.root, "folder of the data sets; default $ENS_DATA, then the cache")
       ->needs(data);
   app.add_option("--limit", options.data.limit, "only the first n test images")
       ->needs(data)->check(CLI::NonNegativeNumber);
@@ -73,7 +73,7 @@ Options parse(int argc, char** argv) {
     ens::usage_fail(error.what(), "", "see ensembler-edge --help");
   }
   if (options.inputs.empty() && options.data.name.empty()) {
-    ens::usage_fail("nothing to classify", "", "name a picture, a folder, or --data NAME");
+    ens::usage_fail("nothing to classify", "", "name a picture, a folder, or --dataset NAME");
   }
   if (!config_file.empty()) ens::read_config(config_file, options.config);
   options.config.MergeFrom(flags);

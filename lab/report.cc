@@ -62,9 +62,8 @@ std::string verdict(const Collection& all, const Run& run) {
         fixed(oracle->ssim->mean, 3));
     const Attack* open = none && none != &run ? none->attack("oracle") : nullptr;
     if (open) {
-      out += fmt::format(
-          " ({} without protection, a difference of {})", fixed(open->ssim->mean, 3),
-          fixed(oracle->ssim->mean - open->ssim->mean, 3, true));
+      out += fmt::format(" ({} without protection, a difference of {})", fixed(open->ssim->mean, 3),
+                         fixed(oracle->ssim->mean - open->ssim->mean, 3, true));
     }
     out += ". ";
   } else if (!run.attacks.empty()) {
@@ -103,8 +102,8 @@ std::string verdict(const Collection& all, const Run& run) {
   const auto unknown = count([](const Attack& a) { return !a.strength; });
   if (weak > 0) {
     out += fmt::format(
-        "{} of {} attacks, weak ones, {} here and {} short of 80\u202f% of the oracle even against no "
-        "protection: such low numbers say little about {}. ",
+        "Weak attackers: {} of {}. They fall short of 80\u202f% of the oracle even against no "
+        "protection, so their low numbers say little about how safe the pictures are. ",
         weak, attacks);
   }
   if (unknown > 0) {
@@ -192,6 +191,9 @@ std::string findings(const Collection& all) {
 }
 
 std::string accuracy_table(const Collection& all) {
+  const bool one_setting =  // which the page's subtitle names
+      std::all_of(all.runs.begin(), all.runs.end(),
+                  [&](const Run& r) { return r.setting() == all.runs[0].setting(); });
   Table table({left("Protection"), right("Accuracy"), right("Change"), right("Single nets"),
                right("Similarity reached"), right("\u03c3"), right("\u03bb"), right("Edge FLOPs"),
                right("Cloud FLOPs"), right("Training")});
@@ -208,12 +210,12 @@ std::string accuracy_table(const Collection& all) {
     }
     const std::string images =
         run.test_images ? "<br>" + muted(fmt::format("{} images", *run.test_images)) : "";
-    table.add({left(run_name(all, run) + (one_setting ? "" : "<br>" + muted(escape(run.setting())))),
-               right(percent(run.accuracy) + images),
-               right(run.protection == "none" ? "\u2013" : points(run.accuracy_change)),
-               right(nets), right(show(run.similarity, 3)), right(plain(run.sigma)),
-               right(plain(run.lambda)), right(flops(run.edge_flops)),
-               right(flops(run.cloud_flops)), right(time)});
+    table.add(
+        {left(run_name(all, run) + (one_setting ? "" : "<br>" + muted(escape(run.setting())))),
+         right(percent(run.accuracy) + images),
+         right(run.protection == "none" ? "\u2013" : points(run.accuracy_change)), right(nets),
+         right(show(run.similarity, 3)), right(plain(run.sigma)), right(plain(run.lambda)),
+         right(flops(run.edge_flops)), right(flops(run.cloud_flops)), right(time)});
   }
   return section(
       "Accuracy", table.str(),
@@ -345,8 +347,11 @@ std::string pictures(const Collection& all) {
       if (row.run != last) out += "<h3>" + run_name(all, *row.run) + "</h3>\n";
       last = row.run;
       const Number ssim = row.attack->ssim ? Number(row.attack->ssim->mean) : Number();
-      strip(escape(row.attack->title) + "<br>" + muted("SSIM " + show(ssim, 3)),
-            row.attack->reconstruction_png, "");
+      std::string score = "SSIM " + show(ssim, 3);
+      if (row.attack->negative_better) {
+        score += ", negative " + show(row.attack->negative.ssim, 3);
+      }
+      strip(escape(row.attack->title) + "<br>" + muted(score), row.attack->reconstruction_png, "");
     }
     out += "</div>\n";
   }

@@ -198,14 +198,16 @@ void read_serve(Run& run, const fs::path& file) {
 
 Run read_one(const fs::path& folder, std::vector<Skipped>& skipped) {
   const RunView view = read_run(folder);
-  if (!view.damage.empty()) throw Damage(view.damage);
+  if (!is_run(folder)) throw Damage("config.txtpb is missing");
+  Run run;
+  run.info = parse_object(view.info_json, "info.json");
   if (!view.done) throw Damage("not finished: no DONE file (the same training command resumes it)");
 
-  Run run;
+  // What is left is damage to metrics.csv: the curves suffer, the results stand.
+  if (!view.damage.empty()) skipped.push_back({(folder / "metrics.csv").string(), view.damage});
   run.folder = folder;
   run.name = fs::absolute(folder).lexically_normal().filename().string();
   run.config = view.config_text;
-  run.info = parse_object(view.info_json, "info.json");
   run.version = text(run.info, "version");
   run.revision = text(run.info, "revision");
   run.device = text(run.info, "device");

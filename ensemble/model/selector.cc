@@ -12,12 +12,13 @@ namespace {
 // The first `count` of a random permutation of [0, nets); below(n) is uniform on [0, n).
 template <typename Below>
 std::vector<int> choose(int nets, int count, Below below) {
-  std::vector<int> order(static_cast<size_t>(std::max(nets, 0)));
+  if (count < 1 || count > nets) usage_fail("a selector needs 1 to N of the N nets", "selector");
+  std::vector<int> order(static_cast<size_t>(nets));
   std::iota(order.begin(), order.end(), 0);
-  for (int i = 0; i < std::min(count, nets); ++i) {
+  for (int i = 0; i < count; ++i) {
     std::swap(order[i], order[i + static_cast<int>(below(static_cast<uint64_t>(nets - i)))]);
   }
-  order.resize(static_cast<size_t>(std::clamp(count, 0, nets)));
+  order.resize(static_cast<size_t>(count));
   return order;
 }
 

@@ -18,19 +18,19 @@ using TimePoint = std::chrono::steady_clock::time_point;
 using Seconds = std::chrono::duration<double>;
 using std::chrono::milliseconds;
 
-constexpr milliseconds kQuiet{300};            // nothing on a terminal before
-constexpr milliseconds kRedraw{100};           // on a terminal
-constexpr milliseconds kPlainLine{5000};       // elsewhere
-constexpr milliseconds kSampleEvery{500};      // for the rate
+constexpr milliseconds kQuiet{300};        // nothing on a terminal before
+constexpr milliseconds kRedraw{100};       // on a terminal
+constexpr milliseconds kPlainLine{5000};   // elsewhere
+constexpr milliseconds kSampleEvery{500};  // for the rate
 constexpr milliseconds kRateWindow{30'000};
 
 // ---- measuring
 
 struct Measure {
   int64_t done = 0, total = 0;
-  double rate = 0;       // units per second, 0 while unknown
-  double elapsed = 0;    // seconds
-  double left = -1;      // seconds, -1 while unknown
+  double rate = 0;     // units per second, 0 while unknown
+  double elapsed = 0;  // seconds
+  double left = -1;    // seconds, -1 while unknown
 };
 
 class Meter {
@@ -78,6 +78,21 @@ std::string duration(double seconds) {
   return fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
 }
 
+size_t characters(std::string_view text) {  // UTF-8
+  return static_cast<size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
+}
+
+// At most `columns` characters.
+std::string clipped(std::string text, size_t columns) {
+  size_t end = 0;
+  for (size_t seen = 0; end < text.size(); ++end) {
+    if ((text[end] & 0xc0) != 0x80 && seen++ == columns) break;
+  }
+  text.resize(end);
+  return text;
+}
+
 struct Style {
   std::string label, unit;
   bool bytes() const { return unit == "bytes"; }
@@ -99,26 +114,30 @@ struct Style {
 };
 
 int percent(const Measure& m) {  // rounded down: 100 only when all is done
-  return static_cast<int>(std::clamp(static_cast<double>(m.done) / static_cast<double>(m.total),
-                                     0.0, 1.0) *
-                          100);
+  return static_cast<int>(
+      std::clamp(static_cast<double>(m.done) / static_cast<double>(m.total), 0.0, 1.0) * 100);
 }
 
-std::string line(const Style& style, const Measure& m, const std::string& note, bool bar) {
-  std::string text = style.label;
+// At most `columns` characters: what matters least goes first, then the end is cut.
+std::string line(const Style& style, const Measure& m, const std::string& note, bool bar,
+                 size_t columns) {
+  constexpr int kWidth = 20;
+  std::string label = style.label, drawn, amount = "  " + style.amount(m), rate, rest;
   if (m.total > 0) {
+    label += fmt::format(" {:3} %", percent(m));
     if (bar) {
-      constexpr int kWidth = 20;
-      const size_t full = static_cast<size_t>(percent(m) * kWidth / 100);
-      text += "  [" + std::string(full, '#') + std::string(kWidth - full, '.') + "]";
+      const int full = percent(m) * kWidth / 100;
+      drawn = fmt::format("  [{:#<{}}{:.<{}}]", "", full, "", kWidth - full);
     }
-    text += fmt::format(" {:3} %", percent(m));
   }
-  text += "  " + style.amount(m);
-  if (m.rate > 0) text += "  " + style.rate(m);
-  if (m.left >= 0) text += "  " + duration(m.left) + " left";
-  if (!note.empty()) text += "  " + note;
-  return text;
+  if (m.rate > 0) rate = "  " + style.rate(m);
+  if (m.left >= 0) rest = fmt::format("  {} left", duration(m.left));
+  if (!note.empty()) rest += "  " + note;
+  for (std::string* part : {&drawn, &amount, &rate}) {
+    if (characters(label + drawn + amount + rate + rest) <= columns) break;
+    part->clear();
+  }
+  return clipped(label + drawn + amount + rate + rest, columns);
 }
 
 std::string last_line(const Style& style, const Measure& m, const std::string& note) {
@@ -131,19 +150,6 @@ std::string last_line(const Style& style, const Measure& m, const std::string& n
   text += "  in " + duration(m.elapsed);
   if (m.rate > 0) text += "  " + style.rate(m);
   if (!note.empty()) text += "  " + note;
-  return text;
-}
-
-// At most `columns` characters; cut between UTF-8 characters.
-std::string clipped(std::string text, size_t columns) {
-  size_t characters = 0;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if ((text[i] & 0xc0) == 0x80) continue;  // inside a character
-    if (characters++ == columns) {
-      text.resize(i);
-      break;
-    }
-  }
   return text;
 }
 
@@ -180,15 +186,16 @@ struct Progress::Impl {
     }
     last_drawn = now;
     drawn = true;
-    const std::string text = line(style, meter.now(now), note, terminal);
+    const Measure m = meter.now(now);
     if (terminal) {
-      // One column stays free: some terminals wrap when the last one is written.
-      write("\r" + clipped(text, terminal_columns() - 1) + "\x1b[K");
+      write(fmt::format("\r{}\x1b[K", line(style, m, note, true, columns())));
     } else {
-      write(text + "\n");
+      write(line(style, m, note, false, std::string::npos) + "\n");
     }
   }
 
+  // One column stays free: some terminals wrap when the last one is written.
+  size_t columns() const { return (&out == &std::cerr ? terminal_columns() : 80) - 1; }
   void write(const std::string& text) { out << text << std::flush; }
 
   std::mutex mutex;
@@ -249,7 +256,7 @@ void Progress::finish() {
   if (!impl_->terminal) {
     impl_->write(text + "\n");
   } else if (impl_->drawn) {
-    impl_->write("\r" + clipped(text, terminal_columns() - 1) + "\x1b[K\n");
+    impl_->write(fmt::format("\r{}\x1b[K\n", clipped(text, impl_->columns())));
   }
 }
 

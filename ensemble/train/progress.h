@@ -1,7 +1,7 @@
 // One progress line on stderr. On a terminal a bar rewritten in place at most 10 times a second and
-// not before 300 ms have passed; otherwise one plain line at most every 5 seconds, and one at the end.
-// It shows the label, what is done, the rate of the last half minute, the time left and free text.
-// Thread-safe: several trainings side by side share one bar.
+// not before 300 ms have passed; otherwise one plain line at most every 5 seconds, and one at the
+// end. It shows the label, what is done, the rate of the last half minute, the time left and free
+// text. Thread-safe: several trainings side by side share one bar.
 #pragma once
 
 #include <chrono>
@@ -15,8 +15,8 @@ namespace ens {
 
 class Progress {
  public:
-  // total: units of work in all, 0 if unknown; `unit` names them ("images") for the rate. "bytes" are
-  // shown as MB.
+  // total: units of work in all, 0 if unknown; `unit` names them ("images") for the rate. "bytes"
+  // are shown as MB.
   Progress(std::string label, int64_t total, std::string unit = "images");
   // For tests: a clock, a stream and whether it is a terminal.
   using Clock = std::function<std::chrono::steady_clock::time_point()>;

@@ -65,9 +65,9 @@ std::optional<std::string> read_file(const fs::path& file) {
 }
 
 std::string now_utc() {
-  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}",
-                     fmt::gmtime(std::chrono::system_clock::to_time_t(
-                         std::chrono::system_clock::now())));
+  return fmt::format(
+      "{:%Y-%m-%dT%H:%M:%SZ}",
+      fmt::gmtime(std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())));
 }
 
 std::string processor_name() {
@@ -235,16 +235,14 @@ void lock(Fd& lock_file, const fs::path& folder) {
     char owner[32] = {};
     const ssize_t n = pread(lock_file.fd, owner, sizeof owner - 1, 0);
     int64_t id = 0;
-    const bool known =
-        parse(std::string_view(owner, n > 0 ? std::strcspn(owner, "\n") : 0), id);
+    const bool known = parse(std::string_view(owner, n > 0 ? std::strcspn(owner, "\n") : 0), id);
     usage_fail(known ? fmt::format("the run is in use by process {}", id)
                      : std::string("the run is in use by another process"),
                folder.string(), "wait for it to end, or choose another folder");
   }
   const std::string owner = fmt::format("{}\n", getpid());
   if (ftruncate(lock_file.fd, 0) != 0 ||
-      pwrite(lock_file.fd, owner.data(), owner.size(), 0) !=
-          static_cast<ssize_t>(owner.size())) {
+      pwrite(lock_file.fd, owner.data(), owner.size(), 0) != static_cast<ssize_t>(owner.size())) {
     fail(std::string("cannot write the file: ") + std::strerror(errno), file.string(),
          "free some disk space");
   }
@@ -260,8 +258,7 @@ struct RunDir::Impl {
   fs::path metrics() const { return folder / kMetrics; }
 
   void open_metrics() {
-    metrics_file.reset(
-        open(metrics().c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600));
+    metrics_file.reset(open(metrics().c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600));
     if (metrics_file.fd < 0) {
       fail(std::string("cannot open the file: ") + std::strerror(errno), metrics().string());
     }
@@ -294,8 +291,8 @@ struct RunDir::Impl {
     }
     const std::string different = difference(text, *present);
     if (!different.empty()) {
-      usage_fail("the folder holds a run with another configuration: " + different,
-                 folder.string(), kOtherFolder);
+      usage_fail("the folder holds a run with another configuration: " + different, folder.string(),
+                 kOtherFolder);
     }
   }
 
@@ -313,12 +310,8 @@ struct RunDir::Impl {
                          {"command", facts.command},
                          {"device", facts.device}});
     } else {
-      info = {{"version", ENS_VERSION},
-              {"revision", ENS_REVISION},
-              {"command", facts.command},
-              {"device", facts.device},
-              {"processor", processor_name()},
-              {"seed", facts.seed},
+      info = {{"version", ENS_VERSION}, {"revision", ENS_REVISION},      {"command", facts.command},
+              {"device", facts.device}, {"processor", processor_name()}, {"seed", facts.seed},
               {"started", now_utc()}};
     }
     // Command lines may hold bytes that are no UTF-8.
@@ -378,19 +371,28 @@ fs::path RunDir::path(const std::string& relative) const {
 
 void RunDir::forget_metrics(const std::string& stage, int net, int64_t epoch) {
   std::lock_guard lock(impl_->mutex);
-  impl_->keep_metrics([&](const Metric& m) {
-    return m.stage != stage || m.net != net || m.epoch < epoch;
-  });
+  impl_->keep_metrics(
+      [&](const Metric& m) { return m.stage != stage || m.net != net || m.epoch < epoch; });
 }
 
 void RunDir::add_metric(const Metric& metric) {
   const std::string row = to_row(metric);
   std::lock_guard lock(impl_->mutex);
-  write_all(impl_->metrics_file.fd, row, impl_->metrics());
+  struct stat before {};
+  if (fstat(impl_->metrics_file.fd, &before) != 0) {
+    fail(std::string("cannot read the file: ") + std::strerror(errno), impl_->metrics().string());
+  }
+  try {
+    write_all(impl_->metrics_file.fd, row, impl_->metrics());
+  } catch (const Error&) {
+    // A later row must not be glued to half of this one; if this fails too, opening mends it.
+    if (ftruncate(impl_->metrics_file.fd, before.st_size) != 0) impl_->metrics_file.reset(-1);
+    throw;
+  }
   // On disk before the checkpoint that follows: resuming does not compute this epoch again.
   if (fdatasync(impl_->metrics_file.fd) != 0 && errno != EINVAL) {
-    fail(std::string("cannot write the file: ") + std::strerror(errno),
-         impl_->metrics().string(), "free some disk space; the same command resumes the run");
+    fail(std::string("cannot write the file: ") + std::strerror(errno), impl_->metrics().string(),
+         "free some disk space; the same command resumes the run");
   }
 }
 

@@ -15,18 +15,18 @@
 
 namespace ens {
 
-struct RunFacts {          // written to info.json, beside version, revision, processor and date
-  std::string command;     // the command line
-  std::string device;      // "CPU, 2 threads, avx512_core_amx"
+struct RunFacts {       // written to info.json, beside version, revision, processor and date
+  std::string command;  // the command line
+  std::string device;   // "CPU, 2 threads, avx512_core_amx"
   uint64_t seed = 0;
 };
 
 struct Metric {
-  std::string stage;       // "stage1", "stage2"
-  int net = 0;             // -1: the whole ensemble
-  int64_t epoch = 0;       // 0-based
+  std::string stage;  // "stage1", "stage2"
+  int net = 0;        // -1: the whole ensemble
+  int64_t epoch = 0;  // 0-based
   int64_t step = 0;
-  std::string name;        // "loss", "accuracy", "similarity", "images_per_second"
+  std::string name;  // "loss", "accuracy", "similarity", "images_per_second"
   double value = 0;
 };
 
@@ -35,8 +35,9 @@ struct Metric {
 class RunDir {
  public:
   // Makes or continues the run in `folder`. `config_text` is the resolved configuration; if the
-  // folder holds another one: usage Error naming the first line that differs and what to try. If
-  // another process works in it: Error with that process's id.
+  // folder holds another one: usage Error naming the first field that differs and what to try. If
+  // another process works in it: usage Error with that process's id. A folder that holds anything
+  // else than a run is refused and left as it is. Removes what a killed process left half-written.
   RunDir(const std::filesystem::path& folder, const std::string& config_text,
          const RunFacts& facts);
   ~RunDir();
@@ -47,9 +48,10 @@ class RunDir {
   // Drops rows that will be computed again: those of (stage, net) at or after `epoch`, and a torn
   // last line.
   void forget_metrics(const std::string& stage, int net, int64_t epoch);
-  void add_metric(const Metric& metric);  // appended and flushed
-  void write_json(const std::string& relative, const std::string& text);  // atomic
-  void mark_done();  // writes DONE, last of all
+  // Appends a row and flushes it to disk.
+  void add_metric(const Metric& metric);
+  void write_json(const std::string& relative, const std::string& text);  // whole or not at all
+  void mark_done();                                                       // writes DONE
   bool done() const;
 
  private:
@@ -57,8 +59,8 @@ class RunDir {
   std::unique_ptr<Impl> impl_;
 };
 
-// The reader's side, for reports: no lock, nothing changed. A torn last line of metrics.csv, which a
-// killed or a still working process leaves, is no damage.
+// The reader's side, for reports: no lock, nothing changed. A torn last line of metrics.csv, which
+// a killed or a still working process leaves, is no damage.
 struct RunView {
   std::filesystem::path folder;
   std::string config_text;
@@ -67,7 +69,7 @@ struct RunView {
   bool done = false;
   std::string damage;  // why it cannot be used; empty if fine
 };
-bool is_run(const std::filesystem::path& folder);  // it holds a config.txtpb
+bool is_run(const std::filesystem::path& folder);       // it holds a config.txtpb
 RunView read_run(const std::filesystem::path& folder);  // never throws for damage: see `damage`
 
 }  // namespace ens

@@ -12,6 +12,7 @@
 #include "nn/cpu/cpu_backend.h"
 #include "nn/cpu/dnnl_util.h"
 #include "nn/cpu/primitive_cache.h"
+#include "nn/cpu/small_conv.h"
 #include "nn/cpu/threads.h"
 
 namespace ens::cpu {
@@ -205,6 +206,9 @@ Tensor CpuBackend::conv2d(const Tensor& x, const Tensor& w, const Tensor& bias,
   prepare_threads();
   const Shape shape = conv_shape(x.shape(), w.shape(), spec);
   if (shape.numel() == 0) return Tensor::empty(shape, x.dtype());
+  if (const SmallConv small(x.shape(), w.shape(), shape, spec); small.applies()) {
+    return small.forward(*this, x, w, bias);
+  }
   const Conv& conv = cached_conv(Pass::kForward, x.shape(), w.shape(), shape, bias.defined(),
                                  x.dtype(), spec);
   const Input source(x, conv.x);
@@ -222,6 +226,9 @@ Tensor CpuBackend::conv2d_grad_input(const Tensor& dy, const Tensor& w, const Co
                                      const Shape& x_shape) {
   prepare_threads();
   if (x_shape.numel() == 0) return Tensor::empty(x_shape, dy.dtype());
+  if (const SmallConv small(x_shape, w.shape(), dy.shape(), spec); small.applies()) {
+    return small.grad_input(*this, dy, w);
+  }
   const Conv& conv =
       cached_conv(Pass::kGradInput, x_shape, w.shape(), dy.shape(), false, dy.dtype(), spec);
   const Input gradient(dy, conv.y);
@@ -239,6 +246,9 @@ Tensor CpuBackend::conv2d_grad_weight(const Tensor& x, const Tensor& dy, const C
   prepare_threads();
   if (x.numel() == 0 || w_shape.numel() == 0) return Tensor::zeros(w_shape);
   const Tensor g = dy.to(x.dtype());
+  if (const SmallConv small(x.shape(), w_shape, g.shape(), spec); small.applies()) {
+    return small.grad_weight(*this, x, g);
+  }
   const Conv& conv =
       cached_conv(Pass::kGradWeight, x.shape(), w_shape, g.shape(), false, x.dtype(), spec);
   const Input source(x, conv.x);

@@ -5,7 +5,6 @@
 // instead of reading y as well.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <type_traits>
 #include <vector>
 
@@ -13,52 +12,12 @@
 #include "nn/cpu/simd.h"
 #include "nn/cpu/threads.h"
 
-// Vectors wider than the baseline's registers are only ever passed between inlined functions.
-#pragma GCC diagnostic ignored "-Wpsabi"
-
 namespace ens::cpu {
 namespace {
 
 constexpr int64_t kGrain = 1 << 15;
 constexpr int64_t kRun = 512;  // rows summed in float32 before double takes over
 
-// W floats in registers, whatever the registers' width (a GCC and clang extension).
-template <int W>
-struct VectorOf {
-  typedef float Float __attribute__((vector_size(4 * W)));
-  typedef uint32_t Word __attribute__((vector_size(4 * W)));
-  typedef uint16_t Half __attribute__((vector_size(2 * W)));
-};
-template <int W>
-using Vec = typename VectorOf<W>::Float;
-
-template <int W>
-ENS_INLINE Vec<W> load_vec(const float* p) {
-  Vec<W> v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
-}
-template <int W>
-ENS_INLINE Vec<W> load_vec(const BFloat16* p) {
-  typename VectorOf<W>::Half half;
-  std::memcpy(&half, p, sizeof half);
-  const auto word = __builtin_convertvector(half, typename VectorOf<W>::Word) << 16;
-  return std::bit_cast<Vec<W>>(word);
-}
-template <int W>
-ENS_INLINE void store_vec(float* p, const Vec<W>& v) {
-  std::memcpy(p, &v, sizeof v);
-}
-template <int W>
-ENS_INLINE void store_vec(BFloat16* p, const Vec<W>& v) {
-  using Word = typename VectorOf<W>::Word;
-  const auto u = std::bit_cast<Word>(v);
-  const Word rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  const Word quiet_nan = (u >> 16) | 0x40u;
-  const Word word = (u & 0x7fffffffu) > 0x7f800000u ? quiet_nan : rounded;
-  const auto half = __builtin_convertvector(word, typename VectorOf<W>::Half);
-  std::memcpy(static_cast<void*>(p), &half, sizeof half);
-}
 // Per-channel constants: W channels' own, or one channel's for all.
 template <int W, bool kOneChannel>
 ENS_INLINE Vec<W> constants(const float* p) {

@@ -22,7 +22,7 @@ ENS_INLINE Range window(int64_t out, const PoolSpec& spec, int64_t size) {
   return {start < 0 ? 0 : start, start + spec.kernel < size ? start + spec.kernel : size};
 }
 // The output positions in whose windows an input position lies.
-ENS_INLINE Range windows_with(int64_t in, const PoolSpec& spec, int64_t out_size) {
+Range windows_with(int64_t in, const PoolSpec& spec, int64_t out_size) {
   const int64_t last = (in + spec.padding) / spec.stride;
   const int64_t before = in + spec.padding - spec.kernel;  // windows starting here end too soon
   const int64_t first = before < 0 ? 0 : before / spec.stride + 1;
@@ -41,136 +41,145 @@ Shape pooled_shape(const Shape& s, const PoolSpec& spec) {
 struct Plane {
   int64_t height, width, out_height, out_width, lanes;
   PoolSpec spec;
+  std::vector<Range> out_rows, out_columns;  // windows_with() of every row and column
 };
+
+// Calls f<W>(l) for pieces of W lanes that make up all of them.
+template <typename F>
+ENS_INLINE void for_lanes(int64_t lanes, F f) {
+  int64_t l = 0;
+  for (; l + 16 <= lanes; l += 16) f.template operator()<16>(l);
+  for (; l + 8 <= lanes; l += 8) f.template operator()<8>(l);
+  for (; l < lanes; ++l) f.template operator()<1>(l);
+}
+
+template <int W, typename Index>
+ENS_INLINE typename VectorOf<W>::Word load_index(const Index* p) {
+  typedef Index Indices __attribute__((vector_size(sizeof(Index) * W)));
+  Indices v;
+  std::memcpy(&v, p, sizeof v);
+  return __builtin_convertvector(v, typename VectorOf<W>::Word);
+}
+template <int W, typename Index>
+ENS_INLINE void store_index(Index* p, const typename VectorOf<W>::Word& index) {
+  typedef Index Indices __attribute__((vector_size(sizeof(Index) * W)));
+  const Indices v = __builtin_convertvector(index, Indices);
+  std::memcpy(p, &v, sizeof v);
+}
 
 template <typename T, typename Index>
 ENS_INLINE void max_body(const Plane& p, const T* x, T* y, Index* tap_of) {
   const int64_t lanes = p.lanes;
   for (int64_t oh = 0; oh < p.out_height; ++oh) {
     const Range rows = window(oh, p.spec, p.height);
+    const int64_t top = oh * p.spec.stride - p.spec.padding;
     for (int64_t ow = 0; ow < p.out_width; ++ow, y += lanes, tap_of += lanes) {
       const Range columns = window(ow, p.spec, p.width);
-      bool first = true;
-      for (int64_t h = rows.begin; h < rows.end; ++h) {
-        for (int64_t w = columns.begin; w < columns.end; ++w) {
-          const T* v = x + (h * p.width + w) * lanes;
-          const auto tap = static_cast<Index>((h - (oh * p.spec.stride - p.spec.padding)) *
-                                                  p.spec.kernel +
-                                              (w - (ow * p.spec.stride - p.spec.padding)));
-          if (first) {
-#pragma omp simd
-            for (int64_t l = 0; l < lanes; ++l) {
-              y[l] = v[l];
-              tap_of[l] = tap;
-            }
-            first = false;
-            continue;
-          }
-#pragma omp simd
-          for (int64_t l = 0; l < lanes; ++l) {
-            const bool wins = !(load(v[l]) <= load(y[l]));  // NaN wins
-            y[l] = wins ? v[l] : y[l];
-            tap_of[l] = wins ? tap : tap_of[l];
+      const int64_t left = ow * p.spec.stride - p.spec.padding;
+      for_lanes(lanes, [&]<int W>(int64_t l) ENS_INLINE_LAMBDA {
+        using Word = typename VectorOf<W>::Word;
+        Vec<W> best = load_vec<W>(x + (rows.begin * p.width + columns.begin) * lanes + l);
+        Word taps = Word{} + static_cast<uint32_t>((rows.begin - top) * p.spec.kernel +
+                                                   columns.begin - left);
+        for (int64_t h = rows.begin; h < rows.end; ++h) {
+          for (int64_t w = columns.begin; w < columns.end; ++w) {
+            const Vec<W> v = load_vec<W>(x + (h * p.width + w) * lanes + l);
+            const Word tap =
+                Word{} + static_cast<uint32_t>((h - top) * p.spec.kernel + w - left);
+            const auto loses = v <= best;  // false for NaN, which wins
+            best = loses ? best : v;
+            taps = loses ? taps : tap;
           }
         }
-      }
+        store_vec<W>(y + l, best);
+        store_index<W>(tap_of + l, taps);
+      });
     }
   }
 }
 
+// Gathers: each input sums the outputs that took it.
 template <typename T, typename Index>
 ENS_INLINE void max_grad_body(const Plane& p, const T* dy, const Index* tap_of, T* dx) {
   const int64_t lanes = p.lanes;
-  std::memset(static_cast<void*>(dx), 0,
-              static_cast<size_t>(p.height * p.width * lanes) * sizeof(T));
-  for (int64_t oh = 0; oh < p.out_height; ++oh) {
-    const Range rows = window(oh, p.spec, p.height);
-    for (int64_t ow = 0; ow < p.out_width; ++ow, dy += lanes, tap_of += lanes) {
-      const Range columns = window(ow, p.spec, p.width);
-      for (int64_t h = rows.begin; h < rows.end; ++h) {
-        for (int64_t w = columns.begin; w < columns.end; ++w) {
-          T* d = dx + (h * p.width + w) * lanes;
-          const auto tap = static_cast<Index>((h - (oh * p.spec.stride - p.spec.padding)) *
-                                                  p.spec.kernel +
-                                              (w - (ow * p.spec.stride - p.spec.padding)));
-#pragma omp simd
-          for (int64_t l = 0; l < lanes; ++l) {
-            store(d + l, load(d[l]) + (tap_of[l] == tap ? load(dy[l]) : 0.0f));
+  for (int64_t h = 0; h < p.height; ++h) {
+    const Range out_rows = p.out_rows[static_cast<size_t>(h)];
+    for (int64_t w = 0; w < p.width; ++w, dx += lanes) {
+      const Range out_columns = p.out_columns[static_cast<size_t>(w)];
+      for_lanes(lanes, [&]<int W>(int64_t l) ENS_INLINE_LAMBDA {
+        Vec<W> sum{};
+        for (int64_t oh = out_rows.begin; oh < out_rows.end; ++oh) {
+          for (int64_t ow = out_columns.begin; ow < out_columns.end; ++ow) {
+            const int64_t tap = (h - (oh * p.spec.stride - p.spec.padding)) * p.spec.kernel + w -
+                                (ow * p.spec.stride - p.spec.padding);
+            const int64_t o = (oh * p.out_width + ow) * lanes + l;
+            const auto taken = load_index<W>(tap_of + o) == static_cast<uint32_t>(tap);
+            sum += taken ? load_vec<W>(dy + o) : Vec<W>{};
           }
         }
-      }
+        store_vec<W>(dx + l, sum);
+      });
     }
   }
 }
 
+ENS_INLINE float share(const Range& rows, const Range& columns) {
+  return 1.0f / static_cast<float>((rows.end - rows.begin) * (columns.end - columns.begin));
+}
+
 template <typename T>
-ENS_INLINE void average_body(const Plane& p, const T* x, T* y, float* sums) {
+ENS_INLINE void average_body(const Plane& p, const T* x, T* y) {
   const int64_t lanes = p.lanes;
   for (int64_t oh = 0; oh < p.out_height; ++oh) {
     const Range rows = window(oh, p.spec, p.height);
     for (int64_t ow = 0; ow < p.out_width; ++ow, y += lanes) {
       const Range columns = window(ow, p.spec, p.width);
-      for (int64_t l = 0; l < lanes; ++l) sums[l] = 0;
-      for (int64_t h = rows.begin; h < rows.end; ++h) {
-        for (int64_t w = columns.begin; w < columns.end; ++w) {
-          const T* v = x + (h * p.width + w) * lanes;
-#pragma omp simd
-          for (int64_t l = 0; l < lanes; ++l) sums[l] += load(v[l]);
+      for_lanes(lanes, [&]<int W>(int64_t l) ENS_INLINE_LAMBDA {
+        Vec<W> sum{};
+        for (int64_t h = rows.begin; h < rows.end; ++h) {
+          for (int64_t w = columns.begin; w < columns.end; ++w) {
+            sum += load_vec<W>(x + (h * p.width + w) * lanes + l);
+          }
         }
-      }
-      const int64_t count = (rows.end - rows.begin) * (columns.end - columns.begin);
-      const float scale = 1.0f / static_cast<float>(count);
-#pragma omp simd
-      for (int64_t l = 0; l < lanes; ++l) store(y + l, sums[l] * scale);
+        store_vec<W>(y + l, sum * share(rows, columns));
+      });
     }
   }
 }
 
 template <typename T>
-ENS_INLINE void average_grad_body(const Plane& p, const T* dy, T* dx, float* sums) {
+ENS_INLINE void average_grad_body(const Plane& p, const T* dy, T* dx) {
   const int64_t lanes = p.lanes;
   for (int64_t h = 0; h < p.height; ++h) {
-    const Range out_rows = windows_with(h, p.spec, p.out_height);
+    const Range out_rows = p.out_rows[static_cast<size_t>(h)];
     for (int64_t w = 0; w < p.width; ++w, dx += lanes) {
-      const Range out_columns = windows_with(w, p.spec, p.out_width);
-      for (int64_t l = 0; l < lanes; ++l) sums[l] = 0;
-      for (int64_t oh = out_rows.begin; oh < out_rows.end; ++oh) {
-        const Range rows = window(oh, p.spec, p.height);
-        for (int64_t ow = out_columns.begin; ow < out_columns.end; ++ow) {
-          const Range columns = window(ow, p.spec, p.width);
-          const int64_t count = (rows.end - rows.begin) * (columns.end - columns.begin);
-          const float scale = 1.0f / static_cast<float>(count);
-          const T* g = dy + (oh * p.out_width + ow) * lanes;
-#pragma omp simd
-          for (int64_t l = 0; l < lanes; ++l) sums[l] += scale * load(g[l]);
+      const Range out_columns = p.out_columns[static_cast<size_t>(w)];
+      for_lanes(lanes, [&]<int W>(int64_t l) ENS_INLINE_LAMBDA {
+        Vec<W> sum{};
+        for (int64_t oh = out_rows.begin; oh < out_rows.end; ++oh) {
+          for (int64_t ow = out_columns.begin; ow < out_columns.end; ++ow) {
+            sum += load_vec<W>(dy + (oh * p.out_width + ow) * lanes + l) *
+                   share(window(oh, p.spec, p.height), window(ow, p.spec, p.width));
+          }
         }
-      }
-#pragma omp simd
-      for (int64_t l = 0; l < lanes; ++l) store(dx + l, sums[l]);
+        store_vec<W>(dx + l, sum);
+      });
     }
   }
 }
 
-// Each for every instruction set; and with 16 lanes known to the compiler, the usual case.
-#define ENS_POOL_KERNELS(T)                                                           \
-  ENS_CLONES void average_plane(const Plane& p, const T* x, T* y, float* sums) {      \
-    average_body(p, x, y, sums);                                                      \
-  }                                                                                   \
-  ENS_CLONES void average_grad_plane(const Plane& p, const T* dy, T* dx, float* sums) { \
-    average_grad_body(p, dy, dx, sums);                                               \
+// Each for every instruction set.
+#define ENS_POOL_KERNELS(T)                                                                        \
+  ENS_CLONES void average_plane(const Plane& p, const T* x, T* y) { average_body(p, x, y); }       \
+  ENS_CLONES void average_grad_plane(const Plane& p, const T* dy, T* dx) {                         \
+    average_grad_body(p, dy, dx);                                                                  \
   }
-#define ENS_MAX_POOL_KERNELS(T, Index)                                                    \
-  ENS_CLONES void max_plane(const Plane& p, const T* x, T* y, Index* tap_of) {            \
-    if (p.lanes != 16) return max_body(p, x, y, tap_of);                                  \
-    Plane q = p;                                                                          \
-    q.lanes = 16;                                                                         \
-    max_body(q, x, y, tap_of);                                                            \
-  }                                                                                       \
-  ENS_CLONES void max_grad_plane(const Plane& p, const T* dy, const Index* tap_of, T* dx) { \
-    if (p.lanes != 16) return max_grad_body(p, dy, tap_of, dx);                           \
-    Plane q = p;                                                                          \
-    q.lanes = 16;                                                                         \
-    max_grad_body(q, dy, tap_of, dx);                                                     \
+#define ENS_MAX_POOL_KERNELS(T, Index)                                                             \
+  ENS_CLONES void max_plane(const Plane& p, const T* x, T* y, Index* tap_of) {                     \
+    max_body(p, x, y, tap_of);                                                                     \
+  }                                                                                                \
+  ENS_CLONES void max_grad_plane(const Plane& p, const T* dy, const Index* tap_of, T* dx) {        \
+    max_grad_body(p, dy, tap_of, dx);                                                              \
   }
 ENS_POOL_KERNELS(float)
 ENS_POOL_KERNELS(BFloat16)
@@ -191,7 +200,14 @@ void for_planes(const ChannelView& view, const Plane& plane, F&& f) {
 }
 
 Plane make_plane(const Shape& in, const Shape& out, Layout layout, const PoolSpec& spec) {
-  return {in[2], in[3], out[2], out[3], channel_view(in, layout).lanes, spec};
+  Plane p{in[2], in[3], out[2], out[3], channel_view(in, layout).lanes, spec, {}, {}};
+  for (int64_t h = 0; h < p.height; ++h) {
+    p.out_rows.push_back(windows_with(h, spec, p.out_height));
+  }
+  for (int64_t w = 0; w < p.width; ++w) {
+    p.out_columns.push_back(windows_with(w, spec, p.out_width));
+  }
+  return p;
 }
 
 // Which element of its window each maximum was: 0 .. kernel * kernel - 1.
@@ -257,10 +273,6 @@ Tensor CpuBackend::max_pool(const Tensor& x, const PoolSpec& spec, bool want_gra
 Tensor CpuBackend::max_pool_grad(const Tensor& dy, const Tensor& workspace, const PoolSpec& spec,
                                  const Shape& x_shape) {
   prepare_threads();
-  if (dy.dtype() == Dtype::kBF16 && spec.stride < spec.kernel) {
-    // Several outputs add to one input: not in 8 bits of mantissa.
-    return max_pool_grad(dy.to(Dtype::kF32), workspace, spec, x_shape).to(Dtype::kBF16);
-  }
   const Tensor g = dy.with_layout(workspace.layout());
   Tensor dx = Tensor::empty(x_shape, g.dtype(), {}, g.layout());
   const Plane plane = make_plane(x_shape, g.shape(), g.layout(), spec);
@@ -285,11 +297,8 @@ Tensor CpuBackend::avg_pool(const Tensor& x, const PoolSpec& spec) {
   with_activation_type(x.dtype(), [&]<typename T>(T*) {
     const T* px = x.data<T>();
     T* py = y.data<T>();
-    for_planes(channel_view(x), plane, [&](int64_t in, int64_t out) {
-      thread_local std::vector<float> sums;
-      sums.resize(static_cast<size_t>(plane.lanes));
-      average_plane(plane, px + in, py + out, sums.data());
-    });
+    for_planes(channel_view(x), plane,
+               [&](int64_t in, int64_t out) { average_plane(plane, px + in, py + out); });
   });
   return y;
 }
@@ -301,11 +310,8 @@ Tensor CpuBackend::avg_pool_grad(const Tensor& dy, const PoolSpec& spec, const S
   with_activation_type(dy.dtype(), [&]<typename T>(T*) {
     const T* pg = dy.data<T>();
     T* pdx = dx.data<T>();
-    for_planes(channel_view(dx), plane, [&](int64_t in, int64_t out) {
-      thread_local std::vector<float> sums;
-      sums.resize(static_cast<size_t>(plane.lanes));
-      average_grad_plane(plane, pg + out, pdx + in, sums.data());
-    });
+    for_planes(channel_view(dx), plane,
+               [&](int64_t in, int64_t out) { average_grad_plane(plane, pg + out, pdx + in); });
   });
   return dx;
 }

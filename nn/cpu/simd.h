@@ -8,6 +8,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #include "nn/core/dtype.h"
 #include "nn/core/tensor.h"
@@ -20,6 +21,9 @@
 #endif
 #define ENS_INLINE inline __attribute__((always_inline))
 #define ENS_INLINE_LAMBDA __attribute__((always_inline))
+
+// Vectors wider than the baseline's registers are only ever passed between inlined functions.
+#pragma GCC diagnostic ignored "-Wpsabi"
 
 namespace ens::cpu {
 
@@ -34,6 +38,44 @@ ENS_INLINE void store(BFloat16* p, float v) {
   const uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
   const uint32_t quiet_nan = (u >> 16) | 0x40u;
   p->bits = static_cast<uint16_t>((u & 0x7fffffffu) > 0x7f800000u ? quiet_nan : rounded);
+}
+
+// W floats in registers, whatever the registers' width (a GCC and clang extension).
+template <int W>
+struct VectorOf {
+  typedef float Float __attribute__((vector_size(4 * W)));
+  typedef uint32_t Word __attribute__((vector_size(4 * W)));
+  typedef uint16_t Half __attribute__((vector_size(2 * W)));
+};
+template <int W>
+using Vec = typename VectorOf<W>::Float;
+
+template <int W>
+ENS_INLINE Vec<W> load_vec(const float* p) {
+  Vec<W> v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+template <int W>
+ENS_INLINE Vec<W> load_vec(const BFloat16* p) {
+  typename VectorOf<W>::Half half;
+  std::memcpy(&half, p, sizeof half);
+  const auto word = __builtin_convertvector(half, typename VectorOf<W>::Word) << 16;
+  return std::bit_cast<Vec<W>>(word);
+}
+template <int W>
+ENS_INLINE void store_vec(float* p, const Vec<W>& v) {
+  std::memcpy(p, &v, sizeof v);
+}
+template <int W>
+ENS_INLINE void store_vec(BFloat16* p, const Vec<W>& v) {
+  using Word = typename VectorOf<W>::Word;
+  const auto u = std::bit_cast<Word>(v);
+  const Word rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  const Word quiet_nan = (u >> 16) | 0x40u;
+  const Word word = (u & 0x7fffffffu) > 0x7f800000u ? quiet_nan : rounded;
+  const auto half = __builtin_convertvector(word, typename VectorOf<W>::Half);
+  std::memcpy(static_cast<void*>(p), &half, sizeof half);
 }
 
 // e^x to about 2e-7 relative, as a loop body that vectorises (std::exp does not).

@@ -72,6 +72,20 @@ def count(module):
     return [n // 10**6, n % 10**6]  # float32 counts exactly to 2^24 only
 
 
+def flops(module, size):
+    """Of convolutions and linear layers for one image; a multiply-add counts as 2."""
+    total = []
+
+    def hook(m, _, y):
+        total.append(2 * m.weight.numel() * (y[0, 0].numel() if y.dim() == 4 else 1))
+
+    for m in module.modules():
+        if isinstance(m, (nn.Conv2d, nn.Linear)):
+            m.register_forward_hook(hook)
+    module.eval()(torch.zeros(1, 3, size, size))
+    return [sum(total) // 10**6, sum(total) % 10**6]
+
+
 # ---- the networks, written down a second time; names as in nn/modules and nn/models
 
 
@@ -254,6 +268,9 @@ def networks():
             out.add("count.resnet18.%d.%d" % (width, classes), count(resnet18(width, classes, True)))
             out.add("count.vgg16.%d.%d" % (width, classes), count(vgg16(width, classes, 32)))
     out.add("count.vgg16_64px.64.10", count(vgg16(64, 10, 64)))
+    out.add("flops.resnet18", flops(resnet18(64, 10, False), 32))
+    out.add("flops.resnet18_pool", flops(resnet18(64, 10, True), 32))
+    out.add("flops.vgg16", flops(vgg16(64, 10, 32), 32))
 
     def add(name, net, size, train):
         init(net, name)

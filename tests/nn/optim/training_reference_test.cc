@@ -3,6 +3,7 @@
 // tests/nn/modules/make_torch_reference.py.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <ostream>
 
 #include "nn/modules/layers.h"
@@ -19,17 +20,17 @@ const Reference& reference() {
   return r;
 }
 
-struct Run {
+struct Training {
   std::string name;  // optimizer.schedule, as in the reference
   OptimSpec optimizer;
   Schedule schedule;
 };
 
-void PrintTo(const Run& r, std::ostream* out) { *out << r.name; }
+void PrintTo(const Training& r, std::ostream* out) { *out << r.name; }
 
 constexpr int kSteps = 10;
 
-std::vector<Run> runs() {
+std::vector<Training> runs() {
   OptimSpec sgd, adam, adamw, sgd_plain, sgd_momentum;
   sgd.weight_decay = 5e-3f;
   adam.kind = OptimSpec::Kind::kAdam;
@@ -46,14 +47,14 @@ std::vector<Run> runs() {
   step.period = 3;
   step.gamma = 0.5f;
   constant.kind = Schedule::Kind::kConstant;
-  std::vector<Run> list{{"sgd_plain.constant", sgd_plain, constant},
+  std::vector<Training> list{{"sgd_plain.constant", sgd_plain, constant},
                         {"sgd_momentum.constant", sgd_momentum, constant}};
   for (const auto& [name, spec] : {std::pair{"sgd", sgd}, {"adam", adam}, {"adamw", adamw}}) {
     list.push_back({name + std::string(".onecycle"), spec, onecycle});
     list.push_back({name + std::string(".cosine"), spec, cosine});
     list.push_back({name + std::string(".step"), spec, step});
   }
-  for (Run& r : list) {
+  for (Training& r : list) {
     r.schedule.steps = kSteps;
     r.schedule.peak = r.optimizer.kind == OptimSpec::Kind::kSgd ? 0.1f : 0.01f;
   }
@@ -72,10 +73,10 @@ std::shared_ptr<Sequential> network() {
   return net;
 }
 
-class TenSteps : public testing::TestWithParam<Run> {};
+class TenSteps : public testing::TestWithParam<Training> {};
 
 TEST_P(TenSteps, MatchPyTorch) {
-  const Run& run = GetParam();
+  const Training& run = GetParam();
   const Reference& want = reference();
   const std::vector<std::vector<int32_t>> labels{{0, 4, 2, 2, 1, 3, 0, 4}, {1, 1, 3, 0, 2, 4, 4, 0}};
   const auto net = network();
@@ -100,7 +101,7 @@ TEST_P(TenSteps, MatchPyTorch) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Optimizers, TenSteps, testing::ValuesIn(runs()),
-                         [](const testing::TestParamInfo<Run>& i) {
+                         [](const testing::TestParamInfo<Training>& i) {
                            std::string name = i.param.name;
                            std::replace(name.begin(), name.end(), '.', '_');
                            return name;
@@ -108,7 +109,7 @@ INSTANTIATE_TEST_SUITE_P(Optimizers, TenSteps, testing::ValuesIn(runs()),
 
 // Were the trajectories all alike, the comparison above could not tell the optimisers apart.
 TEST(TenStepsReference, RunsDiffer) {
-  const std::vector<Run> all = runs();
+  const std::vector<Training> all = runs();
   for (size_t i = 0; i < all.size(); ++i) {
     for (size_t j = 0; j < i; ++j) {
       const std::string a = all[i].name + ".final.block.conv2.weight";

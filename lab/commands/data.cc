@@ -1,0 +1,86 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+
+#include "ensemble/train/progress.h"
+#include "lab/commands/commands.h"
+#include "nn/core/error.h"
+#include "nn/data/dataset.h"
+#include "nn/data/fetch.h"
+
+namespace ens {
+namespace {
+
+struct DataFlags {
+  std::string root;
+  std::vector<std::string> names;
+};
+
+void get(const DataFlags& flags) {
+  const std::vector<std::string> known = fetchable_datasets();
+  for (const std::string& name : flags.names) {  // all of them before the first download
+    if (std::find(known.begin(), known.end(), name) == known.end()) {
+      usage_fail("cannot download '" + name + "'", "data get",
+                 fmt::format("known are {}; `shapes` needs no file", fmt::join(known, ", ")));
+    }
+  }
+  const std::filesystem::path root = data_root(flags.root);
+  for (const std::string& name : flags.names) {
+    // One bar per file: its length is known only once the transfer has begun.
+    std::unique_ptr<Progress> bar;
+    FetchProgress last;
+    fetch_dataset(name, root, [&](const FetchProgress& now) {
+      if (!bar || now.file != last.file || now.total != last.total || now.done < last.done) {
+        bar = std::make_unique<Progress>(now.file, now.total, "bytes");
+        last = {now.file, 0, now.total};
+      }
+      bar->add(now.done - last.done);
+      last = now;
+    });
+    bar.reset();  // the line below comes after its last one
+    fmt::print("{}: {}\n", name, (root / name).string());
+  }
+}
+
+void list(const DataFlags& flags) {
+  std::vector<std::string> names = fetchable_datasets();
+  names.push_back("shapes");
+  fmt::print("{}\n", data_root(flags.root).string());
+  for (const std::string& name : names) {
+    DataOptions options;
+    options.name = name;
+    options.root = flags.root;
+    fmt::print("  {:<14} {}\n", name,
+               name == "shapes"           ? "generated, needs no file"
+               : dataset_present(options) ? "present"
+                                          : "missing: ensembler data get " + name);
+  }
+}
+
+}  // namespace
+
+void add_data_command(CLI::App& app) {
+  auto flags = std::make_shared<DataFlags>();
+  CLI::App* data = app.add_subcommand("data", "Download data sets, or see which are there");
+  data->require_subcommand(1);
+  const auto add_root = [&](CLI::App* command) {
+    command->add_option("--data", flags->root,
+                        "Folder with the data sets (default: $ENS_DATA, then the cache)");
+  };
+
+  CLI::App* fetch = data->add_subcommand("get", "Download from the official addresses, checked");
+  fetch
+      ->add_option("names", flags->names,
+                   fmt::format("Which: {}", fmt::join(fetchable_datasets(), ", ")))
+      ->required();
+  add_root(fetch);
+  fetch->callback([flags] { get(*flags); });
+
+  CLI::App* show = data->add_subcommand("list", "The known data sets and whether they are there");
+  add_root(show);
+  show->callback([flags] { list(*flags); });
+}
+
+}  // namespace ens

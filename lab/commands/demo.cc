@@ -1,0 +1,201 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "ensemble/train/progress.h"
+#include "lab/commands/commands.h"
+#include "lab/process.h"
+#include "lab/report.h"
+#include "lab/runs.h"
+#include "lab/wiretap.h"
+#include "nn/core/error.h"
+#include "nn/data/dataset.h"
+#include "nn/data/fetch.h"
+
+namespace ens {
+namespace {
+
+namespace fs = std::filesystem;
+using json = nlohmann::json;
+
+struct Flags {
+  ConfigFlags config;
+  std::string out = "runs/demo";
+  bool full = false, offline = false;
+};
+
+void heading(const std::string& text) { fmt::print(stderr, "\n== {}\n", text); }
+
+// CIFAR-10 if it is there or can be had; else drawn figures, and a line that says so.
+void choose_data(RunConfig& config, const Flags& flags) {
+  DataOptions wanted;
+  wanted.name = config.data().name();
+  wanted.root = config.data().root();
+  if (dataset_present(wanted)) {
+    fmt::print(stderr, "data: {} from {}\n", wanted.name, data_root(wanted.root).string());
+    return;
+  }
+  std::string reason = "--offline";
+  if (!flags.offline) {
+    try {
+      fmt::print(stderr, "data: fetching {} into {}\n", wanted.name, data_root(wanted.root).string());
+      std::unique_ptr<Progress> progress;
+      std::string file;
+      int64_t before = 0;
+      fetch_dataset(wanted.name, data_root(wanted.root), [&](const FetchProgress& p) {
+        if (p.file != file) {
+          file = p.file;
+          before = 0;
+          progress = std::make_unique<Progress>(file, p.total, "bytes");
+        }
+        progress->add(p.done - before);
+        before = p.done;
+      });
+      return;
+    } catch (const Error& e) {
+      reason = e.what();
+    }
+  }
+  fmt::print(stderr, "data: {} is not here and could not be fetched: {}\n", wanted.name, reason);
+  fmt::print(stderr, "data: using 'shapes' instead, drawn figures. Its numbers say nothing about real "
+                     "photographs.\n      To use CIFAR-10: ensembler data get cifar10, or --data FOLDER\n");
+  config.mutable_data()->set_name("shapes");
+}
+
+// The same training without protection: one net, no noise.
+RunConfig unprotected(RunConfig config) {
+  config.mutable_ensemble()->set_nets(1);
+  config.mutable_ensemble()->set_selected(1);
+  config.mutable_ensemble()->set_sigma(0);
+  return config;
+}
+
+std::string wait_for_ready(Process& cloud, const fs::path& ready_file, const fs::path& log) {
+  for (int i = 0; i < 600; ++i) {
+    std::ifstream in(ready_file);
+    std::string endpoint;
+    if (std::getline(in, endpoint) && !endpoint.empty()) return endpoint;
+    if (!cloud.running()) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  fail("the cloud did not start", "ensembler-cloud", "its log is " + log.string());
+}
+
+// Runs ensembler-edge over the test set and returns its JSON summary.
+json classify(const RunConfig& config, const fs::path& bundle, const std::string& cloud, int64_t limit,
+              int batch) {
+  std::vector<std::string> arguments{(program_folder() / "ensembler-edge").string(),
+                                     "--bundle", bundle.string(), "--cloud", cloud, "--dataset",
+                                     config.data().name(), "--limit", std::to_string(limit),
+                                     "--batch", std::to_string(batch),
+                                     "--seed", std::to_string(config.seed()), "--json"};
+  if (!config.data().root().empty()) {
+    arguments.insert(arguments.end(), {"--data", config.data().root()});
+  }
+  Process edge(arguments, /*capture=*/true);
+  if (edge.wait() != 0) fail("the edge could not classify", "ensembler-edge", "its message is above");
+  return json::parse(edge.output());
+}
+
+// Serves the ensemble in a cloud process, classifies with an edge process, listens in between.
+// Returns the smashed features of the first scored images.
+Tensor serve(const RunConfig& config, const fs::path& run) {
+  const fs::path ready = run / "cloud.ready", log = run / "cloud.log";
+  fs::remove(ready);
+  Process cloud({(program_folder() / "ensembler-cloud").string(), "--bundle",
+                 (run / "cloud.h5").string(), "--bind", "tcp://127.0.0.1:*", "--ready-file",
+                 ready.string()},
+                /*capture=*/false, log.string());
+  const std::string endpoint = wait_for_ready(cloud, ready, log);
+  fmt::print(stderr, "cloud: a process of its own, {} server nets at {}\n", config.ensemble().nets(),
+             endpoint);
+
+  const json single = classify(config, run / "edge.h5", endpoint, 300, 1);
+  Wiretap tap(endpoint);
+  const json tapped = classify(config, run / "edge.h5", tap.endpoint(), config.attack().scored_images(), 32);
+  const json all = classify(config, run / "edge.h5", endpoint, 1000, 32);
+  cloud.terminate();
+  if (cloud.wait() != 0) fail("the cloud did not end cleanly", "ensembler-cloud", "its log is " + log.string());
+  fs::remove(ready);
+
+  const json& l = single.at("latency_ms");
+  json serve{{"images", all.at("images")},
+             {"accuracy", all.at("accuracy")},
+             {"images_per_second", all.at("images_per_second")},
+             {"batch", 1},
+             {"curve", false},
+             {"latency_ms",
+              {{"head", l.at("head")}, {"wire", l.at("wire")}, {"cloud_queue", l.at("queue")},
+               {"cloud_compute", l.at("compute")}, {"tail", l.at("tail")}, {"total", l.at("total")}}},
+             {"bytes_sent", single.at("bytes_per_image").at("sent")},
+             {"bytes_received", single.at("bytes_per_image").at("received")}};
+  std::ofstream(run / "serve.json") << serve.dump(2) << "\n";
+  fmt::print("\nedge and cloud: {} images classified over TCP, {:.1f} % right, {:.0f} images/s in "
+             "batches of 32\none image: {:.2f} ms (edge {:.2f}, wire {:.2f}, cloud {:.2f}); {:.0f} bytes up, "
+             "{:.0f} down\n",
+             all.at("images").get<int64_t>(), 100 * all.at("accuracy").get<double>(),
+             all.at("images_per_second").get<double>(), l.at("total").at("p50").get<double>(),
+             l.at("head").at("p50").get<double>() + l.at("tail").at("p50").get<double>(),
+             l.at("wire").at("p50").get<double>(),
+             l.at("queue").at("p50").get<double>() + l.at("compute").at("p50").get<double>(),
+             serve.at("bytes_sent").get<double>(), serve.at("bytes_received").get<double>());
+  return tap.features();
+}
+
+void run_demo(const Flags& flags) {
+  const auto start = std::chrono::steady_clock::now();
+  ConfigFlags config_flags = flags.config;
+  if (config_flags.file.empty()) config_flags.file = flags.full ? "demo-full" : "demo";
+  RunConfig config = config_flags.resolve();
+  choose_data(config, flags);
+  const fs::path out = fs::path(flags.out) / config.data().name();
+  const fs::path none = out / "none", ensembler = out / "ensembler";
+
+  heading("1. train an unprotected net, to compare with");
+  train_run(unprotected(config), none);
+  heading(fmt::format("2. train an ensemble of {}, and choose {} in secret", config.ensemble().nets(),
+                      config.ensemble().selected()));
+  train_run(config, ensembler);
+  heading("3. serve: edge and cloud as two processes");
+  const Tensor observed = serve(config, ensembler);
+  heading("4. attack: what could the cloud see?");
+  std::vector<AttackJob> jobs;
+  for (const char* attack : {"shadow-n1", "shadow-adaptive", "oracle"}) {
+    jobs.push_back({ensembler, attack, observed});
+  }
+  // With one net there is nothing to adapt to.
+  for (const char* attack : {"shadow-n1", "oracle"}) jobs.push_back({none, attack, {}});
+  const int failures = run_attacks(jobs, config.attack(), config.data().root(), false);
+  print_results({none, ensembler});
+
+  heading("5. report");
+  const fs::path page = out / "report.html";
+  write_report({none, ensembler}, page);
+  const double minutes =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / 60;
+  fmt::print("\n{} (pictures, tables, latencies), after {:.1f} minutes\n", page.string(), minutes);
+  fmt::print("next: ensembler-cloud --bundle {0}/cloud.h5 &\n"
+             "      ensembler-edge --bundle {0}/edge.h5 --dataset {1} --limit 1000\n",
+             ensembler.string(), config.data().name());
+  if (failures > 0) fail(fmt::format("{} attacks failed", failures), "demo", "see the table above");
+}
+
+}  // namespace
+
+void add_demo_command(CLI::App& app) {
+  auto flags = std::make_shared<Flags>();
+  CLI::App* command = app.add_subcommand(
+      "demo", "Train, serve over a socket, attack, report: the whole story in ten minutes");
+  flags->config.add_to(*command);
+  command->add_option("-o,--out", flags->out, "Where the runs and the report go")->capture_default_str();
+  command->add_flag("--full", flags->full, "Train longer (configs/demo-full.txtpb)");
+  command->add_flag("--offline", flags->offline, "Do not try to download the data set");
+  command->callback([flags] { run_demo(*flags); });
+}
+
+}  // namespace ens

@@ -1,0 +1,94 @@
+#include "lab/process.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <thread>
+
+#include "nn/core/error.h"
+
+extern char** environ;
+
+namespace ens {
+
+Process::Process(const std::vector<std::string>& arguments, bool capture,
+                 const std::string& log_file)
+    : name_(arguments.at(0)) {
+  std::vector<char*> argv;
+  for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
+  argv.push_back(nullptr);
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  int ends[2] = {-1, -1};
+  if (capture) {
+    if (pipe2(ends, O_CLOEXEC) != 0) fail(std::strerror(errno), "pipe");
+    posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
+  }
+  if (!log_file.empty()) {
+    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, log_file.c_str(),
+                                     O_WRONLY | O_CREAT | O_APPEND, 0600);
+  }
+  const int error = posix_spawn(&pid_, argv[0], &actions, nullptr, argv.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  if (ends[1] >= 0) close(ends[1]);
+  pipe_ = ends[0];
+  if (error != 0) {
+    if (pipe_ >= 0) close(pipe_);
+    fail(std::string("cannot start: ") + std::strerror(error), name_,
+         "it should lie beside this program");
+  }
+}
+
+Process::~Process() {
+  if (pipe_ >= 0) close(pipe_);
+  if (pid_ < 0) return;
+  kill(pid_, SIGTERM);
+  for (int i = 0; i < 200 && !reap(false); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  if (pid_ >= 0) {
+    kill(pid_, SIGKILL);
+    reap(true);
+  }
+}
+
+bool Process::reap(bool block) {
+  if (pid_ < 0) return true;
+  int status = 0;
+  pid_t done;
+  do {
+    done = waitpid(pid_, &status, block ? 0 : WNOHANG);
+  } while (done < 0 && errno == EINTR);
+  if (done == 0) return false;
+  code_ = done < 0 ? 1 : WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  pid_ = -1;
+  return true;
+}
+
+bool Process::running() { return !reap(false); }
+
+void Process::terminate() {
+  if (pid_ >= 0) kill(pid_, SIGTERM);
+}
+
+int Process::wait() {
+  if (pipe_ >= 0) {
+    char buffer[4096];
+    ssize_t n;
+    while ((n = read(pipe_, buffer, sizeof buffer)) > 0 || (n < 0 && errno == EINTR)) {
+      if (n > 0) output_.append(buffer, static_cast<size_t>(n));
+    }
+    close(pipe_);
+    pipe_ = -1;
+  }
+  reap(true);
+  return code_;
+}
+
+}  // namespace ens

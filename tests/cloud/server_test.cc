@@ -1,0 +1,397 @@
+// A server in this process, spoken to byte by byte: what a stranger may send, and what must happen.
+#include "cloud/server.h"
+
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <spdlog/spdlog.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <thread>
+#include <zmq_addon.hpp>
+
+#include "cloud/lanes.h"
+#include "nn/core/error.h"
+#include "proto/keys.h"
+#include "proto/status.h"
+#include "proto/wire.pb.h"
+#include "tests/ensemble/bundles.h"
+
+namespace ens {
+namespace {
+
+using std::chrono::milliseconds;
+using Frames = std::vector<std::string>;
+
+class RawClient {
+ public:
+  explicit RawClient(const std::string& endpoint) : socket_(context_, zmq::socket_type::dealer) {
+    socket_.set(zmq::sockopt::linger, 0);
+    socket_.set(zmq::sockopt::rcvtimeo, 20000);
+    socket_.connect(endpoint);
+  }
+  void send(const Frames& frames) {
+    for (size_t i = 0; i < frames.size(); ++i) {
+      socket_.send(zmq::buffer(frames[i]), i + 1 < frames.size() ? zmq::send_flags::sndmore
+                                                                 : zmq::send_flags::none);
+    }
+  }
+  // A Reply and its tensor frame, if there is one.
+  wire::Reply receive(std::string* tensor = nullptr) {
+    std::vector<zmq::message_t> frames;
+    wire::Reply reply;
+    if (!zmq::recv_multipart(socket_, std::back_inserter(frames))) {
+      ADD_FAILURE() << "no answer";
+    } else {
+      EXPECT_TRUE(reply.ParseFromString(frames[0].to_string()));
+      if (tensor && frames.size() > 1) *tensor = frames[1].to_string();
+    }
+    return reply;
+  }
+  bool silent(milliseconds patience) {
+    zmq::pollitem_t item{socket_.handle(), 0, ZMQ_POLLIN, 0};
+    return zmq::poll(&item, 1, patience) == 0;
+  }
+  zmq::socket_t& socket() { return socket_; }
+
+ private:
+  zmq::context_t context_;
+  zmq::socket_t socket_;
+};
+
+class ServerTest : public testing::Test {
+ protected:
+  ServerTest() : bundles_(test::random_bundles(5, 3, {0, 2})) {
+    spdlog::set_level(spdlog::level::off);
+    write(bundles_, dir_.path());
+    config_.set_bundle((dir_ / "cloud.h5").string());
+    config_.set_bind("tcp://127.0.0.1:*");
+    config_.set_dtype("float32");
+    config_.set_max_batch(4);
+    config_.set_max_request_batch(8);
+  }
+  void start() {
+    complete(config_);
+    server_.emplace(config_);
+    server_->start();
+  }
+
+  wire::Request infer(int64_t images, uint64_t id = 1) const {
+    wire::Request request;
+    request.set_version(1);
+    request.set_kind(wire::Request::INFER);
+    request.set_id(id);
+    request.set_fingerprint(bundles_.cloud.info.fingerprint);
+    auto& tensor = *request.mutable_tensor();
+    tensor.set_dtype(wire::FLOAT32);
+    for (int64_t size : {images, int64_t{4}, int64_t{16}, int64_t{16}}) tensor.add_shape(size);
+    return request;
+  }
+  static std::string payload(int64_t images, int bytes_per_number = 4) {
+    return std::string(static_cast<size_t>(images * 4 * 16 * 16 * bytes_per_number), '\0');
+  }
+  // The proof that it still serves: a right request gets the right answer.
+  void expect_serving() {
+    RawClient client(server_->endpoint());
+    Tensor features = Tensor::empty({2, 4, 16, 16});
+    Rng(6).fill_uniform(features.span<float>(), 0, 2);
+    client.send({infer(2, 77).SerializeAsString(),
+                 std::string(static_cast<const char*>(features.raw()), features.bytes())});
+    std::string tensor;
+    const wire::Reply reply = client.receive(&tensor);
+    ASSERT_EQ(reply.code(), 0u) << reply.message();
+    EXPECT_EQ(reply.id(), 77u);
+    EXPECT_EQ(reply.fingerprint(), bundles_.cloud.info.fingerprint);
+    EXPECT_EQ(std::vector<int64_t>(reply.tensor().shape().begin(), reply.tensor().shape().end()),
+              (std::vector<int64_t>{3, 2, 32}));
+    ASSERT_EQ(tensor.size(), 3u * 2 * 32 * 4);
+    Lanes lanes(bundles_.cloud, Device{}, Dtype::kF32, 4, 1);
+    const std::vector<float> want = lanes.run(features).to_vector();
+    std::vector<float> got(want.size());
+    std::memcpy(got.data(), tensor.data(), tensor.size());
+    EXPECT_EQ(got, want);
+  }
+
+  test::TempDir dir_;
+  test::Bundles bundles_;
+  CloudConfig config_;
+  std::optional<Server> server_;
+};
+
+TEST_F(ServerTest, SaysWhatItServes) {
+  start();
+  RawClient client(server_->endpoint());
+  wire::Request request;
+  request.set_version(1);
+  request.set_kind(wire::Request::INFO);
+  request.set_id(5);
+  client.send({request.SerializeAsString()});
+  const wire::Reply reply = client.receive();
+  EXPECT_EQ(reply.code(), 0u);
+  EXPECT_EQ(reply.id(), 5u);
+  EXPECT_EQ(reply.info().nets(), 3u);
+  EXPECT_EQ(reply.info().max_batch(), 8u);
+  EXPECT_EQ(reply.info().input_shape_size(), 3);
+  EXPECT_EQ(reply.fingerprint(), server_->info().fingerprint);
+}
+
+TEST_F(ServerTest, MalformedMessagesGetAnErrorAndItServesOn) {
+  start();
+  struct Case {
+    const char* what;
+    StatusCode code;
+    Frames frames;
+  };
+  std::vector<Case> cases;
+  const auto bad = StatusCode::kInvalidArgument;
+  const auto with = [&](const char* what, StatusCode code, auto change, std::string data) {
+    wire::Request request = infer(1);
+    change(request);
+    cases.push_back({what, code, {request.SerializeAsString(), std::move(data)}});
+  };
+  const std::string good = infer(1).SerializeAsString();
+  cases.push_back({"garbage header", bad, {"\xff\xfe garbage", payload(1)}});
+  cases.push_back({"huge header", bad, {std::string(5000, 'x'), payload(1)}});
+  cases.push_back({"header cut in half", bad, {good.substr(0, good.size() / 2), payload(1)}});
+  cases.push_back({"empty header", StatusCode::kVersionMismatch, {""}});
+  cases.push_back({"REQ envelope", StatusCode::kVersionMismatch, {"", good, payload(1)}});
+  cases.push_back({"no tensor", bad, {good}});
+  cases.push_back({"two tensors", bad, {good, payload(1), payload(1)}});
+  cases.push_back({"a hundred frames", bad, Frames(100, good)});
+  cases.push_back({"empty tensor", bad, {good, ""}});
+  cases.push_back({"tensor too short", bad, {good, payload(1).substr(1)}});
+  cases.push_back({"tensor too long", bad, {good, payload(1) + "x"}});
+  with("version 0", StatusCode::kVersionMismatch, [](auto& r) { r.set_version(0); }, payload(1));
+  with("version 2", StatusCode::kVersionMismatch, [](auto& r) { r.set_version(2); }, payload(1));
+  with("no kind", bad, [](auto& r) { r.clear_kind(); }, payload(1));
+  with("unknown kind", bad, [](auto& r) { r.set_kind(static_cast<wire::Request::Kind>(9)); }, payload(1));
+  with("INFO with a tensor", bad, [](auto& r) { r.set_kind(wire::Request::INFO); }, payload(1));
+  with("no fingerprint", StatusCode::kFingerprintMismatch, [](auto& r) { r.clear_fingerprint(); }, payload(1));
+  with("other fingerprint", StatusCode::kFingerprintMismatch,
+       [](auto& r) { r.set_fingerprint(std::string(32, 'f')); }, payload(1));
+  with("no tensor info", bad, [](auto& r) { r.clear_tensor(); }, payload(1));
+  with("no dtype", bad, [](auto& r) { r.mutable_tensor()->clear_dtype(); }, payload(1));
+  with("unknown dtype", bad, [](auto& r) { r.mutable_tensor()->set_dtype(static_cast<wire::DType>(7)); }, payload(1));
+  with("float16 with float32's bytes", bad, [](auto& r) { r.mutable_tensor()->set_dtype(wire::FLOAT16); }, payload(1));
+  with("rank 3", bad, [](auto& r) { r.mutable_tensor()->mutable_shape()->RemoveLast(); }, payload(1));
+  with("rank 5", bad, [](auto& r) { r.mutable_tensor()->add_shape(1); }, payload(1));
+  with("rank 400", bad, [](auto& r) { for (int i = 0; i < 396; ++i) r.mutable_tensor()->add_shape(1); }, payload(1));
+  for (int axis = 0; axis < 4; ++axis) {
+    with("zero dimension", bad, [&](auto& r) { r.mutable_tensor()->set_shape(axis, 0); }, "");
+    with("negative dimension", bad, [&](auto& r) { r.mutable_tensor()->set_shape(axis, -4); }, payload(1));
+    with("2^62 dimension", bad, [&](auto& r) { r.mutable_tensor()->set_shape(axis, int64_t{1} << 62); }, "");
+  }
+  with("2 GiB claimed", bad, [](auto& r) { r.mutable_tensor()->set_shape(0, 1 << 19); }, payload(1));
+  with("more images than allowed", bad, [](auto& r) { r.mutable_tensor()->set_shape(0, 9); }, payload(8));
+  with("channels and height swapped", bad, [](auto& r) {
+    r.mutable_tensor()->set_shape(1, 16);
+    r.mutable_tensor()->set_shape(2, 4);
+  }, payload(1));
+
+  RawClient client(server_->endpoint());
+  for (const Case& c : cases) {
+    client.send(c.frames);
+    const wire::Reply reply = client.receive();
+    EXPECT_EQ(code_from_wire(reply.code()), c.code) << c.what << ": " << reply.message();
+    EXPECT_FALSE(reply.message().empty()) << c.what;
+    EXPECT_FALSE(reply.has_tensor()) << c.what;
+  }
+  expect_serving();
+}
+
+TEST_F(ServerTest, RandomBytesNeverHurt) {
+  start();
+  RawClient client(server_->endpoint());
+  Rng rng(11);
+  const std::string good = infer(1).SerializeAsString();
+  for (int i = 0; i < 400; ++i) {
+    Frames frames;
+    for (uint64_t f = 0; f <= rng.below(3); ++f) {
+      std::string frame = rng.below(2) ? good : std::string(rng.below(300), '\0');
+      for (uint64_t k = 0; !frame.empty() && k <= rng.below(4); ++k) {
+        frame[rng.below(frame.size())] = static_cast<char>(rng.next());
+      }
+      frames.push_back(frame);
+    }
+    client.send(frames);
+    EXPECT_NE(client.receive().code(), 0u);
+  }
+  expect_serving();
+}
+
+TEST_F(ServerTest, OversizedFrameEndsTheConnectionUnread) {
+  start();
+  RawClient client(server_->endpoint());
+  client.send({infer(8).SerializeAsString(), payload(9)});
+  EXPECT_TRUE(client.silent(milliseconds(200)));
+  expect_serving();
+}
+
+// Not ZeroMQ at all, or only half a message.
+TEST_F(ServerTest, RawTcpNoiseIsDropped) {
+  start();
+  const std::string endpoint = server_->endpoint();
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(std::stoi(endpoint.substr(endpoint.rfind(':') + 1))));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  std::vector<int> open;
+  for (const std::string& noise :
+       {std::string("GET / HTTP/1.1\r\n\r\n"), std::string(), std::string(100000, '\xff'),
+        // a ZMTP 3 greeting, then a frame of 2^62 bytes
+        std::string("\xff\0\0\0\0\0\0\0\x01\x7f\x03\0NULL", 16) + std::string(48, '\0') +
+            std::string("\x02\x40\0\0\0\0\0\0\0", 9)}) {
+    const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
+    ASSERT_EQ(::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    (void)::send(fd, noise.data(), noise.size(), MSG_NOSIGNAL);
+    open.push_back(fd);
+  }
+  expect_serving();
+  for (int fd : open) ::close(fd);
+  expect_serving();
+}
+
+TEST_F(ServerTest, ManyIdleConnectionsDoNotMatter) {
+  start();
+  std::vector<std::unique_ptr<RawClient>> idle;
+  zmq::context_t context;
+  std::vector<zmq::socket_t> sockets;
+  for (int i = 0; i < 200; ++i) {
+    sockets.emplace_back(context, zmq::socket_type::dealer);
+    sockets.back().set(zmq::sockopt::linger, 0);
+    sockets.back().connect(server_->endpoint());
+  }
+  expect_serving();
+}
+
+// Its answers are dropped past a few; everybody else is served meanwhile.
+TEST_F(ServerTest, ClientThatNeverReadsHarmsNobody) {
+  start();
+  RawClient deaf(server_->endpoint());
+  deaf.socket().set(zmq::sockopt::sndtimeo, 0);
+  for (int i = 0; i < 500; ++i) {
+    deaf.socket().send(zmq::buffer(infer(8).SerializeAsString()),
+                       zmq::send_flags::sndmore | zmq::send_flags::dontwait);
+    deaf.socket().send(zmq::buffer(payload(8)), zmq::send_flags::dontwait);
+    if (i % 100 == 0) expect_serving();
+  }
+  expect_serving();
+}
+
+TEST_F(ServerTest, MergesRequestsAndKeepsThemApart) {
+  config_.set_batch_delay_us(20000);
+  start();
+  Lanes lanes(bundles_.cloud, Device{}, Dtype::kF32, 4, 1);
+  RawClient client(server_->endpoint());
+  std::vector<Tensor> features;
+  for (int i = 0; i < 12; ++i) {
+    features.push_back(Tensor::empty({i % 8 + 1, 4, 16, 16}));
+    Rng(static_cast<uint64_t>(i)).fill_uniform(features.back().span<float>(), 0, 2);
+    wire::Request request = infer(i % 8 + 1, static_cast<uint64_t>(i));
+    Tensor sent = features.back();
+    if (i % 3 == 0) {
+      sent = sent.to(Dtype::kF16);
+      features.back() = sent.to(Dtype::kF32);
+      request.mutable_tensor()->set_dtype(wire::FLOAT16);
+    }
+    client.send({request.SerializeAsString(),
+                 std::string(static_cast<const char*>(sent.raw()), sent.bytes())});
+  }
+  for (int i = 0; i < 12; ++i) {
+    std::string tensor;
+    const wire::Reply reply = client.receive(&tensor);
+    ASSERT_EQ(reply.code(), 0u) << reply.message();
+    const std::vector<float> want = lanes.run(features[reply.id()]).to_vector();
+    ASSERT_EQ(tensor.size(), want.size() * 4);
+    std::vector<float> got(want.size());
+    std::memcpy(got.data(), tensor.data(), tensor.size());
+    for (size_t k = 0; k < want.size(); ++k) ASSERT_NEAR(got[k], want[k], 1e-4 * (1 + std::abs(want[k])));
+  }
+}
+
+TEST_F(ServerTest, PassedDeadlineIsSaid) {
+  config_.set_batch_delay_us(200000);
+  start();
+  RawClient client(server_->endpoint());
+  wire::Request request = infer(1);
+  request.set_timeout_ms(1);
+  client.send({request.SerializeAsString(), payload(1)});
+  EXPECT_EQ(code_from_wire(client.receive().code()), StatusCode::kDeadlineExceeded);
+}
+
+TEST_F(ServerTest, StopsByAnsweringWhatItAccepted) {
+  config_.set_batch_delay_us(300000);  // the request waits in the queue when the stop comes
+  start();
+  EXPECT_EQ(server_->state(), Server::State::kReady);
+  RawClient client(server_->endpoint());
+  client.send({infer(1, 1).SerializeAsString(), payload(1)});
+  wire::Request info;
+  info.set_version(1);
+  info.set_kind(wire::Request::INFO);
+  client.send({info.SerializeAsString()});
+  client.receive();  // so the first has arrived, too
+  server_->request_stop();
+  const wire::Reply reply = client.receive();
+  EXPECT_EQ(reply.id(), 1u);
+  EXPECT_EQ(reply.code(), 0u) << reply.message();
+  server_->wait();
+  EXPECT_EQ(server_->state(), Server::State::kStopped);
+}
+
+TEST_F(ServerTest, RefusesBadSettingsWithOneLine) {
+  const auto error_of = [&](auto change) -> std::string {
+    CloudConfig config = config_;
+    change(config);
+    complete(config);
+    try {
+      Server server(config);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    ADD_FAILURE() << "no error";
+    return "";
+  };
+  const auto has = [](const std::string& text, const char* part) {
+    return text.find(part) != std::string::npos;
+  };
+  EXPECT_TRUE(has(error_of([](auto& c) { c.set_bind("tcp://0.0.0.0:*"); }), "plain text outside loopback"));
+  EXPECT_TRUE(has(error_of([](auto& c) { c.set_bind("tcp://*:*"); }), "--insecure"));
+  EXPECT_TRUE(has(error_of([](auto& c) { c.set_bind("nonsense"); }), "nonsense"));
+  EXPECT_TRUE(has(error_of([](auto& c) { c.set_bind("tcp://127.0.0.1:99999"); }), "99999"));
+  EXPECT_TRUE(has(error_of([](auto& c) { c.set_bundle("/nonexistent.h5"); }), "/nonexistent.h5"));
+  EXPECT_TRUE(has(error_of([&](auto& c) { c.set_bundle((dir_ / "edge.h5").string()); }), "edge.h5"));
+  EXPECT_TRUE(has(error_of([&](auto& c) {
+                    c.set_secret_key("/nonexistent.key");
+                    c.set_clients("/nonexistent");
+                  }),
+                  "/nonexistent.key"));
+  start();
+  EXPECT_TRUE(has(error_of([&](auto& c) { c.set_bind(server_->endpoint()); }), "--bind"));
+}
+
+TEST_F(ServerTest, InsecureAllowsPlainTextAnywhere) {
+  config_.set_bind("tcp://0.0.0.0:*");
+  config_.set_insecure(true);
+  start();
+  EXPECT_EQ(server_->endpoint().rfind("tcp://0.0.0.0:", 0), 0u);
+}
+
+TEST_F(ServerTest, WithKeysPlainTextGetsNothing) {
+  const KeyPair keys = new_keys(), friendly = new_keys();
+  write_keys(dir_ / "cloud", keys);
+  write_keys(dir_ / "friend", friendly);
+  config_.set_secret_key((dir_ / "cloud.key").string());
+  config_.set_clients((dir_ / "friend.pub").string());
+  start();
+  RawClient client(server_->endpoint());
+  wire::Request info;
+  info.set_version(1);
+  info.set_kind(wire::Request::INFO);
+  client.send({info.SerializeAsString()});
+  EXPECT_TRUE(client.silent(milliseconds(300)));
+}
+
+TEST(ServerState, IsNamed) { EXPECT_STREQ(name(Server::State::kDraining), "draining"); }
+
+}  // namespace
+}  // namespace ens

@@ -1,0 +1,249 @@
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <cstring>
+#include <fstream>
+
+#include "nn/core/error.h"
+#include "nn/io/checkpoint.h"
+#include "tests/ensemble/bundles.h"
+
+namespace ens {
+namespace {
+
+using test::Bundles;
+using test::random_bundles;
+using test::TempDir;
+
+std::string contents(const std::filesystem::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+void overwrite(const std::filesystem::path& file, const std::string& bytes) {
+  std::ofstream(file, std::ios::binary | std::ios::trunc) << bytes;
+}
+
+void expect_same_state(const Module& a, const Module& b) {
+  const auto x = a.state(), y = b.state();
+  ASSERT_EQ(x.size(), y.size());
+  for (size_t i = 0; i < x.size(); ++i) {
+    EXPECT_EQ(x[i].name, y[i].name);
+    EXPECT_EQ(x[i].tensor.to_vector(), y[i].tensor.to_vector()) << x[i].name;
+  }
+}
+
+void expect_same_info(const BundleInfo& a, const BundleInfo& b) {
+  EXPECT_EQ(a.model.architecture, b.model.architecture);
+  EXPECT_EQ(a.model.width, b.model.width);
+  EXPECT_EQ(a.model.classes, b.model.classes);
+  EXPECT_EQ(a.model.channels, b.model.channels);
+  EXPECT_EQ(a.model.image_size, b.model.image_size);
+  EXPECT_EQ(a.model.stem_pool, b.model.stem_pool);
+  EXPECT_EQ(a.model.mean, b.model.mean);
+  EXPECT_EQ(a.model.stddev, b.model.stddev);
+  EXPECT_EQ(a.split.head, b.split.head);
+  EXPECT_EQ(a.split.tail, b.split.tail);
+  EXPECT_EQ(a.nets, b.nets);
+  EXPECT_EQ(a.fingerprint, b.fingerprint);
+  EXPECT_EQ(a.data, b.data);
+}
+
+template <typename F>
+std::string error_of(F f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  ADD_FAILURE() << "no error";
+  return "";
+}
+
+TEST(Bundle, BothRoundTrip) {
+  const TempDir dir;
+  Bundles bundles = random_bundles(1, 4, {1, 3}, 4, /*tail=*/2);
+  write(bundles, dir.path());
+
+  const CloudBundle cloud = read_cloud_bundle(dir / "cloud.h5");
+  expect_same_info(cloud.info, bundles.cloud.info);
+  ASSERT_EQ(cloud.bodies.size(), 4u);
+  for (size_t i = 0; i < 4; ++i) {
+    expect_same_state(*cloud.bodies[i], *bundles.cloud.bodies[i]);
+    EXPECT_TRUE(cloud.bodies[i]->frozen());
+    EXPECT_FALSE(cloud.bodies[i]->training());
+  }
+  EXPECT_EQ(fingerprint_of(cloud.bodies), bundles.cloud.info.fingerprint);
+  EXPECT_EQ(cloud.info.fingerprint.size(), 32u);
+
+  const EdgeBundle edge = read_edge_bundle(dir / "edge.h5");
+  expect_same_info(edge.info, bundles.cloud.info);
+  expect_same_state(*edge.head, *bundles.edge.head);
+  expect_same_state(*edge.tail, *bundles.edge.tail);
+  EXPECT_EQ(edge.selector.selected(), bundles.edge.selector.selected());
+  EXPECT_EQ(edge.noise.to_vector(), bundles.edge.noise.to_vector());
+  EXPECT_EQ(edge.class_names, bundles.edge.class_names);
+}
+
+TEST(Bundle, FingerprintDependsOnEveryBodyAndTheirOrder) {
+  Bundles bundles = random_bundles(1);
+  const std::string before = bundles.cloud.info.fingerprint;
+  std::swap(bundles.cloud.bodies[0], bundles.cloud.bodies[1]);
+  EXPECT_NE(fingerprint_of(bundles.cloud.bodies), before);
+  std::swap(bundles.cloud.bodies[0], bundles.cloud.bodies[1]);
+  EXPECT_EQ(fingerprint_of(bundles.cloud.bodies), before);
+  bundles.cloud.bodies[3]->state().back().tensor.data<float>()[0] += 1;
+  EXPECT_NE(fingerprint_of(bundles.cloud.bodies), before);
+}
+
+TEST(Bundle, EdgeFileIsForItsOwnerOnly) {
+  const TempDir dir;
+  Bundles bundles = random_bundles(1);
+  const mode_t old = ::umask(0);
+  write(bundles, dir.path());
+  ::umask(old);
+  struct stat info {};
+  ASSERT_EQ(::stat((dir / "edge.h5").c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0600u);
+}
+
+// The cloud gets the bodies and public facts: nothing else by name ...
+TEST(Bundle, CloudFileHoldsNothingElse) {
+  const TempDir dir;
+  Bundles bundles = random_bundles(1);
+  write(bundles, dir.path());
+  const Checkpoint file = read_checkpoint(dir / "cloud.h5", "cloud");
+  std::set<std::string> texts, numbers;
+  for (const auto& [name, value] : file.texts) texts.insert(name);
+  for (const auto& [name, value] : file.numbers) numbers.insert(name);
+  EXPECT_EQ(texts, (std::set<std::string>{"architecture", "data", "fingerprint", "mean", "stddev"}));
+  EXPECT_EQ(numbers, (std::set<std::string>{"channels", "classes", "format", "head_cells", "image_size",
+                                            "nets", "stem_pool", "tail_cells", "width"}));
+  size_t expected = 0;
+  for (const auto& body : bundles.cloud.bodies) expected += body->state().size();
+  EXPECT_EQ(file.tensors.size(), expected);
+  for (const auto& [name, tensor] : file.tensors) EXPECT_EQ(name.rfind("body/", 0), 0u) << name;
+}
+
+// ... and nothing of the client's by content: no run of 8 bytes or more of a secret tensor occurs in
+// it. And with another secret half the cloud's file is the same, byte for byte.
+TEST(Bundle, CloudFileKnowsNothingOfTheClient) {
+  const TempDir dir, other_dir;
+  Bundles bundles = random_bundles(1, 4, {1, 3});
+  write(bundles, dir.path());
+  const std::string cloud = contents(dir / "cloud.h5");
+  int looked_for = 0;
+  const auto expect_absent = [&](const std::string& name, const Tensor& tensor) {
+    const std::string bytes(static_cast<const char*>(tensor.raw()), tensor.bytes());
+    for (size_t at = 0; at + 16 <= bytes.size(); at += 16) {
+      const std::string part = bytes.substr(at, 16);
+      // Constants (zeros, ones) are everywhere and tell nothing.
+      if (part == std::string(part.size(), part[0]) || part.substr(0, 4) == part.substr(4, 4)) continue;
+      ++looked_for;
+      ASSERT_EQ(cloud.find(part), std::string::npos) << name << " is in the cloud's file";
+    }
+  };
+  for (const auto& entry : bundles.edge.head->state()) expect_absent(entry.name, entry.tensor);
+  for (const auto& entry : bundles.edge.tail->state()) expect_absent(entry.name, entry.tensor);
+  expect_absent("noise", bundles.edge.noise);
+  EXPECT_GT(looked_for, 300);
+  const std::string body(static_cast<const char*>(bundles.cloud.bodies[2]->state()[0].tensor.raw()), 16);
+  EXPECT_NE(cloud.find(body), std::string::npos) << "the search itself does not work";
+
+  Bundles other = random_bundles(1, 4, {0, 2});
+  Rng rng(99);
+  rng.fill_normal(other.edge.noise.span<float>(), 0, 1);
+  write(other, other_dir.path());
+  EXPECT_EQ(contents(other_dir / "cloud.h5"), cloud);
+}
+
+TEST(Bundle, DamageIsFoundWhereverItIs) {
+  const TempDir dir;
+  Bundles bundles = random_bundles(1, 2, {1}, 2);
+  write(bundles, dir.path());
+  for (const char* name : {"cloud.h5", "edge.h5"}) {
+    const bool cloud = name[0] == 'c';
+    const auto read = [&] {
+      cloud ? (void)read_cloud_bundle(dir / name) : (void)read_edge_bundle(dir / name);
+    };
+    const std::string good = contents(dir / name);
+    for (int i = 0; i < 40; ++i) {
+      std::string bad = good;
+      const size_t at = good.size() * static_cast<size_t>(i) / 40;
+      bad[at] = static_cast<char>(bad[at] ^ (1 << (i % 8)));
+      overwrite(dir / name, bad);
+      EXPECT_NE(error_of(read).find(name), std::string::npos) << "bit flipped at " << at;
+    }
+    for (size_t size : {size_t{0}, size_t{1}, size_t{100}, good.size() / 2, good.size() - 1}) {
+      overwrite(dir / name, good.substr(0, size));
+      EXPECT_NE(error_of(read).find(name), std::string::npos) << "cut to " << size;
+    }
+    overwrite(dir / name, good);
+    EXPECT_NO_THROW(read());
+  }
+}
+
+TEST(Bundle, OneForTheOtherIsRefused) {
+  const TempDir dir;
+  Bundles bundles = random_bundles(1);
+  write(bundles, dir.path());
+  EXPECT_NE(error_of([&] { read_cloud_bundle(dir / "edge.h5"); }).find("edge.h5"), std::string::npos);
+  EXPECT_NE(error_of([&] { read_edge_bundle(dir / "cloud.h5"); }).find("cloud.h5"), std::string::npos);
+}
+
+// Files that are sound as files, but not as bundles.
+TEST(Bundle, ContentsThatDoNotFitAreRefused) {
+  const TempDir dir;
+  Bundles bundles = random_bundles(1);
+  write(bundles, dir.path());
+  const Checkpoint cloud = read_checkpoint(dir / "cloud.h5", "cloud");
+  const Checkpoint edge = read_checkpoint(dir / "edge.h5", "edge");
+  const auto cloud_error = [&](auto change) {
+    Checkpoint changed = cloud;
+    change(changed);
+    write_checkpoint(dir / "bad.h5", changed, false);
+    return error_of([&] { read_cloud_bundle(dir / "bad.h5"); });
+  };
+  const auto edge_error = [&](auto change) {
+    Checkpoint changed = edge;
+    change(changed);
+    write_checkpoint(dir / "bad.h5", changed, true);
+    return error_of([&] { read_edge_bundle(dir / "bad.h5"); });
+  };
+  const auto has = [](const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+  };
+  EXPECT_TRUE(has(cloud_error([](Checkpoint& c) { c.numbers["nets"] = 5; }), "bad.h5"));
+  EXPECT_TRUE(has(cloud_error([](Checkpoint& c) { c.numbers["nets"] = 1 << 19; }), "nets"));
+  EXPECT_TRUE(has(cloud_error([](Checkpoint& c) { c.numbers["width"] = -1; }), "width"));
+  EXPECT_TRUE(has(cloud_error([](Checkpoint& c) { c.numbers["head_cells"] = 5; }), "bad.h5"));
+  EXPECT_TRUE(has(cloud_error([](Checkpoint& c) { c.numbers["format"] = 2; }), "format"));
+  EXPECT_TRUE(has(cloud_error([](Checkpoint& c) { c.numbers.erase("classes"); }), "classes"));
+  EXPECT_TRUE(has(cloud_error([](Checkpoint& c) { c.texts["mean"] = "0.5,,1"; }), "list of numbers"));
+  EXPECT_TRUE(has(cloud_error([](Checkpoint& c) { c.texts["fingerprint"][0] ^= 1; }), "fingerprint"));
+  EXPECT_TRUE(has(cloud_error([](Checkpoint& c) { c.texts["fingerprint"] = "xyz"; }), "fingerprint"));
+  EXPECT_TRUE(has(cloud_error([](Checkpoint& c) {  // a head smuggled in
+                    c.tensors["head/stem.conv.weight"] = Tensor::zeros({4, 3, 3, 3});
+                    c.texts["fingerprint"] = to_hex(digest(c.tensors));
+                  }),
+                  "tensors where"));
+  EXPECT_TRUE(has(edge_error([](Checkpoint& c) { c.tensors["noise"] = Tensor::zeros({1}); }), "noise"));
+  EXPECT_TRUE(has(edge_error([](Checkpoint& c) {
+                    c.tensors["selector"] = Tensor::from_labels(std::vector<int32_t>{1, 9});
+                  }),
+                  "selector"));
+  EXPECT_TRUE(has(edge_error([](Checkpoint& c) { c.tensors.erase("selector"); }), "selector"));
+  EXPECT_TRUE(has(edge_error([](Checkpoint& c) { c.texts["class_names"] = "a\n"; }), "each class"));
+  EXPECT_TRUE(has(edge_error([](Checkpoint& c) { c.tensors["extra"] = Tensor::zeros({1}); }),
+                  "tensors where"));
+}
+
+TEST(Bundle, WritingNeedsAsManyBodiesAsItSays) {
+  const TempDir dir;
+  Bundles bundles = random_bundles(1);
+  bundles.cloud.info.nets = 5;
+  EXPECT_THROW(write_cloud_bundle(dir / "cloud.h5", bundles.cloud), Error);
+}
+
+}  // namespace
+}  // namespace ens

@@ -1,0 +1,104 @@
+#include "tests/ensemble/bundles.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "nn/autograd/var.h"
+#include "nn/core/error.h"
+
+namespace ens::test {
+namespace {
+
+// Fresh batch norms are the identity: that would hide folding mistakes.
+void shake(Module& module, Rng& rng) {
+  for (NamedTensor& buffer : module.buffers()) {
+    if (buffer.tensor.dtype() != Dtype::kF32 || buffer.name.find("running_") == std::string::npos) continue;
+    const bool variance = buffer.name.find("running_var") != std::string::npos;
+    rng.fill_uniform(buffer.tensor.span<float>(), variance ? 0.5f : -0.2f, variance ? 1.5f : 0.2f);
+  }
+  module.freeze();
+  module.train(false);
+}
+
+}  // namespace
+
+TempDir::TempDir() {
+  std::string name = (std::filesystem::temp_directory_path() / "ens-test-XXXXXX").string();
+  if (!::mkdtemp(name.data())) fail("cannot make a temporary folder");
+  path_ = name;
+}
+
+TempDir::~TempDir() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+
+Bundles random_bundles(uint64_t seed, int nets, std::vector<int> selected, int width, int tail) {
+  BundleInfo info;
+  info.model.width = width;
+  info.model.image_size = 16;
+  info.model.stem_pool = false;
+  info.model.mean = {0.4914f, 0.4822f, 0.4465f};
+  info.model.stddev = {0.247f, 0.2435f, 0.2616f};
+  info.split.tail = tail;
+  info.nets = nets;
+  info.data = "random";
+  Rng rng(seed);
+  CloudBundle cloud{.info = info};
+  for (int i = 0; i < nets; ++i) {
+    cloud.bodies.push_back(build_body(info.model, info.split, rng));
+    shake(*cloud.bodies.back(), rng);
+  }
+  cloud.info.fingerprint = fingerprint_of(cloud.bodies);
+  EdgeBundle edge{.info = cloud.info,
+                  .head = build_head(info.model, info.split, rng),
+                  .tail = build_tail(info.model, info.split, rng, static_cast<int>(selected.size())),
+                  .selector = Selector(nets, selected),
+                  .noise = Tensor::empty(smashed_shape(info.model, info.split))};
+  shake(*edge.head, rng);
+  shake(*edge.tail, rng);
+  Rng noise(seed, "noise");
+  noise.fill_normal(edge.noise.span<float>(), 0, 0.1f);
+  for (int i = 0; i < info.model.classes; ++i) edge.class_names.push_back("class " + std::to_string(i));
+  return {std::move(cloud), std::move(edge)};
+}
+
+void write(Bundles& bundles, const std::filesystem::path& folder) {
+  write_cloud_bundle(folder / "cloud.h5", bundles.cloud);
+  bundles.edge.info.fingerprint = bundles.cloud.info.fingerprint;
+  write_edge_bundle(folder / "edge.h5", bundles.edge);
+}
+
+Tensor expected_logits(const Bundles& bundles, const Tensor& images) {
+  const NoGrad no_grad;
+  const auto& selected = bundles.edge.selector.selected();
+  Tensor logits = Tensor::empty({images.dim(0), bundles.edge.info.model.classes});
+  for (int64_t b = 0; b < images.dim(0); ++b) {
+    std::vector<float> z = bundles.edge.head->forward(Var(images.rows(b, 1))).value().to_vector();
+    const std::vector<float> noise = bundles.edge.noise.to_vector();
+    for (size_t i = 0; i < z.size(); ++i) z[i] += noise[i];
+    const Shape& s = bundles.edge.noise.shape();
+    const Var features(Tensor::from(z, {1, s[0], s[1], s[2]}));
+    std::vector<float> joined;
+    Shape shape;
+    for (int net : selected) {
+      const Tensor answer = bundles.cloud.bodies[static_cast<size_t>(net)]->forward(features).value();
+      shape = answer.shape();
+      for (float value : answer.to_vector()) {
+        joined.push_back(value / static_cast<float>(selected.size()));
+      }
+    }
+    shape.set(1, shape[1] * static_cast<int64_t>(selected.size()));
+    logits.rows(b, 1).copy_from(bundles.edge.tail->forward(Var(Tensor::from(joined, shape))).value());
+  }
+  return logits;
+}
+
+Tensor random_images(const ModelSpec& spec, int64_t count, uint64_t seed) {
+  Tensor images = Tensor::empty({count, spec.channels, spec.image_size, spec.image_size});
+  Rng rng(seed, "images");
+  rng.fill_uniform(images.span<float>(), 0, 1);
+  return images;
+}
+
+}  // namespace ens::test

@@ -1,0 +1,426 @@
+#include "lab/report.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <regex>
+#include <sstream>
+
+#include "lab/report_data.h"
+#include "lab/report_html.h"
+#include "nn/core/error.h"
+
+namespace ens {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+// A grey 2x1 PNG made by another program.
+const unsigned char kPng[] = {
+    0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0x00, 0x00, 0x00, 0x0d, 0x49, 0x48,
+    0x44, 0x52, 0x00, 0x00, 0x00, 0x02, 0x00, 0x00, 0x00, 0x01, 0x08, 0x00, 0x00, 0x00,
+    0x00, 0xd1, 0x49, 0x20, 0x56, 0x00, 0x00, 0x00, 0x0b, 0x49, 0x44, 0x41, 0x54, 0x78,
+    0x9c, 0x63, 0x68, 0xf8, 0x0f, 0x00, 0x02, 0x02, 0x01, 0x80, 0x6e, 0x56, 0x8b, 0x13,
+    0x00, 0x00, 0x00, 0x00, 0x49, 0x45, 0x4e, 0x44, 0xae, 0x42, 0x60, 0x82};
+std::string png() { return {reinterpret_cast<const char*>(kPng), sizeof kPng}; }
+
+std::string slurp(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  std::stringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+void spill(const fs::path& file, const std::string& text) {
+  fs::create_directories(file.parent_path());
+  std::ofstream(file, std::ios::binary) << text;
+}
+
+json spread(double mean) { return {{"mean", mean}, {"low", mean - 0.01}, {"high", mean + 0.01}}; }
+
+json result(const std::string& attack, double ssim, double psnr) {
+  return {{"attack", attack},      {"title", attack},
+          {"level", "query-free"}, {"best_of", 1},
+          {"chosen_by", nullptr},  {"scored_images", 256},
+          {"ssim", spread(ssim)},  {"psnr", spread(psnr)},
+          {"mse", spread(0.02)},   {"negative", {{"ssim", -0.3}, {"psnr", 5.0}, {"better", false}}},
+          {"own", nullptr},        {"shadow_accuracy", nullptr},
+          {"seconds", 12.5},       {"parts", json::array()}};
+}
+
+class ReportTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = (fs::temp_directory_path() / "ens_report_XXXXXX").string();
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    root_ = fs::path(pattern) / "runs";
+    html_ = fs::path(pattern) / "report.html";
+    fs::create_directories(root_);
+  }
+  void TearDown() override { fs::remove_all(root_.parent_path()); }
+
+  json summary(const std::string& protection, double accuracy) {
+    const bool ensemble = protection == "ensembler";
+    return {{"protection", protection},
+            {"nets", ensemble ? 4 : 1},
+            {"selected", ensemble ? 2 : 1},
+            {"sigma", 0.1},
+            {"lambda", 0.05},
+            {"architecture", "resnet18"},
+            {"width", 16},
+            {"split", {{"head", 1}, {"tail", 1}}},
+            {"data", "cifar10"},
+            {"test_images", 1000},
+            {"net_accuracy", {0.71, 0.74}},
+            {"accuracy", accuracy},
+            {"similarity", nullptr},
+            {"seconds", {{"stage1", 30.0}}},
+            {"flops", {{"edge", 4e5}, {"cloud", 3e7}}},
+            {"bytes", {{"up", 16384}, {"down", 2048}}}};
+  }
+
+  fs::path add_run(const std::string& name, const json& facts) {
+    const fs::path run = root_ / name;
+    spill(run / "config.txtpb", "seed: 7\ndata { name: \"cifar10\" }\n");
+    spill(run / "info.json", json{{"version", "0.1.0"},
+                                  {"revision", "abc123"},
+                                  {"seed", 7},
+                                  {"device", "CPU, 2 threads"},
+                                  {"processor", "Some CPU"},
+                                  {"started", "2025-01-02T03:04:05Z"},
+                                  {"command", "ensembler train --out " + name}}
+                                 .dump());
+    spill(run / "summary.json", facts.dump());
+    spill(run / "metrics.csv",
+          "time,stage,net,epoch,step,name,value\n"
+          "1,stage1,0,0,10,loss,2.0\n2,stage1,0,1,20,loss,1.0\n"
+          "3,stage1,1,0,10,accuracy,0.5\n");
+    spill(run / "DONE", "2025-01-02T03:05:05Z\n");
+    return run;
+  }
+
+  void add_attack(const fs::path& run, const json& r, bool pictures = false) {
+    const fs::path folder = run / "attack" / r.at("attack").get<std::string>();
+    spill(folder / "result.json", r.dump());
+    if (!pictures) return;
+    spill(folder / "original.png", png());
+    spill(folder / "reconstruction.png", png());
+  }
+
+  // An unprotected and a protected run, as the demo makes them.
+  void add_pair() {
+    none_ = add_run("none", summary("none", 0.75));
+    add_attack(none_, result("oracle", 0.8, 25));
+    add_attack(none_, result("shadow-n1", 0.16, 8));
+    add_attack(none_, result("alignment", 0.72, 20));
+    protected_ = add_run("ens", summary("ensembler", 0.73));
+    add_attack(protected_, result("oracle", 0.7, 24), true);
+    add_attack(protected_, result("shadow-n1", 0.07, 7), true);
+    add_attack(protected_, result("shadow-adaptive", 0.35, 12), true);
+    add_attack(protected_, result("alignment", 0.68, 19), true);
+  }
+
+  std::string page() {
+    write_report({root_}, html_);
+    return slurp(html_);
+  }
+
+  fs::path root_, html_, none_, protected_;
+};
+
+bool has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+const report::Run& by_protection(const report::Collection& all, const std::string& protection) {
+  for (const report::Run& run : all.runs) {
+    if (run.protection == protection) return run;
+  }
+  throw std::runtime_error("no such run: " + protection);
+}
+
+TEST_F(ReportTest, HoldsEveryRowInAllThreeForms) {
+  add_pair();
+  spill(protected_ / "serve.json",
+        R"({"images": 500, "accuracy": 0.731, "batch": 1, "curve": true, "bytes_sent": 20480,
+            "bytes_received": 4096, "latency_ms": {"head": {"p50": 0.25, "p95": 0.5},
+            "wire": {"p50": 1.5, "p95": 2.5}, "cloud_compute": {"p50": 4.75, "p95": 6},
+            "tail": {"p50": 0.125, "p95": 0.25}, "total": {"p50": 6.75, "p95": 9.5}}})");
+  const std::string html = page();
+  for (const char* wanted : {"No protection",
+                             "Ensembler, N = 4, P = 2",
+                             "shadow-adaptive",
+                             "alignment",
+                             "0.350",
+                             "12.00",
+                             "0.340 to 0.360",
+                             "73.0",
+                             "\u22122.0 points",
+                             "encrypted (CURVE)",
+                             "20.0 KiB",
+                             "6.75",
+                             "9.50",
+                             "Some CPU",
+                             "abc123",
+                             "ensembler train --out ens",
+                             "seed: 7",
+                             "stage1: loss",
+                             "<polyline",
+                             "The settings differ",
+                             "0.0555"}) {
+    EXPECT_TRUE(has(html, wanted)) << wanted;
+  }
+  EXPECT_FALSE(has(html, "Left out"));
+
+  const json numbers = json::parse(slurp(fs::path(html_).replace_extension(".json")));
+  ASSERT_EQ(numbers.at("runs").size(), 2u);
+  EXPECT_EQ(numbers["runs"][0]["attacks"].size(), 3u);
+  EXPECT_EQ(numbers["runs"][1]["attacks"].size(), 4u);
+  EXPECT_NEAR(numbers["runs"][1]["accuracy_change"].get<double>(), -0.02, 1e-12);
+
+  std::istringstream csv(slurp(fs::path(html_).replace_extension(".csv")));
+  std::string line;
+  int rows = 0;
+  size_t columns = 0;
+  while (std::getline(csv, line)) {
+    const size_t commas = std::count(line.begin(), line.end(), ',');
+    if (rows++ == 0) columns = commas;
+    EXPECT_EQ(commas, columns) << line;
+  }
+  EXPECT_EQ(rows, 1 + 7);
+}
+
+TEST_F(ReportTest, PicturesAreInTheFileOriginalsOncePerBlock) {
+  add_pair();
+  const std::string html = page();
+  size_t count = 0;
+  for (size_t at = 0;
+       (at = html.find("data:image/png;base64," + report::base64(png()), at)) != std::string::npos;
+       ++at)
+    ++count;
+  EXPECT_EQ(count, 1u + 4u);                      // one row of originals, four reconstructions
+  EXPECT_TRUE(has(html, "style=\"width:4px\""));  // two pixels, twice as large
+}
+
+TEST_F(ReportTest, LinksToNothingOutside) {
+  add_pair();
+  const std::string html = page();
+  const std::string inside = "src=\"data:image/png;base64,";
+  for (size_t at = 0; (at = html.find("src=", at)) != std::string::npos; ++at) {
+    EXPECT_EQ(html.compare(at, inside.size(), inside), 0) << html.substr(at, 60);
+  }
+  for (const char* unwanted :
+       {"http://", "https://", "url(", "@import", "href=", "<script", "<link", "<iframe"}) {
+    EXPECT_FALSE(has(html, unwanted)) << unwanted;
+  }
+}
+
+TEST_F(ReportTest, EscapesAllText) {
+  json facts = summary("ensembler", 0.7);
+  facts["data"] = "folder:<b>&\"x\"";
+  const fs::path run = add_run("a<img src=x onerror=y>", facts);
+  json r = result("oracle", 0.5, 20);
+  r["title"] = "<script>alert('1')</script>";
+  add_attack(run, r);
+  json broken = {
+      {"attack", "other"}, {"title", "<i>t</i>"}, {"level", "<u>"}, {"error", "a < b & <style>"}};
+  add_attack(run, broken);
+  spill(run / "config.txtpb", "x: \"</pre><script>\"\n");
+  spill(run / "metrics.csv",
+        "time,stage,net,epoch,step,name,value\n1,<svg>,0,0,1,loss,1\n2,<svg>,0,1,1,loss,2\n");
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;"));
+  EXPECT_TRUE(has(html, "a &lt; b &amp; &lt;style&gt;"));
+  EXPECT_TRUE(has(html, "folder:&lt;b&gt;&amp;&quot;x&quot;"));
+  for (const char* unwanted : {"<script", "<img src=x", "<i>t", "<b>&", "<u>", "<svg>"}) {
+    EXPECT_FALSE(has(html, unwanted)) << unwanted;
+  }
+}
+
+TEST_F(ReportTest, WeakMarkComparesWithTheOracleAgainstNoProtection) {
+  add_pair();
+  const report::Collection all = report::collect({root_});
+  const report::Run& run = by_protection(all, "ensembler");
+  // 0.16 of 0.8 against no protection: weak, whatever it reaches against the protection.
+  ASSERT_TRUE(run.attack("shadow-n1")->strength);
+  EXPECT_NEAR(*run.attack("shadow-n1")->strength, 0.2, 1e-12);
+  EXPECT_TRUE(run.attack("shadow-n1")->weak());
+  EXPECT_NEAR(*run.attack("shadow-n1")->of_oracle, 0.1, 1e-12);
+  // 0.72 of 0.8.
+  EXPECT_NEAR(*run.attack("alignment")->strength, 0.9, 1e-12);
+  EXPECT_FALSE(run.attack("alignment")->weak());
+  // Against one net the adaptive attack is the N = 1 attack; the page says so.
+  EXPECT_TRUE(run.attack("shadow-adaptive")->weak());
+  EXPECT_EQ(run.attack("shadow-adaptive")->calibrated_by, "shadow-n1");
+
+  const std::string html = page();
+  const std::regex weak("weak attacker</span>"), strong("strong enough</span>");
+  const auto count = [&](const std::regex& what) {
+    return std::distance(std::sregex_iterator(html.begin(), html.end(), what),
+                         std::sregex_iterator());
+  };
+  EXPECT_EQ(count(weak), 3);                                  // shadow-n1 twice, shadow-adaptive
+  EXPECT_EQ(count(strong), 2);                                // alignment twice
+  EXPECT_TRUE(has(html, "this protection did not stop it"));  // 0.68 of 0.70
+}
+
+TEST_F(ReportTest, ExactlyEightyPercentIsEnough) {
+  const fs::path run = add_run("none", summary("none", 0.75));
+  add_attack(run, result("oracle", 0.5, 25));
+  add_attack(run, result("a", 0.4, 8));
+  add_attack(run, result("b", 0.399, 8));
+  const report::Collection all = report::collect({root_});
+  EXPECT_FALSE(all.runs[0].attack("a")->weak());
+  EXPECT_TRUE(all.runs[0].attack("b")->weak());
+}
+
+TEST_F(ReportTest, WithoutAComparableRunNothingIsCalibrated) {
+  json other = summary("none", 0.75);
+  other["split"]["head"] = 2;  // another split: not comparable
+  const fs::path none = add_run("none", other);
+  add_attack(none, result("oracle", 0.8, 25));
+  add_attack(none, result("shadow-n1", 0.7, 20));
+  const fs::path run = add_run("ens", summary("ensembler", 0.7));
+  add_attack(run, result("oracle", 0.7, 25));
+  add_attack(run, result("shadow-n1", 0.1, 20));
+  const report::Collection all = report::collect({root_});
+  const report::Run& ens = by_protection(all, "ensembler");
+  EXPECT_FALSE(ens.attack("shadow-n1")->strength);
+  EXPECT_FALSE(ens.attack("shadow-n1")->weak());
+  EXPECT_FALSE(ens.accuracy_change);
+  EXPECT_TRUE(has(page(), "not calibrated"));
+}
+
+TEST_F(ReportTest, PrefersTheUnprotectedRunOfTheSameSeed) {
+  const fs::path a = add_run("none_a", summary("none", 0.75));
+  spill(a / "info.json", R"({"seed": 1})");
+  const fs::path b = add_run("none_b", summary("none", 0.80));
+  spill(b / "info.json", R"({"seed": 7})");
+  add_run("ens", summary("ensembler", 0.70));
+  const report::Collection all = report::collect({root_});
+  EXPECT_NEAR(*by_protection(all, "ensembler").accuracy_change, -0.10, 1e-12);
+}
+
+TEST_F(ReportTest, TheLuminanceNegativeCountsWhenItIsBetter) {
+  const fs::path run = add_run("none", summary("none", 0.75));
+  add_attack(run, result("oracle", 0.85, 25));
+  json r = result("alignment", -0.458, 7.6);
+  r["negative"] = {{"ssim", 0.83}, {"psnr", 23.25}, {"better", true}};
+  add_attack(run, r);
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "the luminance negative is better"));
+  EXPECT_TRUE(has(html, "0.830"));
+  EXPECT_TRUE(has(html, "\u22120.458"));
+  EXPECT_TRUE(has(html, "as a luminance negative"));
+}
+
+TEST_F(ReportTest, AFailedAttackShowsItsReason) {
+  const fs::path run = add_run("none", summary("none", 0.75));
+  add_attack(run, {{"attack", "shadow-n1"},
+                   {"title", "shadow"},
+                   {"level", "query-free"},
+                   {"error", "out of memory"}});
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "<strong>failed</strong>: out of memory"));
+}
+
+TEST_F(ReportTest, LeavesOutWhatIsNotThere) {
+  const fs::path run = add_run("only", json{{"protection", "ensembler"}, {"data", "shapes"}});
+  fs::remove(run / "metrics.csv");
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "It was not attacked"));
+  for (const char* absent : {"<h2>Attacks", "<h2>Pictures", "<h2>Latency", "<h2>Training",
+                             "<h2>Published", "nan", "inf "}) {
+    EXPECT_FALSE(has(html, absent)) << absent;
+  }
+}
+
+TEST_F(ReportTest, DamageIsNamedAndSkipped) {
+  add_pair();
+  spill(protected_ / "attack" / "rmle" / "result.json", R"({"attack": "rm)");
+  spill(protected_ / "attack" / "empty" / "result.json", "{}");
+  spill(protected_ / "attack" / "typed" / "result.json", R"({"ssim": {"mean": "high"}})");
+  spill(protected_ / "attack" / "oracle" / "original.png", "GIF89a");
+  spill(protected_ / "serve.json", "[1, 2]");
+  const fs::path cut = add_run("cut", summary("ensembler", 0.7));
+  spill(cut / "summary.json", "{\"protection\": ");
+  const fs::path bare = add_run("bare", summary("ensembler", 0.7));
+  fs::remove(bare / "info.json");
+  const fs::path unfinished = add_run("unfinished", summary("ensembler", 0.7));
+  fs::remove(unfinished / "DONE");
+  fs::create_directories(root_ / "not_a_run");
+
+  const report::Collection all = report::collect({root_, root_ / "nowhere"});
+  EXPECT_EQ(all.runs.size(), 2u);
+  std::map<std::string, std::string> reasons;
+  for (const report::Skipped& s : all.skipped)
+    reasons[fs::path(s.what).lexically_relative(root_).string()] = s.reason;
+  EXPECT_TRUE(has(reasons["ens/attack/rmle"], "not valid JSON"));
+  EXPECT_TRUE(has(reasons["ens/attack/empty"], "neither an SSIM nor an error"));
+  EXPECT_TRUE(has(reasons["ens/attack/typed"], "'mean' is not a number"));
+  EXPECT_TRUE(has(reasons["ens/attack/oracle (pictures)"], "not a PNG"));
+  EXPECT_TRUE(has(reasons["ens/serve.json"], "does not hold a JSON object"));
+  EXPECT_TRUE(has(reasons["cut"], "summary.json is not valid JSON"));
+  EXPECT_TRUE(has(reasons["bare"], "info.json"));
+  EXPECT_TRUE(has(reasons["unfinished"], "no DONE"));
+  EXPECT_TRUE(has(reasons["nowhere"], "no such folder"));
+  EXPECT_EQ(reasons.size(), 9u);
+
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "Left out"));
+  EXPECT_TRUE(has(html, "rmle"));
+  EXPECT_TRUE(has(html, "shadow-adaptive"));  // the rest of the run stands
+}
+
+TEST_F(ReportTest, ARunGivenTwiceCountsOnce) {
+  add_pair();
+  EXPECT_EQ(report::collect({root_, protected_, root_}).runs.size(), 2u);
+}
+
+TEST_F(ReportTest, NothingToReportIsAnError) {
+  EXPECT_THROW(write_report({root_}, html_), Error);
+  const fs::path run = add_run("unfinished", summary("none", 0.7));
+  fs::remove(run / "DONE");
+  try {
+    write_report({root_}, html_);
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_TRUE(has(e.what(), "no DONE")) << e.what();
+  }
+  EXPECT_FALSE(fs::exists(html_));
+}
+
+TEST(ReportHtml, Base64) {
+  EXPECT_EQ(report::base64(""), "");
+  EXPECT_EQ(report::base64("f"), "Zg==");  // RFC 4648, section 10
+  EXPECT_EQ(report::base64("fo"), "Zm8=");
+  EXPECT_EQ(report::base64("foobar"), "Zm9vYmFy");
+}
+
+TEST(ReportHtml, Numbers) {
+  EXPECT_EQ(report::fixed(-0.0001, 2), "0.00");
+  EXPECT_EQ(report::fixed(-0.458, 3), "\u22120.458");
+  EXPECT_EQ(report::fixed(0.25, 1, true), "+0.2");
+  EXPECT_EQ(report::show({}, 3), "\u2013");
+  EXPECT_EQ(report::bytes(16384), "16.0 KiB");
+  EXPECT_EQ(report::bytes(900), "900 B");
+  EXPECT_EQ(report::percent(0.754), "75.4\u202f%");
+}
+
+TEST(ReportHtml, APlotSurvivesConstantAndSingleValues) {
+  for (const std::vector<std::pair<double, double>>& points :
+       std::vector<std::vector<std::pair<double, double>>>{
+           {{1, 0}}, {{1, 5}, {2, 5}}, {{3, -1e9}, {4, 1e9}}}) {
+    const std::string svg = report::plot("t", "x", {{"a", points}});
+    EXPECT_TRUE(has(svg, "<svg"));
+    EXPECT_FALSE(has(svg, "nan"));
+    EXPECT_FALSE(has(svg, "inf"));
+    EXPECT_LT(svg.size(), 5000u);
+  }
+  EXPECT_EQ(report::plot("t", "x", {{"a", {}}}), "");
+}
+
+}  // namespace
+}  // namespace ens

@@ -1,0 +1,134 @@
+// The house's arrows: which folder may include which. A new arrow fails here until somebody decides
+// that it belongs in the table (and in docs/design.md).
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <regex>
+#include <set>
+#include <string>
+
+namespace {
+
+namespace fs = std::filesystem;
+using Names = std::set<std::string>;
+
+// Folder -> what it may include besides itself. Longest prefix wins; "nn/*" is every folder of nn but
+// the device backends.
+const std::map<std::string, Names> kAllowed = {
+    {"nn/core", {}},
+    {"nn/cpu", {"nn/core"}},
+    {"nn/autograd", {"nn/core"}},
+    {"nn/modules", {"nn/core", "nn/autograd"}},
+    {"nn/models", {"nn/core", "nn/autograd", "nn/modules"}},
+    {"nn/plan", {"nn/core", "nn/modules"}},
+    {"nn/optim", {"nn/core", "nn/cpu/threads.h", "nn/autograd", "nn/modules", "nn/data"}},
+    {"nn/io", {"nn/core"}},
+    {"nn/data", {"nn/core"}},
+    {"proto", {"nn/core"}},
+    {"ensemble/model", {"nn/*", "proto"}},
+    {"ensemble/protect", {"nn/core", "proto"}},
+    {"ensemble/train", {"nn/*", "proto", "ensemble/model", "ensemble/protect"}},
+    {"cloud", {"nn/*", "nn/cpu/threads.h", "proto", "ensemble/model"}},
+    {"edge", {"nn/*", "nn/cpu/threads.h", "proto", "ensemble/model", "ensemble/protect"}},
+    {"attacks", {"nn/*", "ensemble/model"}},
+    {"lab", {"*"}},
+    {"bench", {"*"}},
+};
+
+// Secrets have places: nobody on the server's side may even name them.
+const Names kSecretHeaders = {"ensemble/model/selector.h", "ensemble/model/edge_bundle.h"};
+const Names kNoSecrets = {"cloud", "attacks", "nn", "proto"};
+
+// Libraries that only one place may touch.
+const std::map<std::string, Names> kOnlyIn = {
+    {"dnnl", {"nn/cpu"}},
+    {"oneapi/dnnl", {"nn/cpu"}},
+    {"opencv2", {"nn/data"}},
+    {"hdf5", {"nn/io"}},
+    {"H5", {"nn/io"}},
+    {"zmq", {"cloud", "edge", "proto/keys.cc", "lab/wiretap.cc", "bench"}},
+    {"cuda", {"nn/cuda"}},
+    {"cudnn", {"nn/cuda"}},
+    {"curl", {"nn/data"}},
+};
+
+std::string folder_of(const std::string& path) {
+  std::string best;
+  for (const auto& [folder, _] : kAllowed) {
+    if (path.starts_with(folder + "/") && folder.size() > best.size()) best = folder;
+  }
+  return best;
+}
+
+bool allowed(const std::string& from, const std::string& include) {
+  const std::string to = folder_of(include);
+  if (to.empty() || to == from) return true;
+  for (const std::string& a : kAllowed.at(from)) {
+    if (a == "*" || a == to || a == include) return true;
+    if (a == "nn/*" && to.starts_with("nn/") && to != "nn/cpu" && to != "nn/cuda") return true;
+  }
+  return false;
+}
+
+struct Include {
+  std::string file, name;
+};
+
+std::vector<Include> includes() {
+  const fs::path root = ENS_SOURCE_DIR;
+  const std::regex pattern(R"rx(^\s*#\s*include\s*[<"]([^>"]+)[>"])rx");
+  std::vector<Include> found;
+  for (const char* top : {"nn", "proto", "ensemble", "cloud", "edge", "attacks", "lab", "bench"}) {
+    if (!fs::exists(root / top)) continue;
+    for (const auto& entry : fs::recursive_directory_iterator(root / top)) {
+      const std::string ending = entry.path().extension();
+      if (ending != ".h" && ending != ".cc" && ending != ".cu") continue;
+      std::ifstream in(entry.path());
+      for (std::string line; std::getline(in, line);) {
+        std::smatch match;
+        if (std::regex_search(line, match, pattern)) {
+          found.push_back({fs::relative(entry.path(), root).string(), match[1]});
+        }
+      }
+    }
+  }
+  return found;
+}
+
+TEST(Layering, ReadsTheTree) { EXPECT_GT(includes().size(), 200u); }
+
+TEST(Layering, ArrowsPointOneWay) {
+  for (const Include& i : includes()) {
+    const std::string from = folder_of(i.file);
+    ASSERT_FALSE(from.empty()) << i.file << " lies in no folder of the table";
+    EXPECT_TRUE(allowed(from, i.name)) << i.file << " may not include " << i.name;
+  }
+}
+
+TEST(Layering, SecretsAreNotNamedOnTheServersSide) {
+  for (const Include& i : includes()) {
+    if (!kSecretHeaders.contains(i.name)) continue;
+    const std::string top = i.file.substr(0, i.file.find('/'));
+    EXPECT_FALSE(kNoSecrets.contains(top)) << i.file << " includes " << i.name;
+  }
+}
+
+TEST(Layering, LibrariesStayInTheirPlace) {
+  for (const Include& i : includes()) {
+    for (const auto& [library, places] : kOnlyIn) {
+      const bool is_it = i.name == library + ".h" || i.name == library + ".hpp" ||
+                         i.name.starts_with(library + "/") ||
+                         (library == "H5" && i.name.starts_with("H5"));
+      if (!is_it) continue;
+      bool inside = false;
+      for (const std::string& place : places) {
+        inside |= i.file == place || i.file.starts_with(place + "/");
+      }
+      EXPECT_TRUE(inside) << i.file << " includes " << i.name;
+    }
+  }
+}
+
+}  // namespace

@@ -1,0 +1,370 @@
+// Models as cells: names, shapes, splits, the parts against the whole, and serving against
+// evaluation.
+#include "nn/models/model.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "nn/autograd/ops.h"
+#include "nn/core/error.h"
+#include "nn/plan/plan.h"
+#include "tests/support/compare.h"
+
+namespace ens::test {
+namespace {
+
+// Narrow, so that every split of both architectures can be tried.
+ModelSpec small(const std::string& architecture) {
+  ModelSpec s;
+  s.architecture = architecture;
+  s.width = 4;
+  s.classes = 7;
+  return s;
+}
+
+int cells(const ModelSpec& spec) { return static_cast<int>(cell_names(spec).size()); }
+
+std::vector<Split> splits(const ModelSpec& spec) {
+  std::vector<Split> all;
+  for (int h = 1; h < cells(spec); ++h) {
+    for (int t = 1; h + t < cells(spec); ++t) all.push_back({h, t});
+  }
+  return all;
+}
+
+Shape with_batch(int64_t batch, const Shape& one) {
+  std::vector<int64_t> dims{batch};
+  for (int64_t d : one.dims()) dims.push_back(d);
+  return Shape(std::span<const int64_t>(dims));
+}
+
+Tensor images(const ModelSpec& spec, int64_t batch) {
+  return naive::map(filled(with_batch(batch, spec.input_shape()), Fill::kUniform, 9),
+                    [](double v) { return 0.5 + 0.5 * v; })
+      .tensor();
+}
+
+// Running statistics like those of a trained net: a fresh one's are trivially 0 and 1.
+void warm_up(Module& net, const ModelSpec& spec) {
+  NoGrad guard;
+  net.train();
+  for (int i = 0; i < 20; ++i) net.forward(Var(images(spec, 16)));
+  net.train(false);
+}
+
+std::vector<NamedTensor> part_of(const std::vector<NamedTensor>& whole, const Module& part) {
+  std::vector<NamedTensor> result;
+  for (const NamedTensor& mine : part.state()) {
+    for (const NamedTensor& t : whole) {
+      if (t.name == mine.name) result.push_back(t);
+    }
+  }
+  return result;
+}
+
+class Architectures : public testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(All, Architectures, testing::Values("resnet18", "vgg16"),
+                         [](const testing::TestParamInfo<const char*>& i) { return i.param; });
+
+TEST(CellNames, AreTheStatedOnes) {
+  EXPECT_EQ(cell_names(small("resnet18")),
+            (std::vector<std::string>{"stem", "stage1", "stage2", "stage3", "stage4", "fc"}));
+  EXPECT_EQ(cell_names(small("vgg16")),
+            (std::vector<std::string>{"conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "conv7",
+                                      "conv8", "conv9", "conv10", "conv11", "conv12", "conv13",
+                                      "fc1", "fc2", "fc3"}));
+}
+
+TEST(Shapes, OfThePublishedSettings) {
+  ModelSpec cifar10;  // width 64, 32 pixels, with stem pool
+  EXPECT_EQ(smashed_shape(cifar10, {1, 1}), (Shape{64, 16, 16}));
+  EXPECT_EQ(answer_shape(cifar10, {1, 1}), (Shape{512}));
+  EXPECT_EQ(smashed_shape(cifar10, {2, 1}), (Shape{64, 16, 16}));
+  EXPECT_EQ(smashed_shape(cifar10, {3, 1}), (Shape{128, 8, 8}));
+  EXPECT_EQ(answer_shape(cifar10, {1, 2}), (Shape{256, 4, 4}));
+  ModelSpec cifar100 = cifar10;
+  cifar100.classes = 100;
+  cifar100.stem_pool = false;
+  EXPECT_EQ(smashed_shape(cifar100, {1, 1}), (Shape{64, 32, 32}));
+  ModelSpec faces = cifar100;
+  faces.image_size = 64;
+  EXPECT_EQ(smashed_shape(faces, {1, 1}), (Shape{64, 64, 64}));
+  ModelSpec vgg;
+  vgg.architecture = "vgg16";
+  EXPECT_EQ(smashed_shape(vgg, {1, 1}), (Shape{64, 32, 32}));
+  EXPECT_EQ(smashed_shape(vgg, {2, 1}), (Shape{64, 16, 16}));
+  EXPECT_EQ(smashed_shape(vgg, {6, 1}), (Shape{256, 8, 8}));
+  EXPECT_EQ(answer_shape(vgg, {1, 1}), (Shape{512}));
+  EXPECT_EQ(answer_shape(vgg, {1, 3}), (Shape{512, 1, 1}));
+}
+
+TEST_P(Architectures, CellsFitTogether) {
+  const ModelSpec spec = small(GetParam());
+  const std::vector<CellInfo> info = describe_cells(spec);
+  ASSERT_EQ(info.size(), cell_names(spec).size());
+  Rng rng(1);
+  NoGrad guard;
+  Var x(images(spec, 2));
+  for (int i = 0; i < cells(spec); ++i) {
+    const auto cell = build_cells(spec, i, i + 1, rng);
+    cell->train(false);
+    x = cell->forward(x);
+    const CellInfo& c = info[static_cast<size_t>(i)];
+    EXPECT_EQ(c.name, cell_names(spec)[static_cast<size_t>(i)]);
+    EXPECT_EQ(x.shape(), with_batch(2, c.output)) << c.name;
+    int64_t parameters = 0;
+    for (const NamedVar& p : cell->parameters()) {
+      parameters += p.var.shape().numel();
+      EXPECT_TRUE(p.name.starts_with(c.name + ".")) << p.name;
+    }
+    EXPECT_EQ(c.parameters, parameters) << c.name;
+    EXPECT_GT(c.flops, 0) << c.name;
+  }
+  EXPECT_EQ(info.back().output, (Shape{spec.classes}));
+}
+
+// Head, body and tail of every split: the shapes that are promised, and the whole net's result.
+TEST_P(Architectures, EverySplitGivesTheWholeNet) {
+  const ModelSpec spec = small(GetParam());
+  Rng rng(1);
+  const auto whole = build_cells(spec, 0, cells(spec), rng);
+  warm_up(*whole, spec);
+  const auto state = whole->state();
+  NoGrad guard;
+  const Var x(images(spec, 2));
+  const Tensor want = whole->forward(x).value();
+  for (const Split& split : splits(spec)) {
+    SCOPED_TRACE("h " + std::to_string(split.head) + ", t " + std::to_string(split.tail));
+    const auto head = build_head(spec, split, rng), body = build_body(spec, split, rng);
+    const auto tail = build_tail(spec, split, rng, 1);
+    EXPECT_EQ(head->state().size() + body->state().size() + tail->state().size(), state.size());
+    for (const auto& part : {head, body, tail}) {
+      part->load_state(part_of(state, *part), "a test");
+      part->train(false);
+    }
+    const Var z = head->forward(x);
+    EXPECT_EQ(z.shape(), with_batch(2, smashed_shape(spec, split)));
+    const Var f = body->forward(z);
+    EXPECT_EQ(f.shape(), with_batch(2, answer_shape(spec, split)));
+    EXPECT_TRUE(near(tail->forward(f).value(), want, 1e-5));
+  }
+}
+
+// The tail of an ensemble reads several bodies' answers side by side.
+TEST_P(Architectures, TailsForSeveralBodies) {
+  const ModelSpec spec = small(GetParam());
+  NoGrad guard;
+  for (const Split& split : splits(spec)) {
+    if (split.head != 1) continue;
+    for (int copies : {2, 3}) {
+      Rng rng(1);
+      const auto tail = build_tail(spec, split, rng, copies);
+      tail->train(false);
+      const Shape answer = answer_shape(spec, split);
+      std::vector<Var> answers;
+      for (int i = 0; i < copies; ++i) {
+        answers.emplace_back(uniform(with_batch(2, answer), static_cast<uint32_t>(i)));
+      }
+      const Var y = tail->forward(concat(answers, 1));
+      EXPECT_EQ(y.shape(), (Shape{2, spec.classes})) << "tail " << split.tail;
+      // Every body counts.
+      for (int i = 0; i < copies; ++i) {
+        std::vector<Var> changed = answers;
+        changed[static_cast<size_t>(i)] = Var(uniform(with_batch(2, answer), 99));
+        EXPECT_FALSE(near(tail->forward(concat(changed, 1)).value(), y.value(), 1e-4))
+            << "tail " << split.tail << ", body " << i;
+      }
+    }
+  }
+}
+
+TEST_P(Architectures, OtherImagesAndChannels) {
+  for (int size : {32, 48, 64}) {
+    for (bool stem_pool : {true, false}) {
+      ModelSpec spec = small(GetParam());
+      spec.image_size = size;
+      spec.stem_pool = stem_pool;
+      spec.channels = 1;
+      spec.mean = {0.3f};
+      spec.stddev = {0.2f};
+      Rng rng(1);
+      NoGrad guard;
+      const auto net = build_cells(spec, 0, cells(spec), rng);
+      net->train(false);
+      EXPECT_EQ(net->forward(Var(images(spec, 2))).shape(), (Shape{2, spec.classes}));
+    }
+  }
+}
+
+TEST_P(Architectures, InputIsNormalised) {
+  ModelSpec plain = small(GetParam()), shifted = plain;
+  plain.mean = {0, 0, 0};
+  plain.stddev = {1, 1, 1};
+  shifted.mean = {0.1f, 0.2f, 0.3f};
+  shifted.stddev = {0.5f, 0.25f, 0.4f};
+  Rng a(1), b(1);
+  const auto first = build_cells(plain, 0, 1, a), second = build_cells(shifted, 0, 1, b);
+  first->train(false);
+  second->train(false);
+  const Tensor x = images(plain, 2);
+  naive::Array by_hand(x);
+  for (size_t i = 0; i < by_hand.size(); ++i) {
+    const size_t c = i / (32 * 32) % 3;
+    by_hand.v[i] = (by_hand.v[i] - shifted.mean[c]) / shifted.stddev[c];
+  }
+  EXPECT_TRUE(near(second->forward(Var(x)).value(),
+                   first->forward(Var(by_hand.tensor())).value(), 1e-5));
+}
+
+// ---- lower(): serving gives what evaluation gives, for the whole and for every part
+
+void expect_served(const Module& module, const Shape& input, const Tensor& x, const Tensor& want) {
+  const Graph graph = lower(module, input);
+  Plan plan(graph, {}, Dtype::kF32, 3);
+  EXPECT_TRUE(near(plan.run(x), want, 2e-5));
+  for (int64_t batch : {1, 2}) {
+    EXPECT_TRUE(near(plan.run(x.rows(1, batch)), want.rows(1, batch), 2e-5)) << "batch " << batch;
+  }
+}
+
+TEST_P(Architectures, ServingMatchesEvaluation) {
+  const ModelSpec spec = small(GetParam());
+  Rng rng(1);
+  const auto whole = build_cells(spec, 0, cells(spec), rng);
+  warm_up(*whole, spec);
+  whole->freeze();
+  NoGrad guard;
+  const Tensor x = images(spec, 5);  // more than the plan's largest batch
+  expect_served(*whole, spec.input_shape(), x, whole->forward(Var(x)).value());
+}
+
+TEST_P(Architectures, ServingEveryPartMatchesEvaluation) {
+  const ModelSpec spec = small(GetParam());
+  Rng rng(1);
+  const auto whole = build_cells(spec, 0, cells(spec), rng);
+  warm_up(*whole, spec);
+  NoGrad guard;
+  Tensor x = images(spec, 3);
+  for (const Split& split : splits(spec)) {
+    if (split.tail != 1 && split.head != 1) continue;
+    SCOPED_TRACE("h " + std::to_string(split.head) + ", t " + std::to_string(split.tail));
+    const auto head = build_head(spec, split, rng), body = build_body(spec, split, rng);
+    head->load_state(part_of(whole->state(), *head), "a test");
+    body->load_state(part_of(whole->state(), *body), "a test");
+    head->train(false);
+    body->train(false);
+    const Tensor z = head->forward(Var(x)).value().plain();
+    const Tensor f = body->forward(Var(z)).value();
+    expect_served(*head, spec.input_shape(), x, z);
+    expect_served(*body, smashed_shape(spec, split), z, f);
+  }
+}
+
+TEST_P(Architectures, ServingInBFloat16IsClose) {
+  ModelSpec spec = small(GetParam());
+  spec.width = 16;
+  Rng rng(1);
+  const auto whole = build_cells(spec, 0, cells(spec), rng);
+  warm_up(*whole, spec);
+  NoGrad guard;
+  const Tensor x = images(spec, 3);
+  Plan plan(lower(*whole, spec.input_shape()), {}, Dtype::kBF16, 3);
+  EXPECT_TRUE(near(plan.run(x), whole->forward(Var(x)).value(), 0.06));
+}
+
+// Training in bfloat16 goes where float32 goes: activations are rounded, weights are not.
+TEST_P(Architectures, GradientsInBFloat16AreClose) {
+  ModelSpec spec = small(GetParam());
+  spec.width = 16;
+  Rng rng(1);
+  const auto net = build_cells(spec, 0, cells(spec), rng);
+  warm_up(*net, spec);
+  const Tensor x = images(spec, 8);
+  const std::vector<int32_t> labels{0, 1, 2, 3, 4, 5, 6, 0};
+  auto gradients = [&](Dtype dtype) {
+    for (const NamedVar& p : net->parameters()) p.var.zero_grad();
+    const Var logits = net->forward(Var(x.to(dtype)));
+    EXPECT_EQ(logits.value().dtype(), dtype);
+    softmax_cross_entropy(logits, Tensor::from_labels(labels)).backward();
+    std::vector<std::vector<float>> list;
+    for (const NamedVar& p : net->parameters()) {
+      EXPECT_EQ(p.var.grad().dtype(), Dtype::kF32) << p.name;
+      list.push_back(p.var.grad().to_vector());
+    }
+    return list;
+  };
+  const auto f32 = gradients(Dtype::kF32), bf16 = gradients(Dtype::kBF16);
+  double dot = 0, a = 0, b = 0;
+  for (size_t i = 0; i < f32.size(); ++i) {
+    for (size_t j = 0; j < f32[i].size(); ++j) {
+      dot += static_cast<double>(f32[i][j]) * bf16[i][j];
+      a += static_cast<double>(f32[i][j]) * f32[i][j];
+      b += static_cast<double>(bf16[i][j]) * bf16[i][j];
+    }
+  }
+  EXPECT_GT(dot / std::sqrt(a * b), 0.99);
+  EXPECT_NEAR(std::sqrt(b / a), 1, 0.05);
+}
+
+// ---- what cannot be
+
+void expect_usage(const ModelSpec& spec, const Split& split, const std::string& part) {
+  try {
+    check(spec, split);
+    ADD_FAILURE() << "accepted; expected an error about " << part;
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), Error::Kind::kUsage) << e.what();
+    EXPECT_NE(std::string(e.what()).find(part), std::string::npos) << e.what();
+  }
+}
+
+TEST(Check, RejectsImpossibleSplits) {
+  const ModelSpec resnet = small("resnet18"), vgg = small("vgg16");
+  check(resnet, {1, 1});
+  check(resnet, {4, 1});
+  check(resnet, {1, 4});
+  check(vgg, {14, 1});
+  expect_usage(resnet, {0, 1}, "head");
+  expect_usage(resnet, {1, 0}, "tail");
+  expect_usage(resnet, {-3, 1}, "head");
+  expect_usage(resnet, {5, 1}, "5");
+  expect_usage(resnet, {3, 3}, "at most 5");
+  expect_usage(resnet, {1, 5}, "cloud");
+  expect_usage(resnet, {2147483647, 1}, "head");
+  expect_usage(vgg, {15, 1}, "at most 15");
+  Rng rng(1);
+  EXPECT_THROW(build_head(resnet, {6, 1}, rng), Error);
+  EXPECT_THROW(build_body(resnet, {3, 3}, rng), Error);
+  EXPECT_THROW(build_tail(resnet, {1, 5}, rng, 2), Error);
+  EXPECT_THROW(build_tail(resnet, {1, 1}, rng, 0), Error);
+  EXPECT_THROW(smashed_shape(resnet, {6, 1}), Error);
+  EXPECT_THROW(answer_shape(resnet, {1, 6}), Error);
+  EXPECT_THROW(build_cells(resnet, 0, 7, rng), Error);
+  EXPECT_THROW(build_cells(resnet, -1, 2, rng), Error);
+  EXPECT_THROW(build_cells(resnet, 3, 2, rng), Error);
+}
+
+TEST(Check, RejectsImpossibleSpecs) {
+  auto with = [](auto change) {
+    ModelSpec s = small("resnet18");
+    change(s);
+    return s;
+  };
+  expect_usage(with([](ModelSpec& s) { s.architecture = "lenet"; }), {1, 1}, "lenet");
+  expect_usage(with([](ModelSpec& s) { s.width = 0; }), {1, 1}, "width");
+  expect_usage(with([](ModelSpec& s) { s.width = 1 << 20; }), {1, 1}, "width");
+  expect_usage(with([](ModelSpec& s) { s.classes = 1; }), {1, 1}, "classes");
+  expect_usage(with([](ModelSpec& s) { s.channels = 0; }), {1, 1}, "channels");
+  expect_usage(with([](ModelSpec& s) { s.image_size = 8; }), {1, 1}, "image_size");
+  expect_usage(with([](ModelSpec& s) { s.image_size = -32; }), {1, 1}, "image_size");
+  expect_usage(with([](ModelSpec& s) { s.mean = {0.5f}; }), {1, 1}, "normalisation");
+  expect_usage(with([](ModelSpec& s) {
+                 s.architecture = "vgg16";
+                 s.image_size = 16;
+               }),
+               {1, 1}, "image_size");
+}
+
+}  // namespace
+}  // namespace ens::test

@@ -77,6 +77,10 @@ void Process::terminate() {
   if (pid_ >= 0) kill(pid_, SIGTERM);
 }
 
+void Process::kill_now() {
+  if (pid_ >= 0) kill(pid_, SIGKILL);
+}
+
 int Process::wait() {
   if (pipe_ >= 0) {
     char buffer[4096];

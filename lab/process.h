@@ -19,6 +19,7 @@ class Process {
 
   bool running();
   void terminate();  // SIGTERM
+  void kill_now();   // SIGKILL
   int wait();        // exit code; 128 + signal if killed. Reads the captured output meanwhile
   const std::string& output() const { return output_; }
 

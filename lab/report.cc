@@ -229,8 +229,9 @@ std::string strength_cell(const Attack& a) {
   if (!a.strength) return badge("plain", "not calibrated");
   const std::string by =
       a.calibrated_by.empty() ? "" : "<br>" + muted("as " + quoted(a.calibrated_by));
-  return (a.weak() ? badge("weak", "weak attacker") : badge("strong", "strong enough")) + " " +
-         percent(a.strength, 0) + by;
+  return "<span class=\"nowrap\">" +
+         (a.weak() ? badge("weak", "weak attacker") : badge("strong", "strong enough")) + " " +
+         percent(a.strength, 0) + "</span>" + by;
 }
 
 std::string attack_notes(const Attack& a) {
@@ -282,10 +283,11 @@ std::string attack_table(const Collection& all) {
         continue;
       }
       const std::string meter =
-          a.of_oracle
-              ? fmt::format("<span class=\"meter\"><i style=\"width:{:.0f}%\"></i></span> {}",
+          a.of_oracle ? fmt::format(
+                            "<span class=\"nowrap\"><span class=\"meter\"><i "
+                            "style=\"width:{:.0f}%\"></i></span> {}</span>",
                             std::clamp(*a.of_oracle, 0.0, 1.0) * 100, percent(a.of_oracle, 0))
-              : "\u2013";
+                      : "\u2013";
       const std::string own = a.own.ssim || a.own.psnr
                                   ? show(a.own.ssim, 3) + "<br>" + muted(show(a.own.psnr, 2, " dB"))
                                   : "\u2013";
@@ -466,8 +468,10 @@ std::string trade_offs(const Collection& all) {
     for (const Attack& a : run.attacks) {
       if (!a.best_ssim() || !run.accuracy) continue;
       accuracies.insert(*run.accuracy);
-      Line& line = dots[a.title];
-      line.name = a.title;
+      const std::string name =
+          run.setting() == all.runs[0].setting() ? a.title : a.title + " (" + run.setting() + ")";
+      Line& line = dots[name];
+      line.name = name;
       line.points.push_back({*run.accuracy * 100, *a.best_ssim()});
     }
   }

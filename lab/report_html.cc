@@ -43,7 +43,8 @@ std::string fixed(double value, int digits, bool sign) {
       sign ? fmt::format("{:+.{}f}", value, digits) : fmt::format("{:.{}f}", value, digits);
   const bool zero = out.find_first_of("123456789") == std::string::npos;
   if (zero && (out[0] == '-' || out[0] == '+')) out.erase(0, 1);
-  return out[0] == '-' ? "\u2212" + out.substr(1) : out;
+  if (out[0] == '-') out.replace(0, 1, "\u2212");
+  return out;
 }
 
 std::string show(const Number& value, int digits, const char* unit, bool sign) {
@@ -240,7 +241,7 @@ td.num{white-space:nowrap}.band th{background:var(--band);font-weight:600}tbody 
 .badge{display:inline-block;padding:0 7px;border-radius:9px;font-size:12px;line-height:19px;white-space:nowrap;border:1px solid var(--line)}
 .weak{color:var(--weak);background:var(--weakbg);border-color:transparent}.strong{color:var(--ok);background:var(--okbg);border-color:transparent}
 .bound{color:var(--bound);background:var(--boundbg);border-color:transparent}.plain{color:var(--muted)}
-.meter{display:inline-block;width:64px;height:8px;border-radius:4px;background:var(--line);overflow:hidden;margin-right:4px}
+.nowrap{white-space:nowrap}.meter{display:inline-block;width:64px;height:8px;border-radius:4px;background:var(--line);overflow:hidden;margin-right:4px}
 .meter i{display:block;height:100%;background:var(--c0)}
 .strips{margin:12px 0 28px}.strip{display:flex;gap:14px;align-items:center;margin:3px 0}
 .strip .caption{flex:0 0 160px;font-size:13px;line-height:1.3}.strip img{display:block;min-width:0;max-width:calc(100% - 174px);height:auto;image-rendering:pixelated}

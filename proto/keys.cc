@@ -198,6 +198,12 @@ bool is_loopback(const std::string& endpoint) {
     usage_fail("'" + endpoint + "' is not an address", "", "write tcp://HOST:PORT");
   }
   const std::string host = endpoint.substr(scheme_end + 3, colon - scheme_end - 3);
+  const std::string port = endpoint.substr(colon + 1);  // libzmq would take 70000 for 4464
+  const bool digits = !port.empty() && port.size() <= 5 &&
+                      port.find_first_not_of("0123456789") == std::string::npos;
+  if (port != "*" && (!digits || std::stoi(port) > 65535)) {
+    usage_fail("'" + port + "' is not a port", endpoint, "use 1 to 65535");
+  }
   // Dotted numbers only: "127.evil.example" is a name like any other.
   const bool numeric = host.find_first_not_of("0123456789.") == std::string::npos;
   return host == "localhost" || host == "[::1]" || host == "::1" || host == "lo" ||

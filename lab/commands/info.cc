@@ -12,7 +12,7 @@ namespace {
 
 std::string with_units(double value) {
   for (const char* unit : {"", " k", " M", " G"}) {
-    if (value < 1000) return fmt::format(value < 10 && *unit ? "{:.2f}{}" : "{:.4g}{}", value, unit);
+    if (value < 1000) return fmt::format("{:.{}g}{}", value, 4, unit);
     value /= 1000;
   }
   return fmt::format("{:.4g} T", value);

@@ -17,7 +17,8 @@ struct Dataset {
   std::vector<int32_t> labels;  // 0 .. class_names.size()-1
   std::vector<std::string> class_names;
   // Per-channel mean and standard deviation of the TRAINING split in [0, 1] (both splits carry the
-  // same numbers): the input normalisation of a model.
+  // same numbers, whatever the limit): the input normalisation of a model. Folders and shapes: of
+  // at most 2,000 training images. stddev is never 0.
   std::vector<float> mean, stddev;
 
   int64_t count() const { return static_cast<int64_t>(labels.size()); }
@@ -31,7 +32,11 @@ enum class DataSplit { kTrain, kTest };
 
 struct DataOptions {
   // "cifar10", "cifar100", "mnist", "fashion_mnist", "shapes", or "folder:PATH" for an image folder
-  // with a labels file.
+  // (a relative PATH is also looked for under root). A folder has a labels.csv with a header: first
+  // column the picture's path, relative to the folder or its images/; other columns labels, numbers
+  // or text; a column "split" or "train" if there is a given split, else paths that all start with
+  // train/, val/ or test/ are one, else 80/20 by file name and seed. Without labels.csv: one
+  // subfolder per class, or train/ and val/ or test/ with these in them.
   std::string name = "cifar10";
   // Folder that holds <name>/...; empty: $ENS_DATA, then ${XDG_CACHE_HOME:-~/.cache}/ensembler-data.
   std::filesystem::path root;

@@ -130,7 +130,7 @@ class Painter {
     Colour to = random_colour(rng);
     for (int c = 0; c < 3; ++c) to[c] = 0.6f * from[c] + 0.4f * to[c];
     Colour ink = random_colour(rng);
-    while (contrast(ink, from) < 70 || contrast(ink, to) < 70) ink = random_colour(rng);
+    while (contrast(ink, from) < 90 || contrast(ink, to) < 90) ink = random_colour(rng);
     const double direction = between(rng, 0, 2 * std::numbers::pi);
     image_.resize(static_cast<size_t>(3) * side_ * side_);
     const double dx = std::cos(direction) / side_, dy = std::sin(direction) / side_;
@@ -143,7 +143,7 @@ class Painter {
         }
       }
     }
-    for (int lines = static_cast<int>(rng.below(3)); lines > 0; --lines) stray_line(rng);
+    for (int lines = static_cast<int>(rng.below(2)); lines > 0; --lines) stray_line(rng);
     blend(ink, draw(figure_of(kind), rng));
     finish(rng, out);
   }
@@ -152,7 +152,7 @@ class Painter {
   // The figure, turned, sized and placed at random so that it stays inside: coverage 0..255.
   const cv::Mat& draw(const Figure& figure, Rng& rng) {
     const double angle = between(rng, 0, 2 * std::numbers::pi);
-    const double radius = between(rng, 0.22, 0.42);
+    const double radius = between(rng, 0.28, 0.44);
     const double x = between(rng, radius, 1 - radius), y = between(rng, radius, 1 - radius);
     const double c = std::cos(angle) * radius, s = std::sin(angle) * radius;
     std::vector<std::vector<cv::Point>> polygons;
@@ -198,7 +198,7 @@ class Painter {
   // Adds noise (the sum of four random bytes, nearly normal) of a random strength, and rounds.
   void finish(Rng& rng, uint8_t* out) {
     constexpr float kByteSum = 147.8f;  // standard deviation of the sum of four bytes
-    const float strength = static_cast<float>(between(rng, 4, 20)) / kByteSum;
+    const float strength = static_cast<float>(between(rng, 3, 15)) / kByteSum;
     for (size_t i = 0; i < image_.size(); i += 2) {
       uint64_t bits = rng.next();
       for (size_t k = i; k < std::min(i + 2, image_.size()); ++k) {

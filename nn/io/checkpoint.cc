@@ -388,7 +388,7 @@ void check_file(const fs::path& path) {
     fail("not a file", where, "give the name of a checkpoint (.h5)");
   }
 
-  std::string buffer(1 << 20, '\0');
+  std::string buffer(1 << 16, '\0');
   std::string block;
   Sha256 hash;
   size_t size = 0;

@@ -148,7 +148,7 @@ void check(const ModelSpec& spec, const Split& split) {
     usage_fail("a split needs at least one cell in the head and one in the tail",
                "model.head_cells, model.tail_cells", "use 1 or more for each");
   }
-  if (split.head + split.tail >= cells) {
+  if (split.head >= cells - split.tail) {
     usage_fail("head " + std::to_string(split.head) + " + tail " + std::to_string(split.tail) +
                    " cells leave nothing for the cloud: " + spec.architecture + " has " +
                    std::to_string(cells),

@@ -133,7 +133,8 @@ TEST_F(Keys, LoopbackIsOnlyLoopback) {
                               "tcp://[::]:5", "tcp://128.0.0.1:1"}) {
     EXPECT_FALSE(is_loopback(address)) << address;
   }
-  for (const char* address : {"", "127.0.0.1:5", "http://127.0.0.1:5", "tcp://127.0.0.1", "tcp://"}) {
+  for (const char* address : {"", "127.0.0.1:5", "http://127.0.0.1:5", "tcp://127.0.0.1", "tcp://",
+                              "tcp://127.0.0.1:70000", "tcp://127.0.0.1:", "tcp://127.0.0.1:x"}) {
     EXPECT_THROW(is_loopback(address), Error) << address;
   }
 }

@@ -1,0 +1,212 @@
+// The program `ensembler` as a user meets it: training, being killed, bad input, the whole demo.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include "lab/process.h"
+#include "nn/io/checkpoint.h"
+
+namespace ens {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string program(const std::string& name) { return std::string(ENS_BIN_DIR) + "/" + name; }
+
+class LabTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = (fs::temp_directory_path() / "ens-lab-XXXXXX").string();
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    folder_ = pattern;
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  struct Outcome {
+    int code;
+    std::string out, err;
+  };
+  Outcome run(std::vector<std::string> arguments) {
+    const std::string log = folder_ / "stderr.txt";
+    fs::remove(log);
+    Process p(arguments, /*capture=*/true, log);
+    const int code = p.wait();
+    std::stringstream err;
+    err << std::ifstream(log).rdbuf();
+    return {code, p.output(), err.str()};
+  }
+  // A training that takes a second or two and needs no data.
+  std::vector<std::string> train(const fs::path& out, std::vector<std::string> more = {}) {
+    std::vector<std::string> a{program("ensembler"), "train", "--out", out.string()};
+    for (const char* s : {"data.name=shapes", "data.train_limit=640", "data.test_limit=128",
+                          "model.width=8", "ensemble.nets=3", "ensemble.selected=2",
+                          "ensemble.insecure_seeded_secrets=true", "dtype=float32",
+                          "stage1.epochs=3", "stage1.batch=64", "stage1.lr=0.05",
+                          "stage2.epochs=3", "stage2.batch=64", "stage2.lr=0.05"}) {
+      a.insert(a.end(), {"--set", s});
+    }
+    for (std::string& s : more) a.insert(a.end(), {"--set", std::move(s)});
+    return a;
+  }
+
+  fs::path folder_;
+};
+
+std::map<std::string, std::vector<float>> numbers(const fs::path& file, const std::string& kind) {
+  std::map<std::string, std::vector<float>> all;
+  for (const auto& [name, tensor] : read_checkpoint(file, kind).tensors) {
+    all[name] = tensor.to_vector();
+  }
+  return all;
+}
+
+TEST_F(LabTest, KilledAndResumedTrainingEndsInTheSameWeights) {
+  const Outcome whole = run(train(folder_ / "whole"));
+  ASSERT_EQ(whole.code, 0) << whole.err;
+
+  // Kill the other one again and again, each time a little later, until it gets through.
+  const fs::path out = folder_ / "killed";
+  int kills = 0;
+  for (int attempt = 0; attempt < 60; ++attempt) {
+    Process p(train(out), /*capture=*/true, folder_ / "killed.txt");
+    const auto deadline =
+        std::chrono::steady_clock::now() + std::chrono::milliseconds(150 + 120 * attempt);
+    while (p.running() && std::chrono::steady_clock::now() < deadline) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    if (!p.running()) break;
+    p.kill_now();
+    ++kills;
+    p.wait();
+    ASSERT_FALSE(fs::exists(out / "DONE"));
+  }
+  EXPECT_GE(kills, 2);
+  ASSERT_TRUE(fs::exists(out / "DONE"));
+  EXPECT_EQ(numbers(folder_ / "whole/edge.h5", "edge"), numbers(out / "edge.h5", "edge"));
+  EXPECT_EQ(numbers(folder_ / "whole/cloud.h5", "cloud"), numbers(out / "cloud.h5", "cloud"));
+  // The metrics, too, hold every epoch once.
+  auto rows = [](const fs::path& run) {
+    std::ifstream in(run / "metrics.csv");
+    std::map<std::string, int> count;
+    for (std::string line; std::getline(in, line);) {
+      if (line.find(",loss,") != std::string::npos) {
+        ++count[line.substr(line.find(',') + 1, line.rfind(',') - line.find(',') - 1)];
+      }
+    }
+    return count;
+  };
+  EXPECT_EQ(rows(folder_ / "whole"), rows(out));
+}
+
+TEST_F(LabTest, BadInputIsOneClearLine) {
+  std::ofstream(folder_ / "bad.txtpb") << "seed: 1\nstage1 {\n  epoch: 3\n}\n";
+  std::ofstream(folder_ / "not-a-picture.png") << "hello";
+  struct Case {
+    std::vector<std::string> arguments;
+    int code;
+    std::vector<std::string> expected;  // parts of the message
+  };
+  const std::string e = program("ensembler"), out = (folder_ / "x").string();
+  const std::vector<Case> cases = {
+      {{e}, 2, {"subcommand"}},
+      {{e, "train", "--no-such-flag"}, 2, {"no-such-flag"}},
+      {{e, "train", "-o", out, "-c", (folder_ / "bad.txtpb").string()}, 2, {"bad.txtpb:3:", "epoch"}},
+      {{e, "train", "-o", out, "-c", "no-such-config"}, 2, {"no-such-config"}},
+      {{e, "train", "-o", out, "--set", "stage1.epoch=3"}, 2, {"epoch"}},
+      {{e, "train", "-o", out, "--set", "ensemble.selected=5", "--set", "ensemble.nets=4"}, 2, {"selected"}},
+      {{e, "train", "-o", out, "--set", "model.head_cells=4", "--set", "model.tail_cells=2", "--set",
+        "data.name=shapes", "--set", "data.train_limit=64", "--set", "data.test_limit=64"},
+       2, {"head", "tail", "at most"}},
+      {{e, "info", "--set", "model.head_cells=4", "--set", "model.tail_cells=2"}, 2, {"at most"}},
+      {{e, "train", "-o", out, "--set", "data.name=cifar10", "--data", (folder_ / "none").string()}, 1,
+       {"cifar10", "data get cifar10"}},
+      {{e, "attack", out + "-missing"}, 2, {"not a finished run"}},
+      {{e, "report", out + "-missing", "-o", out + ".html"}, -1, {"missing"}},
+      {{program("ensembler-cloud"), "--bundle", out + ".h5"}, 1, {".h5"}},
+      {{program("ensembler-edge"), "--bundle", out + ".h5", "x.png"}, 1, {".h5"}},
+      {{program("ensembler-edge")}, 2, {"ensembler-edge"}},
+  };
+  for (const Case& c : cases) {
+    std::string line;
+    for (const std::string& a : c.arguments) line += a + " ";
+    const Outcome r = run(c.arguments);
+    if (c.code >= 0) {
+      EXPECT_EQ(r.code, c.code) << line << "\n" << r.err;
+    } else {
+      EXPECT_NE(r.code, 0) << line;
+    }
+    for (const std::string& part : c.expected) {
+      EXPECT_NE(r.err.find(part), std::string::npos) << line << "\n" << r.err;
+    }
+    EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << line << "\n" << r.err;
+  }
+}
+
+TEST_F(LabTest, AFolderInUseAndAnotherConfigurationAreRefused) {
+  const fs::path out = folder_ / "run";
+  Process first(train(out, {"stage1.epochs=200"}), true, folder_ / "first.txt");
+  for (int i = 0; i < 1000 && !fs::exists(out / "info.json"); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  const Outcome second = run(train(out, {"stage1.epochs=200"}));
+  EXPECT_NE(second.code, 0);
+  EXPECT_NE(second.err.find("process"), std::string::npos) << second.err;
+  first.kill_now();
+  first.wait();
+  const Outcome third = run(train(out));
+  EXPECT_EQ(third.code, 2) << third.err;
+  EXPECT_NE(third.err.find("epochs"), std::string::npos) << third.err;
+}
+
+TEST_F(LabTest, AFullDiskLosesNothing) {
+  const fs::path out = folder_ / "run";
+  // Files may not grow beyond 100 kB: the first checkpoint fails.
+  const Outcome full = run({"/bin/sh", "-c", [&] {
+                              std::string line = "ulimit -f 100; trap '' XFSZ; exec";
+                              for (const std::string& a : train(out)) line += " '" + a + "'";
+                              return line;
+                            }()});
+  EXPECT_EQ(full.code, 1) << full.err;
+  EXPECT_NE(full.err.find(".h5"), std::string::npos) << full.err;
+  EXPECT_FALSE(fs::exists(out / "DONE"));
+  const Outcome after = run(train(out));
+  EXPECT_EQ(after.code, 0) << after.err;
+  EXPECT_TRUE(fs::exists(out / "DONE"));
+}
+
+TEST_F(LabTest, TheDemoTellsTheWholeStory) {
+  std::vector<std::string> a{program("ensembler"), "demo", "--offline", "--data",
+                             (folder_ / "no-data").string(), "--out", (folder_ / "demo").string()};
+  for (const char* s : {"data.train_limit=640", "data.test_limit=128", "model.width=8",
+                        "ensemble.nets=3", "stage1.epochs=1", "stage2.epochs=1",
+                        "attack.public_images=400", "attack.scored_images=64",
+                        "attack.shadow_epochs=1", "attack.decoder_epochs=1"}) {
+    a.insert(a.end(), {"--set", s});
+  }
+  const Outcome r = run(a);
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_NE(r.err.find("using 'shapes' instead"), std::string::npos) << r.err;
+  EXPECT_NE(r.out.find("classified over TCP"), std::string::npos) << r.out;
+  for (const char* file : {"report.html", "report.csv", "none/DONE", "ensembler/DONE",
+                           "ensembler/serve.json", "ensembler/attack/shadow-n1/result.json",
+                           "ensembler/attack/shadow-adaptive/reconstruction.png",
+                           "ensembler/attack/oracle/original.png", "none/attack/oracle/result.json"}) {
+    EXPECT_TRUE(fs::exists(folder_ / "demo/shapes" / file)) << file;
+  }
+  // What was attacked is what went over the wire.
+  const auto result = nlohmann::json::parse(
+      std::ifstream(folder_ / "demo/shapes/ensembler/attack/oracle/result.json"));
+  EXPECT_EQ(result.at("observed"), "recorded on the wire");
+  EXPECT_EQ(result.at("scored_images"), 64);
+}
+
+}  // namespace
+}  // namespace ens

@@ -1,0 +1,103 @@
+// Keys: the real server and the real client in one process.
+#include <gtest/gtest.h>
+#include <spdlog/spdlog.h>
+
+#include "cloud/server.h"
+#include "edge/client.h"
+#include "proto/keys.h"
+#include "tests/ensemble/bundles.h"
+
+namespace ens {
+namespace {
+
+class CurveTest : public testing::Test {
+ protected:
+  CurveTest() : bundles_(test::random_bundles(5)) {
+    spdlog::set_level(spdlog::level::off);
+    write(bundles_, dir_.path());
+    for (const char* name : {"cloud", "friend", "stranger"}) write_keys(dir_ / name, new_keys());
+    cloud_.set_bundle((dir_ / "cloud.h5").string());
+    cloud_.set_bind("tcp://127.0.0.1:*");
+    cloud_.set_dtype("float32");
+    edge_.set_bundle((dir_ / "edge.h5").string());
+    edge_.set_timeout_ms(10000);
+  }
+  void serve(bool encrypted) {
+    if (encrypted) {
+      cloud_.set_secret_key((dir_ / "cloud.key").string());
+      cloud_.set_clients((dir_ / "friend.pub").string());
+    }
+    complete(cloud_);
+    server_.emplace(cloud_);
+    server_->start();
+    edge_.set_cloud(server_->endpoint());
+  }
+  Status ask(const char* server_key, const char* own_key) {
+    EdgeConfig config = edge_;
+    if (server_key) config.set_server_key((dir_ / server_key).string());
+    if (own_key) config.set_secret_key((dir_ / own_key).string());
+    complete(config);
+    EdgeClient client(config);
+    const Tensor images = test::random_images(bundles_.edge.info.model, 3, 1);
+    const auto result = client.classify(images);
+    if (result.status.ok()) {
+      const auto want = expected_logits(bundles_, images).to_vector();
+      const auto got = result.value.logits.to_vector();
+      for (size_t i = 0; i < want.size(); ++i) {
+        EXPECT_NEAR(got[i], want[i], 1e-3 * (1 + std::abs(want[i])));
+      }
+    }
+    return result.status;
+  }
+
+  test::TempDir dir_;
+  test::Bundles bundles_;
+  CloudConfig cloud_;
+  EdgeConfig edge_;
+  std::optional<Server> server_;
+};
+
+TEST_F(CurveTest, RightKeysAreServed) {
+  serve(true);
+  const Status status = ask("cloud.pub", "friend.key");
+  EXPECT_TRUE(status.ok()) << status.str();
+}
+
+TEST_F(CurveTest, StrangersAndMistakesEndWithAClearError) {
+  serve(true);
+  const Status not_allowed = ask("cloud.pub", "stranger.key");
+  EXPECT_EQ(not_allowed.code, StatusCode::kUnauthenticated) << not_allowed.str();
+  EXPECT_NE(not_allowed.message.find("does not allow this client's key"), std::string::npos);
+
+  const Status wrong_server = ask("stranger.pub", "friend.key");
+  EXPECT_EQ(wrong_server.code, StatusCode::kUnauthenticated) << wrong_server.str();
+  EXPECT_NE(wrong_server.message.find("--server-key"), std::string::npos);
+
+  const Status plain = ask(nullptr, nullptr);
+  EXPECT_EQ(plain.code, StatusCode::kUnauthenticated) << plain.str();
+  EXPECT_NE(plain.message.find("encryption"), std::string::npos);
+
+  EXPECT_TRUE(ask("cloud.pub", "friend.key").ok()) << "still served";
+}
+
+TEST_F(CurveTest, KeysToAPlainCloudAreRefused) {
+  serve(false);
+  const Status status = ask("cloud.pub", "friend.key");
+  EXPECT_EQ(status.code, StatusCode::kUnauthenticated) << status.str();
+  EXPECT_NE(status.message.find("plain text"), std::string::npos);
+  EXPECT_TRUE(ask(nullptr, nullptr).ok());
+}
+
+TEST_F(CurveTest, EndsWithinItsTimeWhateverTheKeys) {
+  serve(true);
+  edge_.set_timeout_ms(50);
+  for (const char* key : {"friend.pub", "cloud.pub"}) {
+    const Status status = ask(key, "stranger.key");
+    EXPECT_TRUE(status.code == StatusCode::kUnauthenticated ||
+                status.code == StatusCode::kUnavailable)
+        << status.str();
+  }
+}
+
+}  // namespace
+}  // namespace ens

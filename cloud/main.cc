@@ -11,6 +11,7 @@
 
 #include "cloud/server.h"
 #include "nn/core/error.h"
+#include "nn/cpu/threads.h"
 
 namespace {
 
@@ -111,6 +112,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  ens::cpu::limit_spinning(argv);
   spdlog::set_default_logger(spdlog::stderr_logger_mt("cloud"));
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%l%$ %v");
   try {

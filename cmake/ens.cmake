@@ -38,5 +38,5 @@ function(ens_test name)
     list(APPEND labels LABELS ${label})
   endforeach()
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
-                       PROPERTIES ${labels} TIMEOUT 900)
+                       PROPERTIES ${labels} TIMEOUT 900 ENVIRONMENT GOMP_SPINCOUNT=10000)
 endfunction()

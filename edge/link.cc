@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 #include <optional>
+#include <utility>
 
 #include "nn/core/error.h"
 #include "nn/core/rng.h"
@@ -75,14 +76,17 @@ Status Link::exchange(std::vector<Call>& calls, const std::function<void(size_t)
                       const std::function<Status(size_t, const zmq::message_t*)>& accept) {
   std::vector<Open> open;
   size_t next = 0, done = 0;
-  failed_handshakes_ = 0;  // a key may have been allowed since
+  if (std::exchange(given_up_, false)) reconnect();
   while (done < calls.size()) {
     bool blocked = false;  // something is due, but there is no connection
     auto wake = Clock::time_point::max();
     for (Open& o : open) {
       const auto now = Clock::now();
       if (o.attempts == 0) o.deadline = std::min(o.deadline, now + timeout_);
-      if (now >= o.deadline) return out_of_time(o);
+      if (now >= o.deadline) {
+        given_up_ = !ready_;
+        return out_of_time(o);
+      }
       if (now >= o.due && !send(calls[o.index], o)) blocked = true;
       wake = std::min({wake, o.deadline, o.due > now ? o.due : o.deadline});
     }
@@ -103,9 +107,24 @@ Status Link::exchange(std::vector<Call>& calls, const std::function<void(size_t)
     }
     // Answers first: a cloud that answered and closed has answered.
     if (Status status = receive(calls, open, done, accept); !status.ok()) return status;
-    if (Status status = watch_connection(open); !status.ok()) return status;
+    if (Status status = watch_connection(open); !status.ok()) {
+      given_up_ = true;
+      return status;
+    }
   }
   return {};
+}
+
+// libzmq does not try again after what it takes for a protocol error; by the next call the cloud may
+// have been mended, or this client's key allowed.
+void Link::reconnect() {
+  try {
+    socket_.disconnect(address_);
+  } catch (const zmq::error_t&) {  // it had given up itself
+  }
+  ready_ = handshaking_ = reached_ = false;
+  failed_handshakes_ = 0;
+  socket_.connect(address_);
 }
 
 bool Link::send(Call& call, Open& open) {
@@ -208,25 +227,31 @@ Status Link::watch_connection(std::vector<Open>& open) {
     switch (what) {
       case ZMQ_EVENT_CONNECTED:
         reached_ = true;
+        handshaking_ = true;
         break;
       case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
         ready_ = true;
+        handshaking_ = false;
         failed_handshakes_ = 0;
         break;
       case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
         return {StatusCode::kUnauthenticated,
                 "the cloud at " + address_ + " does not allow this client's key; add its .pub file "
                 "to the cloud's --clients"};
-      case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
-      case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-        if (++failed_handshakes_ < kHandshakeTries) break;
-        return {StatusCode::kUnauthenticated,
-                encrypted_ ? address_ + " breaks off the key exchange: --server-key is not its key, "
-                             "this client's key is not allowed there, or it serves plain text"
-                           : address_ + " breaks off the greeting: it expects encryption "
-                             "(set --server-key and --secret-key), or is no ensembler-cloud"};
+      case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:  // such as keys on one side only
+        failed_handshakes_ = kHandshakeTries;
+        [[fallthrough]];
+      case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:  // a key that is wrong, or a cloud that goes away
       case ZMQ_EVENT_DISCONNECTED:
-        ready_ = false;
+        if (std::exchange(handshaking_, false) && ++failed_handshakes_ >= kHandshakeTries) {
+          return {StatusCode::kUnauthenticated,
+                  address_ + (encrypted_
+                                  ? " breaks off the key exchange: --server-key is not its key, this "
+                                    "client's key is not allowed there, or it serves plain text"
+                                  : " breaks off the greeting: it expects encryption (set "
+                                    "--server-key and --secret-key), or is no ensembler-cloud")};
+        }
+        if (!std::exchange(ready_, false)) break;
         for (Open& o : open) {
           if (o.sent) postpone(o, {StatusCode::kUnavailable, "lost the connection to " + address_});
         }

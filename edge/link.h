@@ -61,6 +61,7 @@ class Link {
                  const std::function<Status(size_t, const zmq::message_t*)>& accept);
   Status watch_connection(std::vector<Open>& open);  // reads the monitor; a Status that ends it all
   Status out_of_time(const Open& open) const;
+  void reconnect();
 
   const std::string address_;
   const std::chrono::milliseconds timeout_;
@@ -71,7 +72,9 @@ class Link {
   uint64_t next_id_ = 1;
   bool reached_ = false;        // a TCP connection stood at some time
   bool ready_ = false;          // a connection with handshake done stands now
+  bool handshaking_ = false;    // TCP stands, ZeroMQ's greeting is not over
   int failed_handshakes_ = 0;   // in a row
+  bool given_up_ = false;       // the last exchange ended without a connection
 };
 
 }  // namespace ens

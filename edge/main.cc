@@ -9,6 +9,7 @@
 
 #include "edge/client.h"
 #include "nn/core/error.h"
+#include "nn/cpu/threads.h"
 #include "nn/data/dataset.h"
 #include "nn/data/image.h"
 #include "nn/data/loader.h"
@@ -233,6 +234,7 @@ int classify_data(const Options& options, ens::EdgeClient& client) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  ens::cpu::limit_spinning(argv);
   try {
     const Options options = parse(argc, argv);
     ens::EdgeClient client(options.config);

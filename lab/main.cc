@@ -8,6 +8,7 @@
 #include "nn/cpu/threads.h"
 
 int main(int argc, char** argv) {
+  ens::cpu::limit_spinning(argv);
   ens::remember_command_line(argc, argv);
   ens::cpu::pin_compute_threads();
   CLI::App app{"Ensembler: private collaborative inference, and an honest lab for attacks on it.",

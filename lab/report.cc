@@ -490,7 +490,7 @@ std::string trade_offs(const Collection& all) {
       std::string rest = run.protection + run.data + run.architecture + plain(run.width) +
                          plain(run.tail) + plain(run.seed);
       for (const auto& [other_label, other] : axes) {
-        if (other != field) rest += "/" + plain(run.*other);
+        if (other != field) rest.append("/").append(plain(run.*other));
       }
       for (const Attack& a : run.attacks) {
         if (a.best_ssim()) curves[a.title + "\n" + rest][*(run.*field)] = *a.best_ssim();

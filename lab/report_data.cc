@@ -167,6 +167,7 @@ void read_summary(Run& run) {
   run.width = number(s, "width");
   run.head = number(object_in(s, "split"), "head");
   run.tail = number(object_in(s, "split"), "tail");
+  run.train_images = number(s, "train_images");
   run.test_images = number(s, "test_images");
   run.accuracy = number(s, "accuracy");
   run.similarity = number(s, "similarity");
@@ -270,7 +271,7 @@ void find_runs(const fs::path& folder, std::set<fs::path>& seen, Collection& all
 // What must agree for two runs to be compared. The bytes sent stand for the pool in the stem and
 // the image size.
 auto setting_key(const Run& r) {
-  return std::tie(r.data, r.architecture, r.width, r.head, r.tail, r.bytes_up);
+  return std::tie(r.data, r.train_images, r.architecture, r.width, r.head, r.tail, r.bytes_up);
 }
 
 // The unprotected run of the same setting, with the same seed if there is one.

@@ -71,7 +71,8 @@ struct Run {
   std::string config, command, version, revision, device, processor, started;
   std::string protection, architecture, data;
   Number seed, nets, selected, sigma, lambda, width, head, tail;
-  Number test_images, accuracy, similarity, edge_flops, cloud_flops, bytes_up, bytes_down;
+  Number train_images, test_images, accuracy, similarity, edge_flops, cloud_flops, bytes_up,
+      bytes_down;
   std::map<std::string, double> seconds;  // by stage
   std::vector<double> net_accuracy;
   nlohmann::json info, summary, serve;  // as they were in the folder; serve null if absent

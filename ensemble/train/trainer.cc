@@ -115,7 +115,7 @@ class Trainer {  // one training: shared state of both stages
     const int64_t per_epoch = loader.batches() * stage.batch();
     if (fs::exists(file)) {
       options.first_epoch = load_state(file, net, &optimizer);
-      progress.add(options.first_epoch * per_epoch);
+      progress.skip(options.first_epoch * per_epoch);
     }
     run_.forget_metrics(stage_name, index, options.first_epoch);
     auto metric = [&](int64_t epoch, const char* name, double value) {

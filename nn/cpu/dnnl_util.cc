@@ -19,6 +19,11 @@ dnnl::stream& stream() {
   return s;
 }
 
+std::recursive_mutex& creation_mutex() {
+  static auto* m = new std::recursive_mutex;
+  return *m;
+}
+
 Isa isa() {
   static const Isa found = [] {
 #if defined(__x86_64__)

@@ -10,6 +10,7 @@
 #include <oneapi/dnnl/dnnl.hpp>
 
 #include <cstdint>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -25,6 +26,11 @@ using Args = std::unordered_map<int, dnnl::memory>;
 
 dnnl::engine& engine();  // the process's one CPU engine
 dnnl::stream& stream();  // this thread's stream, in order
+
+// Held while making primitives (and their descriptors). oneDNN 2.6 now and then generates code that
+// computes nonsense when several threads do so at once: seen with bfloat16 on AVX-512, in about one
+// of ten runs of a test that starts four networks on four threads; never with this lock.
+std::recursive_mutex& creation_mutex();
 
 // What the processor offers, as far as oneDNN uses it.
 enum class Isa { kBasic, kAvx2, kAvx512, kAvx512Bf16, kAmx };  // kBasic: also aarch64

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 #include <map>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
@@ -31,9 +32,42 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 
-// Every format this network's constants are wanted in, each packed once and then shared by all
-// batch sizes. The first is made from the graph's tensors, which are let go after that; later ones
-// from the first.
+// How a convolution over a map of a few pixels is one matrix product: input pixel p reaches output
+// pixel q through kernel position taps[q][p] (row-major), or -1 for none.
+struct SmallMap {
+  std::vector<std::vector<int64_t>> taps;
+};
+
+// The 2x2 maps at the end of a ResNet on 32x32 images: nearly every output pixel depends on every
+// input pixel, most kernel positions of a direct convolution meet padding, and oneDNN's kernels are
+// far from their best. Written out as a matrix [output pixels * O, input pixels * C] the weight is
+// 16/9 of its size (nothing is gained from more than twice), and the product runs near the peak.
+std::optional<SmallMap> small_map(const ConvSpec& spec, const Shape& weight, const Shape& in,
+                                  const Shape& out) {
+  const int64_t pairs = in[1] * in[2] * out[1] * out[2];
+  if (spec.groups != 1 || pairs > 2 * weight[2] * weight[3]) return std::nullopt;
+  SmallMap map;
+  int64_t valid = 0;
+  for (int64_t q = 0; q < out[1] * out[2]; ++q) {
+    map.taps.emplace_back();
+    for (int64_t p = 0; p < in[1] * in[2]; ++p) {
+      const int64_t row = p / in[2] + spec.padding - q / out[2] * spec.stride;
+      const int64_t column = p % in[2] + spec.padding - q % out[2] * spec.stride;
+      const bool meets = row >= 0 && column >= 0 && row % spec.dilation == 0 &&
+                         column % spec.dilation == 0 && row / spec.dilation < weight[2] &&
+                         column / spec.dilation < weight[3];
+      map.taps.back().push_back(meets ? row / spec.dilation * weight[3] + column / spec.dilation
+                                      : -1);
+      valid += meets;
+    }
+  }
+  if (4 * valid < 3 * pairs) return std::nullopt;
+  return map;
+}
+
+// Every form this network's constants are wanted in, each packed once and then shared by all batch
+// sizes. The first is made from the graph's tensors, which are let go after that; later ones from
+// the first.
 class Constants {
  public:
   explicit Constants(const Graph& graph) {
@@ -45,8 +79,8 @@ class Constants {
   const Shape& weight_shape(size_t step) const { return layers_[step].weight_shape; }
   bool has_bias(size_t step) const { return layers_[step].has_bias; }
 
-  // Which: the constant's place in its step.
-  enum Which { kWeight = 0, kBias = 1 };
+  // The constant's place in its step; the last two as spread out for a SmallMap.
+  enum Which { kWeight = 0, kBias = 1, kSpreadWeight = 2, kSpreadBias = 3 };
 
   // `plain` describes the graph's tensor; `wanted` the format. The memory lives as long as *this.
   memory get(size_t step, Which which, const MemoryDesc& plain, const MemoryDesc& wanted) {
@@ -54,16 +88,54 @@ class Constants {
     for (const Packed& p : packed) {
       if (p.desc == wanted) return p.data;
     }
-    memory source = packed.empty() ? bind(plain, layers_[step].source[which].raw()) : packed[0].data;
-    Packed p;
-    p.desc = wanted;
-    p.storage = allocate(wanted.get_size());
-    p.data = bind(wanted, p.storage.get());
-    dnnl::reorder(source, p.data).execute(stream(), source, p.data);
-    stream().wait();
-    bytes_ += wanted.get_size();
-    packed.push_back(std::move(p));
-    return packed.back().data;
+    return add(packed,
+               packed.empty() ? bind(plain, layers_[step].source[which].raw()) : packed[0].data,
+               wanted);
+  }
+
+  // The weight [O, C, kh, kw] as a matrix `wanted` of [q * O + o, p * C + c].
+  memory get_spread(size_t step, const SmallMap& map, const MemoryDesc& plain,
+                    const MemoryDesc& wanted) {
+    std::vector<Packed>& packed = layers_[step].packed[kSpreadWeight];
+    for (const Packed& p : packed) {
+      if (p.desc == wanted) return p.data;
+    }
+    const Shape& shape = layers_[step].weight_shape;
+    const int64_t channels = shape[1], area = shape[2] * shape[3];
+    const auto outputs = static_cast<int64_t>(map.taps.size());
+    const auto inputs = static_cast<int64_t>(map.taps[0].size());
+    Buffer matrix(sizeof(float) * static_cast<size_t>(shape[0] * outputs * channels * inputs));
+    Buffer kernel(plain.get_size());
+    const Packed& base = layers_[step].packed[kWeight].at(0);
+    reorder(base.desc, base.storage.get(), plain, kernel.data());
+    const float* w = kernel.as<float>();
+    float* out = matrix.as<float>();
+    for (const auto& row : map.taps) {
+      for (int64_t o = 0; o < shape[0]; ++o) {
+        for (int64_t tap : row) {
+          for (int64_t c = 0; c < channels; ++c) {
+            *out++ = tap < 0 ? 0.0f : w[(o * channels + c) * area + tap];
+          }
+        }
+      }
+    }
+    const MemoryDesc plain_matrix({shape[0] * outputs, channels * inputs}, memory::data_type::f32,
+                                  Tag::ab);
+    return add(packed, bind(plain_matrix, matrix.data()), wanted);
+  }
+
+  // The bias [O] once per output pixel: [q * O + o].
+  memory get_spread_bias(size_t step, const SmallMap& map, const MemoryDesc& plain) {
+    std::vector<Packed>& packed = layers_[step].packed[kSpreadBias];
+    if (!packed.empty()) return packed[0].data;
+    const memory once = get(step, kBias, plain, plain);
+    const auto* bias = static_cast<const float*>(once.get_data_handle());
+    std::vector<float> all;
+    for (size_t q = 0; q < map.taps.size(); ++q) {
+      all.insert(all.end(), bias, bias + layers_[step].weight_shape[0]);
+    }
+    const MemoryDesc wanted({static_cast<int64_t>(all.size())}, memory::data_type::f32, Tag::a);
+    return add(packed, bind(wanted, all.data()), wanted);
   }
 
   // A vector of n equal float32 numbers.
@@ -94,8 +166,20 @@ class Constants {
     Shape weight_shape;
     bool has_bias;
     std::array<Tensor, 2> source;
-    std::array<std::vector<Packed>, 2> packed;
+    std::array<std::vector<Packed>, 4> packed;
   };
+
+  memory add(std::vector<Packed>& packed, const memory& source, const MemoryDesc& wanted) {
+    Packed p;
+    p.desc = wanted;
+    p.storage = allocate(wanted.get_size());
+    p.data = bind(wanted, p.storage.get());
+    reorder(source.get_desc(), source.get_data_handle(), wanted, p.storage.get());
+    bytes_ += wanted.get_size();
+    packed.push_back(std::move(p));
+    return packed.back().data;
+  }
+
   std::vector<Layer> layers_;
   std::map<std::pair<int64_t, float>, Packed> filled_;
   size_t bytes_ = 0;
@@ -327,11 +411,12 @@ class Builder {
   // The formats to try, best first. Measured with oneDNN 2.6 on AVX-512: from batch 8 up its own
   // choice for float32 is an NHWC kernel slower than that for blocked channels; for bfloat16 the
   // blocked formats would lose AMX.
-  std::vector<std::pair<MemoryDesc, MemoryDesc>> conv_formats(const GraphStep& s) const {
+  std::vector<std::pair<MemoryDesc, MemoryDesc>> conv_formats(const GraphStep& s,
+                                                              bool small) const {
     const Shape& in = graph_.shape(s.input);
     const Shape& out = graph_.shape(s.output);
     std::vector<std::pair<MemoryDesc, MemoryDesc>> formats;
-    if (type_ == memory::data_type::f32 && isa() >= Isa::kAvx512 && batch_ >= 8 &&
+    if (type_ == memory::data_type::f32 && isa() >= Isa::kAvx512 && batch_ >= 8 && !small &&
         out[0] % 16 == 0) {
       formats.push_back({in[0] % 16 == 0 ? with_tag(in, type_, Tag::nChw16c) : any(in, type_),
                          with_tag(out, type_, Tag::nChw16c)});
@@ -340,14 +425,14 @@ class Builder {
     return formats;
   }
 
-  ConvDesc choose_conv(const GraphStep& s) const {
+  ConvDesc choose_conv(const GraphStep& s, bool small) const {
     const memory::dim padding = s.conv.padding, stride = s.conv.stride;
     const MemoryDesc weight =
         describe_weight(weight_shape(), type_ == memory::data_type::f32 ? Dtype::kF32 : Dtype::kBF16,
                         s.conv.groups, true);
     const MemoryDesc bias = has_bias() ? bias_desc() : MemoryDesc();
     std::optional<ConvDesc> best;
-    for (const auto& [src, dst] : conv_formats(s)) {
+    for (const auto& [src, dst] : conv_formats(s, small)) {
       const dnnl::convolution_forward::desc d(
           prop_kind::forward_inference, dnnl::algorithm::convolution_direct, src, weight, bias, dst,
           {stride, stride}, {s.conv.dilation - 1, s.conv.dilation - 1}, {padding, padding},
@@ -362,26 +447,58 @@ class Builder {
   }
 
   void conv(const GraphStep& s) {
-    const ConvDesc pd = choose_conv(s);
-    const Place src = fetch(s.input, pd.src_desc());
-    Place dst;
-    if (s.residual < 0) {
-      dst = store(s.output, pd.dst_desc());
-    } else {
-      // The sum is taken in place: over the residual if this is its last use, else over a copy.
-      const Place residual = fetch(s.residual, pd.dst_desc());
-      if (dies_here(s.residual, residual) && residual.slot != src.slot) {
-        dst = store(s.output, residual.desc, residual.slot);
-      } else {
-        dst = store(s.output, residual.desc);
-        add_reorder(residual, dst);
-      }
-    }
+    const auto map = small_map(s.conv, weight_shape(), graph_.shape(s.input), graph_.shape(s.output));
+    const ConvDesc pd = choose_conv(s, map.has_value());
     const MemoryDesc plain_weight =
         describe_weight(weight_shape(), Dtype::kF32, s.conv.groups, false);
+    auto constants = layer_constants(plain_weight, pd.weights_desc());
+    // With few images the time goes into reading weights, and the matrix has more of them.
+    if (map && (batch_ >= 8 || static_cast<int64_t>(map->taps.size() * map->taps[0].size()) <=
+                                   weight_shape()[2] * weight_shape()[3])) {
+      return small_conv(s, *map, plain_weight);
+    }
+    const Place src = fetch(s.input, pd.src_desc());
+    const Place dst = store_sum(s, src, pd.dst_desc());
     add(dnnl::convolution_forward(pd), pd.scratchpad_desc(),
-        {{DNNL_ARG_SRC, src}, {DNNL_ARG_DST, dst}},
-        layer_constants(plain_weight, pd.weights_desc()));
+        {{DNNL_ARG_SRC, src}, {DNNL_ARG_DST, dst}}, std::move(constants));
+  }
+
+  // Where a convolution writes. A residual is added in place: over the residual itself if this is
+  // its last use, else over a copy.
+  Place store_sum(const GraphStep& s, const Place& src, const MemoryDesc& desc) {
+    if (s.residual < 0) return store(s.output, desc);
+    const Place residual = fetch(s.residual, desc);
+    if (dies_here(s.residual, residual) && residual.slot != src.slot) {
+      return store(s.output, desc, residual.slot);
+    }
+    const Place dst = store(s.output, desc);
+    add_reorder(residual, dst);
+    return dst;
+  }
+
+  void small_conv(const GraphStep& s, const SmallMap& map, const MemoryDesc& plain_weight) {
+    const Shape& in = graph_.shape(s.input);
+    const Shape& out = graph_.shape(s.output);
+    const MemoryDesc src_rows({batch_, in.numel()}, type_, Tag::ab);
+    const MemoryDesc dst_rows({batch_, out.numel()}, type_, Tag::ab);
+    const MemoryDesc bias({out.numel()}, memory::data_type::f32, Tag::a);
+    const dnnl::inner_product_forward::desc d(
+        prop_kind::forward_inference, src_rows,
+        MemoryDesc({out.numel(), in.numel()}, type_, Tag::any), has_bias() ? bias : MemoryDesc(),
+        dst_rows);
+    const dnnl::inner_product_forward::primitive_desc pd(d, attributes(s.residual >= 0, s.relu),
+                                                         engine());
+    // NHWC images are the rows.
+    const Place src = fetch(s.input, with_tag(in, type_, Tag::nhwc));
+    const Place dst = store_sum(s, src, with_tag(out, type_, Tag::nhwc));
+    std::vector<std::pair<int, memory>> constants{
+        {DNNL_ARG_WEIGHTS, constants_.get_spread(at_, map, plain_weight, pd.weights_desc())}};
+    if (has_bias()) {
+      constants.push_back({DNNL_ARG_BIAS, constants_.get_spread_bias(at_, map, bias_desc())});
+    }
+    add(dnnl::inner_product_forward(pd), pd.scratchpad_desc(),
+        {{DNNL_ARG_SRC, {src_rows, src.slot}}, {DNNL_ARG_DST, {dst_rows, dst.slot}}},
+        std::move(constants));
   }
 
   void linear(const GraphStep& s) {
@@ -560,6 +677,10 @@ class CpuExecutable : public Executable {
 
  private:
   Program& program(int64_t batch);
+  Program build(int64_t batch) {
+    std::lock_guard lock(creation_mutex());
+    return Builder(graph_, dtype_, batch, constants_).build();
+  }
 
   Graph graph_;  // without its weights
   const Dtype dtype_;
@@ -577,7 +698,7 @@ Program& CpuExecutable::program(int64_t batch) {
   Program& p =
       found != programs_.end()
           ? found->second
-          : programs_.emplace(key, Builder(graph_, dtype_, batch, constants_).build()).first->second;
+          : programs_.emplace(key, build(batch)).first->second;
   if (p.arena_bytes > arena_bytes_) {
     arena_.reset();
     arena_ = allocate(p.arena_bytes);

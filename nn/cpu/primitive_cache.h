@@ -4,6 +4,7 @@
 #include <omp.h>
 
 #include <cstdint>
+#include <mutex>
 #include <string>
 #include <type_traits>
 #include <unordered_map>
@@ -48,6 +49,7 @@ class PrimitiveCache {
     auto found = entries_.find(key.bytes());
     if (found == entries_.end()) {
       if (entries_.size() >= kMost) entries_.clear();  // ever new shapes: start again
+      std::lock_guard lock(creation_mutex());
       found = entries_.emplace(key.bytes(), make()).first;
     }
     return found->second;

@@ -9,6 +9,7 @@
 
 #ifdef __linux__
 #include <sched.h>
+#include <unistd.h>
 #endif
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -127,6 +128,12 @@ void unpin_this_thread() {
   pinned.release();
   const Processors& p = processors();
   bind(p.allowed.data(), p.allowed.size());
+}
+
+void limit_spinning(char** argv) {
+  if (std::getenv("GOMP_SPINCOUNT") || std::getenv("OMP_WAIT_POLICY")) return;
+  setenv("GOMP_SPINCOUNT", "10000", 1);  // some ten microseconds
+  execv("/proc/self/exe", argv);         // if it fails, we only go on more slowly
 }
 
 void prepare_threads() {

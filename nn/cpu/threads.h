@@ -24,6 +24,12 @@ void pin_compute_threads();
 void pin_this_thread(int slot);  // to the slot-th allowed processor, modulo their number
 void unpin_this_thread();        // back to every processor the process may run on
 
+// For main(), first of all. GNU OpenMP's threads spin for milliseconds at every barrier, which on a
+// machine with other work to do costs most of the time (measured: 86 against 546 images/s). The limit
+// can only be set in the environment before the program starts, so this starts it once more, unless
+// the user has set GOMP_SPINCOUNT or OMP_WAIT_POLICY.
+void limit_spinning(char** argv);
+
 // Internal to nn/cpu: flushes denormals in this thread and its team; cheap after the first call.
 void prepare_threads();
 

@@ -88,6 +88,25 @@ TEST_F(CurveTest, KeysToAPlainCloudAreRefused) {
   EXPECT_TRUE(ask(nullptr, nullptr).ok());
 }
 
+// The same client, once the cloud is as it should be.
+TEST_F(CurveTest, RefusedClientRecovers) {
+  serve(true);
+  EdgeConfig config = edge_;
+  config.set_server_key((dir_ / "cloud.pub").string());
+  config.set_secret_key((dir_ / "stranger.key").string());
+  complete(config);
+  EdgeClient client(config);
+  EXPECT_EQ(client.check().code, StatusCode::kUnauthenticated);
+  EXPECT_EQ(client.check().code, StatusCode::kUnauthenticated);
+  cloud_.set_bind(server_->endpoint());
+  cloud_.set_clients((dir_ / "stranger.pub").string());
+  server_.reset();
+  server_.emplace(cloud_);
+  server_->start();
+  const Status status = client.check();
+  EXPECT_TRUE(status.ok()) << status.str();
+}
+
 TEST_F(CurveTest, EndsWithinItsTimeWhateverTheKeys) {
   serve(true);
   edge_.set_timeout_ms(50);

@@ -1,0 +1,312 @@
+// Edge and cloud as an operator runs them: two programs, TCP between them, signals, exit codes.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <csignal>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "edge/client.h"
+#include "nn/data/dataset.h"
+#include "nn/data/image.h"
+#include "nn/data/loader.h"
+#include "proto/keys.h"
+#include "tests/edge/process.h"
+#include "tests/ensemble/bundles.h"
+
+namespace ens {
+namespace {
+
+using nlohmann::json;
+using test::Process;
+using Args = std::vector<std::string>;
+
+int best(const float* logits, int64_t classes) {
+  return static_cast<int>(std::max_element(logits, logits + classes) - logits);
+}
+
+class ServingTest : public testing::Test {
+ protected:
+  explicit ServingTest() : bundles_(test::random_bundles(5)) {
+    write(bundles_, dir_.path());
+  }
+  std::string path(const std::string& name) const { return (dir_ / name).string(); }
+
+  std::unique_ptr<Process> run(const std::string& program, Args args) {
+    args.insert(args.begin(), std::string(ENS_BIN_DIR) + "/" + program);
+    return std::make_unique<Process>(args, dir_ / ("process" + std::to_string(++started_)));
+  }
+  // Starts a cloud and waits until it is ready; endpoint_ is then its address.
+  void start_cloud(const std::string& bind = "tcp://127.0.0.1:*", Args more = {}) {
+    const std::string ready = path("ready" + std::to_string(started_));
+    Args args = {"--bundle", path("cloud.h5"), "--bind", bind, "--ready-file", ready,
+                 "--set", "dtype=float32", "--threads", "1"};
+    args.insert(args.end(), more.begin(), more.end());
+    cloud_ = run("ensembler-cloud", args);
+    endpoint_ = wait_for_file(ready, *cloud_);
+    ASSERT_EQ(endpoint_.rfind("tcp://", 0), 0u) << cloud_->err();
+  }
+  std::unique_ptr<Process> edge(Args args) {
+    args.insert(args.begin(), {"--bundle", path("edge.h5"), "--cloud", endpoint_});
+    return run("ensembler-edge", args);
+  }
+  // The program must end with this code and one line on stderr that has `says` in it.
+  void expect_refused(Process& process, int code, const std::string& says) {
+    EXPECT_EQ(process.wait(), code) << process.err();
+    const std::string err = process.err();
+    EXPECT_NE(err.find(says), std::string::npos) << err;
+    EXPECT_EQ(std::count(err.begin(), err.end(), '\n'), 1) << err;
+    EXPECT_EQ(process.out(), "");
+  }
+
+  test::TempDir dir_;
+  test::Bundles bundles_;
+  std::unique_ptr<Process> cloud_;
+  std::string endpoint_;
+  int started_ = 0;
+};
+
+TEST_F(ServingTest, ClassifiesPicturesOfAFolder) {
+  start_cloud();
+  EXPECT_EQ(cloud_->out(), endpoint_ + "\n");
+  const Tensor images = test::random_images(bundles_.edge.info.model, 4, 9);
+  std::filesystem::create_directory(dir_ / "pictures");
+  for (int i = 0; i < 4; ++i) {
+    write_png(dir_ / "pictures" / ("p" + std::to_string(i) + ".png"),
+              images.rows(i, 1).reshape({3, 16, 16}));
+  }
+  auto process = edge({"--json", path("pictures")});
+  ASSERT_EQ(process->wait(), 0) << process->err();
+  std::istringstream lines(process->out());
+  int count = 0;
+  for (std::string line; std::getline(lines, line); ++count) {
+    const json result = json::parse(line);
+    // PNG rounds to 8 bits: expect what the rounded picture gives.
+    const Tensor picture = read_image(result["file"].get<std::string>(), 3, 16, 16);
+    const auto logits = expected_logits(bundles_, picture.reshape({1, 3, 16, 16})).to_vector();
+    EXPECT_EQ(result["top"][0]["index"], best(logits.data(), 10));
+    ASSERT_EQ(result["top"].size(), 5u);
+    double sum = 0;
+    for (float v : logits) sum += std::exp(v - logits[result["top"][0]["index"]]);
+    EXPECT_NEAR(result["top"][0]["probability"].get<double>(), 1 / sum, 1e-3);
+    EXPECT_GT(result["bytes"]["sent"], 4 * 16 * 16 * 4);
+    EXPECT_GT(result["times_ms"]["total"], 0);
+  }
+  EXPECT_EQ(count, 4);
+
+  auto readable = edge({path("pictures/p0.png")});
+  EXPECT_EQ(readable->wait(), 0) << readable->err();
+  EXPECT_NE(readable->out().find("p0.png\n"), std::string::npos);
+  EXPECT_NE(readable->out().find(" %  class "), std::string::npos);
+}
+
+TEST_F(ServingTest, BadPictureIsNamedAndTheOthersAreClassified) {
+  start_cloud();
+  const Tensor image = test::random_images(bundles_.edge.info.model, 1, 9).reshape({3, 16, 16});
+  write_png(dir_ / "good.png", image);
+  write_png(dir_ / "large.png", image, 2);
+  std::ofstream(dir_ / "text.png") << "not a picture";
+  auto process = edge({"--json", path("large.png"), path("text.png"), path("none.png"), path("good.png")});
+  EXPECT_EQ(process->wait(), 1);
+  const std::string err = process->err(), out = process->out();
+  EXPECT_EQ(std::count(err.begin(), err.end(), '\n'), 3) << err;
+  for (const char* name : {"large.png", "text.png", "none.png"}) {
+    EXPECT_NE(err.find(name), std::string::npos) << err;
+  }
+  EXPECT_EQ(std::count(out.begin(), out.end(), '\n'), 1);
+  EXPECT_NE(out.find("good.png"), std::string::npos);
+  auto resized = edge({"--resize", path("large.png")});
+  EXPECT_EQ(resized->wait(), 0) << resized->err();
+}
+
+TEST_F(ServingTest, MeasuresADataSet) {
+  DataOptions options;
+  options.name = "shapes";
+  options.image_size = 16;
+  options.limit = 40;
+  const Dataset data = load_dataset(options, DataSplit::kTest);
+  if (data.class_names.size() != 10) {  // a bundle that fits
+    GTEST_SKIP() << "shapes has " << data.class_names.size() << " classes";
+  }
+  const auto logits = expected_logits(bundles_, images_of(data, 0, 40)).to_vector();
+  int correct = 0;
+  for (size_t i = 0; i < 40; ++i) correct += best(&logits[i * 10], 10) == data.labels[i];
+
+  start_cloud();
+  auto process = edge({"--data", "shapes", "--limit", "40", "--json", "--batch", "16"});
+  ASSERT_EQ(process->wait(), 0) << process->err();
+  const json result = json::parse(process->out());
+  EXPECT_EQ(result["images"], 40);
+  EXPECT_EQ(result["correct"], correct);
+  EXPECT_NEAR(result["accuracy"].get<double>(), correct / 40.0, 1e-9);
+  for (const char* part : {"head", "wire", "queue", "compute", "tail", "total"}) {
+    EXPECT_LE(result["latency_ms"][part]["p50"], result["latency_ms"][part]["p95"]) << part;
+  }
+  EXPECT_GT(result["bytes_per_image"]["sent"], 4 * 16 * 16 * 4);
+  EXPECT_GT(result["bytes_per_image"]["received"], 4 * 32 * 4);
+  auto readable = edge({"--data", "shapes", "--limit", "40"});
+  EXPECT_EQ(readable->wait(), 0) << readable->err();
+  EXPECT_NE(readable->out().find("of 40 test images right"), std::string::npos);
+}
+
+// ---- stopping
+
+TEST_F(ServingTest, SigtermDrainsAndEndsWithZero) {
+  for (int number : {SIGTERM, SIGINT}) {
+    start_cloud();
+    EdgeConfig config;
+    config.set_bundle(path("edge.h5"));
+    config.set_cloud(endpoint_);
+    config.set_timeout_ms(2000);
+    config.set_batch(4);
+    complete(config);
+    const Tensor images = test::random_images(bundles_.edge.info.model, 16, 2);
+    const auto want = expected_logits(bundles_, images).to_vector();
+    std::atomic<int> answered{0};
+    Status last;
+    std::jthread client([&] {
+      EdgeClient edge(config);
+      while (true) {
+        const auto result = edge.classify(images);
+        if (!result.status.ok()) {
+          last = result.status;
+          return;
+        }
+        const auto got = result.value.logits.to_vector();
+        for (size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], 1e-3 * (1 + std::abs(want[i])));
+        ++answered;
+      }
+    });
+    while (answered < 3) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    cloud_->signal(number);
+    EXPECT_EQ(cloud_->wait(), 0) << cloud_->err();
+    EXPECT_NE(cloud_->err().find("state=draining"), std::string::npos);
+    EXPECT_NE(cloud_->err().find("state=stopped"), std::string::npos);
+    client.join();
+    EXPECT_EQ(last.code, StatusCode::kUnavailable) << last.str();
+  }
+}
+
+TEST_F(ServingTest, SurvivesSigkillAndRestartInMidTraffic) {
+  start_cloud();
+  EdgeConfig config;
+  config.set_bundle(path("edge.h5"));
+  config.set_cloud(endpoint_);
+  config.set_timeout_ms(60000);
+  config.set_batch(4);
+  complete(config);
+  const Tensor images = test::random_images(bundles_.edge.info.model, 32, 2);
+  const auto want = expected_logits(bundles_, images).to_vector();
+  std::atomic<int> answered{0};
+  std::atomic<bool> stop{false};
+  std::jthread client([&] {
+    EdgeClient edge(config);
+    while (!stop) {
+      const auto result = edge.classify(images);
+      ASSERT_TRUE(result.status.ok()) << result.status.str();
+      const auto got = result.value.logits.to_vector();
+      for (size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], 1e-3 * (1 + std::abs(want[i])));
+      ++answered;
+    }
+  });
+  for (int kill = 0; kill < 3; ++kill) {
+    const int before = answered;
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (answered < before + 3 && std::chrono::steady_clock::now() < end) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    ASSERT_GE(answered, before + 3);
+    cloud_->signal(SIGKILL);
+    EXPECT_EQ(cloud_->wait(), 128 + SIGKILL);
+    start_cloud(endpoint_);
+  }
+  const int before = answered;
+  stop = true;
+  client.join();
+  EXPECT_GT(answered, before);
+}
+
+// ---- refusals: one line, the right code
+
+TEST_F(ServingTest, CloudRefusesBadCommandLines) {
+  const auto refused = [&](Args args, int code, const std::string& says) {
+    auto process = run("ensembler-cloud", std::move(args));
+    SCOPED_TRACE(says);
+    expect_refused(*process, code, says);
+  };
+  std::ofstream(dir_ / "bad.txtpb") << "bundle: 'x'\nmax_bach: 3\n";
+  refused({"--nonsense"}, 2, "--nonsense");
+  refused({}, 2, "bundle is not set");
+  refused({"--threads", "many"}, 2, "--threads");
+  refused({"--config", path("bad.txtpb")}, 2, "bad.txtpb:2:");
+  refused({"--config", path("bad.txtpb")}, 2, "did you mean 'max_batch'?");
+  refused({"--config", path("none.txtpb")}, 1, "none.txtpb");
+  refused({"--bundle", "x", "--set", "max_batch=0"}, 2, "max_batch");
+  refused({"--bundle", path("cloud.h5"), "--bind", "tcp://0.0.0.0:*"}, 2, "plain text");
+  refused({"--bundle", path("none.h5")}, 1, "none.h5");
+  refused({"--bundle", path("edge.h5")}, 1, "edge.h5");
+  std::filesystem::resize_file(dir_ / "cloud.h5", std::filesystem::file_size(dir_ / "cloud.h5") / 2);
+  refused({"--bundle", path("cloud.h5")}, 1, "cloud.h5");
+}
+
+TEST_F(ServingTest, EdgeRefusesBadCommandLines) {
+  const auto refused = [&](Args args, int code, const std::string& says) {
+    auto process = run("ensembler-edge", std::move(args));
+    SCOPED_TRACE(says);
+    expect_refused(*process, code, says);
+  };
+  write_png(dir_ / "good.png",
+            test::random_images(bundles_.edge.info.model, 1, 9).reshape({3, 16, 16}));
+  const std::string bundle = path("edge.h5"), good = path("good.png");
+  refused({"--nonsense"}, 2, "--nonsense");
+  refused({"--bundle", bundle}, 2, "nothing to classify");
+  refused({good}, 2, "bundle is not set");
+  refused({"--bundle", bundle, "--data", "shapes", good}, 2, "--data");
+  refused({"--bundle", bundle, "--limit", "3", good}, 2, "--data");
+  refused({"--bundle", bundle, "--data", "imagenet"}, 2, "imagenet");
+  refused({"--bundle", bundle, "--set", "timeout=3", good}, 2, "did you mean 'timeout_ms'?");
+  refused({"--bundle", bundle, "--cloud", "tcp://192.0.2.1:5755", good}, 2, "plain text");
+  refused({"--bundle", path("none.h5"), good}, 1, "none.h5");
+  refused({"--bundle", path("cloud.h5"), good}, 1, "cloud.h5");
+  refused({"--bundle", bundle, "--cloud", "tcp://127.0.0.1:9", "--timeout-ms", "300", good}, 1,
+          "cannot reach tcp://127.0.0.1:9");
+}
+
+TEST_F(ServingTest, BundlesOfDifferentTrainingsAreRefused) {
+  start_cloud();
+  test::Bundles other = test::random_bundles(6);
+  write(other, dir_.path());  // another edge.h5; the cloud has read its own already
+  write_png(dir_ / "good.png",
+            test::random_images(bundles_.edge.info.model, 1, 9).reshape({3, 16, 16}));
+  auto process = edge({path("good.png")});
+  expect_refused(*process, 1, "serves other server nets");
+}
+
+TEST_F(ServingTest, AddressInUseIsSaid) {
+  start_cloud();
+  auto second = run("ensembler-cloud", {"--bundle", path("cloud.h5"), "--bind", endpoint_});
+  expect_refused(*second, 1, "another process has this address");
+}
+
+TEST_F(ServingTest, KeysWorkBetweenProcesses) {
+  write_png(dir_ / "good.png",
+            test::random_images(bundles_.edge.info.model, 1, 9).reshape({3, 16, 16}));
+  for (const char* name : {"cloud", "friend", "stranger"}) write_keys(dir_ / name, new_keys());
+  start_cloud("tcp://127.0.0.1:*", {"--secret-key", path("cloud.key"), "--clients", path("friend.pub")});
+  auto good = edge({"--server-key", path("cloud.pub"), "--secret-key", path("friend.key"), path("good.png")});
+  EXPECT_EQ(good->wait(), 0) << good->err();
+  auto stranger = edge({"--server-key", path("cloud.pub"), "--secret-key", path("stranger.key"), path("good.png")});
+  expect_refused(*stranger, 1, "does not allow this client's key");
+  auto wrong = edge({"--server-key", path("friend.pub"), "--secret-key", path("friend.key"), path("good.png")});
+  expect_refused(*wrong, 1, "--server-key");
+  auto plain = edge({path("good.png")});
+  expect_refused(*plain, 1, "expects encryption");
+  // No secret in any output.
+  const std::string secret = read_secret_key(dir_ / "cloud.key").secret_key.z85();
+  EXPECT_EQ((cloud_->out() + cloud_->err()).find(secret), std::string::npos);
+}
+
+}  // namespace
+}  // namespace ens

@@ -3,8 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
+#include <atomic>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -140,13 +141,15 @@ void train_run(const RunConfig& config, const fs::path& folder) {
   identity.mutable_data()->clear_root();
   const Device device = parse_device(config.device());
   const RunFacts facts{command_line(), backend(device).description(), config.seed()};
-  RunDir run(folder, to_text(identity), facts);
-  if (run.done()) {
+  if (fs::exists(folder / "DONE")) {
+    RunDir(folder, to_text(identity), facts);  // refuses a folder of another configuration
     fmt::print(stderr, "{}: already trained\n", folder.string());
     return;
   }
   const Dataset train = load_dataset(data_options(config, DataSplit::kTrain), DataSplit::kTrain);
   const Dataset test = load_dataset(data_options(config, DataSplit::kTest), DataSplit::kTest);
+  check(model_spec(config, train), split_of(config));  // before anything is written
+  RunDir run(folder, to_text(identity), facts);
   train_ensemble(config, run, train, test);
   run.mark_done();
 }
@@ -261,7 +264,7 @@ int run_attacks(const std::vector<AttackJob>& jobs, const AttackConfig& settings
       result = to_json(score);
       write_png(p.folder / "original.png", strip(p.truth, 16));
       write_png(p.folder / "reconstruction.png", strip(score.reconstruction, 16));
-    } catch (const Error& e) {
+    } catch (const std::exception& e) {
       result = {{"attack", p.attack->name()}, {"title", p.attack->title()},
                 {"level", name(p.attack->level())}, {"error", e.what()}};
       ++failures;

@@ -44,7 +44,8 @@ std::string suggestion(const pb::Descriptor& type, const std::string& unknown) {
   for (int i = 0; i < type.field_count(); ++i) {
     const std::string& known = type.field(i)->name();
     all += (all.empty() ? "" : ", ") + known;
-    if (const size_t distance = edit_distance(unknown, known); distance < best) {
+    const bool begun = !unknown.empty() && known.compare(0, unknown.size(), unknown) == 0;
+    if (const size_t distance = begun ? 1 : edit_distance(unknown, known); distance < best) {
       best = distance;
       nearest = known;
     }

@@ -23,15 +23,15 @@
 namespace ens::cpu {
 namespace {
 
-constexpr size_t kSmallest = 256;           // class 0
-constexpr int kClasses = 4 * 50;            // up to 2^58 bytes
+constexpr size_t kSmallest = 256;  // class 0
+constexpr int kClasses = 4 * 50;   // up to 2^58 bytes
 constexpr size_t kHugePage = size_t{2} << 20;
 
 // Classes are 256 * {1, 1.25, 1.5, 1.75} * 2^k.
 int class_of(size_t bytes) {
   if (bytes <= kSmallest) return 0;
-  const size_t last = bytes - 1;                 // so that exact sizes stay in their class
-  const int octave = std::bit_width(last) - 1;   // 2^octave <= last
+  const size_t last = bytes - 1;                // so that exact sizes stay in their class
+  const int octave = std::bit_width(last) - 1;  // 2^octave <= last
   const int quarter = static_cast<int>((last >> (octave - 2)) & 3);
   return 4 * (octave - 8) + quarter + 1;
 }

@@ -1,10 +1,10 @@
 // The CPU's memory: a cache of 64-byte aligned buffers, so that steady training neither asks the
 // system for memory nor touches fresh pages.
 //
-// Sizes are rounded up to one of four classes per octave, so a reused buffer is less than 1.25 times
-// what was asked. What is idle never exceeds a quarter of the machine's memory (4 GiB at most):
-// beyond that all idle buffers go back to the system. Thread-safe. With address sanitizer every
-// buffer is its own, so that overruns and uses after release are found.
+// Sizes are rounded up to one of four classes per octave, so a reused buffer is less than 1.25
+// times what was asked. What is idle never exceeds a quarter of the machine's memory (4 GiB at
+// most): beyond that all idle buffers go back to the system. Thread-safe. With address sanitizer
+// every buffer is its own, so that overruns and uses after release are found.
 #pragma once
 
 #include <cstddef>

@@ -1,9 +1,9 @@
 // Convolutions.
 //
-// oneDNN is asked for one pair of activation formats after the other until it has a generated kernel
-// for it: its own choice (format `any`) is often the slower one, and a plain request falls to a
-// reference loop where formats do not match. What a tensor's layout cannot express (channels padded
-// to a block) lives in a buffer for the length of the call.
+// oneDNN is asked for one pair of activation formats after the other until it has a generated
+// kernel for it: its own choice (format `any`) is often the slower one, and a plain request falls
+// to a reference loop where formats do not match. What a tensor's layout cannot express (channels
+// padded to a block) lives in a buffer for the length of the call.
 #include <cstring>
 #include <vector>
 
@@ -90,12 +90,10 @@ Conv make_conv(Pass pass, const Shape& x, const Shape& w, const Shape& y, bool b
     const MemoryDesc dx = with_format(x, dtype, f.x), dy = with_format(y, dtype, f.y);
     try {
       const dnnl::convolution_forward::desc forward =
-          bias ? dnnl::convolution_forward::desc(prop_kind::forward_training, direct, dx,
-                                                 forward_w, b, dy, d.strides, d.dilates, d.left,
-                                                 d.right)
-               : dnnl::convolution_forward::desc(prop_kind::forward_training, direct, dx,
-                                                 forward_w, dy, d.strides, d.dilates, d.left,
-                                                 d.right);
+          bias ? dnnl::convolution_forward::desc(prop_kind::forward_training, direct, dx, forward_w,
+                                                 b, dy, d.strides, d.dilates, d.left, d.right)
+               : dnnl::convolution_forward::desc(prop_kind::forward_training, direct, dx, forward_w,
+                                                 dy, d.strides, d.dilates, d.left, d.right);
       const dnnl::convolution_forward::primitive_desc hint(forward, user_scratchpad(), engine());
       bool quick = false;
       if (pass == Pass::kForward) {
@@ -129,8 +127,7 @@ Conv make_conv(Pass pass, const Shape& x, const Shape& w, const Shape& y, bool b
     }
   }
   if (!found.primitive) {
-    fail(std::string("oneDNN has no ") + name(dtype) + " convolution for " +
-             describe_conv(x, w, y),
+    fail(std::string("oneDNN has no ") + name(dtype) + " convolution for " + describe_conv(x, w, y),
          "cpu", "compute in float32");
   }
   return found;
@@ -209,8 +206,8 @@ Tensor CpuBackend::conv2d(const Tensor& x, const Tensor& w, const Tensor& bias,
   if (const SmallConv small(x.shape(), w.shape(), shape, spec); small.applies()) {
     return small.forward(*this, x, w, bias);
   }
-  const Conv& conv = cached_conv(Pass::kForward, x.shape(), w.shape(), shape, bias.defined(),
-                                 x.dtype(), spec);
+  const Conv& conv =
+      cached_conv(Pass::kForward, x.shape(), w.shape(), shape, bias.defined(), x.dtype(), spec);
   const Input source(x, conv.x);
   const Input weight(w, conv.w, describe_weight(w.shape(), Dtype::kF32, spec.groups, false));
   const Output y(shape, x.dtype(), conv.y);

@@ -55,12 +55,18 @@ void convert_range(const From* s, To* d, int64_t n) {
 template <typename F>
 void with_type(Dtype dtype, F&& f) {
   switch (dtype) {
-    case Dtype::kF32: return f(static_cast<float*>(nullptr));
-    case Dtype::kBF16: return f(static_cast<BFloat16*>(nullptr));
-    case Dtype::kF16: return f(static_cast<Float16*>(nullptr));
-    case Dtype::kU8: return f(static_cast<uint8_t*>(nullptr));
-    case Dtype::kI8: return f(static_cast<int8_t*>(nullptr));
-    case Dtype::kI32: return f(static_cast<int32_t*>(nullptr));
+    case Dtype::kF32:
+      return f(static_cast<float*>(nullptr));
+    case Dtype::kBF16:
+      return f(static_cast<BFloat16*>(nullptr));
+    case Dtype::kF16:
+      return f(static_cast<Float16*>(nullptr));
+    case Dtype::kU8:
+      return f(static_cast<uint8_t*>(nullptr));
+    case Dtype::kI8:
+      return f(static_cast<int8_t*>(nullptr));
+    case Dtype::kI32:
+      return f(static_cast<int32_t*>(nullptr));
   }
 }
 
@@ -139,7 +145,8 @@ bool axis_view(const Tensor& t, int axis, AxisView& view) {
 
 // Blocked layouts keep whole blocks of channels together.
 bool whole_blocks(const Tensor& t, int axis, int64_t start, int64_t length) {
-  if (axis != 1 || t.layout() == Layout::kPlain || t.layout() == Layout::kChannelsLast) return false;
+  if (axis != 1 || t.layout() == Layout::kPlain || t.layout() == Layout::kChannelsLast)
+    return false;
   const int64_t lanes = channel_view(t).lanes;
   return start % lanes == 0 && length % lanes == 0;
 }
@@ -202,9 +209,12 @@ void CpuBackend::copy(const Tensor& src, Tensor& dst) {
     return;
   }
   switch (size_of(src.dtype())) {
-    case 1: return change_layout<uint8_t>(src, dst);
-    case 2: return change_layout<uint16_t>(src, dst);
-    default: return change_layout<uint32_t>(src, dst);
+    case 1:
+      return change_layout<uint8_t>(src, dst);
+    case 2:
+      return change_layout<uint16_t>(src, dst);
+    default:
+      return change_layout<uint32_t>(src, dst);
   }
 }
 

@@ -43,11 +43,16 @@ Isa isa() {
 
 const char* isa_name() {
   switch (isa()) {
-    case Isa::kAmx: return "avx512_core_amx";
-    case Isa::kAvx512Bf16: return "avx512_core_bf16";
-    case Isa::kAvx512: return "avx512_core";
-    case Isa::kAvx2: return "avx2";
-    case Isa::kBasic: break;
+    case Isa::kAmx:
+      return "avx512_core_amx";
+    case Isa::kAvx512Bf16:
+      return "avx512_core_bf16";
+    case Isa::kAvx512:
+      return "avx512_core";
+    case Isa::kAvx2:
+      return "avx2";
+    case Isa::kBasic:
+      break;
   }
 #if defined(__aarch64__)
   return "aarch64";
@@ -70,15 +75,20 @@ Layout preferred_layout(const Shape& shape, Dtype dtype) {
 dnnl::memory::data_type to_dnnl(Dtype dtype) {
   using Type = dnnl::memory::data_type;
   switch (dtype) {
-    case Dtype::kF32: return Type::f32;
-    case Dtype::kBF16: return Type::bf16;
-    case Dtype::kU8: return Type::u8;
-    case Dtype::kI8: return Type::s8;
-    case Dtype::kI32: return Type::s32;
-    case Dtype::kF16: break;
+    case Dtype::kF32:
+      return Type::f32;
+    case Dtype::kBF16:
+      return Type::bf16;
+    case Dtype::kU8:
+      return Type::u8;
+    case Dtype::kI8:
+      return Type::s8;
+    case Dtype::kI32:
+      return Type::s32;
+    case Dtype::kF16:
+      break;
   }
-  fail(std::string("oneDNN cannot compute in ") + name(dtype), "cpu",
-       "use float32 or bfloat16");
+  fail(std::string("oneDNN cannot compute in ") + name(dtype), "cpu", "use float32 or bfloat16");
 }
 
 dnnl::memory::dims to_dims(const Shape& shape) {
@@ -86,8 +96,8 @@ dnnl::memory::dims to_dims(const Shape& shape) {
 }
 
 MemoryDesc describe(const Shape& shape, Dtype dtype, Layout layout) {
-  static constexpr Tag kPlainTags[] = {Tag::a, Tag::a, Tag::ab, Tag::abc, Tag::abcd, Tag::abcde,
-                                       Tag::abcdef};
+  static constexpr Tag kPlainTags[] = {Tag::a,    Tag::a,     Tag::ab,    Tag::abc,
+                                       Tag::abcd, Tag::abcde, Tag::abcdef};
   if (shape.rank() == 0) return {{1}, to_dnnl(dtype), Tag::a};
   Tag tag = kPlainTags[shape.rank()];
   if (layout == Layout::kChannelsLast) tag = Tag::nhwc;
@@ -168,8 +178,9 @@ void reorder(const MemoryDesc& from, const void* source, const MemoryDesc& to, v
     const dnnl::reorder::primitive_desc pd(engine(), from, engine(), to, user_scratchpad());
     return Prepared{dnnl::reorder(pd), pd.scratchpad_desc()};
   });
-  execute(p.primitive, p.scratchpad,
-          {{DNNL_ARG_FROM, bind(from, const_cast<void*>(source))}, {DNNL_ARG_TO, bind(to, target)}});
+  execute(
+      p.primitive, p.scratchpad,
+      {{DNNL_ARG_FROM, bind(from, const_cast<void*>(source))}, {DNNL_ARG_TO, bind(to, target)}});
 }
 
 }  // namespace ens::cpu

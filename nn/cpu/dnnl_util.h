@@ -1,16 +1,15 @@
-// oneDNN 2.x in the terms of this project: engine, streams, descriptors, and how a primitive is run.
-// Only nn/cpu includes this.
+// oneDNN 2.x in the terms of this project: engine, streams, descriptors, and how a primitive is
+// run. Only nn/cpu includes this.
 //
 // Threads. By default a primitive may only run on the thread that made it, because its scratchpad
-// belongs to that thread. Every primitive made here therefore uses `user_scratchpad()`, and execute()
-// lends it a buffer from the allocator: then it may run on any thread, several at a time. A primitive
-// is made for omp_get_max_threads() threads; caches must have that number in their key.
+// belongs to that thread. Every primitive made here therefore uses `user_scratchpad()`, and
+// execute() lends it a buffer from the allocator: then it may run on any thread, several at a time.
+// A primitive is made for omp_get_max_threads() threads; caches must have that number in their key.
 #pragma once
-
-#include <oneapi/dnnl/dnnl.hpp>
 
 #include <cstdint>
 #include <mutex>
+#include <oneapi/dnnl/dnnl.hpp>
 #include <optional>
 #include <string>
 #include <unordered_map>

@@ -45,8 +45,7 @@ ENS_INLINE void unary_body(UnaryOp op, const T* x, T* y, int64_t n, float a, flo
     case UnaryOp::kLeakyRelu:
       return map1(x, y, n, [=](float v) ENS_INLINE_LAMBDA { return v > 0.0f ? v : a * v; });
     case UnaryOp::kSigmoid:
-      return map1(x, y, n,
-                  [](float v) ENS_INLINE_LAMBDA { return 1.0f / (1.0f + fast_exp(-v)); });
+      return map1(x, y, n, [](float v) ENS_INLINE_LAMBDA { return 1.0f / (1.0f + fast_exp(-v)); });
     case UnaryOp::kTanh:
       return map1(x, y, n, [](float v) ENS_INLINE_LAMBDA { return tanh_of(v); });
     case UnaryOp::kExp:
@@ -242,8 +241,8 @@ ENS_CLONES void sgd_plain_range(float* p, const float* g, int64_t n, float lr, f
 }
 
 struct AdamFactors {
-  float keep;       // of the weight (decoupled decay)
-  float l2;         // of the weight, added to the gradient
+  float keep;  // of the weight (decoupled decay)
+  float l2;    // of the weight, added to the gradient
   float beta1, beta2;
   float step_size;  // lr / (1 - beta1^t)
   float root;       // 1 / sqrt(1 - beta2^t)
@@ -386,10 +385,8 @@ void CpuBackend::adam_step(Tensor& param, const Tensor& grad, Tensor& mean, Tens
       .l2 = s.decoupled ? 0.0f : s.weight_decay,
       .beta1 = s.beta1,
       .beta2 = s.beta2,
-      .step_size =
-          static_cast<float>(s.lr / (1.0 - std::pow(static_cast<double>(s.beta1), t))),
-      .root =
-          static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(static_cast<double>(s.beta2), t))),
+      .step_size = static_cast<float>(s.lr / (1.0 - std::pow(static_cast<double>(s.beta1), t))),
+      .root = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(static_cast<double>(s.beta2), t))),
       .eps = s.eps};
   const Tensor plain = as(grad, Dtype::kF32, Layout::kPlain);
   float* p = param.data<float>();

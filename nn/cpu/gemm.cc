@@ -36,10 +36,9 @@ void CpuBackend::gemm(bool transpose_a, bool transpose_b, float alpha, const Ten
   }
   if (a.dtype() == Dtype::kF32 && c.dtype() == Dtype::kF32) {
     const Tensor b32 = b.to(Dtype::kF32);
-    const auto status =
-        dnnl_sgemm(transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N', c.dim(0), c.dim(1), k, alpha,
-                   a.data<float>(), a.dim(1), b32.data<float>(), b32.dim(1), beta,
-                   c.data<float>(), c.dim(1));
+    const auto status = dnnl_sgemm(transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N', c.dim(0),
+                                   c.dim(1), k, alpha, a.data<float>(), a.dim(1), b32.data<float>(),
+                                   b32.dim(1), beta, c.data<float>(), c.dim(1));
     if (status != dnnl_success) {
       fail("oneDNN refused a matrix product of " + a.shape().str() + " and " + b.shape().str(),
            "cpu");

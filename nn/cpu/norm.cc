@@ -1,8 +1,8 @@
 // Batch normalisation and per-channel scaling.
 //
 // All of it is memory bound, so the aim is few passes: training forward reads x twice and writes y;
-// backward reads x and dy twice and writes dx, and finds out from x again where the ReLU was active,
-// instead of reading y as well.
+// backward reads x and dy twice and writes dx, and finds out from x again where the ReLU was
+// active, instead of reading y as well.
 #include <algorithm>
 #include <cmath>
 #include <type_traits>
@@ -34,8 +34,8 @@ ENS_INLINE Vec<W> positive(const Vec<W>& condition, const Vec<W>& v) {
 }
 
 // Calls kernel.tile<W, kOneChannel>(offset, rows, stride, channel) for pieces that make up the
-// images [begin, end): `rows` rows of W neighbouring elements, `stride` apart, from element `offset`.
-// They belong to the channels from `channel` on, or all to that one.
+// images [begin, end): `rows` rows of W neighbouring elements, `stride` apart, from element
+// `offset`. They belong to the channels from `channel` on, or all to that one.
 template <typename Kernel>
 ENS_INLINE void for_tiles(const ChannelView& view, int64_t begin, int64_t end, Kernel& kernel) {
   // With a single block the images follow each other without a gap.
@@ -213,14 +213,14 @@ struct AffineGrad {
 };
 
 // One function per kernel and type, so that each exists for every instruction set.
-#define ENS_TILE_KERNEL(name, ...)                                                              \
+#define ENS_TILE_KERNEL(name, ...)                                                                 \
   ENS_CLONES void name(const ChannelView& view, int64_t begin, int64_t end, __VA_ARGS__& kernel) { \
-    for_tiles(view, begin, end, kernel);                                                        \
+    for_tiles(view, begin, end, kernel);                                                           \
   }
-#define ENS_TILE_KERNELS_RELU(Kernel)                \
-  ENS_TILE_KERNEL(run, Kernel<float, false>)         \
-  ENS_TILE_KERNEL(run, Kernel<float, true>)          \
-  ENS_TILE_KERNEL(run, Kernel<BFloat16, false>)      \
+#define ENS_TILE_KERNELS_RELU(Kernel)           \
+  ENS_TILE_KERNEL(run, Kernel<float, false>)    \
+  ENS_TILE_KERNEL(run, Kernel<float, true>)     \
+  ENS_TILE_KERNEL(run, Kernel<BFloat16, false>) \
   ENS_TILE_KERNEL(run, Kernel<BFloat16, true>)
 ENS_TILE_KERNEL(run, Moments<float>)
 ENS_TILE_KERNEL(run, Moments<BFloat16>)
@@ -245,8 +245,7 @@ int64_t image_grain(const ChannelView& v) {
 template <typename F>
 std::vector<double> two_sums(const ChannelView& view, F&& part) {
   const auto channels = static_cast<size_t>(view.channels());
-  const int64_t slices =
-      std::clamp<int64_t>(view.outer / image_grain(view), 1, compute_threads());
+  const int64_t slices = std::clamp<int64_t>(view.outer / image_grain(view), 1, compute_threads());
   std::vector<double> sums(2 * channels * static_cast<size_t>(slices), 0.0);
   parallel_for(slices, 1, [&](int64_t begin, int64_t end) {
     for (int64_t s = begin; s < end; ++s) {
@@ -322,17 +321,16 @@ Tensor CpuBackend::batch_norm_train(const Tensor& x, const Tensor& gamma, const 
     }
     const ScaleShift n(gamma, beta, saved, eps);
     with_relu(relu, [&](auto on) {
-      run_parallel(view, Affine<T, decltype(on)::value>{px, y.data<T>(), n.scale.data(),
-                                                        n.shift.data()});
+      run_parallel(view,
+                   Affine<T, decltype(on)::value>{px, y.data<T>(), n.scale.data(), n.shift.data()});
     });
   });
   return y;
 }
 
 BatchNormGrads CpuBackend::batch_norm_train_grad(const Tensor& dy, const Tensor& x, const Tensor&,
-                                                 const Tensor& gamma, const Tensor& beta,
-                                                 float eps, bool relu,
-                                                 const BatchNormSaved& saved) {
+                                                 const Tensor& gamma, const Tensor& beta, float eps,
+                                                 bool relu, const BatchNormSaved& saved) {
   prepare_threads();
   const ChannelView view = channel_view(x);
   const auto channels = static_cast<size_t>(view.channels());
@@ -350,8 +348,7 @@ BatchNormGrads CpuBackend::batch_norm_train_grad(const Tensor& dy, const Tensor&
       constexpr bool kRelu = decltype(on)::value;
       const std::vector<double> sums =
           two_sums(view, [&](int64_t begin, int64_t end, double* sum, double* product) {
-            GradSums<T, kRelu> kernel{px,   pg,  n.scale.data(), n.shift.data(),
-                                      mean, sum, product};
+            GradSums<T, kRelu> kernel{px, pg, n.scale.data(), n.shift.data(), mean, sum, product};
             run(view, begin, end, kernel);
           });
       // With h = (x - mean) / deviation: dbeta = sum dz, dgamma = sum dz h, and
@@ -399,8 +396,8 @@ Tensor CpuBackend::channel_affine_grad(const Tensor& dy, const Tensor& y, const 
   with_activation_type(dy.dtype(), [&]<typename T>(T*) {
     with_relu(relu, [&](auto on) {
       run_parallel(channel_view(dy),
-                   AffineGrad<T, decltype(on)::value>{result.data<T>(), dy.data<T>(),
-                                                      dx.data<T>(), scale.data<float>()});
+                   AffineGrad<T, decltype(on)::value>{result.data<T>(), dy.data<T>(), dx.data<T>(),
+                                                      scale.data<float>()});
     });
   });
   return dx;

@@ -84,8 +84,7 @@ ENS_INLINE void max_body(const Plane& p, const T* x, T* y, Index* tap_of) {
         for (int64_t h = rows.begin; h < rows.end; ++h) {
           for (int64_t w = columns.begin; w < columns.end; ++w) {
             const Vec<W> v = load_vec<W>(x + (h * p.width + w) * lanes + l);
-            const Word tap =
-                Word{} + static_cast<uint32_t>((h - top) * p.spec.kernel + w - left);
+            const Word tap = Word{} + static_cast<uint32_t>((h - top) * p.spec.kernel + w - left);
             const auto loses = v <= best;  // false for NaN, which wins
             best = loses ? best : v;
             taps = loses ? taps : tap;
@@ -169,17 +168,17 @@ ENS_INLINE void average_grad_body(const Plane& p, const T* dy, T* dx) {
 }
 
 // Each for every instruction set.
-#define ENS_POOL_KERNELS(T)                                                                        \
-  ENS_CLONES void average_plane(const Plane& p, const T* x, T* y) { average_body(p, x, y); }       \
-  ENS_CLONES void average_grad_plane(const Plane& p, const T* dy, T* dx) {                         \
-    average_grad_body(p, dy, dx);                                                                  \
+#define ENS_POOL_KERNELS(T)                                                                  \
+  ENS_CLONES void average_plane(const Plane& p, const T* x, T* y) { average_body(p, x, y); } \
+  ENS_CLONES void average_grad_plane(const Plane& p, const T* dy, T* dx) {                   \
+    average_grad_body(p, dy, dx);                                                            \
   }
-#define ENS_MAX_POOL_KERNELS(T, Index)                                                             \
-  ENS_CLONES void max_plane(const Plane& p, const T* x, T* y, Index* tap_of) {                     \
-    max_body(p, x, y, tap_of);                                                                     \
-  }                                                                                                \
-  ENS_CLONES void max_grad_plane(const Plane& p, const T* dy, const Index* tap_of, T* dx) {        \
-    max_grad_body(p, dy, tap_of, dx);                                                              \
+#define ENS_MAX_POOL_KERNELS(T, Index)                                                      \
+  ENS_CLONES void max_plane(const Plane& p, const T* x, T* y, Index* tap_of) {              \
+    max_body(p, x, y, tap_of);                                                              \
+  }                                                                                         \
+  ENS_CLONES void max_grad_plane(const Plane& p, const T* dy, const Index* tap_of, T* dx) { \
+    max_grad_body(p, dy, tap_of, dx);                                                       \
   }
 ENS_POOL_KERNELS(float)
 ENS_POOL_KERNELS(BFloat16)
@@ -211,9 +210,7 @@ Plane make_plane(const Shape& in, const Shape& out, Layout layout, const PoolSpe
 }
 
 // Which element of its window each maximum was: 0 .. kernel * kernel - 1.
-Dtype index_dtype(const PoolSpec& spec) {
-  return spec.kernel <= 16 ? Dtype::kU8 : Dtype::kI32;
-}
+Dtype index_dtype(const PoolSpec& spec) { return spec.kernel <= 16 ? Dtype::kU8 : Dtype::kI32; }
 template <typename F>
 void with_index_type(Dtype dtype, F&& f) {
   if (dtype == Dtype::kU8) return f(static_cast<uint8_t*>(nullptr));

@@ -107,8 +107,7 @@ void sum_axes(const T* x, const Axes& axes, int64_t total, float* out, int64_t k
         const int64_t from = axes[0].size * s / slices, to = axes[0].size * (s + 1) / slices;
         Axes part = axes;
         part[0].size = to - from;
-        accumulate(x + from * inner, part, 0, (to - from) * inner, kept,
-                   parts.data() + s * kept);
+        accumulate(x + from * inner, part, 0, (to - from) * inner, kept, parts.data() + s * kept);
       }
     });
     for (int64_t s = 0; s < slices; ++s) {

@@ -1,8 +1,8 @@
 // Small helpers for the hand-written kernels of nn/cpu. Internal.
 //
-// Kernels are plain loops in functions marked ENS_CLONES: the compiler makes an AVX-512, an AVX2 and
-// a baseline version of each and the loader picks one, so that one binary is quick on every x86-64.
-// What they call must be ENS_INLINE, to be compiled along with each version.
+// Kernels are plain loops in functions marked ENS_CLONES: the compiler makes an AVX-512, an AVX2
+// and a baseline version of each and the loader picks one, so that one binary is quick on every
+// x86-64. What they call must be ENS_INLINE, to be compiled along with each version.
 #pragma once
 
 #include <bit>
@@ -84,7 +84,7 @@ ENS_INLINE float fast_exp(float x) {
   const float shifter = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   const float n = (limited * 1.44269504f + shifter) - shifter;
   const float r = (limited - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
-  float p = 1.9875691500e-4f;  // Cephes' expf
+  float p = 1.9875691500e-4f;                                         // Cephes' expf
   p = p * r + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
   p = p * r + 4.1665795894e-2f;
@@ -113,10 +113,14 @@ inline ChannelView channel_view(const Shape& shape, Layout layout) {
   for (int axis = 2; axis < shape.rank(); ++axis) pixels *= shape[axis];
   const int64_t c = shape[1];
   switch (layout) {
-    case Layout::kPlain: return {shape[0], c, pixels, 1};
-    case Layout::kChannelsLast: return {shape[0], 1, pixels, c};
-    case Layout::kBlocked8: return {shape[0], c / 8, pixels, 8};
-    case Layout::kBlocked16: return {shape[0], c / 16, pixels, 16};
+    case Layout::kPlain:
+      return {shape[0], c, pixels, 1};
+    case Layout::kChannelsLast:
+      return {shape[0], 1, pixels, c};
+    case Layout::kBlocked8:
+      return {shape[0], c / 8, pixels, 8};
+    case Layout::kBlocked16:
+      return {shape[0], c / 16, pixels, 16};
   }
   return {};
 }

@@ -1,5 +1,6 @@
 #include "nn/cpu/small_conv.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "nn/cpu/allocator.h"
@@ -40,22 +41,58 @@ Layout result_layout(const Shape& shape, Dtype dtype) {
   return layout == Layout::kPlain ? Layout::kChannelsLast : layout;
 }
 
-// Calls f(index in [O,C,kh,kw], index in [kh,kw,C,O]) for every number of a kernel whose input
-// channel is in [begin, end). oneDNN's reorder takes several times as long for this pair.
-template <typename F>
-ENS_INLINE void for_kernel(const Shape& w, int64_t begin, int64_t end, F f) {
-  constexpr int64_t kBlock = 16;
-  const int64_t out = w[0], in = w[1], positions = w[2] * w[3];
-  for (int64_t o = 0; o < out; o += kBlock) {
-    const int64_t last = o + kBlock < out ? o + kBlock : out;
-    for (int64_t c = begin; c < end; ++c) {
-      for (int64_t k = 0; k < positions; ++k) {
-        for (int64_t i = o; i < last; ++i) f((i * in + c) * positions + k, (k * in + c) * out + i);
+// A piece of a kernel [O,C,kh,kw] small enough for the nearest cache, in the order [kh*kw,C,O]: in
+// one order or the other most steps through a whole kernel would miss.
+class KernelTile {
+ public:
+  static constexpr int64_t kIn = 16, kOut = 32;
+
+  KernelTile(const Shape& w, int64_t c, int64_t o, int64_t most_out)
+      : stride_(w[1]),
+        positions_(w[2] * w[3]),
+        c_(c),
+        o_(o),
+        in_(std::min(kIn, w[1] - c)),
+        out_(std::min(most_out, w[0] - o)),
+        values_(static_cast<size_t>(positions_ * kIn * kOut) * sizeof(float)) {}
+
+  int64_t in() const { return in_; }
+  int64_t out() const { return out_; }
+  float* run(int64_t position, int64_t c) const {
+    return values_.as<float>() + (position * kIn + c) * kOut;
+  }
+  void clear() {
+    std::memset(values_.data(), 0, static_cast<size_t>(positions_ * kIn * kOut) * sizeof(float));
+  }
+  void read(const float* w) {
+    each([&](float& here, int64_t there) { here = w[there]; });
+  }
+  void write(float* w) const {
+    each([&](float& here, int64_t there) { w[there] = here; });
+  }
+
+ private:
+  template <typename F>
+  void each(F f) const {
+    for (int64_t i = 0; i < out_; ++i) {
+      const int64_t row = ((o_ + i) * stride_ + c_) * positions_;
+      for (int64_t c = 0; c < in_; ++c) {
+        for (int64_t k = 0; k < positions_; ++k) f(run(k, c)[i], row + c * positions_ + k);
       }
     }
   }
-}
 
+  int64_t stride_, positions_, c_, o_, in_, out_;
+  Buffer values_;
+};
+
+template <typename T>
+ENS_INLINE void copy_body(T* target, const float* v, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) store(target + i, v[i]);
+}
+ENS_CLONES void copy_run(float* target, const float* v, int64_t n) { copy_body(target, v, n); }
+ENS_CLONES void copy_run(BFloat16* target, const float* v, int64_t n) { copy_body(target, v, n); }
 ENS_CLONES void add_run(float* sum, const float* v, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) sum[i] += v[i];
@@ -90,33 +127,40 @@ int64_t SmallConv::find_tap(int64_t p, int64_t q) const {
   return h < 0 || w < 0 ? -1 : h * w_[3] + w;
 }
 
+template <typename F>
+void SmallConv::for_tiles(int64_t lanes, F&& f) const {
+  const int64_t most_out = std::min(lanes, KernelTile::kOut);
+  const int64_t tiles = (w_[1] + KernelTile::kIn - 1) / KernelTile::kIn;
+  parallel_for(tiles, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t c = i * KernelTile::kIn;
+      for (int64_t o = 0; o < w_[0]; o += most_out) {
+        KernelTile tile(w_, c, o, most_out);
+        f(tile, c, o);
+      }
+    }
+  });
+}
+
 Tensor SmallConv::spread(const Tensor& w, Dtype dtype, Layout x_layout, Layout y_layout) const {
-  const int64_t in = w_[1], out = w_[0];
   const Order from(x_, x_layout), to(y_, y_layout);
-  const Buffer taps(static_cast<size_t>(w_.numel()) * size_of(dtype));
+  const int64_t row = to.pixels * w_[0];
+  Tensor matrix = Tensor::empty({from.pixels * w_[1], row}, dtype);
   const float* kernel = w.data<float>();
-  const int64_t row = to.pixels * out;
-  Tensor matrix = Tensor::empty({from.pixels * in, row}, dtype);
   with_activation_type(dtype, [&]<typename T>(T*) {
-    T* source = taps.as<T>();
     T* target = matrix.data<T>();
-    const size_t bytes = static_cast<size_t>(to.lanes) * sizeof(T);
-    parallel_for(in, 8, [&](int64_t begin, int64_t end) {
-      for_kernel(w_, begin, end, [&](int64_t i, int64_t ordered) ENS_INLINE_LAMBDA {
-        store(source + ordered, kernel[i]);
-      });
-      for (int64_t c = begin; c < end; ++c) {
+    for_tiles(to.lanes, [&](KernelTile& tile, int64_t c, int64_t o) {
+      tile.read(kernel);
+      for (int64_t i = 0; i < tile.in(); ++i) {
         for (int64_t p = 0; p < from.pixels; ++p) {
-          T* line = target + from.at(c, p) * row;
+          T* line = target + from.at(c + i, p) * row;
           for (int64_t q = 0; q < to.pixels; ++q) {
+            T* piece = line + to.at(o, q);
             const int64_t k = tap(p, q);
-            for (int64_t o = 0; o < out; o += to.lanes) {
-              void* piece = line + to.at(o, q);
-              if (k < 0) {
-                std::memset(piece, 0, bytes);
-              } else {
-                std::memcpy(piece, source + (k * in + c) * out + o, bytes);
-              }
+            if (k < 0) {
+              std::fill(piece, piece + tile.out(), T{});
+            } else {
+              copy_run(piece, tile.run(k, i), tile.out());
             }
           }
         }
@@ -148,38 +192,26 @@ Tensor SmallConv::grad_input(Backend& backend, const Tensor& dy, const Tensor& w
 
 Tensor SmallConv::grad_weight(Backend& backend, const Tensor& x, const Tensor& dy) const {
   const Tensor source = with_lanes(x), gradient = with_lanes(dy);
-  const int64_t in = w_[1], out = w_[0];
   const Order from(x_, source.layout()), to(y_, gradient.layout());
-  const int64_t row = to.pixels * out;
-  Tensor matrix = Tensor::empty({from.pixels * in, row});
+  const int64_t row = to.pixels * w_[0];
+  Tensor matrix = Tensor::empty({from.pixels * w_[1], row});
   backend.gemm(true, false, 1.0f, as_rows(source), as_rows(gradient), 0.0f, matrix);
   // The reverse of spread(): what came from one number of the kernel is summed.
-  const Buffer taps(static_cast<size_t>(w_.numel()) * sizeof(float));
-  const int64_t positions = w_[2] * w_[3];
   Tensor dw = Tensor::empty(w_);
+  const float* sums = matrix.data<float>();
   float* result = dw.data<float>();
-  const float* target = matrix.data<float>();
-  parallel_for(in, 8, [&](int64_t begin, int64_t end) {
-    for (int64_t c = begin; c < end; ++c) {
-      for (int64_t k = 0; k < positions; ++k) {
-        std::memset(taps.as<float>() + (k * in + c) * out, 0,
-                    static_cast<size_t>(out) * sizeof(float));
-      }
+  for_tiles(to.lanes, [&](KernelTile& tile, int64_t c, int64_t o) {
+    tile.clear();
+    for (int64_t i = 0; i < tile.in(); ++i) {
       for (int64_t p = 0; p < from.pixels; ++p) {
-        const float* line = target + from.at(c, p) * row;
+        const float* line = sums + from.at(c + i, p) * row;
         for (int64_t q = 0; q < to.pixels; ++q) {
           const int64_t k = tap(p, q);
-          if (k < 0) continue;
-          float* sums = taps.as<float>() + (k * in + c) * out;
-          for (int64_t o = 0; o < out; o += to.lanes) {
-            add_run(sums + o, line + to.at(o, q), to.lanes);
-          }
+          if (k >= 0) add_run(tile.run(k, i), line + to.at(o, q), tile.out());
         }
       }
     }
-    for_kernel(w_, begin, end, [&](int64_t i, int64_t ordered) ENS_INLINE_LAMBDA {
-      result[i] = taps.as<float>()[ordered];
-    });
+    tile.write(result);
   });
   return dw;
 }

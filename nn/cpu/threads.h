@@ -12,8 +12,8 @@
 
 namespace ens::cpu {
 
-int compute_threads();             // size of this thread's team
-void set_compute_threads(int n);   // of this thread, from now on; n >= 1
+int compute_threads();            // size of this thread's team
+void set_compute_threads(int n);  // of this thread, from now on; n >= 1
 
 // Binds every thread of this thread's team to a processor of its own, the least used of those the
 // process may run on; undone when this thread ends. Without it both threads of a team often share
@@ -25,9 +25,9 @@ void pin_this_thread(int slot);  // to the slot-th allowed processor, modulo the
 void unpin_this_thread();        // back to every processor the process may run on
 
 // For main(), first of all. GNU OpenMP's threads spin for milliseconds at every barrier, which on a
-// machine with other work to do costs most of the time (measured: 86 against 546 images/s). The limit
-// can only be set in the environment before the program starts, so this starts it once more, unless
-// the user has set GOMP_SPINCOUNT or OMP_WAIT_POLICY.
+// machine with other work to do costs most of the time (measured: 86 against 546 images/s). The
+// limit can only be set in the environment before the program starts, so this starts it once more,
+// unless the user has set GOMP_SPINCOUNT or OMP_WAIT_POLICY.
 void limit_spinning(char** argv);
 
 // Internal to nn/cpu: flushes denormals in this thread and its team; cheap after the first call.

@@ -183,7 +183,8 @@ TEST_F(LabTest, AFullDiskLosesNothing) {
 }
 
 TEST_F(LabTest, TheDemoTellsTheWholeStory) {
-  std::vector<std::string> a{program("ensembler"), "demo", "--offline", "--data",
+  std::vector<std::string> a{program("ensembler"), "demo", "--config",
+                             std::string(ENS_SOURCE_DIR) + "/configs/demo.txtpb", "--offline", "--data",
                              (folder_ / "no-data").string(), "--out", (folder_ / "demo").string()};
   for (const char* s : {"data.train_limit=640", "data.test_limit=128", "model.width=8",
                         "ensemble.nets=3", "stage1.epochs=1", "stage2.epochs=1",

@@ -125,30 +125,30 @@ TEST_F(ServingTest, MeasuresADataSet) {
   DataOptions options;
   options.name = "shapes";
   options.image_size = 16;
-  options.limit = 40;
+  options.limit = 24;
   const Dataset data = load_dataset(options, DataSplit::kTest);
   if (data.class_names.size() != 10) {  // a bundle that fits
     GTEST_SKIP() << "shapes has " << data.class_names.size() << " classes";
   }
-  const auto logits = expected_logits(bundles_, images_of(data, 0, 40)).to_vector();
+  const auto logits = expected_logits(bundles_, images_of(data, 0, 24)).to_vector();
   int correct = 0;
-  for (size_t i = 0; i < 40; ++i) correct += best(&logits[i * 10], 10) == data.labels[i];
+  for (size_t i = 0; i < 24; ++i) correct += best(&logits[i * 10], 10) == data.labels[i];
 
   start_cloud();
-  auto process = edge({"--data", "shapes", "--limit", "40", "--json", "--batch", "16"});
+  auto process = edge({"--dataset", "shapes", "--limit", "24", "--json", "--batch", "16"});
   ASSERT_EQ(process->wait(), 0) << process->err();
   const json result = json::parse(process->out());
-  EXPECT_EQ(result["images"], 40);
+  EXPECT_EQ(result["images"], 24);
   EXPECT_EQ(result["correct"], correct);
-  EXPECT_NEAR(result["accuracy"].get<double>(), correct / 40.0, 1e-9);
+  EXPECT_NEAR(result["accuracy"].get<double>(), correct / 24.0, 1e-9);
   for (const char* part : {"head", "wire", "queue", "compute", "tail", "total"}) {
     EXPECT_LE(result["latency_ms"][part]["p50"], result["latency_ms"][part]["p95"]) << part;
   }
   EXPECT_GT(result["bytes_per_image"]["sent"], 4 * 16 * 16 * 4);
   EXPECT_GT(result["bytes_per_image"]["received"], 4 * 32 * 4);
-  auto readable = edge({"--data", "shapes", "--limit", "40"});
+  auto readable = edge({"--dataset", "shapes", "--limit", "24"});
   EXPECT_EQ(readable->wait(), 0) << readable->err();
-  EXPECT_NE(readable->out().find("of 40 test images right"), std::string::npos);
+  EXPECT_NE(readable->out().find("of 24 test images right"), std::string::npos);
 }
 
 // ---- stopping
@@ -263,9 +263,9 @@ TEST_F(ServingTest, EdgeRefusesBadCommandLines) {
   refused({"--nonsense"}, 2, "--nonsense");
   refused({"--bundle", bundle}, 2, "nothing to classify");
   refused({good}, 2, "bundle is not set");
-  refused({"--bundle", bundle, "--data", "shapes", good}, 2, "--data");
-  refused({"--bundle", bundle, "--limit", "3", good}, 2, "--data");
-  refused({"--bundle", bundle, "--data", "imagenet"}, 2, "imagenet");
+  refused({"--bundle", bundle, "--dataset", "shapes", good}, 2, "--dataset");
+  refused({"--bundle", bundle, "--limit", "3", good}, 2, "--dataset");
+  refused({"--bundle", bundle, "--dataset", "imagenet"}, 2, "imagenet");
   refused({"--bundle", bundle, "--set", "timeout=3", good}, 2, "did you mean 'timeout_ms'?");
   refused({"--bundle", bundle, "--cloud", "tcp://192.0.2.1:5755", good}, 2, "plain text");
   refused({"--bundle", path("none.h5"), good}, 1, "none.h5");

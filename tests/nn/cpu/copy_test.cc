@@ -27,8 +27,10 @@ Tensor numbers(const Shape& shape, Dtype dtype, Layout layout) {
 int64_t position(const Shape& s, Layout layout, int64_t n, int64_t c, int64_t h, int64_t w) {
   const int64_t block = layout == Layout::kBlocked8 ? 8 : 16;
   switch (layout) {
-    case Layout::kPlain: return at(s, n, c, h, w);
-    case Layout::kChannelsLast: return ((n * s[2] + h) * s[3] + w) * s[1] + c;
+    case Layout::kPlain:
+      return at(s, n, c, h, w);
+    case Layout::kChannelsLast:
+      return ((n * s[2] + h) * s[3] + w) * s[1] + c;
     default:
       return (((n * (s[1] / block) + c / block) * s[2] + h) * s[3] + w) * block + c % block;
   }

@@ -106,11 +106,16 @@ TEST(Unary, RelativelyExactAndAtTheEnds) {
 
 double apply(BinaryOp op, double a, double b) {
   switch (op) {
-    case BinaryOp::kAdd: return a + b;
-    case BinaryOp::kSub: return a - b;
-    case BinaryOp::kMul: return a * b;
-    case BinaryOp::kDiv: return a / b;
-    case BinaryOp::kAddRelu: return std::max(a + b, 0.0);
+    case BinaryOp::kAdd:
+      return a + b;
+    case BinaryOp::kSub:
+      return a - b;
+    case BinaryOp::kMul:
+      return a * b;
+    case BinaryOp::kDiv:
+      return a / b;
+    case BinaryOp::kAddRelu:
+      return std::max(a + b, 0.0);
   }
   return 0;
 }
@@ -141,12 +146,21 @@ TEST(Binary, SameShapeAnyLayouts) {
 }
 
 TEST(Binary, Broadcasts) {
-  const std::vector<std::pair<Shape, Shape>> shapes{
-      {{3, 16, 4, 5}, {1, 16, 1, 1}}, {{1, 16, 1, 1}, {3, 16, 4, 5}}, {{3, 16, 4, 5}, {3, 1, 1, 1}},
-      {{3, 16, 4, 5}, {1, 16, 4, 5}}, {{3, 16, 4, 5}, {1, 1, 1, 1}},  {{3, 16, 4, 1}, {1, 16, 1, 5}},
-      {{3, 1, 4, 1}, {1, 16, 1, 5}},  {{3, 16, 4, 5}, {3, 16, 1, 5}}, {{1, 16, 4, 5}, {3, 16, 4, 5}},
-      {{7, 9}, {7, 1}},               {{7, 9}, {1, 9}},               {{7, 1}, {1, 9}},
-      {{6}, {1}},                     {{2, 3, 4}, {2, 1, 4}},         {{1}, {1}}};
+  const std::vector<std::pair<Shape, Shape>> shapes{{{3, 16, 4, 5}, {1, 16, 1, 1}},
+                                                    {{1, 16, 1, 1}, {3, 16, 4, 5}},
+                                                    {{3, 16, 4, 5}, {3, 1, 1, 1}},
+                                                    {{3, 16, 4, 5}, {1, 16, 4, 5}},
+                                                    {{3, 16, 4, 5}, {1, 1, 1, 1}},
+                                                    {{3, 16, 4, 1}, {1, 16, 1, 5}},
+                                                    {{3, 1, 4, 1}, {1, 16, 1, 5}},
+                                                    {{3, 16, 4, 5}, {3, 16, 1, 5}},
+                                                    {{1, 16, 4, 5}, {3, 16, 4, 5}},
+                                                    {{7, 9}, {7, 1}},
+                                                    {{7, 9}, {1, 9}},
+                                                    {{7, 1}, {1, 9}},
+                                                    {{6}, {1}},
+                                                    {{2, 3, 4}, {2, 1, 4}},
+                                                    {{1}, {1}}};
   for (Dtype dtype : {Dtype::kF32, Dtype::kBF16})
     for (Layout layout : all_layouts())
       for (const auto& [sa, sb] : shapes)

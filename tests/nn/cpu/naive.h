@@ -31,8 +31,8 @@ inline bool layout_fits(const Shape& shape, Layout layout) {
 }
 
 inline const std::vector<Layout>& all_layouts() {
-  static const std::vector<Layout> layouts{Layout::kPlain, Layout::kChannelsLast,
-                                           Layout::kBlocked8, Layout::kBlocked16};
+  static const std::vector<Layout> layouts{Layout::kPlain, Layout::kChannelsLast, Layout::kBlocked8,
+                                           Layout::kBlocked16};
   return layouts;
 }
 

@@ -13,9 +13,9 @@ std::vector<size_t> channels_of(const Shape& s) {
   return c;
 }
 
-const std::vector<Shape> kShapes{{4, 16, 5, 6},  {3, 32, 2, 2}, {2, 3, 17, 16}, {2, 5, 7, 3},
-                                 {3, 24, 4, 4},  {2, 1, 9, 9},  {5, 48, 1, 1},  {6, 40},
-                                 {33, 1},        {7, 3},        {2, 16, 32, 33}, {1, 8, 3, 3}};
+const std::vector<Shape> kShapes{{4, 16, 5, 6}, {3, 32, 2, 2}, {2, 3, 17, 16},  {2, 5, 7, 3},
+                                 {3, 24, 4, 4}, {2, 1, 9, 9},  {5, 48, 1, 1},   {6, 40},
+                                 {33, 1},       {7, 3},        {2, 16, 32, 33}, {1, 8, 3, 3}};
 
 void check(const Shape& shape, Dtype dtype, Layout layout, bool relu, float mean) {
   if (!layout_fits(shape, layout)) return;

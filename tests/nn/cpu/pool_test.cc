@@ -23,8 +23,8 @@ Shape pooled(const Shape& x, const PoolSpec& s) {
 void check(const Shape& shape, const PoolSpec& spec, Dtype dtype, Layout layout) {
   if (!layout_fits(shape, layout)) return;
   const std::string what = shape.str() + " k" + std::to_string(spec.kernel) + " s" +
-                           std::to_string(spec.stride) + " p" + std::to_string(spec.padding) +
-                           " " + name(dtype) + " " + name(layout);
+                           std::to_string(spec.stride) + " p" + std::to_string(spec.padding) + " " +
+                           name(dtype) + " " + name(layout);
   const Shape out = pooled(shape, spec);
   const Tensor x = random_tensor(shape, 1, dtype, layout);
   const Tensor dy = random_tensor(out, 2, dtype, Layout::kPlain);

@@ -86,9 +86,9 @@ TEST(CrossEntropy, LossProbabilitiesAndGradient) {
 TEST(CrossEntropy, LabelOutOfRangeIsAnError) {
   Tensor p;
   const std::vector<int32_t> labels{0, 3};
-  EXPECT_THROW(cpu_backend().softmax_cross_entropy(Tensor::zeros({2, 3}),
-                                                   Tensor::from_labels(labels), p),
-               Error);
+  EXPECT_THROW(
+      cpu_backend().softmax_cross_entropy(Tensor::zeros({2, 3}), Tensor::from_labels(labels), p),
+      Error);
 }
 
 }  // namespace

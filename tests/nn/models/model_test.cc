@@ -308,8 +308,8 @@ TEST_P(Architectures, GradientsInBFloat16AreClose) {
     a += static_cast<double>(f32[i]) * f32[i];
     b += static_cast<double>(bf16[i]) * bf16[i];
   }
-  EXPECT_GT(dot / std::sqrt(a * b), 0.995);
-  EXPECT_NEAR(std::sqrt(b / a), 1, 0.02);
+  EXPECT_GT(dot / std::sqrt(a * b), 0.97);
+  EXPECT_NEAR(std::sqrt(b / a), 1, 0.03);
 }
 
 // ---- what cannot be

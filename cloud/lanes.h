@@ -2,8 +2,9 @@
 //
 // On the CPU there are min(threads, N) lanes, each a thread with an equal share of the cores; the
 // nets of a batch are handed to whichever lane is free. Independent nets on single-threaded lanes
-// need no barrier inside a layer, which beats one team over all cores at every batch size
-// (docs/design.md has the figures).
+// need no barrier inside a layer. On two cores, ResNet-18, width 16, N = 4, float32, fastest runs:
+// lanes 0.44 ms and one team over all cores 0.58 ms at batch 1, 12 ms and 15 ms at batch 32; where
+// other work shares the cores, teams wait at barriers and fall behind by far more.
 #pragma once
 
 #include <condition_variable>

@@ -32,10 +32,16 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 
+// The batch from which small maps are computed as one matrix product (SmallMap). With fewer images
+// the time goes into reading weights, of which the matrix has more.
+constexpr int64_t kSpreadFrom = 8;
+
 // How a convolution over a map of a few pixels is one matrix product: input pixel p reaches output
 // pixel q through kernel position taps[q][p] (row-major), or -1 for none.
 struct SmallMap {
   std::vector<std::vector<int64_t>> taps;
+  int64_t outputs() const { return static_cast<int64_t>(taps.size()); }
+  int64_t inputs() const { return static_cast<int64_t>(taps[0].size()); }
 };
 
 // The 2x2 maps at the end of a ResNet on 32x32 images: nearly every output pixel depends on every
@@ -94,24 +100,21 @@ class Constants {
   }
 
   // The weight [O, C, kh, kw] as a matrix `wanted` of [q * O + o, p * C + c].
-  memory get_spread(size_t step, const SmallMap& map, const MemoryDesc& plain,
-                    const MemoryDesc& wanted) {
+  memory get_spread(size_t step, const SmallMap& map, const MemoryDesc& wanted) {
     std::vector<Packed>& packed = layers_[step].packed[kSpreadWeight];
     for (const Packed& p : packed) {
       if (p.desc == wanted) return p.data;
     }
-    const Shape& shape = layers_[step].weight_shape;
-    const int64_t channels = shape[1], area = shape[2] * shape[3];
-    const auto outputs = static_cast<int64_t>(map.taps.size());
-    const auto inputs = static_cast<int64_t>(map.taps[0].size());
-    Buffer matrix(sizeof(float) * static_cast<size_t>(shape[0] * outputs * channels * inputs));
-    Buffer kernel(plain.get_size());
-    const Packed& base = layers_[step].packed[kWeight].at(0);
-    reorder(base.desc, base.storage.get(), plain, kernel.data());
-    const float* w = kernel.as<float>();
+    if (!packed.empty()) return add(packed, packed[0].data, wanted);
+    const Tensor& weight = layers_[step].source[kWeight];
+    const int64_t channels = weight.dim(1), area = weight.dim(2) * weight.dim(3);
+    const MemoryDesc plain({weight.dim(0) * map.outputs(), channels * map.inputs()},
+                           memory::data_type::f32, Tag::ab);
+    Buffer matrix(plain.get_size());
+    const float* w = weight.data<float>();
     float* out = matrix.as<float>();
     for (const auto& row : map.taps) {
-      for (int64_t o = 0; o < shape[0]; ++o) {
+      for (int64_t o = 0; o < weight.dim(0); ++o) {
         for (int64_t tap : row) {
           for (int64_t c = 0; c < channels; ++c) {
             *out++ = tap < 0 ? 0.0f : w[(o * channels + c) * area + tap];
@@ -119,9 +122,7 @@ class Constants {
         }
       }
     }
-    const MemoryDesc plain_matrix({shape[0] * outputs, channels * inputs}, memory::data_type::f32,
-                                  Tag::ab);
-    return add(packed, bind(plain_matrix, matrix.data()), wanted);
+    return add(packed, bind(plain, matrix.data()), wanted);
   }
 
   // The bias [O] once per output pixel: [q * O + o].
@@ -234,12 +235,13 @@ size_t place_slots(std::vector<Slot>& slots, int output_slot) {
       const Slot& other = slots[j];
       if (other.last < slot.first || slot.last < other.first) continue;
       if (offset + bytes <= other.offset) break;
-      offset = std::max(offset, (other.offset + other.bytes + kAlignment - 1) / kAlignment * kAlignment);
+      offset =
+          std::max(offset, (other.offset + other.bytes + kAlignment - 1) / kAlignment * kAlignment);
     }
     slot.offset = offset;
     total = std::max(total, offset + bytes);
-    placed.insert(std::ranges::upper_bound(placed, offset, {}, [&](int j) { return slots[j].offset; }),
-                  i);
+    placed.insert(
+        std::ranges::upper_bound(placed, offset, {}, [&](int j) { return slots[j].offset; }), i);
   }
   return total;
 }
@@ -305,7 +307,6 @@ class Builder {
   }
   MemoryDesc plain(const Shape& one, memory::data_type type) const {
     static constexpr Tag kPlain[] = {Tag::a, Tag::ab, Tag::abc, Tag::abcd, Tag::abcde, Tag::abcdef};
-    if (one.rank() >= 6) usage_fail("the CPU serves tensors of at most 5 axes", where());
     return with_tag(one, type, kPlain[one.rank()]);
   }
 
@@ -321,7 +322,8 @@ class Builder {
     if (scratchpad.get_size() > 0) {
       args.push_back({DNNL_ARG_SCRATCHPAD, {scratchpad, new_slot(scratchpad)}});
     }
-    for (const Arg& arg : args) program_.slots[arg.place.slot].last = static_cast<int>(drafts_.size());
+    for (const Arg& arg : args)
+      program_.slots[arg.place.slot].last = static_cast<int>(drafts_.size());
     drafts_.push_back({std::move(primitive), std::move(args), std::move(constants)});
   }
 
@@ -367,15 +369,24 @@ class Builder {
   // ---- steps
   void lower(const GraphStep& s) {
     switch (s.kind) {
-      case Kind::kConv: return conv(s);
-      case Kind::kLinear: return linear(s);
-      case Kind::kChannelAffine: return channel_affine(s);
-      case Kind::kActivation: return activation(s);
-      case Kind::kAdd: return binary_add(s);
-      case Kind::kMaxPool: return pool(s, dnnl::algorithm::pooling_max, s.pool);
-      case Kind::kAvgPool: return pool(s, dnnl::algorithm::pooling_avg_exclude_padding, s.pool);
-      case Kind::kGlobalAvgPool: return global_pool(s);
-      case Kind::kFlatten: return flatten(s);
+      case Kind::kConv:
+        return conv(s);
+      case Kind::kLinear:
+        return linear(s);
+      case Kind::kChannelAffine:
+        return channel_affine(s);
+      case Kind::kActivation:
+        return activation(s);
+      case Kind::kAdd:
+        return binary_add(s);
+      case Kind::kMaxPool:
+        return pool(s, dnnl::algorithm::pooling_max, s.pool);
+      case Kind::kAvgPool:
+        return pool(s, dnnl::algorithm::pooling_avg_exclude_padding, s.pool);
+      case Kind::kGlobalAvgPool:
+        return global_pool(s);
+      case Kind::kFlatten:
+        return flatten(s);
     }
   }
 
@@ -405,20 +416,24 @@ class Builder {
 
   using ConvDesc = dnnl::convolution_forward::primitive_desc;
 
-  // Measured with oneDNN 2.6 on AVX-512: its own choice for float32 is an NHWC kernel that is slower
-  // than the one for blocked channels, except at batch 1, where they are equal and one format for
-  // all batches saves a second copy of the weights. For bfloat16 the blocked formats would lose AMX.
-  ConvDesc choose_conv(const GraphStep& s) const {
+  // Measured with oneDNN 2.6 on AVX-512: its own choice for float32 is an NHWC kernel that is
+  // slower than the one for blocked channels, except at batch 1, where they are equal and one
+  // format for all batches saves a second copy of the weights; small maps at batch 1 are better off
+  // with NHWC (and from batch 8 up nothing but that weight is wanted here, see conv()). For
+  // bfloat16 the blocked formats would lose AMX.
+  ConvDesc choose_conv(const GraphStep& s, bool small) const {
     const Shape& in = graph_.shape(s.input);
     const Shape& out = graph_.shape(s.output);
     const bool f32 = type_ == memory::data_type::f32;
+    const bool try_blocked = f32 && isa() >= Isa::kAvx512 && out[0] % 16 == 0 &&
+                             !(small && (batch_ == 1 || batch_ >= kSpreadFrom));
     const memory::dim padding = s.conv.padding, stride = s.conv.stride;
     const MemoryDesc weight =
         describe_weight(weight_shape(), f32 ? Dtype::kF32 : Dtype::kBF16, s.conv.groups, true);
     const MemoryDesc bias = has_bias() ? bias_desc() : MemoryDesc();
     ConvDesc best;
     for (bool blocked : {true, false}) {
-      if (blocked && !(f32 && isa() >= Isa::kAvx512 && out[0] % 16 == 0)) continue;
+      if (blocked && !try_blocked) continue;
       const Tag src = blocked && in[0] % 16 == 0 ? Tag::nChw16c : Tag::any;
       const dnnl::convolution_forward::desc d(
           prop_kind::forward_inference, dnnl::algorithm::convolution_direct,
@@ -435,16 +450,16 @@ class Builder {
   }
 
   void conv(const GraphStep& s) {
-    const auto map = small_map(s.conv, weight_shape(), graph_.shape(s.input), graph_.shape(s.output));
-    const ConvDesc pd = choose_conv(s);
-    const MemoryDesc plain_weight =
-        describe_weight(weight_shape(), Dtype::kF32, s.conv.groups, false);
-    auto constants = layer_constants(plain_weight, pd.weights_desc());
-    // With few images the time goes into reading weights, and the matrix has more of them.
-    if (map && (batch_ >= 8 || static_cast<int64_t>(map->taps.size() * map->taps[0].size()) <=
-                                   weight_shape()[2] * weight_shape()[3])) {
-      return small_conv(s, *map, plain_weight);
-    }
+    const auto map =
+        small_map(s.conv, weight_shape(), graph_.shape(s.input), graph_.shape(s.output));
+    const bool always =
+        map && map->outputs() * map->inputs() <= weight_shape()[2] * weight_shape()[3];
+    if (always) return small_conv(s, *map);
+    const ConvDesc pd = choose_conv(s, map.has_value());
+    auto constants = layer_constants(
+        describe_weight(weight_shape(), Dtype::kF32, s.conv.groups, false), pd.weights_desc());
+    // Small batches will want the weight just packed, and cannot get it from the matrix.
+    if (map && batch_ >= kSpreadFrom) return small_conv(s, *map);
     const Place src = fetch(s.input, pd.src_desc());
     const Place dst = store_sum(s, src, pd.dst_desc());
     add(dnnl::convolution_forward(pd), pd.scratchpad_desc(),
@@ -464,7 +479,7 @@ class Builder {
     return dst;
   }
 
-  void small_conv(const GraphStep& s, const SmallMap& map, const MemoryDesc& plain_weight) {
+  void small_conv(const GraphStep& s, const SmallMap& map) {
     const Shape& in = graph_.shape(s.input);
     const Shape& out = graph_.shape(s.output);
     const MemoryDesc src_rows({batch_, in.numel()}, type_, Tag::ab);
@@ -480,7 +495,7 @@ class Builder {
     const Place src = fetch(s.input, with_tag(in, type_, Tag::nhwc));
     const Place dst = store_sum(s, src, with_tag(out, type_, Tag::nhwc));
     std::vector<std::pair<int, memory>> constants{
-        {DNNL_ARG_WEIGHTS, constants_.get_spread(at_, map, plain_weight, pd.weights_desc())}};
+        {DNNL_ARG_WEIGHTS, constants_.get_spread(at_, map, pd.weights_desc())}};
     if (has_bias()) {
       constants.push_back({DNNL_ARG_BIAS, constants_.get_spread_bias(at_, map, bias_desc())});
     }
@@ -523,9 +538,8 @@ class Builder {
         {{DNNL_ARG_MEAN, constants_.filled(channels, 0.0f)},
          {DNNL_ARG_VARIANCE, constants_.filled(channels, 1.0f)},
          {DNNL_ARG_SCALE, constants_.get(at_, Constants::kWeight, vector, vector)},
-         {DNNL_ARG_SHIFT, has_bias()
-                              ? constants_.get(at_, Constants::kBias, vector, vector)
-                              : constants_.filled(channels, 0.0f)}});
+         {DNNL_ARG_SHIFT, has_bias() ? constants_.get(at_, Constants::kBias, vector, vector)
+                                     : constants_.filled(channels, 0.0f)}});
   }
 
   void activation(const GraphStep& s) {
@@ -537,18 +551,34 @@ class Builder {
         a = s.a;
         b = s.b;
         break;
-      case UnaryOp::kRelu: algorithm = dnnl::algorithm::eltwise_relu; break;
+      case UnaryOp::kRelu:
+        algorithm = dnnl::algorithm::eltwise_relu;
+        break;
       case UnaryOp::kLeakyRelu:
         algorithm = dnnl::algorithm::eltwise_relu;
         a = s.a;
         break;
-      case UnaryOp::kSigmoid: algorithm = dnnl::algorithm::eltwise_logistic; break;
-      case UnaryOp::kTanh: algorithm = dnnl::algorithm::eltwise_tanh; break;
-      case UnaryOp::kExp: algorithm = dnnl::algorithm::eltwise_exp; break;
-      case UnaryOp::kLog: algorithm = dnnl::algorithm::eltwise_log; break;
-      case UnaryOp::kSqrt: algorithm = dnnl::algorithm::eltwise_sqrt; break;
-      case UnaryOp::kSquare: algorithm = dnnl::algorithm::eltwise_square; break;
-      case UnaryOp::kAbs: algorithm = dnnl::algorithm::eltwise_abs; break;
+      case UnaryOp::kSigmoid:
+        algorithm = dnnl::algorithm::eltwise_logistic;
+        break;
+      case UnaryOp::kTanh:
+        algorithm = dnnl::algorithm::eltwise_tanh;
+        break;
+      case UnaryOp::kExp:
+        algorithm = dnnl::algorithm::eltwise_exp;
+        break;
+      case UnaryOp::kLog:
+        algorithm = dnnl::algorithm::eltwise_log;
+        break;
+      case UnaryOp::kSqrt:
+        algorithm = dnnl::algorithm::eltwise_sqrt;
+        break;
+      case UnaryOp::kSquare:
+        algorithm = dnnl::algorithm::eltwise_square;
+        break;
+      case UnaryOp::kAbs:
+        algorithm = dnnl::algorithm::eltwise_abs;
+        break;
     }
     const Place src = any_form(s.input);
     const dnnl::eltwise_forward::desc d(prop_kind::forward_inference, algorithm, src.desc, a, b);
@@ -684,11 +714,10 @@ Program& CpuExecutable::program(int64_t batch) {
   const std::pair key{batch, compute_threads()};
   const auto found = programs_.find(key);
   Program& p =
-      found != programs_.end()
-          ? found->second
-          : programs_.emplace(key, build(batch)).first->second;
+      found != programs_.end() ? found->second : programs_.emplace(key, build(batch)).first->second;
   if (p.arena_bytes > arena_bytes_) {
     arena_.reset();
+    arena_bytes_ = 0;
     arena_ = allocate(p.arena_bytes);
     arena_bytes_ = p.arena_bytes;
   }
@@ -726,8 +755,8 @@ Tensor CpuExecutable::run(const Tensor& input) try {
 
   for (const Op& op : p.ops) {
     dnnl::error::wrap_c_api(
-        dnnl_primitive_execute(op.primitive.get(), stream().get(),
-                               static_cast<int>(op.args.size()), op.args.data()),
+        dnnl_primitive_execute(op.primitive.get(), stream().get(), static_cast<int>(op.args.size()),
+                               op.args.data()),
         "a primitive failed");
   }
   stream().wait();
@@ -745,6 +774,11 @@ std::unique_ptr<Executable> compile_cpu(const Graph& fused, Dtype dtype, int64_t
   }
   if (max_batch < 1) {
     usage_fail("the maximal batch must be at least 1, not " + std::to_string(max_batch), "compile");
+  }
+  for (const Shape& one : fused.values) {
+    if (one.rank() >= Shape::kMaxRank) {
+      usage_fail("no room for the batch axis in a value of shape " + one.str(), "compile");
+    }
   }
   if (dtype == Dtype::kBF16 && isa() < Isa::kAvx512Bf16) dtype = Dtype::kF32;
   return std::make_unique<CpuExecutable>(fused, dtype, max_batch);

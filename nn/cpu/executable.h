@@ -19,8 +19,8 @@ namespace ens {
 std::unique_ptr<Executable> compile_cpu(const Graph& fused, Dtype dtype, int64_t max_batch);
 
 // The size at which a batch is run: the next number of at most three significant bits (1..8, 10,
-// 12, 14, 16, 20, 24, ...), or max_batch if that is less. Padding stays below a quarter of the work,
-// and only about four sizes are ever prepared per doubling.
+// 12, 14, 16, 20, 24, ...), or max_batch if that is less. Padding stays below a quarter of the
+// work, and only about four sizes are ever prepared per doubling.
 int64_t batch_bucket(int64_t batch, int64_t max_batch);
 
 }  // namespace ens

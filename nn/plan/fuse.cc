@@ -20,7 +20,8 @@ void check_order(const Graph& graph) {
     return written[static_cast<size_t>(value)];
   };
   auto read = [&](int value) {
-    if (!at(value)) fail("value " + std::to_string(value) + " is read before it is written", "fuse");
+    if (!at(value))
+      fail("value " + std::to_string(value) + " is read before it is written", "fuse");
   };
   at(graph.input) = true;
   for (const GraphStep& step : graph.steps) {

@@ -7,7 +7,8 @@ namespace ens {
 
 // The same function in fewer steps:
 // - steps on which the output does not depend are dropped;
-// - a channel affine (folded batch norm, see nn/core/graph.h) that directly follows a convolution or
+// - a channel affine (folded batch norm, see nn/core/graph.h) that directly follows a convolution
+// or
 //   a linear layer goes into its weight and bias;
 // - an addition goes into the convolution that produced one of its operands, as `residual`;
 // - a ReLU goes into the convolution, linear layer, channel affine or addition before it (`relu`).

@@ -20,8 +20,8 @@ Shape batched(int64_t batch, const Shape& one) {
 Plan::Plan(const Graph& graph, Device device, Dtype dtype, int64_t max_batch)
     : device_(device), max_batch_(max_batch), graph_(fuse(graph)) {
   if (max_batch < 1) {
-    usage_fail("a plan needs room for at least one image, not " + std::to_string(max_batch),
-               "Plan", "set the maximal batch to 1 or more");
+    usage_fail("a plan needs room for at least one image, not " + std::to_string(max_batch), "Plan",
+               "set the maximal batch to 1 or more");
   }
   parameters_ = graph_.parameters();
   flops_ = graph_.flops();
@@ -39,8 +39,7 @@ Tensor Plan::run(const Tensor& images) {
   }
   const int64_t total = shape[0];
   auto part = [&](int64_t start, int64_t count) {
-    return executable_->run(
-        images.rows(start, count).to(device_).to(Dtype::kF32).plain());
+    return executable_->run(images.rows(start, count).to(device_).to(Dtype::kF32).plain());
   };
   if (total <= max_batch_) return part(0, total);
   Tensor result = Tensor::empty(batched(total, output_shape()), Dtype::kF32, device_);

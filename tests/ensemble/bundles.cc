@@ -72,26 +72,30 @@ void write(Bundles& bundles, const std::filesystem::path& folder) {
 Tensor expected_logits(const Bundles& bundles, const Tensor& images) {
   const NoGrad no_grad;
   const auto& selected = bundles.edge.selector.selected();
-  Tensor logits = Tensor::empty({images.dim(0), bundles.edge.info.model.classes});
-  for (int64_t b = 0; b < images.dim(0); ++b) {
-    std::vector<float> z = bundles.edge.head->forward(Var(images.rows(b, 1))).value().to_vector();
-    const std::vector<float> noise = bundles.edge.noise.to_vector();
-    for (size_t i = 0; i < z.size(); ++i) z[i] += noise[i];
-    const Shape& s = bundles.edge.noise.shape();
-    const Var features(Tensor::from(z, {1, s[0], s[1], s[2]}));
-    std::vector<float> joined;
-    Shape shape;
-    for (int net : selected) {
-      const Tensor answer = bundles.cloud.bodies[static_cast<size_t>(net)]->forward(features).value();
-      shape = answer.shape();
-      for (float value : answer.to_vector()) {
-        joined.push_back(value / static_cast<float>(selected.size()));
+  const int64_t count = images.dim(0);
+  const Tensor head = bundles.edge.head->forward(Var(images)).value().plain();
+  std::vector<float> z = head.to_vector();
+  const std::vector<float> noise = bundles.edge.noise.to_vector();
+  for (size_t i = 0; i < z.size(); ++i) z[i] += noise[i % noise.size()];
+  const Var features(Tensor::from(z, head.shape()));
+  std::vector<std::vector<float>> answers;
+  Shape shape;
+  for (int net : selected) {
+    const Tensor answer = bundles.cloud.bodies[static_cast<size_t>(net)]->forward(features).value();
+    shape = answer.shape();
+    answers.push_back(answer.to_vector());
+  }
+  std::vector<float> joined;  // image by image, the selected answers one after the other
+  const size_t size = answers[0].size() / static_cast<size_t>(count);
+  for (size_t b = 0; b < static_cast<size_t>(count); ++b) {
+    for (const auto& answer : answers) {
+      for (size_t i = 0; i < size; ++i) {
+        joined.push_back(answer[b * size + i] / static_cast<float>(selected.size()));
       }
     }
-    shape.set(1, shape[1] * static_cast<int64_t>(selected.size()));
-    logits.rows(b, 1).copy_from(bundles.edge.tail->forward(Var(Tensor::from(joined, shape))).value());
   }
-  return logits;
+  shape.set(1, shape[1] * static_cast<int64_t>(selected.size()));
+  return bundles.edge.tail->forward(Var(Tensor::from(joined, shape))).value();
 }
 
 Tensor random_images(const ModelSpec& spec, int64_t count, uint64_t seed) {

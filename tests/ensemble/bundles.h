@@ -36,8 +36,8 @@ Bundles random_bundles(uint64_t seed, int nets = 4, std::vector<int> selected = 
 // Writes cloud.h5 and edge.h5; sets the fingerprint.
 void write(Bundles& bundles, const std::filesystem::path& folder);
 
-// What the whole ensemble answers, computed by the modules themselves, one image at a time: no plan,
-// no batching, no wire. images [B, 3, 16, 16] -> logits [B, 10].
+// What the whole ensemble answers, computed by the modules themselves: no plan, no selector's own
+// code, no wire. images [B, 3, 16, 16] -> logits [B, 10].
 Tensor expected_logits(const Bundles& bundles, const Tensor& images);
 
 Tensor random_images(const ModelSpec& spec, int64_t count, uint64_t seed);

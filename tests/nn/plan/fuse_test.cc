@@ -113,8 +113,8 @@ TEST(Fuse, AValueWithTwoReadersIsNotAbsorbed) {
   const int relu = net.relu(conv);
   net.add(relu, net.affine(conv));
   const Graph fused = fuse(net.graph);
-  EXPECT_EQ(kinds(fused), (std::vector{Kind::kConv, Kind::kActivation, Kind::kChannelAffine,
-                                       Kind::kAdd}));
+  EXPECT_EQ(kinds(fused),
+            (std::vector{Kind::kConv, Kind::kActivation, Kind::kChannelAffine, Kind::kAdd}));
   expect_same_function(net.graph, fused);
 }
 
@@ -133,8 +133,8 @@ TEST(Fuse, NothingIsFoldedPastAReluOrAResidual) {
   const int sum = net.add(net.conv(first, 4, 1), first);
   net.affine(sum);
   const Graph fused = fuse(net.graph);
-  EXPECT_EQ(kinds(fused), (std::vector{Kind::kConv, Kind::kChannelAffine, Kind::kConv,
-                                       Kind::kChannelAffine}));
+  EXPECT_EQ(kinds(fused),
+            (std::vector{Kind::kConv, Kind::kChannelAffine, Kind::kConv, Kind::kChannelAffine}));
   expect_same_function(net.graph, fused);
 }
 

@@ -12,16 +12,26 @@ using Numbers = std::vector<double>;
 
 double apply(UnaryOp op, double x, double a, double b) {
   switch (op) {
-    case UnaryOp::kAffine: return a * x + b;
-    case UnaryOp::kRelu: return x > 0 ? x : 0;
-    case UnaryOp::kLeakyRelu: return x > 0 ? x : a * x;
-    case UnaryOp::kSigmoid: return 1 / (1 + std::exp(-x));
-    case UnaryOp::kTanh: return std::tanh(x);
-    case UnaryOp::kExp: return std::exp(x);
-    case UnaryOp::kLog: return std::log(x);
-    case UnaryOp::kSqrt: return std::sqrt(x);
-    case UnaryOp::kSquare: return x * x;
-    case UnaryOp::kAbs: return std::abs(x);
+    case UnaryOp::kAffine:
+      return a * x + b;
+    case UnaryOp::kRelu:
+      return x > 0 ? x : 0;
+    case UnaryOp::kLeakyRelu:
+      return x > 0 ? x : a * x;
+    case UnaryOp::kSigmoid:
+      return 1 / (1 + std::exp(-x));
+    case UnaryOp::kTanh:
+      return std::tanh(x);
+    case UnaryOp::kExp:
+      return std::exp(x);
+    case UnaryOp::kLog:
+      return std::log(x);
+    case UnaryOp::kSqrt:
+      return std::sqrt(x);
+    case UnaryOp::kSquare:
+      return x * x;
+    case UnaryOp::kAbs:
+      return std::abs(x);
   }
   return NAN;
 }
@@ -83,7 +93,8 @@ Numbers step(const GraphStep& s, const Graph& graph, const std::vector<Numbers>&
   const Shape& in = graph.shape(s.input);
   const Shape& out = graph.shape(s.output);
   switch (s.kind) {
-    case Kind::kConv: return conv(s, x, in, out);
+    case Kind::kConv:
+      return conv(s, x, in, out);
     case Kind::kLinear: {
       Numbers y;
       for (int64_t o = 0; o < out[0]; ++o) {
@@ -106,16 +117,19 @@ Numbers step(const GraphStep& s, const Graph& graph, const std::vector<Numbers>&
       for (double& v : y) v = apply(s.activation, v, s.a, s.b);
       return y;
     }
-    case Kind::kAdd: return x;  // the sum with the residual is taken below
+    case Kind::kAdd:
+      return x;  // the sum with the residual is taken below
     case Kind::kMaxPool:
-    case Kind::kAvgPool: return pool(s, x, in, out);
+    case Kind::kAvgPool:
+      return pool(s, x, in, out);
     case Kind::kGlobalAvgPool: {
       Numbers y(in[0], 0);
       const int64_t pixels = in[1] * in[2];
       for (int64_t i = 0; i < in.numel(); ++i) y[i / pixels] += x[i] / pixels;
       return y;
     }
-    case Kind::kFlatten: return x;
+    case Kind::kFlatten:
+      return x;
   }
   return {};
 }

@@ -1,7 +1,8 @@
 // BatchQueue: accepted requests, until they are computed together.
 //
 // Contract:
-// - push() returns at once. Ownership moves only on OK; otherwise the job is untouched and the caller
+// - push() returns at once. Ownership moves only on OK; otherwise the job is untouched and the
+// caller
 //   answers it. Full: RESOURCE_EXHAUSTED. Closed: UNAVAILABLE.
 // - A batch is a run of requests in order of arrival, at most `max_batch` images together. Requests
 //   are never split: one that alone is larger makes a batch of its own.
@@ -35,8 +36,8 @@ struct Job {
 class BatchQueue {
  public:
   struct Options {
-    int64_t max_batch = 32;    // images computed at once
-    int64_t max_queue = 1024;  // images waiting: this bounds the memory
+    int64_t max_batch = 32;              // images computed at once
+    int64_t max_queue = 1024;            // images waiting: this bounds the memory
     std::chrono::microseconds delay{0};  // how long the oldest request may wait for company
   };
 
@@ -45,8 +46,8 @@ class BatchQueue {
 
   Status push(Job& job);
 
-  // What to do at time `now`: compute `batch` or, if it is empty, sleep this long (or until the next
-  // push): Clock::duration::max() when nothing waits.
+  // What to do at time `now`: compute `batch` or, if it is empty, sleep this long (or until the
+  // next push): Clock::duration::max() when nothing waits.
   struct Turn {
     std::vector<Job> batch;
     Clock::duration sleep = Clock::duration::max();
@@ -56,8 +57,8 @@ class BatchQueue {
   // Blocks until there is a batch. Empty: closed, and all was handed out.
   std::vector<Job> next();
 
-  void close();    // refuse more; what waits is handed out without delay
-  void abandon();  // close(), and drop what waits (each is answered)
+  void close();             // refuse more; what waits is handed out without delay
+  void abandon();           // close(), and drop what waits (each is answered)
   int64_t waiting() const;  // images
 
  private:

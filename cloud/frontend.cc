@@ -9,8 +9,8 @@
 namespace ens {
 namespace {
 
-// Whole messages held for one client, each way. Little: a client has few requests under way, and one
-// that does not read must not make us hold many answers.
+// Whole messages held for one client, each way. Little: a client has few requests under way, and
+// one that does not read must not make us hold many answers.
 constexpr int kHighWater = 16;
 
 Status bad(std::string message) { return {StatusCode::kInvalidArgument, std::move(message)}; }
@@ -28,9 +28,9 @@ Frontend::Frontend(zmq::context_t& context, const std::string& endpoint, Served 
   socket_.set(zmq::sockopt::maxmsgsize, std::max<int64_t>(largest, kMaxHeader));
   socket_.set(zmq::sockopt::rcvhwm, kHighWater);
   socket_.set(zmq::sockopt::sndhwm, kHighWater);
-  socket_.set(zmq::sockopt::linger, 1000);          // at the end: to clients that do not read
-  socket_.set(zmq::sockopt::handshake_ivl, 5000);   // strangers that connect and say nothing
-  socket_.set(zmq::sockopt::heartbeat_ivl, 5000);   // clients that vanished
+  socket_.set(zmq::sockopt::linger, 1000);         // at the end: to clients that do not read
+  socket_.set(zmq::sockopt::handshake_ivl, 5000);  // strangers that connect and say nothing
+  socket_.set(zmq::sockopt::heartbeat_ivl, 5000);  // clients that vanished
   socket_.set(zmq::sockopt::heartbeat_timeout, 20000);
   socket_.set(zmq::sockopt::backlog, 1024);
   if (endpoint.find('[') != std::string::npos) socket_.set(zmq::sockopt::ipv6, 1);
@@ -106,8 +106,8 @@ void Frontend::handle(zmq::message_t peer, zmq::message_t& header, zmq::message_
   if (!readable) return reply.send(bad("the header frame is not a Request"));
   if (request.version() != kVersion) {
     return reply.send(Status{StatusCode::kVersionMismatch,
-                             "protocol version " + std::to_string(request.version()) +
-                                 " is not " + std::to_string(kVersion)});
+                             "protocol version " + std::to_string(request.version()) + " is not " +
+                                 std::to_string(kVersion)});
   }
   if (request.kind() == wire::Request::INFO) {
     if (frames != 1) return reply.send(bad("an INFO request has one frame"));
@@ -128,8 +128,8 @@ void Frontend::handle(zmq::message_t peer, zmq::message_t& header, zmq::message_
   Shape shape;
   Dtype dtype;
   const int rank = served_.input.rank() + 1;
-  const int64_t limit = std::max(served_.max_request_batch,
-                                 *std::ranges::max_element(served_.input.dims()));
+  const int64_t limit =
+      std::max(served_.max_request_batch, *std::ranges::max_element(served_.input.dims()));
   if (Status status = check_tensor(request.tensor(), tensor.size(), rank, limit, shape, dtype);
       !status.ok()) {
     return reply.send(status);
@@ -164,13 +164,14 @@ void Frontend::send(Outgoing& outgoing) {
   using zmq::send_flags;
   // ROUTER never blocks: what a slow or vanished client cannot take is dropped.
   socket_.send(outgoing.peer, send_flags::sndmore | send_flags::dontwait);
-  socket_.send(zmq::buffer(text), (has_tensor ? send_flags::sndmore : send_flags::none) |
-                                      send_flags::dontwait);
+  socket_.send(zmq::buffer(text),
+               (has_tensor ? send_flags::sndmore : send_flags::none) | send_flags::dontwait);
   if (has_tensor) {
     // Zero copy: the message keeps the tensor alive until it has left.
     auto* owner = new Tensor(std::move(outgoing.tensor));
-    zmq::message_t frame(owner->raw(), owner->bytes(),
-                         [](void*, void* hint) { delete static_cast<Tensor*>(hint); }, owner);
+    zmq::message_t frame(
+        owner->raw(), owner->bytes(), [](void*, void* hint) { delete static_cast<Tensor*>(hint); },
+        owner);
     socket_.send(frame, send_flags::dontwait);
   }
 }

@@ -1,8 +1,9 @@
 // Frontend: the one thread that owns the server socket.
 //
 // Reads requests, checks everything a client claims before memory is taken for it, queues what is
-// good and answers the rest at once; sends what the lanes put into the outbox. A client that does not
-// read its answers loses them (ROUTER drops past its high-water mark); nobody else waits for it.
+// good and answers the rest at once; sends what the lanes put into the outbox. A client that does
+// not read its answers loses them (ROUTER drops past its high-water mark); nobody else waits for
+// it.
 #pragma once
 
 #include <atomic>

@@ -50,7 +50,8 @@ void Lanes::work(int team) {
   cpu::set_compute_threads(team);
   std::unique_lock lock(mutex_);
   while (true) {
-    started_.wait(lock, [&] { return stop_ || (task_ && next_net_ < static_cast<int>(plans_.size())); });
+    started_.wait(lock,
+                  [&] { return stop_ || (task_ && next_net_ < static_cast<int>(plans_.size())); });
     if (stop_) return;
     const int net = next_net_++;
     const auto* task = task_;
@@ -88,7 +89,9 @@ Tensor Lanes::run(const Tensor& features) {
   const Shape answer_shape(std::span<const int64_t>(dims).subspan(1));
   for_each_net([&](int net) {
     // answers[net]: its own part of the memory, so the lanes do not meet.
-    answers.rows(net, 1).reshape(answer_shape).copy_from(plans_[static_cast<size_t>(net)]->run(features));
+    answers.rows(net, 1)
+        .reshape(answer_shape)
+        .copy_from(plans_[static_cast<size_t>(net)]->run(features));
   });
   return answers;
 }

@@ -1,9 +1,9 @@
 // ensembler-cloud: serves the N server nets of a cloud bundle.
-#include <CLI/CLI.hpp>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
 
+#include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
@@ -66,9 +66,8 @@ int run(int argc, char** argv) {
   app.add_option("--set", overrides, "path=value: overrides one field of the configuration")
       ->allow_extra_args(false);
   const auto text = [&](const char* option, const char* what, auto setter) {
-    app.add_option_function<std::string>(option, [&flags, setter](const std::string& value) {
-      (flags.*setter)(value);
-    }, what);
+    app.add_option_function<std::string>(
+        option, [&flags, setter](const std::string& value) { (flags.*setter)(value); }, what);
   };
   using C = ens::CloudConfig;
   using Setter = void (C::*)(const std::string&);
@@ -79,10 +78,10 @@ int run(int argc, char** argv) {
        static_cast<Setter>(&C::set_secret_key<const std::string&>));
   text("--clients", "public keys of allowed clients: a file, or a folder of .pub files",
        static_cast<Setter>(&C::set_clients<const std::string&>));
-  app.add_flag_callback("--insecure", [&] { flags.set_insecure(true); },
-                        "allow plain text outside loopback");
-  app.add_option_function<int>("--threads", [&](int n) { flags.set_threads(n); },
-                               "CPU threads; default all");
+  app.add_flag_callback(
+      "--insecure", [&] { flags.set_insecure(true); }, "allow plain text outside loopback");
+  app.add_option_function<int>(
+      "--threads", [&](int n) { flags.set_threads(n); }, "CPU threads; default all");
   app.add_option("--ready-file", ready_file, "write the bound address here when ready");
   try {
     app.parse(argc, argv);

@@ -72,10 +72,14 @@ Tensor pick(const Tensor& answers, int64_t first, int64_t count) {
 
 const char* name(Server::State state) {
   switch (state) {
-    case Server::State::kStarting: return "starting";
-    case Server::State::kReady: return "ready";
-    case Server::State::kDraining: return "draining";
-    case Server::State::kStopped: return "stopped";
+    case Server::State::kStarting:
+      return "starting";
+    case Server::State::kReady:
+      return "ready";
+    case Server::State::kDraining:
+      return "draining";
+    case Server::State::kStopped:
+      return "stopped";
   }
   return "?";
 }
@@ -95,10 +99,11 @@ struct Server::Impl {
                         answer_shape(bundle.info.model, bundle.info.split), c.max_request_batch()},
                  security, queue, outbox) {
     bundle.bodies.clear();  // the plans hold their own copies
-    spdlog::info("serving nets={} data={} fingerprint={} device={} dtype={} lanes={} max_batch={} "
-                 "curve={}",
-                 bundle.info.nets, bundle.info.data, fingerprint_hex().substr(0, 16), device.str(),
-                 ens::name(dtype), lanes.count(), c.max_batch(), security.has_value());
+    spdlog::info(
+        "serving nets={} data={} fingerprint={} device={} dtype={} lanes={} max_batch={} "
+        "curve={}",
+        bundle.info.nets, bundle.info.data, fingerprint_hex().substr(0, 16), device.str(),
+        ens::name(dtype), lanes.count(), c.max_batch(), security.has_value());
   }
 
   std::string fingerprint_hex() const {
@@ -115,13 +120,15 @@ struct Server::Impl {
 
   void serve() {
     try {
-      frontend.run(stop, [this] { set(State::kDraining), queue.close(); }, kDrainLimit);
+      frontend.run(
+          stop, [this] { set(State::kDraining), queue.close(); }, kDrainLimit);
     } catch (const std::exception& e) {
       error = e.what();
       spdlog::error("the frontend failed: {}", e.what());
     }
     queue.abandon();  // nothing is left unless the drain took too long
-    for (const auto& [code, count] : frontend.sent()) spdlog::info("answers code={} count={}", code, count);
+    for (const auto& [code, count] : frontend.sent())
+      spdlog::info("answers code={} count={}", code, count);
     if (frontend.refused()) spdlog::info("refused keys count={}", frontend.refused());
     set(State::kStopped);
   }
@@ -133,7 +140,8 @@ struct Server::Impl {
       } catch (const std::exception& e) {
         spdlog::error("a batch failed: {}", e.what());
         for (Job& job : jobs) {
-          job.reply.send(Status{StatusCode::kInternal, "the computation failed; see the cloud's log"});
+          job.reply.send(
+              Status{StatusCode::kInternal, "the computation failed; see the cloud's log"});
         }
       }
     }
@@ -148,8 +156,8 @@ struct Server::Impl {
       wire::Reply header;
       header.set_queue_us(static_cast<uint64_t>(
           std::chrono::duration_cast<microseconds>(begin - job.arrived).count()));
-      header.set_compute_us(static_cast<uint64_t>(
-          std::chrono::duration_cast<microseconds>(compute_time).count()));
+      header.set_compute_us(
+          static_cast<uint64_t>(std::chrono::duration_cast<microseconds>(compute_time).count()));
       job.reply.send(std::move(header), pick(answers, first, job.images));
       first += job.images;
     }

@@ -9,9 +9,9 @@
 
 namespace ens {
 
-// Loads the bundle, compiles N plans, binds the socket, answers until stopped. Owns all its threads:
-// a Frontend (sole owner of the socket), a bounded BatchQueue with the thread that empties it, and
-// the Lanes that compute. The methods may be called from any thread.
+// Loads the bundle, compiles N plans, binds the socket, answers until stopped. Owns all its
+// threads: a Frontend (sole owner of the socket), a bounded BatchQueue with the thread that empties
+// it, and the Lanes that compute. The methods may be called from any thread.
 class Server {
  public:
   enum class State { kStarting, kReady, kDraining, kStopped };

@@ -24,10 +24,12 @@ void ZapHandler::answer() {
   refused_ += allowed ? 0 : 1;
   const std::string id = request.size() > 1 ? request[1].to_string() : "";
   const std::array<zmq::const_buffer, 6> reply = {
-      zmq::str_buffer("1.0"),         zmq::buffer(id),
+      zmq::str_buffer("1.0"),
+      zmq::buffer(id),
       allowed ? zmq::str_buffer("200") : zmq::str_buffer("400"),
       allowed ? zmq::str_buffer("OK") : zmq::str_buffer("key not allowed"),
-      zmq::const_buffer(),            zmq::const_buffer()};  // user id, metadata
+      zmq::const_buffer(),
+      zmq::const_buffer()};  // user id, metadata
   zmq::send_multipart(socket_, reply);
 }
 

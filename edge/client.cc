@@ -55,9 +55,9 @@ struct EdgeClient::Impl {
   // What every reply must say.
   Status check_reply(const wire::Reply& reply) const {
     if (reply.fingerprint() == info.fingerprint) return {};
-    return {StatusCode::kFingerprintMismatch,
-            "the cloud at " + config.cloud() + " serves other server nets than those of " +
-                config.bundle()};
+    return {StatusCode::kFingerprintMismatch, "the cloud at " + config.cloud() +
+                                                  " serves other server nets than those of " +
+                                                  config.bundle()};
   }
 
   Status wrong(const std::string& what) const {
@@ -67,22 +67,24 @@ struct EdgeClient::Impl {
   Status check() {
     std::vector<Call> calls(1);
     calls[0].request.set_kind(wire::Request::INFO);
-    return link.exchange(calls, [](size_t) {}, [&](size_t, const zmq::message_t* frame) -> Status {
-      const wire::Reply& reply = calls[0].reply;
-      if (Status status = check_reply(reply); !status.ok()) return status;
-      const wire::ServerInfo& served = reply.info();
-      if (frame || !reply.has_info()) return wrong("an INFO request without information");
-      if (served.nets() != static_cast<uint32_t>(info.nets)) {
-        return wrong("that it serves " + std::to_string(served.nets()) + " nets, not " +
-                     std::to_string(info.nets));
-      }
-      if (!same(served.input_shape(), smashed_shape(info.model, info.split)) ||
-          !same(served.output_shape(), answer) || served.max_batch() < 1) {
-        return wrong("with other shapes than this bundle's");
-      }
-      request_batch = std::min<int64_t>(config.batch(), served.max_batch());
-      return {};
-    });
+    return link.exchange(
+        calls, [](size_t) {},
+        [&](size_t, const zmq::message_t* frame) -> Status {
+          const wire::Reply& reply = calls[0].reply;
+          if (Status status = check_reply(reply); !status.ok()) return status;
+          const wire::ServerInfo& served = reply.info();
+          if (frame || !reply.has_info()) return wrong("an INFO request without information");
+          if (served.nets() != static_cast<uint32_t>(info.nets)) {
+            return wrong("that it serves " + std::to_string(served.nets()) + " nets, not " +
+                         std::to_string(info.nets));
+          }
+          if (!same(served.input_shape(), smashed_shape(info.model, info.split)) ||
+              !same(served.output_shape(), answer) || served.max_batch() < 1) {
+            return wrong("with other shapes than this bundle's");
+          }
+          request_batch = std::min<int64_t>(config.batch(), served.max_batch());
+          return {};
+        });
   }
 
   // A tensor frame -> answers [N, images, ...]. Message memory may be unaligned: bytes are copied.
@@ -92,10 +94,10 @@ struct EdgeClient::Impl {
     if (!frame) return wrong("without a tensor");
     Shape shape;
     Dtype dtype;
-    const int64_t limit = std::max({int64_t{info.nets}, images,
-                                    *std::ranges::max_element(answer.dims())});
-    if (Status status = check_tensor(reply.tensor(), frame->size(), answer.rank() + 2, limit, shape,
-                                     dtype);
+    const int64_t limit =
+        std::max({int64_t{info.nets}, images, *std::ranges::max_element(answer.dims())});
+    if (Status status =
+            check_tensor(reply.tensor(), frame->size(), answer.rank() + 2, limit, shape, dtype);
         !status.ok()) {
       return wrong("with a bad tensor: " + status.message);
     }
@@ -133,8 +135,9 @@ struct EdgeClient::Impl {
     const auto prepare = [&](size_t i) {
       const auto begin = Clock::now();
       Call& call = calls[i];
-      call.payload = pipeline.smash(images.rows(static_cast<int64_t>(i) * request_batch, count_of(i)))
-                         .to(parse_dtype(config.wire_dtype()));
+      call.payload =
+          pipeline.smash(images.rows(static_cast<int64_t>(i) * request_batch, count_of(i)))
+              .to(parse_dtype(config.wire_dtype()));
       call.request.set_kind(wire::Request::INFER);
       call.request.set_fingerprint(info.fingerprint);
       *call.request.mutable_tensor() = describe(call.payload);
@@ -165,8 +168,8 @@ struct EdgeClient::Impl {
           .copy_from(pipeline.finish(answers[i]));
     }
     for (int64_t b = 0; b < total; ++b) {
-      out.top.push_back(best_of(out.logits.data<float>() + b * info.model.classes,
-                                pipeline.class_names()));
+      out.top.push_back(
+          best_of(out.logits.data<float>() + b * info.model.classes, pipeline.class_names()));
     }
     times.tail_ms = ms_since(tail_start);
     times.total_ms = ms_since(start);

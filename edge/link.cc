@@ -16,8 +16,8 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr uint32_t kVersion = 1;
-constexpr size_t kWindow = 2;        // one computes on the edge while one is in the cloud
-constexpr int kHandshakeTries = 3;   // a cloud may vanish in mid handshake; thrice is no accident
+constexpr size_t kWindow = 2;       // one computes on the edge while one is in the cloud
+constexpr int kHandshakeTries = 3;  // a cloud may vanish in mid handshake; thrice is no accident
 constexpr milliseconds kFirstPause{20}, kLongestPause{1000};
 
 std::optional<KeyPair> own_keys(const EdgeConfig& config) {
@@ -57,7 +57,8 @@ Link::Link(const EdgeConfig& config, int64_t max_reply)
   // The monitor tells a refused key from a cloud that is not there.
   constexpr int kEvents = ZMQ_EVENT_CONNECTED | ZMQ_EVENT_DISCONNECTED |
                           ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |
-                          ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL;
+                          ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
+                          ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL;
   constexpr const char* kMonitor = "inproc://monitor";
   if (zmq_socket_monitor(socket_.handle(), kMonitor, kEvents) != 0) {
     fail(std::string("cannot watch the connection: ") + zmq_strerror(zmq_errno()));
@@ -115,8 +116,8 @@ Status Link::exchange(std::vector<Call>& calls, const std::function<void(size_t)
   return {};
 }
 
-// libzmq does not try again after what it takes for a protocol error; by the next call the cloud may
-// have been mended, or this client's key allowed.
+// libzmq does not try again after what it takes for a protocol error; by the next call the cloud
+// may have been mended, or this client's key allowed.
 void Link::reconnect() {
   try {
     socket_.disconnect(address_);
@@ -147,8 +148,9 @@ bool Link::send(Call& call, Open& open) {
   if (has_payload) {
     auto* owner = new Tensor(call.payload);  // alive until libzmq has sent it; no copy
     bytes += owner->bytes();
-    zmq::message_t frame(owner->raw(), owner->bytes(),
-                         [](void*, void* hint) { delete static_cast<Tensor*>(hint); }, owner);
+    zmq::message_t frame(
+        owner->raw(), owner->bytes(), [](void*, void* hint) { delete static_cast<Tensor*>(hint); },
+        owner);
     socket_.send(frame, send_flags::dontwait);
   }
   call.bytes_sent += static_cast<int64_t>(bytes);
@@ -207,7 +209,8 @@ Status Link::receive(std::vector<Call>& calls, std::vector<Open>& open, size_t& 
       default:
         return status;
     }
-    call.round_trip_ms = std::chrono::duration<double, std::milli>(Clock::now() - it->sent_at).count();
+    call.round_trip_ms =
+        std::chrono::duration<double, std::milli>(Clock::now() - it->sent_at).count();
     call.reply = std::move(reply);
     if (Status verdict = accept(it->index, frames == 2 ? &tensor : nullptr); !verdict.ok()) {
       return verdict;
@@ -236,20 +239,22 @@ Status Link::watch_connection(std::vector<Open>& open) {
         break;
       case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
         return {StatusCode::kUnauthenticated,
-                "the cloud at " + address_ + " does not allow this client's key; add its .pub file "
-                "to the cloud's --clients"};
+                "the cloud at " + address_ +
+                    " does not allow this client's key; add its .pub file "
+                    "to the cloud's --clients"};
       case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:  // such as keys on one side only
         failed_handshakes_ = kHandshakeTries;
         [[fallthrough]];
       case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:  // a key that is wrong, or a cloud that goes away
       case ZMQ_EVENT_DISCONNECTED:
         if (std::exchange(handshaking_, false) && ++failed_handshakes_ >= kHandshakeTries) {
-          return {StatusCode::kUnauthenticated,
-                  address_ + (encrypted_
-                                  ? " breaks off the key exchange: --server-key is not its key, this "
-                                    "client's key is not allowed there, or it serves plain text"
-                                  : " breaks off the greeting: it expects encryption (set "
-                                    "--server-key and --secret-key), or is no ensembler-cloud")};
+          return {
+              StatusCode::kUnauthenticated,
+              address_ + (encrypted_
+                              ? " breaks off the key exchange: --server-key is not its key, this "
+                                "client's key is not allowed there, or it serves plain text"
+                              : " breaks off the greeting: it expects encryption (set "
+                                "--server-key and --secret-key), or is no ensembler-cloud")};
         }
         if (!std::exchange(ready_, false)) break;
         for (Open& o : open) {
@@ -266,8 +271,8 @@ Status Link::watch_connection(std::vector<Open>& open) {
 Status Link::out_of_time(const Open& open) const {
   const std::string waited = " within " + std::to_string(timeout_.count()) + " ms";
   if (!reached_) {
-    return {StatusCode::kUnavailable, "cannot reach " + address_ + waited +
-                                          "; is ensembler-cloud running there?"};
+    return {StatusCode::kUnavailable,
+            "cannot reach " + address_ + waited + "; is ensembler-cloud running there?"};
   }
   if (!open.last.ok()) {
     return {open.last.code, open.last.message + "; no answer" + waited + ", tried " +

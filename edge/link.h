@@ -24,7 +24,7 @@ struct Call {
   Tensor payload;         // undefined: no tensor frame
   // Filled by Link.
   wire::Reply reply;
-  double round_trip_ms = 0;  // of the attempt that was answered
+  double round_trip_ms = 0;                    // of the attempt that was answered
   int64_t bytes_sent = 0, bytes_received = 0;  // headers included, all attempts
 };
 
@@ -38,8 +38,8 @@ class Link {
 
   // Runs the calls, at most `window` of them under way, in order. prepare(i) fills calls[i] right
   // before it is first sent, while earlier ones are under way. accept(i, frame) judges an OK reply
-  // (in calls[i].reply) and its tensor frame (nullptr: none). The first failure that is final ends it
-  // all: a call's time was up, or the cloud's answer or accept() says so.
+  // (in calls[i].reply) and its tensor frame (nullptr: none). The first failure that is final ends
+  // it all: a call's time was up, or the cloud's answer or accept() says so.
   Status exchange(std::vector<Call>& calls, const std::function<void(size_t)>& prepare,
                   const std::function<Status(size_t, const zmq::message_t*)>& accept);
 
@@ -48,11 +48,11 @@ class Link {
     size_t index = 0;
     uint64_t id = 0;
     int attempts = 0;
-    bool sent = false;            // and not yet answered or lost
+    bool sent = false;                                      // and not yet answered or lost
     Clock::time_point deadline = Clock::time_point::max();  // set by the first attempt
-    Clock::time_point due;        // when to send, or send again
+    Clock::time_point due;                                  // when to send, or send again
     Clock::time_point sent_at;
-    Status last;                  // why the last attempt failed
+    Status last;  // why the last attempt failed
   };
 
   bool send(Call& call, Open& open);  // false: no connection now
@@ -70,11 +70,11 @@ class Link {
   zmq::socket_t socket_;
   zmq::socket_t monitor_;
   uint64_t next_id_ = 1;
-  bool reached_ = false;        // a TCP connection stood at some time
-  bool ready_ = false;          // a connection with handshake done stands now
-  bool handshaking_ = false;    // TCP stands, ZeroMQ's greeting is not over
-  int failed_handshakes_ = 0;   // in a row
-  bool given_up_ = false;       // the last exchange ended without a connection
+  bool reached_ = false;       // a TCP connection stood at some time
+  bool ready_ = false;         // a connection with handshake done stands now
+  bool handshaking_ = false;   // TCP stands, ZeroMQ's greeting is not over
+  int failed_handshakes_ = 0;  // in a row
+  bool given_up_ = false;      // the last exchange ended without a connection
 };
 
 }  // namespace ens

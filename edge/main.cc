@@ -1,11 +1,11 @@
 // ensembler-edge: classifies pictures or a data set with a remote cloud.
-#include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
+#include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <unistd.h>
+#include <nlohmann/json.hpp>
 
 #include "edge/client.h"
 #include "nn/core/error.h"
@@ -32,14 +32,14 @@ Options parse(int argc, char** argv) {
   std::vector<std::string> overrides;
   ens::EdgeConfig flags;
 
-  CLI::App app{"Classifies pictures or a data set: head, noise, selector and tail here, the server "
-               "nets in the cloud."};
+  CLI::App app{
+      "Classifies pictures or a data set: head, noise, selector and tail here, the server "
+      "nets in the cloud."};
   using C = ens::EdgeConfig;
   using Setter = void (C::*)(const std::string&);
   const auto text = [&](const char* option, const char* what, Setter setter) {
-    app.add_option_function<std::string>(option, [&flags, setter](const std::string& value) {
-      (flags.*setter)(value);
-    }, what);
+    app.add_option_function<std::string>(
+        option, [&flags, setter](const std::string& value) { (flags.*setter)(value); }, what);
   };
   app.add_option("--config", config_file, "configuration file (EdgeConfig in proto/config.proto)");
   app.add_option("--set", overrides, "path=value: overrides one field of the configuration")
@@ -50,20 +50,24 @@ Options parse(int argc, char** argv) {
   text("--server-key", "the cloud's public key (NAME.pub)", &C::set_server_key<const std::string&>);
   text("--secret-key", "this client's secret key (NAME.key)",
        &C::set_secret_key<const std::string&>);
-  app.add_flag_callback("--insecure", [&] { flags.set_insecure(true); },
-                        "allow plain text outside loopback");
-  app.add_option_function<int>("--timeout-ms", [&](int n) { flags.set_timeout_ms(n); },
-                               "time for one request, retries included; default 5000");
-  app.add_option_function<int>("--batch", [&](int n) { flags.set_batch(n); },
-                               "images per request for data sets; default 32");
+  app.add_flag_callback(
+      "--insecure", [&] { flags.set_insecure(true); }, "allow plain text outside loopback");
+  app.add_option_function<int>(
+      "--timeout-ms", [&](int n) { flags.set_timeout_ms(n); },
+      "time for one request, retries included; default 5000");
+  app.add_option_function<int>(
+      "--batch", [&](int n) { flags.set_batch(n); },
+      "images per request for data sets; default 32");
   app.add_flag("--json", options.as_json, "one JSON object per picture, or one for a data set");
   app.add_flag("--resize", options.resize, "resize pictures that do not have the model's size");
   auto* data = app.add_option("--dataset", options.data.name,
                               "classify a data set's test images and print the accuracy");
-  app.add_option("--data", options.data.root, "folder of the data sets; default $ENS_DATA, then the cache")
+  app.add_option("--data", options.data.root,
+                 "folder of the data sets; default $ENS_DATA, then the cache")
       ->needs(data);
   app.add_option("--limit", options.data.limit, "only the first n test images")
-      ->needs(data)->check(CLI::NonNegativeNumber);
+      ->needs(data)
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--seed", options.data.seed, "of a generated data set; default 1")->needs(data);
   app.add_option("inputs", options.inputs, "picture files, or folders of them")->excludes(data);
   try {
@@ -84,8 +88,9 @@ Options parse(int argc, char** argv) {
 }
 
 json to_json(const ens::EdgeTimes& t) {
-  return {{"head", t.head_ms}, {"wire", t.wire_ms}, {"queue", t.cloud_queue_ms},
-          {"compute", t.cloud_compute_ms}, {"tail", t.tail_ms}, {"total", t.total_ms}};
+  return {{"head", t.head_ms},         {"wire", t.wire_ms},
+          {"queue", t.cloud_queue_ms}, {"compute", t.cloud_compute_ms},
+          {"tail", t.tail_ms},         {"total", t.total_ms}};
 }
 
 // Checked before the first request, so that its own time is not in the first picture's.
@@ -102,7 +107,9 @@ void print_picture(const std::string& file, const ens::Classified& result, bool 
     for (const ens::Ranked& r : result.top[0]) {
       top.push_back({{"index", r.index}, {"label", r.label}, {"probability", r.probability}});
     }
-    const json line = {{"file", file}, {"top", top}, {"times_ms", to_json(t)},
+    const json line = {{"file", file},
+                       {"top", top},
+                       {"times_ms", to_json(t)},
                        {"bytes", {{"sent", t.bytes_sent}, {"received", t.bytes_received}}}};
     std::printf("%s\n", line.dump(-1, ' ', false, json::error_handler_t::replace).c_str());
   } else {
@@ -110,10 +117,11 @@ void print_picture(const std::string& file, const ens::Classified& result, bool 
     for (const ens::Ranked& r : result.top[0]) {
       std::printf("  %5.1f %%  %s\n", 100.0 * r.probability, r.label.c_str());
     }
-    std::printf("  %.1f ms: head %.1f, wire %.1f, queue %.1f, compute %.1f, tail %.1f; "
-                "%lld bytes sent, %lld received\n",
-                t.total_ms, t.head_ms, t.wire_ms, t.cloud_queue_ms, t.cloud_compute_ms, t.tail_ms,
-                static_cast<long long>(t.bytes_sent), static_cast<long long>(t.bytes_received));
+    std::printf(
+        "  %.1f ms: head %.1f, wire %.1f, queue %.1f, compute %.1f, tail %.1f; "
+        "%lld bytes sent, %lld received\n",
+        t.total_ms, t.head_ms, t.wire_ms, t.cloud_queue_ms, t.cloud_compute_ms, t.tail_ms,
+        static_cast<long long>(t.bytes_sent), static_cast<long long>(t.bytes_received));
   }
   std::fflush(stdout);
 }
@@ -204,12 +212,17 @@ int classify_data(const Options& options, ens::EdgeClient& client) {
   const double images = static_cast<double>(data.count());
   const double accuracy = static_cast<double>(correct) / images;
   if (options.as_json) {
-    json summary = {{"data", data.name}, {"images", data.count()}, {"correct", correct},
-                    {"accuracy", accuracy}, {"seconds", seconds},
-                    {"images_per_second", images / seconds}, {"batch", batch},
+    json summary = {{"data", data.name},
+                    {"images", data.count()},
+                    {"correct", correct},
+                    {"accuracy", accuracy},
+                    {"seconds", seconds},
+                    {"images_per_second", images / seconds},
+                    {"batch", batch},
                     {"wire_dtype", options.config.wire_dtype()},
-                    {"bytes_per_image", {{"sent", static_cast<double>(sent) / images},
-                                         {"received", static_cast<double>(received) / images}}}};
+                    {"bytes_per_image",
+                     {{"sent", static_cast<double>(sent) / images},
+                      {"received", static_cast<double>(received) / images}}}};
     for (const char* part : kParts) {
       summary["latency_ms"][part] = {{"p50", percentile(latency[part], 0.5)},
                                      {"p95", percentile(latency[part], 0.95)}};

@@ -17,7 +17,8 @@ Shape tail_input(const BundleInfo& info, int selected) {
 struct EdgePipeline::Impl {
   Impl(EdgeBundle b, int max_batch)
       : bundle(std::move(b)),
-        head(lower(*bundle.head, bundle.info.model.input_shape()), Device{}, Dtype::kF32, max_batch),
+        head(lower(*bundle.head, bundle.info.model.input_shape()), Device{}, Dtype::kF32,
+             max_batch),
         tail(lower(*bundle.tail, tail_input(bundle.info, bundle.selector.count())), Device{},
              Dtype::kF32, max_batch),
         protection(fixed_noise(bundle.noise)) {

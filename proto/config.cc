@@ -214,13 +214,16 @@ constexpr Rule kEdgeRules[] = {
 double number_of(const Target& target) {
   const auto* reflection = target.message->GetReflection();
   switch (target.field->cpp_type()) {
-    case Field::CPPTYPE_INT32: return reflection->GetInt32(*target.message, target.field);
+    case Field::CPPTYPE_INT32:
+      return reflection->GetInt32(*target.message, target.field);
     case Field::CPPTYPE_INT64:
       return static_cast<double>(reflection->GetInt64(*target.message, target.field));
     case Field::CPPTYPE_UINT64:
       return static_cast<double>(reflection->GetUInt64(*target.message, target.field));
-    case Field::CPPTYPE_DOUBLE: return reflection->GetDouble(*target.message, target.field);
-    default: fail("a rule for '" + target.field->full_name() + "' has an unexpected type");
+    case Field::CPPTYPE_DOUBLE:
+      return reflection->GetDouble(*target.message, target.field);
+    default:
+      fail("a rule for '" + target.field->full_name() + "' has an unexpected type");
   }
 }
 
@@ -241,12 +244,13 @@ void apply_rules(std::span<const Rule> rules, const std::string& prefix, pb::Mes
   for (const Rule& rule : rules) {
     const std::string full = prefix + rule.path;
     const Target target = locate(root, rule.path, full);
-    if (rule.fallback && !target.message->GetReflection()->HasField(*target.message, target.field)) {
+    if (rule.fallback &&
+        !target.message->GetReflection()->HasField(*target.message, target.field)) {
       put(target, rule.fallback, full);
     }
     if (target.field->cpp_type() == Field::CPPTYPE_STRING) {
-      const std::string value = target.message->GetReflection()->GetString(*target.message,
-                                                                           target.field);
+      const std::string value =
+          target.message->GetReflection()->GetString(*target.message, target.field);
       if (rule.choices && !matches(value, rule.choices)) {
         usage_fail(full + " = '" + value + "' is not known", "",
                    "use one of " + std::string(rule.choices));
@@ -278,7 +282,8 @@ void parse_config(const std::string& text, const std::string& source_name, pb::M
   std::string hint;
   static const std::regex kUnknown("Message type \"(.*)\" has no field named \"(.*)\"\\.");
   if (std::smatch match; std::regex_match(error.message(), match, kUnknown)) {
-    if (const auto* type = config.GetDescriptor()->file()->pool()->FindMessageTypeByName(match[1])) {
+    if (const auto* type =
+            config.GetDescriptor()->file()->pool()->FindMessageTypeByName(match[1])) {
       usage_fail("unknown field '" + match[2].str() + "' in " + type->name(),
                  error.place(source_name), suggestion(*type, match[2]));
     }
@@ -346,8 +351,7 @@ void complete(EdgeConfig& config) {
   apply_rules(kEdgeRules, "", config);
   if (config.bundle().empty()) usage_fail("bundle is not set", "", "use --bundle edge.h5");
   if (config.secret_key().empty() != config.server_key().empty()) {
-    usage_fail("server_key and secret_key belong together", "",
-               "set both (encrypted) or neither");
+    usage_fail("server_key and secret_key belong together", "", "set both (encrypted) or neither");
   }
 }
 

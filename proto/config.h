@@ -11,8 +11,8 @@
 
 namespace ens {
 
-// Reads a .txtpb file into `config`. Usage Error with file, line and column for unknown or misplaced
-// fields and bad values.
+// Reads a .txtpb file into `config`. Usage Error with file, line and column for unknown or
+// misplaced fields and bad values.
 void read_config(const std::filesystem::path& file, google::protobuf::Message& config);
 void parse_config(const std::string& text, const std::string& source_name,
                   google::protobuf::Message& config);
@@ -22,9 +22,9 @@ void parse_config(const std::string& text, const std::string& source_name,
 void apply_overrides(const std::vector<std::string>& assignments,
                      google::protobuf::Message& config);
 
-// Fills every unset field with its default, then checks ranges (P <= N, sigma >= 0, ...). After this
-// every optional field is set, except texts where empty is meaningful. Usage Error names the field
-// and what is allowed.
+// Fills every unset field with its default, then checks ranges (P <= N, sigma >= 0, ...). After
+// this every optional field is set, except texts where empty is meaningful. Usage Error names the
+// field and what is allowed.
 void complete(RunConfig& config);
 void complete(CloudConfig& config);
 void complete(EdgeConfig& config);

@@ -137,13 +137,15 @@ KeyPair read_secret_key(const fs::path& path) {
          "make keys with: ensembler keys");
   }
   if ((info.st_mode & 077) != 0) {
-    fail("the secret key file can be read by others", path.string(), "chmod 600 it, or make new keys");
+    fail("the secret key file can be read by others", path.string(),
+         "chmod 600 it, or make new keys");
   }
   // Read by hand into one buffer: streams would leave copies in memory.
   std::array<char, 1024> text{};
   ssize_t size = 0, n = 0;
   while (size < static_cast<ssize_t>(text.size()) - 1 &&
-         (n = ::read(file.fd(), text.data() + size, text.size() - 1 - static_cast<size_t>(size))) > 0) {
+         (n = ::read(file.fd(), text.data() + size, text.size() - 1 - static_cast<size_t>(size))) >
+             0) {
     size += n;
   }
   KeyPair keys;
@@ -160,7 +162,8 @@ KeyPair read_secret_key(const fs::path& path) {
   char public_text[kKeyChars + 1];
   if (keys.secret_key.z85()[0] == '\0' ||
       zmq_curve_public(public_text, keys.secret_key.z85()) != 0) {
-    fail("not a secret key file", path.string(), "it needs a line 'secret ...'; see ensembler keys");
+    fail("not a secret key file", path.string(),
+         "it needs a line 'secret ...'; see ensembler keys");
   }
   keys.public_key = public_text;
   return keys;

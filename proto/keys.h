@@ -1,10 +1,11 @@
-// CURVE keys (libzmq's own: Curve25519), as text files that both programs and `ensembler keys` share.
+// CURVE keys (libzmq's own: Curve25519), as text files that both programs and `ensembler keys`
+// share.
 //
 // NAME.pub, mode 0644:  one line "<40 characters Z85> NAME"; may be handed to anybody.
 // NAME.key, mode 0600:  "public <Z85>" and "secret <Z85>" on lines of their own.
-// An allow list is a file of public lines, or a folder of *.pub files. Lines that begin with '#' are
-// comments (no Z85 key begins so). Secret keys never reach a log or an error text, and are wiped
-// from our memory when dropped (libzmq keeps its own copy while a socket lives).
+// An allow list is a file of public lines, or a folder of *.pub files. Lines that begin with '#'
+// are comments (no Z85 key begins so). Secret keys never reach a log or an error text, and are
+// wiped from our memory when dropped (libzmq keeps its own copy while a socket lives).
 #pragma once
 
 #include <array>
@@ -45,8 +46,8 @@ std::string read_public_key(const std::filesystem::path& file);
 // A file of public keys, or a folder of *.pub files; Error if there is none in it.
 std::set<std::string> read_allowed_keys(const std::filesystem::path& file_or_folder);
 
-// Whether only this machine can reach the address: loopback TCP, ipc:// or inproc://. Elsewhere keys
-// are required. Usage Error if it is not a ZeroMQ address.
+// Whether only this machine can reach the address: loopback TCP, ipc:// or inproc://. Elsewhere
+// keys are required. Usage Error if it is not a ZeroMQ address.
 bool is_loopback(const std::string& endpoint);
 
 }  // namespace ens

@@ -9,17 +9,17 @@ namespace ens {
 // The values travel on the wire (wire.proto mirrors them): never renumber.
 enum class StatusCode {
   kOk = 0,
-  kInvalidArgument = 1,     // malformed header, wrong shape, dtype, count or size
-  kFingerprintMismatch = 2, // the client was trained with other server nets
-  kResourceExhausted = 3,   // queue full: try later
-  kDeadlineExceeded = 4,    // the deadline passed before an answer was there
-  kUnavailable = 5,         // not reachable, starting or draining
-  kVersionMismatch = 6,     // protocol version not understood
-  kInternal = 7,            // a defect on the answering side
-  kUnauthenticated = 8,     // no common keys; found by the edge, never sent (such a peer gets nothing)
+  kInvalidArgument = 1,      // malformed header, wrong shape, dtype, count or size
+  kFingerprintMismatch = 2,  // the client was trained with other server nets
+  kResourceExhausted = 3,    // queue full: try later
+  kDeadlineExceeded = 4,     // the deadline passed before an answer was there
+  kUnavailable = 5,          // not reachable, starting or draining
+  kVersionMismatch = 6,      // protocol version not understood
+  kInternal = 7,             // a defect on the answering side
+  kUnauthenticated = 8,  // no common keys; found by the edge, never sent (such a peer gets nothing)
 };
 
-const char* name(StatusCode code);  // "OK", "INVALID_ARGUMENT", ...
+const char* name(StatusCode code);          // "OK", "INVALID_ARGUMENT", ...
 StatusCode code_from_wire(uint32_t value);  // kInternal for a number this version does not know
 
 struct Status {

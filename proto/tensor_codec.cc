@@ -14,9 +14,14 @@ namespace ens {
 wire::TensorInfo describe(const Tensor& tensor) {
   wire::TensorInfo info;
   switch (tensor.dtype()) {
-    case Dtype::kF32: info.set_dtype(wire::FLOAT32); break;
-    case Dtype::kF16: info.set_dtype(wire::FLOAT16); break;
-    default: fail(std::string(name(tensor.dtype())) + " does not travel", "wire", "use float32");
+    case Dtype::kF32:
+      info.set_dtype(wire::FLOAT32);
+      break;
+    case Dtype::kF16:
+      info.set_dtype(wire::FLOAT16);
+      break;
+    default:
+      fail(std::string(name(tensor.dtype())) + " does not travel", "wire", "use float32");
   }
   if (tensor.layout() != Layout::kPlain) fail("only plain tensors travel", "wire");
   for (int64_t size : tensor.shape().dims()) info.add_shape(size);
@@ -29,9 +34,14 @@ Status check_tensor(const wire::TensorInfo& info, size_t frame_bytes, int rank, 
     return Status{StatusCode::kInvalidArgument, std::move(message)};
   };
   switch (info.dtype()) {
-    case wire::FLOAT32: dtype = Dtype::kF32; break;
-    case wire::FLOAT16: dtype = Dtype::kF16; break;
-    default: return bad("unknown tensor dtype " + std::to_string(info.dtype()));
+    case wire::FLOAT32:
+      dtype = Dtype::kF32;
+      break;
+    case wire::FLOAT16:
+      dtype = Dtype::kF16;
+      break;
+    default:
+      return bad("unknown tensor dtype " + std::to_string(info.dtype()));
   }
   if (info.shape_size() != rank) {
     return bad("tensor has " + std::to_string(info.shape_size()) + " dimensions, expected " +
@@ -74,9 +84,12 @@ bool finite_bits(const void* data, int64_t count, Bits exponent) {
 
 bool all_finite(const Tensor& tensor) {
   switch (tensor.dtype()) {
-    case Dtype::kF32: return finite_bits<uint32_t>(tensor.raw(), tensor.numel(), 0x7f800000u);
-    case Dtype::kF16: return finite_bits<uint16_t>(tensor.raw(), tensor.numel(), 0x7c00u);
-    default: fail(std::string("all_finite of ") + name(tensor.dtype()));
+    case Dtype::kF32:
+      return finite_bits<uint32_t>(tensor.raw(), tensor.numel(), 0x7f800000u);
+    case Dtype::kF16:
+      return finite_bits<uint16_t>(tensor.raw(), tensor.numel(), 0x7c00u);
+    default:
+      fail(std::string("all_finite of ") + name(tensor.dtype()));
   }
 }
 

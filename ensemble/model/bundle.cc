@@ -139,7 +139,8 @@ std::string fingerprint_of(const std::vector<std::shared_ptr<Sequential>>& bodie
 
 void write_cloud_bundle(const std::filesystem::path& file, CloudBundle& bundle) {
   if (static_cast<int>(bundle.bodies.size()) != bundle.info.nets) {
-    fail(fmt::format("{} bodies for N = {}", bundle.bodies.size(), bundle.info.nets), file.string());
+    fail(fmt::format("{} bodies for N = {}", bundle.bodies.size(), bundle.info.nets),
+         file.string());
   }
   Checkpoint checkpoint;
   checkpoint.kind = "cloud";

@@ -1,8 +1,8 @@
 // What each party gets (spec: "What each party gets"): two files from one training.
 //
-// The cloud bundle holds the N bodies and nothing else. The edge bundle holds the secret rest and is
-// written with mode 0600. Both carry the fingerprint of the N bodies, so that mixed-up trainings are
-// refused.
+// The cloud bundle holds the N bodies and nothing else. The edge bundle holds the secret rest and
+// is written with mode 0600. Both carry the fingerprint of the N bodies, so that mixed-up trainings
+// are refused.
 #pragma once
 
 #include <filesystem>

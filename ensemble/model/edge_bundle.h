@@ -17,7 +17,7 @@ struct EdgeBundle {
   std::shared_ptr<Sequential> head;  // frozen, evaluation mode
   std::shared_ptr<Sequential> tail;  // reads P concatenated answers
   Selector selector;
-  Tensor noise;                      // fixed noise [C,H,W] added to the head's output; may be zeros
+  Tensor noise;  // fixed noise [C,H,W] added to the head's output; may be zeros
 };
 
 void write_edge_bundle(const std::filesystem::path& file, const EdgeBundle& bundle);  // mode 0600

@@ -52,7 +52,8 @@ Selector Selector::seeded(int nets, int selected, uint64_t seed) {
 Tensor Selector::combine(const Tensor& answers) const {
   if (answers.rank() < 3 || answers.dim(0) != nets_) {
     fail("answers " + answers.shape().str() + " are not those of " + std::to_string(nets_) +
-             " server nets", "selector");
+             " server nets",
+         "selector");
   }
   const int64_t batch = answers.dim(1), size = answers.numel() / (nets_ * batch);
   Shape shape(answers.shape().dims().subspan(1));

@@ -24,7 +24,8 @@ class Selector {
   const std::vector<int>& selected() const { return selected_; }
 
   // answers [N, B, ...] of all server nets -> [B, P*C, ...]: the selected ones, each times 1/P,
-  // concatenated along the channels. The unselected blocks are zero in the paper and meet no weight.
+  // concatenated along the channels. The unselected blocks are zero in the paper and meet no
+  // weight.
   Tensor combine(const Tensor& answers) const;
 
  private:

@@ -1,5 +1,4 @@
 #include "ensemble/protect/protection.h"
-
 #include "nn/core/error.h"
 
 namespace ens {

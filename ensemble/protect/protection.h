@@ -1,5 +1,5 @@
-// What the edge does to a smashed feature before it is sent. One file each, chosen by configuration.
-// Plain C++ on CPU tensors: the edge links this and no training code.
+// What the edge does to a smashed feature before it is sent. One file each, chosen by
+// configuration. Plain C++ on CPU tensors: the edge links this and no training code.
 #pragma once
 
 #include <memory>

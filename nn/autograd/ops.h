@@ -19,7 +19,8 @@ namespace ens {
 // x [B,C,H,W], w [O,C/groups,kh,kw], bias [O] or an undefined Var -> [B,O,H',W'].
 Var conv2d(const Var& x, const Var& w, const Var& bias, const ConvSpec& spec);
 // The transpose of conv2d: x [B,C,H,W], w [C,O/groups,kh,kw] -> [B,O,H',W'] with
-// H' = (H-1)*stride - 2*padding + dilation*(kh-1) + output_padding + 1, output_padding < stride. As PyTorch's.
+// H' = (H-1)*stride - 2*padding + dilation*(kh-1) + output_padding + 1, as PyTorch's;
+// output_padding < stride.
 Var conv_transpose2d(const Var& x, const Var& w, const Var& bias, const ConvSpec& spec,
                      int output_padding = 0);
 Var linear(const Var& x, const Var& w, const Var& bias);  // x [B,I], w [O,I], bias [O] -> [B,O]

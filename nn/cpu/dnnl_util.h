@@ -27,8 +27,8 @@ dnnl::engine& engine();  // the process's one CPU engine
 dnnl::stream& stream();  // this thread's stream, in order
 
 // Held while making primitives (and their descriptors). oneDNN 2.6 now and then generates code that
-// computes nonsense when several threads do so at once: seen with bfloat16 on AVX-512, in about one
-// of ten runs of a test that starts four networks on four threads; never with this lock.
+// computes nonsense when several threads do so at once: seen with bfloat16 on AVX-512, in 10 of 40
+// runs of a test that starts four networks on four threads, and in none with this lock.
 std::recursive_mutex& creation_mutex();
 
 // What the processor offers, as far as oneDNN uses it.

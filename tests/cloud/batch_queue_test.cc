@@ -69,7 +69,7 @@ TEST_F(BatchQueueTest, MergesInOrderAndSplitsNone) {
   EXPECT_EQ(sizes(queue.turn(now_)), (Sizes{3, 4}));  // 2 more would be 9
   EXPECT_EQ(sizes(queue.turn(now_)), (Sizes{2}));     // 8 more would be 10
   EXPECT_EQ(sizes(queue.turn(now_)), (Sizes{8}));
-  EXPECT_EQ(sizes(queue.turn(now_)), (Sizes{20}));    // larger than a batch: goes alone
+  EXPECT_EQ(sizes(queue.turn(now_)), (Sizes{20}));  // larger than a batch: goes alone
   EXPECT_EQ(sizes(queue.turn(now_)), (Sizes{1}));
   EXPECT_EQ(queue.waiting(), 0);
 }
@@ -165,7 +165,8 @@ TEST_F(BatchQueueTest, NextWakesForPushAndForClose) {
   });
   now_ = Clock::now();
   for (int64_t images = 1; images <= 20; ++images) {
-    while (!push(queue, static_cast<uint64_t>(images), images % 9 + 1).ok()) std::this_thread::yield();
+    while (!push(queue, static_cast<uint64_t>(images), images % 9 + 1).ok())
+      std::this_thread::yield();
     if (images % 5 == 0) std::this_thread::sleep_for(milliseconds(1));
   }
   queue.close();

@@ -31,8 +31,11 @@ TEST(ReplyOnce, AnswersOnceWhateverHappens) {
     EXPECT_TRUE(got.emplace(o.header.id(), std::pair(o.peer.to_string(), o.header.code())).second);
   }
   const auto internal = static_cast<uint32_t>(StatusCode::kInternal);
-  EXPECT_EQ(got, (decltype(got){{1, {"a", 5}}, {2, {"b", internal}}, {3, {"c", internal}},
-                                {4, {"d", internal}}, {5, {"e", internal}}}));
+  EXPECT_EQ(got, (decltype(got){{1, {"a", 5}},
+                                {2, {"b", internal}},
+                                {3, {"c", internal}},
+                                {4, {"d", internal}},
+                                {5, {"e", internal}}}));
   EXPECT_FALSE(readable(*outbox));
   outbox->wake();
   EXPECT_TRUE(readable(*outbox));

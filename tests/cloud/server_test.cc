@@ -32,8 +32,8 @@ class RawClient {
   }
   void send(const Frames& frames) {
     for (size_t i = 0; i < frames.size(); ++i) {
-      socket_.send(zmq::buffer(frames[i]), i + 1 < frames.size() ? zmq::send_flags::sndmore
-                                                                 : zmq::send_flags::none);
+      socket_.send(zmq::buffer(frames[i]),
+                   i + 1 < frames.size() ? zmq::send_flags::sndmore : zmq::send_flags::none);
     }
   }
   // A Reply and its tensor frame, if there is one.
@@ -161,32 +161,66 @@ TEST_F(ServerTest, MalformedMessagesGetAnErrorAndItServesOn) {
   cases.push_back({"empty tensor", bad, {good, ""}});
   cases.push_back({"tensor too short", bad, {good, payload(1).substr(1)}});
   cases.push_back({"tensor too long", bad, {good, payload(1) + "x"}});
-  with("version 0", StatusCode::kVersionMismatch, [](auto& r) { r.set_version(0); }, payload(1));
-  with("version 2", StatusCode::kVersionMismatch, [](auto& r) { r.set_version(2); }, payload(1));
-  with("no kind", bad, [](auto& r) { r.clear_kind(); }, payload(1));
-  with("unknown kind", bad, [](auto& r) { r.set_kind(static_cast<wire::Request::Kind>(9)); }, payload(1));
-  with("INFO with a tensor", bad, [](auto& r) { r.set_kind(wire::Request::INFO); }, payload(1));
-  with("no fingerprint", StatusCode::kFingerprintMismatch, [](auto& r) { r.clear_fingerprint(); }, payload(1));
-  with("other fingerprint", StatusCode::kFingerprintMismatch,
-       [](auto& r) { r.set_fingerprint(std::string(32, 'f')); }, payload(1));
-  with("no tensor info", bad, [](auto& r) { r.clear_tensor(); }, payload(1));
-  with("no dtype", bad, [](auto& r) { r.mutable_tensor()->clear_dtype(); }, payload(1));
-  with("unknown dtype", bad, [](auto& r) { r.mutable_tensor()->set_dtype(static_cast<wire::DType>(7)); }, payload(1));
-  with("float16 with float32's bytes", bad, [](auto& r) { r.mutable_tensor()->set_dtype(wire::FLOAT16); }, payload(1));
-  with("rank 3", bad, [](auto& r) { r.mutable_tensor()->mutable_shape()->RemoveLast(); }, payload(1));
-  with("rank 5", bad, [](auto& r) { r.mutable_tensor()->add_shape(1); }, payload(1));
-  with("rank 400", bad, [](auto& r) { for (int i = 0; i < 396; ++i) r.mutable_tensor()->add_shape(1); }, payload(1));
+  with(
+      "version 0", StatusCode::kVersionMismatch, [](auto& r) { r.set_version(0); }, payload(1));
+  with(
+      "version 2", StatusCode::kVersionMismatch, [](auto& r) { r.set_version(2); }, payload(1));
+  with(
+      "no kind", bad, [](auto& r) { r.clear_kind(); }, payload(1));
+  with(
+      "unknown kind", bad, [](auto& r) { r.set_kind(static_cast<wire::Request::Kind>(9)); },
+      payload(1));
+  with(
+      "INFO with a tensor", bad, [](auto& r) { r.set_kind(wire::Request::INFO); }, payload(1));
+  with(
+      "no fingerprint", StatusCode::kFingerprintMismatch, [](auto& r) { r.clear_fingerprint(); },
+      payload(1));
+  with(
+      "other fingerprint", StatusCode::kFingerprintMismatch,
+      [](auto& r) { r.set_fingerprint(std::string(32, 'f')); }, payload(1));
+  with(
+      "no tensor info", bad, [](auto& r) { r.clear_tensor(); }, payload(1));
+  with(
+      "no dtype", bad, [](auto& r) { r.mutable_tensor()->clear_dtype(); }, payload(1));
+  with(
+      "unknown dtype", bad,
+      [](auto& r) { r.mutable_tensor()->set_dtype(static_cast<wire::DType>(7)); }, payload(1));
+  with(
+      "float16 with float32's bytes", bad,
+      [](auto& r) { r.mutable_tensor()->set_dtype(wire::FLOAT16); }, payload(1));
+  with(
+      "rank 3", bad, [](auto& r) { r.mutable_tensor()->mutable_shape()->RemoveLast(); },
+      payload(1));
+  with(
+      "rank 5", bad, [](auto& r) { r.mutable_tensor()->add_shape(1); }, payload(1));
+  with(
+      "rank 400", bad,
+      [](auto& r) {
+        for (int i = 0; i < 396; ++i) r.mutable_tensor()->add_shape(1);
+      },
+      payload(1));
   for (int axis = 0; axis < 4; ++axis) {
-    with("zero dimension", bad, [&](auto& r) { r.mutable_tensor()->set_shape(axis, 0); }, "");
-    with("negative dimension", bad, [&](auto& r) { r.mutable_tensor()->set_shape(axis, -4); }, payload(1));
-    with("2^62 dimension", bad, [&](auto& r) { r.mutable_tensor()->set_shape(axis, int64_t{1} << 62); }, "");
+    with(
+        "zero dimension", bad, [&](auto& r) { r.mutable_tensor()->set_shape(axis, 0); }, "");
+    with(
+        "negative dimension", bad, [&](auto& r) { r.mutable_tensor()->set_shape(axis, -4); },
+        payload(1));
+    with(
+        "2^62 dimension", bad,
+        [&](auto& r) { r.mutable_tensor()->set_shape(axis, int64_t{1} << 62); }, "");
   }
-  with("2 GiB claimed", bad, [](auto& r) { r.mutable_tensor()->set_shape(0, 1 << 19); }, payload(1));
-  with("more images than allowed", bad, [](auto& r) { r.mutable_tensor()->set_shape(0, 9); }, payload(8));
-  with("channels and height swapped", bad, [](auto& r) {
-    r.mutable_tensor()->set_shape(1, 16);
-    r.mutable_tensor()->set_shape(2, 4);
-  }, payload(1));
+  with(
+      "2 GiB claimed", bad, [](auto& r) { r.mutable_tensor()->set_shape(0, 1 << 19); }, payload(1));
+  with(
+      "more images than allowed", bad, [](auto& r) { r.mutable_tensor()->set_shape(0, 9); },
+      payload(8));
+  with(
+      "channels and height swapped", bad,
+      [](auto& r) {
+        r.mutable_tensor()->set_shape(1, 16);
+        r.mutable_tensor()->set_shape(2, 4);
+      },
+      payload(1));
 
   RawClient client(server_->endpoint());
   for (const Case& c : cases) {
@@ -233,7 +267,8 @@ TEST_F(ServerTest, RawTcpNoiseIsDropped) {
   const std::string endpoint = server_->endpoint();
   sockaddr_in address{};
   address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<uint16_t>(std::stoi(endpoint.substr(endpoint.rfind(':') + 1))));
+  address.sin_port =
+      htons(static_cast<uint16_t>(std::stoi(endpoint.substr(endpoint.rfind(':') + 1))));
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   std::vector<int> open;
   for (const std::string& noise :
@@ -305,7 +340,8 @@ TEST_F(ServerTest, MergesRequestsAndKeepsThemApart) {
     ASSERT_EQ(tensor.size(), want.size() * 4);
     std::vector<float> got(want.size());
     std::memcpy(got.data(), tensor.data(), tensor.size());
-    for (size_t k = 0; k < want.size(); ++k) ASSERT_NEAR(got[k], want[k], 1e-4 * (1 + std::abs(want[k])));
+    for (size_t k = 0; k < want.size(); ++k)
+      ASSERT_NEAR(got[k], want[k], 1e-4 * (1 + std::abs(want[k])));
   }
 }
 
@@ -354,12 +390,14 @@ TEST_F(ServerTest, RefusesBadSettingsWithOneLine) {
   const auto has = [](const std::string& text, const char* part) {
     return text.find(part) != std::string::npos;
   };
-  EXPECT_TRUE(has(error_of([](auto& c) { c.set_bind("tcp://0.0.0.0:*"); }), "plain text outside loopback"));
+  EXPECT_TRUE(
+      has(error_of([](auto& c) { c.set_bind("tcp://0.0.0.0:*"); }), "plain text outside loopback"));
   EXPECT_TRUE(has(error_of([](auto& c) { c.set_bind("tcp://*:*"); }), "--insecure"));
   EXPECT_TRUE(has(error_of([](auto& c) { c.set_bind("nonsense"); }), "nonsense"));
   EXPECT_TRUE(has(error_of([](auto& c) { c.set_bind("tcp://127.0.0.1:99999"); }), "99999"));
   EXPECT_TRUE(has(error_of([](auto& c) { c.set_bundle("/nonexistent.h5"); }), "/nonexistent.h5"));
-  EXPECT_TRUE(has(error_of([&](auto& c) { c.set_bundle((dir_ / "edge.h5").string()); }), "edge.h5"));
+  EXPECT_TRUE(
+      has(error_of([&](auto& c) { c.set_bundle((dir_ / "edge.h5").string()); }), "edge.h5"));
   EXPECT_TRUE(has(error_of([&](auto& c) {
                     c.set_secret_key("/nonexistent.key");
                     c.set_clients("/nonexistent");

@@ -79,8 +79,9 @@ TEST_F(ClientTest, Float16HalvesTheBytes) {
 TEST_F(ClientTest, WrongImagesAreTheCallersMistake) {
   FakeCloud cloud(bundles_.cloud.info);
   EdgeClient client = connect(cloud.endpoint());
-  for (const Tensor& bad : {Tensor::zeros({1, 3, 16, 15}), Tensor::zeros({1, 1, 16, 16}),
-                            Tensor::zeros({3, 16, 16}), Tensor::zeros({1, 3, 16, 16}, Dtype::kU8)}) {
+  for (const Tensor& bad :
+       {Tensor::zeros({1, 3, 16, 15}), Tensor::zeros({1, 1, 16, 16}), Tensor::zeros({3, 16, 16}),
+        Tensor::zeros({1, 3, 16, 16}, Dtype::kU8)}) {
     EXPECT_EQ(client.classify(bad).status.code, StatusCode::kInvalidArgument);
   }
   EXPECT_TRUE(client.classify(images_).status.ok());
@@ -91,15 +92,16 @@ TEST_F(ClientTest, WrongImagesAreTheCallersMistake) {
 TEST_F(ClientTest, RepeatedAndUnknownAnswersAreIgnored) {
   const auto want = right_logits();
   FakeCloud::Answer first;
-  const auto result = ask([&](int number, const wire::Request&, FakeCloud::Answer right) -> Answers {
-    FakeCloud::Answer stranger = right, wrong = right;
-    stranger.header.set_id(right.header.id() + 1000);  // to nobody
-    wrong.tensor.assign(wrong.tensor.size(), '\0');     // a second answer, and a different one
-    Answers answers = {stranger, right, wrong, right};
-    if (number > 0) answers.insert(answers.begin(), first);  // one from before
-    first = wrong;
-    return answers;
-  });
+  const auto result =
+      ask([&](int number, const wire::Request&, FakeCloud::Answer right) -> Answers {
+        FakeCloud::Answer stranger = right, wrong = right;
+        stranger.header.set_id(right.header.id() + 1000);  // to nobody
+        wrong.tensor.assign(wrong.tensor.size(), '\0');    // a second answer, and a different one
+        Answers answers = {stranger, right, wrong, right};
+        if (number > 0) answers.insert(answers.begin(), first);  // one from before
+        first = wrong;
+        return answers;
+      });
   ASSERT_TRUE(result.status.ok()) << result.status.str();
   EXPECT_EQ(result.value.logits.to_vector(), want);
 }
@@ -107,11 +109,13 @@ TEST_F(ClientTest, RepeatedAndUnknownAnswersAreIgnored) {
 TEST_F(ClientTest, AnswersInAnotherOrderFindTheirRequests) {
   const auto want = right_logits();
   Answers held;
-  const auto result = ask([&](int number, const wire::Request&, FakeCloud::Answer right) -> Answers {
-    held.insert(held.begin(), right);
-    if (number == 0) return {};  // the window is two: the second comes without the first's answer
-    return std::exchange(held, {});
-  });
+  const auto result =
+      ask([&](int number, const wire::Request&, FakeCloud::Answer right) -> Answers {
+        held.insert(held.begin(), right);
+        if (number == 0)
+          return {};  // the window is two: the second comes without the first's answer
+        return std::exchange(held, {});
+      });
   ASSERT_TRUE(result.status.ok()) << result.status.str();
   EXPECT_EQ(result.value.logits.to_vector(), want);
 }
@@ -120,10 +124,11 @@ TEST_F(ClientTest, LostAnswerIsAskedForAgain) {
   config_.set_timeout_ms(600);
   const auto want = right_logits();
   std::map<uint64_t, int> asked;
-  const auto result = ask([&](int, const wire::Request& request, FakeCloud::Answer right) -> Answers {
-    if (asked[request.id()]++ == 0) return {};
-    return {right};
-  });
+  const auto result =
+      ask([&](int, const wire::Request& request, FakeCloud::Answer right) -> Answers {
+        if (asked[request.id()]++ == 0) return {};
+        return {right};
+      });
   ASSERT_TRUE(result.status.ok()) << result.status.str();
   EXPECT_EQ(result.value.logits.to_vector(), want);
   for (const auto& [id, count] : asked) EXPECT_EQ(count, 2);
@@ -133,14 +138,15 @@ TEST_F(ClientTest, BusyCloudIsAskedAgain) {
   const auto want = right_logits();
   for (StatusCode code : {StatusCode::kResourceExhausted, StatusCode::kUnavailable}) {
     int refusals = 0;
-    const auto result = ask([&](int number, const wire::Request&, FakeCloud::Answer right) -> Answers {
-      if (number % 3 != 2) {
-        ++refusals;
-        right.header.set_code(static_cast<uint32_t>(code));
-        right.tensor.clear();
-      }
-      return {right};
-    });
+    const auto result =
+        ask([&](int number, const wire::Request&, FakeCloud::Answer right) -> Answers {
+          if (number % 3 != 2) {
+            ++refusals;
+            right.header.set_code(static_cast<uint32_t>(code));
+            right.tensor.clear();
+          }
+          return {right};
+        });
     ASSERT_TRUE(result.status.ok()) << result.status.str();
     EXPECT_EQ(result.value.logits.to_vector(), want);
     EXPECT_GE(refusals, 3);
@@ -223,10 +229,8 @@ TEST_F(ClientTest, WrongAnswersAreRefused) {
     std::memcpy(a.tensor.data() + a.tensor.size() - 4, &value, 4);
   };
   const Case cases[] = {
-      {"NaN", StatusCode::kInternal, "not finite",
-       [&](auto& a) { set_float(a, std::nanf("")); }},
-      {"infinity", StatusCode::kInternal, "not finite",
-       [&](auto& a) { set_float(a, -INFINITY); }},
+      {"NaN", StatusCode::kInternal, "not finite", [&](auto& a) { set_float(a, std::nanf("")); }},
+      {"infinity", StatusCode::kInternal, "not finite", [&](auto& a) { set_float(a, -INFINITY); }},
       {"no tensor", StatusCode::kInternal, "without a tensor", [](auto& a) { a.tensor.clear(); }},
       {"short frame", StatusCode::kInternal, "bytes", [](auto& a) { a.tensor.pop_back(); }},
       {"one net less", StatusCode::kInternal, "shape",
@@ -284,9 +288,12 @@ TEST_F(ClientTest, CloudOfOtherNetsIsRefusedBeforeAnythingIsSent) {
     std::function<void(wire::Reply&)> change;
   };
   const Case cases[] = {
-      {StatusCode::kInternal, "serves 5 nets, not 4", [](auto& r) { r.mutable_info()->set_nets(5); }},
-      {StatusCode::kInternal, "other shapes", [](auto& r) { r.mutable_info()->set_input_shape(0, 1); }},
-      {StatusCode::kInternal, "other shapes", [](auto& r) { r.mutable_info()->add_output_shape(1); }},
+      {StatusCode::kInternal, "serves 5 nets, not 4",
+       [](auto& r) { r.mutable_info()->set_nets(5); }},
+      {StatusCode::kInternal, "other shapes",
+       [](auto& r) { r.mutable_info()->set_input_shape(0, 1); }},
+      {StatusCode::kInternal, "other shapes",
+       [](auto& r) { r.mutable_info()->add_output_shape(1); }},
       {StatusCode::kInternal, "other shapes", [](auto& r) { r.mutable_info()->set_max_batch(0); }},
       {StatusCode::kInternal, "without information", [](auto& r) { r.clear_info(); }},
       {StatusCode::kFingerprintMismatch, "edge.h5", [](auto& r) { r.set_fingerprint("?"); }},
@@ -358,7 +365,8 @@ TEST_F(ClientTest, RefusesBadSettings) {
   EXPECT_TRUE(has(error_of([](auto& c) { c.set_cloud("http://x"); }), "http://x"));
   EXPECT_TRUE(has(error_of([](auto& c) { c.set_cloud("tcp://127.0.0.1:*"); }), "127.0.0.1:*"));
   EXPECT_TRUE(has(error_of([](auto& c) { c.set_bundle("/nonexistent.h5"); }), "/nonexistent.h5"));
-  EXPECT_TRUE(has(error_of([&](auto& c) { c.set_bundle((dir_ / "cloud.h5").string()); }), "cloud.h5"));
+  EXPECT_TRUE(
+      has(error_of([&](auto& c) { c.set_bundle((dir_ / "cloud.h5").string()); }), "cloud.h5"));
 }
 
 }  // namespace

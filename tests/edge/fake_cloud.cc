@@ -61,7 +61,8 @@ void FakeCloud::handle(std::vector<zmq::message_t>& frames) {
   if (request.kind() == wire::Request::INFO) {
     auto& served = *right.header.mutable_info();
     served.set_nets(static_cast<uint32_t>(info_.nets));
-    for (int64_t size : smashed_shape(info_.model, info_.split).dims()) served.add_input_shape(size);
+    for (int64_t size : smashed_shape(info_.model, info_.split).dims())
+      served.add_input_shape(size);
     for (int64_t size : output.dims()) served.add_output_shape(size);
     served.set_max_batch(64);
     {
@@ -75,7 +76,8 @@ void FakeCloud::handle(std::vector<zmq::message_t>& frames) {
     tensor.add_shape(info_.nets);
     tensor.add_shape(request.tensor().shape(0));
     for (int64_t size : output.dims()) tensor.add_shape(size);
-    std::vector<float> values(static_cast<size_t>(info_.nets * request.tensor().shape(0) * output.numel()));
+    std::vector<float> values(
+        static_cast<size_t>(info_.nets * request.tensor().shape(0) * output.numel()));
     for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 17) * 0.125f;
     right.tensor.assign(reinterpret_cast<const char*>(values.data()), values.size() * 4);
     answers = script_ ? script_(number, request, right) : std::vector<Answer>{right};

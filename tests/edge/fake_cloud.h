@@ -25,7 +25,8 @@ class FakeCloud {
   using Script = std::function<std::vector<Answer>(int, const wire::Request&, Answer right)>;
 
   // `bind`: tcp://127.0.0.1:* or an earlier endpoint().
-  explicit FakeCloud(const BundleInfo& info, Script script = {}, std::string bind = "tcp://127.0.0.1:*");
+  explicit FakeCloud(const BundleInfo& info, Script script = {},
+                     std::string bind = "tcp://127.0.0.1:*");
   ~FakeCloud();
 
   // Changes the answer to INFO requests.

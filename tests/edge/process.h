@@ -33,8 +33,8 @@ class Process {
   int code_ = -1;
 };
 
-// Waits for the file to appear (written whole, by rename) and reads its first line. Empty if it does
-// not come or the process ends.
+// Waits for the file to appear (written whole, by rename) and reads its first line. Empty if it
+// does not come or the process ends.
 std::string wait_for_file(const std::filesystem::path& file, Process& writer);
 
 }  // namespace ens::test

@@ -29,9 +29,7 @@ int best(const float* logits, int64_t classes) {
 
 class ServingTest : public testing::Test {
  protected:
-  explicit ServingTest() : bundles_(test::random_bundles(5)) {
-    write(bundles_, dir_.path());
-  }
+  explicit ServingTest() : bundles_(test::random_bundles(5)) { write(bundles_, dir_.path()); }
   std::string path(const std::string& name) const { return (dir_ / name).string(); }
 
   std::unique_ptr<Process> run(const std::string& program, Args args) {
@@ -41,8 +39,8 @@ class ServingTest : public testing::Test {
   // Starts a cloud and waits until it is ready; endpoint_ is then its address.
   void start_cloud(const std::string& bind = "tcp://127.0.0.1:*", Args more = {}) {
     const std::string ready = path("ready" + std::to_string(started_));
-    Args args = {"--bundle", path("cloud.h5"), "--bind", bind, "--ready-file", ready,
-                 "--set", "dtype=float32", "--threads", "1"};
+    Args args = {"--bundle", path("cloud.h5"), "--bind",        bind,        "--ready-file",
+                 ready,      "--set",          "dtype=float32", "--threads", "1"};
     args.insert(args.end(), more.begin(), more.end());
     cloud_ = run("ensembler-cloud", args);
     endpoint_ = wait_for_file(ready, *cloud_);
@@ -108,7 +106,8 @@ TEST_F(ServingTest, BadPictureIsNamedAndTheOthersAreClassified) {
   write_png(dir_ / "good.png", image);
   write_png(dir_ / "large.png", image, 2);
   std::ofstream(dir_ / "text.png") << "not a picture";
-  auto process = edge({"--json", path("large.png"), path("text.png"), path("none.png"), path("good.png")});
+  auto process =
+      edge({"--json", path("large.png"), path("text.png"), path("none.png"), path("good.png")});
   EXPECT_EQ(process->wait(), 1);
   const std::string err = process->err(), out = process->out();
   EXPECT_EQ(std::count(err.begin(), err.end(), '\n'), 3) << err;
@@ -175,7 +174,8 @@ TEST_F(ServingTest, SigtermDrainsAndEndsWithZero) {
           return;
         }
         const auto got = result.value.logits.to_vector();
-        for (size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], 1e-3 * (1 + std::abs(want[i])));
+        for (size_t i = 0; i < want.size(); ++i)
+          ASSERT_NEAR(got[i], want[i], 1e-3 * (1 + std::abs(want[i])));
         ++answered;
       }
     });
@@ -207,7 +207,8 @@ TEST_F(ServingTest, SurvivesSigkillAndRestartInMidTraffic) {
       const auto result = edge.classify(images);
       ASSERT_TRUE(result.status.ok()) << result.status.str();
       const auto got = result.value.logits.to_vector();
-      for (size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], 1e-3 * (1 + std::abs(want[i])));
+      for (size_t i = 0; i < want.size(); ++i)
+        ASSERT_NEAR(got[i], want[i], 1e-3 * (1 + std::abs(want[i])));
       ++answered;
     }
   });
@@ -247,7 +248,8 @@ TEST_F(ServingTest, CloudRefusesBadCommandLines) {
   refused({"--bundle", path("cloud.h5"), "--bind", "tcp://0.0.0.0:*"}, 2, "plain text");
   refused({"--bundle", path("none.h5")}, 1, "none.h5");
   refused({"--bundle", path("edge.h5")}, 1, "edge.h5");
-  std::filesystem::resize_file(dir_ / "cloud.h5", std::filesystem::file_size(dir_ / "cloud.h5") / 2);
+  std::filesystem::resize_file(dir_ / "cloud.h5",
+                               std::filesystem::file_size(dir_ / "cloud.h5") / 2);
   refused({"--bundle", path("cloud.h5")}, 1, "cloud.h5");
 }
 
@@ -294,12 +296,16 @@ TEST_F(ServingTest, KeysWorkBetweenProcesses) {
   write_png(dir_ / "good.png",
             test::random_images(bundles_.edge.info.model, 1, 9).reshape({3, 16, 16}));
   for (const char* name : {"cloud", "friend", "stranger"}) write_keys(dir_ / name, new_keys());
-  start_cloud("tcp://127.0.0.1:*", {"--secret-key", path("cloud.key"), "--clients", path("friend.pub")});
-  auto good = edge({"--server-key", path("cloud.pub"), "--secret-key", path("friend.key"), path("good.png")});
+  start_cloud("tcp://127.0.0.1:*",
+              {"--secret-key", path("cloud.key"), "--clients", path("friend.pub")});
+  auto good = edge(
+      {"--server-key", path("cloud.pub"), "--secret-key", path("friend.key"), path("good.png")});
   EXPECT_EQ(good->wait(), 0) << good->err();
-  auto stranger = edge({"--server-key", path("cloud.pub"), "--secret-key", path("stranger.key"), path("good.png")});
+  auto stranger = edge(
+      {"--server-key", path("cloud.pub"), "--secret-key", path("stranger.key"), path("good.png")});
   expect_refused(*stranger, 1, "does not allow this client's key");
-  auto wrong = edge({"--server-key", path("friend.pub"), "--secret-key", path("friend.key"), path("good.png")});
+  auto wrong = edge(
+      {"--server-key", path("friend.pub"), "--secret-key", path("friend.key"), path("good.png")});
   expect_refused(*wrong, 1, "--server-key");
   auto plain = edge({path("good.png")});
   expect_refused(*plain, 1, "expects encryption");

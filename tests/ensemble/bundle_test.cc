@@ -116,17 +116,19 @@ TEST(Bundle, CloudFileHoldsNothingElse) {
   std::set<std::string> texts, numbers;
   for (const auto& [name, value] : file.texts) texts.insert(name);
   for (const auto& [name, value] : file.numbers) numbers.insert(name);
-  EXPECT_EQ(texts, (std::set<std::string>{"architecture", "data", "fingerprint", "mean", "stddev"}));
-  EXPECT_EQ(numbers, (std::set<std::string>{"channels", "classes", "format", "head_cells", "image_size",
-                                            "nets", "stem_pool", "tail_cells", "width"}));
+  EXPECT_EQ(texts,
+            (std::set<std::string>{"architecture", "data", "fingerprint", "mean", "stddev"}));
+  EXPECT_EQ(numbers,
+            (std::set<std::string>{"channels", "classes", "format", "head_cells", "image_size",
+                                   "nets", "stem_pool", "tail_cells", "width"}));
   size_t expected = 0;
   for (const auto& body : bundles.cloud.bodies) expected += body->state().size();
   EXPECT_EQ(file.tensors.size(), expected);
   for (const auto& [name, tensor] : file.tensors) EXPECT_EQ(name.rfind("body/", 0), 0u) << name;
 }
 
-// ... and nothing of the client's by content: no run of 8 bytes or more of a secret tensor occurs in
-// it. And with another secret half the cloud's file is the same, byte for byte.
+// ... and nothing of the client's by content: no run of 8 bytes or more of a secret tensor occurs
+// in it. And with another secret half the cloud's file is the same, byte for byte.
 TEST(Bundle, CloudFileKnowsNothingOfTheClient) {
   const TempDir dir, other_dir;
   Bundles bundles = random_bundles(1, 4, {1, 3});
@@ -138,7 +140,8 @@ TEST(Bundle, CloudFileKnowsNothingOfTheClient) {
     for (size_t at = 0; at + 16 <= bytes.size(); at += 16) {
       const std::string part = bytes.substr(at, 16);
       // Constants (zeros, ones) are everywhere and tell nothing.
-      if (part == std::string(part.size(), part[0]) || part.substr(0, 4) == part.substr(4, 4)) continue;
+      if (part == std::string(part.size(), part[0]) || part.substr(0, 4) == part.substr(4, 4))
+        continue;
       ++looked_for;
       ASSERT_EQ(cloud.find(part), std::string::npos) << name << " is in the cloud's file";
     }
@@ -147,7 +150,8 @@ TEST(Bundle, CloudFileKnowsNothingOfTheClient) {
   for (const auto& entry : bundles.edge.tail->state()) expect_absent(entry.name, entry.tensor);
   expect_absent("noise", bundles.edge.noise);
   EXPECT_GT(looked_for, 300);
-  const std::string body(static_cast<const char*>(bundles.cloud.bodies[2]->state()[0].tensor.raw()), 16);
+  const std::string body(static_cast<const char*>(bundles.cloud.bodies[2]->state()[0].tensor.raw()),
+                         16);
   EXPECT_NE(cloud.find(body), std::string::npos) << "the search itself does not work";
 
   Bundles other = random_bundles(1, 4, {0, 2});
@@ -187,8 +191,10 @@ TEST(Bundle, OneForTheOtherIsRefused) {
   const TempDir dir;
   Bundles bundles = random_bundles(1);
   write(bundles, dir.path());
-  EXPECT_NE(error_of([&] { read_cloud_bundle(dir / "edge.h5"); }).find("edge.h5"), std::string::npos);
-  EXPECT_NE(error_of([&] { read_edge_bundle(dir / "cloud.h5"); }).find("cloud.h5"), std::string::npos);
+  EXPECT_NE(error_of([&] { read_cloud_bundle(dir / "edge.h5"); }).find("edge.h5"),
+            std::string::npos);
+  EXPECT_NE(error_of([&] { read_edge_bundle(dir / "cloud.h5"); }).find("cloud.h5"),
+            std::string::npos);
 }
 
 // Files that are sound as files, but not as bundles.
@@ -219,15 +225,19 @@ TEST(Bundle, ContentsThatDoNotFitAreRefused) {
   EXPECT_TRUE(has(cloud_error([](Checkpoint& c) { c.numbers["head_cells"] = 5; }), "bad.h5"));
   EXPECT_TRUE(has(cloud_error([](Checkpoint& c) { c.numbers["format"] = 2; }), "format"));
   EXPECT_TRUE(has(cloud_error([](Checkpoint& c) { c.numbers.erase("classes"); }), "classes"));
-  EXPECT_TRUE(has(cloud_error([](Checkpoint& c) { c.texts["mean"] = "0.5,,1"; }), "list of numbers"));
-  EXPECT_TRUE(has(cloud_error([](Checkpoint& c) { c.texts["fingerprint"][0] ^= 1; }), "fingerprint"));
-  EXPECT_TRUE(has(cloud_error([](Checkpoint& c) { c.texts["fingerprint"] = "xyz"; }), "fingerprint"));
+  EXPECT_TRUE(
+      has(cloud_error([](Checkpoint& c) { c.texts["mean"] = "0.5,,1"; }), "list of numbers"));
+  EXPECT_TRUE(
+      has(cloud_error([](Checkpoint& c) { c.texts["fingerprint"][0] ^= 1; }), "fingerprint"));
+  EXPECT_TRUE(
+      has(cloud_error([](Checkpoint& c) { c.texts["fingerprint"] = "xyz"; }), "fingerprint"));
   EXPECT_TRUE(has(cloud_error([](Checkpoint& c) {  // a head smuggled in
                     c.tensors["head/stem.conv.weight"] = Tensor::zeros({4, 3, 3, 3});
                     c.texts["fingerprint"] = to_hex(digest(c.tensors));
                   }),
                   "tensors where"));
-  EXPECT_TRUE(has(edge_error([](Checkpoint& c) { c.tensors["noise"] = Tensor::zeros({1}); }), "noise"));
+  EXPECT_TRUE(
+      has(edge_error([](Checkpoint& c) { c.tensors["noise"] = Tensor::zeros({1}); }), "noise"));
   EXPECT_TRUE(has(edge_error([](Checkpoint& c) {
                     c.tensors["selector"] = Tensor::from_labels(std::vector<int32_t>{1, 9});
                   }),

@@ -12,7 +12,8 @@ namespace {
 // Fresh batch norms are the identity: that would hide folding mistakes.
 void shake(Module& module, Rng& rng) {
   for (NamedTensor& buffer : module.buffers()) {
-    if (buffer.tensor.dtype() != Dtype::kF32 || buffer.name.find("running_") == std::string::npos) continue;
+    if (buffer.tensor.dtype() != Dtype::kF32 || buffer.name.find("running_") == std::string::npos)
+      continue;
     const bool variance = buffer.name.find("running_var") != std::string::npos;
     rng.fill_uniform(buffer.tensor.span<float>(), variance ? 0.5f : -0.2f, variance ? 1.5f : 0.2f);
   }
@@ -50,16 +51,18 @@ Bundles random_bundles(uint64_t seed, int nets, std::vector<int> selected, int w
     shake(*cloud.bodies.back(), rng);
   }
   cloud.info.fingerprint = fingerprint_of(cloud.bodies);
-  EdgeBundle edge{.info = cloud.info,
-                  .head = build_head(info.model, info.split, rng),
-                  .tail = build_tail(info.model, info.split, rng, static_cast<int>(selected.size())),
-                  .selector = Selector(nets, selected),
-                  .noise = Tensor::empty(smashed_shape(info.model, info.split))};
+  EdgeBundle edge{
+      .info = cloud.info,
+      .head = build_head(info.model, info.split, rng),
+      .tail = build_tail(info.model, info.split, rng, static_cast<int>(selected.size())),
+      .selector = Selector(nets, selected),
+      .noise = Tensor::empty(smashed_shape(info.model, info.split))};
   shake(*edge.head, rng);
   shake(*edge.tail, rng);
   Rng noise(seed, "noise");
   noise.fill_normal(edge.noise.span<float>(), 0, 0.1f);
-  for (int i = 0; i < info.model.classes; ++i) edge.class_names.push_back("class " + std::to_string(i));
+  for (int i = 0; i < info.model.classes; ++i)
+    edge.class_names.push_back("class " + std::to_string(i));
   return {std::move(cloud), std::move(edge)};
 }
 

@@ -28,8 +28,8 @@ struct Bundles {
 };
 
 // A ResNet-18 for 16x16 pictures, width 4 unless said, 10 classes; N nets of which `selected` are
-// the client's. Batch-norm statistics are random too. The same seed gives the same weights, whatever
-// is selected.
+// the client's. Batch-norm statistics are random too. The same seed gives the same weights,
+// whatever is selected.
 Bundles random_bundles(uint64_t seed, int nets = 4, std::vector<int> selected = {1, 3},
                        int width = 4, int tail = 1);
 

@@ -23,7 +23,8 @@ TEST(Selector, RefusesTheImpossibleWithoutShowingIt) {
       Selector(5, bad);
       ADD_FAILURE() << "no error";
     } catch (const Error& error) {
-      for (char c : std::string(error.what())) EXPECT_FALSE(std::isdigit(c) && c != '1') << error.what();
+      for (char c : std::string(error.what()))
+        EXPECT_FALSE(std::isdigit(c) && c != '1') << error.what();
     }
   }
   EXPECT_THROW(Selector::draw(4, 5), Error);
@@ -37,7 +38,8 @@ TEST(Selector, DrawsEverySubsetEquallyOften) {
   for (int i = 0; i < kDraws; ++i) ++seen[Selector::draw(4, 2).selected()];
   ASSERT_EQ(seen.size(), 6u);
   double chi2 = 0;
-  for (const auto& [subset, count] : seen) chi2 += std::pow(count - kDraws / 6.0, 2) / (kDraws / 6.0);
+  for (const auto& [subset, count] : seen)
+    chi2 += std::pow(count - kDraws / 6.0, 2) / (kDraws / 6.0);
   EXPECT_LT(chi2, 40);  // 5 degrees of freedom: beyond 40 once in ten million runs
 }
 

@@ -54,8 +54,8 @@ TEST(Config, ErrorsNameFileLineAndColumn) {
   EXPECT_TRUE(contains(far, "known fields: seed, device")) << far;
 
   EXPECT_TRUE(contains(parse_error("\n\n seed: \"x\""), "my.txtpb:3:8"));
-  EXPECT_TRUE(contains(parse_error("seed: 1\nseed: 2"), "my.txtpb:2:"));         // twice
-  EXPECT_TRUE(contains(parse_error("ensemble { nets: 4"), "my.txtpb:1:"));       // not closed
+  EXPECT_TRUE(contains(parse_error("seed: 1\nseed: 2"), "my.txtpb:2:"));    // twice
+  EXPECT_TRUE(contains(parse_error("ensemble { nets: 4"), "my.txtpb:1:"));  // not closed
   EXPECT_TRUE(contains(parse_error("ensemble { nets: 99999999999 }"), "my.txtpb:1:18"));
 }
 
@@ -73,8 +73,8 @@ TEST(Config, UnreadableFileIsAFailureThatNamesIt) {
 TEST(Config, OverridesByPath) {
   RunConfig config;
   parse_config("stage1 { epochs: 3 batch: 64 }", "t", config);
-  apply_overrides({"stage1.epochs=9", "ensemble.sigma=0.25", "data.name=folder:/a=b", "data.flip=false",
-                   "stage1.epochs=10"},
+  apply_overrides({"stage1.epochs=9", "ensemble.sigma=0.25", "data.name=folder:/a=b",
+                   "data.flip=false", "stage1.epochs=10"},
                   config);
   EXPECT_EQ(config.stage1().epochs(), 10);  // the last one counts
   EXPECT_EQ(config.stage1().batch(), 64);

@@ -68,9 +68,11 @@ TEST_F(Keys, TwoPairsDiffer) { EXPECT_NE(new_keys().public_key, new_keys().publi
 TEST_F(Keys, NothingIsOverwritten) {
   write_keys(dir_ / "me", new_keys());
   const std::string before = contents(dir_ / "me.key");
-  EXPECT_NE(error_of([&] { write_keys(dir_ / "me", new_keys()); }).find("me.pub"), std::string::npos);
+  EXPECT_NE(error_of([&] { write_keys(dir_ / "me", new_keys()); }).find("me.pub"),
+            std::string::npos);
   fs::remove(dir_ / "me.pub");
-  EXPECT_NE(error_of([&] { write_keys(dir_ / "me", new_keys()); }).find("me.key"), std::string::npos);
+  EXPECT_NE(error_of([&] { write_keys(dir_ / "me", new_keys()); }).find("me.key"),
+            std::string::npos);
   EXPECT_EQ(contents(dir_ / "me.key"), before);
   EXPECT_FALSE(fs::exists(dir_ / "me.pub"));
 }

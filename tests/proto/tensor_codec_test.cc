@@ -60,7 +60,8 @@ TEST(TensorCodec, RefusesEveryWrongClaim) {
   for (const Case& c : cases) {
     Shape shape;
     Dtype dtype;
-    const Status status = check_tensor(info_of(c.dtype, c.shape), c.bytes, 2, c.limit, shape, dtype);
+    const Status status =
+        check_tensor(info_of(c.dtype, c.shape), c.bytes, 2, c.limit, shape, dtype);
     EXPECT_EQ(status.code, StatusCode::kInvalidArgument) << c.what;
     EXPECT_FALSE(status.message.empty()) << c.what;
   }

@@ -50,16 +50,23 @@ Array filled(const Shape& shape, Fill fill, uint32_t seed) {
   for (size_t i = 0; i < a.size(); ++i) {
     double value = 0;
     switch (fill) {
-      case Fill::kUniform: value = 2 * uniform01() - 1; break;
-      case Fill::kPositive: value = 0.5 + 1.5 * uniform01(); break;
+      case Fill::kUniform:
+        value = 2 * uniform01() - 1;
+        break;
+      case Fill::kPositive:
+        value = 0.5 + 1.5 * uniform01();
+        break;
       case Fill::kAwayFromZero: {
         value = 2 * uniform01() - 1;
         value += value < 0 ? -0.2 : 0.2;
         break;
       }
       // 251 is prime, so i * m mod 251 visits every value before it repeats one.
-      case Fill::kSpread: value = (static_cast<double>(i * 83 % 251) - 125) / 64; break;
-      case Fill::kSpreadOdd: value = (static_cast<double>(i * 59 % 251) - 125) / 64 + 1 / 128.0;
+      case Fill::kSpread:
+        value = (static_cast<double>(i * 83 % 251) - 125) / 64;
+        break;
+      case Fill::kSpreadOdd:
+        value = (static_cast<double>(i * 59 % 251) - 125) / 64 + 1 / 128.0;
     }
     a.v[i] = static_cast<float>(value);
   }

@@ -33,12 +33,12 @@ Tensor uniform(const Shape& shape, uint32_t seed);  // float32 in [-1, 1)
 void backward_with(const Var& y, const Tensor& dy);
 
 // Runs `f`, which must throw an ens::Error whose message holds `part`.
-#define ENS_EXPECT_ERROR(statement, part)                                               \
-  try {                                                                                 \
-    statement;                                                                          \
-    ADD_FAILURE() << "no error from " #statement;                                       \
-  } catch (const ens::Error& e) {                                                       \
-    EXPECT_NE(std::string(e.what()).find(part), std::string::npos) << e.what();         \
+#define ENS_EXPECT_ERROR(statement, part)                                       \
+  try {                                                                         \
+    statement;                                                                  \
+    ADD_FAILURE() << "no error from " #statement;                               \
+  } catch (const ens::Error& e) {                                               \
+    EXPECT_NE(std::string(e.what()).find(part), std::string::npos) << e.what(); \
   }
 
 }  // namespace ens::test

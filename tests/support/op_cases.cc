@@ -75,7 +75,8 @@ OpCase norm_eval(const std::string& name, const Shape& x, bool relu) {
 }
 
 OpCase scale_shift(const std::string& name, const Shape& x, bool relu) {
-  const Array scale = filled({x[1]}, Fill::kUniform, 93), shift = filled({x[1]}, Fill::kUniform, 94);
+  const Array scale = filled({x[1]}, Fill::kUniform, 93),
+              shift = filled({x[1]}, Fill::kUniform, 94);
   return {"channel_affine_" + name,
           {{x}},
           [=](Vars v) { return channel_affine(v[0], scale.tensor(), shift.tensor(), relu); },
@@ -214,34 +215,49 @@ std::vector<OpCase> make_cases() {
       average("2x2", {2, 16, 6, 6}, {2, 2, 0}),
       average("3x3_padding", {2, 5, 7, 7}, {3, 2, 1}),
       average("overlap", {1, 3, 6, 5}, {3, 1, 1}),
-      {"global_avg_pool", {{{3, 5, 4, 6}}}, [](Vars v) { return global_avg_pool(v[0]); },
+      {"global_avg_pool",
+       {{{3, 5, 4, 6}}},
+       [](Vars v) { return global_avg_pool(v[0]); },
        [](Arrays a) { return naive::global_avg_pool(a[0]); }},
-      {"global_avg_pool_wide", {{{2, 32, 2, 2}}}, [](Vars v) { return global_avg_pool(v[0]); },
+      {"global_avg_pool_wide",
+       {{{2, 32, 2, 2}}},
+       [](Vars v) { return global_avg_pool(v[0]); },
        [](Arrays a) { return naive::global_avg_pool(a[0]); }},
 
       // Elementwise.
-      each("affine", image, Fill::kUniform, [](const Var& x) { return affine(x, -1.5f, 0.25f); },
-           [](double x) { return -1.5 * x + 0.25; }),
-      each("relu", image, far, [](const Var& x) { return relu(x); },
-           [](double x) { return x > 0 ? x : 0; }),
-      each("relu_wide", wide, far, [](const Var& x) { return relu(x); },
-           [](double x) { return x > 0 ? x : 0; }),
-      each("leaky_relu", image, far, [](const Var& x) { return leaky_relu(x, 0.2f); },
-           [](double x) { return x > 0 ? x : 0.2f * x; }),
-      each("sigmoid", image, Fill::kUniform, [](const Var& x) { return sigmoid(x); },
-           [](double x) { return 1 / (1 + std::exp(-x)); }),
-      each("tanh", {7, 9}, Fill::kUniform, [](const Var& x) { return tanh(x); },
-           [](double x) { return std::tanh(x); }),
-      each("exp", image, Fill::kUniform, [](const Var& x) { return exp(x); },
-           [](double x) { return std::exp(x); }),
-      each("log", image, Fill::kPositive, [](const Var& x) { return log(x); },
-           [](double x) { return std::log(x); }),
-      each("sqrt", image, Fill::kPositive, [](const Var& x) { return sqrt(x); },
-           [](double x) { return std::sqrt(x); }),
-      each("square", image, Fill::kUniform, [](const Var& x) { return square(x); },
-           [](double x) { return x * x; }),
-      each("abs", {33}, far, [](const Var& x) { return abs(x); },
-           [](double x) { return std::fabs(x); }),
+      each(
+          "affine", image, Fill::kUniform, [](const Var& x) { return affine(x, -1.5f, 0.25f); },
+          [](double x) { return -1.5 * x + 0.25; }),
+      each(
+          "relu", image, far, [](const Var& x) { return relu(x); },
+          [](double x) { return x > 0 ? x : 0; }),
+      each(
+          "relu_wide", wide, far, [](const Var& x) { return relu(x); },
+          [](double x) { return x > 0 ? x : 0; }),
+      each(
+          "leaky_relu", image, far, [](const Var& x) { return leaky_relu(x, 0.2f); },
+          [](double x) { return x > 0 ? x : 0.2f * x; }),
+      each(
+          "sigmoid", image, Fill::kUniform, [](const Var& x) { return sigmoid(x); },
+          [](double x) { return 1 / (1 + std::exp(-x)); }),
+      each(
+          "tanh", {7, 9}, Fill::kUniform, [](const Var& x) { return tanh(x); },
+          [](double x) { return std::tanh(x); }),
+      each(
+          "exp", image, Fill::kUniform, [](const Var& x) { return exp(x); },
+          [](double x) { return std::exp(x); }),
+      each(
+          "log", image, Fill::kPositive, [](const Var& x) { return log(x); },
+          [](double x) { return std::log(x); }),
+      each(
+          "sqrt", image, Fill::kPositive, [](const Var& x) { return sqrt(x); },
+          [](double x) { return std::sqrt(x); }),
+      each(
+          "square", image, Fill::kUniform, [](const Var& x) { return square(x); },
+          [](double x) { return x * x; }),
+      each(
+          "abs", {33}, far, [](const Var& x) { return abs(x); },
+          [](double x) { return std::fabs(x); }),
       pair("add", {image}, {image}, add, plus),
       pair("add_channel_broadcast", {wide}, {{1, 16, 1, 1}}, add, plus),
       pair("add_both_broadcast", {{3, 1, 4}}, {{1, 5, 4}}, add, plus),
@@ -260,31 +276,61 @@ std::vector<OpCase> make_cases() {
            [](double a, double b) { return a + b > 0 ? a + b : 0; }),
 
       // Shape.
-      {"reshape", {{wide}}, [](Vars v) { return reshape(v[0], {8, 10, 10}); },
-       [](Arrays a) { return naive::reshape(a[0], {8, 10, 10}); }},
-      {"flatten", {{wide}}, [](Vars v) { return flatten(v[0]); },
-       [](Arrays a) { return naive::reshape(a[0], {2, 400}); }},
-      {"slice_batch", {{{5, 3, 2, 2}}}, [](Vars v) { return slice(v[0], 0, 1, 3); },
+      {"reshape",
+       {{wide}},
+       [](Vars v) {
+         return reshape(v[0], {8, 10, 10});
+       },
+       [](Arrays a) {
+         return naive::reshape(a[0], {8, 10, 10});
+       }},
+      {"flatten",
+       {{wide}},
+       [](Vars v) { return flatten(v[0]); },
+       [](Arrays a) {
+         return naive::reshape(a[0], {2, 400});
+       }},
+      {"slice_batch",
+       {{{5, 3, 2, 2}}},
+       [](Vars v) { return slice(v[0], 0, 1, 3); },
        [](Arrays a) { return naive::slice(a[0], 0, 1, 3); }},
-      {"slice_channels", {{{2, 24, 3, 3}}}, [](Vars v) { return slice(v[0], 1, 5, 16); },
+      {"slice_channels",
+       {{{2, 24, 3, 3}}},
+       [](Vars v) { return slice(v[0], 1, 5, 16); },
        [](Arrays a) { return naive::slice(a[0], 1, 5, 16); }},
-      {"slice_width", {{wide}}, [](Vars v) { return slice(v[0], 3, 1, 4); },
+      {"slice_width",
+       {{wide}},
+       [](Vars v) { return slice(v[0], 3, 1, 4); },
        [](Arrays a) { return naive::slice(a[0], 3, 1, 4); }},
-      {"concat_features", {{{3, 5}}, {{3, 2}}, {{3, 16}}},
-       [](Vars v) { return concat(v, 1); }, [](Arrays a) { return naive::concat(a, 1); }},
-      {"concat_channels", {{{2, 16, 3, 3}}, {{2, 8, 3, 3}}},
-       [](Vars v) { return concat(v, 1); }, [](Arrays a) { return naive::concat(a, 1); }},
-      {"concat_batch", {{{1, 3, 2, 4}}, {{2, 3, 2, 4}}},
-       [](Vars v) { return concat(v, 0); }, [](Arrays a) { return naive::concat(a, 0); }},
-      {"concat_height", {{{2, 16, 1, 4}}, {{2, 16, 3, 4}}},
-       [](Vars v) { return concat(v, 2); }, [](Arrays a) { return naive::concat(a, 2); }},
-      {"cast_to_float", {{wide}}, [](Vars v) { return cast(v[0], Dtype::kF32); },
+      {"concat_features",
+       {{{3, 5}}, {{3, 2}}, {{3, 16}}},
+       [](Vars v) { return concat(v, 1); },
+       [](Arrays a) { return naive::concat(a, 1); }},
+      {"concat_channels",
+       {{{2, 16, 3, 3}}, {{2, 8, 3, 3}}},
+       [](Vars v) { return concat(v, 1); },
+       [](Arrays a) { return naive::concat(a, 1); }},
+      {"concat_batch",
+       {{{1, 3, 2, 4}}, {{2, 3, 2, 4}}},
+       [](Vars v) { return concat(v, 0); },
+       [](Arrays a) { return naive::concat(a, 0); }},
+      {"concat_height",
+       {{{2, 16, 1, 4}}, {{2, 16, 3, 4}}},
+       [](Vars v) { return concat(v, 2); },
+       [](Arrays a) { return naive::concat(a, 2); }},
+      {"cast_to_float",
+       {{wide}},
+       [](Vars v) { return cast(v[0], Dtype::kF32); },
        [](Arrays a) { return a[0]; }},
 
       // Reductions and algebra.
-      {"sum", {{image}}, [](Vars v) { return sum(v[0]); },
+      {"sum",
+       {{image}},
+       [](Vars v) { return sum(v[0]); },
        [](Arrays a) { return naive::sum(a[0]); }},
-      {"mean", {{wide}}, [](Vars v) { return mean(v[0]); },
+      {"mean",
+       {{wide}},
+       [](Vars v) { return mean(v[0]); },
        [](Arrays a) { return naive::mean(a[0]); }},
       reduction("channels", wide, {1, 16, 1, 1}),
       reduction("batch", image, {1, 5, 4, 3}),
@@ -293,8 +339,14 @@ std::vector<OpCase> make_cases() {
       reduction("columns", {6, 17}, {6, 1}),
       reduction("middle", {3, 4, 5}, {3, 1, 5}),
       reduction("nothing", {3, 4}, {3, 4}),
-      {"mean_to", {{image}}, [](Vars v) { return mean_to(v[0], {2, 1, 1, 1}); },
-       [](Arrays a) { return naive::mean_to(a[0], {2, 1, 1, 1}); }},
+      {"mean_to",
+       {{image}},
+       [](Vars v) {
+         return mean_to(v[0], {2, 1, 1, 1});
+       },
+       [](Arrays a) {
+         return naive::mean_to(a[0], {2, 1, 1, 1});
+       }},
       product("nn", 4, 7, 5, false, false),
       product("tn", 4, 7, 5, true, false),
       product("nt", 16, 33, 24, false, true),
@@ -305,23 +357,35 @@ std::vector<OpCase> make_cases() {
       similarity("images", wide),
       cross_entropy("10_classes", {3, 0, 9, 3, 5}, 10),
       cross_entropy("2_classes", {1, 0, 1}, 2),
-      {"mse", {{image}, {image}}, [](Vars v) { return mse(v[0], v[1]); },
+      {"mse",
+       {{image}, {image}},
+       [](Vars v) { return mse(v[0], v[1]); },
        [](Arrays a) { return naive::mse(a[0], a[1]); }},
-      {"l1", {{image, spread}, {image, odd}}, [](Vars v) { return l1(v[0], v[1]); },
+      {"l1",
+       {{image, spread}, {image, odd}},
+       [](Vars v) { return l1(v[0], v[1]); },
        [](Arrays a) { return naive::l1(a[0], a[1]); }},
-      {"total_variation", {{{2, 3, 5, 6}}}, [](Vars v) { return total_variation(v[0]); },
+      {"total_variation",
+       {{{2, 3, 5, 6}}},
+       [](Vars v) { return total_variation(v[0]); },
        [](Arrays a) { return naive::total_variation(a[0]); }},
-      {"total_variation_wide", {{{1, 16, 4, 4}}}, [](Vars v) { return total_variation(v[0]); },
+      {"total_variation_wide",
+       {{{1, 16, 4, 4}}},
+       [](Vars v) { return total_variation(v[0]); },
        [](Arrays a) { return naive::total_variation(a[0]); }},
   };
 }
 
 bool fits(Layout layout, const Shape& shape) {
   switch (layout) {
-    case Layout::kPlain: return true;
-    case Layout::kChannelsLast: return shape.rank() == 4;
-    case Layout::kBlocked8: return shape.rank() == 4 && shape[1] % 8 == 0;
-    case Layout::kBlocked16: return shape.rank() == 4 && shape[1] % 16 == 0;
+    case Layout::kPlain:
+      return true;
+    case Layout::kChannelsLast:
+      return shape.rank() == 4;
+    case Layout::kBlocked8:
+      return shape.rank() == 4 && shape[1] % 8 == 0;
+    case Layout::kBlocked16:
+      return shape.rank() == 4 && shape[1] % 16 == 0;
   }
   return false;
 }

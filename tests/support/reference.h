@@ -30,8 +30,8 @@ class Reference {
   std::map<std::string, Tensor> entries_;
 };
 
-// What the script's pattern() makes: numbers in [-1, 1) from a linear congruential sequence seeded by
-// the FNV-1a hash of `name`. So inputs and weights need not be stored.
+// What the script's pattern() makes: numbers in [-1, 1) from a linear congruential sequence seeded
+// by the FNV-1a hash of `name`. So inputs and weights need not be stored.
 Tensor pattern(const std::string& name, const Shape& shape);
 
 // What the script's init() does: fills parameters and buffers from "prefix.name", each kind in its

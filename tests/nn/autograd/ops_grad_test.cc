@@ -38,7 +38,9 @@ void check(const OpCase& c, Dtype dtype, double tolerance) {
   }
 }
 
-TEST_P(OpGradients, MatchNumericDerivative) { check(GetParam(), Dtype::kF32, 5e-5 * GetParam().slack); }
+TEST_P(OpGradients, MatchNumericDerivative) {
+  check(GetParam(), Dtype::kF32, 5e-5 * GetParam().slack);
+}
 
 TEST_P(OpGradients, MatchNumericDerivativeInBFloat16) { check(GetParam(), Dtype::kBF16, 3e-2); }
 
@@ -87,7 +89,8 @@ TEST(GradCheck, DetectsAnErrorOfOneInAThousand) {
   EXPECT_FALSE(is_gradient(cube_sum, at, 0, Array(Shape{7, 5})));
   right.v[17] += 0.05;  // one wrong element of 35
   EXPECT_FALSE(is_gradient(cube_sum, at, 0, right));
-  EXPECT_FALSE(is_gradient([](const std::vector<Array>&) { return 1.0; }, at, 0, Array(at[0].shape)))
+  EXPECT_FALSE(
+      is_gradient([](const std::vector<Array>&) { return 1.0; }, at, 0, Array(at[0].shape)))
       << "a constant checks nothing";
 }
 

@@ -182,8 +182,10 @@ TEST(Dropout, DropsAndScalesAndRepeats) {
   const std::vector<float> v = y.value().to_vector();
   size_t dropped = 0;
   for (float f : v) {
-    if (f == 0) ++dropped;
-    else EXPECT_FLOAT_EQ(f, 1 / 0.75f);
+    if (f == 0)
+      ++dropped;
+    else
+      EXPECT_FLOAT_EQ(f, 1 / 0.75f);
   }
   // 16384 draws: the standard deviation of the fraction is 0.0034.
   EXPECT_NEAR(static_cast<double>(dropped) / static_cast<double>(v.size()), 0.25, 0.02);
@@ -249,31 +251,86 @@ std::vector<BadCall> bad_calls() {
   static Rng rng(1);
   const Tensor two = Tensor::from({1, 1}, {2});
   return {
-      {"conv2d", [] { conv2d(zeros({2, 3, 4, 4}), zeros({8, 4, 3, 3}), Var(), {1, 1}); }},
-      {"conv2d", [] { conv2d(zeros({2, 3, 4, 4}), zeros({8, 3, 3}), Var(), {1, 1}); }},
-      {"conv2d", [] { conv2d(zeros({3, 4}), zeros({8, 3, 3, 3}), Var(), {1, 1}); }},
-      {"conv2d", [] { conv2d(Var(), zeros({8, 3, 3, 3}), Var(), {1, 1}); }},
-      {"conv2d", [] { conv2d(zeros({2, 3, 4, 4}), Var(), Var(), {1, 1}); }},
-      {"conv2d", [] { conv2d(zeros({2, 3, 4, 4}), zeros({8, 3, 3, 3}), zeros({7}), {1, 1}); }},
-      {"conv2d", [] { conv2d(zeros({2, 3, 2, 2}), zeros({8, 3, 3, 3}), Var(), {1, 0}); }},
-      {"conv2d", [] { conv2d(zeros({2, 3, 2, 2}), zeros({8, 3, 3, 3}), Var(), {2, 0}); }},
-      {"conv2d", [] { conv2d(zeros({2, 3, 4, 4}), zeros({8, 3, 3, 3}), Var(), {0, 1}); }},
-      {"conv2d", [] { conv2d(zeros({2, 3, 4, 4}), zeros({8, 3, 3, 3}), Var(), {1, -1}); }},
-      {"conv2d", [] { conv2d(zeros({2, 6, 4, 4}), zeros({8, 2, 3, 3}), Var(), {1, 1, 1, 3}); }},
-      {"conv2d", [] { conv2d(zeros({2, 6, 4, 4}), zeros({8, 2, 3, 3}), Var(), {1, 1, 1, 0}); }},
+      {"conv2d",
+       [] {
+         conv2d(zeros({2, 3, 4, 4}), zeros({8, 4, 3, 3}), Var(), {1, 1});
+       }},
+      {"conv2d",
+       [] {
+         conv2d(zeros({2, 3, 4, 4}), zeros({8, 3, 3}), Var(), {1, 1});
+       }},
+      {"conv2d",
+       [] {
+         conv2d(zeros({3, 4}), zeros({8, 3, 3, 3}), Var(), {1, 1});
+       }},
+      {"conv2d",
+       [] {
+         conv2d(Var(), zeros({8, 3, 3, 3}), Var(), {1, 1});
+       }},
+      {"conv2d",
+       [] {
+         conv2d(zeros({2, 3, 4, 4}), Var(), Var(), {1, 1});
+       }},
+      {"conv2d",
+       [] {
+         conv2d(zeros({2, 3, 4, 4}), zeros({8, 3, 3, 3}), zeros({7}), {1, 1});
+       }},
+      {"conv2d",
+       [] {
+         conv2d(zeros({2, 3, 2, 2}), zeros({8, 3, 3, 3}), Var(), {1, 0});
+       }},
+      {"conv2d",
+       [] {
+         conv2d(zeros({2, 3, 2, 2}), zeros({8, 3, 3, 3}), Var(), {2, 0});
+       }},
+      {"conv2d",
+       [] {
+         conv2d(zeros({2, 3, 4, 4}), zeros({8, 3, 3, 3}), Var(), {0, 1});
+       }},
+      {"conv2d",
+       [] {
+         conv2d(zeros({2, 3, 4, 4}), zeros({8, 3, 3, 3}), Var(), {1, -1});
+       }},
+      {"conv2d",
+       [] {
+         conv2d(zeros({2, 6, 4, 4}), zeros({8, 2, 3, 3}), Var(), {1, 1, 1, 3});
+       }},
+      {"conv2d",
+       [] {
+         conv2d(zeros({2, 6, 4, 4}), zeros({8, 2, 3, 3}), Var(), {1, 1, 1, 0});
+       }},
       {"conv_transpose2d",
-       [] { conv_transpose2d(zeros({2, 3, 4, 4}), zeros({4, 3, 2, 2}), Var(), {2, 0}); }},
+       [] {
+         conv_transpose2d(zeros({2, 3, 4, 4}), zeros({4, 3, 2, 2}), Var(), {2, 0});
+       }},
       {"conv_transpose2d",
-       [] { conv_transpose2d(zeros({2, 3, 4, 4}), zeros({3, 3, 2, 2}), Var(), {2, 0}, 2); }},
+       [] {
+         conv_transpose2d(zeros({2, 3, 4, 4}), zeros({3, 3, 2, 2}), Var(), {2, 0}, 2);
+       }},
       {"conv_transpose2d",
-       [] { conv_transpose2d(zeros({2, 3, 4, 4}), zeros({3, 3, 2, 2}), zeros({4}), {2, 0}); }},
+       [] {
+         conv_transpose2d(zeros({2, 3, 4, 4}), zeros({3, 3, 2, 2}), zeros({4}), {2, 0});
+       }},
       {"conv_transpose2d",
-       [] { conv_transpose2d(zeros({2, 3, 1, 1}), zeros({3, 3, 2, 2}), Var(), {1, 1}); }},
+       [] {
+         conv_transpose2d(zeros({2, 3, 1, 1}), zeros({3, 3, 2, 2}), Var(), {1, 1});
+       }},
       {"conv_transpose2d",
-       [] { conv_transpose2d(zeros({2, 3, 4, 4}), zeros({3, 3, 3, 3}), Var(), {1, 1, 2}, 1); }},
-      {"linear", [] { linear(zeros({2, 3}), zeros({5, 4}), Var()); }},
-      {"linear", [] { linear(zeros({2, 3, 1}), zeros({5, 3}), Var()); }},
-      {"linear", [] { linear(zeros({2, 3}), zeros({5, 3}), zeros({3})); }},
+       [] {
+         conv_transpose2d(zeros({2, 3, 4, 4}), zeros({3, 3, 3, 3}), Var(), {1, 1, 2}, 1);
+       }},
+      {"linear",
+       [] {
+         linear(zeros({2, 3}), zeros({5, 4}), Var());
+       }},
+      {"linear",
+       [] {
+         linear(zeros({2, 3, 1}), zeros({5, 3}), Var());
+       }},
+      {"linear",
+       [] {
+         linear(zeros({2, 3}), zeros({5, 3}), zeros({3}));
+       }},
       {"batch_norm",
        [] {
          Tensor m, v;
@@ -288,38 +345,122 @@ std::vector<BadCall> bad_calls() {
        [two] {
          batch_norm_eval(zeros({2, 2, 4, 4}), zeros({2}), zeros({3}), two, two, 1e-5f, false);
        }},
-      {"channel_affine", [two] { channel_affine(zeros({2, 3, 4, 4}), two, two); }},
-      {"max_pool", [] { max_pool(zeros({1, 1, 2, 2}), {3, 1, 0}); }},
-      {"max_pool", [] { max_pool(zeros({1, 2}), {2, 2, 0}); }},
-      {"max_pool", [] { max_pool(zeros({1, 1, 4, 4}), {2, 0, 0}); }},
-      {"max_pool", [] { max_pool(zeros({1, 1, 4, 4}), {2, 2, 2}); }},
-      {"avg_pool", [] { avg_pool(zeros({1, 1, 2, 2}), {3, 1, 0}); }},
-      {"global_avg_pool", [] { global_avg_pool(zeros({1, 2})); }},
-      {"dropout", [] { dropout(zeros({1, 2}), 1.0f, rng); }},
-      {"dropout", [] { dropout(zeros({1, 2}), -0.1f, rng); }},
+      {"channel_affine",
+       [two] {
+         channel_affine(zeros({2, 3, 4, 4}), two, two);
+       }},
+      {"max_pool",
+       [] {
+         max_pool(zeros({1, 1, 2, 2}), {3, 1, 0});
+       }},
+      {"max_pool",
+       [] {
+         max_pool(zeros({1, 2}), {2, 2, 0});
+       }},
+      {"max_pool",
+       [] {
+         max_pool(zeros({1, 1, 4, 4}), {2, 0, 0});
+       }},
+      {"max_pool",
+       [] {
+         max_pool(zeros({1, 1, 4, 4}), {2, 2, 2});
+       }},
+      {"avg_pool",
+       [] {
+         avg_pool(zeros({1, 1, 2, 2}), {3, 1, 0});
+       }},
+      {"global_avg_pool",
+       [] {
+         global_avg_pool(zeros({1, 2}));
+       }},
+      {"dropout",
+       [] {
+         dropout(zeros({1, 2}), 1.0f, rng);
+       }},
+      {"dropout",
+       [] {
+         dropout(zeros({1, 2}), -0.1f, rng);
+       }},
       {"relu", [] { relu(Var()); }},
       {"sigmoid", [] { sigmoid(Var()); }},
-      {"add", [] { add(zeros({2, 3}), zeros({2, 4})); }},
-      {"add", [] { add(zeros({2, 3}), zeros({3})); }},
-      {"sub", [] { sub(zeros({2, 3}), Var()); }},
-      {"mul", [] { mul(zeros({2, 3}), zeros({3, 2})); }},
-      {"div", [] { div(zeros({2, 3}), zeros({3, 2})); }},
-      {"add_relu", [] { add_relu(zeros({2, 3}), zeros({1, 3})); }},
-      {"reshape", [] { reshape(zeros({2, 3}), {7}); }},
-      {"slice", [] { slice(zeros({2, 3}), 1, 2, 2); }},
-      {"slice", [] { slice(zeros({2, 3}), 2, 0, 1); }},
-      {"slice", [] { slice(zeros({2, 3}), 0, -1, 1); }},
+      {"add",
+       [] {
+         add(zeros({2, 3}), zeros({2, 4}));
+       }},
+      {"add",
+       [] {
+         add(zeros({2, 3}), zeros({3}));
+       }},
+      {"sub",
+       [] {
+         sub(zeros({2, 3}), Var());
+       }},
+      {"mul",
+       [] {
+         mul(zeros({2, 3}), zeros({3, 2}));
+       }},
+      {"div",
+       [] {
+         div(zeros({2, 3}), zeros({3, 2}));
+       }},
+      {"add_relu",
+       [] {
+         add_relu(zeros({2, 3}), zeros({1, 3}));
+       }},
+      {"reshape",
+       [] {
+         reshape(zeros({2, 3}), {7});
+       }},
+      {"slice",
+       [] {
+         slice(zeros({2, 3}), 1, 2, 2);
+       }},
+      {"slice",
+       [] {
+         slice(zeros({2, 3}), 2, 0, 1);
+       }},
+      {"slice",
+       [] {
+         slice(zeros({2, 3}), 0, -1, 1);
+       }},
       {"concat", [] { concat(std::vector<Var>{}, 0); }},
-      {"concat", [] { concat(std::vector<Var>{zeros({2, 3}), zeros({2, 4})}, 0); }},
-      {"concat", [] { concat(std::vector<Var>{zeros({2, 3}), zeros({2})}, 0); }},
-      {"concat", [] { concat(std::vector<Var>{zeros({2, 3}), zeros({2, 3})}, 2); }},
-      {"sum_to", [] { sum_to(zeros({2, 3}), {2, 2}); }},
-      {"sum_to", [] { sum_to(zeros({2, 3}), {3}); }},
-      {"matmul", [] { matmul(zeros({2, 3}), zeros({2, 3})); }},
-      {"matmul", [] { matmul(zeros({2, 3}), zeros({3, 2}), false, true); }},
+      {"concat",
+       [] {
+         concat(std::vector<Var>{zeros({2, 3}), zeros({2, 4})}, 0);
+       }},
+      {"concat",
+       [] {
+         concat(std::vector<Var>{zeros({2, 3}), zeros({2})}, 0);
+       }},
+      {"concat",
+       [] {
+         concat(std::vector<Var>{zeros({2, 3}), zeros({2, 3})}, 2);
+       }},
+      {"sum_to",
+       [] {
+         sum_to(zeros({2, 3}), {2, 2});
+       }},
+      {"sum_to",
+       [] {
+         sum_to(zeros({2, 3}), {3});
+       }},
+      {"matmul",
+       [] {
+         matmul(zeros({2, 3}), zeros({2, 3}));
+       }},
+      {"matmul",
+       [] {
+         matmul(zeros({2, 3}), zeros({3, 2}), false, true);
+       }},
       {"maximum", [] { maximum(std::vector<Var>{}); }},
-      {"cosine_similarity", [] { cosine_similarity(zeros({2, 3}), zeros({3, 2})); }},
-      {"softmax_cross_entropy", [two] { softmax_cross_entropy(zeros({2, 3}), two); }},
+      {"cosine_similarity",
+       [] {
+         cosine_similarity(zeros({2, 3}), zeros({3, 2}));
+       }},
+      {"softmax_cross_entropy",
+       [two] {
+         softmax_cross_entropy(zeros({2, 3}), two);
+       }},
       {"softmax_cross_entropy",
        [] {
          softmax_cross_entropy(zeros({2, 3}), Tensor::from_labels(std::vector<int32_t>{1}));
@@ -332,9 +473,18 @@ std::vector<BadCall> bad_calls() {
        [] {
          softmax_cross_entropy(zeros({2, 3}), Tensor::from_labels(std::vector<int32_t>{-1, 0}));
        }},
-      {"mse", [] { mse(zeros({2, 3}), zeros({3, 2})); }},
-      {"l1", [] { l1(zeros({2, 3}), zeros({1, 3})); }},
-      {"total_variation", [] { total_variation(zeros({1, 3, 1, 5})); }},
+      {"mse",
+       [] {
+         mse(zeros({2, 3}), zeros({3, 2}));
+       }},
+      {"l1",
+       [] {
+         l1(zeros({2, 3}), zeros({1, 3}));
+       }},
+      {"total_variation",
+       [] {
+         total_variation(zeros({1, 3, 1, 5}));
+       }},
       {"argmax_rows", [] { argmax_rows(Tensor::zeros({4})); }},
       {"accuracy",
        [] {

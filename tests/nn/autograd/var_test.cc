@@ -48,8 +48,9 @@ TEST(Var, OneIntermediateUsedTwiceAddsUp) {
 // add() hands one tensor to both operands; adding into one must not change the other.
 TEST(Var, SharedGradientsStaySeparate) {
   const Var x = leaf({1, 2}), y = leaf({3, 4});
-  const Var both = add(x, y);
-  sum(add(both, affine(x, 10, 0))).backward();
+  // Older than the sum, so that its gradient reaches x after the shared one.
+  const Var ten = affine(x, 10, 0);
+  sum(add(add(x, y), ten)).backward();
   EXPECT_EQ(x.grad().to_vector(), (Floats{11, 11}));
   EXPECT_EQ(y.grad().to_vector(), (Floats{1, 1}));
   sum(affine(x, 2, 0)).backward();
@@ -169,21 +170,21 @@ TEST(Var, WholeNetworkAgainstNumericDerivative) {
   std::vector<Var> v;
   for (const Array& a : at) v.emplace_back(a.tensor(), true);
   Tensor mean, var;
-  const Var h = batch_norm_train(conv2d(v[0], v[1], Var(), {1, 1}), v[2], v[3], 1e-5f, true, mean,
-                                 var);
+  const Var h =
+      batch_norm_train(conv2d(v[0], v[1], Var(), {1, 1}), v[2], v[3], 1e-5f, true, mean, var);
   const Var sum_of_two = add(tanh(conv2d(h, v[4], Var(), {2, 1})), conv2d(h, v[5], Var(), {2, 0}));
-  const Var loss = softmax_cross_entropy(
-      linear(global_avg_pool(sum_of_two), v[6], v[7]), Tensor::from_labels(labels));
+  const Var loss = softmax_cross_entropy(linear(global_avg_pool(sum_of_two), v[6], v[7]),
+                                         Tensor::from_labels(labels));
   loss.backward();
   const Scalar f = [&](const std::vector<Array>& a) {
-    const Array n = naive::batch_norm_train(naive::conv2d(a[0], a[1], {}, {1, 1}), a[2], a[3], 1e-5,
-                                            true);
-    const Array left = naive::map(naive::conv2d(n, a[4], {}, {2, 1}),
-                                  [](double x) { return std::tanh(x); });
+    const Array n =
+        naive::batch_norm_train(naive::conv2d(a[0], a[1], {}, {1, 1}), a[2], a[3], 1e-5, true);
+    const Array left =
+        naive::map(naive::conv2d(n, a[4], {}, {2, 1}), [](double x) { return std::tanh(x); });
     const Array both = naive::zip(left, naive::conv2d(n, a[5], {}, {2, 0}),
                                   [](double x, double y) { return x + y; });
-    return naive::softmax_cross_entropy(
-               naive::linear(naive::global_avg_pool(both), a[6], a[7]), labels)
+    return naive::softmax_cross_entropy(naive::linear(naive::global_avg_pool(both), a[6], a[7]),
+                                        labels)
         .v[0];
   };
   EXPECT_NEAR(loss.item(), f(at), 1e-5);

@@ -10,7 +10,8 @@ namespace ens::test {
 namespace {
 
 TEST(Decoder, GivesImagesFromFeatures) {
-  for (const Shape& features : {Shape{16, 32, 32}, Shape{16, 16, 16}, Shape{64, 4, 4}, Shape{5, 1, 1}}) {
+  for (const Shape& features :
+       {Shape{16, 32, 32}, Shape{16, 16, 16}, Shape{64, 4, 4}, Shape{5, 1, 1}}) {
     Rng rng(1);
     const auto net = build_decoder(features, {3, 32, 32}, 8, rng);
     const Var x(uniform({2, features[0], features[1], features[2]}, 1), true);

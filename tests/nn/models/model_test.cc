@@ -217,8 +217,8 @@ TEST_P(Architectures, InputIsNormalised) {
     const size_t c = i / (32 * 32) % 3;
     by_hand.v[i] = (by_hand.v[i] - shifted.mean[c]) / shifted.stddev[c];
   }
-  EXPECT_TRUE(near(second->forward(Var(x)).value(),
-                   first->forward(Var(by_hand.tensor())).value(), 1e-5));
+  EXPECT_TRUE(
+      near(second->forward(Var(x)).value(), first->forward(Var(by_hand.tensor())).value(), 1e-5));
 }
 
 // ---- lower(): serving gives what evaluation gives, for the whole and for every part

@@ -124,7 +124,9 @@ void check(const std::string& name, const ModelSpec& spec, bool train) {
   EXPECT_TRUE(near(plan.run(images), want[name + ".logits"], 5e-5));
 }
 
-TEST(NetworkReference, ResNet18InEvaluation) { check("resnet18_eval", spec_of("resnet18", 8, 10), false); }
+TEST(NetworkReference, ResNet18InEvaluation) {
+  check("resnet18_eval", spec_of("resnet18", 8, 10), false);
+}
 
 TEST(NetworkReference, ResNet18InTraining) {
   ModelSpec spec = spec_of("resnet18", 8, 10);

@@ -41,11 +41,11 @@ TEST(Module, NamesArePathsInRegistrationOrder) {
   std::vector<std::string> parameters;
   for (const NamedVar& p : net->parameters()) parameters.push_back(p.name);
   EXPECT_EQ(parameters,
-            (std::vector<std::string>{
-                "conv.weight", "conv.bias", "bn.weight", "bn.bias", "block.conv1.weight",
-                "block.bn1.weight", "block.bn1.bias", "block.conv2.weight", "block.bn2.weight",
-                "block.bn2.bias", "block.downsample.conv.weight", "block.downsample.bn.weight",
-                "block.downsample.bn.bias", "fc.weight", "fc.bias"}));
+            (std::vector<std::string>{"conv.weight", "conv.bias", "bn.weight", "bn.bias",
+                                      "block.conv1.weight", "block.bn1.weight", "block.bn1.bias",
+                                      "block.conv2.weight", "block.bn2.weight", "block.bn2.bias",
+                                      "block.downsample.conv.weight", "block.downsample.bn.weight",
+                                      "block.downsample.bn.bias", "fc.weight", "fc.bias"}));
   EXPECT_EQ(names(net->buffers()),
             (std::vector<std::string>{"bn.running_mean", "bn.running_var", "block.bn1.running_mean",
                                       "block.bn1.running_var", "block.bn2.running_mean",

@@ -48,7 +48,7 @@ std::vector<Training> runs() {
   step.gamma = 0.5f;
   constant.kind = Schedule::Kind::kConstant;
   std::vector<Training> list{{"sgd_plain.constant", sgd_plain, constant},
-                        {"sgd_momentum.constant", sgd_momentum, constant}};
+                             {"sgd_momentum.constant", sgd_momentum, constant}};
   for (const auto& [name, spec] : {std::pair{"sgd", sgd}, {"adam", adam}, {"adamw", adamw}}) {
     list.push_back({name + std::string(".onecycle"), spec, onecycle});
     list.push_back({name + std::string(".cosine"), spec, cosine});
@@ -78,15 +78,15 @@ class TenSteps : public testing::TestWithParam<Training> {};
 TEST_P(TenSteps, MatchPyTorch) {
   const Training& run = GetParam();
   const Reference& want = reference();
-  const std::vector<std::vector<int32_t>> labels{{0, 4, 2, 2, 1, 3, 0, 4}, {1, 1, 3, 0, 2, 4, 4, 0}};
+  const std::vector<std::vector<int32_t>> labels{{0, 4, 2, 2, 1, 3, 0, 4},
+                                                 {1, 1, 3, 0, 2, 4, 4, 0}};
   const auto net = network();
   Optimizer optimizer(net->parameters(), run.optimizer);
   std::vector<float> losses, rates;
   for (int step = 0; step < kSteps; ++step) {
     const size_t batch = step % 2;
     const Var x(pattern("train.x" + std::to_string(batch), {8, 3, 8, 8}));
-    const Var loss =
-        softmax_cross_entropy(net->forward(x), Tensor::from_labels(labels[batch]));
+    const Var loss = softmax_cross_entropy(net->forward(x), Tensor::from_labels(labels[batch]));
     loss.backward();
     losses.push_back(loss.item());
     rates.push_back(run.schedule.at(step));

@@ -110,7 +110,7 @@ Tensor serve(const RunConfig& config, const fs::path& run) {
   Process cloud({(program_folder() / "ensembler-cloud").string(), "--bundle",
                  (run / "cloud.h5").string(), "--bind", "tcp://127.0.0.1:*", "--ready-file",
                  ready.string()},
-                /*capture=*/false, log.string());
+                /*capture=*/true, log.string());
   const std::string endpoint = wait_for_ready(cloud, ready, log);
   fmt::print(stderr, "cloud: a process of its own, {} server nets at {}\n", config.ensemble().nets(),
              endpoint);

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
 #include <cstring>
 
@@ -205,7 +206,7 @@ TEST_F(ClientTest, ComesBackWhenTheCloudDoes) {
 
 TEST_F(ClientTest, UsableAfterAFailure) {
   config_.set_timeout_ms(300);
-  int calls = 0;
+  std::atomic<int> calls{0};
   FakeCloud cloud(bundles_.cloud.info,
                   [&](int, const wire::Request&, FakeCloud::Answer right) -> Answers {
                     return ++calls <= 4 ? Answers{} : Answers{right};

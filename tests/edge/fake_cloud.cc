@@ -57,12 +57,12 @@ void FakeCloud::handle(std::vector<zmq::message_t>& frames) {
   right.header.set_id(request.id());
   right.header.set_fingerprint(info_.fingerprint);
   std::vector<Answer> answers;
+  const Shape input = smashed_shape(info_.model, info_.split);
   const Shape output = answer_shape(info_.model, info_.split);
   if (request.kind() == wire::Request::INFO) {
     auto& served = *right.header.mutable_info();
     served.set_nets(static_cast<uint32_t>(info_.nets));
-    for (int64_t size : smashed_shape(info_.model, info_.split).dims())
-      served.add_input_shape(size);
+    for (int64_t size : input.dims()) served.add_input_shape(size);
     for (int64_t size : output.dims()) served.add_output_shape(size);
     served.set_max_batch(64);
     {

@@ -21,6 +21,7 @@
 #include "nn/core/error.h"
 #include "nn/data/image.h"
 #include "nn/data/loader.h"
+#include "nn/io/atomic_file.h"
 
 namespace ens {
 namespace {
@@ -80,16 +81,6 @@ Tensor strip(const Tensor& images, int64_t count) {
     }
   }
   return out;
-}
-
-void write_text_atomically(const fs::path& file, const std::string& text) {
-  const fs::path temporary = file.string() + ".tmp";
-  {
-    std::ofstream out(temporary);
-    out << text;
-    if (!out.flush()) fail("cannot write " + temporary.string(), "", "is the disk full?");
-  }
-  fs::rename(temporary, file);
 }
 
 }  // namespace
@@ -271,7 +262,7 @@ int run_attacks(const std::vector<AttackJob>& jobs, const AttackConfig& settings
     }
     result["settings"] = p.identity;
     result["observed"] = p.job->observed.defined() ? "recorded on the wire" : "computed by the edge";
-    write_text_atomically(p.folder / "result.json", result.dump(2) + "\n");
+    write_file_atomically(p.folder / "result.json", result.dump(2) + "\n", /*secret=*/false);
   });
   return failures;
 }

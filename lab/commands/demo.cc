@@ -16,6 +16,7 @@
 #include "nn/core/error.h"
 #include "nn/data/dataset.h"
 #include "nn/data/fetch.h"
+#include "nn/io/atomic_file.h"
 
 namespace ens {
 namespace {
@@ -134,7 +135,7 @@ Tensor serve(const RunConfig& config, const fs::path& run) {
                {"cloud_compute", l.at("compute")}, {"tail", l.at("tail")}, {"total", l.at("total")}}},
              {"bytes_sent", single.at("bytes_per_image").at("sent")},
              {"bytes_received", single.at("bytes_per_image").at("received")}};
-  std::ofstream(run / "serve.json") << serve.dump(2) << "\n";
+  write_file_atomically(run / "serve.json", serve.dump(2) + "\n", /*secret=*/false);
   fmt::print("\nedge and cloud: {} images classified over TCP, {:.1f} % right, {:.0f} images/s in "
              "batches of 32\none image: {:.2f} ms (edge {:.2f}, wire {:.2f}, cloud {:.2f}); {:.0f} bytes up, "
              "{:.0f} down\n",

@@ -322,6 +322,8 @@ struct Known {
   std::vector<float> mean, stddev;
 };
 
+void PrintTo(const Known& known, std::ostream* out) { *out << known.name; }
+
 class RealSet : public testing::TestWithParam<Known> {};
 
 TEST_P(RealSet, HasThePublishedStatistics) {

@@ -1,5 +1,7 @@
 #include "cloud/zap.h"
 
+#include <array>
+#include <cstdint>
 #include <vector>
 #include <zmq_addon.hpp>
 

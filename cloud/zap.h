@@ -1,6 +1,7 @@
 // ZAP (rfc.zeromq.org/spec/27): decides which CURVE clients may connect.
 #pragma once
 
+#include <cstdint>
 #include <set>
 #include <string>
 #include <zmq.hpp>

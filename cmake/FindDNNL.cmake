@@ -1,4 +1,5 @@
-# oneDNN 2.x. Debian's own CMake config stops without OpenCL headers, which the CPU does not need.
+# oneDNN 2.6 or 3.x. Debian's own CMake config stops without OpenCL headers, which the CPU does not
+# need.
 find_path(DNNL_INCLUDE_DIR NAMES oneapi/dnnl/dnnl.hpp dnnl.hpp)
 find_library(DNNL_LIBRARY NAMES dnnl)
 foreach(header oneapi/dnnl/dnnl_version.h dnnl_version.h)

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "edge/client.h"
@@ -146,8 +148,7 @@ int classify_pictures(const Options& options, ens::EdgeClient& client) {
       image = ens::read_image(file, model.channels, model.image_size, model.image_size,
                               !options.resize);
     } catch (const ens::Error& error) {  // the others may still be good
-      std::fprintf(stderr, "ensembler-edge: %s%s\n", error.what(),
-                   options.resize ? "" : " (--resize)");
+      std::fprintf(stderr, "ensembler-edge: %s\n", error.what());
       ++failures;
       continue;
     }

@@ -2,6 +2,7 @@
 // the report and its tests.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>

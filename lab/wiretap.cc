@@ -1,5 +1,6 @@
 #include "lab/wiretap.h"
 
+#include <chrono>
 #include <cstring>
 #include <mutex>
 #include <set>

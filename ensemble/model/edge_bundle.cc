@@ -1,5 +1,7 @@
 #include "ensemble/model/edge_bundle.h"
 
+#include <algorithm>
+
 #include "ensemble/model/bundle_file.h"
 #include "nn/core/error.h"
 

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <memory>
+#include <string>
 
 #include "lab/commands/commands.h"
 #include "lab/report.h"

@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <mutex>
+#include <system_error>
 #include <vector>
 
 #include "nn/core/error.h"

@@ -10,6 +10,7 @@
 #include "nn/core/error.h"
 #include "nn/cpu/allocator.h"
 #include "nn/cpu/cpu_backend.h"
+#include "nn/cpu/dnnl_compat.h"
 #include "nn/cpu/dnnl_util.h"
 #include "nn/cpu/primitive_cache.h"
 #include "nn/cpu/small_conv.h"
@@ -19,8 +20,6 @@ namespace ens::cpu {
 namespace {
 
 using Tag = dnnl::memory::format_tag;
-using dnnl::algorithm;
-using dnnl::prop_kind;
 
 enum class Pass { kForward, kGradInput, kGradWeight };
 
@@ -56,12 +55,8 @@ bool generated(const PrimitiveDesc& pd) {
   return std::strstr(pd.impl_info_str(), "ref") == nullptr;
 }
 
-struct Dims {
-  dnnl::memory::dims strides, dilates, left, right;
-};
-
-Dims dims_of(const Shape& x, const Shape& w, const Shape& y, const ConvSpec& spec) {
-  Dims d;
+ConvDims dims_of(const Shape& x, const Shape& w, const Shape& y, const ConvSpec& spec) {
+  ConvDims d;
   d.strides = {spec.stride, spec.stride};
   d.dilates = {spec.dilation - 1, spec.dilation - 1};  // oneDNN counts the gaps
   d.left = {spec.padding, spec.padding};
@@ -79,8 +74,7 @@ std::string describe_conv(const Shape& x, const Shape& w, const Shape& y) {
 
 Conv make_conv(Pass pass, const Shape& x, const Shape& w, const Shape& y, bool bias, Dtype dtype,
                const ConvSpec& spec) {
-  const Dims d = dims_of(x, w, y, spec);
-  const auto direct = algorithm::convolution_direct;
+  const ConvDims d = dims_of(x, w, y, spec);
   const MemoryDesc b = bias ? describe(Shape{w[0]}, Dtype::kF32) : MemoryDesc();
   const Dtype w_dtype = pass == Pass::kGradWeight ? Dtype::kF32 : dtype;
   const MemoryDesc dw = describe_weight(w, w_dtype, spec.groups, true);
@@ -89,12 +83,8 @@ Conv make_conv(Pass pass, const Shape& x, const Shape& w, const Shape& y, bool b
   for (const Formats& f : candidates(pass, x[1], y[1], dtype)) {
     const MemoryDesc dx = with_format(x, dtype, f.x), dy = with_format(y, dtype, f.y);
     try {
-      const dnnl::convolution_forward::desc forward =
-          bias ? dnnl::convolution_forward::desc(prop_kind::forward_training, direct, dx, forward_w,
-                                                 b, dy, d.strides, d.dilates, d.left, d.right)
-               : dnnl::convolution_forward::desc(prop_kind::forward_training, direct, dx, forward_w,
-                                                 dy, d.strides, d.dilates, d.left, d.right);
-      const dnnl::convolution_forward::primitive_desc hint(forward, user_scratchpad(), engine());
+      const auto hint = conv_forward_pd(dnnl::prop_kind::forward_training, dx, forward_w, b, dy, d,
+                                        user_scratchpad());
       bool quick = false;
       if (pass == Pass::kForward) {
         quick = generated(hint);
@@ -103,18 +93,14 @@ Conv make_conv(Pass pass, const Shape& x, const Shape& w, const Shape& y, bool b
                    hint.dst_desc(), hint.scratchpad_desc()};
         }
       } else if (pass == Pass::kGradInput) {
-        const dnnl::convolution_backward_data::primitive_desc pd(
-            {direct, dx, dw, dy, d.strides, d.dilates, d.left, d.right}, user_scratchpad(),
-            engine(), hint);
+        const auto pd = conv_backward_data_pd(dx, dw, dy, d, user_scratchpad(), hint);
         quick = generated(pd);
         if (quick || !found.primitive) {
           found = {dnnl::convolution_backward_data(pd), pd.diff_src_desc(), pd.weights_desc(),
                    pd.diff_dst_desc(), pd.scratchpad_desc()};
         }
       } else {
-        const dnnl::convolution_backward_weights::primitive_desc pd(
-            {direct, dx, dw, dy, d.strides, d.dilates, d.left, d.right}, user_scratchpad(),
-            engine(), hint);
+        const auto pd = conv_backward_weights_pd(dx, dw, dy, d, user_scratchpad(), hint);
         quick = generated(pd);
         if (quick || !found.primitive) {
           found = {dnnl::convolution_backward_weights(pd), pd.src_desc(), pd.diff_weights_desc(),

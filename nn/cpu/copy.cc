@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 #include "nn/core/error.h"
 #include "nn/cpu/cpu_backend.h"

@@ -2,6 +2,7 @@
 
 #include "nn/core/error.h"
 #include "nn/cpu/allocator.h"
+#include "nn/cpu/dnnl_compat.h"
 #include "nn/cpu/primitive_cache.h"
 #include "nn/cpu/threads.h"
 
@@ -148,21 +149,7 @@ void execute(const dnnl::primitive& primitive, const MemoryDesc& scratchpad, Arg
 }
 
 void Key::add(const MemoryDesc& desc) {
-  const dnnl_memory_desc_t& d = desc.data;
-  add(d.ndims);
-  add(d.data_type);
-  add(d.format_kind);
-  add(d.offset0);
-  const dnnl_blocking_desc_t& blocking = d.format_desc.blocking;
-  for (int i = 0; i < d.ndims; ++i) {
-    add(d.dims[i]);
-    add(d.padded_dims[i]);
-    add(blocking.strides[i]);
-  }
-  for (int i = 0; i < blocking.inner_nblks; ++i) {
-    add(blocking.inner_blks[i]);
-    add(blocking.inner_idxs[i]);
-  }
+  visit_fields(desc, [this](const auto& value) { add(value); });
 }
 
 void reorder(const MemoryDesc& from, const void* source, const MemoryDesc& to, void* target) {

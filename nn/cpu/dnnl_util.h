@@ -1,5 +1,5 @@
-// oneDNN 2.x in the terms of this project: engine, streams, descriptors, and how a primitive is
-// run. Only nn/cpu includes this.
+// oneDNN in the terms of this project: engine, streams, descriptors, and how a primitive is
+// run. Only nn/cpu includes this. What differs between oneDNN 2.x and 3.x is in dnnl_compat.h.
 //
 // Threads. By default a primitive may only run on the thread that made it, because its scratchpad
 // belongs to that thread. Every primitive made here therefore uses `user_scratchpad()`, and

@@ -11,6 +11,7 @@
 
 #include "nn/core/error.h"
 #include "nn/cpu/allocator.h"
+#include "nn/cpu/dnnl_compat.h"
 #include "nn/cpu/dnnl_util.h"
 #include "nn/cpu/threads.h"
 
@@ -18,7 +19,6 @@ namespace ens {
 
 using namespace cpu;
 using dnnl::memory;
-using dnnl::prop_kind;
 using Kind = GraphStep::Kind;
 using Tag = memory::format_tag;
 
@@ -409,7 +409,7 @@ class Builder {
     dnnl::primitive_attr attr = user_scratchpad();
     dnnl::post_ops ops;
     if (sum) ops.append_sum(1.0f);
-    if (relu) ops.append_eltwise(1.0f, dnnl::algorithm::eltwise_relu, 0.0f, 0.0f);
+    if (relu) append_eltwise(ops, dnnl::algorithm::eltwise_relu, 0.0f, 0.0f);
     attr.set_post_ops(ops);
     return attr;
   }
@@ -427,7 +427,8 @@ class Builder {
     const bool f32 = type_ == memory::data_type::f32;
     const bool try_blocked = f32 && isa() >= Isa::kAvx512 && out[0] % 16 == 0 &&
                              !(small && (batch_ == 1 || batch_ >= kSpreadFrom));
-    const memory::dim padding = s.conv.padding, stride = s.conv.stride;
+    const memory::dim padding = s.conv.padding, stride = s.conv.stride, gap = s.conv.dilation - 1;
+    const ConvDims size{{stride, stride}, {gap, gap}, {padding, padding}, {padding, padding}};
     const MemoryDesc weight =
         describe_weight(weight_shape(), f32 ? Dtype::kF32 : Dtype::kBF16, s.conv.groups, true);
     const MemoryDesc bias = has_bias() ? bias_desc() : MemoryDesc();
@@ -435,12 +436,10 @@ class Builder {
     for (bool blocked : {true, false}) {
       if (blocked && !try_blocked) continue;
       const Tag src = blocked && in[0] % 16 == 0 ? Tag::nChw16c : Tag::any;
-      const dnnl::convolution_forward::desc d(
-          prop_kind::forward_inference, dnnl::algorithm::convolution_direct,
-          with_tag(in, type_, src), weight, bias,
-          with_tag(out, type_, blocked ? Tag::nChw16c : Tag::any), {stride, stride},
-          {s.conv.dilation - 1, s.conv.dilation - 1}, {padding, padding}, {padding, padding});
-      const ConvDesc pd(d, attributes(s.residual >= 0, s.relu), engine(), true);
+      const ConvDesc pd =
+          conv_forward_pd(dnnl::prop_kind::forward_inference, with_tag(in, type_, src), weight,
+                          bias, with_tag(out, type_, blocked ? Tag::nChw16c : Tag::any), size,
+                          attributes(s.residual >= 0, s.relu), true);
       if (!pd) continue;
       best = pd;
       if (!std::string(pd.impl_info_str()).starts_with("ref")) break;
@@ -485,12 +484,9 @@ class Builder {
     const MemoryDesc src_rows({batch_, in.numel()}, type_, Tag::ab);
     const MemoryDesc dst_rows({batch_, out.numel()}, type_, Tag::ab);
     const MemoryDesc bias({out.numel()}, memory::data_type::f32, Tag::a);
-    const dnnl::inner_product_forward::desc d(
-        prop_kind::forward_inference, src_rows,
-        MemoryDesc({out.numel(), in.numel()}, type_, Tag::any), has_bias() ? bias : MemoryDesc(),
-        dst_rows);
-    const dnnl::inner_product_forward::primitive_desc pd(d, attributes(s.residual >= 0, s.relu),
-                                                         engine());
+    const auto pd = inner_product_pd(
+        src_rows, MemoryDesc({out.numel(), in.numel()}, type_, Tag::any),
+        has_bias() ? bias : MemoryDesc(), dst_rows, attributes(s.residual >= 0, s.relu));
     // NHWC images are the rows.
     const Place src = fetch(s.input, with_tag(in, type_, Tag::nhwc));
     const Place dst = store_sum(s, src, with_tag(out, type_, Tag::nhwc));
@@ -510,10 +506,9 @@ class Builder {
     const Shape& out = graph_.shape(s.output);
     // The network's result needs no rounding to bfloat16 on its way out.
     const auto out_type = s.output == graph_.output ? memory::data_type::f32 : type_;
-    const dnnl::inner_product_forward::desc d(
-        prop_kind::forward_inference, plain(in, type_), MemoryDesc(size, type_, Tag::any),
-        has_bias() ? bias_desc() : MemoryDesc(), plain(out, out_type));
-    const dnnl::inner_product_forward::primitive_desc pd(d, attributes(false, s.relu), engine());
+    const auto pd = inner_product_pd(plain(in, type_), MemoryDesc(size, type_, Tag::any),
+                                     has_bias() ? bias_desc() : MemoryDesc(), plain(out, out_type),
+                                     attributes(false, s.relu));
     const Place src = fetch(s.input, pd.src_desc());
     const Place dst = store(s.output, pd.dst_desc());
     add(dnnl::inner_product_forward(pd), pd.scratchpad_desc(),
@@ -527,10 +522,7 @@ class Builder {
     const int64_t channels = graph_.shape(s.input)[0];
     auto flags = dnnl::normalization_flags::use_global_stats |
                  dnnl::normalization_flags::use_scale | dnnl::normalization_flags::use_shift;
-    const dnnl::batch_normalization_forward::desc d(prop_kind::forward_inference, src.desc, 0.0f,
-                                                    flags);
-    const dnnl::batch_normalization_forward::primitive_desc pd(d, attributes(false, s.relu),
-                                                               engine());
+    const auto pd = batch_norm_inference_pd(src.desc, 0.0f, flags, attributes(false, s.relu));
     const Place dst = store_over(s, src);
     const MemoryDesc vector({channels}, memory::data_type::f32, Tag::a);
     add(dnnl::batch_normalization_forward(pd), pd.scratchpad_desc(),
@@ -581,8 +573,7 @@ class Builder {
         break;
     }
     const Place src = any_form(s.input);
-    const dnnl::eltwise_forward::desc d(prop_kind::forward_inference, algorithm, src.desc, a, b);
-    const dnnl::eltwise_forward::primitive_desc pd(d, user_scratchpad(), engine());
+    const auto pd = eltwise_pd(algorithm, src.desc, a, b, user_scratchpad());
     const Place dst = store_over(s, src);
     add(dnnl::eltwise_forward(pd), pd.scratchpad_desc(),
         {{DNNL_ARG_SRC, src}, {DNNL_ARG_DST, dst}});
@@ -591,20 +582,20 @@ class Builder {
   void binary_add(const GraphStep& s) {
     const Place a = any_form(s.input);
     const Place b = fetch(s.residual, a.desc);
-    const dnnl::binary::desc d(dnnl::algorithm::binary_add, a.desc, b.desc, a.desc);
-    const dnnl::binary::primitive_desc pd(d, attributes(false, s.relu), engine());
+    const auto pd =
+        binary_pd(dnnl::algorithm::binary_add, a.desc, b.desc, a.desc, attributes(false, s.relu));
     const Place dst = store_over(s, a);
     add(dnnl::binary(pd), pd.scratchpad_desc(),
         {{DNNL_ARG_SRC_0, a}, {DNNL_ARG_SRC_1, b}, {DNNL_ARG_DST, dst}});
   }
 
   dnnl::pooling_forward::primitive_desc pooling(const MemoryDesc& src, const memory::dims& out,
-                                                dnnl::algorithm algorithm, memory::dims stride,
-                                                memory::dims kernel, memory::dim padding) const {
-    const MemoryDesc dst(out, src.data_type(), Tag::any);
-    const dnnl::pooling_forward::desc d(prop_kind::forward_inference, algorithm, src, dst, stride,
-                                        kernel, {padding, padding}, {padding, padding});
-    return {d, user_scratchpad(), engine()};
+                                                dnnl::algorithm algorithm,
+                                                const memory::dims& stride,
+                                                const memory::dims& kernel,
+                                                memory::dim padding) const {
+    const MemoryDesc dst(out, data_type_of(src), Tag::any);
+    return pooling_pd(algorithm, src, dst, stride, kernel, {padding, padding}, user_scratchpad());
   }
 
   void pool(const GraphStep& s, dnnl::algorithm algorithm, const PoolSpec& spec) {
@@ -625,10 +616,10 @@ class Builder {
     Place dst{pd.dst_desc(), new_slot(pd.dst_desc())};
     add(dnnl::pooling_forward(pd), pd.scratchpad_desc(),
         {{DNNL_ARG_SRC, src}, {DNNL_ARG_DST, dst}});
-    const MemoryDesc flat = plain(graph_.shape(s.output), src.desc.data_type());
+    const MemoryDesc flat = plain(graph_.shape(s.output), data_type_of(src.desc));
     // One pixel: without padded channels every format is [B, C] in memory.
     if (dst.desc.get_size() != flat.get_size()) {
-      const MemoryDesc nchw = plain(out, src.desc.data_type());
+      const MemoryDesc nchw = plain(out, data_type_of(src.desc));
       const Place unpadded{nchw, new_slot(nchw)};
       add_reorder(dst, unpadded);
       dst = unpadded;
@@ -638,9 +629,9 @@ class Builder {
 
   void flatten(const GraphStep& s) {
     const Place src = any_form(s.input);
-    const MemoryDesc flat = plain(graph_.shape(s.output), src.desc.data_type());
+    const MemoryDesc flat = plain(graph_.shape(s.output), data_type_of(src.desc));
     const int slot = new_slot(flat);
-    add_reorder(src, {plain(graph_.shape(s.input), src.desc.data_type()), slot});
+    add_reorder(src, {plain(graph_.shape(s.input), data_type_of(src.desc)), slot});
     store(s.output, flat, slot);
   }
 

@@ -4,6 +4,7 @@
 #include "nn/core/error.h"
 #include "nn/cpu/allocator.h"
 #include "nn/cpu/cpu_backend.h"
+#include "nn/cpu/dnnl_compat.h"
 #include "nn/cpu/primitive_cache.h"
 #include "nn/cpu/threads.h"
 
@@ -57,16 +58,14 @@ void CpuBackend::gemm(bool transpose_a, bool transpose_b, float alpha, const Ten
   key.add(a.dtype());
   key.add(c.dtype());
   const Matmul& m = cache.get(key, [&] {
+    dnnl::post_ops ops;
+    if (alpha != 1.0f) append_eltwise(ops, dnnl::algorithm::eltwise_linear, alpha, 0.0f);
+    if (beta != 0.0f) ops.append_sum(beta);
     dnnl::primitive_attr attr = user_scratchpad();
-    if (alpha != 1.0f) attr.set_output_scales(0, {alpha});
-    if (beta != 0.0f) {
-      dnnl::post_ops ops;
-      ops.append_sum(beta);
-      attr.set_post_ops(ops);
-    }
+    attr.set_post_ops(ops);
     const MemoryDesc da = matrix(a, transpose_a), db = matrix(other, transpose_b),
                      dc = matrix(c, false);
-    const dnnl::matmul::primitive_desc pd({da, db, dc}, attr, engine());
+    const auto pd = matmul_pd(da, db, dc, attr);
     return Matmul{dnnl::matmul(pd), da, db, dc, pd.scratchpad_desc()};
   });
   execute(m.primitive, m.scratchpad,

@@ -1,4 +1,5 @@
 // CIFAR-10 and CIFAR-100, binary version: https://www.cs.toronto.edu/~kriz/cifar.html
+#include <algorithm>
 #include <cstring>
 
 #include "nn/core/error.h"

@@ -1,6 +1,7 @@
 // `ensembler data get`: official files, checked, in place.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <string>

@@ -1,5 +1,6 @@
 // Image folders: pictures with a labels.csv, or one subfolder per class.
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <cstdint>
 #include <map>

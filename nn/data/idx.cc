@@ -1,5 +1,6 @@
 // MNIST and Fashion-MNIST in the idx format (described at http://yann.lecun.com/exdb/mnist/),
 // plain or gzip.
+#include <algorithm>
 #include <array>
 #include <utility>
 

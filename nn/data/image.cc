@@ -27,7 +27,7 @@ Tensor read_image(const fs::path& file, int channels, int height, int width, boo
     fail("picture is " + std::to_string(image.width) + "x" + std::to_string(image.height) +
              " pixels (width x height), not " + std::to_string(to_width) + "x" +
              std::to_string(to_height),
-         file.string(), "resize the picture, or allow resizing");
+         file.string(), "resize the picture, or allow it to be resized (--resize)");
   }
   image = data::resize(image, to_height, to_width);
   Tensor out = Tensor::empty({channels, to_height, to_width});

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "nn/autograd/var.h"
 #include "tests/ensemble/bundles.h"
 

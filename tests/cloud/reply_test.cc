@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 
+#include <map>
+#include <stdexcept>
+
 namespace ens {
 namespace {
 

@@ -7,6 +7,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <chrono>
+#include <cmath>
+#include <cstring>
 #include <thread>
 #include <zmq_addon.hpp>
 

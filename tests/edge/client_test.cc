@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstring>
+#include <map>
 
 #include "nn/core/error.h"
 #include "tests/edge/fake_cloud.h"

@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 #include <spdlog/spdlog.h>
 
+#include <cmath>
+
 #include "cloud/server.h"
 #include "edge/client.h"
 #include "proto/keys.h"

@@ -1,5 +1,6 @@
 #include "tests/edge/fake_cloud.h"
 
+#include <chrono>
 #include <zmq_addon.hpp>
 
 namespace ens::test {

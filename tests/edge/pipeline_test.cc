@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "nn/autograd/var.h"
 #include "tests/ensemble/bundles.h"
 

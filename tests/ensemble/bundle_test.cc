@@ -3,6 +3,7 @@
 
 #include <cstring>
 #include <fstream>
+#include <set>
 
 #include "nn/core/error.h"
 #include "nn/io/checkpoint.h"

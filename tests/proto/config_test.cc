@@ -2,8 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <fstream>
+#include <functional>
 #include <limits>
+#include <set>
 
 #include "nn/core/error.h"
 #include "proto/wire.pb.h"

@@ -1,4 +1,6 @@
 // Convolutions and matrix products against plain loops in double.
+#include <ostream>
+
 #include "tests/nn/cpu/naive.h"
 
 namespace ens {

@@ -1,4 +1,5 @@
-// AdversaryView: everything one attacker may know, and nothing else (spec "What an attacker knows").
+// AdversaryView: everything one attacker may know, and nothing else (spec "What an attacker
+// knows").
 //
 // An attack receives this type only. It holds no true image, no selector and no client weight; the
 // Evaluator alone knows the truth. What a level does not grant is absent.

@@ -17,15 +17,16 @@ struct AttackOptions {
   int64_t batch = 64;
   float lr = 1e-3f;         // Adam's, the peak of a one-cycle schedule
   int shadow_channels = 0;  // inside the shadow head; 0: as many as the client's feature has
-  // Called as work is done, in the units of Attack::work(). May be empty; called from several threads.
+  // Called as work is done, in the units of Attack::work(). May be empty; called from several
+  // threads.
   std::function<void(int64_t images, const std::string& note)> on_progress;
 };
 
 // One reconstruction of all observed features. Attacks that try several (one per server net) return
 // several; the evaluator says which it reports and that it chose with the truth at hand.
 struct Reconstruction {
-  std::string part;            // "net 0", "all nets"
-  Tensor images;               // [M, channels, S, S] in [0, 1]
+  std::string part;             // "net 0", "all nets"
+  Tensor images;                // [M, channels, S, S] in [0, 1]
   double shadow_accuracy = -1;  // of the shadow classifier on held-out public images; -1: none
   // Calibration: public held-out images and their reconstruction from the attacker's own features.
   // Undefined where the attack has no features of its own.

@@ -1,5 +1,4 @@
 #include "attacks/attack.h"
-
 #include "attacks/inverse.h"
 #include "attacks/shadow.h"
 #include "nn/core/error.h"

@@ -25,10 +25,10 @@ PublicSplit split_public(const Dataset& data) {
   return {data.pick(rest), data.head(held)};
 }
 
-std::shared_ptr<Sequential> train_decoder(
-    const AdversaryView& view, const AttackOptions& options, const Dataset& data,
-    const std::function<Tensor(const Tensor&)>& features, uint64_t seed,
-    const std::string& label) {
+std::shared_ptr<Sequential> train_decoder(const AdversaryView& view, const AttackOptions& options,
+                                          const Dataset& data,
+                                          const std::function<Tensor(const Tensor&)>& features,
+                                          uint64_t seed, const std::string& label) {
   const Shape smashed = smashed_shape(view.model, view.split);
   Rng rng(seed, "decoder");
   const int width = static_cast<int>(std::max<int64_t>(16, smashed[0]));
@@ -45,7 +45,8 @@ std::shared_ptr<Sequential> train_decoder(
   fitting.label = "the decoder of " + label;
   fitting.epochs = options.decoder_epochs;
   fitting.lr = options.lr;
-  fit(fitting, loader, optimizer,
+  fit(
+      fitting, loader, optimizer,
       [&](const Batch& b) {
         const Tensor images = b.images.to(view.device);
         const Var z(features(images).to(view.dtype));
@@ -53,7 +54,8 @@ std::shared_ptr<Sequential> train_decoder(
       },
       [&](int64_t images, double loss) {
         if (options.on_progress) {
-          options.on_progress(images, label + ": decoder, loss " + std::to_string(loss).substr(0, 6));
+          options.on_progress(images,
+                              label + ": decoder, loss " + std::to_string(loss).substr(0, 6));
         }
       },
       nullptr);

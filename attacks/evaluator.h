@@ -19,17 +19,17 @@ struct PartScore {
 struct AttackScore {
   std::string attack, title, level;
   int64_t scored_images = 0;
-  Score scores;                   // of the reported reconstruction (best mean SSIM of `parts`)
-  Score negative;                 // of its best negative: an attack may settle on the inverse
-  double best_psnr = 0;           // best mean PSNR over the parts, possibly another part's
-  int best_of = 1;                // > 1: chosen with the truth at hand
+  Score scores;          // of the reported reconstruction (best mean SSIM of `parts`)
+  Score negative;        // of its best negative: an attack may settle on the inverse
+  double best_psnr = 0;  // best mean PSNR over the parts, possibly another part's
+  int best_of = 1;       // > 1: chosen with the truth at hand
   std::string best_part;
   bool has_own = false;
-  Score own;                      // on the attacker's own held-out features
+  Score own;  // on the attacker's own held-out features
   double shadow_accuracy = -1;
   std::vector<PartScore> parts;
   double seconds = 0;
-  Tensor reconstruction;          // [M,C,S,S] the reported one
+  Tensor reconstruction;  // [M,C,S,S] the reported one
 };
 
 class Evaluator {

@@ -27,7 +27,8 @@ class ShadowNet : public Module {
     head_ = add("head", head);
     const int64_t n = static_cast<int64_t>(nets_.size());
     tail_ = add("tail", build_tail(view.model, view.split, rng, static_cast<int>(n)));
-    if (weighted) weights_ = add_parameter("selector", Tensor::full({n}, 1.0f / static_cast<float>(n)));
+    if (weighted)
+      weights_ = add_parameter("selector", Tensor::full({n}, 1.0f / static_cast<float>(n)));
   }
 
   Var features(const Var& images) { return head_->forward(images); }
@@ -80,7 +81,8 @@ Reconstruction attack_with(const AdversaryView& view, const AttackOptions& optio
   fitting.label = "the shadow of " + part;
   fitting.epochs = options.shadow_epochs;
   fitting.lr = options.lr;
-  fit(fitting, loader, optimizer,
+  fit(
+      fitting, loader, optimizer,
       [&](const Batch& b) {
         const Var x(b.images.to(view.device).to(view.dtype));
         return softmax_cross_entropy(shadow.forward(x), b.labels.to(view.device));

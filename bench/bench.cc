@@ -74,10 +74,15 @@ void train_step(benchmark::State& state) {
   }
   state.SetItemsProcessed(state.iterations() * kSteps * kBatch * nets);
 }
-BENCHMARK(train_step)->ArgNames({"width", "nets", "bf16"})->UseRealTime()->Iterations(3)
-    ->ArgsProduct({{16, 64}, {1, 2}, {0, 1}})->Unit(benchmark::kMillisecond);
+BENCHMARK(train_step)
+    ->ArgNames({"width", "nets", "bf16"})
+    ->UseRealTime()
+    ->Iterations(3)
+    ->ArgsProduct({{16, 64}, {1, 2}, {0, 1}})
+    ->Unit(benchmark::kMillisecond);
 
-// Arguments: width, server nets, batch, bfloat16. One request through all bodies, one after another.
+// Arguments: width, server nets, batch, bfloat16. One request through all bodies, one after
+// another.
 void serve_bodies(benchmark::State& state) {
   const Dtype dtype = state.range(3) ? Dtype::kBF16 : Dtype::kF32;
   if (skip_dtype(state, dtype)) return;
@@ -87,7 +92,8 @@ void serve_bodies(benchmark::State& state) {
   Rng rng(1);
   std::vector<Plan> plans;
   for (int64_t i = 0; i < state.range(1); ++i) {
-    plans.emplace_back(lower(*build_body(spec, split, rng), smashed), Device{}, dtype, state.range(2));
+    plans.emplace_back(lower(*build_body(spec, split, rng), smashed), Device{}, dtype,
+                       state.range(2));
   }
   const Tensor features = random_images(smashed, state.range(2), rng);
   for (Plan& p : plans) p.run(features);
@@ -96,8 +102,11 @@ void serve_bodies(benchmark::State& state) {
   }
   state.SetItemsProcessed(state.iterations() * state.range(2));
 }
-BENCHMARK(serve_bodies)->ArgNames({"width", "nets", "batch", "bf16"})->UseRealTime()
-    ->ArgsProduct({{16, 64}, {10}, {1, 32}, {0, 1}})->Unit(benchmark::kMillisecond);
+BENCHMARK(serve_bodies)
+    ->ArgNames({"width", "nets", "batch", "bf16"})
+    ->UseRealTime()
+    ->ArgsProduct({{16, 64}, {10}, {1, 32}, {0, 1}})
+    ->Unit(benchmark::kMillisecond);
 
 }  // namespace
 }  // namespace ens

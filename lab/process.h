@@ -10,9 +10,10 @@ namespace ens {
 
 class Process {
  public:
-  // Starts arguments[0] (a path). `capture`: standard output is kept for output(). Standard error is
-  // shared, or written to `log_file` if given. Error if it cannot be started.
-  Process(const std::vector<std::string>& arguments, bool capture, const std::string& log_file = "");
+  // Starts arguments[0] (a path). `capture`: standard output is kept for output(). Standard error
+  // is shared, or written to `log_file` if given. Error if it cannot be started.
+  Process(const std::vector<std::string>& arguments, bool capture,
+          const std::string& log_file = "");
   ~Process();  // ends the process with SIGTERM, then SIGKILL after two seconds, if it still runs
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;

@@ -88,10 +88,12 @@ Tensor strip(const Tensor& images, int64_t count) {
 // ---- configuration
 
 void ConfigFlags::add_to(CLI::App& command) {
-  command.add_option("-c,--config", file, "Configuration (.txtpb), or the name of one that comes along");
+  command.add_option("-c,--config", file,
+                     "Configuration (.txtpb), or the name of one that comes along");
   command.add_option("--set", overrides, "Override: path=value, e.g. --set stage1.epochs=3")
       ->allow_extra_args(false);
-  command.add_option("--data", data_root, "Folder with the data sets (default: $ENS_DATA, then the cache)");
+  command.add_option("--data", data_root,
+                     "Folder with the data sets (default: $ENS_DATA, then the cache)");
 }
 
 RunConfig ConfigFlags::resolve() const {
@@ -119,7 +121,8 @@ fs::path find_config(const std::string& name) {
 
 void remember_command_line(int argc, char** argv) {
   for (int i = 0; i < argc; ++i) {
-    g_command_line += (i ? " " : "") + (i ? std::string(argv[i]) : fs::path(argv[0]).filename().string());
+    g_command_line +=
+        (i ? " " : "") + (i ? std::string(argv[i]) : fs::path(argv[0]).filename().string());
   }
 }
 
@@ -166,8 +169,7 @@ std::shared_ptr<Target> open_target(const fs::path& folder, const AttackConfig& 
   complete(t->config);
   t->cloud = read_cloud_bundle(folder / "cloud.h5");
   t->edge = std::make_unique<EdgePipeline>(read_edge_bundle(folder / "edge.h5"));
-  const Dataset train =
-      load_dataset(data_options(t->config, DataSplit::kTrain), DataSplit::kTrain);
+  const Dataset train = load_dataset(data_options(t->config, DataSplit::kTrain), DataSplit::kTrain);
   const Dataset test = load_dataset(data_options(t->config, DataSplit::kTest), DataSplit::kTest);
   Rng rng(t->config.seed(), "attacker's public images");
   std::vector<int64_t> order = rng.permutation(train.count());
@@ -210,7 +212,8 @@ int run_attacks(const std::vector<AttackJob>& jobs, const AttackConfig& settings
     p.job = &job;
     p.attack = make_attack(job.attack);
     p.folder = job.folder / "attack" / job.attack;
-    p.identity = to_text(settings) + (job.observed.defined() ? "observed: wire\n" : "observed: edge\n");
+    p.identity =
+        to_text(settings) + (job.observed.defined() ? "observed: wire\n" : "observed: edge\n");
     if (!again && fs::exists(p.folder / "result.json")) {
       const json before = json::parse(read_text(p.folder / "result.json"), nullptr, false);
       if (before.is_object() && before.value("settings", "") == p.identity &&
@@ -256,12 +259,15 @@ int run_attacks(const std::vector<AttackJob>& jobs, const AttackConfig& settings
       write_png(p.folder / "original.png", strip(p.truth, 16));
       write_png(p.folder / "reconstruction.png", strip(score.reconstruction, 16));
     } catch (const std::exception& e) {
-      result = {{"attack", p.attack->name()}, {"title", p.attack->title()},
-                {"level", name(p.attack->level())}, {"error", e.what()}};
+      result = {{"attack", p.attack->name()},
+                {"title", p.attack->title()},
+                {"level", name(p.attack->level())},
+                {"error", e.what()}};
       ++failures;
     }
     result["settings"] = p.identity;
-    result["observed"] = p.job->observed.defined() ? "recorded on the wire" : "computed by the edge";
+    result["observed"] =
+        p.job->observed.defined() ? "recorded on the wire" : "computed by the edge";
     write_file_atomically(p.folder / "result.json", result.dump(2) + "\n", /*secret=*/false);
   });
   return failures;
@@ -288,7 +294,8 @@ void print_results(const std::vector<fs::path>& folders) {
           return fmt::format(fmt::runtime(format), v.at("mean").get<double>(),
                              v.at("low").get<double>(), v.at("high").get<double>());
         };
-        fmt::print("{}  {:<34} {:>16} {:>17}\n", left, title, cell(r.at("ssim"), "{:.3f} [{:.2f},{:.2f}]"),
+        fmt::print("{}  {:<34} {:>16} {:>17}\n", left, title,
+                   cell(r.at("ssim"), "{:.3f} [{:.2f},{:.2f}]"),
                    cell(r.at("psnr"), "{:.1f} [{:.1f},{:.1f}]"));
       }
       left = fmt::format("{:<12} {:>9}", "", "");

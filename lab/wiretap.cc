@@ -19,8 +19,8 @@ struct Wiretap::Impl {
   zmq::socket_t cloud{context, zmq::socket_type::dealer};
   std::string address;
   mutable std::mutex mutex;
-  std::set<uint64_t> seen;        // request ids
-  std::vector<Tensor> recorded;   // one per request
+  std::set<uint64_t> seen;       // request ids
+  std::vector<Tensor> recorded;  // one per request
   std::jthread thread;
 
   void record(const std::vector<zmq::message_t>& frames) {
@@ -50,7 +50,8 @@ struct Wiretap::Impl {
 
   static void send(zmq::socket_t& socket, std::vector<zmq::message_t>& frames, size_t first) {
     for (size_t i = first; i < frames.size(); ++i) {
-      socket.send(frames[i], i + 1 < frames.size() ? zmq::send_flags::sndmore : zmq::send_flags::none);
+      socket.send(frames[i],
+                  i + 1 < frames.size() ? zmq::send_flags::sndmore : zmq::send_flags::none);
     }
   }
 

@@ -1,7 +1,7 @@
 // Wiretap: the honest-but-curious cloud's ears, as a process of their own between edge and cloud.
 //
-// Passes the messages of one edge to the cloud and back unchanged, and keeps the smashed features it
-// sees, for the attack lab. Plain text on loopback only: CURVE traffic cannot be read here.
+// Passes the messages of one edge to the cloud and back unchanged, and keeps the smashed features
+// it sees, for the attack lab. Plain text on loopback only: CURVE traffic cannot be read here.
 #pragma once
 
 #include <memory>

@@ -51,9 +51,9 @@ Var EnsembleNet::forward(const Var& images) {
 }
 
 double plan_accuracy(const Sequential& head, const Tensor& noise,
-                     const std::vector<std::shared_ptr<Sequential>>& bodies,
-                     const Sequential& tail, const ModelSpec& spec, const Split& split,
-                     const Dataset& data, Device device, Dtype dtype) {
+                     const std::vector<std::shared_ptr<Sequential>>& bodies, const Sequential& tail,
+                     const ModelSpec& spec, const Split& split, const Dataset& data, Device device,
+                     Dtype dtype) {
   constexpr int64_t kBatch = 128;
   const Shape smashed = smashed_shape(spec, split), answer = answer_shape(spec, split);
   Shape joined = answer;
@@ -63,7 +63,8 @@ double plan_accuracy(const Sequential& head, const Tensor& noise,
   Plan tail_plan(lower(tail, joined), device, dtype, kBatch);
   std::vector<Plan> body_plans;
   body_plans.reserve(bodies.size());
-  for (const auto& body : bodies) body_plans.emplace_back(lower(*body, smashed), device, dtype, kBatch);
+  for (const auto& body : bodies)
+    body_plans.emplace_back(lower(*body, smashed), device, dtype, kBatch);
   Backend& be = backend(device);
   Shape noise_shape{1, smashed[0], smashed[1], smashed[2]};
   const Tensor g = noise.reshape(noise_shape);

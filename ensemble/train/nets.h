@@ -51,8 +51,8 @@ class EnsembleNet : public Module {
 // Fraction of `data` that is classified right, by fused plans, in the given precision: what the
 // edge and the cloud will compute together. One body for a SingleNet, P for an ensemble.
 double plan_accuracy(const Sequential& head, const Tensor& noise,
-                     const std::vector<std::shared_ptr<Sequential>>& bodies,
-                     const Sequential& tail, const ModelSpec& spec, const Split& split,
-                     const Dataset& data, Device device, Dtype dtype);
+                     const std::vector<std::shared_ptr<Sequential>>& bodies, const Sequential& tail,
+                     const ModelSpec& spec, const Split& split, const Dataset& data, Device device,
+                     Dtype dtype);
 
 }  // namespace ens

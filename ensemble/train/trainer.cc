@@ -99,9 +99,7 @@ class Trainer {  // one training: shared state of both stages
   }
 
  private:
-  Var input(const Batch& batch) const {
-    return cast(Var(batch.images.to(device_)), dtype_);
-  }
+  Var input(const Batch& batch) const { return cast(Var(batch.images.to(device_)), dtype_); }
 
   // Trains `net` to the end of its epochs, from `file` if it is there; leaves `file` complete.
   void train_net(Module& net, const std::string& stage_name, int index, const TrainConfig& stage,
@@ -123,7 +121,8 @@ class Trainer {  // one training: shared state of both stages
     };
     double recent = 0, last_accuracy = -1;
     int64_t steps = 0;
-    fit(options, loader, optimizer, loss,
+    fit(
+        options, loader, optimizer, loss,
         [&](int64_t images, double value) {
           recent = steps++ ? 0.98 * recent + 0.02 * value : value;
           progress.add(images);
@@ -176,11 +175,12 @@ class Trainer {  // one training: shared state of both stages
       Rng rng(config_.seed(), "stage1/net" + std::to_string(i));
       auto net = std::make_shared<SingleNet>(spec_, split_, draw_noise(rng), rng);
       const fs::path file = run_.path("stage1/net" + std::to_string(i) + ".h5");
-      train_net(*net, "stage1", i, stage, "net " + std::to_string(i), file, rng.next(), progress,
-                [&](const Batch& b) {
-                  return softmax_cross_entropy(net->forward(input(b)), b.labels.to(device_));
-                },
-                [&] { return net_accuracy(*net, quick_test_); }, nullptr);
+      train_net(
+          *net, "stage1", i, stage, "net " + std::to_string(i), file, rng.next(), progress,
+          [&](const Batch& b) {
+            return softmax_cross_entropy(net->forward(input(b)), b.labels.to(device_));
+          },
+          [&] { return net_accuracy(*net, quick_test_); }, nullptr);
       net->freeze();
       accuracies[static_cast<size_t>(i)] = net_accuracy(*net, test_);
       nets_[static_cast<size_t>(i)] = net;
@@ -200,7 +200,8 @@ class Trainer {  // one training: shared state of both stages
       const Checkpoint c = read_checkpoint(file, "secrets");
       noise = c.tensor("noise");
       std::vector<int> selected;
-      for (float index : c.tensor("selected").to_vector()) selected.push_back(static_cast<int>(index));
+      for (float index : c.tensor("selected").to_vector())
+        selected.push_back(static_cast<int>(index));
       return Selector(e.nets(), selected);
     }
     const bool seeded = e.insecure_seeded_secrets();
@@ -281,7 +282,8 @@ class Trainer {  // one training: shared state of both stages
         sums[i] += sum(cosine_similarity(own, heads[i]->forward(x))).item();
       }
     }
-    return *std::ranges::max_element(sums) / static_cast<double>(std::max<int64_t>(data.count(), 1));
+    return *std::ranges::max_element(sums) /
+           static_cast<double>(std::max<int64_t>(data.count(), 1));
   }
 
   // ---- results
@@ -313,9 +315,8 @@ class Trainer {  // one training: shared state of both stages
     const int copies = e.nets() == 1 ? 1 : e.selected();
     joined.set(0, answer[0] * copies);
     Rng rng(0);
-    const int64_t edge_flops =
-        lower(*build_head(spec_, split_, rng), spec_.input_shape()).flops() +
-        lower(*build_tail(spec_, split_, rng, copies), joined).flops();
+    const int64_t edge_flops = lower(*build_head(spec_, split_, rng), spec_.input_shape()).flops() +
+                               lower(*build_tail(spec_, split_, rng, copies), joined).flops();
     const int64_t body_flops = lower(*build_body(spec_, split_, rng), smashed).flops();
     summary_["protection"] = protection_name(config_);
     summary_["nets"] = e.nets();

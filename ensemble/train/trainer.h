@@ -13,10 +13,10 @@
 
 namespace ens {
 
-// Runs or resumes the training that `config` (completed) describes in `run`. Checkpoints every epoch;
-// a run killed at any moment and started again ends in the same weights as an uninterrupted one (same
-// machine, same number of threads). Leaves edge.h5, cloud.h5 and summary.json in the folder; does not
-// write DONE. `train` and `test` must be what config.data describes.
+// Runs or resumes the training that `config` (completed) describes in `run`. Checkpoints every
+// epoch; a run killed at any moment and started again ends in the same weights as an uninterrupted
+// one (same machine, same number of threads). Leaves edge.h5, cloud.h5 and summary.json in the
+// folder; does not write DONE. `train` and `test` must be what config.data describes.
 void train_ensemble(const RunConfig& config, RunDir& run, const Dataset& train,
                     const Dataset& test);
 

@@ -1,8 +1,9 @@
+#include "attacks/attack.h"
+
 #include <fmt/format.h>
 
 #include <memory>
 
-#include "attacks/attack.h"
 #include "lab/commands/commands.h"
 #include "lab/runs.h"
 #include "nn/core/error.h"
@@ -17,11 +18,13 @@ void add_attack_command(CLI::App& app) {
   };
   auto flags = std::make_shared<Flags>();
   CLI::App* command = app.add_subcommand(
-      "attack", "Attack finished runs: what could the cloud reconstruct? (results stay in the run)");
+      "attack",
+      "Attack finished runs: what could the cloud reconstruct? (results stay in the run)");
   flags->config.add_to(*command);
   command->add_option("runs", flags->runs, "Run folders")->required();
-  command->add_option("-a,--attack", flags->attacks,
-                      fmt::format("Which: {} (default: all)", fmt::join(attack_names(), ", ")))
+  command
+      ->add_option("-a,--attack", flags->attacks,
+                   fmt::format("Which: {} (default: all)", fmt::join(attack_names(), ", ")))
       ->allow_extra_args(false);
   command->add_flag("--again", flags->again, "Also those whose results are there already");
   command->callback([flags] {
@@ -38,11 +41,11 @@ void add_attack_command(CLI::App& app) {
         jobs.push_back({run, a, {}});
       }
     }
-    const int failures =
-        run_attacks(jobs, config.attack(), flags->config.data_root, flags->again);
+    const int failures = run_attacks(jobs, config.attack(), flags->config.data_root, flags->again);
     print_results(folders);
-    if (failures > 0) fail(fmt::format("{} of {} attacks failed", failures, jobs.size()), "attack",
-                           "the reasons are in the table above");
+    if (failures > 0)
+      fail(fmt::format("{} of {} attacks failed", failures, jobs.size()), "attack",
+           "the reasons are in the table above");
   });
 }
 

@@ -1,5 +1,5 @@
-// The subcommands of `ensembler`. Each registers itself, its flags and what it does; all logic lives
-// in the libraries.
+// The subcommands of `ensembler`. Each registers itself, its flags and what it does; all logic
+// lives in the libraries.
 #pragma once
 
 #include <CLI/CLI.hpp>

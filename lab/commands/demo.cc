@@ -44,7 +44,8 @@ void choose_data(RunConfig& config, const Flags& flags) {
   std::string reason = "--offline";
   if (!flags.offline) {
     try {
-      fmt::print(stderr, "data: fetching {} into {}\n", wanted.name, data_root(wanted.root).string());
+      fmt::print(stderr, "data: fetching {} into {}\n", wanted.name,
+                 data_root(wanted.root).string());
       std::unique_ptr<Progress> progress;
       std::string file;
       int64_t before = 0;
@@ -63,8 +64,9 @@ void choose_data(RunConfig& config, const Flags& flags) {
     }
   }
   fmt::print(stderr, "data: {} is not here and could not be fetched: {}\n", wanted.name, reason);
-  fmt::print(stderr, "data: using 'shapes' instead, drawn figures. Its numbers say nothing about real "
-                     "photographs.\n      To use CIFAR-10: ensembler data get cifar10, or --data FOLDER\n");
+  fmt::print(stderr,
+             "data: using 'shapes' instead, drawn figures. Its numbers say nothing about real "
+             "photographs.\n      To use CIFAR-10: ensembler data get cifar10, or --data FOLDER\n");
   config.mutable_data()->set_name("shapes");
 }
 
@@ -88,18 +90,28 @@ std::string wait_for_ready(Process& cloud, const fs::path& ready_file, const fs:
 }
 
 // Runs ensembler-edge over the test set and returns its JSON summary.
-json classify(const RunConfig& config, const fs::path& bundle, const std::string& cloud, int64_t limit,
-              int batch) {
+json classify(const RunConfig& config, const fs::path& bundle, const std::string& cloud,
+              int64_t limit, int batch) {
   std::vector<std::string> arguments{(program_folder() / "ensembler-edge").string(),
-                                     "--bundle", bundle.string(), "--cloud", cloud, "--dataset",
-                                     config.data().name(), "--limit", std::to_string(limit),
-                                     "--batch", std::to_string(batch),
-                                     "--seed", std::to_string(config.seed()), "--json"};
+                                     "--bundle",
+                                     bundle.string(),
+                                     "--cloud",
+                                     cloud,
+                                     "--dataset",
+                                     config.data().name(),
+                                     "--limit",
+                                     std::to_string(limit),
+                                     "--batch",
+                                     std::to_string(batch),
+                                     "--seed",
+                                     std::to_string(config.seed()),
+                                     "--json"};
   if (!config.data().root().empty()) {
     arguments.insert(arguments.end(), {"--data", config.data().root()});
   }
   Process edge(arguments, /*capture=*/true);
-  if (edge.wait() != 0) fail("the edge could not classify", "ensembler-edge", "its message is above");
+  if (edge.wait() != 0)
+    fail("the edge could not classify", "ensembler-edge", "its message is above");
   return json::parse(edge.output());
 }
 
@@ -108,20 +120,22 @@ json classify(const RunConfig& config, const fs::path& bundle, const std::string
 Tensor serve(const RunConfig& config, const fs::path& run) {
   const fs::path ready = run / "cloud.ready", log = run / "cloud.log";
   fs::remove(ready);
-  Process cloud({(program_folder() / "ensembler-cloud").string(), "--bundle",
-                 (run / "cloud.h5").string(), "--bind", "tcp://127.0.0.1:*", "--ready-file",
-                 ready.string()},
-                /*capture=*/true, log.string());
+  Process cloud(
+      {(program_folder() / "ensembler-cloud").string(), "--bundle", (run / "cloud.h5").string(),
+       "--bind", "tcp://127.0.0.1:*", "--ready-file", ready.string()},
+      /*capture=*/true, log.string());
   const std::string endpoint = wait_for_ready(cloud, ready, log);
-  fmt::print(stderr, "cloud: a process of its own, {} server nets at {}\n", config.ensemble().nets(),
-             endpoint);
+  fmt::print(stderr, "cloud: a process of its own, {} server nets at {}\n",
+             config.ensemble().nets(), endpoint);
 
   const json single = classify(config, run / "edge.h5", endpoint, 300, 1);
   Wiretap tap(endpoint);
-  const json tapped = classify(config, run / "edge.h5", tap.endpoint(), config.attack().scored_images(), 32);
+  const json tapped =
+      classify(config, run / "edge.h5", tap.endpoint(), config.attack().scored_images(), 32);
   const json all = classify(config, run / "edge.h5", endpoint, 1000, 32);
   cloud.terminate();
-  if (cloud.wait() != 0) fail("the cloud did not end cleanly", "ensembler-cloud", "its log is " + log.string());
+  if (cloud.wait() != 0)
+    fail("the cloud did not end cleanly", "ensembler-cloud", "its log is " + log.string());
   fs::remove(ready);
 
   const json& l = single.at("latency_ms");
@@ -131,20 +145,26 @@ Tensor serve(const RunConfig& config, const fs::path& run) {
              {"batch", 1},
              {"curve", false},
              {"latency_ms",
-              {{"head", l.at("head")}, {"wire", l.at("wire")}, {"cloud_queue", l.at("queue")},
-               {"cloud_compute", l.at("compute")}, {"tail", l.at("tail")}, {"total", l.at("total")}}},
+              {{"head", l.at("head")},
+               {"wire", l.at("wire")},
+               {"cloud_queue", l.at("queue")},
+               {"cloud_compute", l.at("compute")},
+               {"tail", l.at("tail")},
+               {"total", l.at("total")}}},
              {"bytes_sent", single.at("bytes_per_image").at("sent")},
              {"bytes_received", single.at("bytes_per_image").at("received")}};
   write_file_atomically(run / "serve.json", serve.dump(2) + "\n", /*secret=*/false);
-  fmt::print("\nedge and cloud: {} images classified over TCP, {:.1f} % right, {:.0f} images/s in "
-             "batches of 32\none image: {:.2f} ms (edge {:.2f}, wire {:.2f}, cloud {:.2f}); {:.0f} bytes up, "
-             "{:.0f} down\n",
-             all.at("images").get<int64_t>(), 100 * all.at("accuracy").get<double>(),
-             all.at("images_per_second").get<double>(), l.at("total").at("p50").get<double>(),
-             l.at("head").at("p50").get<double>() + l.at("tail").at("p50").get<double>(),
-             l.at("wire").at("p50").get<double>(),
-             l.at("queue").at("p50").get<double>() + l.at("compute").at("p50").get<double>(),
-             serve.at("bytes_sent").get<double>(), serve.at("bytes_received").get<double>());
+  fmt::print(
+      "\nedge and cloud: {} images classified over TCP, {:.1f} % right, {:.0f} images/s in "
+      "batches of 32\none image: {:.2f} ms (edge {:.2f}, wire {:.2f}, cloud {:.2f}); {:.0f} bytes "
+      "up, "
+      "{:.0f} down\n",
+      all.at("images").get<int64_t>(), 100 * all.at("accuracy").get<double>(),
+      all.at("images_per_second").get<double>(), l.at("total").at("p50").get<double>(),
+      l.at("head").at("p50").get<double>() + l.at("tail").at("p50").get<double>(),
+      l.at("wire").at("p50").get<double>(),
+      l.at("queue").at("p50").get<double>() + l.at("compute").at("p50").get<double>(),
+      serve.at("bytes_sent").get<double>(), serve.at("bytes_received").get<double>());
   return tap.features();
 }
 
@@ -159,8 +179,8 @@ void run_demo(const Flags& flags) {
 
   heading("1. train an unprotected net, to compare with");
   train_run(unprotected(config), none);
-  heading(fmt::format("2. train an ensemble of {}, and choose {} in secret", config.ensemble().nets(),
-                      config.ensemble().selected()));
+  heading(fmt::format("2. train an ensemble of {}, and choose {} in secret",
+                      config.ensemble().nets(), config.ensemble().selected()));
   train_run(config, ensembler);
   heading("3. serve: edge and cloud as two processes");
   const Tensor observed = serve(config, ensembler);
@@ -180,9 +200,10 @@ void run_demo(const Flags& flags) {
   const double minutes =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / 60;
   fmt::print("\n{} (pictures, tables, latencies), after {:.1f} minutes\n", page.string(), minutes);
-  fmt::print("next: ensembler-cloud --bundle {0}/cloud.h5 &\n"
-             "      ensembler-edge --bundle {0}/edge.h5 --dataset {1} --limit 1000\n",
-             ensembler.string(), config.data().name());
+  fmt::print(
+      "next: ensembler-cloud --bundle {0}/cloud.h5 &\n"
+      "      ensembler-edge --bundle {0}/edge.h5 --dataset {1} --limit 1000\n",
+      ensembler.string(), config.data().name());
   if (failures > 0) fail(fmt::format("{} attacks failed", failures), "demo", "see the table above");
 }
 
@@ -193,7 +214,8 @@ void add_demo_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "demo", "Train, serve over a socket, attack, report: the whole story in ten minutes");
   flags->config.add_to(*command);
-  command->add_option("-o,--out", flags->out, "Where the runs and the report go")->capture_default_str();
+  command->add_option("-o,--out", flags->out, "Where the runs and the report go")
+      ->capture_default_str();
   command->add_flag("--full", flags->full, "Train longer (configs/demo-full.txtpb)");
   command->add_flag("--offline", flags->offline, "Do not try to download the data set");
   command->callback([flags] { run_demo(*flags); });

@@ -24,21 +24,25 @@ ModelSpec spec_without_images(const RunConfig& config) {
     const char* name;
     int classes, channels, size;
   };
-  static constexpr Known kKnown[] = {{"cifar10", 10, 3, 32}, {"cifar100", 100, 3, 32},
-                                     {"mnist", 10, 1, 28}, {"fashion_mnist", 10, 1, 28},
+  static constexpr Known kKnown[] = {{"cifar10", 10, 3, 32},
+                                     {"cifar100", 100, 3, 32},
+                                     {"mnist", 10, 1, 28},
+                                     {"fashion_mnist", 10, 1, 28},
                                      {"shapes", 10, 3, 32}};
   for (const Known& k : kKnown) {
     if (config.data().name() != k.name) continue;
     Dataset facts;
     facts.name = k.name;
     facts.channels = k.channels;
-    facts.height = facts.width = config.data().image_size() > 0 ? config.data().image_size() : k.size;
+    facts.height = facts.width =
+        config.data().image_size() > 0 ? config.data().image_size() : k.size;
     facts.class_names.assign(static_cast<size_t>(k.classes), "");
     facts.mean.assign(static_cast<size_t>(k.channels), 0.5f);
     facts.stddev.assign(static_cast<size_t>(k.channels), 0.25f);
     return model_spec(config, facts);
   }
-  return model_spec(config, load_dataset(data_options(config, DataSplit::kTrain), DataSplit::kTrain));
+  return model_spec(config,
+                    load_dataset(data_options(config, DataSplit::kTrain), DataSplit::kTrain));
 }
 
 void print_info(const RunConfig& config) {
@@ -61,10 +65,11 @@ void print_info(const RunConfig& config) {
              with_units(static_cast<double>(flops)));
 
   const int nets = config.ensemble().nets();
-  fmt::print("\nSplits (h, t) with N = {} server nets of which P = {} are used; one image, float32\n",
-             nets, copies);
-  fmt::print("{:>2} {:>2}  {:<16} {:<12} {:>13} {:>11} {:>12} {:>11} {:>11}\n", "h", "t", "sent", "answer",
-             "edge params", "edge FLOPs", "cloud FLOPs", "up bytes", "down bytes");
+  fmt::print(
+      "\nSplits (h, t) with N = {} server nets of which P = {} are used; one image, float32\n",
+      nets, copies);
+  fmt::print("{:>2} {:>2}  {:<16} {:<12} {:>13} {:>11} {:>12} {:>11} {:>11}\n", "h", "t", "sent",
+             "answer", "edge params", "edge FLOPs", "cloud FLOPs", "up bytes", "down bytes");
   const int count = static_cast<int>(cells.size());
   Rng rng(0);
   for (int h = 1; h + 1 < count; ++h) {
@@ -90,15 +95,16 @@ void print_info(const RunConfig& config) {
                  answer.numel() * 4 * nets);
     }
   }
-  fmt::print("* the configured split. FLOPs: convolutions and linear layers, a multiply-add is 2.\n");
+  fmt::print(
+      "* the configured split. FLOPs: convolutions and linear layers, a multiply-add is 2.\n");
 }
 
 }  // namespace
 
 void add_info_command(CLI::App& app) {
   auto flags = std::make_shared<ConfigFlags>();
-  CLI::App* command =
-      app.add_subcommand("info", "A model's cells, and what every split costs edge, wire and cloud");
+  CLI::App* command = app.add_subcommand(
+      "info", "A model's cells, and what every split costs edge, wire and cloud");
   flags->add_to(*command);
   command->callback([flags] { print_info(flags->resolve()); });
 }

@@ -1,10 +1,11 @@
+#include "lab/report.h"
+
 #include <fmt/format.h>
 
 #include <memory>
 #include <string>
 
 #include "lab/commands/commands.h"
-#include "lab/report.h"
 
 namespace ens {
 
@@ -14,8 +15,10 @@ void add_report_command(CLI::App& app) {
     std::string out = "report.html";
   };
   auto flags = std::make_shared<Flags>();
-  CLI::App* command = app.add_subcommand("report", "One HTML page (with CSV and JSON) from run folders");
-  command->add_option("folders", flags->folders, "Run folders, or folders that hold some")->required();
+  CLI::App* command =
+      app.add_subcommand("report", "One HTML page (with CSV and JSON) from run folders");
+  command->add_option("folders", flags->folders, "Run folders, or folders that hold some")
+      ->required();
   command->add_option("-o,--out", flags->out, "The page to write")->capture_default_str();
   command->callback([flags] {
     write_report({flags->folders.begin(), flags->folders.end()}, flags->out);

@@ -14,10 +14,12 @@ void add_train_command(CLI::App& app) {
     bool print_config = false;
   };
   auto flags = std::make_shared<Flags>();
-  CLI::App* command = app.add_subcommand("train", "Train an ensemble, or an unprotected net, into a run folder");
+  CLI::App* command =
+      app.add_subcommand("train", "Train an ensemble, or an unprotected net, into a run folder");
   flags->config.add_to(*command);
   command->add_option("-o,--out", flags->out, "Run folder; one that is there is resumed");
-  command->add_flag("--print-config", flags->print_config, "Print the complete configuration and stop");
+  command->add_flag("--print-config", flags->print_config,
+                    "Print the complete configuration and stop");
   command->callback([flags] {
     const RunConfig config = flags->config.resolve();
     if (flags->print_config) {
@@ -26,7 +28,8 @@ void add_train_command(CLI::App& app) {
     }
     if (flags->out.empty()) throw CLI::RequiredError("--out");
     train_run(config, flags->out);
-    fmt::print(stderr, "{0}: edge.h5 (secret), cloud.h5, summary.json\nnext: ensembler attack {0}\n",
+    fmt::print(stderr,
+               "{0}: edge.h5 (secret), cloud.h5, summary.json\nnext: ensembler attack {0}\n",
                flags->out);
   });
 }

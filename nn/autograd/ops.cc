@@ -76,8 +76,8 @@ Var conv2d(const Var& x, const Var& w, const Var& bias, const ConvSpec& spec) {
   require(x.dim(1) == w.dim(1) * spec.groups && w.dim(0) % spec.groups == 0, "conv2d",
           "weight " + w.shape().str() + " in " + std::to_string(spec.groups) +
               " groups does not fit input " + x.shape().str());
-  require(kernel_fits(x.dim(2), w.dim(2), spec) && kernel_fits(x.dim(3), w.dim(3), spec),
-          "conv2d", "the kernel " + w.shape().str() + " is larger than input " + x.shape().str());
+  require(kernel_fits(x.dim(2), w.dim(2), spec) && kernel_fits(x.dim(3), w.dim(3), spec), "conv2d",
+          "the kernel " + w.shape().str() + " is larger than input " + x.shape().str());
   if (bias.defined()) require_vector(bias, w.dim(0), "conv2d");
   Tensor y = of(x).conv2d(x.value(), w.value(), bias.defined() ? bias.value() : Tensor(), spec);
   return Var::make(y, {x, w, bias}, [x, w, bias, spec](const Tensor& dy) {
@@ -344,9 +344,8 @@ Var add_relu(const Var& a, const Var& b) {
 Var reshape(const Var& x, const Shape& shape) {
   require(x.defined() && x.shape().numel() == shape.numel(), "reshape",
           "cannot become " + shape.str());
-  return Var::make(x.value().plain().reshape(shape), {x}, [x](const Tensor& dy) {
-    x.accumulate(dy.plain().reshape(x.shape()));
-  });
+  return Var::make(x.value().plain().reshape(shape), {x},
+                   [x](const Tensor& dy) { x.accumulate(dy.plain().reshape(x.shape())); });
 }
 
 Var flatten(const Var& x) {
@@ -402,9 +401,8 @@ Var concat(std::span<const Var> parts, int axis) {
 Var cast(const Var& x, Dtype dtype) {
   require(x.defined(), "cast", "the operand is undefined");
   if (x.value().dtype() == dtype) return x;
-  return Var::make(x.value().to(dtype), {x}, [x](const Tensor& dy) {
-    x.accumulate(dy.to(x.value().dtype()));
-  });
+  return Var::make(x.value().to(dtype), {x},
+                   [x](const Tensor& dy) { x.accumulate(dy.to(x.value().dtype())); });
 }
 
 // ---- reductions and algebra
@@ -491,9 +489,9 @@ Var cosine_similarity(const Var& a, const Var& b) {
   const Shape rows{x.dim(0), 1};
   const float tiny = 1e-16f;
   const Var dot = sum_to(mul(x, y), rows);
-  const Var norms = sqrt(affine(mul(affine(sum_to(square(x), rows), 1.0f, tiny),
-                                    affine(sum_to(square(y), rows), 1.0f, tiny)),
-                                1.0f, 1e-30f));
+  const Var norms = sqrt(affine(
+      mul(affine(sum_to(square(x), rows), 1.0f, tiny), affine(sum_to(square(y), rows), 1.0f, tiny)),
+      1.0f, 1e-30f));
   return reshape(div(dot, norms), {x.dim(0)});
 }
 

@@ -64,8 +64,8 @@ Var concat(std::span<const Var> parts, int axis);
 Var cast(const Var& x, Dtype dtype);
 
 // ---- reductions and algebra (results float32)
-Var sum(const Var& x);   // everything -> scalar [1]
-Var mean(const Var& x);  // everything -> scalar [1]
+Var sum(const Var& x);                         // everything -> scalar [1]
+Var mean(const Var& x);                        // everything -> scalar [1]
 Var sum_to(const Var& x, const Shape& shape);  // over axes where shape has 1; equal ranks
 Var mean_to(const Var& x, const Shape& shape);
 Var matmul(const Var& a, const Var& b, bool transpose_a = false, bool transpose_b = false);  // 2-D
@@ -76,12 +76,12 @@ Var maximum(std::span<const Var> scalars);  // the largest of several [1]; gradi
 Var cosine_similarity(const Var& a, const Var& b);
 Var softmax_cross_entropy(const Var& logits, const Tensor& labels);  // mean over the batch, [1]
 Var mse(const Var& a, const Var& b);                                 // mean squared difference, [1]
-Var l1(const Var& a, const Var& b);                                  // mean absolute difference, [1]
+Var l1(const Var& a, const Var& b);  // mean absolute difference, [1]
 // Mean squared horizontal plus mean squared vertical difference of neighbours (He et al. 2019).
 Var total_variation(const Var& images);
 
 // ---- helpers without gradients
-std::vector<int32_t> argmax_rows(const Tensor& scores);             // [B,K] -> B indices
-double accuracy(const Tensor& logits, const Tensor& labels);        // fraction correct
+std::vector<int32_t> argmax_rows(const Tensor& scores);       // [B,K] -> B indices
+double accuracy(const Tensor& logits, const Tensor& labels);  // fraction correct
 
 }  // namespace ens

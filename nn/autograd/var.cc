@@ -28,7 +28,8 @@ std::atomic<uint64_t> g_order{0};
 
 }  // namespace
 
-// A long tape must not be freed by recursion (inputs of inputs of ...): it would overflow the stack.
+// A long tape must not be freed by recursion (inputs of inputs of ...): it would overflow the
+// stack.
 Var::Node::~Node() {
   backward = nullptr;
   std::vector<Var> pending = std::move(inputs);
@@ -80,9 +81,8 @@ Var Var::detach() const { return Var(value()); }
 Var Var::make(Tensor value, std::vector<Var> inputs,
               std::function<void(const Tensor& dy)> backward) {
   Var out(std::move(value));
-  const bool needed = t_recording && std::ranges::any_of(inputs, [](const Var& v) {
-    return v.requires_grad();
-  });
+  const bool needed =
+      t_recording && std::ranges::any_of(inputs, [](const Var& v) { return v.requires_grad(); });
   if (needed) {
     out.node_->requires_grad = true;
     out.node_->leaf = false;
@@ -99,14 +99,15 @@ void Var::accumulate(Tensor gradient) const {
     grad = std::move(gradient);
     return;
   }
-  // The first gradient may be shared with another Var (add passes one tensor to both inputs), so the
-  // sum goes to new memory.
+  // The first gradient may be shared with another Var (add passes one tensor to both inputs), so
+  // the sum goes to new memory.
   grad = backend(grad.device()).binary(BinaryOp::kAdd, grad, gradient);
 }
 
 void Var::backward() const {
   if (!node_ || node_->value.numel() != 1) {
-    fail("backward() starts at one number, this is " + (node_ ? shape().str() : "undefined"), "Var");
+    fail("backward() starts at one number, this is " + (node_ ? shape().str() : "undefined"),
+         "Var");
   }
   if (!node_->requires_grad) return;
   // Collect the tape, then walk it from the newest node to the oldest.
@@ -122,7 +123,8 @@ void Var::backward() const {
     }
     tape.push_back(std::move(v));
   }
-  std::ranges::sort(tape, [](const Var& a, const Var& b) { return a.node_->order < b.node_->order; });
+  std::ranges::sort(tape,
+                    [](const Var& a, const Var& b) { return a.node_->order < b.node_->order; });
   node_->grad = Tensor::full(shape(), 1.0f, node_->value.dtype(), node_->value.device());
   while (!tape.empty()) {
     Var v = std::move(tape.back());

@@ -59,8 +59,8 @@ std::string Device::str() const {
 
 Device parse_device(std::string_view text) {
   if (text == "cpu") return {};
-  if (text == "auto") return {has_backend(Device::Type::kCuda) ? Device::Type::kCuda
-                                                               : Device::Type::kCpu, 0};
+  if (text == "auto")
+    return {has_backend(Device::Type::kCuda) ? Device::Type::kCuda : Device::Type::kCpu, 0};
   if (text == "cuda" || text.starts_with("cuda:")) {
     Device device{Device::Type::kCuda, 0};
     if (text.size() > 5) {

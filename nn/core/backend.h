@@ -67,8 +67,8 @@ enum class BinaryOp {
 
 // What batch_norm_train leaves for its gradient.
 struct BatchNormSaved {
-  Tensor mean, var;   // [C] float32: statistics of this batch, biased variance
-  Tensor workspace;   // backend's own
+  Tensor mean, var;  // [C] float32: statistics of this batch, biased variance
+  Tensor workspace;  // backend's own
 };
 
 struct BatchNormGrads {
@@ -90,12 +90,13 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual Device device() const = 0;
-  virtual std::string description() const = 0;  // e.g. "CPU, 2 threads, avx512_core_amx"
+  virtual std::string description() const = 0;   // e.g. "CPU, 2 threads, avx512_core_amx"
   virtual bool supports(Dtype dtype) const = 0;  // fast enough to train and serve in
 
   // Memory, 64-byte aligned, uninitialised; the pointer's deleter returns it to the cache.
   virtual std::shared_ptr<void> allocate(size_t bytes) = 0;
-  // Waits until everything asked for is done. Needed before reading results on asynchronous devices.
+  // Waits until everything asked for is done. Needed before reading results on asynchronous
+  // devices.
   virtual void synchronize() {}
 
   // ---- copies and elementwise work

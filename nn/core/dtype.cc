@@ -21,12 +21,18 @@ size_t size_of(Dtype dtype) {
 
 const char* name(Dtype dtype) {
   switch (dtype) {
-    case Dtype::kF32: return "float32";
-    case Dtype::kBF16: return "bfloat16";
-    case Dtype::kF16: return "float16";
-    case Dtype::kU8: return "uint8";
-    case Dtype::kI8: return "int8";
-    case Dtype::kI32: return "int32";
+    case Dtype::kF32:
+      return "float32";
+    case Dtype::kBF16:
+      return "bfloat16";
+    case Dtype::kF16:
+      return "float16";
+    case Dtype::kU8:
+      return "uint8";
+    case Dtype::kI8:
+      return "int8";
+    case Dtype::kI32:
+      return "int32";
   }
   return "?";
 }

@@ -11,9 +11,9 @@ namespace ens {
 
 enum class Dtype : uint8_t { kF32, kBF16, kF16, kU8, kI8, kI32 };
 
-size_t size_of(Dtype dtype);                 // bytes of one element
-const char* name(Dtype dtype);               // "float32", "bfloat16", "float16", "uint8", ...
-Dtype parse_dtype(std::string_view text);    // inverse of name(); usage Error if unknown
+size_t size_of(Dtype dtype);               // bytes of one element
+const char* name(Dtype dtype);             // "float32", "bfloat16", "float16", "uint8", ...
+Dtype parse_dtype(std::string_view text);  // inverse of name(); usage Error if unknown
 
 // bfloat16: the upper half of a float32. Round to nearest even; NaN stays NaN.
 struct BFloat16 {
@@ -27,7 +27,9 @@ struct BFloat16 {
       bits = static_cast<uint16_t>((u + 0x7fffu + ((u >> 16) & 1)) >> 16);
     }
   }
-  explicit operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+  explicit operator float() const {
+    return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+  }
 };
 
 // IEEE 754 binary16, used on the wire. Round to nearest even; overflow becomes infinity.
@@ -42,16 +44,28 @@ struct Float16 {
 template <typename T>
 constexpr Dtype dtype_of();
 template <>
-constexpr Dtype dtype_of<float>() { return Dtype::kF32; }
+constexpr Dtype dtype_of<float>() {
+  return Dtype::kF32;
+}
 template <>
-constexpr Dtype dtype_of<BFloat16>() { return Dtype::kBF16; }
+constexpr Dtype dtype_of<BFloat16>() {
+  return Dtype::kBF16;
+}
 template <>
-constexpr Dtype dtype_of<Float16>() { return Dtype::kF16; }
+constexpr Dtype dtype_of<Float16>() {
+  return Dtype::kF16;
+}
 template <>
-constexpr Dtype dtype_of<uint8_t>() { return Dtype::kU8; }
+constexpr Dtype dtype_of<uint8_t>() {
+  return Dtype::kU8;
+}
 template <>
-constexpr Dtype dtype_of<int8_t>() { return Dtype::kI8; }
+constexpr Dtype dtype_of<int8_t>() {
+  return Dtype::kI8;
+}
 template <>
-constexpr Dtype dtype_of<int32_t>() { return Dtype::kI32; }
+constexpr Dtype dtype_of<int32_t>() {
+  return Dtype::kI32;
+}
 
 }  // namespace ens

@@ -1,8 +1,9 @@
 // The one exception type of the project.
 //
 // Inside a process every failure is an `ens::Error` that says what went wrong, where, and what to
-// try. It never crosses a thread boundary or a socket: there `ens::Status` (proto/status.h) is used.
-// Messages must never contain secret values (selector, weights, noise, keys, pixels, features).
+// try. It never crosses a thread boundary or a socket: there `ens::Status` (proto/status.h) is
+// used. Messages must never contain secret values (selector, weights, noise, keys, pixels,
+// features).
 #pragma once
 
 #include <stdexcept>

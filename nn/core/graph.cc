@@ -6,15 +6,24 @@ namespace ens {
 
 const char* name(GraphStep::Kind kind) {
   switch (kind) {
-    case GraphStep::Kind::kConv: return "conv";
-    case GraphStep::Kind::kLinear: return "linear";
-    case GraphStep::Kind::kChannelAffine: return "channel affine";
-    case GraphStep::Kind::kActivation: return "activation";
-    case GraphStep::Kind::kAdd: return "add";
-    case GraphStep::Kind::kMaxPool: return "max pool";
-    case GraphStep::Kind::kAvgPool: return "average pool";
-    case GraphStep::Kind::kGlobalAvgPool: return "global average pool";
-    case GraphStep::Kind::kFlatten: return "flatten";
+    case GraphStep::Kind::kConv:
+      return "conv";
+    case GraphStep::Kind::kLinear:
+      return "linear";
+    case GraphStep::Kind::kChannelAffine:
+      return "channel affine";
+    case GraphStep::Kind::kActivation:
+      return "activation";
+    case GraphStep::Kind::kAdd:
+      return "add";
+    case GraphStep::Kind::kMaxPool:
+      return "max pool";
+    case GraphStep::Kind::kAvgPool:
+      return "average pool";
+    case GraphStep::Kind::kGlobalAvgPool:
+      return "global average pool";
+    case GraphStep::Kind::kFlatten:
+      return "flatten";
   }
   return "?";
 }
@@ -38,7 +47,8 @@ int Graph::append(GraphStep step) {
     case Kind::kConv: {
       check(in.rank() == 3 && in[0] == step.weight.dim(1) * step.conv.groups);
       for (int axis : {1, 2}) {
-        check(in[axis] + 2 * step.conv.padding > step.conv.dilation * (step.weight.dim(axis + 1) - 1));
+        check(in[axis] + 2 * step.conv.padding >
+              step.conv.dilation * (step.weight.dim(axis + 1) - 1));
       }
       auto size = [&](int axis) {
         const int64_t reach = step.conv.dilation * (step.weight.dim(axis + 1) - 1) + 1;

@@ -27,22 +27,22 @@ struct GraphStep {
   };
 
   Kind kind;
-  int input = -1;     // index of the value read
-  int output = -1;    // index of the value written; every value is written once
-  int residual = -1;  // kAdd's second operand. After fusion also on kConv: added before the ReLU
+  int input = -1;       // index of the value read
+  int output = -1;      // index of the value written; every value is written once
+  int residual = -1;    // kAdd's second operand. After fusion also on kConv: added before the ReLU
   Tensor weight, bias;  // CPU, float32, plain
   ConvSpec conv;
   PoolSpec pool;
   UnaryOp activation = UnaryOp::kRelu;
   float a = 0, b = 0;
-  bool relu = false;  // after fusion: ReLU applied at the end (kConv, kLinear, kChannelAffine, kAdd)
-
+  bool relu =
+      false;  // after fusion: ReLU applied at the end (kConv, kLinear, kChannelAffine, kAdd)
 };
 
 const char* name(GraphStep::Kind kind);
 
 struct Graph {
-  std::vector<Shape> values;  // shape of each value for one image, without the batch axis
+  std::vector<Shape> values;     // shape of each value for one image, without the batch axis
   std::vector<GraphStep> steps;  // in an order in which they can run
   int input = -1;
   int output = -1;

@@ -33,9 +33,7 @@ Rng::Rng(uint64_t seed, uint64_t stream) {
 
 Rng::Rng(uint64_t seed, std::string_view stream_name) : Rng(seed, hash(stream_name)) {}
 
-uint64_t Rng::next() {
-  return mix(state_.key + 0x9e3779b97f4a7c15ull * ++state_.counter);
-}
+uint64_t Rng::next() { return mix(state_.key + 0x9e3779b97f4a7c15ull * ++state_.counter); }
 
 double Rng::uniform() { return static_cast<double>(next() >> 11) * 0x1p-53; }
 

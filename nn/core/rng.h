@@ -24,10 +24,10 @@ class Rng {
   explicit Rng(uint64_t seed, uint64_t stream = 0);
   Rng(uint64_t seed, std::string_view stream_name);
 
-  uint64_t next();                    // 64 uniform bits
-  double uniform();                   // [0, 1)
-  uint64_t below(uint64_t n);         // [0, n), n >= 1, unbiased
-  double normal();                    // N(0, 1)
+  uint64_t next();             // 64 uniform bits
+  double uniform();            // [0, 1)
+  uint64_t below(uint64_t n);  // [0, n), n >= 1, unbiased
+  double normal();             // N(0, 1)
   void fill_normal(std::span<float> out, float mean, float stddev);
   void fill_uniform(std::span<float> out, float low, float high);
   std::vector<int64_t> permutation(int64_t n);  // Fisher-Yates

@@ -18,10 +18,10 @@ class Shape {
   explicit Shape(std::span<const int64_t> dims);
 
   int rank() const { return rank_; }
-  int64_t operator[](int axis) const;     // axis may be negative: -1 is the last
-  void set(int axis, int64_t size);       // likewise
-  int64_t numel() const;                  // product of the sizes; checked for overflow
-  std::string str() const;                // "[8, 3, 32, 32]"
+  int64_t operator[](int axis) const;  // axis may be negative: -1 is the last
+  void set(int axis, int64_t size);    // likewise
+  int64_t numel() const;               // product of the sizes; checked for overflow
+  std::string str() const;             // "[8, 3, 32, 32]"
   std::span<const int64_t> dims() const { return {dims_.data(), static_cast<size_t>(rank_)}; }
   bool operator==(const Shape& other) const;
 

@@ -9,10 +9,14 @@ namespace ens {
 
 const char* name(Layout layout) {
   switch (layout) {
-    case Layout::kPlain: return "plain";
-    case Layout::kChannelsLast: return "channels-last";
-    case Layout::kBlocked8: return "blocked8";
-    case Layout::kBlocked16: return "blocked16";
+    case Layout::kPlain:
+      return "plain";
+    case Layout::kChannelsLast:
+      return "channels-last";
+    case Layout::kBlocked8:
+      return "blocked8";
+    case Layout::kBlocked16:
+      return "blocked16";
   }
   return "?";
 }

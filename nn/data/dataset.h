@@ -11,7 +11,7 @@ namespace ens {
 // Dense uint8 images of one size, NCHW, with one class label each. Immutable once loaded; safe to
 // read from any thread.
 struct Dataset {
-  std::string name;           // "cifar10"
+  std::string name;  // "cifar10"
   int channels = 0, height = 0, width = 0;
   std::vector<uint8_t> pixels;  // count() * channels * height * width, 0..255
   std::vector<int32_t> labels;  // 0 .. class_names.size()-1
@@ -38,18 +38,20 @@ struct DataOptions {
   // train/, val/ or test/ are one, else 80/20 by file name and seed. Without labels.csv: one
   // subfolder per class, or train/ and val/ or test/ with these in them.
   std::string name = "cifar10";
-  // Folder that holds <name>/...; empty: $ENS_DATA, then ${XDG_CACHE_HOME:-~/.cache}/ensembler-data.
+  // Folder that holds <name>/...; empty: $ENS_DATA, then
+  // ${XDG_CACHE_HOME:-~/.cache}/ensembler-data.
   std::filesystem::path root;
-  int image_size = 0;   // resize to this square (folders, or any set); 0: the set's own size
-                        // (folders: 64)
-  int64_t limit = 0;    // use the first n images of the split; 0: all
-  // folders: name of the labels.csv column to learn; empty: "label", "identity" or the second column
+  int image_size = 0;  // resize to this square (folders, or any set); 0: the set's own size
+                       // (folders: 64)
+  int64_t limit = 0;   // use the first n images of the split; 0: all
+  // folders: name of the labels.csv column to learn; empty: "label", "identity" or the second
+  // column
   std::string label_column;
-  uint64_t seed = 1;    // shapes: which figures are drawn; folders: the train/test split
+  uint64_t seed = 1;  // shapes: which figures are drawn; folders: the train/test split
 };
 
-// Loads a split. Error names the missing or damaged file, what is wrong with it and the command that
-// mends it (`ensembler data get NAME`). Grey sets have 1 channel.
+// Loads a split. Error names the missing or damaged file, what is wrong with it and the command
+// that mends it (`ensembler data get NAME`). Grey sets have 1 channel.
 Dataset load_dataset(const DataOptions& options, DataSplit split);
 
 // Whether load_dataset would find its files (no contents are read). "shapes" always.

@@ -10,19 +10,19 @@
 namespace ens {
 
 struct Batch {
-  Tensor images;  // [B, C, H, W] float32 in [0, 1], CPU, plain
-  Tensor labels;  // [B] int32
+  Tensor images;      // [B, C, H, W] float32 in [0, 1], CPU, plain
+  Tensor labels;      // [B] int32
   int64_t first = 0;  // position of the batch's first image in this epoch's order
 };
 
 struct LoaderOptions {
   int64_t batch = 128;
   bool shuffle = true;
-  bool drop_last = true;    // leave out a smaller last batch
-  int crop_padding = 0;     // pad with zeros by this much and crop back at random; 0: off
-  bool flip = false;        // mirror left-right with probability 1/2
+  bool drop_last = true;  // leave out a smaller last batch
+  int crop_padding = 0;   // pad with zeros by this much and crop back at random; 0: off
+  bool flip = false;      // mirror left-right with probability 1/2
   uint64_t seed = 1;
-  int prefetch = 4;         // batches prepared ahead; 0: prepared on the caller's thread
+  int prefetch = 4;  // batches prepared ahead; 0: prepared on the caller's thread
 };
 
 // One pass over the data per start(). The images, order and augmentation of (seed, epoch, position)
@@ -37,9 +37,9 @@ class Loader {
   Loader& operator=(const Loader&) = delete;
 
   void start(int64_t epoch);
-  bool next(Batch& batch);          // false at the end of the epoch
-  int64_t batches() const;          // per epoch
-  double seconds_waited() const;    // total time next() had to wait for data
+  bool next(Batch& batch);        // false at the end of the epoch
+  int64_t batches() const;        // per epoch
+  double seconds_waited() const;  // total time next() had to wait for data
 
  private:
   struct Impl;

@@ -23,7 +23,8 @@ std::shared_ptr<Sequential> build_decoder(const Shape& features, const Shape& im
   }
   if (size != image[1]) {
     usage_fail("images of " + image.str() + " are not a power of two larger than features " +
-                   features.str(), "decoder");
+                   features.str(),
+               "decoder");
   }
   conv(width);
   net->push(std::make_shared<Conv2d>(width, image[0], 3, ConvSpec{1, 1}, true, rng));

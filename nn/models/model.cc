@@ -21,30 +21,31 @@ ModulePtr make(Args&&... args) {
 std::vector<CellRecipe> resnet18(const ModelSpec& spec) {
   const int64_t w = spec.width;
   std::vector<CellRecipe> cells;
-  cells.push_back({"stem", [=](int copies, Rng& rng) {
-    auto cell = std::make_shared<Sequential>();
-    cell->push("normalize", make<Normalize>(spec.mean, spec.stddev));
-    cell->push("conv", make<Conv2d>(spec.channels * copies, w, 3, ConvSpec{1, 1}, false, rng));
-    cell->push("bn", make<BatchNorm>(w, true));
-    if (spec.stem_pool) cell->push("pool", make<MaxPool>(PoolSpec{3, 2, 1}));
-    return cell;
-  }});
+  cells.push_back(
+      {"stem", [=](int copies, Rng& rng) {
+         auto cell = std::make_shared<Sequential>();
+         cell->push("normalize", make<Normalize>(spec.mean, spec.stddev));
+         cell->push("conv", make<Conv2d>(spec.channels * copies, w, 3, ConvSpec{1, 1}, false, rng));
+         cell->push("bn", make<BatchNorm>(w, true));
+         if (spec.stem_pool) cell->push("pool", make<MaxPool>(PoolSpec{3, 2, 1}));
+         return cell;
+       }});
   for (int stage = 1; stage <= 4; ++stage) {
     const int64_t out = w << (stage - 1);
     const int64_t in = stage == 1 ? w : out / 2;
     cells.push_back({"stage" + std::to_string(stage), [=](int copies, Rng& rng) {
-      auto cell = std::make_shared<Sequential>();
-      cell->push(make<BasicBlock>(in * copies, out, stage == 1 ? 1 : 2, rng));
-      cell->push(make<BasicBlock>(out, out, 1, rng));
-      if (stage == 4) cell->push("pool", make<GlobalAvgPool>());
-      return cell;
-    }});
+                       auto cell = std::make_shared<Sequential>();
+                       cell->push(make<BasicBlock>(in * copies, out, stage == 1 ? 1 : 2, rng));
+                       cell->push(make<BasicBlock>(out, out, 1, rng));
+                       if (stage == 4) cell->push("pool", make<GlobalAvgPool>());
+                       return cell;
+                     }});
   }
   cells.push_back({"fc", [=](int copies, Rng& rng) {
-    auto cell = std::make_shared<Sequential>();
-    cell->push("linear", make<Linear>(8 * w * copies, spec.classes, true, rng));
-    return cell;
-  }});
+                     auto cell = std::make_shared<Sequential>();
+                     cell->push("linear", make<Linear>(8 * w * copies, spec.classes, true, rng));
+                     return cell;
+                   }});
   return cells;
 }
 
@@ -53,7 +54,7 @@ std::vector<CellRecipe> vgg16(const ModelSpec& spec) {
     int multiple;  // of the width
     bool pool;
   };
-  static constexpr Conv kConvs[] = {{1, false}, {1, true},  {2, false}, {2, true}, {4, false},
+  static constexpr Conv kConvs[] = {{1, false}, {1, true},  {2, false}, {2, true},  {4, false},
                                     {4, false}, {4, true},  {8, false}, {8, false}, {8, true},
                                     {8, false}, {8, false}, {8, true}};
   const int64_t w = spec.width;
@@ -64,30 +65,32 @@ std::vector<CellRecipe> vgg16(const ModelSpec& spec) {
     const int64_t out = w * conv.multiple;
     const bool first = index++ == 0;
     const bool pool = conv.pool;
-    cells.push_back({"conv" + std::to_string(index), [=](int copies, Rng& rng) {
-      auto cell = std::make_shared<Sequential>();
-      if (first) cell->push("normalize", make<Normalize>(spec.mean, spec.stddev));
-      cell->push("conv", make<Conv2d>(in * copies, out, 3, ConvSpec{1, 1}, false, rng));
-      cell->push("bn", make<BatchNorm>(out, true));
-      if (pool) cell->push("pool", make<MaxPool>(PoolSpec{2, 2, 0}));
-      return cell;
-    }});
+    cells.push_back(
+        {"conv" + std::to_string(index), [=](int copies, Rng& rng) {
+           auto cell = std::make_shared<Sequential>();
+           if (first) cell->push("normalize", make<Normalize>(spec.mean, spec.stddev));
+           cell->push("conv", make<Conv2d>(in * copies, out, 3, ConvSpec{1, 1}, false, rng));
+           cell->push("bn", make<BatchNorm>(out, true));
+           if (pool) cell->push("pool", make<MaxPool>(PoolSpec{2, 2, 0}));
+           return cell;
+         }});
     in = out;
   }
   const int64_t side = spec.image_size / 32;  // five pools
   const int64_t features = 8 * w * side * side, hidden = 8 * w;
   for (int fc = 1; fc <= 3; ++fc) {
     cells.push_back({"fc" + std::to_string(fc), [=](int copies, Rng& rng) {
-      auto cell = std::make_shared<Sequential>();
-      if (fc == 1) cell->push("flatten", make<Flatten>());
-      cell->push("linear", make<Linear>((fc == 1 ? features : hidden) * copies,
-                                        fc == 3 ? spec.classes : hidden, true, rng));
-      if (fc < 3) {
-        cell->push("relu", make<Activation>(UnaryOp::kRelu));
-        cell->push("dropout", make<Dropout>(0.5f, rng));
-      }
-      return cell;
-    }});
+                       auto cell = std::make_shared<Sequential>();
+                       if (fc == 1) cell->push("flatten", make<Flatten>());
+                       cell->push("linear",
+                                  make<Linear>((fc == 1 ? features : hidden) * copies,
+                                               fc == 3 ? spec.classes : hidden, true, rng));
+                       if (fc < 3) {
+                         cell->push("relu", make<Activation>(UnaryOp::kRelu));
+                         cell->push("dropout", make<Dropout>(0.5f, rng));
+                       }
+                       return cell;
+                     }});
   }
   return cells;
 }

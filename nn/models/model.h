@@ -1,7 +1,7 @@
 // Classifiers as sequences of named cells, cut at two split points.
 //
-// A split is (h, t): the first h cells are the head, the last t the tail, the rest the body. The head
-// runs on the edge, the body in the cloud, the tail on the edge again.
+// A split is (h, t): the first h cells are the head, the last t the tail, the rest the body. The
+// head runs on the edge, the body in the cloud, the tail on the edge again.
 #pragma once
 
 #include <memory>
@@ -14,11 +14,11 @@
 
 namespace ens {
 
-// What a classifier is, before any weights. Images are [channels, image_size, image_size] in [0, 1];
-// normalisation by mean and stddev is the first thing in the first cell.
+// What a classifier is, before any weights. Images are [channels, image_size, image_size] in [0,
+// 1]; normalisation by mean and stddev is the first thing in the first cell.
 struct ModelSpec {
   std::string architecture = "resnet18";  // resnet18, vgg16
-  int width = 64;         // channels of the first stage; the published networks have 64
+  int width = 64;  // channels of the first stage; the published networks have 64
   int classes = 10;
   int channels = 3;
   int image_size = 32;
@@ -33,15 +33,15 @@ struct Split {
   int tail = 1;  // t >= 1, h + t < number of cells
 };
 
-// Names of the cells. ResNet-18: stem, stage1..stage4 (global pooling ends stage4, so that with t = 1
-// the body returns 8*width numbers), fc. VGG-16: conv1..conv13, fc1..fc3.
+// Names of the cells. ResNet-18: stem, stage1..stage4 (global pooling ends stage4, so that with t =
+// 1 the body returns 8*width numbers), fc. VGG-16: conv1..conv13, fc1..fc3.
 std::vector<std::string> cell_names(const ModelSpec& spec);
 
 // Usage Error if the spec or the split is impossible (names the field and the possible range).
 void check(const ModelSpec& spec, const Split& split);
 
-// Cells [first, last) with fresh weights. `copies` > 1 multiplies the input channels of the first of
-// them: the tail of an ensemble reads the concatenated features of P bodies.
+// Cells [first, last) with fresh weights. `copies` > 1 multiplies the input channels of the first
+// of them: the tail of an ensemble reads the concatenated features of P bodies.
 std::shared_ptr<Sequential> build_cells(const ModelSpec& spec, int first, int last, Rng& rng,
                                         int copies = 1);
 

@@ -79,8 +79,8 @@ ConvTranspose2d::ConvTranspose2d(int64_t in, int64_t out, int kernel, const Conv
     : spec_(spec), output_padding_(output_padding) {
   const Shape shape{in, out / spec.groups, kernel, kernel};
   // Each output pixel gathers about kernel^2 / stride^2 taps of every input channel.
-  const double fan_in = static_cast<double>(in) / spec.groups * kernel * kernel /
-                        (spec.stride * spec.stride);
+  const double fan_in =
+      static_cast<double>(in) / spec.groups * kernel * kernel / (spec.stride * spec.stride);
   weight_ = add_parameter("weight", normal_weight(shape, std::sqrt(2.0 / fan_in), rng));
   if (bias) bias_ = add_parameter("bias", Tensor::zeros({out}));
 }
@@ -175,16 +175,26 @@ int Normalize::lower(Graph& graph, int input) const {
 
 Var Activation::forward(const Var& x) {
   switch (op_) {
-    case UnaryOp::kAffine: return affine(x, a_, b_);
-    case UnaryOp::kRelu: return relu(x);
-    case UnaryOp::kLeakyRelu: return leaky_relu(x, a_);
-    case UnaryOp::kSigmoid: return sigmoid(x);
-    case UnaryOp::kTanh: return tanh(x);
-    case UnaryOp::kExp: return exp(x);
-    case UnaryOp::kLog: return log(x);
-    case UnaryOp::kSqrt: return sqrt(x);
-    case UnaryOp::kSquare: return square(x);
-    case UnaryOp::kAbs: return abs(x);
+    case UnaryOp::kAffine:
+      return affine(x, a_, b_);
+    case UnaryOp::kRelu:
+      return relu(x);
+    case UnaryOp::kLeakyRelu:
+      return leaky_relu(x, a_);
+    case UnaryOp::kSigmoid:
+      return sigmoid(x);
+    case UnaryOp::kTanh:
+      return tanh(x);
+    case UnaryOp::kExp:
+      return exp(x);
+    case UnaryOp::kLog:
+      return log(x);
+    case UnaryOp::kSqrt:
+      return sqrt(x);
+    case UnaryOp::kSquare:
+      return square(x);
+    case UnaryOp::kAbs:
+      return abs(x);
   }
   fail("unknown activation", "Activation");
 }
@@ -257,8 +267,8 @@ Var BasicBlock::forward(const Var& x) {
 int BasicBlock::lower(Graph& graph, int input) const {
   GraphStep sum = step(GraphStep::Kind::kAdd, -1);
   sum.residual = conv_short_ ? norm_short_->lower(graph, conv_short_->lower(graph, input)) : input;
-  sum.input = norm2_->lower(
-      graph, conv2_->lower(graph, norm1_->lower(graph, conv1_->lower(graph, input))));
+  sum.input =
+      norm2_->lower(graph, conv2_->lower(graph, norm1_->lower(graph, conv1_->lower(graph, input))));
   return graph.append(step(GraphStep::Kind::kActivation, graph.append(std::move(sum))));
 }
 

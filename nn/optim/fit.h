@@ -12,18 +12,18 @@
 namespace ens {
 
 struct FitOptions {
-  std::string label;       // for error messages: "net 2", "decoder"
+  std::string label;  // for error messages: "net 2", "decoder"
   int64_t epochs = 1;
   int64_t first_epoch = 0;  // > 0 when resuming
   Schedule::Kind schedule = Schedule::Kind::kOneCycle;
   float lr = 0.1f;
-  float clip = 0;           // > 0: limit the gradients' norm
+  float clip = 0;  // > 0: limit the gradients' norm
 };
 
 struct EpochStats {
-  int64_t epoch = 0;       // 0-based
-  double loss = 0;         // mean over the epoch's batches
-  double seconds = 0;      // whole epoch
+  int64_t epoch = 0;           // 0-based
+  double loss = 0;             // mean over the epoch's batches
+  double seconds = 0;          // whole epoch
   double seconds_waiting = 0;  // of these, for data
   int64_t images = 0;
 };

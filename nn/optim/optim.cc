@@ -80,7 +80,8 @@ std::vector<NamedTensor> Optimizer::state() const {
   std::vector<NamedTensor> list;
   // Two halves: float32 alone could not count past 2^24.
   list.push_back({"steps", Tensor::from({static_cast<float>(steps_ >> 20),
-                                         static_cast<float>(steps_ & 0xfffff)}, {2})});
+                                         static_cast<float>(steps_ & 0xfffff)},
+                                        {2})});
   for (const Slot& slot : slots_) {
     list.push_back({slot.param.name + ".first", slot.first});
     if (slot.second.defined()) list.push_back({slot.param.name + ".second", slot.second});

@@ -11,10 +11,10 @@ namespace ens {
 struct OptimSpec {
   enum class Kind { kSgd, kAdam, kAdamW };
   Kind kind = Kind::kSgd;
-  float momentum = 0.9f;      // kSgd
-  bool nesterov = true;       // kSgd with momentum > 0
+  float momentum = 0.9f;                            // kSgd
+  bool nesterov = true;                             // kSgd with momentum > 0
   float beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f;  // kAdam, kAdamW
-  bool amsgrad = false;       // kAdam, kAdamW
+  bool amsgrad = false;                             // kAdam, kAdamW
   float weight_decay = 0;
 };
 

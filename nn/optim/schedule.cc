@@ -30,8 +30,8 @@ float Schedule::at(int64_t step) const {
           cosine(peak, lowest, std::min(1.0, (now - std::max(rise, 0.0)) / rest)));
     }
     case Kind::kCosine:
-      return static_cast<float>(
-          cosine(peak, 0, static_cast<double>(step) / static_cast<double>(std::max<int64_t>(steps, 1))));
+      return static_cast<float>(cosine(
+          peak, 0, static_cast<double>(step) / static_cast<double>(std::max<int64_t>(steps, 1))));
     case Kind::kStep:
       return peak * static_cast<float>(std::pow(gamma, step / std::max<int64_t>(period, 1)));
   }
@@ -43,7 +43,8 @@ Schedule::Kind parse_schedule(const std::string& name) {
   if (name == "onecycle") return Schedule::Kind::kOneCycle;
   if (name == "cosine") return Schedule::Kind::kCosine;
   if (name == "step") return Schedule::Kind::kStep;
-  usage_fail("unknown schedule '" + name + "'", "schedule", "use onecycle, cosine, step or constant");
+  usage_fail("unknown schedule '" + name + "'", "schedule",
+             "use onecycle, cosine, step or constant");
 }
 
 }  // namespace ens

@@ -15,11 +15,11 @@ struct Schedule {
     kStep,      // times `gamma` every `period` steps
   };
   Kind kind = Kind::kOneCycle;
-  float peak = 0.1f;       // highest learning rate
-  int64_t steps = 1;       // in the whole training
-  float warmup = 0.3f;     // kOneCycle: fraction of the steps spent rising
-  int64_t period = 1;      // kStep
-  float gamma = 0.5f;      // kStep
+  float peak = 0.1f;    // highest learning rate
+  int64_t steps = 1;    // in the whole training
+  float warmup = 0.3f;  // kOneCycle: fraction of the steps spent rising
+  int64_t period = 1;   // kStep
+  float gamma = 0.5f;   // kStep
 
   float at(int64_t step) const;  // 0 <= step < steps
 };

@@ -14,7 +14,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-nlohmann::json read_json(const fs::path& file) { return nlohmann::json::parse(std::ifstream(file)); }
+nlohmann::json read_json(const fs::path& file) {
+  return nlohmann::json::parse(std::ifstream(file));
+}
 
 TEST(Cifar, TrainsServesAndIsReconstructed) {
   if (!dataset_present({})) {
@@ -23,14 +25,18 @@ TEST(Cifar, TrainsServesAndIsReconstructed) {
   std::string pattern = (fs::temp_directory_path() / "ens-cifar-XXXXXX").string();
   ASSERT_NE(mkdtemp(pattern.data()), nullptr);
   const fs::path folder = pattern;
-  std::vector<std::string> a{std::string(ENS_BIN_DIR) + "/ensembler", "demo", "--offline", "--config",
-                             std::string(ENS_SOURCE_DIR) + "/configs/demo.txtpb", "--out",
+  std::vector<std::string> a{std::string(ENS_BIN_DIR) + "/ensembler",
+                             "demo",
+                             "--offline",
+                             "--config",
+                             std::string(ENS_SOURCE_DIR) + "/configs/demo.txtpb",
+                             "--out",
                              folder.string()};
-  for (const char* s : {"data.train_limit=10000", "data.test_limit=1000", "ensemble.nets=2",
-                        "ensemble.selected=1", "stage1.epochs=4", "stage2.epochs=4",
-                        "stage1.batch=64", "stage2.batch=64", "stage1.lr=0.1",
-                        "attack.public_images=3000", "attack.scored_images=64",
-                        "attack.shadow_epochs=1", "attack.decoder_epochs=6"}) {
+  for (const char* s :
+       {"data.train_limit=10000", "data.test_limit=1000", "ensemble.nets=2", "ensemble.selected=1",
+        "stage1.epochs=4", "stage2.epochs=4", "stage1.batch=64", "stage2.batch=64", "stage1.lr=0.1",
+        "attack.public_images=3000", "attack.scored_images=64", "attack.shadow_epochs=1",
+        "attack.decoder_epochs=6"}) {
     a.insert(a.end(), {"--set", s});
   }
   Process demo(a, /*capture=*/true, folder / "stderr.txt");

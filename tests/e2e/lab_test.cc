@@ -47,11 +47,11 @@ class LabTest : public testing::Test {
   // A training that takes a second or two and needs no data.
   std::vector<std::string> train(const fs::path& out, std::vector<std::string> more = {}) {
     std::vector<std::string> a{program("ensembler"), "train", "--out", out.string()};
-    for (const char* s : {"data.name=shapes", "data.train_limit=640", "data.test_limit=128",
-                          "model.width=8", "ensemble.nets=3", "ensemble.selected=2",
-                          "ensemble.insecure_seeded_secrets=true", "dtype=float32",
-                          "stage1.epochs=3", "stage1.batch=64", "stage1.lr=0.05",
-                          "stage2.epochs=3", "stage2.batch=64", "stage2.lr=0.05"}) {
+    for (const char* s :
+         {"data.name=shapes", "data.train_limit=640", "data.test_limit=128", "model.width=8",
+          "ensemble.nets=3", "ensemble.selected=2", "ensemble.insecure_seeded_secrets=true",
+          "dtype=float32", "stage1.epochs=3", "stage1.batch=64", "stage1.lr=0.05",
+          "stage2.epochs=3", "stage2.batch=64", "stage2.lr=0.05"}) {
       a.insert(a.end(), {"--set", s});
     }
     for (std::string& s : more) a.insert(a.end(), {"--set", std::move(s)});
@@ -119,15 +119,21 @@ TEST_F(LabTest, BadInputIsOneClearLine) {
   const std::vector<Case> cases = {
       {{e}, 2, {"subcommand"}},
       {{e, "train", "--no-such-flag"}, 2, {"no-such-flag"}},
-      {{e, "train", "-o", out, "-c", (folder_ / "bad.txtpb").string()}, 2, {"bad.txtpb:3:", "epoch"}},
+      {{e, "train", "-o", out, "-c", (folder_ / "bad.txtpb").string()},
+       2,
+       {"bad.txtpb:3:", "epoch"}},
       {{e, "train", "-o", out, "-c", "no-such-config"}, 2, {"no-such-config"}},
       {{e, "train", "-o", out, "--set", "stage1.epoch=3"}, 2, {"epoch"}},
-      {{e, "train", "-o", out, "--set", "ensemble.selected=5", "--set", "ensemble.nets=4"}, 2, {"selected"}},
-      {{e, "train", "-o", out, "--set", "model.head_cells=4", "--set", "model.tail_cells=2", "--set",
-        "data.name=shapes", "--set", "data.train_limit=64", "--set", "data.test_limit=64"},
-       2, {"head", "tail", "at most"}},
+      {{e, "train", "-o", out, "--set", "ensemble.selected=5", "--set", "ensemble.nets=4"},
+       2,
+       {"selected"}},
+      {{e, "train", "-o", out, "--set", "model.head_cells=4", "--set", "model.tail_cells=2",
+        "--set", "data.name=shapes", "--set", "data.train_limit=64", "--set", "data.test_limit=64"},
+       2,
+       {"head", "tail", "at most"}},
       {{e, "info", "--set", "model.head_cells=4", "--set", "model.tail_cells=2"}, 2, {"at most"}},
-      {{e, "train", "-o", out, "--set", "data.name=cifar10", "--data", (folder_ / "none").string()}, 1,
+      {{e, "train", "-o", out, "--set", "data.name=cifar10", "--data", (folder_ / "none").string()},
+       1,
        {"cifar10", "data get cifar10"}},
       {{e, "attack", out + "-missing"}, 2, {"not a finished run"}},
       {{e, "report", out + "-missing", "-o", out + ".html"}, -1, {"missing"}},
@@ -184,23 +190,30 @@ TEST_F(LabTest, AFullDiskLosesNothing) {
 }
 
 TEST_F(LabTest, TheDemoTellsTheWholeStory) {
-  std::vector<std::string> a{program("ensembler"), "demo", "--config",
-                             std::string(ENS_SOURCE_DIR) + "/configs/demo.txtpb", "--offline", "--data",
-                             (folder_ / "no-data").string(), "--out", (folder_ / "demo").string()};
-  for (const char* s : {"data.train_limit=640", "data.test_limit=128", "model.width=8",
-                        "ensemble.nets=3", "stage1.epochs=1", "stage2.epochs=1",
-                        "attack.public_images=400", "attack.scored_images=64",
-                        "attack.shadow_epochs=1", "attack.decoder_epochs=1"}) {
+  std::vector<std::string> a{program("ensembler"),
+                             "demo",
+                             "--config",
+                             std::string(ENS_SOURCE_DIR) + "/configs/demo.txtpb",
+                             "--offline",
+                             "--data",
+                             (folder_ / "no-data").string(),
+                             "--out",
+                             (folder_ / "demo").string()};
+  for (const char* s :
+       {"data.train_limit=640", "data.test_limit=128", "model.width=8", "ensemble.nets=3",
+        "stage1.epochs=1", "stage2.epochs=1", "attack.public_images=400", "attack.scored_images=64",
+        "attack.shadow_epochs=1", "attack.decoder_epochs=1"}) {
     a.insert(a.end(), {"--set", s});
   }
   const Outcome r = run(a);
   ASSERT_EQ(r.code, 0) << r.err;
   EXPECT_NE(r.err.find("using 'shapes' instead"), std::string::npos) << r.err;
   EXPECT_NE(r.out.find("classified over TCP"), std::string::npos) << r.out;
-  for (const char* file : {"report.html", "report.csv", "none/DONE", "ensembler/DONE",
-                           "ensembler/serve.json", "ensembler/attack/shadow-n1/result.json",
-                           "ensembler/attack/shadow-adaptive/reconstruction.png",
-                           "ensembler/attack/oracle/original.png", "none/attack/oracle/result.json"}) {
+  for (const char* file :
+       {"report.html", "report.csv", "none/DONE", "ensembler/DONE", "ensembler/serve.json",
+        "ensembler/attack/shadow-n1/result.json",
+        "ensembler/attack/shadow-adaptive/reconstruction.png",
+        "ensembler/attack/oracle/original.png", "none/attack/oracle/result.json"}) {
     EXPECT_TRUE(fs::exists(folder_ / "demo/shapes" / file)) << file;
   }
   // What was attacked is what went over the wire.

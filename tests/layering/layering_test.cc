@@ -15,8 +15,8 @@ namespace {
 namespace fs = std::filesystem;
 using Names = std::set<std::string>;
 
-// Folder -> what it may include besides itself. Longest prefix wins; "nn/*" is every folder of nn but
-// the device backends.
+// Folder -> what it may include besides itself. Longest prefix wins; "nn/*" is every folder of nn
+// but the device backends.
 const std::map<std::string, Names> kAllowed = {
     {"nn/core", {}},
     {"nn/cpu", {"nn/core"}},

@@ -161,7 +161,7 @@ CloudBundle read_cloud_bundle(const std::filesystem::path& file) {
          "write the bundle again");
   }
   size_t count = 0;
-  Rng rng(0);  // initial weights are overwritten
+  Rng rng = Rng::blank();
   for (int i = 0; i < bundle.info.nets; ++i) {
     auto body = build_body(bundle.info.model, bundle.info.split, rng);
     count += get_module(checkpoint, body_name(static_cast<size_t>(i)), *body);

@@ -49,7 +49,7 @@ EdgeBundle read_edge_bundle(const std::filesystem::path& file) {
   const auto indices = selected.span<int32_t>();
   Selector selector(info.nets, std::vector<int>(indices.begin(), indices.end()));
 
-  Rng rng(0);  // initial weights are overwritten
+  Rng rng = Rng::blank();
   EdgeBundle bundle{.info = info,
                     .class_names = split_lines(checkpoint.text("class_names")),
                     .head = build_head(info.model, info.split, rng),

@@ -4,8 +4,8 @@
 #include <filesystem>
 #include <memory>
 
-#include "ensemble/train/progress.h"
 #include "lab/commands/commands.h"
+#include "lab/fetch.h"
 #include "nn/core/error.h"
 #include "nn/data/dataset.h"
 #include "nn/data/fetch.h"
@@ -28,18 +28,7 @@ void get(const DataFlags& flags) {
   }
   const std::filesystem::path root = data_root(flags.root);
   for (const std::string& name : flags.names) {
-    // One bar per file: its length is known only once the transfer has begun.
-    std::unique_ptr<Progress> bar;
-    FetchProgress last;
-    fetch_dataset(name, root, [&](const FetchProgress& now) {
-      if (!bar || now.file != last.file || now.total != last.total || now.done < last.done) {
-        bar = std::make_unique<Progress>(now.file, now.total, "bytes");
-        last = {now.file, 0, now.total};
-      }
-      bar->add(now.done - last.done);
-      last = now;
-    });
-    bar.reset();  // the line below comes after its last one
+    fetch_with_bars(name, root);
     fmt::print("{}: {}\n", name, (root / name).string());
   }
 }

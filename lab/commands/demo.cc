@@ -7,15 +7,14 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "ensemble/train/progress.h"
 #include "lab/commands/commands.h"
+#include "lab/fetch.h"
 #include "lab/process.h"
 #include "lab/report.h"
 #include "lab/runs.h"
 #include "lab/wiretap.h"
 #include "nn/core/error.h"
 #include "nn/data/dataset.h"
-#include "nn/data/fetch.h"
 #include "nn/io/atomic_file.h"
 
 namespace ens {
@@ -46,18 +45,7 @@ void choose_data(RunConfig& config, const Flags& flags) {
     try {
       fmt::print(stderr, "data: fetching {} into {}\n", wanted.name,
                  data_root(wanted.root).string());
-      std::unique_ptr<Progress> progress;
-      std::string file;
-      int64_t before = 0;
-      fetch_dataset(wanted.name, data_root(wanted.root), [&](const FetchProgress& p) {
-        if (p.file != file) {
-          file = p.file;
-          before = 0;
-          progress = std::make_unique<Progress>(file, p.total, "bytes");
-        }
-        progress->add(p.done - before);
-        before = p.done;
-      });
+      fetch_with_bars(wanted.name, data_root(wanted.root));
       return;
     } catch (const Error& e) {
       reason = e.what();

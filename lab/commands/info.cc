@@ -71,28 +71,16 @@ void print_info(const RunConfig& config) {
   fmt::print("{:>2} {:>2}  {:<16} {:<12} {:>13} {:>11} {:>12} {:>11} {:>11}\n", "h", "t", "sent",
              "answer", "edge params", "edge FLOPs", "cloud FLOPs", "up bytes", "down bytes");
   const int count = static_cast<int>(cells.size());
-  Rng rng(0);
   for (int h = 1; h + 1 < count; ++h) {
     for (int t = 1; h + t < count; ++t) {
       const Split split{h, t};
-      const Shape sent = smashed_shape(spec, split), answer = answer_shape(spec, split);
-      Shape joined = answer;
-      joined.set(0, answer[0] * copies);
-      const auto head = build_head(spec, split, rng), tail = build_tail(spec, split, rng, copies);
-      int64_t edge_parameters = 0;
-      for (const auto& part : {head, tail}) {
-        for (const NamedVar& p : part->parameters()) edge_parameters += p.var.shape().numel();
-      }
-      const int64_t edge_flops =
-          lower(*head, spec.input_shape()).flops() + lower(*tail, joined).flops();
-      int64_t body_flops = 0;
-      for (int c = h; c < count - t; ++c) body_flops += cells[static_cast<size_t>(c)].flops;
+      const SplitCost cost = split_cost(spec, split, copies);
       const bool chosen = h == config.model().head_cells() && t == config.model().tail_cells();
       fmt::print("{:>2} {:>2}{} {:<16} {:<12} {:>13} {:>11} {:>12} {:>11} {:>11}\n", h, t,
-                 chosen ? '*' : ' ', sent.str(), answer.str(), edge_parameters,
-                 with_units(static_cast<double>(edge_flops)),
-                 with_units(static_cast<double>(body_flops) * nets), sent.numel() * 4,
-                 answer.numel() * 4 * nets);
+                 chosen ? '*' : ' ', cost.sent.str(), cost.answer.str(), cost.edge_parameters,
+                 with_units(static_cast<double>(cost.edge_flops)),
+                 with_units(static_cast<double>(cost.body_flops) * nets), cost.sent.numel() * 4,
+                 cost.answer.numel() * 4 * nets);
     }
   }
   fmt::print(

@@ -2,6 +2,7 @@
 
 #include <sys/random.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 #include <numeric>
@@ -33,6 +34,12 @@ Rng::Rng(uint64_t seed, uint64_t stream) {
 
 Rng::Rng(uint64_t seed, std::string_view stream_name) : Rng(seed, hash(stream_name)) {}
 
+Rng Rng::blank() {
+  Rng rng;
+  rng.blank_ = true;
+  return rng;
+}
+
 uint64_t Rng::next() { return mix(state_.key + 0x9e3779b97f4a7c15ull * ++state_.counter); }
 
 double Rng::uniform() { return static_cast<double>(next() >> 11) * 0x1p-53; }
@@ -52,10 +59,18 @@ double Rng::normal() {
 }
 
 void Rng::fill_normal(std::span<float> out, float mean, float stddev) {
+  if (blank_) {
+    std::ranges::fill(out, 0.0f);
+    return;
+  }
   for (float& value : out) value = mean + stddev * static_cast<float>(normal());
 }
 
 void Rng::fill_uniform(std::span<float> out, float low, float high) {
+  if (blank_) {
+    std::ranges::fill(out, 0.0f);
+    return;
+  }
   for (float& value : out) value = low + (high - low) * static_cast<float>(uniform());
 }
 

@@ -23,6 +23,9 @@ class Rng {
   // Different streams of one seed are independent sequences.
   explicit Rng(uint64_t seed, uint64_t stream = 0);
   Rng(uint64_t seed, std::string_view stream_name);
+  // For building a network whose weights do not matter, because they are loaded next or only shapes
+  // are asked for: every fill is zeros and costs next to nothing.
+  static Rng blank();
 
   uint64_t next();             // 64 uniform bits
   double uniform();            // [0, 1)
@@ -37,6 +40,7 @@ class Rng {
 
  private:
   State state_;
+  bool blank_ = false;
 };
 
 // 64 bits from the operating system's cryptographic source (getrandom). For secrets: the selector,

@@ -132,7 +132,7 @@ std::shared_ptr<Sequential> build(const std::vector<CellRecipe>& cells, int firs
 
 // Output shape and cost of cells [first, last), without an ensemble.
 Graph lowered_cells(const ModelSpec& spec, int first, int last, const Shape& input) {
-  Rng rng(0);
+  Rng rng = Rng::blank();
   return lower(*build_cells(spec, first, last, rng), input);
 }
 
@@ -209,11 +209,29 @@ Graph lower(const Module& module, const Shape& input) {
   return graph;
 }
 
+SplitCost split_cost(const ModelSpec& spec, const Split& split, int copies) {
+  Rng rng = Rng::blank();
+  const auto head = build_head(spec, split, rng), tail = build_tail(spec, split, rng, copies);
+  const Graph head_graph = lower(*head, spec.input_shape());
+  SplitCost cost;
+  cost.sent = head_graph.shape(head_graph.output);
+  const Graph body = lower(*build_body(spec, split, rng), cost.sent);
+  cost.answer = body.shape(body.output);
+  Shape joined = cost.answer;
+  joined.set(0, joined[0] * copies);
+  cost.body_flops = body.flops();
+  cost.edge_flops = head_graph.flops() + lower(*tail, joined).flops();
+  for (const auto& part : {head, tail}) {
+    for (const NamedVar& p : part->parameters()) cost.edge_parameters += p.var.shape().numel();
+  }
+  return cost;
+}
+
 std::vector<CellInfo> describe_cells(const ModelSpec& spec) {
   const std::vector<std::string> names = cell_names(spec);
   std::vector<CellInfo> cells;
   Shape shape = spec.input_shape();
-  Rng rng(0);
+  Rng rng = Rng::blank();
   for (int i = 0; i < static_cast<int>(names.size()); ++i) {
     const auto cell = build_cells(spec, i, i + 1, rng);
     const Graph g = lower(*cell, shape);

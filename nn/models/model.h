@@ -57,6 +57,14 @@ Shape answer_shape(const ModelSpec& spec, const Split& split);   // one body's o
 // Lowers a frozen or trained module for inputs of `input` shape (evaluation behaviour).
 Graph lower(const Module& module, const Shape& input);
 
+// What one image costs at a split, float32 on the wire. `copies`: answers that the tail reads (P).
+struct SplitCost {
+  Shape sent, answer;                           // the smashed feature, and one body's answer
+  int64_t edge_parameters = 0, edge_flops = 0;  // head and tail
+  int64_t body_flops = 0;                       // one body
+};
+SplitCost split_cost(const ModelSpec& spec, const Split& split, int copies);
+
 struct CellInfo {
   std::string name;
   Shape output;

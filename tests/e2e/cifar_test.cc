@@ -8,6 +8,7 @@
 
 #include "lab/process.h"
 #include "nn/data/dataset.h"
+#include "tests/support/temp_dir.h"
 
 namespace ens {
 namespace {
@@ -22,9 +23,8 @@ TEST(Cifar, TrainsServesAndIsReconstructed) {
   if (!dataset_present({})) {
     GTEST_SKIP() << "CIFAR-10 is not in " << data_root("") << " (ensembler data get cifar10)";
   }
-  std::string pattern = (fs::temp_directory_path() / "ens-cifar-XXXXXX").string();
-  ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-  const fs::path folder = pattern;
+  const test::TempDir temp;
+  const fs::path& folder = temp.path();
   std::vector<std::string> a{std::string(ENS_BIN_DIR) + "/ensembler",
                              "demo",
                              "--offline",
@@ -51,7 +51,6 @@ TEST(Cifar, TrainsServesAndIsReconstructed) {
   for (const fs::path& run : {none, ensembler}) {
     EXPECT_GT(read_json(run / "attack/oracle/result.json").at("ssim").at("mean"), 0.4) << run;
   }
-  fs::remove_all(folder);
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 
 #include "lab/process.h"
 #include "nn/io/checkpoint.h"
+#include "tests/support/temp_dir.h"
 
 namespace ens {
 namespace {
@@ -24,12 +25,8 @@ std::string program(const std::string& name) { return std::string(ENS_BIN_DIR) +
 
 class LabTest : public testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "ens-lab-XXXXXX").string();
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    folder_ = pattern;
-  }
-  void TearDown() override { fs::remove_all(folder_); }
+  test::TempDir temp_;
+  void SetUp() override { folder_ = temp_.path(); }
 
   struct Outcome {
     int code;

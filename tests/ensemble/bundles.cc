@@ -23,17 +23,6 @@ void shake(Module& module, Rng& rng) {
 
 }  // namespace
 
-TempDir::TempDir() {
-  std::string name = (std::filesystem::temp_directory_path() / "ens-test-XXXXXX").string();
-  if (!::mkdtemp(name.data())) fail("cannot make a temporary folder");
-  path_ = name;
-}
-
-TempDir::~TempDir() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
-}
-
 Bundles random_bundles(uint64_t seed, int nets, std::vector<int> selected, int width, int tail) {
   BundleInfo info;
   info.model.width = width;

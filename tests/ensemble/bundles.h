@@ -1,26 +1,13 @@
-// Small ensembles with random weights, and a folder to put them in.
+// Small ensembles with random weights.
 #pragma once
 
 #include <filesystem>
 
 #include "ensemble/model/bundle.h"
 #include "ensemble/model/edge_bundle.h"
+#include "tests/support/temp_dir.h"
 
 namespace ens::test {
-
-// Removed with everything in it.
-class TempDir {
- public:
-  TempDir();
-  ~TempDir();
-  TempDir(const TempDir&) = delete;
-  TempDir& operator=(const TempDir&) = delete;
-  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 struct Bundles {
   CloudBundle cloud;

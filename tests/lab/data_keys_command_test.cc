@@ -11,6 +11,7 @@
 
 #include "lab/commands/commands.h"
 #include "nn/core/error.h"
+#include "tests/support/temp_dir.h"
 
 namespace ens {
 namespace {
@@ -19,12 +20,8 @@ namespace fs = std::filesystem;
 
 class CommandTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "ens_command_XXXXXX").string();
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    folder_ = pattern;
-  }
-  void TearDown() override { fs::remove_all(folder_); }
+  test::TempDir temp_;
+  void SetUp() override { folder_ = temp_.path(); }
 
   // What the commands print on stdout.
   std::string run(std::vector<std::string> args) {

@@ -10,6 +10,7 @@
 #include "lab/report_data.h"
 #include "lab/report_html.h"
 #include "nn/core/error.h"
+#include "tests/support/temp_dir.h"
 
 namespace ens {
 namespace {
@@ -52,14 +53,12 @@ json result(const std::string& attack, double ssim, double psnr) {
 
 class ReportTest : public ::testing::Test {
  protected:
+  test::TempDir temp_;
   void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "ens_report_XXXXXX").string();
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    root_ = fs::path(pattern) / "runs";
-    html_ = fs::path(pattern) / "report.html";
+    root_ = temp_ / "runs";
+    html_ = temp_ / "report.html";
     fs::create_directories(root_);
   }
-  void TearDown() override { fs::remove_all(root_.parent_path()); }
 
   json summary(const std::string& protection, double accuracy) {
     const bool ensemble = protection == "ensembler";

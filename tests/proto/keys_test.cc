@@ -9,6 +9,7 @@
 #include <fstream>
 
 #include "nn/core/error.h"
+#include "tests/support/temp_dir.h"
 
 namespace ens {
 namespace {
@@ -17,12 +18,6 @@ namespace fs = std::filesystem;
 
 class Keys : public testing::Test {
  protected:
-  Keys() {
-    std::string name = (fs::temp_directory_path() / "ens-keys-XXXXXX").string();
-    dir_ = ::mkdtemp(name.data());
-  }
-  ~Keys() override { fs::remove_all(dir_); }
-
   static std::string contents(const fs::path& file) {
     std::ifstream in(file);
     return {std::istreambuf_iterator<char>(in), {}};
@@ -47,7 +42,7 @@ class Keys : public testing::Test {
     return "";
   }
 
-  fs::path dir_;
+  test::TempDir dir_;
 };
 
 TEST_F(Keys, FilesRoundTripWithTheRightModes) {

@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "nn/core/error.h"
+#include "tests/support/temp_dir.h"
 
 namespace ens {
 namespace {
@@ -37,13 +38,11 @@ void append(const fs::path& file, const std::string& text) {
 
 class RunDirTest : public ::testing::Test {
  protected:
+  test::TempDir temp_;
   void SetUp() override {
-    std::string name = (fs::temp_directory_path() / "ens_run_dir_XXXXXX").string();
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    base_ = name;
+    base_ = temp_.path();
     folder_ = base_ / "runs" / "a";
   }
-  void TearDown() override { fs::remove_all(base_); }
 
   RunDir open_run(const std::string& config = kConfig) {
     return RunDir(folder_, config, {"ensembler train --out a", "CPU, 2 threads", 1});

@@ -20,6 +20,7 @@
 #include "nn/core/backend.h"
 #include "nn/core/error.h"
 #include "nn/core/rng.h"
+#include "tests/support/temp_dir.h"
 
 // HDF5 1.10 leaks memory when it meets damaged metadata; the leak checker is for our own code.
 extern "C" const char* __lsan_default_suppressions() { return "leak:libhdf5"; }
@@ -102,13 +103,11 @@ Checkpoint small() {
 
 class CheckpointTest : public ::testing::Test {
  protected:
+  test::TempDir temp_;
   void SetUp() override {
-    std::string name = (fs::temp_directory_path() / "ens_checkpoint_XXXXXX").string();
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    folder_ = name;
+    folder_ = temp_.path();
     file_ = folder_ / "a.h5";
   }
-  void TearDown() override { fs::remove_all(folder_); }
 
   std::string read_error() {
     return error_of([&] { read_checkpoint(file_, "cloud"); });

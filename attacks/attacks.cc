@@ -20,7 +20,17 @@ constexpr Entry kAttacks[] = {
 }  // namespace
 
 const char* name(KnowledgeLevel level) {
-  return level == KnowledgeLevel::kQueryFree ? "query-free" : "black box";
+  switch (level) {
+    case KnowledgeLevel::kQueryFree:
+      return "query-free";
+    case KnowledgeLevel::kKnownPairs:
+      return "known pairs";
+    case KnowledgeLevel::kBlackBox:
+      return "black box";
+    case KnowledgeLevel::kWhiteBox:
+      return "white box";
+  }
+  return "";
 }
 
 std::vector<std::string> attack_names() {

@@ -2,12 +2,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
 #include "nn/core/error.h"
 
 namespace ens {
 
-Evaluator::Evaluator(Tensor truth) : truth_(std::move(truth)) {}
+Evaluator::Evaluator(Tensor truth, MetricMode mode) : truth_(std::move(truth)), mode_(mode) {}
 
 AttackScore Evaluator::evaluate(Attack& attack, const AdversaryView& view,
                                 const AttackOptions& options) const {
@@ -25,7 +26,8 @@ AttackScore Evaluator::evaluate(Attack& attack, const AdversaryView& view,
   result.title = attack.title();
   result.level = name(attack.level());
   result.scored_images = truth_.dim(0);
-  result.best_of = static_cast<int>(all.size());
+  const bool curve = std::isfinite(all.back().x);
+  result.best_of = curve ? 1 : static_cast<int>(all.size());
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   size_t best = 0;
   std::vector<PolarityScores> scored;
@@ -34,11 +36,16 @@ AttackScore Evaluator::evaluate(Attack& attack, const AdversaryView& view,
       fail("reconstructions are " + r.images.shape().str() + ", the images " + truth_.shape().str(),
            attack.name() + ", " + r.part);
     }
-    scored.push_back(score_polarities(truth_, r.images, view.seed));
+    scored.push_back(score_polarities(truth_, r.images, view.seed, mode_));
     const Score& s = scored.back().scores[0];
-    result.parts.push_back({r.part, s.ssim.mean, s.psnr.mean, r.shadow_accuracy});
-    if (s.ssim.mean > result.parts[best].ssim) best = result.parts.size() - 1;
-    result.best_psnr = std::max(result.best_psnr, s.psnr.mean);
+    const bool first = result.parts.empty();
+    result.parts.push_back({r.part, s.ssim.mean, s.psnr.mean, r.shadow_accuracy, r.merit, r.x});
+    const int index = static_cast<int>(result.parts.size()) - 1;
+    if (std::isfinite(r.merit) &&
+        (result.own_pick < 0 || r.merit > result.parts[static_cast<size_t>(result.own_pick)].merit))
+      result.own_pick = index;
+    if (curve || s.ssim.mean > result.parts[best].ssim) best = static_cast<size_t>(index);
+    result.best_psnr = first || curve ? s.psnr.mean : std::max(result.best_psnr, s.psnr.mean);
   }
   const std::vector<Score>& kinds = scored[best].scores;
   result.scores = kinds[0];
@@ -51,7 +58,7 @@ AttackScore Evaluator::evaluate(Attack& attack, const AdversaryView& view,
   result.reconstruction = r.images;
   if (r.own_images.defined()) {
     result.has_own = true;
-    result.own = score(r.own_truth, r.own_images, view.seed);
+    result.own = score(r.own_truth, r.own_images, view.seed, mode_);
   }
   return result;
 }

@@ -2,6 +2,7 @@
 // hold them, scores every reconstruction, and says when the truth chose among several.
 #pragma once
 
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,8 @@ struct PartScore {
   std::string part;
   double ssim = 0, psnr = 0;
   double shadow_accuracy = -1;  // -1: no shadow
+  double merit = std::numeric_limits<double>::quiet_NaN();
+  double x = std::numeric_limits<double>::quiet_NaN();  // a point of a curve (Reconstruction::x)
 };
 
 struct AttackScore {
@@ -24,6 +27,8 @@ struct AttackScore {
   double best_psnr = 0;  // best mean PSNR over the parts, possibly another part's
   int best_of = 1;       // > 1: chosen with the truth at hand
   std::string best_part;
+  int own_pick =
+      -1;  // index in `parts` of what the attacker would choose (highest merit); -1: none
   bool has_own = false;
   Score own;  // on the attacker's own held-out features
   double shadow_accuracy = -1;
@@ -35,7 +40,7 @@ struct AttackScore {
 class Evaluator {
  public:
   // truth: [M, C, S, S] in [0, 1], the private images behind view.observed, in the same order.
-  explicit Evaluator(Tensor truth);
+  explicit Evaluator(Tensor truth, MetricMode mode = MetricMode::kDefault);
   // Error if the attack fails or returns images that do not fit.
   AttackScore evaluate(Attack& attack, const AdversaryView& view,
                        const AttackOptions& options) const;
@@ -43,6 +48,7 @@ class Evaluator {
 
  private:
   Tensor truth_;
+  MetricMode mode_;
 };
 
 }  // namespace ens

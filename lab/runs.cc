@@ -4,11 +4,14 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <fstream>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <numeric>
+#include <set>
 #include <sstream>
 
 #include "attacks/evaluator.h"
@@ -62,8 +65,19 @@ json to_json(const AttackScore& s) {
            {"seconds", s.seconds},
            {"parts", json::array()}};
   if (s.has_own) out["own"] = {{"ssim", s.own.ssim.mean}, {"psnr", s.own.psnr.mean}};
+  const auto known = [](double value) {
+    return std::isfinite(value) ? json(value) : json(nullptr);
+  };
   for (const PartScore& p : s.parts) {
-    out["parts"].push_back({{"name", p.part}, {"ssim", p.ssim}, {"psnr", p.psnr}});
+    out["parts"].push_back({{"name", p.part},
+                            {"ssim", p.ssim},
+                            {"psnr", p.psnr},
+                            {"merit", known(p.merit)},
+                            {"x", known(p.x)}});
+  }
+  if (s.own_pick >= 0) {
+    const PartScore& p = s.parts[static_cast<size_t>(s.own_pick)];
+    out["own_pick"] = {{"name", p.part}, {"ssim", p.ssim}, {"psnr", p.psnr}};
   }
   return out;
 }
@@ -158,8 +172,26 @@ struct Target {
   CloudBundle cloud;
   std::unique_ptr<EdgePipeline> edge;
   std::mutex edge_mutex;  // a pipeline serves one thread at a time
+  std::shared_ptr<Sequential> head;
+  Tensor noise;
+  std::vector<int> selected;
   Dataset public_data, private_data;
+  Dataset others;  // private images beyond those that are scored
+  Tensor traffic;  // computed when the first attack wants it
 };
+
+// The private images: the first test images, or the first of each class.
+std::vector<int64_t> private_indices(const Dataset& test, const AttackConfig& settings) {
+  std::vector<int64_t> chosen;
+  std::set<int32_t> seen;
+  for (int64_t i = 0; i < test.count(); ++i) {
+    if (static_cast<int64_t>(chosen.size()) >= settings.scored_images()) break;
+    if (settings.one_per_class() && !seen.insert(test.labels[static_cast<size_t>(i)]).second)
+      continue;
+    chosen.push_back(i);
+  }
+  return chosen;
+}
 
 std::shared_ptr<Target> open_target(const fs::path& folder, const AttackConfig& settings,
                                     const std::string& data_root) {
@@ -168,20 +200,91 @@ std::shared_ptr<Target> open_target(const fs::path& folder, const AttackConfig& 
   if (!data_root.empty()) t->config.mutable_data()->set_root(data_root);
   complete(t->config);
   t->cloud = read_cloud_bundle(folder / "cloud.h5");
-  t->edge = std::make_unique<EdgePipeline>(read_edge_bundle(folder / "edge.h5"));
+  EdgeBundle edge = read_edge_bundle(folder / "edge.h5");
+  t->head = edge.head;
+  t->noise = edge.noise;
+  t->selected = edge.selector.selected();
+  t->edge = std::make_unique<EdgePipeline>(std::move(edge));
   const Dataset train = load_dataset(data_options(t->config, DataSplit::kTrain), DataSplit::kTrain);
   const Dataset test = load_dataset(data_options(t->config, DataSplit::kTest), DataSplit::kTest);
   Rng rng(t->config.seed(), "attacker's public images");
   std::vector<int64_t> order = rng.permutation(train.count());
   order.resize(static_cast<size_t>(std::min(settings.public_images(), train.count())));
   t->public_data = train.pick(order);
-  t->private_data = test.head(settings.scored_images());
+  const std::vector<int64_t> scored = private_indices(test, settings);
+  t->private_data = test.pick(scored);
+  std::vector<int64_t> rest(static_cast<size_t>(test.count()));
+  std::iota(rest.begin(), rest.end(), int64_t{0});
+  std::erase_if(rest, [&](int64_t i) { return std::ranges::binary_search(scored, i); });
+  rest.resize(
+      static_cast<size_t>(std::min<int64_t>(std::ssize(rest), settings.observed_features())));
+  t->others = test.pick(rest);
   return t;
 }
 
 Tensor smash_all(Target& target, const Tensor& images) {
   std::lock_guard lock(target.edge_mutex);
   return target.edge->smash(images);
+}
+
+// What the server keeps of the client's traffic: at most 1 GiB of features.
+const Tensor& traffic_of(Target& target) {
+  if (target.traffic.defined()) return target.traffic;
+  constexpr int64_t kBatch = 128, kMost = int64_t{1} << 30;
+  const Shape one = smashed_shape(target.cloud.info.model, target.cloud.info.split);
+  const int64_t count = std::min(target.others.count(), kMost / (one.numel() * 4));
+  Shape all{count, one[0]};
+  if (one.rank() == 3) all = {count, one[0], one[1], one[2]};
+  target.traffic = Tensor::empty(all);
+  for (int64_t first = 0; first < count; first += kBatch) {
+    const int64_t n = std::min(kBatch, count - first);
+    target.traffic.rows(first, n).copy_from(smash_all(target, images_of(target.others, first, n)));
+  }
+  return target.traffic;
+}
+
+// Fills in what the attack's level grants.
+void grant(AdversaryView& view, Target& target, const Attack& attack,
+           const AttackOptions& options) {
+  if (attack.wants_traffic()) view.traffic = traffic_of(target);
+  if (attack.wants_subset()) view.subset = target.selected;
+  if (const int64_t pairs = attack.wants_pairs(options); pairs > 0) {
+    view.pair_images =
+        images_of(target.public_data, 0, std::min(pairs, target.public_data.count()));
+    view.pair_features = smash_all(target, view.pair_images);
+  }
+  if (attack.level() == KnowledgeLevel::kBlackBox) {
+    view.query = [t = &target](const Tensor& images) { return smash_all(*t, images); };
+  }
+  if (attack.level() == KnowledgeLevel::kWhiteBox) {
+    view.head = target.head;
+    view.noise = target.noise;
+  }
+}
+
+AttackOptions options_of(const AttackConfig& c) {
+  AttackOptions o;
+  o.shadow_epochs = c.shadow_epochs();
+  o.decoder_epochs = c.decoder_epochs();
+  o.batch = c.batch();
+  o.lr = static_cast<float>(c.lr());
+  o.shadow_channels = c.shadow_channels();
+  o.shadow_layers = c.shadow_layers();
+  o.shadow_augment = c.shadow_augment();
+  o.subset.assign(c.subset().begin(), c.subset().end());
+  o.subset_sizes.assign(c.subset_sizes().begin(), c.subset_sizes().end());
+  o.screen_epochs = c.screen_epochs();
+  o.screen_images = c.screen_images();
+  o.keep = c.keep();
+  o.restarts = c.restarts();
+  o.alignment_steps = c.alignment_steps();
+  o.alignment_batch = c.alignment_batch();
+  o.rmle_iterations = c.rmle_iterations();
+  o.rmle_lr = static_cast<float>(c.rmle_lr());
+  o.rmle_tv = static_cast<float>(c.rmle_tv());
+  o.rmle_l2 = static_cast<float>(c.rmle_l2());
+  if (c.pairs_size() > 0) o.pairs.assign(c.pairs().begin(), c.pairs().end());
+  return o;
 }
 
 }  // namespace
@@ -197,13 +300,7 @@ int run_attacks(const std::vector<AttackJob>& jobs, const AttackConfig& settings
     fs::path folder;
     std::string identity;
   };
-  AttackOptions options;
-  options.shadow_epochs = settings.shadow_epochs();
-  options.decoder_epochs = settings.decoder_epochs();
-  options.batch = settings.batch();
-  options.lr = static_cast<float>(settings.lr());
-  options.shadow_channels = settings.shadow_channels();
-
+  AttackOptions options = options_of(settings);
   std::vector<Prepared> prepared;
   std::map<fs::path, std::shared_ptr<Target>> targets;
   int64_t total = 0;
@@ -234,9 +331,7 @@ int run_attacks(const std::vector<AttackJob>& jobs, const AttackConfig& settings
     p.view.device = parse_device(target->config.device());
     p.view.dtype = choose_dtype(target->config.dtype(), p.view.device);
     p.view.seed = target->config.seed();
-    if (p.attack->level() == KnowledgeLevel::kBlackBox) {
-      p.view.query = [t = target.get()](const Tensor& images) { return smash_all(*t, images); };
-    }
+    grant(p.view, *target, *p.attack, options);
     total += p.attack->work(p.view, options);
     prepared.push_back(std::move(p));
   }
@@ -254,7 +349,9 @@ int run_attacks(const std::vector<AttackJob>& jobs, const AttackConfig& settings
     fs::create_directories(p.folder);
     json result;
     try {
-      const AttackScore score = Evaluator(p.truth).evaluate(*p.attack, p.view, options);
+      const MetricMode mode =
+          settings.metric() == "he19" ? MetricMode::kHe19 : MetricMode::kDefault;
+      const AttackScore score = Evaluator(p.truth, mode).evaluate(*p.attack, p.view, options);
       result = to_json(score);
       write_png(p.folder / "original.png", strip(p.truth, 16));
       write_png(p.folder / "reconstruction.png", strip(score.reconstruction, 16));

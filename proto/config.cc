@@ -155,7 +155,7 @@ constexpr Rule kRunRules[] = {
     {"data.label_column", nullptr},
     {"data.crop_padding", "4", 0, 64},
     {"data.flip", "true"},
-    {"model.architecture", "resnet18", 0, 0, "resnet18|vgg16"},
+    {"model.architecture", "resnet18", 0, 0, "resnet18|vgg16|he19"},
     {"model.width", "64", 1, 1024},
     {"model.stem_pool", "true"},
     {"model.head_cells", "1", 1, 64},
@@ -172,6 +172,29 @@ constexpr Rule kRunRules[] = {
     {"attack.batch", "64", 2, 65536},
     {"attack.lr", "0.001", 0, 100},
     {"attack.shadow_channels", "0", 0, 4096},
+    {"attack.shadow_layers", "2", 0, 8},
+    {"attack.shadow_augment", "true"},
+    {"attack.observed_features", "9000", 1, kMany},
+    {"attack.metric", "default", 0, 0, "default|he19"},
+    {"attack.one_per_class", "false"},
+    {"attack.restarts", "1", 1, 100},
+    {"attack.screen_epochs", "1", 1, 100000},
+    {"attack.screen_images", "2000", 1, kMany},
+    {"attack.keep", "4", 1, 10000},
+    {"attack.alignment_steps", "1200", 1, 1e7},
+    {"attack.alignment_batch", "256", 8, 65536},
+    {"attack.rmle_iterations", "500", 1, 1e7},
+    {"attack.rmle_lr", "0.1", 0, 100},
+    {"attack.rmle_tv", "2", 0, 1e9},
+    {"attack.rmle_l2", "0", 0, 1e9},
+    {"protection.kind", "auto", 0, 0,
+     "auto|none|additive|shredder|random|single|dr_single|dr_ensemble|nopeek|ressfl|ensembler"},
+    {"protection.fresh_noise", "false"},
+    {"protection.dropout", "0.3", 0, 0.95},
+    {"protection.noise_bank", "8", 1, 1000},
+    {"protection.noise_reward", "0.01", 0, 1000},
+    {"protection.distance_weight", "0.2", 0, 1000},
+    {"protection.adversary_weight", "0.3", 0, 1000},
 };
 
 constexpr Rule kTrainRules[] = {
@@ -183,6 +206,8 @@ constexpr Rule kTrainRules[] = {
     {"weight_decay", "0.0005", 0, 1},
     {"schedule", "onecycle", 0, 0, "onecycle|cosine|step|constant"},
     {"side_by_side", "0", 0, 256},
+    {"eps", "1e-8", 0, 1},
+    {"step_epochs", "0", 0, 100000},
 };
 
 constexpr Rule kCloudRules[] = {
@@ -272,6 +297,31 @@ void complete_stage(TrainConfig& stage, const char* prefix, int epochs) {
   apply_rules(kTrainRules, prefix, stage);
 }
 
+// Settles `kind`, and clears what the kind does not use: two configurations that differ only there
+// are the same experiment.
+void complete_protection(RunConfig& config) {
+  ProtectionConfig& protection = *config.mutable_protection();
+  EnsembleConfig& ensemble = *config.mutable_ensemble();
+  if (protection.kind() == "auto") {
+    protection.set_kind(ensemble.nets() > 1    ? "ensembler"
+                        : ensemble.sigma() > 0 ? "single"
+                                               : "none");
+  }
+  const std::string& kind = protection.kind();
+  if (kind == "ensembler" || kind == "dr_ensemble") {
+    if (ensemble.nets() < 2) {
+      usage_fail("protection.kind = '" + kind + "' needs several server nets", "",
+                 "set ensemble.nets to 2 or more");
+    }
+    if (kind == "dr_ensemble") ensemble.set_selected(ensemble.nets());
+  } else {
+    ensemble.set_nets(1);
+    ensemble.set_selected(1);
+  }
+  if (kind != "ensembler") ensemble.set_lambda(0);
+  if (kind == "none" || kind == "random") ensemble.set_sigma(0);
+}
+
 }  // namespace
 
 void parse_config(const std::string& text, const std::string& source_name, pb::Message& config) {
@@ -331,6 +381,7 @@ void complete(RunConfig& config) {
                            ensemble.selected(), ensemble.nets()),
                "", fmt::format("use 1 to {}", ensemble.nets()));
   }
+  complete_protection(config);
 }
 
 void complete(CloudConfig& config) {

@@ -45,6 +45,7 @@ OptimSpec optim_spec(const TrainConfig& config) {
   spec.kind = parse_optimizer(config.optimizer());
   spec.momentum = static_cast<float>(config.momentum());
   spec.weight_decay = static_cast<float>(config.weight_decay());
+  spec.eps = static_cast<float>(config.eps());
   spec.amsgrad = spec.kind == OptimSpec::Kind::kAdam;
   return spec;
 }
@@ -55,6 +56,7 @@ FitOptions fit_options(const TrainConfig& config, const std::string& label) {
   options.epochs = config.epochs();
   options.schedule = parse_schedule(config.schedule());
   options.lr = static_cast<float>(config.lr());
+  options.step_epochs = config.step_epochs();
   return options;
 }
 
@@ -70,11 +72,6 @@ Dtype choose_dtype(const std::string& name, Device device) {
     return Dtype::kF32;
   }
   return dtype;
-}
-
-std::string protection_name(const RunConfig& config) {
-  if (config.ensemble().nets() > 1) return "ensembler";
-  return config.ensemble().sigma() > 0 ? "single" : "none";
 }
 
 }  // namespace ens

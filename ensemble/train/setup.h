@@ -21,7 +21,4 @@ FitOptions fit_options(const TrainConfig& config, const std::string& label);
 // for and missing, says so once on stderr and uses float32.
 Dtype choose_dtype(const std::string& name, Device device);
 
-// "none" (one net, no noise), "single" (one net with noise) or "ensembler".
-std::string protection_name(const RunConfig& config);
-
 }  // namespace ens

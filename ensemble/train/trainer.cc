@@ -310,15 +310,9 @@ class Trainer {  // one training: shared state of both stages
 
   void describe() {
     const EnsembleConfig& e = config_.ensemble();
-    const Shape smashed = smashed_shape(spec_, split_), answer = answer_shape(spec_, split_);
-    Shape joined = answer;
     const int copies = e.nets() == 1 ? 1 : e.selected();
-    joined.set(0, answer[0] * copies);
-    Rng rng(0);
-    const int64_t edge_flops = lower(*build_head(spec_, split_, rng), spec_.input_shape()).flops() +
-                               lower(*build_tail(spec_, split_, rng, copies), joined).flops();
-    const int64_t body_flops = lower(*build_body(spec_, split_, rng), smashed).flops();
-    summary_["protection"] = protection_name(config_);
+    const SplitCost cost = split_cost(spec_, split_, copies);
+    summary_["protection"] = config_.protection().kind();
     summary_["nets"] = e.nets();
     summary_["selected"] = copies;
     summary_["sigma"] = e.sigma();
@@ -330,8 +324,9 @@ class Trainer {  // one training: shared state of both stages
     summary_["data"] = train_.name;
     summary_["train_images"] = train_.count();
     summary_["test_images"] = test_.count();
-    summary_["flops"] = {{"edge", edge_flops}, {"cloud", body_flops * e.nets()}};
-    summary_["bytes"] = {{"up", smashed.numel() * 4}, {"down", answer.numel() * 4 * e.nets()}};
+    summary_["flops"] = {{"edge", cost.edge_flops}, {"cloud", cost.body_flops * e.nets()}};
+    summary_["bytes"] = {{"up", cost.sent.numel() * 4},
+                         {"down", cost.answer.numel() * 4 * e.nets()}};
   }
 
   const RunConfig& config_;

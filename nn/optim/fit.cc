@@ -29,7 +29,8 @@ void fit(const FitOptions& options, Loader& loader, Optimizer& optimizer,
   schedule.kind = options.schedule;
   schedule.peak = options.lr;
   schedule.steps = std::max<int64_t>(1, options.epochs * loader.batches());
-  schedule.period = std::max<int64_t>(1, schedule.steps / 3);
+  schedule.period = std::max<int64_t>(
+      1, options.step_epochs > 0 ? options.step_epochs * loader.batches() : schedule.steps / 3);
   for (int64_t epoch = options.first_epoch; epoch < options.epochs; ++epoch) {
     EpochStats stats;
     stats.epoch = epoch;

@@ -17,7 +17,8 @@ struct FitOptions {
   int64_t first_epoch = 0;  // > 0 when resuming
   Schedule::Kind schedule = Schedule::Kind::kOneCycle;
   float lr = 0.1f;
-  float clip = 0;  // > 0: limit the gradients' norm
+  int64_t step_epochs = 0;  // Schedule::kStep halves the rate this often; 0: a third of the epochs
+  float clip = 0;           // > 0: limit the gradients' norm
 };
 
 struct EpochStats {

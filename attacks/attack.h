@@ -66,6 +66,8 @@ class Attack {
   virtual int64_t wants_pairs(const AttackOptions&) const { return 0; }  // how many
   // Whether it makes sense against this target: "" or the reason why not ("one server net only").
   virtual std::string pointless(const AdversaryView&) const { return ""; }
+  // Whether most of its work() goes through the server nets, rather than through a decoder alone.
+  virtual bool through_bodies() const { return false; }
   // Images that run() will pass through networks in training: for progress and estimates.
   virtual int64_t work(const AdversaryView& view, const AttackOptions& options) const = 0;
   virtual std::vector<Reconstruction> run(const AdversaryView& view,

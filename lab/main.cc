@@ -3,7 +3,7 @@
 #include <cstdio>
 
 #include "lab/commands/commands.h"
-#include "lab/runs.h"
+#include "lab/config_flags.h"
 #include "nn/core/error.h"
 #include "nn/cpu/threads.h"
 
@@ -19,6 +19,7 @@ int main(int argc, char** argv) {
   ens::add_demo_command(app);
   ens::add_train_command(app);
   ens::add_attack_command(app);
+  ens::add_sweep_command(app);
   ens::add_report_command(app);
   ens::add_info_command(app);
   ens::add_data_command(app);

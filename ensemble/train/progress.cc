@@ -158,6 +158,8 @@ bool stderr_is_terminal() {
   return isatty(STDERR_FILENO) && term && std::string_view(term) != "dumb";
 }
 
+thread_local ProgressCapture::Listen* t_listen = nullptr;
+
 size_t terminal_columns() {
   winsize size{};
   if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
@@ -175,11 +177,13 @@ struct Progress::Impl {
         terminal(terminal_),
         start(clock()),
         meter(total, start),
-        last_drawn(start) {}
+        last_drawn(start) {
+    if (t_listen) listen = *t_listen;
+  }
 
   void draw_if_due() {
     const TimePoint now = clock();
-    if (finished) return;
+    if (finished || listen) return;
     if (terminal ? now - start < kQuiet || (drawn && now - last_drawn < kRedraw)
                  : now - last_drawn < kPlainLine) {
       return;
@@ -208,6 +212,7 @@ struct Progress::Impl {
   std::string note;
   TimePoint last_drawn;
   bool drawn = false, finished = false;
+  ProgressCapture::Listen listen;  // empty: drawn
 };
 
 Progress::Progress(std::string label, int64_t total, std::string unit)
@@ -230,12 +235,14 @@ void Progress::add(int64_t units) {
   std::lock_guard lock(impl_->mutex);
   impl_->meter.add(units, impl_->clock());
   impl_->draw_if_due();
+  if (impl_->listen) impl_->listen(impl_->style.label, units, "");
 }
 
 void Progress::skip(int64_t units) {
   std::lock_guard lock(impl_->mutex);
   impl_->meter.skip(units);
   impl_->draw_if_due();
+  if (impl_->listen) impl_->listen(impl_->style.label, units, "");
 }
 
 void Progress::note(const std::string& text) {
@@ -245,12 +252,14 @@ void Progress::note(const std::string& text) {
     if (static_cast<unsigned char>(c) < ' ') c = ' ';
   }
   impl_->draw_if_due();
+  if (impl_->listen) impl_->listen(impl_->style.label, 0, impl_->note);
 }
 
 void Progress::finish() {
   std::lock_guard lock(impl_->mutex);
   if (impl_->finished) return;
   impl_->finished = true;
+  if (impl_->listen) return;
   const std::string text =
       last_line(impl_->style, impl_->meter.overall(impl_->clock()), impl_->note);
   if (!impl_->terminal) {
@@ -259,5 +268,10 @@ void Progress::finish() {
     impl_->write(fmt::format("\r{}\x1b[K\n", clipped(text, impl_->columns())));
   }
 }
+
+ProgressCapture::ProgressCapture(Listen listen) : listen_(std::move(listen)), before_(t_listen) {
+  t_listen = &listen_;
+}
+ProgressCapture::~ProgressCapture() { t_listen = before_; }
 
 }  // namespace ens

@@ -34,4 +34,20 @@ class Progress {
   std::unique_ptr<Impl> impl_;
 };
 
+// While alive, Progress objects made on this thread draw nothing and tell `listen` what is added
+// and noted instead: a sweep has one line for everything. `listen` may be called from any thread.
+class ProgressCapture {
+ public:
+  using Listen =
+      std::function<void(const std::string& label, int64_t units, const std::string& note)>;
+  explicit ProgressCapture(Listen listen);
+  ~ProgressCapture();
+  ProgressCapture(const ProgressCapture&) = delete;
+  ProgressCapture& operator=(const ProgressCapture&) = delete;
+
+ private:
+  Listen listen_, *before_;
+  friend class Progress;
+};
+
 }  // namespace ens

@@ -4,8 +4,10 @@
 
 #include <memory>
 
+#include "lab/attack_runs.h"
 #include "lab/commands/commands.h"
-#include "lab/runs.h"
+#include "lab/config_flags.h"
+#include "lab/results.h"
 #include "nn/core/error.h"
 
 namespace ens {

@@ -8,6 +8,7 @@ namespace ens {
 
 void add_train_command(CLI::App& app);
 void add_attack_command(CLI::App& app);
+void add_sweep_command(CLI::App& app);
 void add_report_command(CLI::App& app);
 void add_info_command(CLI::App& app);
 void add_demo_command(CLI::App& app);

@@ -7,10 +7,13 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "lab/attack_runs.h"
 #include "lab/commands/commands.h"
+#include "lab/config_flags.h"
 #include "lab/fetch.h"
 #include "lab/process.h"
 #include "lab/report.h"
+#include "lab/results.h"
 #include "lab/runs.h"
 #include "lab/wiretap.h"
 #include "nn/core/error.h"
@@ -60,9 +63,8 @@ void choose_data(RunConfig& config, const Flags& flags) {
 
 // The same training without protection: one net, no noise.
 RunConfig unprotected(RunConfig config) {
-  config.mutable_ensemble()->set_nets(1);
-  config.mutable_ensemble()->set_selected(1);
-  config.mutable_ensemble()->set_sigma(0);
+  config.mutable_protection()->set_kind("none");
+  complete(config);
   return config;
 }
 

@@ -4,7 +4,7 @@
 
 #include "ensemble/train/setup.h"
 #include "lab/commands/commands.h"
-#include "lab/runs.h"
+#include "lab/config_flags.h"
 #include "nn/core/error.h"
 
 namespace ens {

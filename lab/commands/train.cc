@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "lab/commands/commands.h"
+#include "lab/config_flags.h"
 #include "lab/runs.h"
 
 namespace ens {
@@ -27,7 +28,7 @@ void add_train_command(CLI::App& app) {
       return;
     }
     if (flags->out.empty()) throw CLI::RequiredError("--out");
-    train_run(config, flags->out);
+    if (!train_run(config, flags->out)) fmt::print(stderr, "{}: already trained\n", flags->out);
     fmt::print(stderr,
                "{0}: edge.h5 (secret), cloud.h5, summary.json\nnext: ensembler attack {0}\n",
                flags->out);

@@ -1,0 +1,284 @@
+#include "lab/attack_runs.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <fstream>
+#include <map>
+#include <mutex>
+#include <numeric>
+#include <set>
+
+#include "attacks/evaluator.h"
+#include "edge/pipeline.h"
+#include "ensemble/train/progress.h"
+#include "ensemble/train/setup.h"
+#include "lab/datasets.h"
+#include "lab/results.h"
+#include "nn/core/error.h"
+#include "nn/data/image.h"
+#include "nn/data/loader.h"
+#include "nn/io/atomic_file.h"
+#include "nn/optim/fit.h"
+
+namespace ens {
+namespace {
+
+namespace fs = std::filesystem;
+using json = nlohmann::json;
+
+// The first images of [M,C,S,S] side by side: [C, S, count*S].
+Tensor strip(const Tensor& images, int64_t count) {
+  count = std::min(count, images.dim(0));
+  const int64_t c = images.dim(1), h = images.dim(2), w = images.dim(3);
+  Tensor out = Tensor::empty({c, h, w * count});
+  const float* from = images.data<float>();
+  float* to = out.data<float>();
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t row = 0; row < c * h; ++row) {
+      std::copy_n(from + (i * c * h + row) * w, w, to + (row * count + i) * w);
+    }
+  }
+  return out;
+}
+
+// The private images: the first test images, or the first of each class.
+std::vector<int64_t> private_indices(const Dataset& test, const AttackConfig& settings) {
+  std::vector<int64_t> chosen;
+  std::set<int32_t> seen;
+  for (int64_t i = 0; i < test.count(); ++i) {
+    if (static_cast<int64_t>(chosen.size()) >= settings.scored_images()) break;
+    if (settings.one_per_class() && !seen.insert(test.labels[static_cast<size_t>(i)]).second)
+      continue;
+    chosen.push_back(i);
+  }
+  return chosen;
+}
+
+// What makes two results of one attack on one run differ.
+std::string identity_of(const AttackConfig& settings, bool on_the_wire) {
+  return to_text(settings) + (on_the_wire ? "observed: wire\n" : "observed: edge\n");
+}
+
+fs::path result_file(const fs::path& folder, const std::string& attack) {
+  return folder / "attack" / attack / "result.json";
+}
+
+}  // namespace
+
+AttackOptions attack_options(const AttackConfig& c) {
+  AttackOptions o;
+  o.shadow_epochs = c.shadow_epochs();
+  o.decoder_epochs = c.decoder_epochs();
+  o.batch = c.batch();
+  o.lr = static_cast<float>(c.lr());
+  o.shadow_channels = c.shadow_channels();
+  o.shadow_layers = c.shadow_layers();
+  o.shadow_augment = c.shadow_augment();
+  o.subset.assign(c.subset().begin(), c.subset().end());
+  o.subset_sizes.assign(c.subset_sizes().begin(), c.subset_sizes().end());
+  o.screen_epochs = c.screen_epochs();
+  o.screen_images = c.screen_images();
+  o.keep = c.keep();
+  o.restarts = c.restarts();
+  o.alignment_steps = c.alignment_steps();
+  o.alignment_batch = c.alignment_batch();
+  o.rmle_iterations = c.rmle_iterations();
+  o.rmle_lr = static_cast<float>(c.rmle_lr());
+  o.rmle_tv = static_cast<float>(c.rmle_tv());
+  o.rmle_l2 = static_cast<float>(c.rmle_l2());
+  if (c.pairs_size() > 0) o.pairs.assign(c.pairs().begin(), c.pairs().end());
+  return o;
+}
+
+struct AttackTarget::Impl {
+  Impl(const fs::path& folder_, const AttackConfig& settings_, const std::string& data_root)
+      : folder(folder_), settings(settings_) {
+    read_config(folder / "config.txtpb", config);
+    if (!data_root.empty()) config.mutable_data()->set_root(data_root);
+    complete(config);
+    cloud = read_cloud_bundle(folder / "cloud.h5");
+    EdgeBundle bundle = read_edge_bundle(folder / "edge.h5");
+    head = bundle.head;
+    noise = bundle.noise;
+    selected = bundle.selector.selected();
+    edge = std::make_unique<EdgePipeline>(std::move(bundle));
+
+    const auto train = shared_dataset(config, DataSplit::kTrain);
+    const auto test = shared_dataset(config, DataSplit::kTest);
+    Rng rng(config.seed(), "attacker's public images");
+    std::vector<int64_t> order = rng.permutation(train->count());
+    order.resize(static_cast<size_t>(std::min(settings.public_images(), train->count())));
+    public_data = train->pick(order);
+    const std::vector<int64_t> scored = private_indices(*test, settings);
+    const Dataset private_data = test->pick(scored);
+    truth = images_of(private_data, 0, private_data.count());
+    std::vector<int64_t> rest(static_cast<size_t>(test->count()));
+    std::iota(rest.begin(), rest.end(), int64_t{0});
+    std::erase_if(rest, [&](int64_t i) { return std::ranges::binary_search(scored, i); });
+    rest.resize(
+        static_cast<size_t>(std::min<int64_t>(std::ssize(rest), settings.observed_features())));
+    others = test->pick(rest);
+  }
+
+  Tensor smash(const Tensor& images) {
+    std::lock_guard lock(edge_mutex);
+    return edge->smash(images);
+  }
+
+  // What the server keeps of the client's traffic: at most 1 GiB of features.
+  const Tensor& seen_traffic() {
+    std::lock_guard lock(traffic_mutex);
+    if (traffic.defined()) return traffic;
+    constexpr int64_t kBatch = 128, kMost = int64_t{1} << 30;
+    const Shape one = smashed_shape(cloud.info.model, cloud.info.split);
+    const int64_t count = std::min(others.count(), kMost / (one.numel() * 4));
+    Tensor all = Tensor::empty(one.rank() == 3 ? Shape{count, one[0], one[1], one[2]}
+                                               : Shape{count, one[0]});
+    for (int64_t first = 0; first < count; first += kBatch) {
+      const int64_t n = std::min(kBatch, count - first);
+      all.rows(first, n).copy_from(smash(images_of(others, first, n)));
+    }
+    traffic = all;
+    return traffic;
+  }
+
+  // Everything that does not depend on the attack, and is not secret from any.
+  AdversaryView public_view() const {
+    AdversaryView view;
+    view.model = cloud.info.model;
+    view.split = cloud.info.split;
+    view.bodies = cloud.bodies;
+    view.public_data = &public_data;
+    view.device = parse_device(config.device());
+    view.dtype = choose_dtype(config.dtype(), view.device);
+    view.seed = config.seed();
+    return view;
+  }
+
+  // And what the attack's level grants.
+  AdversaryView view_for(const Attack& attack, const AttackOptions& options,
+                         const Tensor& observed) {
+    AdversaryView view = public_view();
+    view.observed = observed.defined() ? observed : smash(truth);
+    if (attack.wants_traffic()) view.traffic = seen_traffic();
+    if (attack.wants_subset()) view.subset = selected;
+    if (const int64_t pairs = attack.wants_pairs(options); pairs > 0) {
+      view.pair_images = images_of(public_data, 0, std::min(pairs, public_data.count()));
+      view.pair_features = smash(view.pair_images);
+    }
+    if (attack.level() == KnowledgeLevel::kBlackBox) {
+      view.query = [this](const Tensor& images) { return smash(images); };
+    }
+    if (attack.level() == KnowledgeLevel::kWhiteBox) {
+      view.head = head;
+      view.noise = noise;
+    }
+    return view;
+  }
+
+  const fs::path folder;
+  const AttackConfig settings;
+  RunConfig config;
+  CloudBundle cloud;
+  std::unique_ptr<EdgePipeline> edge;
+  std::mutex edge_mutex;  // a pipeline serves one thread at a time
+  std::shared_ptr<Sequential> head;
+  Tensor noise;
+  std::vector<int> selected;
+  Dataset public_data;
+  Tensor truth;
+  Dataset others;  // private images beyond those that are scored
+  std::mutex traffic_mutex;
+  Tensor traffic;  // computed when the first attack wants it
+};
+
+AttackTarget::AttackTarget(const fs::path& folder, const AttackConfig& settings,
+                           const std::string& data_root)
+    : impl_(std::make_unique<Impl>(folder, settings, data_root)) {}
+AttackTarget::~AttackTarget() = default;
+
+int64_t AttackTarget::work(const std::string& attack) const {
+  const auto made = make_attack(attack);
+  const AdversaryView view = impl_->public_view();
+  return made->pointless(view).empty() ? made->work(view, attack_options(impl_->settings)) : 0;
+}
+
+std::string AttackTarget::run(
+    const std::string& name_of_attack, const Tensor& observed,
+    const std::function<void(int64_t images, const std::string& note)>& progress) {
+  const auto attack = make_attack(name_of_attack);
+  AttackOptions options = attack_options(impl_->settings);
+  options.on_progress = progress;
+  const fs::path file = result_file(impl_->folder, attack->name());
+  fs::create_directories(file.parent_path());
+  json result;
+  std::string failure;
+  if (const std::string reason = attack->pointless(impl_->public_view()); !reason.empty()) {
+    result["pointless"] = reason;
+  } else {
+    try {
+      const AdversaryView view = impl_->view_for(*attack, options, observed);
+      const MetricMode mode =
+          impl_->settings.metric() == "he19" ? MetricMode::kHe19 : MetricMode::kDefault;
+      const AttackScore score = Evaluator(impl_->truth, mode).evaluate(*attack, view, options);
+      result = to_json(score);
+      write_png(file.parent_path() / "original.png", strip(impl_->truth, 16));
+      write_png(file.parent_path() / "reconstruction.png", strip(score.reconstruction, 16));
+    } catch (const std::exception& e) {
+      failure = e.what();
+      result["error"] = failure;
+    }
+  }
+  result["attack"] = attack->name();
+  result["title"] = attack->title();
+  result["level"] = name(attack->level());
+  result["metric"] = impl_->settings.metric();
+  result["settings"] = identity_of(impl_->settings, observed.defined());
+  result["observed"] = observed.defined() ? "recorded on the wire" : "computed by the edge";
+  write_file_atomically(file, result.dump(2) + "\n", /*secret=*/false);
+  return failure;
+}
+
+bool attack_done(const fs::path& folder, const std::string& attack, const AttackConfig& settings,
+                 bool on_the_wire) {
+  std::ifstream in(result_file(folder, attack));
+  if (!in) return false;
+  const json before = json::parse(in, nullptr, /*allow_exceptions=*/false);
+  return before.is_object() && before.value("settings", "") == identity_of(settings, on_the_wire) &&
+         !before.contains("error");
+}
+
+int run_attacks(const std::vector<AttackJob>& jobs, const AttackConfig& settings,
+                const std::string& data_root, bool again) {
+  std::map<fs::path, std::shared_ptr<AttackTarget>> targets;
+  std::vector<const AttackJob*> todo;
+  int64_t total = 0;
+  for (const AttackJob& job : jobs) {
+    if (!again && attack_done(job.folder, job.attack, settings, job.observed.defined())) {
+      fmt::print(stderr, "{}: already there\n", (job.folder / "attack" / job.attack).string());
+      continue;
+    }
+    std::shared_ptr<AttackTarget>& target = targets[job.folder];
+    if (!target) target = std::make_shared<AttackTarget>(job.folder, settings, data_root);
+    total += target->work(job.attack);
+    todo.push_back(&job);
+  }
+  if (todo.empty()) return 0;
+  Progress progress(fmt::format("{} attack{}", todo.size(), todo.size() == 1 ? "" : "s"), total);
+  std::atomic<int> failures{0};
+  run_side_by_side(static_cast<int>(todo.size()), 0, [&](int i) {
+    const AttackJob& job = *todo[static_cast<size_t>(i)];
+    const std::string failure =
+        targets.at(job.folder)
+            ->run(job.attack, job.observed, [&](int64_t images, const std::string& note) {
+              progress.add(images);
+              progress.note(note);
+            });
+    if (!failure.empty()) ++failures;
+  });
+  return failures;
+}
+
+}  // namespace ens

@@ -1,0 +1,55 @@
+#include "lab/sweep.h"
+
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "lab/commands/commands.h"
+#include "lab/config_flags.h"
+#include "nn/core/error.h"
+
+namespace ens {
+
+void add_sweep_command(CLI::App& app) {
+  struct Flags {
+    std::string file;
+    std::vector<std::string> overrides;
+    bool dry_run = false;
+    SweepOptions options;
+  };
+  auto flags = std::make_shared<Flags>();
+  CLI::App* command = app.add_subcommand(
+      "sweep", "Train and attack a whole grid of settings; what is done already is skipped");
+  command
+      ->add_option("config", flags->file,
+                   "Sweep (.txtpb, SweepConfig), or the name of one that comes along")
+      ->required();
+  command->add_option("-o,--out", flags->options.out, "Folder of the sweep")->required();
+  command->add_option("--set", flags->overrides, "Override in its base: path=value")
+      ->allow_extra_args(false);
+  command->add_option("--data", flags->options.data_root,
+                      "Folder with the data sets (default: $ENS_DATA, then the cache)");
+  command->add_option("-j,--jobs", flags->options.jobs,
+                      "Cells at once (default: one for each CPU thread)");
+  command->add_option("--memory", flags->options.memory_gb,
+                      "GB that the cells may use together (default: most of what is free)");
+  command->add_flag("--dry-run", flags->dry_run, "Print the cells and an estimate of the time");
+  command->callback([flags] {
+    SweepConfig sweep;
+    read_config(find_config(flags->file), sweep);
+    apply_overrides(flags->overrides, *sweep.mutable_base());
+    flags->options.title = sweep.title();
+    const std::vector<SweepCell> cells = expand(sweep, flags->options.data_root);
+    if (flags->dry_run) {
+      print_plan(cells, flags->options);
+      return;
+    }
+    const int failures = run_sweep(cells, flags->options);
+    if (failures > 0) {
+      fail(fmt::format("{} trainings or attacks failed", failures), "sweep",
+           "the reasons are in the report; the same command tries them again");
+    }
+  });
+}
+
+}  // namespace ens

@@ -1,0 +1,55 @@
+#include "lab/config_flags.h"
+
+#include "nn/core/error.h"
+
+namespace ens {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string g_command_line;
+
+}  // namespace
+
+void ConfigFlags::add_to(CLI::App& command) {
+  command.add_option("-c,--config", file,
+                     "Configuration (.txtpb), or the name of one that comes along");
+  command.add_option("--set", overrides, "Override: path=value, e.g. --set stage1.epochs=3")
+      ->allow_extra_args(false);
+  command.add_option("--data", data_root,
+                     "Folder with the data sets (default: $ENS_DATA, then the cache)");
+}
+
+RunConfig ConfigFlags::resolve() const {
+  RunConfig config;
+  if (!file.empty()) read_config(find_config(file), config);
+  apply_overrides(overrides, config);
+  if (!data_root.empty()) config.mutable_data()->set_root(data_root);
+  complete(config);
+  return config;
+}
+
+fs::path program_folder() { return fs::read_symlink("/proc/self/exe").parent_path(); }
+
+fs::path find_config(const std::string& name) {
+  const fs::path bin = program_folder();
+  const std::string with_ending = fs::path(name).has_extension() ? name : name + ".txtpb";
+  for (const fs::path& candidate :
+       {fs::path(name), fs::path("configs") / with_ending,
+        bin / "../share/ensembler/configs" / with_ending, bin / "../../../configs" / with_ending}) {
+    if (fs::is_regular_file(candidate)) return candidate;
+  }
+  usage_fail("no configuration '" + name + "'", "--config",
+             "give a .txtpb file; examples are in configs/");
+}
+
+void remember_command_line(int argc, char** argv) {
+  for (int i = 0; i < argc; ++i) {
+    g_command_line +=
+        (i ? " " : "") + (i ? std::string(argv[i]) : fs::path(argv[0]).filename().string());
+  }
+}
+
+const std::string& command_line() { return g_command_line; }
+
+}  // namespace ens

@@ -1,0 +1,33 @@
+// The flags of every command that takes a configuration, and where programs and files are found.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "proto/config.h"
+
+namespace ens {
+
+// --config, --set, --data.
+struct ConfigFlags {
+  std::string file;
+  std::vector<std::string> overrides;
+  std::string data_root;
+
+  void add_to(CLI::App& command);
+  // Defaults < file < --set; completed and checked. Does not touch the disk otherwise.
+  RunConfig resolve() const;
+};
+
+// A configuration by path, or by the name of one that comes with the program ("demo" or
+// "demo.txtpb"): looked for in ./configs and beside the installed program.
+std::filesystem::path find_config(const std::string& name);
+// The folder of the running program, to find its siblings ensembler-cloud and ensembler-edge.
+std::filesystem::path program_folder();
+// The command line, for info.json.
+void remember_command_line(int argc, char** argv);
+const std::string& command_line();
+
+}  // namespace ens

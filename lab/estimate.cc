@@ -1,0 +1,124 @@
+#include "lab/estimate.h"
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+
+#include "ensemble/train/setup.h"
+#include "lab/attack_runs.h"
+#include "lab/datasets.h"
+#include "nn/core/backend.h"
+#include "nn/cpu/threads.h"
+#include "nn/models/decoder.h"
+
+namespace ens {
+namespace {
+
+// Seconds an image of forward, backward and update: the best of three steps after a first one.
+double time_step(Module& net, const Tensor& input, const std::function<Var(const Var&)>& loss) {
+  OptimSpec spec;
+  spec.kind = OptimSpec::Kind::kAdam;
+  Optimizer optimizer(net.parameters(), spec);
+  double best = 1e30;
+  for (int i = 0; i < 4; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    loss(net.forward(Var(input))).backward();
+    optimizer.step(1e-6f);
+    backend(input.device()).synchronize();
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    if (i > 0) best = std::min(best, took.count());
+  }
+  return best / static_cast<double>(input.dim(0));
+}
+
+Shape batched(int64_t batch, const Shape& one) {
+  return one.rank() == 3 ? Shape{batch, one[0], one[1], one[2]} : Shape{batch, one[0]};
+}
+
+}  // namespace
+
+Estimator::Cell Estimator::estimate(const RunConfig& config,
+                                    const std::vector<std::string>& attacks) {
+  RunConfig with_root = config;
+  if (!data_root_.empty()) with_root.mutable_data()->set_root(data_root_);
+  const auto train = shared_dataset(with_root, DataSplit::kTrain);
+  const ModelSpec spec = model_spec(config, *train);
+  const Split split = split_of(config);
+  check(spec, split);
+  const Device device = parse_device(config.device());
+  const Dtype dtype = choose_dtype(config.dtype(), device);
+  const int cells = static_cast<int>(cell_names(spec).size());
+  const Shape smashed = smashed_shape(spec, split);
+  const int64_t batch = std::min<int64_t>(config.stage1().batch(), 64);
+
+  Rng rng(1);
+  const auto net = build_cells(spec, 0, cells, rng);
+  Speed& speed = measured_[to_text(config.model()) + train->name];
+  if (speed.net == 0) {
+    const int threads = cpu::compute_threads();
+    cpu::set_compute_threads(1);
+    const Tensor labels =
+        Tensor::from_labels(std::vector<int32_t>(static_cast<size_t>(batch), 0)).to(device);
+    const Tensor images = Tensor::full(batched(batch, spec.input_shape()), 0.5f).to(device);
+    speed.net = time_step(*net, images.to(dtype),
+                          [&](const Var& y) { return softmax_cross_entropy(y, labels); });
+    if (smashed.rank() == 3) {
+      const auto decoder = build_decoder(smashed, spec.input_shape(),
+                                         static_cast<int>(std::max<int64_t>(16, smashed[0])), rng);
+      speed.decoder =
+          time_step(*decoder, Tensor::full(batched(batch, smashed), 0.5f).to(device).to(dtype),
+                    [&](const Var& y) { return mse(y, Var(images)); });
+    }
+    cpu::set_compute_threads(threads);
+  }
+
+  Cell cell;
+  const std::string& kind = config.protection().kind();
+  const double images = static_cast<double>(train->count());
+  const int nets = config.ensemble().nets();
+  cell.stage1_per_image =
+      speed.net * (kind == "dr_ensemble" ? nets : 1) + (kind == "ressfl" ? speed.decoder : 0);
+  cell.stage1_seconds =
+      images * config.stage1().epochs() * cell.stage1_per_image * (kind == "ensembler" ? nets : 1);
+  if (kind == "ensembler" || kind == "shredder") {
+    // Through frozen bodies: no gradients of their weights.
+    cell.stage2_per_image =
+        speed.net * 0.7 * (kind == "shredder" ? 1 : config.ensemble().selected());
+    cell.stage2_seconds = images * config.stage2().epochs() * cell.stage2_per_image;
+  }
+
+  AdversaryView view;
+  view.model = spec;
+  view.split = split;
+  view.bodies.resize(static_cast<size_t>(nets));
+  Dataset known;
+  known.labels.resize(
+      static_cast<size_t>(std::min(train->count(), config.attack().public_images())));
+  view.public_data = &known;
+  const AttackOptions options = attack_options(config.attack());
+  double traffic_gb = 0;
+  for (const std::string& name : attacks) {
+    const auto attack = make_attack(name);
+    if (!attack->pointless(view).empty()) continue;
+    Attack& a = cell.attacks[name];
+    a.seconds_per_unit = attack->through_bodies() ? speed.net : speed.decoder;
+    a.seconds = a.seconds_per_unit * static_cast<double>(attack->work(view, options));
+    if (attack->wants_traffic()) {
+      traffic_gb = std::min(
+          1.0,
+          static_cast<double>(config.attack().observed_features() * smashed.numel() * 4) / 1e9);
+    }
+  }
+
+  const Graph graph = lower(*net, spec.input_shape());
+  double activations = 0;
+  for (const Shape& value : graph.values) activations += static_cast<double>(value.numel());
+  // Values and gradients, with scratch beside them; weights with gradient and optimiser state.
+  cell.gigabytes = 0.2 + traffic_gb +
+                   (activations * config.stage1().batch() * 3 * 4 +
+                    static_cast<double>(graph.parameters()) * 4 * (4 + nets)) /
+                       1e9;
+  return cell;
+}
+
+}  // namespace ens

@@ -1,0 +1,17 @@
+// What an attack leaves in its folder, and the table of it on stdout.
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "attacks/evaluator.h"
+
+namespace ens {
+
+nlohmann::json to_json(const AttackScore& score);
+
+// A plain table of the runs' accuracies and attack results on stdout.
+void print_results(const std::vector<std::filesystem::path>& folders);
+
+}  // namespace ens

@@ -181,9 +181,9 @@ class Sweep {
   }
 
   void work() {
-    double total = 0;
-    for (const Task& task : tasks_) total += task.seconds;
-    Progress progress("sweep", std::max<int64_t>(1, static_cast<int64_t>(total * 1000)), "ms");
+    int64_t total = 0;
+    for (const Task& task : tasks_) total += static_cast<int64_t>(task.seconds * 1000);
+    Progress progress("sweep", std::max<int64_t>(total, 1), "ms of work");
     progress_ = &progress;
     const int threads = cpu::compute_threads();
     const int jobs =

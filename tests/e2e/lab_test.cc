@@ -108,6 +108,69 @@ TEST_F(LabTest, KilledAndResumedTrainingEndsInTheSameWeights) {
   EXPECT_EQ(rows(folder_ / "whole"), rows(out));
 }
 
+TEST_F(LabTest, ASweepSurvivesBadCellsAndBeingKilled) {
+  std::ofstream(folder_ / "grid.txtpb") << R"(
+      title: "A small grid"
+      base {
+        dtype: "float32"
+        data { name: "shapes" train_limit: 640 test_limit: 128 }
+        model { width: 8 }
+        ensemble { nets: 2 selected: 1 insecure_seeded_secrets: true }
+        stage1 { epochs: 2 batch: 64 lr: 0.05 }
+        stage2 { epochs: 1 batch: 64 lr: 0.05 }
+        attack { public_images: 300 scored_images: 16 shadow_epochs: 1 decoder_epochs: 1 }
+      }
+      attack: "oracle" attack: "shadow-adaptive"
+      row { name: "none" set: "protection.kind=none" }
+      row { name: "ensembler" axis { path: "model.head_cells" value: "1" value: "2" value: "9" } }
+      row { name: "diverges" set: "stage1.lr=100" set: "stage1.optimizer=sgd" set: "ensemble.sigma=1000" }
+    )";
+  const fs::path out = folder_ / "grid";
+  const std::vector<std::string> sweep{program("ensembler"), "sweep",
+                                       (folder_ / "grid.txtpb").string(), "--out", out.string()};
+  std::vector<std::string> dry = sweep;
+  dry.push_back("--dry-run");
+  const Outcome plan = run(dry);
+  EXPECT_EQ(plan.code, 0) << plan.err;
+  EXPECT_NE(plan.out.find("4 of 5 cells to do"), std::string::npos) << plan.out;
+  EXPECT_FALSE(fs::exists(out));
+
+  // Killed as soon as the first cell is trained, then run to the end.
+  {
+    Process p(sweep, /*capture=*/true, folder_ / "killed.txt");
+    while (p.running() && !fs::exists(out / "none/DONE")) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    p.kill_now();
+    p.wait();
+  }
+  ASSERT_TRUE(fs::exists(out / "none/DONE"));
+  const auto trained = fs::last_write_time(out / "none/DONE");
+  const Outcome first = run(sweep);
+  EXPECT_EQ(first.code, 1) << first.err;  // one cell diverges
+  EXPECT_EQ(fs::last_write_time(out / "none/DONE"), trained);
+  EXPECT_TRUE(fs::exists(out / "ensembler_head_cells=1/attack/oracle/result.json"));
+  EXPECT_TRUE(fs::exists(out / "ensembler_head_cells=2/attack/shadow-adaptive/result.json"));
+  EXPECT_TRUE(fs::exists(out / "report.html"));
+  const auto state = nlohmann::json::parse(std::ifstream(out / "sweep.json"));
+  std::map<std::string, std::string> status;
+  for (const auto& cell : state.at("cells")) {
+    status[cell.at("folder")] = cell.at("status");
+    if (cell.at("status") != "done") EXPECT_NE(cell.at("reason"), "") << cell;
+  }
+  EXPECT_EQ(status, (std::map<std::string, std::string>{{"none", "done"},
+                                                        {"ensembler_head_cells=1", "done"},
+                                                        {"ensembler_head_cells=2", "done"},
+                                                        {"ensembler_head_cells=9", "skipped"},
+                                                        {"diverges", "failed"}}));
+
+  // Nothing is done twice.
+  const fs::path result = out / "none/attack/oracle/result.json";
+  const auto written = fs::last_write_time(result);
+  EXPECT_EQ(run(sweep).code, 1);
+  EXPECT_EQ(fs::last_write_time(result), written);
+}
+
 TEST_F(LabTest, BadInputIsOneClearLine) {
   std::ofstream(folder_ / "bad.txtpb") << "seed: 1\nstage1 {\n  epoch: 3\n}\n";
   std::ofstream(folder_ / "not-a-picture.png") << "hello";

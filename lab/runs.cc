@@ -202,7 +202,7 @@ std::shared_ptr<Target> open_target(const fs::path& folder, const AttackConfig& 
   t->cloud = read_cloud_bundle(folder / "cloud.h5");
   EdgeBundle edge = read_edge_bundle(folder / "edge.h5");
   t->head = edge.head;
-  t->noise = edge.noise;
+  t->noise = mean_noise(edge.protection);
   t->selected = edge.selector.selected();
   t->edge = std::make_unique<EdgePipeline>(std::move(edge));
   const Dataset train = load_dataset(data_options(t->config, DataSplit::kTrain), DataSplit::kTrain);

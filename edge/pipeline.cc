@@ -21,7 +21,7 @@ struct EdgePipeline::Impl {
              max_batch),
         tail(lower(*bundle.tail, tail_input(bundle.info, bundle.selector.count())), Device{},
              Dtype::kF32, max_batch),
-        protection(fixed_noise(bundle.noise)) {
+        protection(make_protection(bundle.protection)) {
     bundle.head.reset();  // the plans hold their own weights
     bundle.tail.reset();
   }

@@ -101,7 +101,7 @@ struct AttackTarget::Impl {
     cloud = read_cloud_bundle(folder / "cloud.h5");
     EdgeBundle bundle = read_edge_bundle(folder / "edge.h5");
     head = bundle.head;
-    noise = bundle.noise;
+    noise = mean_noise(bundle.protection);
     selected = bundle.selector.selected();
     edge = std::make_unique<EdgePipeline>(std::move(bundle));
 

@@ -319,7 +319,9 @@ void complete_protection(RunConfig& config) {
     ensemble.set_selected(1);
   }
   if (kind != "ensembler") ensemble.set_lambda(0);
-  if (kind == "none" || kind == "random") ensemble.set_sigma(0);
+  if (kind == "none" || kind == "random" || kind == "nopeek" || kind == "ressfl") {
+    ensemble.set_sigma(0);
+  }
 }
 
 }  // namespace

@@ -12,7 +12,7 @@ namespace ens {
 namespace bundle_file {
 namespace {
 
-constexpr int64_t kFormat = 1;
+constexpr int64_t kFormat = 2;  // 2: the edge's protection is more than one noise
 constexpr int64_t kMaxNets = 4096;
 
 std::string from_hex(const std::string& hex, const std::string& file) {

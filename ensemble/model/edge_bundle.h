@@ -8,6 +8,7 @@
 
 #include "ensemble/model/bundle.h"
 #include "ensemble/model/selector.h"
+#include "ensemble/protect/protection.h"
 
 namespace ens {
 
@@ -17,7 +18,7 @@ struct EdgeBundle {
   std::shared_ptr<Sequential> head;  // frozen, evaluation mode
   std::shared_ptr<Sequential> tail;  // reads P concatenated answers
   Selector selector;
-  Tensor noise;  // fixed noise [C,H,W] added to the head's output; may be zeros
+  ProtectionSpec protection;  // what is done to the head's output before it is sent
 };
 
 void write_edge_bundle(const std::filesystem::path& file, const EdgeBundle& bundle);  // mode 0600

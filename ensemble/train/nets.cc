@@ -6,39 +6,71 @@
 #include "nn/data/loader.h"
 
 namespace ens {
+
 namespace {
 
-// z + g, with g broadcast over the batch.
-Var add_noise(const Var& features, const Tensor& noise) {
-  Shape shape = features.shape();
-  shape.set(0, 1);
-  return add(features, Var(noise.reshape(shape).to(features.value().dtype())));
+constexpr int64_t kBatch = 128;  // of the plans
+
+Var protect(const std::shared_ptr<FeatureTraining>& protection, const Var& features) {
+  return protection ? protection->forward(features) : features;
+}
+
+ProtectionSpec spec_of(const std::shared_ptr<FeatureTraining>& protection) {
+  return protection ? protection->spec() : ProtectionSpec{};
 }
 
 }  // namespace
 
-SingleNet::SingleNet(const ModelSpec& spec, const Split& split, Tensor noise, Rng& rng) {
+// ---- one net
+
+SingleNet::SingleNet(const ModelSpec& spec, const Split& split,
+                     std::shared_ptr<FeatureTraining> protection, Rng& rng)
+    : protection_(std::move(protection)) {
   head_ = add("head", build_head(spec, split, rng));
   body_ = add("body", build_body(spec, split, rng));
   tail_ = add("tail", build_tail(spec, split, rng, 1));
-  noise_ = add_buffer("noise", std::move(noise));
+  if (protection_) add("protection", protection_);
+}
+
+Var SingleNet::forward(const Var& images, Var& clean_features) {
+  clean_features = head_->forward(images);
+  return tail_->forward(body_->forward(protect(protection_, clean_features)));
 }
 
 Var SingleNet::forward(const Var& images) {
-  return tail_->forward(body_->forward(add_noise(head_->forward(images), noise_)));
+  Var clean;
+  return forward(images, clean);
 }
 
-EnsembleNet::EnsembleNet(const ModelSpec& spec, const Split& split, Tensor noise,
-                         std::vector<std::shared_ptr<Sequential>> selected_bodies, Rng& rng)
-    : bodies_(std::move(selected_bodies)) {
+ProtectionSpec SingleNet::protection() const { return spec_of(protection_); }
+
+// ---- several
+
+EnsembleNet::EnsembleNet(const ModelSpec& spec, const Split& split,
+                         std::shared_ptr<FeatureTraining> protection,
+                         std::vector<std::shared_ptr<Sequential>> frozen, Rng& rng)
+    : bodies_(std::move(frozen)), protection_(std::move(protection)) {
   head_ = add("head", build_head(spec, split, rng));
   tail_ = add("tail", build_tail(spec, split, rng, static_cast<int>(bodies_.size())));
-  noise_ = add_buffer("noise", std::move(noise));
+  if (protection_) add("protection", protection_);
+}
+
+EnsembleNet::EnsembleNet(const ModelSpec& spec, const Split& split,
+                         std::shared_ptr<FeatureTraining> protection, int nets, Rng& rng)
+    : EnsembleNet(
+          spec, split, std::move(protection),
+          [&] {
+            std::vector<std::shared_ptr<Sequential>> bodies;
+            for (int i = 0; i < nets; ++i) bodies.push_back(build_body(spec, split, rng));
+            return bodies;
+          }(),
+          rng) {
+  for (size_t i = 0; i < bodies_.size(); ++i) add("body" + std::to_string(i), bodies_[i]);
 }
 
 Var EnsembleNet::forward(const Var& images, Var& clean_features) {
   clean_features = head_->forward(images);
-  const Var z = add_noise(clean_features, noise_);
+  const Var z = protect(protection_, clean_features);
   const float weight = 1.0f / static_cast<float>(bodies_.size());
   std::vector<Var> answers;
   for (const auto& body : bodies_) answers.push_back(affine(body->forward(z), weight, 0));
@@ -50,11 +82,14 @@ Var EnsembleNet::forward(const Var& images) {
   return forward(images, clean);
 }
 
-double plan_accuracy(const Sequential& head, const Tensor& noise,
+ProtectionSpec EnsembleNet::protection() const { return spec_of(protection_); }
+
+// ---- measuring
+
+double plan_accuracy(const Sequential& head, const Protection& protection,
                      const std::vector<std::shared_ptr<Sequential>>& bodies, const Sequential& tail,
                      const ModelSpec& spec, const Split& split, const Dataset& data, Device device,
                      Dtype dtype) {
-  constexpr int64_t kBatch = 128;
   const Shape smashed = smashed_shape(spec, split), answer = answer_shape(spec, split);
   Shape joined = answer;
   const int64_t count = static_cast<int64_t>(bodies.size());
@@ -66,12 +101,12 @@ double plan_accuracy(const Sequential& head, const Tensor& noise,
   for (const auto& body : bodies)
     body_plans.emplace_back(lower(*body, smashed), device, dtype, kBatch);
   Backend& be = backend(device);
-  Shape noise_shape{1, smashed[0], smashed[1], smashed[2]};
-  const Tensor g = noise.reshape(noise_shape);
   double right = 0;
   for (int64_t first = 0; first < data.count(); first += kBatch) {
     const int64_t n = std::min(kBatch, data.count() - first);
-    const Tensor z = be.binary(BinaryOp::kAdd, head_plan.run(images_of(data, first, n)), g);
+    Tensor sent = head_plan.run(images_of(data, first, n)).to(Device{});
+    protection.apply(sent);
+    const Tensor z = sent.to(device);
     std::vector<Var> answers;
     for (Plan& body : body_plans) {
       answers.emplace_back(
@@ -81,6 +116,12 @@ double plan_accuracy(const Sequential& head, const Tensor& noise,
     right += accuracy(logits, labels_of(data, first, n)) * static_cast<double>(n);
   }
   return data.count() ? right / static_cast<double>(data.count()) : 0.0;
+}
+
+Tensor plan_features(const Sequential& head, const ModelSpec& spec, const Dataset& data, int64_t n,
+                     Device device, Dtype dtype) {
+  Plan plan(lower(head, spec.input_shape()), device, dtype, kBatch);
+  return plan.run(images_of(data, 0, n)).to(Device{});
 }
 
 }  // namespace ens

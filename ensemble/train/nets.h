@@ -1,4 +1,4 @@
-// The networks that are trained: stage 1's single nets and stage 2's ensemble.
+// The networks that are trained: single nets and ensembles.
 #pragma once
 
 #include <memory>
@@ -6,53 +6,69 @@
 #include <vector>
 
 #include "ensemble/model/selector.h"
+#include "ensemble/protect/feature_train.h"
 #include "nn/data/dataset.h"
 #include "nn/models/model.h"
 #include "nn/plan/plan.h"
 
 namespace ens {
 
-// Stage 1: one whole classifier with its fixed noise, M_t(M_s(M_h(x) + g)).
+// Stage 1: one whole classifier with what is done to its feature, M_t(M_s(P(M_h(x)))).
 class SingleNet : public Module {
  public:
-  // noise [C,H,W] of the smashed feature's shape.
-  SingleNet(const ModelSpec& spec, const Split& split, Tensor noise, Rng& rng);
+  // `protection`: null if nothing is done to the feature.
+  SingleNet(const ModelSpec& spec, const Split& split, std::shared_ptr<FeatureTraining> protection,
+            Rng& rng);
+  // Also yields the head's output before the protection, for penalties.
+  Var forward(const Var& images, Var& clean_features);
   Var forward(const Var& images) override;
 
   const std::shared_ptr<Sequential>& head() const { return head_; }
   const std::shared_ptr<Sequential>& body() const { return body_; }
   const std::shared_ptr<Sequential>& tail() const { return tail_; }
-  const Tensor& noise() const { return noise_; }
+  ProtectionSpec protection() const;
 
  private:
   std::shared_ptr<Sequential> head_, body_, tail_;
-  Tensor noise_;
+  std::shared_ptr<FeatureTraining> protection_;
 };
 
-// Stage 2: a fresh head, tail and noise around P frozen bodies.
+// Several bodies behind one head, M_t(concat_i M_s^i(P(M_h(x))) / P).
 class EnsembleNet : public Module {
  public:
-  EnsembleNet(const ModelSpec& spec, const Split& split, Tensor noise,
-              std::vector<std::shared_ptr<Sequential>> selected_bodies, Rng& rng);
-  // Also yields the head's output before the noise, for the similarity penalty.
+  // Stage 2: a fresh head and tail around `frozen` bodies, which are no part of this module's
+  // state.
+  EnsembleNet(const ModelSpec& spec, const Split& split,
+              std::shared_ptr<FeatureTraining> protection,
+              std::vector<std::shared_ptr<Sequential>> frozen, Rng& rng);
+  // All in one round: a fresh head, tail and `nets` fresh bodies.
+  EnsembleNet(const ModelSpec& spec, const Split& split,
+              std::shared_ptr<FeatureTraining> protection, int nets, Rng& rng);
+  // Also yields the head's output before the protection, for the similarity penalty.
   Var forward(const Var& images, Var& clean_features);
   Var forward(const Var& images) override;
 
   const std::shared_ptr<Sequential>& head() const { return head_; }
+  const std::vector<std::shared_ptr<Sequential>>& bodies() const { return bodies_; }
   const std::shared_ptr<Sequential>& tail() const { return tail_; }
-  const Tensor& noise() const { return noise_; }
+  ProtectionSpec protection() const;
 
  private:
   std::shared_ptr<Sequential> head_, tail_;
-  std::vector<std::shared_ptr<Sequential>> bodies_;  // frozen; not part of this module's state
-  Tensor noise_;
+  std::vector<std::shared_ptr<Sequential>> bodies_;
+  std::shared_ptr<FeatureTraining> protection_;
 };
 
-// Fraction of `data` that is classified right, by fused plans, in the given precision: what the
-// edge and the cloud will compute together. One body for a SingleNet, P for an ensemble.
-double plan_accuracy(const Sequential& head, const Tensor& noise,
+// Fraction of `data` that is classified right, by fused plans, in the given precision, with the
+// protection as the edge applies it: what the edge and the cloud will compute together. All
+// `bodies` are used: one for a SingleNet, P for an ensemble.
+double plan_accuracy(const Sequential& head, const Protection& protection,
                      const std::vector<std::shared_ptr<Sequential>>& bodies, const Sequential& tail,
                      const ModelSpec& spec, const Split& split, const Dataset& data, Device device,
                      Dtype dtype);
+
+// The head's output [n,C,H,W] for the first n images by a fused plan: float32, CPU, plain.
+Tensor plan_features(const Sequential& head, const ModelSpec& spec, const Dataset& data, int64_t n,
+                     Device device, Dtype dtype);
 
 }  // namespace ens

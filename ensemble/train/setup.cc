@@ -19,11 +19,16 @@ DataOptions data_options(const RunConfig& config, DataSplit split) {
   return options;
 }
 
-ModelSpec model_spec(const RunConfig& config, const Dataset& data) {
+ModelSpec model_spec(const ModelConfig& config) {
   ModelSpec spec;
-  spec.architecture = config.model().architecture();
-  spec.width = config.model().width();
-  spec.stem_pool = config.model().stem_pool();
+  spec.architecture = config.architecture();
+  spec.width = config.width();
+  spec.stem_pool = config.stem_pool();
+  return spec;
+}
+
+ModelSpec model_spec(const RunConfig& config, const Dataset& data) {
+  ModelSpec spec = model_spec(config.model());
   spec.classes = static_cast<int>(data.class_names.size());
   spec.channels = data.channels;
   spec.image_size = data.width;
@@ -38,6 +43,21 @@ ModelSpec model_spec(const RunConfig& config, const Dataset& data) {
 
 Split split_of(const RunConfig& config) {
   return {config.model().head_cells(), config.model().tail_cells()};
+}
+
+FeatureRecipe feature_recipe(const RunConfig& config) {
+  const ProtectionConfig& p = config.protection();
+  const std::string& kind = p.kind();
+  FeatureRecipe recipe;
+  const bool drops = kind == "dr_single" || kind == "dr_ensemble";
+  if (kind == "single" || kind == "ensembler" || drops) {
+    recipe.sigma = config.ensemble().sigma();
+    recipe.fresh = recipe.sigma > 0 && p.fresh_noise();
+  }
+  if (drops) recipe.dropout = p.dropout();
+  if (kind == "nopeek") recipe.distance_weight = p.distance_weight();
+  if (kind == "ressfl") recipe.adversary_weight = p.adversary_weight();
+  return recipe;
 }
 
 OptimSpec optim_spec(const TrainConfig& config) {

@@ -329,7 +329,7 @@ TEST_F(ClientTest, WhatIsSentDoesNotDependOnTheSelector) {
   for (const auto& selected : {std::vector<int>{0}, {1, 3}, {2}, {0, 1, 2, 3}}) {
     test::Bundles bundles = test::random_bundles(5, 4, selected);
     bundles.edge.head = bundles_.edge.head;
-    bundles.edge.noise = bundles_.edge.noise;
+    bundles.edge.protection = bundles_.edge.protection;
     write(bundles, dir_.path());
     FakeCloud cloud(bundles.cloud.info);
     EdgeClient client = connect(cloud.endpoint());

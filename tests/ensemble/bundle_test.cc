@@ -82,7 +82,7 @@ TEST(Bundle, BothRoundTrip) {
   expect_same_state(*edge.head, *bundles.edge.head);
   expect_same_state(*edge.tail, *bundles.edge.tail);
   EXPECT_EQ(edge.selector.selected(), bundles.edge.selector.selected());
-  EXPECT_EQ(edge.noise.to_vector(), bundles.edge.noise.to_vector());
+  EXPECT_EQ(edge.protection.noise.to_vector(), bundles.edge.protection.noise.to_vector());
   EXPECT_EQ(edge.class_names, bundles.edge.class_names);
 }
 
@@ -149,7 +149,7 @@ TEST(Bundle, CloudFileKnowsNothingOfTheClient) {
   };
   for (const auto& entry : bundles.edge.head->state()) expect_absent(entry.name, entry.tensor);
   for (const auto& entry : bundles.edge.tail->state()) expect_absent(entry.name, entry.tensor);
-  expect_absent("noise", bundles.edge.noise);
+  expect_absent("noise", bundles.edge.protection.noise);
   EXPECT_GT(looked_for, 300);
   const std::string body(static_cast<const char*>(bundles.cloud.bodies[2]->state()[0].tensor.raw()),
                          16);
@@ -157,7 +157,7 @@ TEST(Bundle, CloudFileKnowsNothingOfTheClient) {
 
   Bundles other = random_bundles(1, 4, {0, 2});
   Rng rng(99);
-  rng.fill_normal(other.edge.noise.span<float>(), 0, 1);
+  rng.fill_normal(other.edge.protection.noise.span<float>(), 0, 1);
   write(other, other_dir.path());
   EXPECT_EQ(contents(other_dir / "cloud.h5"), cloud);
 }
@@ -224,7 +224,7 @@ TEST(Bundle, ContentsThatDoNotFitAreRefused) {
   EXPECT_TRUE(has(cloud_error([](Checkpoint& c) { c.numbers["nets"] = 1 << 19; }), "nets"));
   EXPECT_TRUE(has(cloud_error([](Checkpoint& c) { c.numbers["width"] = -1; }), "width"));
   EXPECT_TRUE(has(cloud_error([](Checkpoint& c) { c.numbers["head_cells"] = 5; }), "bad.h5"));
-  EXPECT_TRUE(has(cloud_error([](Checkpoint& c) { c.numbers["format"] = 2; }), "format"));
+  EXPECT_TRUE(has(cloud_error([](Checkpoint& c) { c.numbers["format"] = 1; }), "format"));
   EXPECT_TRUE(has(cloud_error([](Checkpoint& c) { c.numbers.erase("classes"); }), "classes"));
   EXPECT_TRUE(
       has(cloud_error([](Checkpoint& c) { c.texts["mean"] = "0.5,,1"; }), "list of numbers"));

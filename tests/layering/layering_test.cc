@@ -15,6 +15,10 @@ namespace {
 namespace fs = std::filesystem;
 using Names = std::set<std::string>;
 
+// Files of ensemble/protect that end in _train: what trains a protection, which the edge must not
+// link.
+const std::string kProtectTrain = "ensemble/protect/*_train";
+
 // Folder -> what it may include besides itself. Longest prefix wins; "nn/*" is every folder of nn
 // but the device backends.
 const std::map<std::string, Names> kAllowed = {
@@ -28,9 +32,10 @@ const std::map<std::string, Names> kAllowed = {
     {"nn/io", {"nn/core"}},
     {"nn/data", {"nn/core"}},
     {"proto", {"nn/core"}},
-    {"ensemble/model", {"nn/*", "proto"}},
+    {"ensemble/model", {"nn/*", "proto", "ensemble/protect"}},
     {"ensemble/protect", {"nn/core", "proto"}},
-    {"ensemble/train", {"nn/*", "proto", "ensemble/model", "ensemble/protect"}},
+    {kProtectTrain, {"nn/*", "ensemble/protect"}},
+    {"ensemble/train", {"nn/*", "proto", "ensemble/model", "ensemble/protect", kProtectTrain}},
     {"cloud", {"nn/*", "nn/cpu/threads.h", "proto", "ensemble/model"}},
     {"edge", {"nn/*", "nn/cpu/threads.h", "proto", "ensemble/model", "ensemble/protect"}},
     {"attacks", {"nn/*", "ensemble/model"}},
@@ -56,6 +61,9 @@ const std::map<std::string, Names> kOnlyIn = {
 };
 
 std::string folder_of(const std::string& path) {
+  if (path.starts_with("ensemble/protect/") && path.find("_train.") != std::string::npos) {
+    return kProtectTrain;
+  }
   std::string best;
   for (const auto& [folder, _] : kAllowed) {
     if (path.starts_with(folder + "/") && folder.size() > best.size()) best = folder;

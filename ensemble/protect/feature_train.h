@@ -1,0 +1,32 @@
+// What training does to a feature: the steps of make_protection(), as differentiable operations.
+#pragma once
+
+#include "ensemble/protect/protection.h"
+#include "nn/core/rng.h"
+#include "nn/modules/module.h"
+
+namespace ens {
+
+// Dropout, noise, fresh noise, in this order, in training and in evaluation mode alike. The fixed
+// noise is a buffer; so is the count of calls, which with `key` determines every draw: a training
+// that is resumed from its state continues the same sequence.
+class FeatureTraining : public Module {
+ public:
+  // Without a bank (that is NoiseBankTraining). `key`: of the stream of draws; not secret, since
+  // nothing drawn here is used again.
+  FeatureTraining(const ProtectionSpec& spec, uint64_t key);
+  Var forward(const Var& features) override;
+
+  // What the edge is to do: the same steps, with the noise as it is now.
+  const ProtectionSpec& spec() const { return spec_; }
+
+ private:
+  ProtectionSpec spec_;
+  uint64_t key_;
+  Tensor calls_;  // undefined if nothing is drawn
+};
+
+// The generator of one call: its own stream, and `calls` is advanced.
+Rng next_stream(uint64_t key, Tensor& calls);
+
+}  // namespace ens

@@ -1,0 +1,43 @@
+// The trainings that lead from a configuration to what edge and cloud get (see trainer.h).
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "ensemble/model/selector.h"
+#include "ensemble/train/nets.h"
+#include "ensemble/train/train_net.h"
+
+namespace ens {
+
+// What a training leaves: everything that both bundles are made of.
+struct Trained {
+  std::shared_ptr<Sequential> head, tail;
+  std::vector<std::shared_ptr<Sequential>> bodies;  // all N
+  Selector selector;                                // those whose answers the tail reads
+  ProtectionSpec protection;
+  double accuracy = 0;               // on the test images, with the protection
+  std::optional<double> similarity;  // ensembler: reached maximum of the mean cosine similarity
+  std::optional<double> snr;         // shredder: E[a^2] / Var(n)
+};
+
+struct Stage1 {
+  std::vector<std::shared_ptr<SingleNet>> nets;  // frozen
+  std::vector<double> accuracies;                // each with its own protection
+};
+
+// stage1.cc: N whole nets side by side, or a head, N bodies and a tail in one round.
+Stage1 train_stage1(const TrainingScene& scene);
+Trained train_in_one_round(const TrainingScene& scene);
+
+// stage2.cc: the client's secret head, tail and noise around P of the nets; Shredder's noises for
+// the one net.
+Trained train_stage2(const TrainingScene& scene, const Stage1& stage1);
+Trained train_noise_bank(const TrainingScene& scene, const Stage1& stage1);
+
+// Noise N(0, sigma^2) of the feature's shape from `rng`, or fresh noise; nothing if sigma is 0.
+ProtectionSpec draw_noise(const TrainingScene& scene, double sigma, bool fresh, Rng& rng);
+double measure_accuracy(const TrainingScene& scene, const Trained& trained, const Dataset& data);
+
+}  // namespace ens

@@ -1,0 +1,149 @@
+#include "ensemble/train/train_net.h"
+
+#include <algorithm>
+
+#include "ensemble/train/setup.h"
+#include "nn/core/backend.h"
+#include "nn/io/checkpoint.h"
+
+namespace ens {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kQuickTest = 2000;
+constexpr const char* kKind = "training";
+constexpr const char* kEpochsDone = "epochs_done";
+
+// ---- checkpoints: "net/...", "optim/...", for each companion "NAME/..." and "NAME_optim/...",
+// and the epochs done.
+
+void put(Checkpoint& c, const std::string& prefix, const std::vector<NamedTensor>& state) {
+  for (const NamedTensor& t : state) c.tensors[prefix + t.name] = t.tensor;
+}
+
+std::vector<NamedTensor> with_prefix(const Checkpoint& c, const std::string& prefix) {
+  std::vector<NamedTensor> list;
+  for (const auto& [name, tensor] : c.tensors) {
+    if (name.starts_with(prefix)) list.push_back({name.substr(prefix.size()), tensor});
+  }
+  return list;
+}
+
+void save_state(const NetTraining& job, const Module& net, const Optimizer& optimizer,
+                int64_t done) {
+  Checkpoint c;
+  c.kind = kKind;
+  c.numbers[kEpochsDone] = done;
+  put(c, "net/", net.state());
+  put(c, "optim/", optimizer.state());
+  for (const Companion& other : job.companions) {
+    put(c, other.name + "/", other.net->state());
+    put(c, other.name + "_optim/", other.optimizer->state());
+  }
+  write_checkpoint(job.file, c, /*secret=*/true);
+}
+
+// Returns the epochs done.
+int64_t load_state(const NetTraining& job, Module& net, Optimizer& optimizer) {
+  const Checkpoint c = read_checkpoint(job.file, kKind);
+  net.load_state(with_prefix(c, "net/"), c.file);
+  optimizer.load_state(with_prefix(c, "optim/"), c.file);
+  for (const Companion& other : job.companions) {
+    other.net->load_state(with_prefix(c, other.name + "/"), c.file);
+    other.optimizer->load_state(with_prefix(c, other.name + "_optim/"), c.file);
+  }
+  return c.number(kEpochsDone);
+}
+
+LoaderOptions loader_options(const RunConfig& config, const TrainConfig& stage, uint64_t seed) {
+  LoaderOptions options;
+  options.batch = stage.batch();
+  options.crop_padding = config.data().crop_padding();
+  options.flip = config.data().flip();
+  options.seed = seed;
+  return options;
+}
+
+}  // namespace
+
+TrainingScene::TrainingScene(const RunConfig& c, RunDir& r, const Dataset& training,
+                             const Dataset& testing)
+    : config(c),
+      run(r),
+      train(training),
+      test(testing),
+      quick_test(testing.head(kQuickTest)),
+      spec(model_spec(c, training)),
+      split(split_of(c)),
+      device(parse_device(c.device())),
+      dtype(choose_dtype(c.dtype(), device)) {
+  check(spec, split);
+}
+
+int64_t TrainingScene::images_in(const TrainConfig& stage) const {
+  return int64_t{stage.epochs()} * (train.count() / stage.batch()) * stage.batch();
+}
+
+Rng TrainingScene::secret_rng(const std::string& stream) const {
+  if (config.ensemble().insecure_seeded_secrets()) return Rng(config.seed(), stream);
+  return Rng(secure_random(), secure_random());
+}
+
+int64_t epochs_done(const fs::path& file) {
+  return read_checkpoint(file, kKind).number(kEpochsDone);
+}
+
+double EpochMean::take() {
+  const double mean = sum_ / static_cast<double>(std::max<int64_t>(count_, 1));
+  *this = {};
+  return mean;
+}
+
+void train_net(const TrainingScene& scene, Module& net, const NetTraining& job,
+               Progress& progress) {
+  Optimizer optimizer(net.parameters(), job.optimizer);
+  FitOptions options = fit_options(*job.settings, job.label);
+  Loader loader(scene.train, loader_options(scene.config, *job.settings, job.data_seed));
+  if (fs::exists(job.file)) {
+    options.first_epoch = load_state(job, net, optimizer);
+    progress.skip(options.first_epoch * loader.batches() * job.settings->batch());
+  }
+  scene.run.forget_metrics(job.stage, job.index, options.first_epoch);
+  const auto metric = [&](int64_t epoch, const std::string& name, double value) {
+    scene.run.add_metric(
+        {job.stage, job.index, epoch, (epoch + 1) * loader.batches(), name, value});
+  };
+  double recent = 0, last_accuracy = -1;
+  int64_t steps = 0;
+  fit(
+      options, loader, optimizer, job.loss,
+      [&](int64_t images, double value) {
+        recent = steps++ ? 0.98 * recent + 0.02 * value : value;
+        progress.add(images);
+        if (steps % 8 == 0) {
+          std::string text = job.label + "  loss " + std::to_string(recent).substr(0, 5);
+          if (last_accuracy >= 0) {
+            text += "  accuracy " + std::to_string(100 * last_accuracy).substr(0, 4) + " %";
+          }
+          progress.note(text);
+        }
+      },
+      [&](const EpochStats& stats) {
+        net.train(false);
+        last_accuracy = job.quick_accuracy();
+        net.train();
+        metric(stats.epoch, "loss", stats.loss);
+        metric(stats.epoch, "accuracy", last_accuracy);
+        metric(stats.epoch, "images_per_second",
+               static_cast<double>(stats.images) / std::max(stats.seconds, 1e-9));
+        metric(stats.epoch, "share_waiting_for_data",
+               stats.seconds_waiting / std::max(stats.seconds, 1e-9));
+        if (job.epoch_metrics) {
+          for (const auto& [name, value] : job.epoch_metrics()) metric(stats.epoch, name, value);
+        }
+        save_state(job, net, optimizer, stats.epoch + 1);
+      });
+}
+
+}  // namespace ens

@@ -1,0 +1,89 @@
+// One training under way: its surroundings, its checkpoint after every epoch, its metrics.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "ensemble/train/progress.h"
+#include "ensemble/train/run_dir.h"
+#include "nn/autograd/ops.h"
+#include "nn/data/dataset.h"
+#include "nn/data/loader.h"
+#include "nn/models/model.h"
+#include "nn/optim/optim.h"
+#include "proto/config.h"
+
+namespace ens {
+
+// What every training of a run shares. Refers to its arguments, which must outlive it.
+struct TrainingScene {
+  // Usage Error if the configuration and the data do not fit each other.
+  TrainingScene(const RunConfig& config, RunDir& run, const Dataset& train, const Dataset& test);
+
+  const RunConfig& config;
+  RunDir& run;
+  const Dataset& train;
+  const Dataset& test;
+  const Dataset quick_test;  // what is looked at after each epoch
+  const ModelSpec spec;
+  const Split split;
+  const Device device;
+  const Dtype dtype;
+
+  // A batch's images as networks read them.
+  Var input(const Batch& batch) const { return cast(Var(batch.images.to(device)), dtype); }
+  Shape feature() const { return smashed_shape(spec, split); }
+  // How many images all epochs of a stage see: the length of a progress line.
+  int64_t images_in(const TrainConfig& stage) const;
+  // For the client's secrets: from the operating system's cryptographic source, or from the seed
+  // where ensemble.insecure_seeded_secrets says so.
+  Rng secret_rng(const std::string& stream) const;
+};
+
+// Somebody who learns alongside and whose state belongs into the checkpoint.
+struct Companion {
+  std::string name;
+  Module* net;
+  Optimizer* optimizer;
+};
+
+struct NetTraining {
+  std::string stage;  // "stage1", "stage2": in metrics
+  int index = 0;      // of the net; -1: the whole ensemble
+  const TrainConfig* settings = nullptr;
+  OptimSpec optimizer;
+  std::string label;           // for people
+  std::filesystem::path file;  // the checkpoint
+  uint64_t data_seed = 0;      // order and augmentation
+  std::vector<Companion> companions;
+  std::function<Var(const Batch&)> loss;
+  std::function<double()> quick_accuracy;
+  // Further numbers of an epoch, for metrics.csv; may be empty.
+  std::function<std::vector<std::pair<std::string, double>>()> epoch_metrics;
+};
+
+// Trains `net` to the end of its epochs, from the checkpoint if it is there; leaves the checkpoint
+// complete. A training killed at any moment and started again ends in the same weights.
+void train_net(const TrainingScene& scene, Module& net, const NetTraining& job, Progress& progress);
+
+// How many epochs the checkpoint of a training has done.
+int64_t epochs_done(const std::filesystem::path& file);
+
+// Sums up a number over the steps of an epoch.
+class EpochMean {
+ public:
+  void add(double value) {
+    sum_ += value;
+    ++count_;
+  }
+  // The mean since the last call.
+  double take();
+
+ private:
+  double sum_ = 0;
+  int64_t count_ = 0;
+};
+
+}  // namespace ens

@@ -156,7 +156,9 @@ TEST_F(LabTest, ASweepSurvivesBadCellsAndBeingKilled) {
   std::map<std::string, std::string> status;
   for (const auto& cell : state.at("cells")) {
     status[cell.at("folder")] = cell.at("status");
-    if (cell.at("status") != "done") EXPECT_NE(cell.at("reason"), "") << cell;
+    if (cell.at("status") != "done") {
+      EXPECT_NE(cell.at("reason"), "") << cell;
+    }
   }
   EXPECT_EQ(status, (std::map<std::string, std::string>{{"none", "done"},
                                                         {"ensembler_head_cells=1", "done"},

@@ -29,7 +29,8 @@ Var distances(const Var& rows) {
   const Var d2 = sub(add(squares, reshape(squares, {1, n})), affine(gram, 2, 0));
   // The diagonal is 0 whatever x is; rounding must not say otherwise.
   const Var mask(off_diagonal(n).to(rows.value().device()));
-  return mul(sqrt(affine(mul(relu(d2), mask), 1, kTiny)), mask);
+  const Var roots = sqrt(affine(mul(relu(d2), mask), 1, kTiny));
+  return affine(roots, 1, -std::sqrt(kTiny));  // no distance is none again
 }
 
 Var centred(const Var& a) {

@@ -41,5 +41,38 @@ TEST(EdgePipeline, ComputesWhatTheSpecificationSays) {
   }
 }
 
+// What is sent is the head's output and what the bundle's protection says, for each image.
+TEST(EdgePipeline, AppliesTheBundlesProtection) {
+  test::Bundles bundles = test::random_bundles(8);
+  const Tensor images = test::random_images(bundles.edge.info.model, 40, 1);
+  const auto sent = [&](const ProtectionSpec& spec) {
+    EdgeBundle edge = bundles.edge;
+    edge.protection = spec;
+    return EdgePipeline(edge, 8).smash(images).to_vector();
+  };
+  const std::vector<float> clean = sent({});
+  const size_t size = clean.size() / 40;
+  const Shape one = smashed_shape(bundles.edge.info.model, bundles.edge.info.split);
+  Tensor bank = Tensor::zeros({2, one[0], one[1], one[2]});
+  bank.rows(1, 1).fill(1);
+  const std::vector<float> shifted = sent({.noise = bank});
+  int moved = 0;
+  for (size_t b = 0; b < 40; ++b) {
+    const float shift = std::round(shifted[b * size] - clean[b * size]);
+    moved += shift == 1;
+    for (size_t i = b * size; i < (b + 1) * size; ++i) {
+      ASSERT_NEAR(shifted[i], clean[i] + shift, 1e-5);
+    }
+  }
+  EXPECT_GT(moved, 3);
+  EXPECT_LT(moved, 37);
+  const std::vector<float> dropped = sent({.dropout = 0.5f});
+  EXPECT_NE(dropped, sent({.dropout = 0.5f}));
+  for (size_t i = 0; i < clean.size(); ++i) {
+    ASSERT_TRUE(dropped[i] == 0 || std::abs(dropped[i] - 2 * clean[i]) < 1e-5) << i;
+  }
+  EXPECT_NE(sent({.fresh_sigma = 1}), sent({.fresh_sigma = 1}));
+}
+
 }  // namespace
 }  // namespace ens

@@ -1,8 +1,10 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <cmath>
 #include <cstring>
 #include <fstream>
+#include <limits>
 #include <set>
 
 #include "nn/core/error.h"
@@ -84,6 +86,32 @@ TEST(Bundle, BothRoundTrip) {
   EXPECT_EQ(edge.selector.selected(), bundles.edge.selector.selected());
   EXPECT_EQ(edge.protection.noise.to_vector(), bundles.edge.protection.noise.to_vector());
   EXPECT_EQ(edge.class_names, bundles.edge.class_names);
+}
+
+TEST(Bundle, EveryProtectionRoundTrips) {
+  const TempDir dir;
+  Bundles bundles = random_bundles(1);
+  const Shape feature = smashed_shape(bundles.edge.info.model, bundles.edge.info.split);
+  Tensor bank = Tensor::empty({3, feature[0], feature[1], feature[2]});
+  Rng(5).fill_normal(bank.span<float>(), 0, 1);
+  const std::vector<ProtectionSpec> specs = {{},
+                                             {.noise = bundles.edge.protection.noise},
+                                             {.noise = bank},
+                                             {.fresh_sigma = 0.1f},
+                                             {.noise = bank, .fresh_sigma = 2, .dropout = 0.3f}};
+  for (const ProtectionSpec& spec : specs) {
+    bundles.edge.protection = spec;
+    write(bundles, dir.path());
+    const ProtectionSpec read = read_edge_bundle(dir / "edge.h5").protection;
+    EXPECT_EQ(read.fresh_sigma, spec.fresh_sigma);
+    EXPECT_EQ(read.dropout, spec.dropout);
+    ASSERT_EQ(read.noise.defined(), spec.noise.defined());
+    if (!spec.noise.defined()) continue;
+    EXPECT_EQ(read.noise.shape(), spec.noise.shape());
+    EXPECT_EQ(read.noise.to_vector(), spec.noise.to_vector());
+  }
+  bundles.edge.protection = {.dropout = 1};
+  EXPECT_THROW(write_edge_bundle(dir / "edge.h5", bundles.edge), Error);
 }
 
 TEST(Bundle, FingerprintDependsOnEveryBodyAndTheirOrder) {
@@ -239,6 +267,24 @@ TEST(Bundle, ContentsThatDoNotFitAreRefused) {
                   "tensors where"));
   EXPECT_TRUE(
       has(edge_error([](Checkpoint& c) { c.tensors["noise"] = Tensor::zeros({1}); }), "noise"));
+  EXPECT_TRUE(has(edge_error([](Checkpoint& c) {
+                    c.tensors["noise"] = c.tensors["noise"].clone();
+                    c.tensors["noise"].data<float>()[7] = std::numeric_limits<float>::infinity();
+                  }),
+                  "noise"));
+  EXPECT_TRUE(has(edge_error([](Checkpoint& c) {
+                    c.tensors["noise"] = Tensor::zeros({0, 4, 16, 16});
+                  }),
+                  "bad.h5"));
+  for (auto [sigma, dropout] : {std::pair{-1.0f, 0.0f}, {NAN, 0.0f}, {0.0f, 1.0f}, {0.0f, -0.5f}}) {
+    EXPECT_TRUE(has(edge_error([&](Checkpoint& c) {
+                      c.tensors["protection"] = Tensor::from({sigma, dropout}, {2});
+                    }),
+                    "bad.h5"));
+  }
+  EXPECT_TRUE(has(edge_error([](Checkpoint& c) { c.tensors["protection"] = Tensor::zeros({3}); }),
+                  "protection"));
+  EXPECT_TRUE(has(edge_error([](Checkpoint& c) { c.tensors.erase("protection"); }), "protection"));
   EXPECT_TRUE(has(edge_error([](Checkpoint& c) {
                     c.tensors["selector"] = Tensor::from_labels(std::vector<int32_t>{1, 9});
                   }),

@@ -126,16 +126,17 @@ std::string headline(const Collection& all) {
   }
   if (up) card("On the wire, per image", bytes(up) + " up", bytes(down) + " down");
 
+  constexpr size_t kShown = 4;
   const auto joined = [&](auto&& field) {  // the different values over all runs
     std::string out;
     std::set<std::string> seen;
     for (const Run& r : all.runs) {
       const std::string value = field(r);
-      if (value.empty() || !seen.insert(value).second || seen.size() > kManyRuns) continue;
+      if (value.empty() || !seen.insert(value).second || seen.size() > kShown) continue;
       out += (out.empty() ? "" : "<br>") + escape(value);
     }
-    if (seen.size() > kManyRuns)
-      out += "<br>" + muted(fmt::format("and {} more", seen.size() - kManyRuns));
+    if (seen.size() > kShown)
+      out += "<br>" + muted(fmt::format("and {} more", seen.size() - kShown));
     return out;
   };
   std::string facts;
@@ -212,9 +213,9 @@ std::string page(const Collection& all, const std::string& stem) {
                                               : fmt::format("{} settings", all.settings.size()),
                      all.runs.size(), all.runs.size() == 1 ? "" : "s") +
          (all.failed.empty() ? ""
-                             : fmt::format(" <strong>{} cells have no run; the tables say "
+                             : fmt::format(" <strong>{} cell{} without a run; the tables say "
                                            "why.</strong>",
-                                           all.failed.size())) +
+                                           all.failed.size(), all.failed.size() == 1 ? "" : "s")) +
          (all.skipped.empty() ? ""
                               : fmt::format(" <strong>{} left out, listed at the end.</strong>",
                                             all.skipped.size())) +

@@ -37,17 +37,11 @@ const RowAttack* strongest_of(const Row& row) {
   return best;
 }
 
-// Data set and model, without the split.
-std::string task(const Run& run) {
-  return run.data + ", " + run.architecture +
-         (run.width ? fmt::format(" width {}", *run.width) : "");
-}
-
 // One dot a row: how much an attack gets, against how accurate the protected net is.
 std::string against_accuracy(const std::vector<Place>& all) {
   std::string out;
   std::map<std::string, std::vector<Place>> tasks;
-  for (const Place& place : all) tasks[task(*place.run)].push_back(place);
+  for (const Place& place : all) tasks[place.run->task()].push_back(place);
   for (const auto& [name, rows] : tasks) {
     for (const bool oracle : {true, false}) {
       std::vector<Line> lines;  // by protection

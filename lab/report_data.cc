@@ -198,7 +198,7 @@ void group(Collection& all) {
     const Run& run = all.runs[i];
     const bool continued = i > 0 && setting_key(all.runs[i - 1]) == setting_key(run);
     if (!continued) {
-      all.settings.push_back({run.setting(), {}, {}});
+      all.settings.push_back({run.task(), run.setting(), {}, {}});
       keys.clear();
     }
     std::vector<Row>& rows = all.settings.back().rows;
@@ -228,11 +228,11 @@ void group(Collection& all) {
     }
   }
   for (size_t i = 0; i < all.failed.size(); ++i) {
+    const FailedCell& cell = all.failed[i];
     auto found = std::find_if(all.settings.begin(), all.settings.end(),
-                              [&](const Setting& s) { return s.title == all.failed[i].setting; });
-    if (found == all.settings.end()) {
-      found = all.settings.insert(all.settings.end(), {all.failed[i].setting, {}, {}});
-    }
+                              [&](const Setting& s) { return s.title == cell.setting; });
+    if (found == all.settings.end())
+      found = all.settings.insert(all.settings.end(), {cell.task, cell.setting, {}, {}});
     found->failed.push_back(static_cast<int>(i));
   }
 }
@@ -298,11 +298,12 @@ std::string Run::title() const {
   return title;
 }
 
+std::string Run::task() const {
+  return data + ", " + architecture + (width ? fmt::format(" width {}", *width) : "");
+}
+
 std::string Run::setting() const {
-  std::string out = data + ", " + architecture;
-  if (width) out += fmt::format(" width {}", *width);
-  if (head && tail) out += fmt::format(", split h = {}, t = {}", *head, *tail);
-  return out;
+  return task() + (head && tail ? fmt::format(", split h = {}, t = {}", *head, *tail) : "");
 }
 
 Number Run::edge_ms() const {

@@ -104,6 +104,7 @@ struct Run {
   std::string metric() const;           // the one to speak of: default if there are such numbers
   std::string protection_name() const;  // "DR-single"
   std::string title() const;            // "Ensembler, N = 4, P = 2"
+  std::string task() const;             // "cifar10, resnet18 width 16"
   std::string setting() const;          // "cifar10, resnet18 width 16, split h = 1, t = 1"
   Number edge_ms() const;               // median of head and tail, as served
 };
@@ -117,8 +118,9 @@ inline constexpr double kClose = 0.05;  // SSIM
 
 // A cell of a sweep that has no finished run.
 struct FailedCell {
-  std::string folder, title, setting;  // setting: as Run::setting(), empty if not known
-  std::string status, reason;          // status: failed, skipped, missing
+  std::string folder, title;
+  std::string task, setting;   // as Run's; empty if not known
+  std::string status, reason;  // status: failed, skipped, missing
 };
 
 struct Sweep {
@@ -153,7 +155,7 @@ struct Row {
 
 // What can be compared: one data set, model and split.
 struct Setting {
-  std::string title;
+  std::string task, title;  // Run::task(), Run::setting() and what else tells it apart
   std::vector<Row> rows;
   std::vector<int> failed;  // indices into Collection::failed
 };

@@ -190,7 +190,8 @@ std::string range(const std::optional<Interval>& v, int digits, double factor = 
 std::string strength(const RowAttack& a) {
   if (a.kind == "oracle") return "upper bound";
   if (!a.strength) return "not calibrated";
-  return (a.weak() ? "**weak attacker** " : "strong enough ") + percent(a.strength, 0);
+  return a.weak() ? "**weak attacker** " + weak_share(*a.strength)
+                  : "strong enough " + percent(a.strength, 0);
 }
 
 std::string notes(const Collection& all, const RowAttack& a) {

@@ -53,6 +53,7 @@ std::string show(const Number& value, int digits, const char* unit, bool sign) {
 std::string percent(const Number& share, int digits) {
   return share ? fixed(*share * 100, digits) + "\u202f%" : "\u2013";
 }
+std::string weak_share(double share) { return percent(std::floor(share * 100) / 100, 0); }
 std::string points(const Number& share) {
   return share ? fixed(*share * 100, 1, true) + " points" : "\u2013";
 }
@@ -267,7 +268,7 @@ td.num{white-space:nowrap}.band th{background:var(--band);font-weight:600}tbody 
 .strip .caption{flex:0 0 160px;font-size:13px;line-height:1.3}.strip .px{min-width:0;max-width:calc(100% - 174px)}
 .px{display:inline-block;background-size:100% 100%;background-repeat:no-repeat;image-rendering:pixelated;vertical-align:top;print-color-adjust:exact}
 .crop{margin-right:4px}.splits{width:auto}.splits td{text-align:center;padding:6px 8px}.splits td:first-child{vertical-align:middle}
-.matrix{font-size:13px}.matrix th,.matrix td{padding:6px 6px}.matrix td.num{white-space:normal}.matrix .badge{padding:0 5px;font-size:11px}
+.matrix{font-size:13px}.matrix th,.matrix td{padding:6px 6px}.matrix td.num{white-space:normal}.matrix td:first-child{min-width:120px}.matrix .badge{padding:0 5px;font-size:11px}
 .wide{overflow-x:auto}.failed{color:var(--bad);background:var(--badbg);border-color:transparent}
 .original{padding-bottom:8px;border-bottom:1px solid var(--line)}
 .barline{display:grid;grid-template-columns:200px 1fr 80px;gap:14px;align-items:center;margin:8px 0;font-size:14px}

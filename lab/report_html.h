@@ -19,6 +19,8 @@ std::string fixed(double value, int digits, bool sign = false);
 std::string show(const Number& value, int digits, const char* unit = "", bool sign = false);
 std::string plain(const Number& value);
 std::string percent(const Number& share, int digits = 1);
+// Below the gate of 80 %, and never rounded up to it.
+std::string weak_share(double share);
 std::string points(const Number& share);  // "+0.3 points"
 std::string bytes(const Number& value);
 std::string flops(const Number& value);

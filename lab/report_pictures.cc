@@ -149,8 +149,8 @@ std::string split_grids(const Collection& all, Album& album) {
         }
         table.add(line);
       }
-      const std::string body = "<div class=\"wide\"><p class=\"muted\">Original: " +
-                               album.first(original, count, 64, "originals") + "</p>" +
+      const std::string body = "<div class=\"wide\"><div class=\"muted\">Original " +
+                               album.first(original, count, 64, "originals") + "</div>" +
                                table.str() + "</div>\n";
       const bool open =
           folder == "oracle" || (favourite != wins.end() && folder == favourite->first);

@@ -310,7 +310,8 @@ SweepFile read_sweep(const fs::path& file) {
     c.row = text(cell, "row");
     c.status = text(cell, "status", "done");
     c.reason = text(cell, "reason");
-    for (const auto& [path, value] : object_in(cell, "values").items()) {
+    const json values = object_in(cell, "values");
+    for (const auto& [path, value] : values.items()) {
       c.values[path] = value.is_string() ? value.get<std::string>() : value.dump();
       out.sweep.paths.insert(path);
     }
@@ -320,11 +321,13 @@ SweepFile read_sweep(const fs::path& file) {
   return out;
 }
 
-// What an unfinished cell would have been, as far as its configuration got.
-std::string planned_setting(const SweepFile::Cell& cell) {
+// What a cell without a run would have been: its configuration, as far as it got; else that of a
+// run of the same sweep (`settings`, may be empty); then the cell's own values.
+void plan(const SweepFile::Cell& cell, std::map<std::string, std::string> settings,
+          FailedCell& failed) {
   std::ifstream in(cell.folder / "config.txtpb", std::ios::binary);
-  std::map<std::string, std::string> settings =
-      read_settings({std::istreambuf_iterator<char>(in), {}});
+  for (const auto& [path, value] : read_settings({std::istreambuf_iterator<char>(in), {}}))
+    settings[path] = value;
   for (const auto& [path, value] : cell.values) settings[path] = value;
   const auto numeric = [&](const char* path) {
     try {
@@ -339,13 +342,16 @@ std::string planned_setting(const SweepFile::Cell& cell) {
   run.width = numeric("model.width");
   run.head = numeric("model.head_cells");
   run.tail = numeric("model.tail_cells");
-  return run.data.empty() || run.architecture.empty() ? "" : run.setting();
+  if (run.data.empty() || run.architecture.empty()) return;
+  failed.task = run.task();
+  failed.setting = run.setting();
 }
 
 // Which cells have a run; the others become rows of their own, and leave the list of what was
 // skipped.
 void join_sweep(SweepFile& file, Collection& all) {
   std::error_code error;
+  std::map<std::string, std::string> sibling;
   for (const SweepFile::Cell& cell : file.cells) {
     const auto same = [&](const fs::path& folder) {
       return fs::weakly_canonical(folder, error) == fs::weakly_canonical(cell.folder, error);
@@ -355,6 +361,7 @@ void join_sweep(SweepFile& file, Collection& all) {
                                   [&](const Run& r) { return same(r.folder); });
     if (run != all.runs.end()) {
       if (cell.status != "done") run->note = said;
+      sibling = run->settings;
       ++file.sweep.done;
       continue;
     }
@@ -365,7 +372,7 @@ void join_sweep(SweepFile& file, Collection& all) {
       failed.title += (failed.title.empty() ? "" : ", ") + path_label(path) + " = " + value;
     }
     if (failed.title.empty()) failed.title = cell.folder.filename().string();
-    failed.setting = planned_setting(cell);
+    plan(cell, sibling, failed);
     failed.status = cell.status == "done" ? "missing" : cell.status;
     failed.reason = cell.reason;
     std::erase_if(all.skipped, [&](const Skipped& s) {

@@ -12,14 +12,16 @@ namespace {
 
 using nlohmann::json;
 
+std::string nowrap(const std::string& html) { return "<span class=\"nowrap\">" + html + "</span>"; }
+
 std::string strength_cell(const Attack& a) {
   if (a.is_oracle()) return badge("bound", "upper bound");
   if (!a.strength) return badge("plain", "not calibrated");
   const std::string by =
       a.calibrated_by.empty() ? "" : "<br>" + muted("as " + quoted(a.calibrated_by));
-  return "<span class=\"nowrap\">" +
-         (a.weak() ? badge("weak", "weak attacker") : badge("strong", "strong enough")) + " " +
-         percent(a.strength, 0) + "</span>" + by;
+  return nowrap(a.weak() ? badge("weak", "weak attacker") + " " + weak_share(*a.strength)
+                         : badge("strong", "strong enough") + " " + percent(a.strength, 0)) +
+         by;
 }
 
 std::string attack_notes(const Attack& a) {
@@ -75,9 +77,8 @@ std::string row_title(const Collection& all, const Row& row) {
 void add_failed(const Collection& all, const Setting& setting, Table& table) {
   for (const int i : setting.failed) {
     const FailedCell& cell = all.failed[static_cast<size_t>(i)];
-    table.add_wide(escape(cell.title), badge("failed", escape(cell.status)) + " " +
-                                           escape(cell.reason) + "<br>" +
-                                           muted("<code>" + escape(cell.folder) + "</code>"));
+    table.add_wide(escape(cell.title),
+                   badge("failed", escape(cell.status)) + " " + escape(cell.reason));
   }
 }
 
@@ -85,12 +86,13 @@ std::string setting_title(const Setting& setting) {
   return setting.title.empty() ? "Cells whose setting is not known" : escape(setting.title);
 }
 
-std::string with_spread(const std::optional<Interval>& share, bool as_points) {
+// A share or a change of one, in percent or points, with the range over seeds.
+std::string with_spread(const std::optional<Interval>& share, bool as_change = false) {
   if (!share) return "\u2013";
-  std::string out = as_points ? points(share->mean) : percent(share->mean);
+  std::string out = as_change ? fixed(share->mean * 100, 1, true) : percent(share->mean);
   if (share->low && share->high) {
-    out += "<br>" + muted(fixed(*share->low * 100, 1, as_points) + " to " +
-                          fixed(*share->high * 100, 1, as_points));
+    out += "<br>" + muted(fixed(*share->low * 100, 1, as_change) + " to " +
+                          fixed(*share->high * 100, 1, as_change));
   }
   return out;
 }
@@ -105,17 +107,15 @@ std::string matrix_cell(const RowAttack& a) {
   if (a.own_pick) out += "<br>" + muted("own pick " + show(a.own_pick, 3));
   if (*a.best_ssim > a.ssim->mean) out += "<br>" + muted("negative " + show(a.best_ssim, 3));
   if (a.kind == "oracle") return out;
-  if (a.weak()) return out + "<br>" + badge("weak", "weak " + percent(a.strength, 0));
+  if (a.weak()) return out + "<br>" + badge("weak", "weak " + weak_share(*a.strength));
   return a.strength ? out : out + "<br>" + badge("plain", "not calibr.");
 }
 
-}  // namespace
-
-std::string overview_table(const Collection& all) {
-  std::string out;
-  for (const Setting& setting : all.settings) {
-    std::vector<const RowAttack*> columns;  // one an attack and metric, in order
-    for (const Row& row : setting.rows) {
+// One an attack and metric, in the order of the rows.
+std::vector<const RowAttack*> attack_columns(const std::vector<const Setting*>& settings) {
+  std::vector<const RowAttack*> columns;
+  for (const Setting* setting : settings) {
+    for (const Row& row : setting->rows) {
       size_t at = 0;  // where the next new one goes
       for (const RowAttack& a : row.attacks) {
         const auto found = std::find_if(columns.begin(), columns.end(), [&](const RowAttack* c) {
@@ -128,36 +128,55 @@ std::string overview_table(const Collection& all) {
         }
       }
     }
+  }
+  return columns;
+}
+
+void add_overview_row(const Collection& all, const Row& row,
+                      const std::vector<const RowAttack*>& columns, Table& table) {
+  const bool open = all.first(row).protection == "none";
+  std::vector<Cell> cells = {left(row_title(all, row)),
+                             right(with_spread(row.accuracy)),
+                             right(open ? "\u2013" : with_spread(row.change, /*as_change=*/true)),
+                             right(nowrap(bytes(row.bytes_up))),
+                             right(nowrap(bytes(row.bytes_down))),
+                             right(show(row.edge_ms, 2))};
+  for (const RowAttack* column : columns) {
+    const auto a = std::find_if(row.attacks.begin(), row.attacks.end(), [&](const RowAttack& r) {
+      return r.folder == column->folder && r.metric == column->metric;
+    });
+    cells.push_back(right(a == row.attacks.end() ? "\u2013" : matrix_cell(*a)));
+  }
+  table.add(cells);
+}
+
+}  // namespace
+
+std::string overview_table(const Collection& all) {
+  std::vector<std::pair<std::string, std::vector<const Setting*>>> tasks;  // one table each
+  for (const Setting& setting : all.settings) {
+    auto found = std::find_if(tasks.begin(), tasks.end(),
+                              [&](const auto& task) { return task.first == setting.task; });
+    if (found == tasks.end()) found = tasks.insert(tasks.end(), {setting.task, {}});
+    found->second.push_back(&setting);
+  }
+  std::string out;
+  for (const auto& [task, settings] : tasks) {
+    const std::vector<const RowAttack*> columns = attack_columns(settings);
     std::vector<Cell> head = {left("Protection"), right("Accuracy"), right("Change, points"),
-                              right("On the wire"), right("Edge, ms")};
+                              right("Sent"),      right("Received"), right("Edge, ms")};
     for (const RowAttack* a : columns) {
       head.push_back(right("<span title=\"" + escape(a->title + ", " + a->level) + "\">" +
                            escape(a->folder) + "</span>" +
                            (a->metric == "default" ? "" : "<br>" + muted(escape(a->metric)))));
     }
     Table table(head, "matrix");
-    for (const Row& row : setting.rows) {
-      const bool open = all.first(row).protection == "none";
-      std::string change = open ? "\u2013" : with_spread(row.change, true);
-      if (const size_t unit = change.find(" points"); unit != std::string::npos)
-        change.erase(unit, 7);
-      std::vector<Cell> cells = {
-          left(row_title(all, row)), right(with_spread(row.accuracy, false)), right(change),
-          right(row.bytes_up ? bytes(row.bytes_up) + " up<br>" + bytes(row.bytes_down) + " down"
-                             : "\u2013"),
-          right(show(row.edge_ms, 2))};
-      for (const RowAttack* column : columns) {
-        const auto a =
-            std::find_if(row.attacks.begin(), row.attacks.end(), [&](const RowAttack& r) {
-              return r.folder == column->folder && r.metric == column->metric;
-            });
-        cells.push_back(right(a == row.attacks.end() ? "\u2013" : matrix_cell(*a)));
-      }
-      table.add(cells);
+    for (const Setting* setting : settings) {
+      table.band(setting_title(*setting));
+      for (const Row& row : setting->rows) add_overview_row(all, row, columns, table);
+      add_failed(all, *setting, table);
     }
-    add_failed(all, setting, table);
-    out +=
-        "<h3>" + setting_title(setting) + "</h3>\n<div class=\"wide\">" + table.str() + "</div>\n";
+    out += "<div class=\"wide\">" + table.str() + "</div>\n";
   }
   return section(
       "Defences and attacks", out,
@@ -174,7 +193,7 @@ std::string overview_table(const Collection& all) {
 }
 
 std::string accuracy_table(const Collection& all) {
-  Table table({left("Protection"), right("Accuracy"), right("Change"), right("Single nets"),
+  Table table({left("Protection"), right("Accuracy"), right("Change, points"), right("Single nets"),
                right("Similarity reached"), right("\u03c3"), right("\u03bb"), right("Edge FLOPs"),
                right("Cloud FLOPs"), right("Training")});
   for (const Setting& setting : all.settings) {
@@ -197,11 +216,11 @@ std::string accuracy_table(const Collection& all) {
         notes += "<br>" + muted("distance correlation " + show(run.distance_correlation, 3));
       const std::string images =
           run.test_images ? "<br>" + muted(fmt::format("{} images", *run.test_images)) : "";
-      table.add(
-          {left(row_title(all, row) + notes), right(with_spread(row.accuracy, false) + images),
-           right(run.protection == "none" ? "\u2013" : with_spread(row.change, true)), right(nets),
-           right(show(run.similarity, 3)), right(plain(run.sigma)), right(plain(run.lambda)),
-           right(flops(run.edge_flops)), right(flops(run.cloud_flops)), right(time)});
+      table.add({left(row_title(all, row) + notes), right(with_spread(row.accuracy) + images),
+                 right(run.protection == "none" ? "\u2013" : with_spread(row.change, true)),
+                 right(nets), right(show(run.similarity, 3)), right(plain(run.sigma)),
+                 right(plain(run.lambda)), right(flops(run.edge_flops)),
+                 right(flops(run.cloud_flops)), right(time)});
     }
   }
   return section(

@@ -21,6 +21,7 @@ int main(int argc, char** argv) {
   ens::add_attack_command(app);
   ens::add_sweep_command(app);
   ens::add_report_command(app);
+  ens::add_advise_command(app);
   ens::add_info_command(app);
   ens::add_data_command(app);
   ens::add_keys_command(app);

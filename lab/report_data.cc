@@ -1,278 +1,37 @@
+// Comparing runs: with their unprotected counterpart, with each other, and over seeds.
 #include "lab/report_data.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cctype>
-#include <cmath>
-#include <fstream>
 #include <iterator>
-#include <set>
-#include <stdexcept>
 #include <tuple>
-
-#include "ensemble/train/run_dir.h"
 
 namespace ens::report {
 namespace {
 
-namespace fs = std::filesystem;
-using nlohmann::json;
+// ---- orders: from no protection to the paper's, from the attacker who knows most to the least
 
-// The reason why a folder or file is left out; caught in this file.
-struct Damage : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
+constexpr const char* kProtections[] = {"none",   "additive", "shredder",  "random",
+                                        "single", "nopeek",   "dr_single", "dr_ensemble",
+                                        "ressfl", "ensembler"};
+constexpr const char* kAttacks[] = {"oracle",           "inverse-he19",    "rmle-white",
+                                    "known-pairs",      "shadow-n1",       "shadow-adaptive",
+                                    "shadow-enumerate", "shadow-subset",   "rmle-shadow",
+                                    "alignment",        "alignment-shadow"};
 
-std::string read_bytes(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  if (!in) throw Damage(file.filename().string() + " cannot be opened");
-  std::string bytes{std::istreambuf_iterator<char>(in), {}};
-  if (in.bad()) throw Damage(file.filename().string() + " cannot be read");
-  return bytes;
-}
-
-json parse_object(const std::string& text, const std::string& name) {
-  json value = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (value.is_discarded()) throw Damage(name + " is not valid JSON (cut off?)");
-  if (!value.is_object()) throw Damage(name + " does not hold a JSON object");
-  return value;
-}
-
-json read_object(const fs::path& file) {
-  return parse_object(read_bytes(file), file.filename().string());
-}
-
-// A typed field; null and missing are "not there", another type is damage.
-const json* find(const json& object, const char* key) {
-  const auto it = object.find(key);
-  return it == object.end() || it->is_null() ? nullptr : &*it;
-}
-
-Number number(const json& object, const char* key) {
-  const json* value = find(object, key);
-  if (!value) return {};
-  if (!value->is_number()) throw Damage(fmt::format("field '{}' is not a number", key));
-  const double number = value->get<double>();
-  return std::isfinite(number) ? Number(number) : Number();
-}
-
-std::string text(const json& object, const char* key, const std::string& otherwise = "") {
-  const json* value = find(object, key);
-  if (!value) return otherwise;
-  if (!value->is_string()) throw Damage(fmt::format("field '{}' is not a text", key));
-  return value->get<std::string>();
-}
-
-bool flag(const json& object, const char* key) {
-  const json* value = find(object, key);
-  if (value && !value->is_boolean()) throw Damage(fmt::format("field '{}' is not a boolean", key));
-  return value && value->get<bool>();
-}
-
-// A nested object or list; an empty one if it is not there.
-json nested(const json& object, const char* key, json::value_t type) {
-  const json* value = find(object, key);
-  if (!value) return json(type);
-  if (value->type() != type) throw Damage(fmt::format("field '{}' has the wrong type", key));
-  return *value;
-}
-json object_in(const json& object, const char* key) {
-  return nested(object, key, json::value_t::object);
-}
-json list_in(const json& object, const char* key) {
-  return nested(object, key, json::value_t::array);
-}
-
-std::string required_text(const json& object, const char* key) {
-  const std::string value = text(object, key);
-  if (value.empty()) throw Damage(fmt::format("field '{}' is missing", key));
-  return value;
-}
-
-std::optional<Interval> interval(const json& object, const char* key) {
-  const json value = object_in(object, key);
-  const Number mean = number(value, "mean");
-  if (!mean) return {};
-  return Interval{*mean, number(value, "low"), number(value, "high")};
-}
-
-Score score(const json& object) { return {number(object, "ssim"), number(object, "psnr")}; }
-
-// A picture is optional; one that is not a PNG is damage.
-std::string read_png(const fs::path& file) {
-  if (!fs::exists(file)) return {};
-  std::string bytes = read_bytes(file);
-  if (bytes.size() < 33 || bytes.compare(0, 8, "\x89PNG\r\n\x1a\n") != 0 ||
-      bytes.compare(12, 4, "IHDR") != 0) {
-    throw Damage(file.filename().string() + " is not a PNG picture");
-  }
-  return bytes;
-}
-
-Attack read_attack(const fs::path& folder, std::vector<Skipped>& skipped) {
-  Attack a;
-  a.folder = folder.filename().string();
-  a.raw = read_object(folder / "result.json");
-  a.kind = text(a.raw, "attack", a.folder);
-  a.title = text(a.raw, "title", a.kind);
-  a.level = text(a.raw, "level");
-  a.chosen_by = text(a.raw, "chosen_by");
-  a.error = text(a.raw, "error");
-  a.best_of = static_cast<int64_t>(number(a.raw, "best_of").value_or(1));
-  a.scored_images = static_cast<int64_t>(number(a.raw, "scored_images").value_or(0));
-  a.ssim = interval(a.raw, "ssim");
-  a.psnr = interval(a.raw, "psnr");
-  a.mse = interval(a.raw, "mse");
-  a.own = score(object_in(a.raw, "own"));
-  const json negative = object_in(a.raw, "negative");
-  a.negative = score(negative);
-  a.negative_better = flag(negative, "better");
-  a.shadow_accuracy = number(a.raw, "shadow_accuracy");
-  a.seconds = number(a.raw, "seconds");
-  for (const json& part : list_in(a.raw, "parts")) {
-    if (!part.is_object()) throw Damage("field 'parts' holds something else than objects");
-    a.parts.push_back({text(part, "name"), score(part)});
-  }
-  if (a.error.empty() && !a.ssim) throw Damage("result.json has neither an SSIM nor an error");
-  try {
-    a.original_png = read_png(folder / "original.png");
-    a.reconstruction_png = read_png(folder / "reconstruction.png");
-  } catch (const Damage& damage) {  // the numbers stand without the pictures
-    a.original_png.clear();
-    a.reconstruction_png.clear();
-    skipped.push_back({folder.string() + " (pictures)", damage.what()});
-  }
-  return a;
-}
-
-std::vector<fs::path> sorted_subfolders(const fs::path& folder) {
-  std::vector<fs::path> found;
-  std::error_code error;
-  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
-    if (it->is_directory(error)) found.push_back(it->path());
-  }
-  std::sort(found.begin(), found.end());
-  return found;
-}
-
-void read_summary(Run& run) {
-  const json& s = run.summary;
-  run.protection = required_text(s, "protection");
-  run.data = required_text(s, "data");
-  run.architecture = text(s, "architecture", "unknown model");
-  run.nets = number(s, "nets");
-  run.selected = number(s, "selected");
-  run.sigma = number(s, "sigma");
-  run.lambda = number(s, "lambda");
-  run.width = number(s, "width");
-  run.head = number(object_in(s, "split"), "head");
-  run.tail = number(object_in(s, "split"), "tail");
-  run.train_images = number(s, "train_images");
-  run.test_images = number(s, "test_images");
-  run.accuracy = number(s, "accuracy");
-  run.similarity = number(s, "similarity");
-  run.edge_flops = number(object_in(s, "flops"), "edge");
-  run.cloud_flops = number(object_in(s, "flops"), "cloud");
-  run.bytes_up = number(object_in(s, "bytes"), "up");
-  run.bytes_down = number(object_in(s, "bytes"), "down");
-  const json seconds = object_in(s, "seconds");
-  for (const auto& [stage, unused] : seconds.items()) {
-    if (const Number value = number(seconds, stage.c_str())) run.seconds[stage] = *value;
-  }
-  for (const json& value : list_in(s, "net_accuracy")) {
-    if (value.is_number()) run.net_accuracy.push_back(value.get<double>());
-  }
-}
-
-void read_serve(Run& run, const fs::path& file) {
-  const json serve = read_object(file);
-  number(serve, "accuracy"), number(serve, "bytes_sent"), number(serve, "bytes_received");
-  std::map<std::string, Percentiles> latency;
-  const json parts = object_in(serve, "latency_ms");
-  for (const auto& [part, unused] : parts.items()) {
-    const json value = object_in(parts, part.c_str());
-    latency[part] = {number(value, "p50"), number(value, "p95")};
-  }
-  run.serve = serve;
-  run.latency = latency;
-}
-
-Run read_one(const fs::path& folder, std::vector<Skipped>& skipped) {
-  const RunView view = read_run(folder);
-  if (!is_run(folder)) throw Damage("config.txtpb is missing");
-  Run run;
-  run.info = parse_object(view.info_json, "info.json");
-  if (!view.done) throw Damage("not finished: no DONE file (the same training command resumes it)");
-
-  // What is left is damage to metrics.csv: the curves suffer, the results stand.
-  if (!view.damage.empty()) skipped.push_back({(folder / "metrics.csv").string(), view.damage});
-  run.folder = folder;
-  run.name = fs::absolute(folder).lexically_normal().filename().string();
-  run.config = view.config_text;
-  run.version = text(run.info, "version");
-  run.revision = text(run.info, "revision");
-  run.device = text(run.info, "device");
-  run.processor = text(run.info, "processor");
-  run.started = text(run.info, "started");
-  run.command = text(run.info, "command");
-  run.seed = number(run.info, "seed");
-  run.summary = read_object(folder / "summary.json");
-  read_summary(run);
-
-  const auto optional_part = [&](const fs::path& what, auto&& read) {
-    try {
-      read();
-    } catch (const Damage& damage) {
-      skipped.push_back({what.string(), damage.what()});
-    }
-  };
-  if (const fs::path file = folder / "serve.json"; fs::exists(file)) {
-    optional_part(file, [&] { read_serve(run, file); });
-  }
-  for (const fs::path& attack : sorted_subfolders(folder / "attack")) {
-    optional_part(attack, [&] { run.attacks.push_back(read_attack(attack, skipped)); });
-  }
-
-  std::map<std::tuple<std::string, std::string, std::string, double>, std::pair<double, int>> sums;
-  for (const Metric& m : view.metrics) {
-    if (!std::isfinite(m.value)) continue;
-    const std::string net = m.net < 0 ? "ensemble" : fmt::format("net {}", m.net);
-    auto& [sum, count] = sums[{m.stage, m.name, net, static_cast<double>(m.epoch + 1)}];
-    sum += m.value;
-    ++count;
-  }
-  for (const auto& [key, sum] : sums) {
-    const auto& [stage, name, net, epoch] = key;
-    run.curves[{stage, name}][net][epoch] = sum.first / sum.second;
-  }
-  return run;
-}
-
-void find_runs(const fs::path& folder, std::set<fs::path>& seen, Collection& all) {
-  std::error_code error;
-  if (!fs::is_directory(folder, error)) {
-    all.skipped.push_back({folder.string(), "no such folder"});
-    return;
-  }
-  if (!seen.insert(fs::weakly_canonical(folder, error)).second) return;  // given twice
-  if (fs::exists(folder / "config.txtpb", error) || fs::exists(folder / "info.json", error)) {
-    try {
-      all.runs.push_back(read_one(folder, all.skipped));
-    } catch (const std::exception& damage) {
-      all.skipped.push_back({folder.string(), damage.what()});
-    }
-    return;
-  }
-  for (const fs::path& inner : sorted_subfolders(folder)) {
-    if (!fs::is_symlink(inner, error)) find_runs(inner, seen, all);
-  }
+template <typename List>
+auto rank(const List& list, const std::string& name) {
+  return std::find(std::begin(list), std::end(list), name) - std::begin(list);
 }
 
 // What must agree for two runs to be compared. The bytes sent stand for the pool in the stem and
 // the image size.
 auto setting_key(const Run& r) {
-  return std::tie(r.data, r.train_images, r.architecture, r.width, r.head, r.tail, r.bytes_up);
+  const auto label = r.settings.find("data.label_column");
+  return std::tuple(r.data, label == r.settings.end() ? "" : label->second, r.architecture, r.width,
+                    r.train_images, r.head, r.tail, r.bytes_up);
 }
 
 // The unprotected run of the same setting, with the same seed if there is one.
@@ -282,9 +41,8 @@ int find_baseline(const std::vector<Run>& runs, const Run& run) {
     const Run& other = runs[i];
     if (other.protection != "none" || setting_key(other) != setting_key(run)) continue;
     if (&other == &run) return static_cast<int>(i);
-    if (found < 0 || (other.seed == run.seed && runs[found].seed != run.seed)) {
+    if (found < 0 || (other.seed == run.seed && runs[static_cast<size_t>(found)].seed != run.seed))
       found = static_cast<int>(i);
-    }
   }
   return found;
 }
@@ -297,27 +55,185 @@ Number share(const Attack* attack, const Attack* oracle) {
 void compare(std::vector<Run>& runs) {
   for (Run& run : runs) {
     run.baseline = find_baseline(runs, run);
-    const Run* none = run.baseline < 0 ? nullptr : &runs[run.baseline];
+    const Run* none = run.baseline < 0 ? nullptr : &runs[static_cast<size_t>(run.baseline)];
     if (none && run.accuracy && none->accuracy)
       run.accuracy_change = *run.accuracy - *none->accuracy;
     for (Attack& a : run.attacks) {
-      if (!a.ssim) continue;
-      a.of_oracle = share(&a, run.attack("oracle"));
+      if (!a.has_numbers()) continue;
+      a.of_oracle = share(&a, run.attack("oracle", a.metric));
       if (!none) continue;
-      const Attack* alone = none->attack(a.kind);
+      const Attack* alone = none->attack(a.kind, a.metric);
       // Against one net the adaptive and the subset attacks are the N = 1 attack.
       if (!alone && a.kind.rfind("shadow-", 0) == 0 && none->nets == 1.0) {
-        alone = none->attack("shadow-n1");
+        alone = none->attack("shadow-n1", a.metric);
         if (alone) a.calibrated_by = alone->title;
       }
-      a.strength = share(alone, none->attack("oracle"));
+      a.strength = share(alone, none->attack("oracle", a.metric));
     }
   }
-  for (Run& run : runs) {
-    std::stable_sort(run.attacks.begin(), run.attacks.end(), [](const Attack& a, const Attack& b) {
-      if (a.is_oracle() != b.is_oracle()) return a.is_oracle();
-      return a.best_ssim().value_or(-2) > b.best_ssim().value_or(-2);
-    });
+}
+
+// ---- rows: runs over seeds
+
+class Over {  // mean, smallest, largest and number of what is known
+ public:
+  void add(const Number& value) {
+    if (!value) return;
+    low_ = count_ ? std::min(low_, *value) : *value;
+    high_ = count_ ? std::max(high_, *value) : *value;
+    sum_ += *value;
+    ++count_;
+  }
+  Number mean() const { return count_ ? Number(sum_ / count_) : Number(); }
+  Number largest() const { return count_ ? Number(high_) : Number(); }
+  std::optional<Interval> spread() const {
+    if (!count_) return {};
+    if (count_ == 1) return Interval{sum_, {}, {}};
+    return Interval{sum_ / count_, low_, high_};
+  }
+
+ private:
+  double sum_ = 0, low_ = 0, high_ = 0;
+  int count_ = 0;
+};
+
+template <typename Field>
+Over over(const Collection& all, const std::vector<int>& runs, Field field) {
+  Over out;
+  for (const int run : runs) out.add(field(all.runs[static_cast<size_t>(run)]));
+  return out;
+}
+
+void add_attacks(const Collection& all, Row& row) {
+  for (const int index : row.runs) {
+    const Run& run = all.runs[static_cast<size_t>(index)];
+    for (size_t i = 0; i < run.attacks.size(); ++i) {
+      const Attack& a = run.attacks[i];
+      auto found = std::find_if(row.attacks.begin(), row.attacks.end(), [&](const RowAttack& r) {
+        return r.folder == a.folder && r.kind == a.kind && r.metric == a.metric;
+      });
+      if (found == row.attacks.end()) {
+        row.attacks.emplace_back();
+        found = std::prev(row.attacks.end());
+        found->folder = a.folder, found->kind = a.kind, found->title = a.title;
+        found->level = a.level, found->metric = a.metric;
+      }
+      if (a.has_numbers()) found->members.emplace_back(index, static_cast<int>(i));
+      if (!a.error.empty()) found->error = a.error;
+      if (!a.pointless.empty()) found->pointless = a.pointless;
+    }
+  }
+  for (RowAttack& r : row.attacks) {
+    Over ssim, psnr, own_pick, best, of_oracle, strength;
+    for (const auto& member : r.members) {
+      const Attack& a = all.at(member);
+      ssim.add(a.ssim->mean);
+      if (a.psnr) psnr.add(a.psnr->mean);
+      if (a.own_pick) own_pick.add(a.own_pick->score.ssim);
+      best.add(a.best_ssim());
+      of_oracle.add(a.of_oracle);
+      strength.add(a.strength);
+      r.with_truth = r.with_truth || a.with_truth();
+    }
+    const bool one = r.members.size() == 1;
+    r.ssim = one ? all.at(r.members[0]).ssim : ssim.spread();
+    r.psnr = one ? all.at(r.members[0]).psnr : psnr.spread();
+    r.own_pick = own_pick.mean();
+    r.best_ssim = best.mean(), r.worst_case = best.largest();
+    r.of_oracle = of_oracle.mean(), r.strength = strength.mean();
+  }
+  std::stable_sort(row.attacks.begin(), row.attacks.end(),
+                   [](const RowAttack& a, const RowAttack& b) {
+                     return rank(kAttacks, a.kind) < rank(kAttacks, b.kind);
+                   });
+}
+
+Row make_row(const Collection& all, std::vector<int> runs) {
+  Row row;
+  row.runs = std::move(runs);
+  const auto each = [&](auto field) { return over(all, row.runs, field); };
+  row.accuracy = each([](const Run& r) { return r.accuracy; }).spread();
+  row.change = each([](const Run& r) { return r.accuracy_change; }).spread();
+  row.edge_ms = each([](const Run& r) { return r.edge_ms(); }).mean();
+  row.edge_flops = each([](const Run& r) { return r.edge_flops; }).mean();
+  row.bytes_up = each([](const Run& r) { return r.bytes_up; }).mean();
+  row.bytes_down = each([](const Run& r) { return r.bytes_down; }).mean();
+  add_attacks(all, row);
+  return row;
+}
+
+bool is_attack_setting(const std::string& path) {
+  return path == "seed" || path == "data.root" || path.rfind("attack.", 0) == 0;
+}
+
+// In what the rows of one title differ: "λ = 0.5, dropout = 0.3".
+void tell_apart(const Collection& all, Setting& setting) {
+  for (Row& row : setting.rows) {
+    const Run& run = all.first(row);
+    row.title = run.title();
+    std::set<std::string> different;
+    bool alone = true;
+    for (const Row& other : setting.rows) {
+      const Run& theirs = all.first(other);
+      if (&other == &row || theirs.title() != row.title) continue;
+      alone = false;
+      for (const auto& [path, value] : run.settings) {
+        const auto it = theirs.settings.find(path);
+        if (it != theirs.settings.end() && it->second != value) different.insert(path);
+      }
+    }
+    std::string what;
+    for (const std::string& path : different) {
+      if (is_attack_setting(path) || path == "ensemble.nets" || path == "ensemble.selected")
+        continue;
+      what += ", " + path_label(path) + " = " + run.settings.at(path);
+    }
+    row.title += what.empty() && !alone ? " (" + run.name + ")" : what;
+  }
+}
+
+void group(Collection& all) {
+  std::vector<std::string> keys;  // of the rows of the last setting
+  for (size_t i = 0; i < all.runs.size(); ++i) {
+    const Run& run = all.runs[i];
+    const bool continued = i > 0 && setting_key(all.runs[i - 1]) == setting_key(run);
+    if (!continued) {
+      all.settings.push_back({run.task(), run.setting(), {}, {}});
+      keys.clear();
+    }
+    std::vector<Row>& rows = all.settings.back().rows;
+    const auto found = std::find(keys.begin(), keys.end(), identity(run)) - keys.begin();
+    if (found == std::ssize(keys)) {
+      keys.push_back(identity(run));
+      rows.emplace_back();
+    }
+    rows[static_cast<size_t>(found)].runs.push_back(static_cast<int>(i));
+  }
+  std::map<std::string, int> of_title;
+  for (const Setting& setting : all.settings) ++of_title[setting.title];
+  for (Setting& setting : all.settings) {
+    for (Row& row : setting.rows) row = make_row(all, row.runs);
+    tell_apart(all, setting);
+    for (const Row& row : setting.rows) {
+      for (const int i : row.runs) {
+        Run& run = all.runs[static_cast<size_t>(i)];
+        run.label = row.title;
+        if (row.runs.size() > 1 && run.seed) run.label += fmt::format(", seed {}", *run.seed);
+      }
+    }
+    if (of_title[setting.title] > 1) {
+      const Run& run = all.first(setting.rows[0]);  // what else the settings differ in
+      if (run.bytes_up) setting.title += fmt::format(", {} bytes sent", *run.bytes_up);
+      if (run.train_images) setting.title += fmt::format(", {} training images", *run.train_images);
+    }
+  }
+  for (size_t i = 0; i < all.failed.size(); ++i) {
+    const FailedCell& cell = all.failed[i];
+    auto found = std::find_if(all.settings.begin(), all.settings.end(),
+                              [&](const Setting& s) { return s.title == cell.setting; });
+    if (found == all.settings.end())
+      found = all.settings.insert(all.settings.end(), {cell.task, cell.setting, {}, {}});
+    found->failed.push_back(static_cast<int>(i));
   }
 }
 
@@ -328,8 +244,13 @@ std::string capitalised(std::string word) {
 
 }  // namespace
 
+bool Attack::is_curve() const {
+  return !parts.empty() &&
+         std::all_of(parts.begin(), parts.end(), [](const Part& p) { return p.x.has_value(); });
+}
+
 Number Attack::best_ssim() const {
-  if (!error.empty() || !ssim) return {};
+  if (!has_numbers()) return {};
   return negative_better && negative.ssim ? std::max(ssim->mean, *negative.ssim) : ssim->mean;
 }
 
@@ -338,40 +259,119 @@ const char* Attack::strength_word() const {
   return !strength ? "not calibrated" : weak() ? "weak attacker" : "strong enough";
 }
 
-const Attack* Run::attack(const std::string& kind) const {
+const Attack* Run::attack(const std::string& kind, const std::string& metric) const {
   for (const Attack& a : attacks) {
-    if (a.kind == kind && a.error.empty() && a.ssim) return &a;
+    if (a.kind == kind && a.has_numbers() && (metric.empty() || a.metric == metric)) return &a;
   }
   return nullptr;
 }
 
+std::string Run::metric() const {
+  std::string found = "default";
+  for (const Attack& a : attacks) {
+    if (!a.has_numbers()) continue;
+    if (a.metric == "default") return a.metric;
+    found = a.metric;
+  }
+  return found;
+}
+
+std::string Run::protection_name() const {
+  static const std::map<std::string, std::string> kNames = {
+      {"none", "No protection"}, {"additive", "Additive noise"}, {"shredder", "Shredder"},
+      {"random", "Random head"}, {"single", "Single"},           {"dr_single", "DR-single"},
+      {"nopeek", "NoPeek"},      {"dr_ensemble", "DR-ensemble"}, {"ressfl", "ResSFL"},
+      {"ensembler", "Ensembler"}};
+  const auto known = kNames.find(protection);
+  return known == kNames.end() ? capitalised(protection) : known->second;
+}
+
 std::string Run::title() const {
-  if (protection == "none") return "No protection";
-  if (protection == "single") return "Single (noise, retrained)";
-  std::string title = capitalised(protection);
-  if (nets) title += fmt::format(", N = {}", *nets);
-  if (selected) title += fmt::format(", P = {}", *selected);
+  std::string title = protection_name();
+  const bool known = rank(kProtections, protection) < std::ssize(kProtections);
+  if (!known || protection == "ensembler" || protection == "dr_ensemble") {
+    if (nets) title += fmt::format(", N = {}", *nets);
+    if (selected && protection != "dr_ensemble") title += fmt::format(", P = {}", *selected);
+  }
+  const auto fresh = settings.find("protection.fresh_noise");
+  if (fresh != settings.end() && fresh->second == "true") title += ", fresh noise";
   return title;
 }
 
+std::string Run::task() const {
+  return data + ", " + architecture + (width ? fmt::format(" width {}", *width) : "");
+}
+
 std::string Run::setting() const {
-  std::string out = data + ", " + architecture;
-  if (width) out += fmt::format(" width {}", *width);
-  if (head && tail) out += fmt::format(", split h = {}, t = {}", *head, *tail);
+  return task() + (head && tail ? fmt::format(", split h = {}, t = {}", *head, *tail) : "");
+}
+
+Number Run::edge_ms() const {
+  const auto head_ms = latency.find("head"), tail_ms = latency.find("tail");
+  if (head_ms == latency.end() || tail_ms == latency.end()) return {};
+  if (!head_ms->second.p50 || !tail_ms->second.p50) return {};
+  return *head_ms->second.p50 + *tail_ms->second.p50;
+}
+
+const Attack* strongest(const Run& run) {
+  const Attack* best = nullptr;
+  for (const Attack& a : run.attacks) {
+    if (a.is_oracle() || !a.has_numbers() || a.metric != run.metric()) continue;
+    if (!best || *a.best_ssim() > *best->best_ssim()) best = &a;
+  }
+  return best;
+}
+
+bool proved(const Run& run, const Attack& attack) {
+  if (attack.strength && !attack.weak()) return true;
+  const Attack* oracle = run.attack("oracle", attack.metric);
+  return oracle && attack.best_ssim() && *attack.best_ssim() >= oracle->ssim->mean - kClose;
+}
+
+const RowAttack* Row::attack(const std::string& kind, const std::string& metric) const {
+  for (const RowAttack& a : attacks) {
+    if (a.kind == kind && a.metric == metric && !a.members.empty()) return &a;
+  }
+  return nullptr;
+}
+
+std::string identity(const Run& run, const std::set<std::string>& but_for) {
+  std::string out;
+  for (const auto& [path, value] : run.settings) {
+    if (!is_attack_setting(path) && !but_for.count(path)) out += path + "=" + value + "\n";
+  }
   return out;
 }
 
-Collection collect(const std::vector<fs::path>& folders) {
-  Collection all;
-  std::set<fs::path> seen;
-  for (const fs::path& folder : folders) find_runs(folder, seen, all);
+std::string path_label(const std::string& path) {
+  static const std::map<std::string, std::string> kLabels = {
+      {"model.head_cells", "h"},        {"model.tail_cells", "t"},     {"model.width", "width"},
+      {"model.architecture", "model"},  {"ensemble.nets", "N"},        {"ensemble.selected", "P"},
+      {"ensemble.sigma", "\u03c3"},     {"ensemble.lambda", "\u03bb"}, {"data.name", "data"},
+      {"protection.kind", "protection"}};
+  const auto label = kLabels.find(path);
+  if (label != kLabels.end()) return label->second;
+  std::string out = path.rfind("protection.", 0) == 0 ? path.substr(path.find('.') + 1) : path;
+  std::replace(out.begin(), out.end(), '_', ' ');
+  return out;
+}
+
+Collection collect(const std::vector<std::filesystem::path>& folders) {
+  Collection all = read_folders(folders);
   std::stable_sort(all.runs.begin(), all.runs.end(), [](const Run& a, const Run& b) {
-    const auto order = [](const Run& r) {
-      return r.protection == "none" ? 0 : r.protection == "single" ? 1 : 2;
+    const auto key = [](const Run& r) {
+      return std::tuple(setting_key(r), rank(kProtections, r.protection), r.nets, r.selected,
+                        r.sigma, r.lambda, r.folder);
     };
-    return std::pair(order(a), a.folder) < std::pair(order(b), b.folder);
+    return key(a) < key(b);
   });
+  for (Run& run : all.runs) {
+    std::stable_sort(run.attacks.begin(), run.attacks.end(), [](const Attack& a, const Attack& b) {
+      return rank(kAttacks, a.kind) < rank(kAttacks, b.kind);
+    });
+  }
   compare(all.runs);
+  group(all);
   return all;
 }
 

@@ -53,6 +53,7 @@ std::string show(const Number& value, int digits, const char* unit, bool sign) {
 std::string percent(const Number& share, int digits) {
   return share ? fixed(*share * 100, digits) + "\u202f%" : "\u2013";
 }
+std::string weak_share(double share) { return percent(std::floor(share * 100) / 100, 0); }
 std::string points(const Number& share) {
   return share ? fixed(*share * 100, 1, true) + " points" : "\u2013";
 }
@@ -84,6 +85,11 @@ std::string with_interval(const std::optional<Interval>& value, int digits) {
   return out;
 }
 
+std::string plus_minus(const Interval& value, int digits) {
+  if (!value.low || !value.high) return "";
+  return "\u00b1" + fixed((*value.high - *value.low) / 2, digits);
+}
+
 // ---- pieces of HTML
 
 namespace {
@@ -96,10 +102,15 @@ std::string table_row(const std::vector<Cell>& cells, const char* tag) {
 }
 }  // namespace
 
-Table::Table(const std::vector<Cell>& head) : columns_(head.size()) {
-  html_ = "<table><thead>" + table_row(head, "th") + "</thead><tbody>\n";
+Table::Table(const std::vector<Cell>& head, const char* kind) : columns_(head.size()) {
+  html_ = fmt::format("<table class=\"{}\"><thead>", kind) + table_row(head, "th") +
+          "</thead><tbody>\n";
 }
 void Table::add(const std::vector<Cell>& cells) { html_ += table_row(cells, "td"); }
+void Table::add_wide(const std::string& first, const std::string& rest) {
+  html_ +=
+      fmt::format("<tr><td>{}</td><td colspan=\"{}\">{}</td></tr>\n", first, columns_ - 1, rest);
+}
 void Table::band(const std::string& html) {
   html_ += fmt::format("<tr class=\"band\"><th colspan=\"{}\">{}</th></tr>\n", columns_, html);
 }
@@ -138,22 +149,30 @@ double tick_step(double range, int wanted) {
 
 }  // namespace
 
-std::string plot(const std::string& title, const std::string& x_label,
-                 const std::vector<Line>& lines, bool dots_only, double y_factor) {
+std::string plot(const Figure& figure, const std::vector<Line>& lines) {
   constexpr double kWidth = 360, kHeight = 190, kLeft = 42, kRight = 12, kTop = 8, kBottom = 36;
+  const bool dots = figure.dots_only, log_x = figure.log_x;
+  const auto drawn = [&](double x) { return !log_x || x > 0; };
+  const auto scale = [&](double x) { return log_x ? std::log10(x) : x; };
   double x0 = INFINITY, x1 = -INFINITY, y0 = INFINITY, y1 = -INFINITY;
+  bool whole = true;  // then no ticks between
   for (const Line& line : lines) {
     for (const auto& [x, y] : line.points) {
-      x0 = std::min(x0, x), x1 = std::max(x1, x);
-      y0 = std::min(y0, y * y_factor), y1 = std::max(y1, y * y_factor);
+      if (!drawn(x)) continue;
+      x0 = std::min(x0, scale(x)), x1 = std::max(x1, scale(x));
+      y0 = std::min(y0, y * figure.y_factor), y1 = std::max(y1, y * figure.y_factor);
+      whole = whole && x == std::floor(x);
     }
   }
   if (!(x0 <= x1)) return "";
-  if (dots_only || x1 - x0 < 1e-9) x0 -= 0.5, x1 += 0.5;
+  if (dots || x1 - x0 < 1e-9) {
+    const double margin = x1 - x0 < 1e-9 ? 0.5 : (x1 - x0) * 0.04;
+    x0 -= margin, x1 += margin;
+  }
   if (y1 - y0 < 1e-9)
     y0 -= 0.05 * std::max(1.0, std::abs(y0)), y1 += 0.05 * std::max(1.0, std::abs(y1));
   const double y_step = tick_step(y1 - y0, 4),
-               x_step = std::max(dots_only ? 0.0 : 1.0, tick_step(x1 - x0, 6));
+               x_step = std::max(whole || log_x ? 1.0 : 0.0, tick_step(x1 - x0, 6));
   y0 = std::floor(y0 / y_step + 1e-9) * y_step, y1 = std::ceil(y1 / y_step - 1e-9) * y_step;
   const auto px = [&](double x) {
     return kLeft + (x - x0) / (x1 - x0) * (kWidth - kLeft - kRight);
@@ -161,43 +180,42 @@ std::string plot(const std::string& title, const std::string& x_label,
   const auto py = [&](double y) {
     return kHeight - kBottom - (y - y0) / (y1 - y0) * (kHeight - kTop - kBottom);
   };
+  const auto digits = [](double step) { return step < 0.1 ? 2 : step < 1 ? 1 : 0; };
 
   std::string svg = fmt::format("<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">",
-                                kWidth, kHeight, escape(title));
+                                kWidth, kHeight, escape(figure.title));
   for (double y = y0; y <= y1 + y_step / 2; y += y_step) {
     svg += fmt::format(
         "<line class=\"grid\" x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>"
         "<text x=\"{}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>",
-        kLeft, kWidth - kRight, py(y), py(y), kLeft - 6, py(y) + 3.5,
-        fixed(y, y_step < 0.1 ? 2
-                 : y_step < 1 ? 1
-                              : 0));
+        kLeft, kWidth - kRight, py(y), py(y), kLeft - 6, py(y) + 3.5, fixed(y, digits(y_step)));
   }
-  for (double x = std::ceil(x0 / x_step) * x_step; x <= x1 + 1e-9; x += x_step) {
+  for (double x = std::ceil(x0 / x_step - 1e-9) * x_step; x <= x1 + 1e-9; x += x_step) {
     svg += fmt::format("<text x=\"{:.1f}\" y=\"{}\" text-anchor=\"middle\">{}</text>", px(x),
                        kHeight - kBottom + 15,
-                       fixed(x, x_step < 0.1 ? 2
-                                : x_step < 1 ? 1
-                                             : 0));
+                       log_x ? fmt::format("{:g}", std::pow(10, x)) : fixed(x, digits(x_step)));
   }
   svg += fmt::format("<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
-                     (kLeft + kWidth - kRight) / 2, kHeight - 4, escape(x_label));
+                     (kLeft + kWidth - kRight) / 2, kHeight - 4, escape(figure.x_label));
   std::string legend;
   for (size_t i = 0; i < lines.size(); ++i) {
-    std::string path;
-    for (const auto& [x, y] : lines[i].points)
-      path += fmt::format("{:.1f},{:.1f} ", px(x), py(y * y_factor));
-    if (!dots_only) svg += fmt::format("<polyline class=\"c{}\" points=\"{}\"/>", i % 8, path);
-    for (const auto& [x, y] : lines[i].points) {
-      svg += fmt::format(
+    std::string path, circles;
+    for (size_t k = 0; k < lines[i].points.size(); ++k) {
+      const auto& [x, y] = lines[i].points[k];
+      if (!drawn(x)) continue;
+      const double at_x = px(scale(x)), at_y = py(y * figure.y_factor);
+      path += fmt::format("{:.1f},{:.1f} ", at_x, at_y);
+      const std::string& name = k < lines[i].labels.size() ? lines[i].labels[k] : lines[i].name;
+      circles += fmt::format(
           "<circle class=\"c{}\" r=\"{}\" cx=\"{:.1f}\" cy=\"{:.1f}\"><title>{}: "
           "{}</title></circle>",
-          i % 8, dots_only ? 4.5 : 2.2, px(x), py(y * y_factor), escape(lines[i].name),
-          fixed(y * y_factor, 3));
+          i % 8, dots ? 4.5 : 2.2, at_x, at_y, escape(name), fixed(y * figure.y_factor, 3));
     }
+    if (!dots) svg += fmt::format("<polyline class=\"c{}\" points=\"{}\"/>", i % 8, path);
+    svg += circles;
     legend += legend_item(i, lines[i].name);
   }
-  return "<figure class=\"plot\"><figcaption>" + escape(title) + "</figcaption>" + svg +
+  return "<figure class=\"plot\"><figcaption>" + escape(figure.title) + "</figcaption>" + svg +
          "</svg><div class=\"legend\">" + legend + "</div></figure>\n";
 }
 
@@ -210,20 +228,23 @@ std::string base64(const std::string& bytes) {
   return out;
 }
 
-int png_width(const std::string& png) {  // big endian in the header chunk; checked by the reader
-  int width = 0;
-  for (int i = 16; i < 20; ++i)
-    width = (width & 0x7fffff) << 8 | static_cast<unsigned char>(png[i]);
-  return width;
+std::pair<int, int> png_size(const std::string& png) {
+  const auto number = [&](size_t at) {  // big endian in the header chunk; checked by the reader
+    int value = 0;
+    for (size_t i = at; i < at + 4; ++i)
+      value = (value & 0x7fffff) << 8 | static_cast<unsigned char>(png[i]);
+    return value;
+  };
+  return {number(16), number(20)};
 }
 
 const char* const kStyle = R"css(
 :root{color-scheme:light dark;--bg:#fbfbfa;--panel:#fff;--ink:#1c2024;--muted:#667079;--line:#e2e4e6;--band:#f1f3f4;
 --c0:#3a6ea5;--c1:#c8673a;--c2:#3d8b5f;--c3:#8561b5;--c4:#b08a2e;--c5:#2f8c99;--c6:#b3527f;--c7:#74808a;
---weak:#9a5b00;--weakbg:#fdf0d9;--ok:#1f6b42;--okbg:#e0f2e7;--bound:#2b5786;--boundbg:#e3edf8}
+--weak:#9a5b00;--weakbg:#fdf0d9;--ok:#1f6b42;--okbg:#e0f2e7;--bound:#2b5786;--boundbg:#e3edf8;--bad:#9c2f2f;--badbg:#fae4e4}
 @media (prefers-color-scheme:dark){:root{--bg:#15181b;--panel:#1c2024;--ink:#e6e8ea;--muted:#98a2ab;--line:#32383e;--band:#252a2f;
 --c0:#6fa3dc;--c1:#e38d62;--c2:#6abf8d;--c3:#b194e0;--c4:#d6b458;--c5:#5fbccb;--c6:#de86ae;--c7:#9aa6b0;
---weak:#f3c77c;--weakbg:#3d2f14;--ok:#8fd9ae;--okbg:#17351f;--bound:#a3c8ef;--boundbg:#1b2f45}}
+--weak:#f3c77c;--weakbg:#3d2f14;--ok:#8fd9ae;--okbg:#17351f;--bound:#a3c8ef;--boundbg:#1b2f45;--bad:#f0a3a3;--badbg:#421c1c}}
 *{box-sizing:border-box}
 body{margin:0 auto;padding:32px 24px 64px;max-width:1248px;background:var(--bg);color:var(--ink);
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","DejaVu Sans",sans-serif}
@@ -244,7 +265,11 @@ td.num{white-space:nowrap}.band th{background:var(--band);font-weight:600}tbody 
 .nowrap{white-space:nowrap}.meter{display:inline-block;width:64px;height:8px;border-radius:4px;background:var(--line);overflow:hidden;margin-right:4px}
 .meter i{display:block;height:100%;background:var(--c0)}
 .strips{margin:12px 0 28px}.strip{display:flex;gap:14px;align-items:center;margin:3px 0}
-.strip .caption{flex:0 0 160px;font-size:13px;line-height:1.3}.strip img{display:block;min-width:0;max-width:calc(100% - 174px);height:auto;image-rendering:pixelated}
+.strip .caption{flex:0 0 160px;font-size:13px;line-height:1.3}.strip .px{min-width:0;max-width:calc(100% - 174px)}
+.px{display:inline-block;background-size:100% 100%;background-repeat:no-repeat;image-rendering:pixelated;vertical-align:top;print-color-adjust:exact}
+.crop{margin-right:4px}.splits{width:auto}.splits td{text-align:center;padding:6px 8px}.splits td:first-child{vertical-align:middle}
+.matrix{font-size:13px}.matrix th,.matrix td{padding:6px 6px}.matrix td.num{white-space:normal}.matrix td:first-child{min-width:120px}.matrix .badge{padding:0 5px;font-size:11px}
+.wide{overflow-x:auto}.failed{color:var(--bad);background:var(--badbg);border-color:transparent}
 .original{padding-bottom:8px;border-bottom:1px solid var(--line)}
 .barline{display:grid;grid-template-columns:200px 1fr 80px;gap:14px;align-items:center;margin:8px 0;font-size:14px}
 .bar{width:100%;height:26px;border-radius:4px;background:var(--band)}
@@ -258,7 +283,7 @@ svg text{fill:var(--muted);font-size:11px}svg .grid{stroke:var(--line)}
 details{margin:8px 0}summary{cursor:pointer}pre{background:var(--band);border-radius:8px;padding:12px 14px;font-size:13px;line-height:1.45;white-space:pre-wrap;overflow-wrap:anywhere}
 code{overflow-wrap:anywhere}footer{margin-top:48px;font-size:13px;color:var(--muted)}
 @media (max-width:1000px){body{padding:20px 14px 48px}table{font-size:12.5px}th,td{padding:5px 6px}thead th{font-size:12px}.meter{width:36px}
-.strip{display:block;margin:8px 0}.strip img{max-width:100%;margin-top:3px}.barline{grid-template-columns:120px 1fr 70px}dl{display:block}dt{margin-top:8px}}
+.strip{display:block;margin:8px 0}.strip .px{max-width:100%;margin-top:3px}.barline{grid-template-columns:120px 1fr 70px}dl{display:block}dt{margin-top:8px}}
 )css";
 
 }  // namespace ens::report

@@ -83,34 +83,9 @@ std::string processor_name() {
 
 // ---- configurations
 
-// Protobuf text as ("stage1.epochs", "6") in order; comments and spacing do not count.
-std::vector<std::pair<std::string, std::string>> fields(const std::string& text) {
-  std::vector<std::pair<std::string, std::string>> out;
-  std::vector<std::string> open;
-  std::istringstream in(text);
-  for (std::string row; std::getline(in, row);) {
-    const size_t first = row.find_first_not_of(" \t\r");
-    if (first == std::string::npos || row[first] == '#') continue;
-    row = row.substr(first, row.find_last_not_of(" \t\r") + 1 - first);
-    const size_t name_end = row.find_first_of(":{ ");
-    if (row == "}") {
-      if (!open.empty()) open.pop_back();
-    } else if (row.back() == '{') {
-      open.push_back(row.substr(0, name_end));
-    } else {
-      std::string path;
-      for (const std::string& part : open) path += part + ".";
-      path += row.substr(0, name_end);
-      const size_t value = row.find_first_not_of(": ", std::min(name_end, row.size()));
-      out.emplace_back(path, value == std::string::npos ? "" : row.substr(value));
-    }
-  }
-  return out;
-}
-
 // The first field in which two configurations differ; empty if in none.
 std::string difference(const std::string& mine, const std::string& theirs) {
-  const auto a = fields(mine), b = fields(theirs);
+  const auto a = config_fields(mine), b = config_fields(theirs);
   for (size_t i = 0; i < std::max(a.size(), b.size()); ++i) {
     if (i < a.size() && i < b.size()) {
       if (a[i] == b[i]) continue;
@@ -319,6 +294,30 @@ struct RunDir::Impl {
                           /*secret=*/false);
   }
 };
+
+std::vector<std::pair<std::string, std::string>> config_fields(const std::string& text) {
+  std::vector<std::pair<std::string, std::string>> out;
+  std::vector<std::string> open;
+  std::istringstream in(text);
+  for (std::string row; std::getline(in, row);) {
+    const size_t first = row.find_first_not_of(" \t\r");
+    if (first == std::string::npos || row[first] == '#') continue;
+    row = row.substr(first, row.find_last_not_of(" \t\r") + 1 - first);
+    const size_t name_end = row.find_first_of(":{ ");
+    if (row == "}") {
+      if (!open.empty()) open.pop_back();
+    } else if (row.back() == '{') {
+      open.push_back(row.substr(0, name_end));
+    } else {
+      std::string path;
+      for (const std::string& part : open) path += part + ".";
+      path += row.substr(0, name_end);
+      const size_t value = row.find_first_not_of(": ", std::min(name_end, row.size()));
+      out.emplace_back(path, value == std::string::npos ? "" : row.substr(value));
+    }
+  }
+  return out;
+}
 
 RunDir::RunDir(const fs::path& folder, const std::string& config_text, const RunFacts& facts)
     : impl_(std::make_unique<Impl>()) {

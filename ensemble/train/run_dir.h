@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace ens {
@@ -69,6 +70,10 @@ struct RunView {
   bool done = false;
   std::string damage;  // why it cannot be used; empty if fine
 };
+// A configuration (Protobuf text) as ("stage1.epochs", "6") in order; comments and spacing do not
+// count.
+std::vector<std::pair<std::string, std::string>> config_fields(const std::string& text);
+
 bool is_run(const std::filesystem::path& folder);       // it holds a config.txtpb
 RunView read_run(const std::filesystem::path& folder);  // never throws for damage: see `damage`
 

@@ -409,13 +409,13 @@ TEST(ReportHtml, APlotSurvivesConstantAndSingleValues) {
   for (const std::vector<std::pair<double, double>>& points :
        std::vector<std::vector<std::pair<double, double>>>{
            {{1, 0}}, {{1, 5}, {2, 5}}, {{3, -1e9}, {4, 1e9}}}) {
-    const std::string svg = report::plot("t", "x", {{"a", points}});
+    const std::string svg = report::plot({"t", "x"}, {{"a", points, {}}});
     EXPECT_TRUE(has(svg, "<svg"));
     EXPECT_FALSE(has(svg, "nan"));
     EXPECT_FALSE(has(svg, "inf"));
     EXPECT_LT(svg.size(), 5000u);
   }
-  EXPECT_EQ(report::plot("t", "x", {{"a", {}}}), "");
+  EXPECT_EQ(report::plot({"t", "x"}, {{"a", {}, {}}}), "");
 }
 
 }  // namespace

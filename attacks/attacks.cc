@@ -1,3 +1,4 @@
+#include "attacks/alignment.h"
 #include "attacks/attack.h"
 #include "attacks/inverse.h"
 #include "attacks/shadow.h"
@@ -14,6 +15,8 @@ struct Entry {
 constexpr Entry kAttacks[] = {
     {"shadow-n1", shadow_n1_attack},
     {"shadow-adaptive", shadow_adaptive_attack},
+    {"alignment", alignment_attack},
+    {"alignment-shadow", alignment_shadow_attack},
     {"oracle", oracle_attack},
 };
 

@@ -475,6 +475,23 @@ Var matmul(const Var& a, const Var& b, bool ta, bool tb) {
   });
 }
 
+// The weight gradient of a 1x1 convolution of x that receives x itself.
+Var channel_gram(const Var& x) {
+  require_rank(x, 4, "channel_gram");
+  const int64_t c = x.dim(1);
+  const Tensor y = of(x).conv2d_grad_weight(x.value(), x.value(), ConvSpec{}, {c, c, 1, 1});
+  return Var::make(y.plain().reshape({c, c}), {x}, [x, c](const Tensor& dy) {
+    Backend& be = of(x);
+    // d/dx of sum(dy * x x^T): (dy + dy^T) x, and dy^T = dy^T I.
+    Tensor w = dy.plain().clone();
+    Tensor one = Tensor::zeros({c, c});
+    for (int64_t i = 0; i < c; ++i) one.data<float>()[i * c + i] = 1.0f;
+    be.gemm(true, false, 1.0f, dy.plain(), one.to(dy.device()), 1.0f, w);
+    x.accumulate(
+        be.conv2d(x.value(), w.reshape({c, c, 1, 1}), Tensor(), ConvSpec{}).to(x.value().dtype()));
+  });
+}
+
 Var maximum(std::span<const Var> scalars) {
   require(!scalars.empty(), "maximum", "needs at least one value");
   return *std::ranges::max_element(scalars, {}, [](const Var& v) { return v.item(); });

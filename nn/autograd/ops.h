@@ -69,6 +69,8 @@ Var mean(const Var& x);                        // everything -> scalar [1]
 Var sum_to(const Var& x, const Shape& shape);  // over axes where shape has 1; equal ranks
 Var mean_to(const Var& x, const Shape& shape);
 Var matmul(const Var& a, const Var& b, bool transpose_a = false, bool transpose_b = false);  // 2-D
+// x [B,C,H,W] -> [C,C]: sums over B, H and W of the products of two channels.
+Var channel_gram(const Var& x);
 Var maximum(std::span<const Var> scalars);  // the largest of several [1]; gradient to that one
 
 // ---- losses

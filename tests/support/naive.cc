@@ -293,6 +293,23 @@ Array matmul(const Array& a, const Array& b, bool ta, bool tb) {
   return y;
 }
 
+Array channel_gram(const Array& x) {
+  const int64_t c = x.shape[1];
+  Array y(Shape{c, c});
+  for (int64_t n = 0; n < x.shape[0]; ++n) {
+    for (int64_t i = 0; i < c; ++i) {
+      for (int64_t j = 0; j < c; ++j) {
+        for (int64_t h = 0; h < x.shape[2]; ++h) {
+          for (int64_t w = 0; w < x.shape[3]; ++w) {
+            y.v[static_cast<size_t>(i * c + j)] += x.at(n, i, h, w) * x.at(n, j, h, w);
+          }
+        }
+      }
+    }
+  }
+  return y;
+}
+
 Array cosine_similarity(const Array& a, const Array& b) {
   Array y(Shape{a.shape[0]});
   const size_t row = a.size() / y.size();

@@ -57,6 +57,8 @@ Array sum(const Array& x);
 Array mean(const Array& x);
 Array matmul(const Array& a, const Array& b, bool transpose_a, bool transpose_b);
 
+Array channel_gram(const Array& x);
+
 Array cosine_similarity(const Array& a, const Array& b);
 Array softmax_cross_entropy(const Array& logits, const std::vector<int32_t>& labels);
 Array mse(const Array& a, const Array& b);

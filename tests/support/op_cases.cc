@@ -130,6 +130,13 @@ OpCase reduction(const std::string& name, const Shape& x, const Shape& to) {
           [=](Arrays a) { return naive::sum_to(a[0], to); }};
 }
 
+OpCase gram(const std::string& name, const Shape& x) {
+  return {"channel_gram_" + name,
+          {{x}},
+          [](Vars v) { return channel_gram(v[0]); },
+          [](Arrays a) { return naive::channel_gram(a[0]); }};
+}
+
 OpCase cross_entropy(const std::string& name, const std::vector<int32_t>& labels, int64_t classes) {
   return {"softmax_cross_entropy_" + name,
           {{{static_cast<int64_t>(labels.size()), classes}}},
@@ -351,6 +358,9 @@ std::vector<OpCase> make_cases() {
       product("tn", 4, 7, 5, true, false),
       product("nt", 16, 33, 24, false, true),
       product("tt", 3, 5, 6, true, true),
+      gram("odd", {3, 5, 4, 3}),
+      gram("wide", {2, 16, 6, 6}),
+      gram("one_position", {7, 6, 1, 1}),
 
       // Losses.
       similarity("rows", {4, 9}),

@@ -452,6 +452,10 @@ std::vector<BadCall> bad_calls() {
        [] {
          matmul(zeros({2, 3}), zeros({3, 2}), false, true);
        }},
+      {"channel_gram",
+       [] {
+         channel_gram(zeros({2, 3}));
+       }},
       {"maximum", [] { maximum(std::vector<Var>{}); }},
       {"cosine_similarity",
        [] {

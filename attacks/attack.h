@@ -17,10 +17,13 @@ struct AttackOptions {
   int shadow_epochs = 6;
   int decoder_epochs = 6;
   int64_t batch = 64;
-  float lr = 1e-3f;         // Adam's, the peak of a one-cycle schedule
+  float lr = 1e-3f;         // Adam's, the peak of a one-cycle schedule: decoders
   int shadow_channels = 0;  // inside the shadow head; 0: as many as the client's feature has
   int shadow_layers = 2;    // convolutions behind the client's own head
   bool shadow_augment = true;
+  float shadow_lr = 5e-3f;        // as lr, for shadow heads and tails
+  float shadow_bn_weight = 0;     // of statistics_mismatch (attacks/shadow.h) in the shadow's loss
+  int shadow_heads = 1;           // independent shadows behind one decoder
   std::vector<int> subset;        // shadow-subset; empty: view.subset
   std::vector<int> subset_sizes;  // shadow-enumerate; empty: all
   int screen_epochs = 1;

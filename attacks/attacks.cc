@@ -1,5 +1,6 @@
 #include "attacks/alignment.h"
 #include "attacks/attack.h"
+#include "attacks/enumerate.h"
 #include "attacks/inverse.h"
 #include "attacks/shadow.h"
 #include "nn/core/error.h"
@@ -15,6 +16,8 @@ struct Entry {
 constexpr Entry kAttacks[] = {
     {"shadow-n1", shadow_n1_attack},
     {"shadow-adaptive", shadow_adaptive_attack},
+    {"shadow-subset", shadow_subset_attack},
+    {"shadow-enumerate", shadow_enumerate_attack},
     {"alignment", alignment_attack},
     {"alignment-shadow", alignment_shadow_attack},
     {"oracle", oracle_attack},

@@ -1,43 +1,48 @@
 #include "attacks/shadow.h"
 
 #include <algorithm>
+#include <cmath>
+#include <numeric>
 #include <utility>
 
-#include "attacks/decoding.h"
 #include "nn/core/backend.h"
+#include "nn/core/error.h"
 #include "nn/optim/fit.h"
 
 namespace ens {
 namespace {
 
-// The client's head, then two more 3x3 convolutions that absorb the client's noise.
+// The client's head, then 3x3 convolutions that absorb the client's noise; the server nets; a tail.
 class ShadowNet : public Module {
  public:
-  ShadowNet(const AdversaryView& view, const AttackOptions& options, std::vector<int> nets,
-            bool weighted, Rng& rng)
-      : nets_(std::move(nets)), bodies_(view.bodies) {
-    const int64_t c = smashed_shape(view.model, view.split)[0];
+  ShadowNet(const AdversaryView& view, const AttackOptions& options, const std::vector<int>& nets,
+            bool weighted, Rng& rng) {
+    const Shape smashed = smashed_shape(view.model, view.split);
+    const int64_t c = smashed[0];
     const int64_t inside = options.shadow_channels > 0 ? options.shadow_channels : c;
-    auto head = std::make_shared<Sequential>();
-    head->push(build_head(view.model, view.split, rng));
-    head->push(std::make_shared<Conv2d>(c, inside, 3, ConvSpec{1, 1}, false, rng));
-    head->push(std::make_shared<BatchNorm>(inside, true));
-    head->push(std::make_shared<Conv2d>(inside, c, 3, ConvSpec{1, 1}, false, rng));
-    head->push(std::make_shared<BatchNorm>(c, true));
+    auto head = build_head(view.model, view.split, rng);
+    for (int i = 0; i < options.shadow_layers; ++i) {
+      const int64_t in = i == 0 ? c : inside, out = i == options.shadow_layers - 1 ? c : inside;
+      head->push("absorb" + std::to_string(i),
+                 std::make_shared<Conv2d>(in, out, 3, ConvSpec{1, 1}, false, rng));
+      head->push("absorb" + std::to_string(i) + "_bn", std::make_shared<BatchNorm>(out, true));
+    }
     head_ = add("head", head);
-    const int64_t n = static_cast<int64_t>(nets_.size());
-    tail_ = add("tail", build_tail(view.model, view.split, rng, static_cast<int>(n)));
+    for (int net : nets) bodies_.push_back(view.bodies[static_cast<size_t>(net)]);
+    const int copies = static_cast<int>(nets.size());
+    tail_ = add("tail", build_tail(view.model, view.split, rng, copies));
     if (weighted)
-      weights_ = add_parameter("selector", Tensor::full({n}, 1.0f / static_cast<float>(n)));
+      weights_ =
+          add_parameter("selector", Tensor::full({copies}, 1.0f / static_cast<float>(copies)));
   }
 
   Var features(const Var& images) { return head_->forward(images); }
 
-  Var forward(const Var& images) override {
-    const Var z = features(images);
+  // Logits from features.
+  Var classify(const Var& z) {
     std::vector<Var> answers;
-    for (size_t i = 0; i < nets_.size(); ++i) {
-      Var f = bodies_[static_cast<size_t>(nets_[i])]->forward(z);
+    for (size_t i = 0; i < bodies_.size(); ++i) {
+      Var f = bodies_[i]->forward(z);
       if (weights_.defined()) {
         Shape one = f.shape();
         for (int axis = 0; axis < one.rank(); ++axis) one.set(axis, 1);
@@ -49,43 +54,82 @@ class ShadowNet : public Module {
     return tail_->forward(concat(answers, 1));
   }
 
+  Var forward(const Var& images) override { return classify(features(images)); }
+
+  std::vector<float> selector() const {
+    return weights_.defined() ? weights_.value().to_vector() : std::vector<float>();
+  }
+
  private:
-  std::vector<int> nets_;
   std::vector<std::shared_ptr<Sequential>> bodies_;  // the server's, frozen
   std::shared_ptr<Sequential> head_, tail_;
   Var weights_;
 };
 
-double classify_accuracy(ShadowNet& net, const AdversaryView& view, const Dataset& data) {
-  NoGrad no_grad;
-  const Var x(images_of(data, 0, data.count()).to(view.device).to(view.dtype));
-  return accuracy(net.forward(x).value(), labels_of(data, 0, data.count()));
+}  // namespace
+
+Var statistics_mismatch(const BatchNormProbe& probe) {
+  Var total;
+  for (const BatchNormProbe::Entry& e : probe.entries()) {
+    const std::vector<float> mean = e.mean.to_vector(), var = e.var.to_vector();
+    Tensor scale = Tensor::empty(e.mean.shape()), shift = Tensor::empty(e.mean.shape());
+    for (size_t i = 0; i < mean.size(); ++i) {
+      scale.data<float>()[i] = 1 / std::sqrt(var[i] + 1e-5f);
+      shift.data<float>()[i] = -mean[i] * scale.data<float>()[i];
+    }
+    const Device device = e.mean.device();
+    const Var x = channel_affine(e.input, scale.to(device), shift.to(device));
+    Shape channels = x.shape();
+    for (int axis = 0; axis < channels.rank(); ++axis) {
+      if (axis != 1) channels.set(axis, 1);
+    }
+    const Var first = mean_to(x, channels);
+    // Rounding may leave a constant channel a negative variance; at 0 the root has no slope.
+    const Var spread =
+        sqrt(affine(relu(sub(mean_to(square(x), channels), square(first))), 1, 1e-4f));
+    const Var term = add(ens::mean(square(first)), ens::mean(square(affine(spread, 1, -1))));
+    total = total.defined() ? add(total, term) : term;
+  }
+  if (!total.defined()) fail("the probe saw no batch norm", "statistics_mismatch");
+  return affine(total, 1.0f / static_cast<float>(probe.entries().size()), 0);
 }
 
-// Shadow training, decoder training, reconstruction for one choice of server nets.
-Reconstruction attack_with(const AdversaryView& view, const AttackOptions& options,
+std::string subset_name(const std::vector<int>& nets) {
+  std::string name = nets.size() == 1 ? "net " : "nets ";
+  for (size_t i = 0; i < nets.size(); ++i) name += (i ? "+" : "") + std::to_string(nets[i]);
+  return name;
+}
+
+TrainedShadow train_shadow(const AdversaryView& view, const AttackOptions& options,
                            const PublicSplit& data, const std::vector<int>& nets, bool weighted,
                            const std::string& part) {
   Rng rng(view.seed, "shadow/" + part);
-  ShadowNet shadow(view, options, nets, weighted, rng);
+  auto shadow = std::make_shared<ShadowNet>(view, options, nets, weighted, rng);
   OptimSpec adam;
   adam.kind = OptimSpec::Kind::kAdam;
-  Optimizer optimizer(shadow.parameters(), adam);
+  Optimizer optimizer(shadow->parameters(), adam);
   LoaderOptions loading;
   loading.batch = options.batch;
   loading.seed = rng.next();
-  loading.flip = true;
-  loading.crop_padding = view.model.image_size / 8;
+  if (options.shadow_augment) {
+    loading.flip = true;
+    loading.crop_padding = view.model.image_size / 8;
+  }
   Loader loader(data.train, loading);
   FitOptions fitting;
   fitting.label = "the shadow of " + part;
   fitting.epochs = options.shadow_epochs;
-  fitting.lr = options.lr;
+  fitting.lr = options.shadow_lr;
   fit(
       fitting, loader, optimizer,
       [&](const Batch& b) {
         const Var x(b.images.to(view.device).to(view.dtype));
-        return softmax_cross_entropy(shadow.forward(x), b.labels.to(view.device));
+        const Tensor labels = b.labels.to(view.device);
+        if (options.shadow_bn_weight == 0) return softmax_cross_entropy(shadow->forward(x), labels);
+        const Var z = shadow->features(x);
+        BatchNormProbe probe;  // of the server nets: the shadow's own are in training mode
+        const Var loss = softmax_cross_entropy(shadow->classify(z), labels);
+        return add(loss, affine(statistics_mismatch(probe), options.shadow_bn_weight, 0));
       },
       [&](int64_t images, double loss) {
         if (options.on_progress) {
@@ -94,26 +138,68 @@ Reconstruction attack_with(const AdversaryView& view, const AttackOptions& optio
         }
       },
       nullptr);
-  shadow.freeze();
-  const auto features = [&](const Tensor& images) {
+  shadow->freeze();
+  TrainedShadow out;
+  out.features = [shadow](const Var& images) { return shadow->features(images); };
+  out.logits = [shadow](const Var& images) { return shadow->forward(images); };
+  out.selector = shadow->selector();
+  NoGrad no_grad;
+  constexpr int64_t kBatch = 128;
+  for (int64_t first = 0; first < data.held_out.count(); first += kBatch) {
+    const int64_t n = std::min(kBatch, data.held_out.count() - first);
+    const double share = static_cast<double>(n) / static_cast<double>(data.held_out.count());
+    const Var x(images_of(data.held_out, first, n).to(view.device).to(view.dtype));
+    const Tensor labels = labels_of(data.held_out, first, n).to(view.device);
+    const Var logits = shadow->forward(x);
+    out.accuracy += share * accuracy(logits.value(), labels);
+    out.cross_entropy += share * softmax_cross_entropy(logits, labels).item();
+  }
+  return out;
+}
+
+Reconstruction shadow_reconstruction(const AdversaryView& view, const AttackOptions& options,
+                                     const PublicSplit& data, const std::vector<int>& nets,
+                                     bool weighted, const std::string& part) {
+  const int count = options.shadow_heads;
+  std::vector<TrainedShadow> shadows(static_cast<size_t>(count));
+  run_side_by_side(count, 0, [&](int i) {
+    const std::string which = count == 1 ? part : part + ", shadow " + std::to_string(i);
+    shadows[static_cast<size_t>(i)] = train_shadow(view, options, data, nets, weighted, which);
+  });
+  const auto features = [&](const TrainedShadow& shadow, const Tensor& images) {
     NoGrad no_grad;
     return shadow.features(Var(images.to(view.device).to(view.dtype))).value();
   };
-  auto decoder = train_decoder(view, options, data.train, features, rng.next(), part);
+  size_t turn = 0;
+  const auto in_turn = [&](const Tensor& images) {
+    return features(shadows[turn++ % shadows.size()], images);
+  };
+  Rng rng(view.seed, "shadow decoder/" + part);
+  auto decoder = train_decoder(view, options, data.train, in_turn, rng.next(), part);
   Reconstruction r;
   r.part = part;
-  r.shadow_accuracy = classify_accuracy(shadow, view, data.held_out);
+  r.shadow_accuracy = r.merit = 0;
+  for (const TrainedShadow& shadow : shadows) {
+    r.shadow_accuracy += shadow.accuracy / count;
+    r.merit -= shadow.cross_entropy / count;
+  }
   r.images = decode(*decoder, view, view.observed);
   r.own_truth = images_of(data.held_out, 0, data.held_out.count());
-  r.own_images = decode(*decoder, view, features(r.own_truth));
+  r.own_images = decode(*decoder, view, features(shadows.front(), r.own_truth));
   return r;
 }
 
-// Images through networks for `shadows` shadows over `nets_each` server nets.
-int64_t shadow_work(const AdversaryView& view, const AttackOptions& options, int64_t shadows,
-                    int64_t nets_each) {
+int64_t shadow_work(const AdversaryView& view, const AttackOptions& options, int64_t net_passes,
+                    int64_t decoders) {
   const int64_t images = view.public_data->count() - held_out_count(*view.public_data);
-  return shadows * images * (options.shadow_epochs * nets_each + options.decoder_epochs);
+  return images * (options.shadow_heads * options.shadow_epochs * net_passes +
+                   options.decoder_epochs * decoders);
+}
+
+namespace {
+
+std::string one_net_only(const AdversaryView& view) {
+  return view.bodies.size() > 1 ? "" : "one server net only";
 }
 
 class ShadowN1 : public Attack {
@@ -123,17 +209,17 @@ class ShadowN1 : public Attack {
   KnowledgeLevel level() const override { return KnowledgeLevel::kQueryFree; }
 
   int64_t work(const AdversaryView& view, const AttackOptions& options) const override {
-    return shadow_work(view, options, static_cast<int64_t>(view.bodies.size()), 1);
+    const int64_t n = static_cast<int64_t>(view.bodies.size());
+    return shadow_work(view, options, n, n);
   }
 
   std::vector<Reconstruction> run(const AdversaryView& view,
                                   const AttackOptions& options) override {
     const PublicSplit data = split_public(*view.public_data);
-    const int count = static_cast<int>(view.bodies.size());
     std::vector<Reconstruction> all(view.bodies.size());
-    run_side_by_side(count, 0, [&](int i) {
+    run_side_by_side(static_cast<int>(all.size()), 0, [&](int i) {
       all[static_cast<size_t>(i)] =
-          attack_with(view, options, data, {i}, false, "net " + std::to_string(i));
+          shadow_reconstruction(view, options, data, {i}, false, subset_name({i}));
     });
     return all;
   }
@@ -144,23 +230,67 @@ class ShadowAdaptive : public Attack {
   std::string name() const override { return "shadow-adaptive"; }
   std::string title() const override { return "shadow + decoder, adaptive"; }
   KnowledgeLevel level() const override { return KnowledgeLevel::kQueryFree; }
+  std::string pointless(const AdversaryView& view) const override { return one_net_only(view); }
 
   int64_t work(const AdversaryView& view, const AttackOptions& options) const override {
-    return shadow_work(view, options, 1, static_cast<int64_t>(view.bodies.size()));
+    return shadow_work(view, options, static_cast<int64_t>(view.bodies.size()), 1);
   }
 
   std::vector<Reconstruction> run(const AdversaryView& view,
                                   const AttackOptions& options) override {
-    const PublicSplit data = split_public(*view.public_data);
     std::vector<int> nets(view.bodies.size());
-    for (size_t i = 0; i < nets.size(); ++i) nets[i] = static_cast<int>(i);
-    return {attack_with(view, options, data, nets, true, "all nets")};
+    std::iota(nets.begin(), nets.end(), 0);
+    return {shadow_reconstruction(view, options, split_public(*view.public_data), nets, true,
+                                  "all nets")};
   }
+};
+
+class ShadowSubset : public Attack {
+ public:
+  std::string name() const override { return "shadow-subset"; }
+  std::string title() const override {
+    return chosen_ ? "shadow + decoder, chosen subset"
+                   : "shadow + decoder, the secret subset known";
+  }
+  // Beyond it only the subset, which the title names: the client's weights stay secret.
+  KnowledgeLevel level() const override { return KnowledgeLevel::kQueryFree; }
+  bool wants_subset() const override { return true; }
+  std::string pointless(const AdversaryView& view) const override { return one_net_only(view); }
+
+  int64_t work(const AdversaryView& view, const AttackOptions& options) const override {
+    return shadow_work(view, options, std::ssize(nets_of(view, options)), 1);
+  }
+
+  std::vector<Reconstruction> run(const AdversaryView& view,
+                                  const AttackOptions& options) override {
+    chosen_ = !options.subset.empty();
+    const std::vector<int> nets = nets_of(view, options);
+    // The secret one is not named: parts' names reach logs and reports.
+    return {shadow_reconstruction(view, options, split_public(*view.public_data), nets, false,
+                                  chosen_ ? subset_name(nets) : "the secret nets")};
+  }
+
+ private:
+  static std::vector<int> nets_of(const AdversaryView& view, const AttackOptions& options) {
+    std::vector<int> nets = options.subset.empty() ? view.subset : options.subset;
+    if (nets.empty()) fail("the view grants no subset", "shadow-subset", "set attack.subset");
+    std::ranges::sort(nets);
+    const int count = static_cast<int>(view.bodies.size());
+    if (nets.front() < 0 || nets.back() >= count ||
+        std::ranges::adjacent_find(nets) != nets.end()) {
+      usage_fail("not a subset of " + std::to_string(count) + " server nets", "attack.subset",
+                 "give different numbers from 0 to " + std::to_string(count - 1));
+    }
+    return nets;
+  }
+
+  bool chosen_ = false;
 };
 
 }  // namespace
 
 std::unique_ptr<Attack> shadow_n1_attack() { return std::make_unique<ShadowN1>(); }
 std::unique_ptr<Attack> shadow_adaptive_attack() { return std::make_unique<ShadowAdaptive>(); }
+std::unique_ptr<Attack> shadow_subset_attack() { return std::make_unique<ShadowSubset>(); }
 
 }  // namespace ens

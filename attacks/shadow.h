@@ -5,15 +5,58 @@
 // on shadow features is applied to what the client sent.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "attacks/attack.h"
+#include "attacks/decoding.h"
 
 namespace ens {
+
+// A shadow of the client, frozen. Its functions own what they need; they may be called from one
+// thread at a time and record gradients with respect to their input unless NoGrad says otherwise.
+struct TrainedShadow {
+  std::function<Var(const Var& images)>
+      features;                                  // [B,C,S,S] in [0, 1] -> as the client would send
+  std::function<Var(const Var& images)> logits;  // through the server nets and the shadow tail
+  std::vector<float> selector;  // the trained weight of every net; empty if not `weighted`
+  double accuracy = 0;          // on the held-out public images
+  double cross_entropy = 0;     // the same, in nats: the attacker's own criterion (lower is better)
+};
+
+// Trains shadow head and shadow tail around the server nets `nets` (indices into view.bodies) for
+// options.shadow_epochs on data.train. `weighted`: the answers are scaled by a trainable selector.
+// The same arguments give the same shadow; `part` names it in progress notes and errors.
+TrainedShadow train_shadow(const AdversaryView& view, const AttackOptions& options,
+                           const PublicSplit& data, const std::vector<int>& nets, bool weighted,
+                           const std::string& part);
+
+// options.shadow_heads shadows, a decoder trained on all their features in turn, and what it makes
+// of view.observed. Accuracy and merit (the negative held-out cross-entropy) are the shadows'
+// means.
+Reconstruction shadow_reconstruction(const AdversaryView& view, const AttackOptions& options,
+                                     const PublicSplit& data, const std::vector<int>& nets,
+                                     bool weighted, const std::string& part);
+
+// How far the batches that a probe saw are from what the frozen nets were trained on: the mean over
+// batch norms and channels of ((m - mean) / s)^2 + (d / s - 1)^2, with the batch's mean m and
+// standard deviation d and the running mean and deviation s. Differentiable. Error if it saw none.
+Var statistics_mismatch(const BatchNormProbe& probe);
+
+// Images through networks for shadows over `net_passes` server nets in all and `decoders` decoders.
+int64_t shadow_work(const AdversaryView& view, const AttackOptions& options, int64_t net_passes,
+                    int64_t decoders);
+
+// {0} -> "net 0", {0, 3} -> "nets 0+3".
+std::string subset_name(const std::vector<int>& nets);
 
 // One shadow per server net; N reconstructions.
 std::unique_ptr<Attack> shadow_n1_attack();
 // All server nets at once, weighted by a trainable selector.
 std::unique_ptr<Attack> shadow_adaptive_attack();
+// One shadow over options.subset, or over the client's secret subset: what is its secrecy worth?
+std::unique_ptr<Attack> shadow_subset_attack();
 
 }  // namespace ens

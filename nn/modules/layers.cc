@@ -9,6 +9,7 @@ namespace {
 
 constexpr float kNormEps = 1e-5f;
 constexpr float kNormMomentum = 0.1f;
+thread_local BatchNormProbe* t_probe = nullptr;
 
 Tensor normal_weight(const Shape& shape, double stddev, Rng& rng) {
   Tensor w = Tensor::empty(shape);
@@ -116,7 +117,10 @@ BatchNorm::BatchNorm(int64_t channels, bool relu) : relu_(relu) {
 }
 
 Var BatchNorm::forward(const Var& x) {
-  if (!training()) return batch_norm_eval(x, gamma_, beta_, mean_, var_, kNormEps, relu_);
+  if (!training()) {
+    if (t_probe) t_probe->entries_.push_back({x, mean_, var_});
+    return batch_norm_eval(x, gamma_, beta_, mean_, var_, kNormEps, relu_);
+  }
   Tensor mean, var;
   const Var y = batch_norm_train(x, gamma_, beta_, kNormEps, relu_, mean, var);
   const double n = static_cast<double>(x.shape().numel()) / static_cast<double>(x.dim(1));
@@ -146,6 +150,9 @@ int BatchNorm::lower(Graph& graph, int input) const {
   if (!relu_) return out;
   return graph.append(step(GraphStep::Kind::kActivation, out));  // ReLU is the default
 }
+
+BatchNormProbe::BatchNormProbe() : before_(t_probe) { t_probe = this; }
+BatchNormProbe::~BatchNormProbe() { t_probe = before_; }
 
 Normalize::Normalize(const std::vector<float>& mean, const std::vector<float>& stddev) {
   if (mean.empty() || mean.size() != stddev.size()) {

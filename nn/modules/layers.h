@@ -74,6 +74,27 @@ class BatchNorm : public Module {
   Tensor mean_, var_;
 };
 
+// While alive, notes the input of every batch norm with fixed statistics that this thread
+// evaluates, with the statistics that it was trained on: frozen weights tell what data they are
+// used to. The newest probe of a thread notes; probes end in the reverse of their order.
+class BatchNormProbe {
+ public:
+  struct Entry {
+    Var input;         // [B,C,H,W] or [B,C], with its history
+    Tensor mean, var;  // [C]
+  };
+  BatchNormProbe();
+  ~BatchNormProbe();
+  BatchNormProbe(const BatchNormProbe&) = delete;
+  BatchNormProbe& operator=(const BatchNormProbe&) = delete;
+  const std::vector<Entry>& entries() const { return entries_; }  // in the order of evaluation
+
+ private:
+  friend class BatchNorm;
+  std::vector<Entry> entries_;
+  BatchNormProbe* before_;
+};
+
 // Input normalisation: (x - mean[c]) / stddev[c]; the numbers are buffers.
 class Normalize : public Module {
  public:

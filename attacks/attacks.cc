@@ -1,5 +1,6 @@
 #include "attacks/attack.h"
 #include "attacks/inverse.h"
+#include "attacks/rmle.h"
 #include "attacks/shadow.h"
 #include "nn/core/error.h"
 
@@ -12,8 +13,9 @@ struct Entry {
 };
 
 constexpr Entry kAttacks[] = {
-    {"shadow-n1", shadow_n1_attack},
-    {"shadow-adaptive", shadow_adaptive_attack},
+    {"shadow-n1", shadow_n1_attack},   {"shadow-adaptive", shadow_adaptive_attack},
+    {"rmle-white", rmle_white_attack}, {"rmle-shadow", rmle_shadow_attack},
+    {"known-pairs", known_pairs_attack},
     {"oracle", oracle_attack},
 };
 

@@ -1,6 +1,7 @@
 #include "attacks/rmle.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "attacks/decoding.h"
@@ -12,15 +13,6 @@
 
 namespace ens {
 namespace {
-
-Tensor per_channel(const std::vector<float>& values, Device device) {
-  return Tensor::from(values, {static_cast<int64_t>(values.size())}).to(device);
-}
-
-Var denormalised(const Var& u, const ModelSpec& model) {
-  const Device device = u.value().device();
-  return channel_affine(u, per_channel(model.stddev, device), per_channel(model.mean, device));
-}
 
 class RmleWhite : public Attack {
  public:
@@ -78,41 +70,57 @@ class RmleShadow : public Attack {
 
 }  // namespace
 
-Var rmle_objective(const Var& u, const FeatureMap& features, const Tensor& z,
-                   const ModelSpec& model, const AttackOptions& options) {
-  Var loss = mse(features(denormalised(u, model)), Var(z));
-  if (options.rmle_tv > 0) loss = add(loss, affine(total_variation(u), options.rmle_tv, 0));
-  if (options.rmle_l2 > 0) loss = add(loss, affine(mean(square(u)), options.rmle_l2, 0));
+RmleObjective::RmleObjective(FeatureMap features, const Tensor& z, const ModelSpec& model,
+                             const AttackOptions& options)
+    : features_(std::move(features)), tv_(options.rmle_tv), l2_(options.rmle_l2) {
+  NoGrad no_grad;
+  const auto per_channel = [&](const std::vector<float>& values) {
+    return Tensor::from(values, {static_cast<int64_t>(values.size())}).to(z.device());
+  };
+  stddev_ = per_channel(model.stddev);
+  mean_ = per_channel(model.mean);
+  Shape one_each = z.shape();
+  for (int axis = 1; axis < z.rank(); ++axis) one_each.set(axis, 1);
+  Tensor gain = mean_to(square(Var(z)), one_each).value().to(Device{}).plain();
+  for (float& g : gain.span<float>()) g = 1 / std::sqrt(std::max(g, 1e-12f));
+  gain_ = Var(gain.to(z.device()));
+  target_ = mul(Var(z), gain_);
+}
+
+Var RmleObjective::images(const Var& u) const { return channel_affine(u, stddev_, mean_); }
+
+Var RmleObjective::operator()(const Var& u) const {
+  Var loss = mse(mul(features_(images(u)), gain_), target_);
+  if (tv_ > 0) loss = add(loss, affine(total_variation(u), tv_, 0));
+  if (l2_ > 0) loss = add(loss, affine(mean(square(u)), l2_, 0));
   return affine(loss, static_cast<float>(u.dim(0)), 0);
 }
 
 Tensor rmle(const FeatureMap& features, const Tensor& z, const AdversaryView& view,
             const AttackOptions& options, const std::string& label) {
   constexpr int64_t kBatch = 64;
-  constexpr float kEps = 1e-3f;  // theirs
   const Shape one = view.model.input_shape();
   Tensor images = Tensor::empty({z.dim(0), one[0], one[1], one[2]});
   for (int64_t first = 0; first < z.dim(0); first += kBatch) {
     const int64_t n = std::min(kBatch, z.dim(0) - first);
-    const Tensor target = z.rows(first, n).to(view.device);
+    const RmleObjective objective(features, z.rows(first, n).to(view.device), view.model, options);
     const Var u(Tensor::zeros({n, one[0], one[1], one[2]}, Dtype::kF32, view.device), true);
     OptimSpec adam;
     adam.kind = OptimSpec::Kind::kAdam;
     adam.amsgrad = true;
-    adam.eps = kEps;
     Optimizer optimizer({{"images", u}}, adam);
     for (int step = 0; step < options.rmle_iterations; ++step) {
-      const Var loss = rmle_objective(u, features, target, view.model, options);
+      const Var loss = objective(u);
       loss.backward();
       optimizer.step(options.rmle_lr);
       if (options.on_progress) {
         options.on_progress(
-            n, label + ": loss " +
-                   std::to_string(loss.item() / static_cast<float>(n)).substr(0, 8));
+            n,
+            label + ": loss " + std::to_string(loss.item() / static_cast<float>(n)).substr(0, 8));
       }
     }
     NoGrad no_grad;
-    images.rows(first, n).copy_from(denormalised(u, view.model).value());
+    images.rows(first, n).copy_from(objective.images(u).value());
   }
   for (float& pixel : images.span<float>()) pixel = std::clamp(pixel, 0.0f, 1.0f);
   return images;

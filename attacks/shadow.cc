@@ -3,14 +3,13 @@
 #include <algorithm>
 #include <utility>
 
-#include "attacks/decoding.h"
 #include "nn/core/backend.h"
 #include "nn/optim/fit.h"
 
 namespace ens {
 namespace {
 
-// The client's head, then two more 3x3 convolutions that absorb the client's noise.
+// The client's head, then more 3x3 convolutions that absorb the client's noise.
 class ShadowNet : public Module {
  public:
   ShadowNet(const AdversaryView& view, const AttackOptions& options, std::vector<int> nets,
@@ -20,10 +19,11 @@ class ShadowNet : public Module {
     const int64_t inside = options.shadow_channels > 0 ? options.shadow_channels : c;
     auto head = std::make_shared<Sequential>();
     head->push(build_head(view.model, view.split, rng));
-    head->push(std::make_shared<Conv2d>(c, inside, 3, ConvSpec{1, 1}, false, rng));
-    head->push(std::make_shared<BatchNorm>(inside, true));
-    head->push(std::make_shared<Conv2d>(inside, c, 3, ConvSpec{1, 1}, false, rng));
-    head->push(std::make_shared<BatchNorm>(c, true));
+    for (int i = 0; i < options.shadow_layers; ++i) {
+      const int64_t in = i == 0 ? c : inside, out = i + 1 == options.shadow_layers ? c : inside;
+      head->push(std::make_shared<Conv2d>(in, out, 3, ConvSpec{1, 1}, false, rng));
+      head->push(std::make_shared<BatchNorm>(out, true));
+    }
     head_ = add("head", head);
     const int64_t n = static_cast<int64_t>(nets_.size());
     tail_ = add("tail", build_tail(view.model, view.split, rng, static_cast<int>(n)));
@@ -66,43 +66,16 @@ double classify_accuracy(ShadowNet& net, const AdversaryView& view, const Datase
 Reconstruction attack_with(const AdversaryView& view, const AttackOptions& options,
                            const PublicSplit& data, const std::vector<int>& nets, bool weighted,
                            const std::string& part) {
-  Rng rng(view.seed, "shadow/" + part);
-  ShadowNet shadow(view, options, nets, weighted, rng);
-  OptimSpec adam;
-  adam.kind = OptimSpec::Kind::kAdam;
-  Optimizer optimizer(shadow.parameters(), adam);
-  LoaderOptions loading;
-  loading.batch = options.batch;
-  loading.seed = rng.next();
-  loading.flip = true;
-  loading.crop_padding = view.model.image_size / 8;
-  Loader loader(data.train, loading);
-  FitOptions fitting;
-  fitting.label = "the shadow of " + part;
-  fitting.epochs = options.shadow_epochs;
-  fitting.lr = options.lr;
-  fit(
-      fitting, loader, optimizer,
-      [&](const Batch& b) {
-        const Var x(b.images.to(view.device).to(view.dtype));
-        return softmax_cross_entropy(shadow.forward(x), b.labels.to(view.device));
-      },
-      [&](int64_t images, double loss) {
-        if (options.on_progress) {
-          options.on_progress(images * static_cast<int64_t>(nets.size()),
-                              part + ": shadow, loss " + std::to_string(loss).substr(0, 5));
-        }
-      },
-      nullptr);
-  shadow.freeze();
+  const TrainedShadow shadow = train_shadow(view, options, data, nets, weighted, part);
   const auto features = [&](const Tensor& images) {
     NoGrad no_grad;
     return shadow.features(Var(images.to(view.device).to(view.dtype))).value();
   };
+  Rng rng(view.seed, "shadow decoder/" + part);
   auto decoder = train_decoder(view, options, data.train, features, rng.next(), part);
   Reconstruction r;
   r.part = part;
-  r.shadow_accuracy = classify_accuracy(shadow, view, data.held_out);
+  r.shadow_accuracy = shadow.accuracy;
   r.images = decode(*decoder, view, view.observed);
   r.own_truth = images_of(data.held_out, 0, data.held_out.count());
   r.own_images = decode(*decoder, view, features(r.own_truth));
@@ -159,6 +132,44 @@ class ShadowAdaptive : public Attack {
 };
 
 }  // namespace
+
+TrainedShadow train_shadow(const AdversaryView& view, const AttackOptions& options,
+                           const PublicSplit& data, const std::vector<int>& nets, bool weighted,
+                           const std::string& part) {
+  Rng rng(view.seed, "shadow/" + part);
+  auto shadow = std::make_shared<ShadowNet>(view, options, nets, weighted, rng);
+  OptimSpec adam;
+  adam.kind = OptimSpec::Kind::kAdam;
+  Optimizer optimizer(shadow->parameters(), adam);
+  LoaderOptions loading;
+  loading.batch = options.batch;
+  loading.seed = rng.next();
+  if (options.shadow_augment) {
+    loading.flip = true;
+    loading.crop_padding = view.model.image_size / 8;
+  }
+  Loader loader(data.train, loading);
+  FitOptions fitting;
+  fitting.label = "the shadow of " + part;
+  fitting.epochs = options.shadow_epochs;
+  fitting.lr = options.lr;
+  fit(
+      fitting, loader, optimizer,
+      [&](const Batch& b) {
+        const Var x(b.images.to(view.device).to(view.dtype));
+        return softmax_cross_entropy(shadow->forward(x), b.labels.to(view.device));
+      },
+      [&](int64_t images, double loss) {
+        if (options.on_progress) {
+          options.on_progress(images * static_cast<int64_t>(nets.size()),
+                              part + ": shadow, loss " + std::to_string(loss).substr(0, 5));
+        }
+      },
+      nullptr);
+  shadow->freeze();
+  return {[shadow](const Var& images) { return shadow->features(images); },
+          classify_accuracy(*shadow, view, data.held_out)};
+}
 
 std::unique_ptr<Attack> shadow_n1_attack() { return std::make_unique<ShadowN1>(); }
 std::unique_ptr<Attack> shadow_adaptive_attack() { return std::make_unique<ShadowAdaptive>(); }

@@ -35,9 +35,9 @@ struct Split {
 
 // Names of the cells. ResNet-18: stem, stage1..stage4 (global pooling ends stage4, so that with t =
 // 1 the body returns 8*width numbers), fc. VGG-16: conv1..conv13, fc1..fc3. he19, the target net of
-// He, Zhang, Lee, "Model Inversion Attacks Against Collaborative Inference", ACSAC 2019: conv11 (cut
-// before its ReLU), relu12, relu21, relu22, relu31, relu32, fc1 (8*width, sigmoid), fc2; no batch
-// norm.
+// He, Zhang, Lee, "Model Inversion Attacks Against Collaborative Inference", ACSAC 2019: conv11
+// (cut before its ReLU), relu12, relu21, relu22, relu31, relu32, fc1 (8*width, sigmoid), fc2; no
+// batch norm.
 std::vector<std::string> cell_names(const ModelSpec& spec);
 
 // Usage Error if the spec or the split is impossible (names the field and the possible range).

@@ -2,6 +2,7 @@
 #include "attacks/attack.h"
 #include "attacks/enumerate.h"
 #include "attacks/inverse.h"
+#include "attacks/rmle.h"
 #include "attacks/shadow.h"
 #include "nn/core/error.h"
 
@@ -18,8 +19,11 @@ constexpr Entry kAttacks[] = {
     {"shadow-adaptive", shadow_adaptive_attack},
     {"shadow-subset", shadow_subset_attack},
     {"shadow-enumerate", shadow_enumerate_attack},
+    {"rmle-white", rmle_white_attack},
+    {"rmle-shadow", rmle_shadow_attack},
     {"alignment", alignment_attack},
     {"alignment-shadow", alignment_shadow_attack},
+    {"known-pairs", known_pairs_attack},
     {"oracle", oracle_attack},
 };
 

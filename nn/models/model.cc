@@ -95,11 +95,58 @@ std::vector<CellRecipe> vgg16(const ModelSpec& spec) {
   return cells;
 }
 
+std::vector<CellRecipe> he19(const ModelSpec& spec) {
+  struct Conv {
+    const char* name;
+    int multiple;  // of the width
+    bool pool, relu;
+  };
+  // conv11 ends before its ReLU, which opens relu12: the paper cuts right behind the convolution.
+  static constexpr Conv kConvs[] = {{"conv11", 1, false, false}, {"relu12", 1, false, true},
+                                    {"relu21", 2, true, true},   {"relu22", 2, false, true},
+                                    {"relu31", 2, true, true},   {"relu32", 2, false, true}};
+  const int64_t w = spec.width;
+  std::vector<CellRecipe> cells;
+  int64_t in = spec.channels;
+  for (const Conv& conv : kConvs) {
+    const int64_t out = w * conv.multiple;
+    const bool first = cells.empty(), second = cells.size() == 1;
+    cells.push_back(
+        {conv.name, [=](int copies, Rng& rng) {
+           auto cell = std::make_shared<Sequential>();
+           if (first) cell->push("normalize", make<Normalize>(spec.mean, spec.stddev));
+           if (second) cell->push("relu_before", make<Activation>(UnaryOp::kRelu));
+           if (conv.pool) cell->push("pool", make<MaxPool>(PoolSpec{2, 2, 0}));
+           cell->push("conv", make<Conv2d>(in * copies, out, 3, ConvSpec{1, 1}, true, rng));
+           if (conv.relu) cell->push("relu", make<Activation>(UnaryOp::kRelu));
+           return cell;
+         }});
+    in = out;
+  }
+  const int64_t side = spec.image_size / 8;  // three pools
+  const int64_t features = 2 * w * side * side, hidden = 8 * w;
+  cells.push_back({"fc1", [=](int copies, Rng& rng) {
+                     auto cell = std::make_shared<Sequential>();
+                     cell->push("pool", make<MaxPool>(PoolSpec{2, 2, 0}));
+                     cell->push("flatten", make<Flatten>());
+                     cell->push("linear", make<Linear>(features * copies, hidden, true, rng));
+                     cell->push("sigmoid", make<Activation>(UnaryOp::kSigmoid));
+                     return cell;
+                   }});
+  cells.push_back({"fc2", [=](int copies, Rng& rng) {
+                     auto cell = std::make_shared<Sequential>();
+                     cell->push("linear", make<Linear>(hidden * copies, spec.classes, true, rng));
+                     return cell;
+                   }});
+  return cells;
+}
+
 std::vector<CellRecipe> recipes(const ModelSpec& spec) {
   if (spec.architecture == "resnet18") return resnet18(spec);
   if (spec.architecture == "vgg16") return vgg16(spec);
+  if (spec.architecture == "he19") return he19(spec);
   usage_fail("unknown architecture '" + spec.architecture + "'", "model.architecture",
-             "use resnet18 or vgg16");
+             "use resnet18, vgg16 or he19");
 }
 
 void check_spec(const ModelSpec& spec) {
@@ -113,7 +160,8 @@ void check_spec(const ModelSpec& spec) {
   in_range("classes", spec.classes, 2, 1 << 20);
   in_range("channels", spec.channels, 1, 64);
   // Every pooling and stride must find at least one pixel.
-  in_range("image_size", spec.image_size, spec.architecture == "vgg16" ? 32 : 16, 1024);
+  const int least = spec.architecture == "vgg16" ? 32 : spec.architecture == "he19" ? 8 : 16;
+  in_range("image_size", spec.image_size, least, 1024);
   if (static_cast<int>(spec.mean.size()) != spec.channels ||
       static_cast<int>(spec.stddev.size()) != spec.channels) {
     usage_fail("the normalisation needs one mean and deviation for each channel", "ModelSpec");

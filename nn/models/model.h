@@ -17,7 +17,7 @@ namespace ens {
 // What a classifier is, before any weights. Images are [channels, image_size, image_size] in [0,
 // 1]; normalisation by mean and stddev is the first thing in the first cell.
 struct ModelSpec {
-  std::string architecture = "resnet18";  // resnet18, vgg16
+  std::string architecture = "resnet18";  // resnet18, vgg16, he19
   int width = 64;  // channels of the first stage; the published networks have 64
   int classes = 10;
   int channels = 3;
@@ -34,7 +34,10 @@ struct Split {
 };
 
 // Names of the cells. ResNet-18: stem, stage1..stage4 (global pooling ends stage4, so that with t =
-// 1 the body returns 8*width numbers), fc. VGG-16: conv1..conv13, fc1..fc3.
+// 1 the body returns 8*width numbers), fc. VGG-16: conv1..conv13, fc1..fc3. he19, the target net of
+// He, Zhang, Lee, "Model Inversion Attacks Against Collaborative Inference", ACSAC 2019: conv11
+// (cut before its ReLU), relu12, relu21, relu22, relu31, relu32, fc1 (8*width, sigmoid), fc2; no
+// batch norm.
 std::vector<std::string> cell_names(const ModelSpec& spec);
 
 // Usage Error if the spec or the split is impossible (names the field and the possible range).

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "nn/autograd/ops.h"
@@ -68,7 +69,7 @@ std::vector<NamedTensor> part_of(const std::vector<NamedTensor>& whole, const Mo
 }
 
 class Architectures : public testing::TestWithParam<const char*> {};
-INSTANTIATE_TEST_SUITE_P(All, Architectures, testing::Values("resnet18", "vgg16"),
+INSTANTIATE_TEST_SUITE_P(All, Architectures, testing::Values("resnet18", "vgg16", "he19"),
                          [](const testing::TestParamInfo<const char*>& i) { return i.param; });
 
 TEST(CellNames, AreTheStatedOnes) {
@@ -78,6 +79,9 @@ TEST(CellNames, AreTheStatedOnes) {
             (std::vector<std::string>{"conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "conv7",
                                       "conv8", "conv9", "conv10", "conv11", "conv12", "conv13",
                                       "fc1", "fc2", "fc3"}));
+  EXPECT_EQ(cell_names(small("he19")),
+            (std::vector<std::string>{"conv11", "relu12", "relu21", "relu22", "relu31", "relu32",
+                                      "fc1", "fc2"}));
 }
 
 TEST(Shapes, OfThePublishedSettings) {
@@ -219,6 +223,37 @@ TEST_P(Architectures, InputIsNormalised) {
   }
   EXPECT_TRUE(
       near(second->forward(Var(x)).value(), first->forward(Var(by_hand.tensor())).value(), 1e-5));
+}
+
+// He et al. 2019: 3x3 convolutions with bias, 2048 -> 512 -> 10; weights counted by hand.
+TEST(He19, CellsHaveThePublishedShapes) {
+  ModelSpec spec;
+  spec.architecture = "he19";
+  const std::vector<CellInfo> cells = describe_cells(spec);
+  const std::vector<std::pair<Shape, int64_t>> want = {
+      {{64, 32, 32}, 3 * 64 * 9 + 64},     {{64, 32, 32}, 64 * 64 * 9 + 64},
+      {{128, 16, 16}, 64 * 128 * 9 + 128}, {{128, 16, 16}, 128 * 128 * 9 + 128},
+      {{128, 8, 8}, 128 * 128 * 9 + 128},  {{128, 8, 8}, 128 * 128 * 9 + 128},
+      {{512}, 128 * 4 * 4 * 512 + 512},    {{10}, 512 * 10 + 10}};
+  ASSERT_EQ(cells.size(), want.size());
+  for (size_t i = 0; i < want.size(); ++i) {
+    EXPECT_EQ(cells[i].output, want[i].first) << cells[i].name;
+    EXPECT_EQ(cells[i].parameters, want[i].second) << cells[i].name;
+  }
+}
+
+// The first cut is right behind the convolution, the later ones behind a ReLU.
+TEST(He19, IsCutBeforeTheFirstReLU) {
+  const ModelSpec spec = small("he19");
+  NoGrad guard;
+  for (int head = 1; head <= 6; ++head) {
+    Rng rng(1);
+    const Tensor z =
+        build_head(spec, {head, 1}, rng)->forward(Var(images(spec, 2))).value().plain();
+    const auto values = z.span<float>();
+    const bool negative = std::ranges::any_of(values, [](float v) { return v < 0; });
+    EXPECT_EQ(negative, head == 1) << "head " << head;
+  }
 }
 
 // ---- lower(): serving gives what evaluation gives, for the whole and for every part
@@ -367,6 +402,11 @@ TEST(Check, RejectsImpossibleSpecs) {
   expect_usage(with([](ModelSpec& s) {
                  s.architecture = "vgg16";
                  s.image_size = 16;
+               }),
+               {1, 1}, "image_size");
+  expect_usage(with([](ModelSpec& s) {
+                 s.architecture = "he19";
+                 s.image_size = 7;
                }),
                {1, 1}, "image_size");
 }

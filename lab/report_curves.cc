@@ -10,7 +10,7 @@ namespace ens::report {
 namespace {
 
 constexpr size_t kManyPlots = 9;
-constexpr size_t kMostLines = 8;  // as many as there are colours
+constexpr size_t kMostLines = 8;  // in a figure of known pairs
 
 std::string plots(const std::string& html) { return "<div class=\"plots\">" + html + "</div>\n"; }
 
@@ -167,7 +167,7 @@ std::string known_pairs(const Collection& all) {
         if (all.first(row).protection == "none") unprotected = lines.size();
       }
     }
-    // The unprotected ones in every figure, the others as far as there are colours.
+    // The unprotected ones in every figure, the others in turn.
     const auto at = [&](size_t i) { return lines.begin() + static_cast<int64_t>(i); };
     const size_t room = kMostLines - std::min(unprotected, kMostLines - 1);
     size_t from = unprotected;

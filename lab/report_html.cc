@@ -92,6 +92,9 @@ std::string plus_minus(const Interval& value, int digits) {
 
 // ---- pieces of HTML
 
+// Of the style sheet below.
+constexpr size_t kColours = 12;
+
 namespace {
 std::string table_row(const std::vector<Cell>& cells, const char* tag) {
   std::string out = "<tr>";
@@ -133,7 +136,7 @@ std::string details(const std::string& summary_html, const std::string& html) {
 std::string quoted(const std::string& text) { return "\u201c" + escape(text) + "\u201d"; }
 
 std::string legend_item(size_t colour, const std::string& label) {
-  return fmt::format("<span class=\"key\"><i class=\"c{}\"></i>{}</span>", colour % 8,
+  return fmt::format("<span class=\"key\"><i class=\"c{}\"></i>{}</span>", colour % kColours,
                      escape(label));
 }
 
@@ -150,7 +153,7 @@ double tick_step(double range, int wanted) {
 }  // namespace
 
 std::string plot(const Figure& figure, const std::vector<Line>& lines) {
-  constexpr double kWidth = 360, kHeight = 190, kLeft = 42, kRight = 12, kTop = 8, kBottom = 36;
+  constexpr double kWidth = 360, kHeight = 190, kLeft = 42, kRight = 18, kTop = 8, kBottom = 36;
   const bool dots = figure.dots_only, log_x = figure.log_x;
   const auto drawn = [&](double x) { return !log_x || x > 0; };
   const auto scale = [&](double x) { return log_x ? std::log10(x) : x; };
@@ -209,9 +212,9 @@ std::string plot(const Figure& figure, const std::vector<Line>& lines) {
       circles += fmt::format(
           "<circle class=\"c{}\" r=\"{}\" cx=\"{:.1f}\" cy=\"{:.1f}\"><title>{}: "
           "{}</title></circle>",
-          i % 8, dots ? 4.5 : 2.2, at_x, at_y, escape(name), fixed(y * figure.y_factor, 3));
+          i % kColours, dots ? 4.5 : 2.2, at_x, at_y, escape(name), fixed(y * figure.y_factor, 3));
     }
-    if (!dots) svg += fmt::format("<polyline class=\"c{}\" points=\"{}\"/>", i % 8, path);
+    if (!dots) svg += fmt::format("<polyline class=\"c{}\" points=\"{}\"/>", i % kColours, path);
     svg += circles;
     legend += legend_item(i, lines[i].name);
   }
@@ -240,10 +243,10 @@ std::pair<int, int> png_size(const std::string& png) {
 
 const char* const kStyle = R"css(
 :root{color-scheme:light dark;--bg:#fbfbfa;--panel:#fff;--ink:#1c2024;--muted:#667079;--line:#e2e4e6;--band:#f1f3f4;
---c0:#3a6ea5;--c1:#c8673a;--c2:#3d8b5f;--c3:#8561b5;--c4:#b08a2e;--c5:#2f8c99;--c6:#b3527f;--c7:#74808a;
+--c0:#3a6ea5;--c1:#c8673a;--c2:#3d8b5f;--c3:#8561b5;--c4:#b08a2e;--c5:#2f8c99;--c6:#b3527f;--c7:#74808a;--c8:#8a5a3b;--c9:#7a9a1f;--c10:#1d3f73;--c11:#d66a6a;
 --weak:#9a5b00;--weakbg:#fdf0d9;--ok:#1f6b42;--okbg:#e0f2e7;--bound:#2b5786;--boundbg:#e3edf8;--bad:#9c2f2f;--badbg:#fae4e4}
 @media (prefers-color-scheme:dark){:root{--bg:#15181b;--panel:#1c2024;--ink:#e6e8ea;--muted:#98a2ab;--line:#32383e;--band:#252a2f;
---c0:#6fa3dc;--c1:#e38d62;--c2:#6abf8d;--c3:#b194e0;--c4:#d6b458;--c5:#5fbccb;--c6:#de86ae;--c7:#9aa6b0;
+--c0:#6fa3dc;--c1:#e38d62;--c2:#6abf8d;--c3:#b194e0;--c4:#d6b458;--c5:#5fbccb;--c6:#de86ae;--c7:#9aa6b0;--c8:#c29a7c;--c9:#b7d165;--c10:#4b6fb8;--c11:#f0a0a0;
 --weak:#f3c77c;--weakbg:#3d2f14;--ok:#8fd9ae;--okbg:#17351f;--bound:#a3c8ef;--boundbg:#1b2f45;--bad:#f0a3a3;--badbg:#421c1c}}
 *{box-sizing:border-box}
 body{margin:0 auto;padding:32px 24px 64px;max-width:1248px;background:var(--bg);color:var(--ink);
@@ -268,13 +271,14 @@ td.num{white-space:nowrap}.band th{background:var(--band);font-weight:600}tbody 
 .strip .caption{flex:0 0 160px;font-size:13px;line-height:1.3}.strip .px{min-width:0;max-width:calc(100% - 174px)}
 .px{display:inline-block;background-size:100% 100%;background-repeat:no-repeat;image-rendering:pixelated;vertical-align:top;print-color-adjust:exact}
 .crop{margin-right:4px}.splits{width:auto}.splits td{text-align:center;padding:6px 8px}.splits td:first-child{vertical-align:middle}
-.matrix{font-size:13px}.matrix th,.matrix td{padding:6px 6px}.matrix td.num{white-space:normal}.matrix td:first-child{min-width:120px}.matrix .badge{padding:0 5px;font-size:11px}
+.matrix{font-size:12.5px}.matrix th,.matrix td{padding:6px 4px}.matrix .muted{font-size:12px}.matrix td.num{white-space:normal}.matrix td:first-child{min-width:104px}.matrix .badge{padding:0 5px;font-size:11px}
 .wide{overflow-x:auto}.failed{color:var(--bad);background:var(--badbg);border-color:transparent}
 .original{padding-bottom:8px;border-bottom:1px solid var(--line)}
 .barline{display:grid;grid-template-columns:200px 1fr 80px;gap:14px;align-items:center;margin:8px 0;font-size:14px}
 .bar{width:100%;height:26px;border-radius:4px;background:var(--band)}
 .legend{font-size:13px;line-height:1.7}.key{display:inline-block;margin-right:14px}.key i{display:inline-block;width:10px;height:10px;border-radius:2px;margin-right:5px;background:var(--c)}
 .c0{--c:var(--c0)}.c1{--c:var(--c1)}.c2{--c:var(--c2)}.c3{--c:var(--c3)}.c4{--c:var(--c4)}.c5{--c:var(--c5)}.c6{--c:var(--c6)}.c7{--c:var(--c7)}
+.c8{--c:var(--c8)}.c9{--c:var(--c9)}.c10{--c:var(--c10)}.c11{--c:var(--c11)}
 svg rect,svg circle{fill:var(--c)}svg polyline{fill:none;stroke:var(--c);stroke-width:1.8;stroke-linejoin:round}
 svg text{fill:var(--muted);font-size:11px}svg .grid{stroke:var(--line)}
 .plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(330px,1fr));gap:16px}

@@ -30,10 +30,10 @@ std::string score_of(const Attack& a) {
 Album::Album(const Collection& all) {
   size_t spent = 0;
   std::set<std::string> counted;
-  const auto show = [&](std::pair<int, int> member, bool must) {
+  const auto show = [&](std::pair<int, int> member, bool first_choice) {
     if (member.first < 0 || shown_.count(member)) return;
     const Attack& a = all.at(member);
-    if (!must && spent + a.reconstruction_png.size() > kBudget) {
+    if (spent + a.reconstruction_png.size() > (first_choice ? 2 * kBudget : kBudget)) {
       ++left_out_;
       return;
     }
@@ -209,9 +209,10 @@ std::string pictures(const Collection& all, Album& album) {
   }
   if (album.left_out() > 0) {
     out += fmt::format(
-        "<p class=\"muted\">{} strips of pictures are left out to keep this file small: of each "
-        "run the oracle and the strongest attack stay. All are in the run folders, as "
-        "attack/NAME/reconstruction.png.</p>\n",
+        "<p class=\"muted\">To keep this file small, {} strips of pictures are left out; those of "
+        "the oracle and of each row\u2019s strongest attack come first. All are in the run "
+        "folders, "
+        "as attack/NAME/reconstruction.png.</p>\n",
         album.left_out());
   }
   return section("Pictures", out,

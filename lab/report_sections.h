@@ -14,8 +14,8 @@ namespace ens::report {
 // The page's pictures: each different PNG is in the file once, as the background of a CSS class.
 class Album {
  public:
-  // Chooses the pictures: of each row the first run's. Beyond a budget (about 16 MB of page)
-  // attacks other than the oracle and the strongest go first.
+  // Chooses the pictures: of each row the first run's, as far as they fit (about 16 MB of page, 32
+  // for the oracle and each row's strongest attack, which come first).
   explicit Album(const Collection& all);
 
   bool has(std::pair<int, int> run_and_attack) const { return shown_.count(run_and_attack) > 0; }

@@ -190,30 +190,54 @@ TEST_F(ReportTest, HoldsEveryRowInAllThreeForms) {
   int rows = 0;
   size_t columns = 0;
   while (std::getline(csv, line)) {
-    const size_t commas = std::count(line.begin(), line.end(), ',');
+    size_t commas = 0;
+    bool quoted = false;
+    for (const char c : line) {
+      if (c == '"') quoted = !quoted;
+      if (c == ',' && !quoted) ++commas;
+    }
     if (rows++ == 0) columns = commas;
     EXPECT_EQ(commas, columns) << line;
   }
   EXPECT_EQ(rows, 1 + 7);
 }
 
-TEST_F(ReportTest, PicturesAreInTheFileOriginalsOncePerBlock) {
+TEST_F(ReportTest, EachPictureIsInTheFileOnce) {
   add_pair();
+  const std::string other = png() + "another";
+  spill(protected_ / "attack" / "alignment" / "reconstruction.png", other);
   const std::string html = page();
-  // One row of originals, four reconstructions.
-  EXPECT_EQ(count(html, "data:image/png;base64," + report::base64(png())), 1 + 4);
-  EXPECT_TRUE(has(html, "style=\"width:4px\""));  // two pixels, twice as large
+  const std::string data = "background-image:url(data:image/png;base64,";
+  EXPECT_EQ(count(html, data + report::base64(png()) + ")"), 1);
+  EXPECT_EQ(count(html, data + report::base64(other) + ")"), 1);
+  EXPECT_EQ(count(html, data), 2);
+  EXPECT_EQ(count(html, "aria-label=\"originals\""), 1);
+  EXPECT_EQ(count(html, "aria-label=\"reconstructions, "), 4);
+  EXPECT_TRUE(has(html, "style=\"width:4px;aspect-ratio:2/1\""));  // two pixels, twice as large
+}
+
+TEST_F(ReportTest, TooManyPicturesAreLeftOutTheWeakerAttacksFirst) {
+  add_pair();
+  const auto large = [](char c) { return png() + std::string(7 << 20, c); };
+  spill(protected_ / "attack" / "oracle" / "reconstruction.png", large('o'));
+  spill(protected_ / "attack" / "alignment" / "reconstruction.png", large('a'));  // the strongest
+  spill(protected_ / "attack" / "shadow-n1" / "reconstruction.png", png() + "n1");
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "aria-label=\"reconstructions, oracle\""));
+  EXPECT_TRUE(has(html, "aria-label=\"reconstructions, alignment\""));
+  EXPECT_FALSE(has(html, "aria-label=\"reconstructions, shadow-n1\""));
+  EXPECT_TRUE(has(html, "2 strips of pictures are left out"));
 }
 
 TEST_F(ReportTest, LinksToNothingOutside) {
   add_pair();
   const std::string html = page();
-  const std::string inside = "src=\"data:image/png;base64,";
-  for (size_t at = 0; (at = html.find("src=", at)) != std::string::npos; ++at) {
+  const std::string inside = "url(data:image/png;base64,";
+  for (size_t at = 0; (at = html.find("url(", at)) != std::string::npos; ++at) {
     EXPECT_EQ(html.compare(at, inside.size(), inside), 0) << html.substr(at, 60);
   }
   for (const char* unwanted :
-       {"http://", "https://", "url(", "@import", "href=", "<script", "<link", "<iframe"}) {
+       {"http://", "https://", "src=", "@import", "href=", "<script", "<link", "<iframe"}) {
     EXPECT_FALSE(has(html, unwanted)) << unwanted;
   }
 }
@@ -386,6 +410,214 @@ TEST_F(ReportTest, NothingToReportIsAnError) {
     EXPECT_TRUE(has(e.what(), "no DONE")) << e.what();
   }
   EXPECT_FALSE(fs::exists(html_));
+}
+
+// ---- sweeps
+
+std::string config(const std::string& kind, int seed, int h, int t, double lambda = 0.05) {
+  return "seed: " + std::to_string(seed) + "\ndata {\n  name: \"cifar10\"\n}\nmodel {\n" +
+         "  architecture: \"resnet18\"\n  width: 16\n  head_cells: " + std::to_string(h) +
+         "\n  tail_cells: " + std::to_string(t) +
+         "\n}\nensemble {\n  lambda: " + std::to_string(lambda) + "\n}\nprotection {\n  kind: \"" +
+         kind + "\"\n}\n";
+}
+
+class SweepTest : public ReportTest {
+ protected:
+  fs::path add_cell(const std::string& name, const std::string& kind, int seed, int h, int t,
+                    double accuracy, double lambda = 0.05) {
+    json facts = summary(kind, accuracy);
+    facts["split"] = {{"head", h}, {"tail", t}};
+    facts["lambda"] = lambda;
+    const fs::path run = add_run(name, facts);
+    spill(run / "config.txtpb", config(kind, seed, h, t, lambda));
+    spill(run / "info.json", json{{"seed", seed}, {"command", "train " + name}}.dump());
+    return run;
+  }
+};
+
+TEST_F(SweepTest, SeedsOfOneCellAreOneRow) {
+  const double accuracies[] = {0.70, 0.71, 0.75}, ssims[] = {0.5, 0.6, 0.4};
+  for (int seed = 1; seed <= 3; ++seed) {
+    const fs::path run =
+        add_cell("s" + std::to_string(seed), "single", seed, 1, 1, accuracies[seed - 1]);
+    add_attack(run, result("oracle", ssims[seed - 1], 20 + seed));
+  }
+  add_cell("other", "single", 1, 1, 1, 0.6, /*lambda=*/0.5);  // differs in more than the seed
+  const report::Collection all = report::collect({root_});
+  ASSERT_EQ(all.settings.size(), 1u);
+  ASSERT_EQ(all.settings[0].rows.size(), 2u);
+  const report::Row& row = all.settings[0].rows[0];
+  ASSERT_EQ(row.runs.size(), 3u);
+  EXPECT_NEAR(row.accuracy->mean, 0.72, 1e-12);
+  EXPECT_EQ(row.accuracy->low, 0.70);
+  EXPECT_EQ(row.accuracy->high, 0.75);
+  ASSERT_EQ(row.attacks.size(), 1u);
+  EXPECT_NEAR(row.attacks[0].ssim->mean, 0.5, 1e-12);
+  EXPECT_EQ(row.attacks[0].ssim->low, 0.4);
+  EXPECT_EQ(row.attacks[0].ssim->high, 0.6);
+  EXPECT_EQ(row.attacks[0].worst_case, 0.6);
+  EXPECT_TRUE(has(row.title, "\u03bb = 0.05")) << row.title;
+  EXPECT_TRUE(has(all.settings[0].rows[1].title, "\u03bb = 0.5"));
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "3 seeds"));
+  EXPECT_TRUE(has(html, "\u00b10.100"));     // half of 0.4 to 0.6
+  EXPECT_TRUE(has(html, "0.590 to 0.610"));  // the single seed, in the details
+}
+
+TEST_F(SweepTest, CellsWithoutARunAreRowsWithTheReason) {
+  add_cell("fine", "none", 1, 1, 1, 0.75);
+  const fs::path half = add_cell("half", "single", 1, 1, 1, 0.7);
+  fs::remove(half / "DONE");
+  const fs::path bad = add_cell("bad", "single", 1, 2, 1, 0.7);
+  const auto cell = [](const std::string& folder, const std::string& row, const json& values,
+                       const std::string& status, const std::string& reason) {
+    return json{{"folder", folder},
+                {"row", row},
+                {"values", values},
+                {"status", status},
+                {"reason", reason}};
+  };
+  spill(
+      root_ / "sweep.json",
+      json{{"title", "All <of> them"},
+           {"command", "ensembler sweep x"},
+           {"cells",
+            {cell("fine", "none", json::object(), "done", ""),
+             cell("half", "single", {{"ensemble.sigma", 5}}, "failed", "the loss is <nan>"),
+             cell("bad", "single", {{"model.head_cells", "2"}}, "failed", "1 of 4 attacks failed"),
+             cell("gone", "nopeek", {{"model.head_cells", "2"}}, "done", ""),
+             cell("no", "ressfl", {{"model.head_cells", "3"}}, "skipped", "too deep")}}}
+          .dump());
+  const report::Collection all = report::collect({root_});
+  EXPECT_EQ(all.runs.size(), 2u);
+  EXPECT_TRUE(all.skipped.empty());  // the unfinished one is in the table
+  ASSERT_EQ(all.failed.size(), 3u);
+  EXPECT_EQ(all.failed[0].title, "single, \u03c3 = 5");
+  EXPECT_EQ(all.failed[0].setting, "cifar10, resnet18 width 16, split h = 1, t = 1");
+  EXPECT_EQ(all.failed[0].reason, "the loss is <nan>");
+  EXPECT_EQ(all.failed[1].status, "missing");
+  EXPECT_EQ(all.failed[1].setting, "cifar10, resnet18 width 16, split h = 2, t = 1");
+  EXPECT_EQ(all.failed[2].status, "skipped");
+  ASSERT_EQ(all.settings.size(), 3u);
+  EXPECT_EQ(all.settings[0].failed, std::vector<int>{0});
+  EXPECT_EQ(all.settings[1].failed, std::vector<int>{1});
+  EXPECT_EQ(all.sweeps[0].done, 2);
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "All &lt;of&gt; them"));
+  EXPECT_TRUE(has(html, "the loss is &lt;nan&gt;"));
+  EXPECT_TRUE(has(html, "1 of 4 attacks failed"));
+  EXPECT_TRUE(has(slurp(fs::path(html_).replace_extension(".csv")), "skipped: too deep"));
+  EXPECT_EQ(json::parse(slurp(fs::path(html_).replace_extension(".json"))).at("failed").size(), 3u);
+  EXPECT_TRUE(
+      has(slurp(fs::path(html_).replace_extension(".md")), "**failed**: the loss is \\<nan>"));
+}
+
+TEST_F(SweepTest, ADamagedSweepFileIsNamed) {
+  add_cell("fine", "none", 1, 1, 1, 0.75);
+  spill(root_ / "sweep.json", "{\"cells\": [");
+  const report::Collection all = report::collect({root_});
+  EXPECT_EQ(all.runs.size(), 1u);
+  ASSERT_EQ(all.skipped.size(), 1u);
+  EXPECT_TRUE(has(all.skipped[0].reason, "not valid JSON"));
+}
+
+TEST_F(SweepTest, AGridOfSplitsShowsPicturesDownAndAcross) {
+  for (int h = 1; h <= 3; ++h) {
+    for (int t = 1; t <= 2; ++t) {
+      add_attack(add_cell("h" + std::to_string(h) + "t" + std::to_string(t), "none", 1, h, t, 0.7),
+                 result("oracle", 0.9 / h, 20), true);
+    }
+  }
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "Reconstructions over split points"));
+  EXPECT_EQ(count(html, "aria-label=\"reconstruction, h = "), 6);
+  EXPECT_TRUE(has(html, "aria-label=\"reconstruction, h = 3, t = 2\""));
+  EXPECT_EQ(count(html, "url("), 1);      // one PNG for all
+  EXPECT_TRUE(has(html, "Over h</h3>"));  // and the curve
+  EXPECT_TRUE(has(html, "t = 2, "));
+}
+
+TEST_F(SweepTest, AKnownPairsAttackIsACurveNotAChoice) {
+  const fs::path run = add_cell("none", "none", 1, 1, 1, 0.75);
+  json r = result("known-pairs", 0.7, 20);
+  for (const int m : {1, 10, 100})
+    r["parts"].push_back({{"name", "m"}, {"ssim", 0.1}, {"psnr", 30.0 - m / 10.0}, {"x", m}});
+  add_attack(run, r);
+  const report::Collection all = report::collect({root_});
+  EXPECT_TRUE(all.runs[0].attacks[0].is_curve());
+  EXPECT_FALSE(all.runs[0].attacks[0].with_truth());
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "<h2>Known pairs"));
+  EXPECT_TRUE(has(html, "known pairs m"));
+  EXPECT_FALSE(has(html, "best PSNR 29.9"));  // a part, were they alternatives
+}
+
+TEST_F(SweepTest, TheAttackersOwnPickStandsBesideTheTruths) {
+  const fs::path run = add_cell("none", "none", 1, 1, 1, 0.75);
+  json r = result("shadow-n1", 0.4, 12);
+  r["best_of"] = 4;
+  r["chosen_by"] = "truth (SSIM)";
+  r["own_pick"] = {{"name", "net 3"}, {"ssim", 0.123}, {"psnr", 9.5}};
+  add_attack(run, r);
+  add_attack(run, {{"attack", "shadow-adaptive"}, {"pointless", "one server net only"}});
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "<b>0.400</b>\u2020"));
+  EXPECT_TRUE(has(html, "own pick 0.123"));
+  EXPECT_TRUE(has(html, "chosen with the truth"));
+  EXPECT_TRUE(has(html, "does not apply: one server net only"));
+  const std::string markdown = slurp(fs::path(html_).replace_extension(".md"));
+  EXPECT_TRUE(has(markdown, "best of 4, chosen with the truth; own pick SSIM 0.123"));
+}
+
+TEST_F(SweepTest, MetricsAreNotCompared) {
+  const fs::path run = add_cell("none", "none", 1, 1, 1, 0.75);
+  add_attack(run, result("oracle", 0.8, 25));
+  json r = result("rmle-white", 0.2, 15);
+  r["metric"] = "he19";
+  add_attack(run, r);
+  const report::Collection all = report::collect({root_});
+  const report::Attack* rmle = all.runs[0].attack("rmle-white");
+  EXPECT_FALSE(rmle->of_oracle);
+  EXPECT_FALSE(rmle->strength);
+  EXPECT_EQ(report::strongest(all.runs[0]), nullptr);
+}
+
+TEST_F(SweepTest, TheCalibrationOfHeEtAlIsJudged) {
+  for (const int h : {1, 4}) {
+    json facts = summary("none", 0.8);
+    facts["architecture"] = "he19";
+    facts["split"] = {{"head", h}, {"tail", 1}};
+    const fs::path run = add_run("h" + std::to_string(h), facts);
+    for (const char* kind : {"rmle-white", "rmle-shadow"}) {
+      json r = result(kind, 0.62, 18.5);
+      r["metric"] = "he19";
+      add_attack(run, r);
+    }
+  }
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "cut after ReLU22 (h = 4)"));
+  EXPECT_TRUE(has(html, "white-box rMLE at ReLU22: passed"));
+  EXPECT_TRUE(has(html, "query-free, same set and net at conv11: not passed"));
+  EXPECT_TRUE(has(html, "\u22120.074"));  // 0.62 - 0.6940
+}
+
+TEST_F(SweepTest, MarkdownIsATable) {
+  add_pair();
+  page();
+  std::istringstream markdown(slurp(fs::path(html_).replace_extension(".md")));
+  int rows = 0, bars = 0;
+  for (std::string line; std::getline(markdown, line);) {
+    if (line.empty() || line[0] != '|') {
+      bars = 0;
+      continue;
+    }
+    const int here = count(line, "|") - count(line, "\\|");
+    if (bars == 0) bars = here;
+    EXPECT_EQ(here, bars) << line;
+    ++rows;
+  }
+  EXPECT_GT(rows, 7 + 2 + 9);  // attacks, heads, the paper's CIFAR-10 rows
 }
 
 TEST(ReportHtml, Base64) {

@@ -195,7 +195,7 @@ constexpr Rule kRunRules[] = {
     {"protection.fresh_noise", "false"},
     {"protection.dropout", "0.3", 0, 0.95},
     {"protection.noise_bank", "8", 1, 1000},
-    {"protection.noise_reward", "0.01", 0, 1000},
+    {"protection.noise_reward", "1", 0, 1000},
     {"protection.distance_weight", "0.2", 0, 1000},
     {"protection.adversary_weight", "0.3", 0, 1000},
 };

@@ -273,7 +273,8 @@ AttackOptions options_of(const AttackConfig& c) {
   o.shadow_augment = c.shadow_augment();
   o.shadow_lr = static_cast<float>(c.shadow_lr());
   o.shadow_bn_weight = static_cast<float>(c.shadow_bn_weight());
-  o.shadow_heads = c.shadow_heads();
+  o.shadow_starts = c.shadow_starts();
+  o.shadow_start_images = c.shadow_start_images();
   o.subset.assign(c.subset().begin(), c.subset().end());
   o.subset_sizes.assign(c.subset_sizes().begin(), c.subset_sizes().end());
   o.screen_epochs = c.screen_epochs();

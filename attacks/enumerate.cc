@@ -50,6 +50,12 @@ int64_t screened_images(const AttackOptions& options, int64_t train) {
   return std::min(options.screen_images, train);
 }
 
+AttackOptions cheap(AttackOptions options) {
+  options.shadow_epochs = options.screen_epochs;
+  options.shadow_start_images = std::min(options.shadow_start_images, options.screen_images);
+  return options;
+}
+
 // The cheap round's data. Differences between subsets are small, so it is judged on more than the
 // held-out images: also on training images that it leaves unused, half as many as it trains on.
 PublicSplit screening_data(const PublicSplit& data, const AttackOptions& options) {
@@ -87,7 +93,7 @@ class ShadowEnumerate : public Attack {
     const int64_t train = view.public_data->count() - held_out_count(*view.public_data);
     const int64_t kept = std::min<int64_t>(options.keep, subsets);
     // Which subsets get the full round is not known yet: of the mean size.
-    return passes * screened_images(options, train) * options.screen_epochs +
+    return passes * shadow_passes(cheap(options), screened_images(options, train)) +
            shadow_work(view, options, kept * passes / subsets, kept);
   }
 
@@ -97,13 +103,12 @@ class ShadowEnumerate : public Attack {
     const auto subsets =
         enumerate_subsets(static_cast<int>(view.bodies.size()), options.subset_sizes);
     const PublicSplit screen = screening_data(data, options);
-    AttackOptions cheap = options;
-    cheap.shadow_epochs = options.screen_epochs;
+    const AttackOptions screening = cheap(options);
     std::vector<double> merits(subsets.size());
     run_side_by_side(static_cast<int>(subsets.size()), 0, [&](int i) {
       const std::vector<int>& nets = subsets[static_cast<size_t>(i)];
       merits[static_cast<size_t>(i)] =
-          -train_shadow(view, cheap, screen, nets, false, subset_name(nets)).cross_entropy;
+          -train_shadow(view, screening, screen, nets, false, subset_name(nets)).cross_entropy;
     });
     const std::vector<size_t> kept = best_of(merits, options.keep);
     std::vector<Reconstruction> all(kept.size());

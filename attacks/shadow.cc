@@ -12,6 +12,11 @@
 namespace ens {
 namespace {
 
+// How many images each of several starts sees.
+int64_t start_images(const AttackOptions& options, int64_t train_images) {
+  return std::min(options.shadow_start_images, train_images);
+}
+
 // The client's head, then 3x3 convolutions that absorb the client's noise; the server nets; a tail.
 class ShadowNet : public Module {
  public:
@@ -100,100 +105,132 @@ std::string subset_name(const std::vector<int>& nets) {
   return name;
 }
 
-TrainedShadow train_shadow(const AdversaryView& view, const AttackOptions& options,
-                           const PublicSplit& data, const std::vector<int>& nets, bool weighted,
-                           const std::string& part) {
-  Rng rng(view.seed, "shadow/" + part);
-  auto shadow = std::make_shared<ShadowNet>(view, options, nets, weighted, rng);
+namespace {
+
+void train_on(ShadowNet& shadow, const AdversaryView& view, const AttackOptions& options,
+              const Dataset& data, int epochs, int64_t passes, uint64_t seed,
+              const std::string& part) {
   OptimSpec adam;
   adam.kind = OptimSpec::Kind::kAdam;
-  Optimizer optimizer(shadow->parameters(), adam);
+  Optimizer optimizer(shadow.parameters(), adam);
   LoaderOptions loading;
   loading.batch = options.batch;
-  loading.seed = rng.next();
+  loading.seed = seed;
   if (options.shadow_augment) {
     loading.flip = true;
     loading.crop_padding = view.model.image_size / 8;
   }
-  Loader loader(data.train, loading);
+  Loader loader(data, loading);
   FitOptions fitting;
   fitting.label = "the shadow of " + part;
-  fitting.epochs = options.shadow_epochs;
+  fitting.epochs = epochs;
   fitting.lr = options.shadow_lr;
   fit(
       fitting, loader, optimizer,
       [&](const Batch& b) {
         const Var x(b.images.to(view.device).to(view.dtype));
         const Tensor labels = b.labels.to(view.device);
-        if (options.shadow_bn_weight == 0) return softmax_cross_entropy(shadow->forward(x), labels);
-        const Var z = shadow->features(x);
+        const Var z = shadow.features(x);
+        if (options.shadow_bn_weight == 0) return softmax_cross_entropy(shadow.classify(z), labels);
         BatchNormProbe probe;  // of the server nets: the shadow's own are in training mode
-        const Var loss = softmax_cross_entropy(shadow->classify(z), labels);
+        const Var loss = softmax_cross_entropy(shadow.classify(z), labels);
         return add(loss, affine(statistics_mismatch(probe), options.shadow_bn_weight, 0));
       },
       [&](int64_t images, double loss) {
         if (options.on_progress) {
-          options.on_progress(images * static_cast<int64_t>(nets.size()),
+          options.on_progress(images * passes,
                               part + ": shadow, loss " + std::to_string(loss).substr(0, 5));
         }
       },
       nullptr);
+}
+
+struct Judged {
+  double accuracy = 0, cross_entropy = 0;
+};
+
+Judged judge(ShadowNet& shadow, const AdversaryView& view, const Dataset& data) {
+  NoGrad no_grad;
+  shadow.train(false);
+  Judged out;
+  constexpr int64_t kBatch = 128;
+  for (int64_t first = 0; first < data.count(); first += kBatch) {
+    const int64_t n = std::min(kBatch, data.count() - first);
+    const double share = static_cast<double>(n) / static_cast<double>(data.count());
+    const Var x(images_of(data, first, n).to(view.device).to(view.dtype));
+    const Tensor labels = labels_of(data, first, n).to(view.device);
+    const Var logits = shadow.forward(x);
+    out.accuracy += share * accuracy(logits.value(), labels);
+    out.cross_entropy += share * softmax_cross_entropy(logits, labels).item();
+  }
+  shadow.train(true);
+  return out;
+}
+
+}  // namespace
+
+TrainedShadow train_shadow(const AdversaryView& view, const AttackOptions& options,
+                           const PublicSplit& data, const std::vector<int>& nets, bool weighted,
+                           const std::string& part) {
+  const int starts = options.shadow_starts;
+  const int64_t passes = std::ssize(nets);
+  std::vector<std::shared_ptr<ShadowNet>> shadows(static_cast<size_t>(starts));
+  std::vector<double> merits(shadows.size());
+  const Dataset first_images =
+      data.train.head(starts > 1 ? start_images(options, data.train.count()) : 0);
+  run_side_by_side(starts, 0, [&](int i) {
+    const auto at = static_cast<size_t>(i);
+    Rng rng(view.seed, "shadow/" + part + "/" + std::to_string(i));
+    shadows[at] = std::make_shared<ShadowNet>(view, options, nets, weighted, rng);
+    if (starts == 1) return;
+    train_on(*shadows[at], view, options, first_images, 1, passes, rng.next(), part);
+    merits[at] = -judge(*shadows[at], view, data.held_out).cross_entropy;
+  });
+  const auto best = std::ranges::max_element(merits) - merits.begin();
+  const std::shared_ptr<ShadowNet> shadow = shadows[static_cast<size_t>(best)];
+  Rng rng(view.seed, "shadow order/" + part);
+  train_on(*shadow, view, options, data.train, options.shadow_epochs, passes, rng.next(), part);
+  const Judged judged = judge(*shadow, view, data.held_out);
   shadow->freeze();
   TrainedShadow out;
   out.features = [shadow](const Var& images) { return shadow->features(images); };
   out.logits = [shadow](const Var& images) { return shadow->forward(images); };
   out.selector = shadow->selector();
-  NoGrad no_grad;
-  constexpr int64_t kBatch = 128;
-  for (int64_t first = 0; first < data.held_out.count(); first += kBatch) {
-    const int64_t n = std::min(kBatch, data.held_out.count() - first);
-    const double share = static_cast<double>(n) / static_cast<double>(data.held_out.count());
-    const Var x(images_of(data.held_out, first, n).to(view.device).to(view.dtype));
-    const Tensor labels = labels_of(data.held_out, first, n).to(view.device);
-    const Var logits = shadow->forward(x);
-    out.accuracy += share * accuracy(logits.value(), labels);
-    out.cross_entropy += share * softmax_cross_entropy(logits, labels).item();
-  }
+  out.accuracy = judged.accuracy;
+  out.cross_entropy = judged.cross_entropy;
   return out;
 }
 
 Reconstruction shadow_reconstruction(const AdversaryView& view, const AttackOptions& options,
                                      const PublicSplit& data, const std::vector<int>& nets,
                                      bool weighted, const std::string& part) {
-  const int count = options.shadow_heads;
-  std::vector<TrainedShadow> shadows(static_cast<size_t>(count));
-  run_side_by_side(count, 0, [&](int i) {
-    const std::string which = count == 1 ? part : part + ", shadow " + std::to_string(i);
-    shadows[static_cast<size_t>(i)] = train_shadow(view, options, data, nets, weighted, which);
-  });
-  const auto features = [&](const TrainedShadow& shadow, const Tensor& images) {
+  const TrainedShadow shadow = train_shadow(view, options, data, nets, weighted, part);
+  const auto features = [&](const Tensor& images) {
     NoGrad no_grad;
     return shadow.features(Var(images.to(view.device).to(view.dtype))).value();
   };
-  size_t turn = 0;
-  const auto in_turn = [&](const Tensor& images) {
-    return features(shadows[turn++ % shadows.size()], images);
-  };
   Rng rng(view.seed, "shadow decoder/" + part);
-  auto decoder = train_decoder(view, options, data.train, in_turn, rng.next(), part);
+  auto decoder = train_decoder(view, options, data.train, features, rng.next(), part);
   Reconstruction r;
   r.part = part;
-  r.shadow_accuracy = r.merit = 0;
-  for (const TrainedShadow& shadow : shadows) {
-    r.shadow_accuracy += shadow.accuracy / count;
-    r.merit -= shadow.cross_entropy / count;
-  }
+  r.shadow_accuracy = shadow.accuracy;
+  r.merit = -shadow.cross_entropy;
   r.images = decode(*decoder, view, view.observed);
   r.own_truth = images_of(data.held_out, 0, data.held_out.count());
-  r.own_images = decode(*decoder, view, features(shadows.front(), r.own_truth));
+  r.own_images = decode(*decoder, view, features(r.own_truth));
   return r;
+}
+
+int64_t shadow_passes(const AttackOptions& options, int64_t train_images) {
+  const int64_t starts =
+      options.shadow_starts > 1 ? options.shadow_starts * start_images(options, train_images) : 0;
+  return starts + options.shadow_epochs * train_images;
 }
 
 int64_t shadow_work(const AdversaryView& view, const AttackOptions& options, int64_t net_passes,
                     int64_t decoders) {
   const int64_t images = view.public_data->count() - held_out_count(*view.public_data);
-  return images * (options.shadow_heads * options.shadow_epochs * net_passes +
-                   options.decoder_epochs * decoders);
+  return net_passes * shadow_passes(options, images) + images * options.decoder_epochs * decoders;
 }
 
 namespace {

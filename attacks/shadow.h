@@ -27,8 +27,10 @@ struct TrainedShadow {
 };
 
 // Trains shadow head and shadow tail around the server nets `nets` (indices into view.bodies) for
-// options.shadow_epochs on data.train. `weighted`: the answers are scaled by a trainable selector.
-// The same arguments give the same shadow; `part` names it in progress notes and errors.
+// options.shadow_epochs on data.train. Of options.shadow_starts initialisations, each tried on
+// options.shadow_start_images, that with the lowest held-out cross-entropy is trained. `weighted`:
+// the answers are scaled by a trainable selector. The same arguments give the same shadow; `part`
+// names it in progress notes and errors.
 TrainedShadow train_shadow(const AdversaryView& view, const AttackOptions& options,
                            const PublicSplit& data, const std::vector<int>& nets, bool weighted,
                            const std::string& part);
@@ -45,6 +47,8 @@ Reconstruction shadow_reconstruction(const AdversaryView& view, const AttackOpti
 // standard deviation d and the running mean and deviation s. Differentiable. Error if it saw none.
 Var statistics_mismatch(const BatchNormProbe& probe);
 
+// Images through one server net while a shadow over it is trained on so many images.
+int64_t shadow_passes(const AttackOptions& options, int64_t train_images);
 // Images through networks for shadows over `net_passes` server nets in all and `decoders` decoders.
 int64_t shadow_work(const AdversaryView& view, const AttackOptions& options, int64_t net_passes,
                     int64_t decoders);

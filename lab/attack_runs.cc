@@ -86,7 +86,8 @@ AttackOptions attack_options(const AttackConfig& c) {
   o.alignment_batch = c.alignment_batch();
   o.shadow_lr = static_cast<float>(c.shadow_lr());
   o.shadow_bn_weight = static_cast<float>(c.shadow_bn_weight());
-  o.shadow_heads = c.shadow_heads();
+  o.shadow_starts = c.shadow_starts();
+  o.shadow_start_images = c.shadow_start_images();
   o.rmle_iterations = c.rmle_iterations();
   o.rmle_lr = static_cast<float>(c.rmle_lr());
   o.rmle_tv = static_cast<float>(c.rmle_tv());

@@ -40,10 +40,13 @@ class Shadow : public ::testing::Test {
     view_.public_data = &data_;
     view_.bodies = {body(1), body(2), body(3)};
     Shape feature = smashed_shape(view_.model, view_.split);
+    view_.subset = {0, 2};
     view_.observed = uniform({5, feature[0], feature[1], feature[2]}, 7);
     options_.shadow_epochs = options_.decoder_epochs = 1;
     options_.batch = 12;
     options_.screen_images = 36;
+    options_.shadow_starts = 2;
+    options_.shadow_start_images = 24;
   }
 
   std::shared_ptr<Sequential> body(uint64_t seed) const {
@@ -125,22 +128,23 @@ TEST_F(Shadow, TrainingLowersTheHeldOutCrossEntropy) {
 TEST_F(Shadow, FeaturesAreDifferentiableInTheImages) {
   const TrainedShadow shadow =
       train_shadow(view_, options_, split_public(data_), {1}, false, "test");
-  const Tensor images = images_of(data_, 0, 2), direction = uniform(images.shape(), 5);
+  const Tensor images = images_of(data_, 0, 2);
   const auto loss = [&](const Tensor& x) { return mean(square(shadow.features(Var(x)))).item(); };
   const Var x(images, true);
   mean(square(shadow.features(x))).backward();
-  const std::vector<float> g = x.grad().to_vector(), d = direction.to_vector();
+  // Along the signs of the gradient, the loss rises by the gradient's absolute sum.
+  const std::vector<float> g = x.grad().to_vector();
   double slope = 0;
-  for (size_t i = 0; i < g.size(); ++i) slope += static_cast<double>(g[i]) * d[i];
-  constexpr float kStep = 5e-4f;
+  for (float value : g) slope += std::abs(value);
   const auto moved = [&](float by) {
     Tensor out = images.clone();
-    for (size_t i = 0; i < d.size(); ++i) out.span<float>()[i] += by * d[i];
+    for (size_t i = 0; i < g.size(); ++i) out.span<float>()[i] += by * (g[i] > 0 ? 1.0f : -1.0f);
     return out;
   };
+  constexpr float kStep = 5e-4f;
   const double numeric = (loss(moved(kStep)) - loss(moved(-kStep))) / (2 * kStep);
-  ASSERT_GT(std::abs(numeric), 1e-4);
-  EXPECT_NEAR(slope, numeric, 0.05 * std::abs(numeric));
+  ASSERT_GT(slope, 1e-2);
+  EXPECT_NEAR(slope, numeric, 0.03 * slope);
 }
 
 TEST_F(Shadow, TheSelectorLearnsFromNetsThatAnswer) {
@@ -154,6 +158,23 @@ TEST_F(Shadow, TheSelectorLearnsFromNetsThatAnswer) {
   EXPECT_NE(shadow.selector[2], 1.0f / 3);
   EXPECT_TRUE(
       train_shadow(view_, options_, split_public(data_), {0}, false, "test").selector.empty());
+}
+
+TEST_F(Shadow, TheBestOfSeveralStartsGoesOn) {
+  // Without training afterwards what goes on is what was found, and more starts find no worse.
+  options_.shadow_epochs = 0;
+  options_.shadow_lr = 0.02f;
+  const PublicSplit data = split_public(data_);
+  double before = std::numeric_limits<double>::infinity();
+  std::set<double> found;
+  for (int starts = 2; starts <= 6; ++starts) {
+    options_.shadow_starts = starts;
+    const double now = train_shadow(view_, options_, data, {0}, false, "test").cross_entropy;
+    EXPECT_LE(now, before) << starts << " starts";
+    before = now;
+    found.insert(now);
+  }
+  EXPECT_GT(found.size(), 1u) << "the starts are all alike";
 }
 
 // ---- batch-norm statistics
@@ -315,12 +336,13 @@ TEST_F(ShadowAttacks, OneShadowForEachNet) {
   }
 }
 
-TEST_F(ShadowAttacks, SeveralShadowsMayShareADecoder) {
-  const auto one = run("shadow-n1");
-  options_.shadow_heads = 2;
-  const auto two = run("shadow-n1");
-  ASSERT_EQ(two.size(), one.size());
-  EXPECT_NE(two[0].images.to_vector(), one[0].images.to_vector());
+TEST_F(ShadowAttacks, WorkCountsTheStarts) {
+  options_.shadow_starts = 1;
+  run("shadow-n1");
+  options_.shadow_starts = 3;
+  run("shadow-n1");
+  options_.shadow_start_images = 1000;  // more than there are
+  run("shadow-subset");
 }
 
 TEST_F(ShadowAttacks, ScreeningKeepsTheMostPromising) {
@@ -365,7 +387,6 @@ TEST_F(ShadowAttacks, AUselessNetDoesNotPassTheScreening) {
 }
 
 TEST_F(ShadowAttacks, AChosenSubsetIsNamedAndTheSecretOneIsNot) {
-  view_.subset = {0, 2};
   auto attack = make_attack("shadow-subset");
   EXPECT_TRUE(attack->wants_subset());
   const auto secret = attack->run(view_, options_);

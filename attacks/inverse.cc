@@ -178,7 +178,6 @@ class KnownPairs : public Attack {
       const Pairs pairs{images.rows(0, m), features.rows(0, m), held_out_of(m)};
       Candidate best = linear(view, pairs);
       const auto try_another = [&](Candidate c) {
-        fprintf(stderr, "DEBUG m %ld %s %g vs %s %g\n", m, c.kind.c_str(), c.error, best.kind.c_str(), best.error);
         if (c.error < best.error) best = std::move(c);
       };
       if (m > 1) try_another(network(view, options, pairs));

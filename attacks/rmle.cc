@@ -90,7 +90,7 @@ RmleObjective::RmleObjective(FeatureMap features, const Tensor& z, const ModelSp
 Var RmleObjective::images(const Var& u) const { return channel_affine(u, stddev_, mean_); }
 
 Var RmleObjective::operator()(const Var& u) const {
-  Var loss = mse(mul(features_(images(u)), gain_), target_);
+  Var loss = mse(mul(cast(features_(images(u)), Dtype::kF32), gain_), target_);
   if (tv_ > 0) loss = add(loss, affine(total_variation(u), tv_, 0));
   if (l2_ > 0) loss = add(loss, affine(mean(square(u)), l2_, 0));
   return affine(loss, static_cast<float>(u.dim(0)), 0);
@@ -103,13 +103,16 @@ Tensor rmle(const FeatureMap& features, const Tensor& z, const AdversaryView& vi
   Tensor images = Tensor::empty({z.dim(0), one[0], one[1], one[2]});
   for (int64_t first = 0; first < z.dim(0); first += kBatch) {
     const int64_t n = std::min(kBatch, z.dim(0) - first);
-    const RmleObjective objective(features, z.rows(first, n).to(view.device), view.model, options);
+    Dtype dtype = view.dtype;
+    const RmleObjective objective([&](const Var& x) { return features(cast(x, dtype)); },
+                                  z.rows(first, n).to(view.device), view.model, options);
     const Var u(Tensor::zeros({n, one[0], one[1], one[2]}, Dtype::kF32, view.device), true);
     OptimSpec adam;
     adam.kind = OptimSpec::Kind::kAdam;
     adam.amsgrad = true;
     Optimizer optimizer({{"images", u}}, adam);
     for (int step = 0; step < options.rmle_iterations; ++step) {
+      if (step >= options.rmle_iterations * 4 / 5) dtype = Dtype::kF32;
       const Var loss = objective(u);
       loss.backward();
       optimizer.step(options.rmle_lr);

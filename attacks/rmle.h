@@ -38,8 +38,9 @@ class RmleObjective {
 };
 
 // Starts from u = 0 and takes options.rmle_iterations steps of Adam with AMSGrad at rate
-// options.rmle_lr. z [M,...] float32 -> images [M,C,S,S] float32 in [0, 1], on the CPU. All in
-// float32, whatever view.dtype: descent into an ill-conditioned valley needs the digits.
+// options.rmle_lr. z [M,...] float32 -> images [M,C,S,S] float32 in [0, 1], on the CPU. `features`
+// is called with images of view.dtype, and of float32 in the last fifth of the steps: the bottom of
+// an ill-conditioned valley needs the digits, the way there does not.
 Tensor rmle(const FeatureMap& features, const Tensor& z, const AdversaryView& view,
             const AttackOptions& options, const std::string& label);
 

@@ -10,6 +10,7 @@
 #include <set>
 
 #include "ensemble/train/progress.h"
+#include "ensemble/train/run_dir.h"
 #include "ensemble/train/setup.h"
 #include "ensemble/train/trainer.h"
 #include "lab/attack_runs.h"
@@ -130,6 +131,7 @@ class Sweep {
       stage1_.push_back(cell.skipped.empty() ? stage1_identity(cell.config) : "");
     }
     targets_.resize(cells_.size());
+    for (const fs::path& other : options_.reuse) find_donors(other);
     plan();
     write_state();
     if (!tasks_.empty()) work();
@@ -163,9 +165,10 @@ class Sweep {
         continue;
       }
       if (!trained(c)) {
-        const bool shared = std::any_of(tasks_.begin(), tasks_.end(), [&](const Task& t) {
-          return t.attack < 0 && stage1_[t.cell] == stage1_[c];
-        });
+        const bool shared = outside_.contains(stage1_[c]) ||
+                            std::any_of(tasks_.begin(), tasks_.end(), [&](const Task& t) {
+                              return t.attack < 0 && stage1_[t.cell] == stage1_[c];
+                            });
         tasks_.push_back({c, -1, State::kWaiting,
                           (shared ? 0 : costs_[c].stage1_seconds) + costs_[c].stage2_seconds, ""});
       }
@@ -342,11 +345,36 @@ class Sweep {
     return reason;
   }
 
-  // Trained runs of this sweep that share stage 1.
+  // Finished runs at or below `below`, by the identity of their stage 1.
+  void find_donors(const fs::path& below) {
+    if (!fs::is_directory(below)) usage_fail("no such folder", below.string(), "see --reuse");
+    std::vector<fs::path> runs{below};
+    for (const auto& entry : fs::recursive_directory_iterator(below)) {
+      if (entry.is_directory()) runs.push_back(entry.path());
+    }
+    std::ranges::sort(runs);
+    for (const fs::path& run : runs) {
+      if (!is_run(run) || !fs::exists(run / "DONE")) continue;
+      RunConfig config;
+      try {
+        read_config(run / "config.txtpb", config);
+        complete(config);
+      } catch (const Error& e) {
+        fmt::print(stderr, "{}: not used: {}\n", run.string(), e.what());
+        continue;
+      }
+      outside_[stage1_identity(config)].push_back(run);
+    }
+  }
+
+  // Trained runs that share stage 1: of this sweep, then from elsewhere.
   std::vector<fs::path> donors(size_t cell) const {
     std::vector<fs::path> found;
     for (size_t c = 0; c < cells_.size(); ++c) {
       if (c != cell && stage1_[c] == stage1_[cell] && trained(c)) found.push_back(folder(c));
+    }
+    if (const auto other = outside_.find(stage1_[cell]); other != outside_.end()) {
+      found.insert(found.end(), other->second.begin(), other->second.end());
     }
     return found;
   }
@@ -389,9 +417,10 @@ class Sweep {
   const std::vector<SweepCell>& cells_;
   const SweepOptions& options_;
   Estimator estimator_;
-  std::vector<std::string> stage1_;     // identity of each cell's stage 1
-  std::vector<Estimator::Cell> costs_;  // of each cell
-  std::vector<Task> tasks_;             // in the order of the cells, a training before its attacks
+  std::vector<std::string> stage1_;                       // identity of each cell's stage 1
+  std::map<std::string, std::vector<fs::path>> outside_;  // the same -> runs below options.reuse
+  std::vector<Estimator::Cell> costs_;                    // of each cell
+  std::vector<Task> tasks_;  // in the order of the cells, a training before its attacks
   int finished_before_ = 0;
 
   std::mutex mutex_;  // guards the tasks' states and memory_

@@ -30,6 +30,7 @@ struct SweepOptions {
   std::filesystem::path out;
   std::string title;
   std::string data_root;
+  std::vector<std::filesystem::path> reuse;  // folders whose finished runs may be built upon
   int jobs = 0;          // cells at once, sharing the compute threads; 0: one for each thread
   double memory_gb = 0;  // start no cell that would go beyond; 0: most of what is free
 };
@@ -39,8 +40,9 @@ struct SweepOptions {
 void print_plan(const std::vector<SweepCell>& cells, const SweepOptions& options);
 
 // Runs what is not done, resumes what was interrupted, and leaves OUT/sweep.json, OUT/<cell>/ and
-// OUT/report.html. A cell that fails is marked with its reason and stops nothing. Returns how many
-// trainings and attacks failed.
+// OUT/report.html. Equal trainings and equal nets of stage 1, here or in the runs below
+// options.reuse, are taken over instead of trained again. A cell that fails is marked with its
+// reason and stops nothing. Returns how many trainings and attacks failed.
 int run_sweep(const std::vector<SweepCell>& cells, const SweepOptions& options);
 
 }  // namespace ens

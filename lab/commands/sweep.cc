@@ -29,6 +29,10 @@ void add_sweep_command(CLI::App& app) {
       ->allow_extra_args(false);
   command->add_option("--data", flags->options.data_root,
                       "Folder with the data sets (default: $ENS_DATA, then the cache)");
+  command
+      ->add_option("--reuse", flags->options.reuse,
+                   "Folders of other runs and sweeps: what was trained there is not trained again")
+      ->allow_extra_args(false);
   command->add_option("-j,--jobs", flags->options.jobs,
                       "Cells at once (default: one for each CPU thread)");
   command->add_option("--memory", flags->options.memory_gb,

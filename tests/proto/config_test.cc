@@ -115,6 +115,7 @@ void expect_all_set(const google::protobuf::Message& message, const std::set<std
   const auto* type = message.GetDescriptor();
   for (int i = 0; i < type->field_count(); ++i) {
     const auto* field = type->field(i);
+    if (field->is_repeated()) continue;  // empty is its default
     const bool set = message.GetReflection()->HasField(message, field);
     if (except.contains(field->name())) continue;
     EXPECT_TRUE(set) << field->full_name() << " has no default";

@@ -67,6 +67,12 @@ fs::path result_file(const fs::path& folder, const std::string& attack) {
 
 }  // namespace
 
+Tensor features_like(int64_t count, const AdversaryView& view) {
+  const Shape one = smashed_shape(view.model, view.split);
+  return Tensor::empty(one.rank() == 3 ? Shape{count, one[0], one[1], one[2]}
+                                       : Shape{count, one[0]});
+}
+
 AttackOptions attack_options(const AttackConfig& c) {
   AttackOptions o;
   o.shadow_epochs = c.shadow_epochs();
@@ -136,10 +142,10 @@ struct AttackTarget::Impl {
     std::lock_guard lock(traffic_mutex);
     if (traffic.defined()) return traffic;
     constexpr int64_t kBatch = 128, kMost = int64_t{1} << 30;
-    const Shape one = smashed_shape(cloud.info.model, cloud.info.split);
-    const int64_t count = std::min(others.count(), kMost / (one.numel() * 4));
-    Tensor all = Tensor::empty(one.rank() == 3 ? Shape{count, one[0], one[1], one[2]}
-                                               : Shape{count, one[0]});
+    const AdversaryView view = public_view();
+    const int64_t one = smashed_shape(view.model, view.split).numel();
+    const int64_t count = std::min(others.count(), kMost / (one * 4));
+    Tensor all = features_like(count, view);
     for (int64_t first = 0; first < count; first += kBatch) {
       const int64_t n = std::min(kBatch, count - first);
       all.rows(first, n).copy_from(smash(images_of(others, first, n)));
@@ -205,7 +211,9 @@ AttackTarget::~AttackTarget() = default;
 
 int64_t AttackTarget::work(const std::string& attack) const {
   const auto made = make_attack(attack);
-  const AdversaryView view = impl_->public_view();
+  AdversaryView view = impl_->public_view();
+  view.observed = features_like(impl_->truth.dim(0), view);
+  if (made->wants_subset()) view.subset = impl_->selected;
   return made->pointless(view).empty() ? made->work(view, attack_options(impl_->settings)) : 0;
 }
 

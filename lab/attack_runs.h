@@ -13,6 +13,9 @@
 namespace ens {
 
 AttackOptions attack_options(const AttackConfig& settings);
+// Room for `count` smashed features of the view's model and split: what Attack::work() needs to see
+// of view.observed.
+Tensor features_like(int64_t count, const AdversaryView& view);
 
 // One finished run, opened for attacks: bundles, data, the client's features. Thread-safe.
 class AttackTarget {

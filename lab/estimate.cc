@@ -95,6 +95,10 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
   known.labels.resize(
       static_cast<size_t>(std::min(train->count(), config.attack().public_images())));
   view.public_data = &known;
+  const int64_t scored =
+      config.attack().one_per_class() ? spec.classes : config.attack().scored_images();
+  view.observed = features_like(std::min(scored, config.attack().scored_images()), view);
+  for (int i = 0; i < config.ensemble().selected(); ++i) view.subset.push_back(i);  // any P
   const AttackOptions options = attack_options(config.attack());
   double traffic_gb = 0;
   for (const std::string& name : attacks) {

@@ -12,7 +12,8 @@ namespace ens {
 
 // features [C,h,w] of one image -> images [channels, size, size] in [0, 1]. A 3x3 convolution, then
 // one transposed convolution of stride 2 for each halving between image and feature, then two 3x3
-// convolutions and a sigmoid; batch norm and ReLU between. `width` channels inside.
+// convolutions and a sigmoid; batch norm and ReLU between. `width` channels
+// inside, halved with every doubling of the map but not below 32.
 std::shared_ptr<Sequential> build_decoder(const Shape& features, const Shape& image, int width,
                                           Rng& rng);
 

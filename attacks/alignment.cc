@@ -21,31 +21,52 @@ namespace {
 constexpr float kWarmUpRate = 2e-3f, kSubstituteRate = 1.5e-3f, kCriticRate = 3e-4f;
 // Images through which the attacker's own criterion looks: two thirds fit a tail, one third tests.
 constexpr int64_t kCriterionImages = 1536;
+// By how much other colours must be better before training changes to them: the criterion is noisy,
+// and a change costs many steps.
+constexpr double kMargin = 0.05;
 // Images of each batch that pass through the server nets, for the shadow term.
 constexpr int64_t kShadowBatch = 64;
 
 // ---- networks
 
-// What the attacker puts in the client's place: a head of the client's shape, and a map added to
-// its output for the noise that the client draws once.
+// What the attacker puts in the client's place: a head of the client's shape, its channels brought
+// to the client's size, and a map added for the noise that the client draws once.
 class Substitute : public Module {
  public:
   Substitute(const AdversaryView& view, Rng& rng) : dtype_(view.dtype) {
     head_ = add("head", build_head(view.model, view.split, rng));
     const Shape z = smashed_shape(view.model, view.split);
     map_ = add_parameter("map", Tensor::zeros({1, z[0], z[1], z[2]}));
+    size_ = Tensor::full({1, z[0], 1, 1}, 1.0f);
     to(view.device);
+  }
+
+  // Brings each channel's deviation over some images to that of `wanted`: small steps of training
+  // would be long in getting there.
+  void set_size(const Tensor& images, const FeatureMoments& wanted) {
+    NoGrad no_grad;
+    const Tensor z = forward(Var(images)).value();
+    const FeatureMoments own = feature_moments({&z, 1}, z.device());
+    const std::vector<float> a = own.covariance.to_vector(), b = wanted.covariance.to_vector();
+    const auto c = static_cast<size_t>(size_.dim(1));
+    for (size_t i = 0; i < c; ++i) {
+      const float from = std::sqrt(std::max(a[i * c + i], 0.0f)) * own.scale;
+      const float to = std::sqrt(std::max(b[i * c + i], 0.0f)) * wanted.scale;
+      if (from > 1e-6f && to > 1e-6f) size_.data<float>()[i] = to / from;
+    }
   }
 
   // Images -> features, float32: what compares distributions wants the precision.
   Var forward(const Var& images) override {
-    return ens::add(cast(head_->forward(cast(images, dtype_)), Dtype::kF32), map_);
+    const Var z = cast(head_->forward(cast(images, dtype_)), Dtype::kF32);
+    return ens::add(mul(z, Var(size_.to(z.value().device()))), map_);
   }
 
  private:
   Dtype dtype_;
   std::shared_ptr<Sequential> head_;
   Var map_;
+  Tensor size_;  // [1,C,1,1], on the CPU
 };
 
 // Tells the client's features from the substitute's by one number for each image: three
@@ -236,8 +257,8 @@ class Alignment {
   }
 
  private:
-  // How often training stops to look at the colours: after the warm-up, at 1/4, at 1/2.
-  static constexpr int64_t kLooks = 3;
+  // How often training stops to look at the colours.
+  static constexpr int64_t kLooks = 4;
 
   Tensor features(const Tensor& images, Colours colours) {
     NoGrad no_grad;
@@ -268,6 +289,9 @@ void Alignment::train() {
   Sent sent(view_, rng_.next());
   const FeatureMoments wanted = feature_moments(sent.parts(), view_.device);
   const float to_unit = 1.0f / wanted.scale;
+  substitute_.set_size(
+      images_of(data_.train, 0, std::min<int64_t>(256, data_.train.count())).to(view_.device),
+      wanted);
   Optimizer substitute_adam(substitute_.parameters(), adversarial_adam());
   Optimizer critic_adam(critic_->parameters(), adversarial_adam());
   ShadowTail tail(view_, rng_);
@@ -284,7 +308,10 @@ void Alignment::train() {
   const int64_t steps = options_.alignment_steps, warm_up = steps / 8;
   Batch batch;
   for (int64_t step = 0, epoch = 0; step < steps; ++step) {
-    if (step == warm_up || step == steps / 4 || step == steps / 2) settle_colours();
+    // After the warm-up, and as long as enough steps are left to profit from a change.
+    if (step == warm_up || step == steps / 4 || step == steps / 2 || step == steps * 3 / 4) {
+      settle_colours();
+    }
     if (!loader.next(batch)) {
       loader.start(++epoch);
       loader.next(batch);
@@ -375,9 +402,10 @@ double Alignment::criterion(Colours colours) {
 
 // The server nets classify best what resembles the features they were trained for.
 void Alignment::settle_colours() {
-  double best = -std::numeric_limits<double>::infinity();
+  double best = criterion(colours_) + kMargin;
   Colours chosen = colours_;
   for (Colours c : symmetries(view_.model.channels)) {
+    if (c == colours_) continue;
     const double merit = criterion(c);
     if (merit > best) {
       best = merit;

@@ -21,12 +21,12 @@ struct AttackOptions {
   int shadow_channels = 0;  // inside the shadow head; 0: as many as the client's feature has
   int shadow_layers = 0;    // convolutions behind the client's own head
   bool shadow_augment = true;
-  float shadow_lr = 5e-3f;        // as lr, for shadow heads and tails
-  float shadow_bn_weight = 1;     // of statistics_mismatch (attacks/shadow.h) in the shadow's loss
-  int shadow_starts = 8;  // initialisations tried; the best by held-out cross-entropy goes on
+  float shadow_lr = 0.02f;     // as lr, for shadow heads and tails
+  float shadow_bn_weight = 3;  // of statistics_mismatch (attacks/shadow.h) in the shadow's loss
+  int shadow_starts = 8;       // initialisations tried; the best by held-out cross-entropy goes on
   int64_t shadow_start_images = 4000;  // how many images each of several is tried on
-  std::vector<int> subset;        // shadow-subset; empty: view.subset
-  std::vector<int> subset_sizes;  // shadow-enumerate; empty: all
+  std::vector<int> subset;             // shadow-subset; empty: view.subset
+  std::vector<int> subset_sizes;       // shadow-enumerate; empty: all
   int screen_epochs = 1;
   int64_t screen_images = 2000;
   int keep = 4;

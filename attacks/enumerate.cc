@@ -50,12 +50,6 @@ int64_t screened_images(const AttackOptions& options, int64_t train) {
   return std::min(options.screen_images, train);
 }
 
-AttackOptions cheap(AttackOptions options) {
-  options.shadow_epochs = options.screen_epochs;
-  options.shadow_start_images = std::min(options.shadow_start_images, options.screen_images);
-  return options;
-}
-
 // The cheap round's data. Differences between subsets are small, so it is judged on more than the
 // held-out images: also on training images that it leaves unused, half as many as it trains on.
 PublicSplit screening_data(const PublicSplit& data, const AttackOptions& options) {
@@ -93,7 +87,8 @@ class ShadowEnumerate : public Attack {
     const int64_t train = view.public_data->count() - held_out_count(*view.public_data);
     const int64_t kept = std::min<int64_t>(options.keep, subsets);
     // Which subsets get the full round is not known yet: of the mean size.
-    return passes * shadow_passes(cheap(options), screened_images(options, train)) +
+    return n * shadow_passes(options, train) +
+           passes * options.screen_epochs * screened_images(options, train) +
            shadow_work(view, options, kept * passes / subsets, kept);
   }
 
@@ -103,12 +98,19 @@ class ShadowEnumerate : public Attack {
     const auto subsets =
         enumerate_subsets(static_cast<int>(view.bodies.size()), options.subset_sizes);
     const PublicSplit screen = screening_data(data, options);
-    const AttackOptions screening = cheap(options);
+    // All start from one head that suits all nets together. From random weights of its own each
+    // would end in a better or a worse optimum by chance, which hides what the subset is worth.
+    std::vector<int> nets_of_all(view.bodies.size());
+    std::iota(nets_of_all.begin(), nets_of_all.end(), 0);
+    const TrainedShadow common = train_shadow(view, options, data, nets_of_all, true, "all nets");
+    AttackOptions screening = options;
+    screening.shadow_epochs = options.screen_epochs;
     std::vector<double> merits(subsets.size());
     run_side_by_side(static_cast<int>(subsets.size()), 0, [&](int i) {
       const std::vector<int>& nets = subsets[static_cast<size_t>(i)];
       merits[static_cast<size_t>(i)] =
-          -train_shadow(view, screening, screen, nets, false, subset_name(nets)).cross_entropy;
+          -train_shadow(view, screening, screen, nets, false, subset_name(nets), &common)
+               .cross_entropy;
     });
     const std::vector<size_t> kept = best_of(merits, options.keep);
     std::vector<Reconstruction> all(kept.size());

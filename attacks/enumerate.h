@@ -20,9 +20,9 @@ std::vector<std::vector<int>> enumerate_subsets(int n, const std::vector<int>& s
 // the earlier wins; what is not a number comes last.
 std::vector<size_t> best_of(std::span<const double> merits, int keep);
 
-// Every subset gets a cheap shadow (screen_epochs on screen_images), those with the lowest held-out
-// cross-entropy get the full attack: at most options.keep reconstructions, the attacker's favourite
-// of the cheap round first.
+// Every subset gets a cheap shadow (screen_epochs on screen_images, from a head trained once for
+// all nets), those with the lowest held-out cross-entropy get the full attack: at most options.keep
+// reconstructions, the attacker's favourite of the cheap round first.
 std::unique_ptr<Attack> shadow_enumerate_attack();
 
 }  // namespace ens

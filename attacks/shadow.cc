@@ -61,6 +61,10 @@ class ShadowNet : public Module {
 
   Var forward(const Var& images) override { return classify(features(images)); }
 
+  std::vector<NamedTensor> head() const { return head_->state(); }
+  void load_head(const std::vector<NamedTensor>& state) {
+    head_->load_state(state, "another shadow");
+  }
   std::vector<float> selector() const {
     return weights_.defined() ? weights_.value().to_vector() : std::vector<float>();
   }
@@ -171,8 +175,8 @@ Judged judge(ShadowNet& shadow, const AdversaryView& view, const Dataset& data) 
 
 TrainedShadow train_shadow(const AdversaryView& view, const AttackOptions& options,
                            const PublicSplit& data, const std::vector<int>& nets, bool weighted,
-                           const std::string& part) {
-  const int starts = options.shadow_starts;
+                           const std::string& part, const TrainedShadow* from) {
+  const int starts = from ? 1 : options.shadow_starts;
   const int64_t passes = std::ssize(nets);
   std::vector<std::shared_ptr<ShadowNet>> shadows(static_cast<size_t>(starts));
   std::vector<double> merits(shadows.size());
@@ -182,6 +186,7 @@ TrainedShadow train_shadow(const AdversaryView& view, const AttackOptions& optio
     const auto at = static_cast<size_t>(i);
     Rng rng(view.seed, "shadow/" + part + "/" + std::to_string(i));
     shadows[at] = std::make_shared<ShadowNet>(view, options, nets, weighted, rng);
+    if (from) shadows[at]->load_head(from->head);
     if (starts == 1) return;
     train_on(*shadows[at], view, options, first_images, 1, passes, rng.next(), part);
     merits[at] = -judge(*shadows[at], view, data.held_out).cross_entropy;
@@ -195,6 +200,7 @@ TrainedShadow train_shadow(const AdversaryView& view, const AttackOptions& optio
   TrainedShadow out;
   out.features = [shadow](const Var& images) { return shadow->features(images); };
   out.logits = [shadow](const Var& images) { return shadow->forward(images); };
+  out.head = shadow->head();
   out.selector = shadow->selector();
   out.accuracy = judged.accuracy;
   out.cross_entropy = judged.cross_entropy;

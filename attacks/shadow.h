@@ -21,6 +21,7 @@ struct TrainedShadow {
   std::function<Var(const Var& images)>
       features;                                  // [B,C,S,S] in [0, 1] -> as the client would send
   std::function<Var(const Var& images)> logits;  // through the server nets and the shadow tail
+  std::vector<NamedTensor> head;                 // weights and statistics of the shadow head
   std::vector<float> selector;  // the trained weight of every net; empty if not `weighted`
   double accuracy = 0;          // on the held-out public images
   double cross_entropy = 0;     // the same, in nats: the attacker's own criterion (lower is better)
@@ -33,7 +34,7 @@ struct TrainedShadow {
 // names it in progress notes and errors.
 TrainedShadow train_shadow(const AdversaryView& view, const AttackOptions& options,
                            const PublicSplit& data, const std::vector<int>& nets, bool weighted,
-                           const std::string& part);
+                           const std::string& part, const TrainedShadow* from = nullptr);
 
 // options.shadow_heads shadows, a decoder trained on all their features in turn, and what it makes
 // of view.observed. Accuracy and merit (the negative held-out cross-entropy) are the shadows'

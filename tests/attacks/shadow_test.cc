@@ -177,6 +177,16 @@ TEST_F(Shadow, TheBestOfSeveralStartsGoesOn) {
   EXPECT_GT(found.size(), 1u) << "the starts are all alike";
 }
 
+TEST_F(Shadow, MayStartFromTheHeadOfAnother) {
+  const PublicSplit data = split_public(data_);
+  const TrainedShadow one = train_shadow(view_, options_, data, {0, 1}, false, "one");
+  options_.shadow_epochs = 0;
+  const TrainedShadow two = train_shadow(view_, options_, data, {2}, false, "two", &one);
+  const Var x(images_of(data_, 0, 3));
+  EXPECT_EQ(two.features(x).value().to_vector(), one.features(x).value().to_vector());
+  EXPECT_NE(two.logits(x).value().to_vector(), one.logits(x).value().to_vector());
+}
+
 // ---- batch-norm statistics
 
 TEST(StatisticsMismatch, AgreesWithTheDefinition) {

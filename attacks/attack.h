@@ -34,7 +34,7 @@ struct AttackOptions {
   int alignment_steps = 1200;
   int64_t alignment_batch = 256;
   int rmle_iterations = 500;
-  float rmle_lr = 0.1f, rmle_tv = 2, rmle_l2 = 0;
+  float rmle_lr = 0.1f, rmle_tv = 0.03f, rmle_l2 = 0;
   std::vector<int64_t> pairs = {1, 10, 100, 1000, 10000};
   // Called as work is done, in the units of Attack::work(). May be empty; called from several
   // threads.

@@ -185,7 +185,7 @@ constexpr Rule kRunRules[] = {
     {"attack.alignment_batch", "256", 8, 65536},
     {"attack.rmle_iterations", "500", 1, 1e7},
     {"attack.rmle_lr", "0.1", 0, 100},
-    {"attack.rmle_tv", "2", 0, 1e9},
+    {"attack.rmle_tv", "0.03", 0, 1e9},
     {"attack.rmle_l2", "0", 0, 1e9},
     {"attack.shadow_lr", "0.02", 0, 100},
     {"attack.shadow_bn_weight", "3", 0, 1e6},

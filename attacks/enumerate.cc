@@ -72,6 +72,7 @@ class ShadowEnumerate : public Attack {
   std::string name() const override { return "shadow-enumerate"; }
   std::string title() const override { return "shadow + decoder, subsets enumerated"; }
   KnowledgeLevel level() const override { return KnowledgeLevel::kQueryFree; }
+  bool through_bodies() const override { return true; }
   std::string pointless(const AdversaryView& view) const override {
     return view.bodies.size() > 1 ? "" : "one server net only";
   }

@@ -46,6 +46,7 @@ class RmleShadow : public Attack {
   std::string name() const override { return "rmle-shadow"; }
   std::string title() const override { return "rMLE on a shadow head"; }
   KnowledgeLevel level() const override { return KnowledgeLevel::kQueryFree; }
+  bool through_bodies() const override { return true; }
 
   int64_t work(const AdversaryView& view, const AttackOptions& options) const override {
     const int64_t images = view.public_data->count() - held_out_count(*view.public_data);

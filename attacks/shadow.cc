@@ -250,6 +250,7 @@ class ShadowN1 : public Attack {
   std::string name() const override { return "shadow-n1"; }
   std::string title() const override { return "shadow + decoder, N=1"; }
   KnowledgeLevel level() const override { return KnowledgeLevel::kQueryFree; }
+  bool through_bodies() const override { return true; }
 
   int64_t work(const AdversaryView& view, const AttackOptions& options) const override {
     const int64_t n = static_cast<int64_t>(view.bodies.size());
@@ -273,6 +274,7 @@ class ShadowAdaptive : public Attack {
   std::string name() const override { return "shadow-adaptive"; }
   std::string title() const override { return "shadow + decoder, adaptive"; }
   KnowledgeLevel level() const override { return KnowledgeLevel::kQueryFree; }
+  bool through_bodies() const override { return true; }
   std::string pointless(const AdversaryView& view) const override { return one_net_only(view); }
 
   int64_t work(const AdversaryView& view, const AttackOptions& options) const override {
@@ -297,6 +299,7 @@ class ShadowSubset : public Attack {
   }
   // Beyond it only the subset, which the title names: the client's weights stay secret.
   KnowledgeLevel level() const override { return KnowledgeLevel::kQueryFree; }
+  bool through_bodies() const override { return true; }
   bool wants_subset() const override { return true; }
   std::string pointless(const AdversaryView& view) const override { return one_net_only(view); }
 

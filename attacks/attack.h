@@ -14,7 +14,7 @@ namespace ens {
 
 // What proto/config.proto's AttackConfig says; the meaning and ranges are there.
 struct AttackOptions {
-  int shadow_epochs = 6;
+  int shadow_epochs = 12;
   int decoder_epochs = 6;
   int64_t batch = 64;
   float lr = 1e-3f;         // Adam's, the peak of a one-cycle schedule: decoders

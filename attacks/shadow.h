@@ -3,6 +3,15 @@
 // A shadow head is trained, on the attacker's data, to feed the client's frozen server nets so that
 // a shadow tail classifies well: its features should then resemble the client's. A decoder trained
 // on shadow features is applied to what the client sent.
+//
+// What makes it strong (SSIM against no protection, CIFAR-10, width 16, oracle .70, each line added
+// to those before): the published head with two more convolutions .29, cross-entropy 1.58; the form
+// of the client's head alone .39, 0.98; a rate of 5e-3 .41, 0.78; matching the batch-norm
+// statistics that the server nets hold .52, 0.77; a rate of 0.02, weight 3 and the best of eight
+// starts .55, 0.69; twelve epochs in place of six .60, 0.67. Of five sets of initial weights, three
+// ended near a cross-entropy of 1.7 where the best reached 1.1 or less: a shadow that classifies
+// poorly has not failed against the defence, it has not been trained. The published attack:
+// shadow_layers 2, shadow_starts 1, shadow_bn_weight 0, shadow_lr 1e-3.
 #pragma once
 
 #include <functional>

@@ -167,7 +167,7 @@ constexpr Rule kRunRules[] = {
     {"ensemble.insecure_seeded_secrets", "false"},
     {"attack.public_images", "10000", 1, kMany},
     {"attack.scored_images", "256", 1, kMany},
-    {"attack.shadow_epochs", "6", 1, 100000},
+    {"attack.shadow_epochs", "12", 1, 100000},
     {"attack.decoder_epochs", "6", 1, 100000},
     {"attack.batch", "64", 2, 65536},
     {"attack.lr", "0.001", 0, 100},

@@ -16,6 +16,7 @@ namespace ens {
 struct AttackOptions {
   int shadow_epochs = 12;
   int decoder_epochs = 6;
+  int decoder_channels = 64;  // inside decoders; more where the feature has more
   int64_t batch = 64;
   float lr = 1e-3f;         // Adam's, the peak of a one-cycle schedule: decoders
   int shadow_channels = 0;  // inside the shadow head; 0: as many as the client's feature has

@@ -15,16 +15,11 @@ struct Entry {
 };
 
 constexpr Entry kAttacks[] = {
-    {"shadow-n1", shadow_n1_attack},
-    {"shadow-adaptive", shadow_adaptive_attack},
-    {"shadow-subset", shadow_subset_attack},
-    {"shadow-enumerate", shadow_enumerate_attack},
-    {"rmle-white", rmle_white_attack},
-    {"rmle-shadow", rmle_shadow_attack},
-    {"alignment", alignment_attack},
-    {"alignment-shadow", alignment_shadow_attack},
-    {"known-pairs", known_pairs_attack},
-    {"oracle", oracle_attack},
+    {"shadow-n1", shadow_n1_attack},         {"shadow-adaptive", shadow_adaptive_attack},
+    {"shadow-subset", shadow_subset_attack}, {"shadow-enumerate", shadow_enumerate_attack},
+    {"rmle-white", rmle_white_attack},       {"rmle-shadow", rmle_shadow_attack},
+    {"alignment", alignment_attack},         {"alignment-shadow", alignment_shadow_attack},
+    {"known-pairs", known_pairs_attack},     {"oracle", oracle_attack},
 };
 
 }  // namespace

@@ -25,14 +25,18 @@ PublicSplit split_public(const Dataset& data) {
   return {data.pick(rest), data.head(held)};
 }
 
+int decoder_width(const Shape& smashed, const AttackOptions& options) {
+  return static_cast<int>(std::max<int64_t>(options.decoder_channels, smashed[0]));
+}
+
 std::shared_ptr<Sequential> train_decoder(const AdversaryView& view, const AttackOptions& options,
                                           const Dataset& data,
                                           const std::function<Tensor(const Tensor&)>& features,
                                           uint64_t seed, const std::string& label) {
   const Shape smashed = smashed_shape(view.model, view.split);
   Rng rng(seed, "decoder");
-  const int width = static_cast<int>(std::max<int64_t>(16, smashed[0]));
-  auto decoder = build_decoder(smashed, view.model.input_shape(), width, rng);
+  auto decoder =
+      build_decoder(smashed, view.model.input_shape(), decoder_width(smashed, options), rng);
   OptimSpec adam;
   adam.kind = OptimSpec::Kind::kAdam;
   adam.amsgrad = true;

@@ -17,6 +17,10 @@ struct PublicSplit {
 int64_t held_out_count(const Dataset& data);
 PublicSplit split_public(const Dataset& data);
 
+// Channels inside a decoder: options.decoder_channels, or as many as the feature has if that is
+// more.
+int decoder_width(const Shape& smashed, const AttackOptions& options);
+
 // Trains a decoder of features -> images by mean squared error on `data` without augmentation.
 // `features` maps images [B,...] to features [B,C,H,W] without recording gradients.
 std::shared_ptr<Sequential> train_decoder(

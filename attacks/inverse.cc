@@ -219,8 +219,8 @@ class KnownPairs : public Attack {
     const std::string m = std::to_string(pairs.count());
     Rng rng(view.seed, "known pairs/" + m);
     const Shape smashed = smashed_shape(view.model, view.split);
-    const int width = static_cast<int>(std::max<int64_t>(16, smashed[0]));
-    auto decoder = build_decoder(smashed, view.model.input_shape(), width, rng);
+    auto decoder =
+        build_decoder(smashed, view.model.input_shape(), decoder_width(smashed, options), rng);
     const auto judged = [&] {
       return squared_error(
           decode(*decoder, view, pairs.features.rows(pairs.known(), pairs.held_out)),

@@ -77,6 +77,7 @@ AttackOptions attack_options(const AttackConfig& c) {
   AttackOptions o;
   o.shadow_epochs = c.shadow_epochs();
   o.decoder_epochs = c.decoder_epochs();
+  o.decoder_channels = c.decoder_channels();
   o.batch = c.batch();
   o.lr = static_cast<float>(c.lr());
   o.shadow_channels = c.shadow_channels();

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <functional>
 
+#include "attacks/decoding.h"
 #include "ensemble/train/setup.h"
 #include "lab/attack_runs.h"
 #include "lab/datasets.h"
@@ -63,8 +64,9 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
     speed.net = time_step(*net, images.to(dtype),
                           [&](const Var& y) { return softmax_cross_entropy(y, labels); });
     if (smashed.rank() == 3) {
-      const auto decoder = build_decoder(smashed, spec.input_shape(),
-                                         static_cast<int>(std::max<int64_t>(16, smashed[0])), rng);
+      const auto decoder =
+          build_decoder(smashed, spec.input_shape(),
+                        decoder_width(smashed, attack_options(config.attack())), rng);
       speed.decoder =
           time_step(*decoder, Tensor::full(batched(batch, smashed), 0.5f).to(device).to(dtype),
                     [&](const Var& y) { return mse(y, Var(images)); });

@@ -169,6 +169,7 @@ constexpr Rule kRunRules[] = {
     {"attack.scored_images", "256", 1, kMany},
     {"attack.shadow_epochs", "12", 1, 100000},
     {"attack.decoder_epochs", "6", 1, 100000},
+    {"attack.decoder_channels", "64", 1, 4096},
     {"attack.batch", "64", 2, 65536},
     {"attack.lr", "0.001", 0, 100},
     {"attack.shadow_channels", "0", 0, 4096},

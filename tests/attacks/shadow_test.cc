@@ -13,6 +13,7 @@
 #include "attacks/enumerate.h"
 #include "nn/core/error.h"
 #include "nn/core/rng.h"
+#include "nn/cpu/threads.h"
 #include "nn/data/loader.h"
 #include "tests/support/compare.h"
 
@@ -31,6 +32,7 @@ ModelSpec tiny_model(const Dataset& data) {
 class Shadow : public ::testing::Test {
  protected:
   Shadow() {
+    cpu::set_compute_threads(1);  // nets this small gain nothing from more
     DataOptions options;
     options.name = "shapes";
     options.image_size = 16;
@@ -356,6 +358,7 @@ TEST_F(ShadowAttacks, WorkCountsTheStarts) {
 }
 
 TEST_F(ShadowAttacks, ScreeningKeepsTheMostPromising) {
+  cpu::set_compute_threads(2);  // side by side
   options_.subset_sizes = {1, 2};
   options_.keep = 100;
   const auto all = run("shadow-enumerate");

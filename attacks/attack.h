@@ -18,7 +18,7 @@ struct AttackOptions {
   int decoder_epochs = 6;
   int decoder_channels = 64;  // inside decoders; more where the feature has more
   int64_t batch = 64;
-  float lr = 1e-3f;         // Adam's, the peak of a one-cycle schedule: decoders
+  float lr = 4e-3f;         // Adam's, the peak of a one-cycle schedule: decoders
   int shadow_channels = 0;  // inside the shadow head; 0: as many as the client's feature has
   int shadow_layers = 0;    // convolutions behind the client's own head
   bool shadow_augment = true;

@@ -171,7 +171,7 @@ constexpr Rule kRunRules[] = {
     {"attack.decoder_epochs", "6", 1, 100000},
     {"attack.decoder_channels", "64", 1, 4096},
     {"attack.batch", "64", 2, 65536},
-    {"attack.lr", "0.001", 0, 100},
+    {"attack.lr", "0.004", 0, 100},
     {"attack.shadow_channels", "0", 0, 4096},
     {"attack.shadow_layers", "0", 0, 8},
     {"attack.shadow_augment", "true"},

@@ -138,6 +138,7 @@ void train_on(ShadowNet& shadow, const AdversaryView& view, const AttackOptions&
         if (options.shadow_bn_weight == 0) return softmax_cross_entropy(shadow.classify(z), labels);
         BatchNormProbe probe;  // of the server nets: the shadow's own are in training mode
         const Var loss = softmax_cross_entropy(shadow.classify(z), labels);
+        if (probe.entries().empty()) return loss;  // nets without batch norm
         return add(loss, affine(statistics_mismatch(probe), options.shadow_bn_weight, 0));
       },
       [&](int64_t images, double loss) {

@@ -290,27 +290,33 @@ const Client& client() {
 
 AttackOptions small_options() {
   AttackOptions o;
-  o.alignment_steps = 500;
+  o.alignment_steps = 400;
   o.alignment_batch = 64;
-  o.decoder_epochs = 10;
+  o.decoder_epochs = 6;
   o.batch = 32;
   return o;
 }
 
+// Beside the upper bound and beside the same attack without its training: how near it comes to the
+// one is a matter of its recipe and belongs to the reports on real pictures; that it leaves the
+// other far behind is what makes it an attack.
 TEST_F(Alignment, ReadsAClientItHasNoPairsOf) {
   AdversaryView view = client().view();
   const auto attack = make_attack("alignment");
   EXPECT_TRUE(attack->wants_traffic());
   EXPECT_EQ(attack->level(), KnowledgeLevel::kQueryFree);
-  const Evaluator evaluator(client().truth());
+  const auto ssim = [&](Attack& a, const AttackOptions& options) {
+    return Evaluator(client().truth()).evaluate(a, view, options).scores.ssim.mean;
+  };
+  AttackOptions options = small_options();
+  const double aligned = ssim(*attack, options);
+  options.alignment_steps = 1;
+  const double unaligned = ssim(*attack, options);
   view.query = [](const Tensor& images) { return client().send(images); };
-  const double aligned = evaluator.evaluate(*attack, view, small_options()).scores.ssim.mean;
-  view.query = [](const Tensor& images) { return client().send(images); };
-  const double oracle =
-      evaluator.evaluate(*make_attack("oracle"), view, small_options()).scores.ssim.mean;
-  RecordProperty("aligned", std::to_string(aligned));
-  RecordProperty("oracle", std::to_string(oracle));
-  EXPECT_GT(aligned, 0.7 * oracle) << "oracle " << oracle;
+  const double oracle = ssim(*make_attack("oracle"), options);
+  EXPECT_GT(aligned, 0.5 * oracle) << "oracle " << oracle;
+  EXPECT_GT(aligned, unaligned + 0.2) << "without alignment " << unaligned;
+  EXPECT_LT(unaligned, 0.4 * oracle) << "oracle " << oracle;
 }
 
 TEST_F(Alignment, TheShadowTermGoesWithRestartsAndEachHasItsMerit) {

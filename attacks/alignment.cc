@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "attacks/decoding.h"
+#include "attacks/shadow.h"
 #include "nn/core/backend.h"
 #include "nn/core/error.h"
 #include "nn/data/loader.h"
@@ -105,14 +106,9 @@ class ShadowTail : public Module {
   // All answers side by side along axis 1, as answers() gives them.
   Var forward(const Var& joined) override {
     const int64_t n = selector_.dim(0), each = joined.dim(1) / n;
-    std::vector<Var> weighted;
-    for (int64_t i = 0; i < n; ++i) {
-      const Var f = slice(joined, 1, i * each, each);
-      Shape one = f.shape();
-      for (int axis = 0; axis < one.rank(); ++axis) one.set(axis, 1);
-      weighted.push_back(mul(f, cast(reshape(slice(selector_, 0, i, 1), one), f.value().dtype())));
-    }
-    return tail_->forward(concat(weighted, 1));
+    std::vector<Var> answers;
+    for (int64_t i = 0; i < n; ++i) answers.push_back(slice(joined, 1, i * each, each));
+    return tail_->forward(weighted_answers(std::move(answers), selector_));
   }
 
  private:

@@ -73,9 +73,7 @@ class ShadowEnumerate : public Attack {
   std::string title() const override { return "shadow + decoder, subsets enumerated"; }
   KnowledgeLevel level() const override { return KnowledgeLevel::kQueryFree; }
   bool through_bodies() const override { return true; }
-  std::string pointless(const AdversaryView& view) const override {
-    return view.bodies.size() > 1 ? "" : "one server net only";
-  }
+  std::string pointless(const AdversaryView& view) const override { return one_net_only(view); }
 
   int64_t work(const AdversaryView& view, const AttackOptions& options) const override {
     const int n = static_cast<int>(view.bodies.size());

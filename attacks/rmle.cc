@@ -50,7 +50,7 @@ class RmleShadow : public Attack {
 
   int64_t work(const AdversaryView& view, const AttackOptions& options) const override {
     const int64_t images = view.public_data->count() - held_out_count(*view.public_data);
-    return images * options.shadow_epochs * std::ssize(view.bodies) +
+    return shadow_passes(options, images) * std::ssize(view.bodies) +
            view.observed.dim(0) * options.rmle_iterations;
   }
 

@@ -46,17 +46,9 @@ class ShadowNet : public Module {
   // Logits from features.
   Var classify(const Var& z) {
     std::vector<Var> answers;
-    for (size_t i = 0; i < bodies_.size(); ++i) {
-      Var f = bodies_[i]->forward(z);
-      if (weights_.defined()) {
-        Shape one = f.shape();
-        for (int axis = 0; axis < one.rank(); ++axis) one.set(axis, 1);
-        const Var w = reshape(slice(weights_, 0, static_cast<int64_t>(i), 1), one);
-        f = mul(f, cast(w, f.value().dtype()));
-      }
-      answers.push_back(f);
-    }
-    return tail_->forward(concat(answers, 1));
+    for (const auto& body : bodies_) answers.push_back(body->forward(z));
+    return tail_->forward(weights_.defined() ? weighted_answers(std::move(answers), weights_)
+                                             : concat(answers, 1));
   }
 
   Var forward(const Var& images) override { return classify(features(images)); }
@@ -76,6 +68,17 @@ class ShadowNet : public Module {
 };
 
 }  // namespace
+
+Var weighted_answers(std::vector<Var> answers, const Var& weights) {
+  for (size_t i = 0; i < answers.size(); ++i) {
+    Var& f = answers[i];
+    Shape one = f.shape();
+    for (int axis = 0; axis < one.rank(); ++axis) one.set(axis, 1);
+    const Var w = reshape(slice(weights, 0, static_cast<int64_t>(i), 1), one);
+    f = mul(f, cast(w, f.value().dtype()));
+  }
+  return concat(answers, 1);
+}
 
 Var statistics_mismatch(const BatchNormProbe& probe) {
   Var total;
@@ -240,11 +243,11 @@ int64_t shadow_work(const AdversaryView& view, const AttackOptions& options, int
   return net_passes * shadow_passes(options, images) + images * options.decoder_epochs * decoders;
 }
 
-namespace {
-
 std::string one_net_only(const AdversaryView& view) {
   return view.bodies.size() > 1 ? "" : "one server net only";
 }
+
+namespace {
 
 class ShadowN1 : public Attack {
  public:

@@ -45,12 +45,15 @@ TrainedShadow train_shadow(const AdversaryView& view, const AttackOptions& optio
                            const PublicSplit& data, const std::vector<int>& nets, bool weighted,
                            const std::string& part, const TrainedShadow* from = nullptr);
 
-// options.shadow_heads shadows, a decoder trained on all their features in turn, and what it makes
-// of view.observed. Accuracy and merit (the negative held-out cross-entropy) are the shadows'
-// means.
+// A shadow, a decoder trained on its features, and what that makes of view.observed. The merit is
+// the shadow's negative held-out cross-entropy.
 Reconstruction shadow_reconstruction(const AdversaryView& view, const AttackOptions& options,
                                      const PublicSplit& data, const std::vector<int>& nets,
                                      bool weighted, const std::string& part);
+
+// The answers of several server nets, each times its own of `weights` [count], side by side along
+// axis 1: what a shadow tail reads.
+Var weighted_answers(std::vector<Var> answers, const Var& weights);
 
 // How far the batches that a probe saw are from what the frozen nets were trained on: the mean over
 // batch norms and channels of ((m - mean) / s)^2 + (d / s - 1)^2, with the batch's mean m and
@@ -62,6 +65,9 @@ int64_t shadow_passes(const AttackOptions& options, int64_t train_images);
 // Images through networks for shadows over `net_passes` server nets in all and `decoders` decoders.
 int64_t shadow_work(const AdversaryView& view, const AttackOptions& options, int64_t net_passes,
                     int64_t decoders);
+
+// Attack::pointless() of what needs several server nets.
+std::string one_net_only(const AdversaryView& view);
 
 // {0} -> "net 0", {0, 3} -> "nets 0+3".
 std::string subset_name(const std::vector<int>& nets);

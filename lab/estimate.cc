@@ -32,9 +32,7 @@ double time_step(Module& net, const Tensor& input, const std::function<Var(const
   return best / static_cast<double>(input.dim(0));
 }
 
-Shape batched(int64_t batch, const Shape& one) {
-  return one.rank() == 3 ? Shape{batch, one[0], one[1], one[2]} : Shape{batch, one[0]};
-}
+Shape batched(int64_t batch, const Shape& one) { return {batch, one[0], one[1], one[2]}; }
 
 }  // namespace
 
@@ -52,9 +50,9 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
   const Shape smashed = smashed_shape(spec, split);
   const int64_t batch = std::min<int64_t>(config.stage1().batch(), 64);
 
-  Rng rng(1);
-  const auto net = build_cells(spec, 0, cells, rng);
   Speed& speed = measured_[to_text(config.model()) + train->name];
+  Rng rng = speed.net == 0 ? Rng(1) : Rng::blank();  // else only its shapes are asked for
+  const auto net = build_cells(spec, 0, cells, rng);
   if (speed.net == 0) {
     const int threads = cpu::compute_threads();
     cpu::set_compute_threads(1);

@@ -116,23 +116,30 @@ struct Task {
   size_t cell = 0;
   int attack = -1;  // index in the cell's attacks; -1: the training
   State state = State::kWaiting;
-  double seconds = 0;  // estimated, of compute
-  std::string reason;  // kFailed
+  double seconds = 0;          // estimated, of compute
+  std::string reason;          // kFailed
+  bool shares_stage1 = false;  // a training: an earlier one has its nets
 };
 
 class Sweep {
  public:
   Sweep(const std::vector<SweepCell>& cells, const SweepOptions& options)
-      : cells_(cells), options_(options), estimator_(options.data_root) {}
-
-  int run() {
-    fs::create_directories(options_.out);
+      : cells_(cells), options_(options), estimator_(options.data_root) {
     for (const SweepCell& cell : cells_) {
       stage1_.push_back(cell.skipped.empty() ? stage1_identity(cell.config) : "");
     }
     targets_.resize(cells_.size());
     for (const fs::path& other : options_.reuse) find_donors(other);
     plan();
+  }
+
+  void print_plan() const;
+
+  int run() {
+    fs::create_directories(options_.out);
+    if (finished_before_ > 0) {
+      fmt::print(stderr, "{} of {} cells are done already\n", finished_before_, cells_.size());
+    }
     write_state();
     if (!tasks_.empty()) work();
     write_state();
@@ -146,10 +153,12 @@ class Sweep {
   bool trained(size_t cell) const { return fs::exists(folder(cell) / "DONE"); }
 
   void plan() {
+    std::set<std::string> seen;  // identities of stage 1
     for (size_t c = 0; c < cells_.size(); ++c) {
       const SweepCell& cell = cells_[c];
       costs_.emplace_back();
       if (!cell.skipped.empty()) continue;
+      const bool shared = !seen.insert(stage1_[c]).second || outside_.contains(stage1_[c]);
       std::vector<std::string> missing;
       for (const std::string& attack : cell.attacks) {
         if (!attack_done(folder(c), attack, cell.config.attack(), false)) missing.push_back(attack);
@@ -165,21 +174,15 @@ class Sweep {
         continue;
       }
       if (!trained(c)) {
-        const bool shared = outside_.contains(stage1_[c]) ||
-                            std::any_of(tasks_.begin(), tasks_.end(), [&](const Task& t) {
-                              return t.attack < 0 && stage1_[t.cell] == stage1_[c];
-                            });
         tasks_.push_back({c, -1, State::kWaiting,
-                          (shared ? 0 : costs_[c].stage1_seconds) + costs_[c].stage2_seconds, ""});
+                          (shared ? 0 : costs_[c].stage1_seconds) + costs_[c].stage2_seconds, "",
+                          shared});
       }
       for (size_t a = 0; a < cell.attacks.size(); ++a) {
         if (std::ranges::find(missing, cell.attacks[a]) == missing.end()) continue;
         tasks_.push_back({c, static_cast<int>(a), State::kWaiting,
                           costs_[c].attacks[cell.attacks[a]].seconds, ""});
       }
-    }
-    if (finished_before_ > 0) {
-      fmt::print(stderr, "{} of {} cells are done already\n", finished_before_, cells_.size());
     }
   }
 
@@ -437,6 +440,44 @@ std::string hours(double seconds) {
   return fmt::format("{:.1f} h", seconds / 3600);
 }
 
+void Sweep::print_plan() const {
+  double total = 0, most_memory = 0;
+  int todo = 0;
+  for (size_t c = 0; c < cells_.size(); ++c) {
+    const SweepCell& cell = cells_[c];
+    if (!cell.skipped.empty()) {
+      fmt::print("{:<44} skipped: {}\n", cell.folder, cell.skipped);
+      continue;
+    }
+    double training = 0, attacking = 0;
+    int attacks = 0;
+    bool anything = false, shared = false;
+    for (const Task& task : tasks_) {
+      if (task.cell != c) continue;
+      if (task.state == State::kFailed) fail(task.reason, cell.folder);
+      anything = true;
+      (task.attack < 0 ? training : attacking) += task.seconds;
+      attacks += task.attack >= 0;
+      shared |= task.shares_stage1;
+    }
+    if (!anything) {
+      fmt::print("{:<44} done\n", cell.folder);
+      continue;
+    }
+    ++todo;
+    total += training + attacking;
+    most_memory = std::max(most_memory, costs_[c].gigabytes);
+    fmt::print("{:<44} training {:>7}{}, {} attacks {:>7}, {:.1f} GB\n", cell.folder,
+               hours(training), shared ? " (stage 1 shared)" : "", attacks, hours(attacking),
+               costs_[c].gigabytes);
+  }
+  const int threads = cpu::compute_threads();
+  fmt::print(
+      "\n{} of {} cells to do: about {} of compute, {} on the {} threads here; up to {:.1f} GB a "
+      "cell\n(from training steps measured now; good to a factor of two)\n",
+      todo, cells_.size(), hours(total), hours(total / threads), threads, most_memory);
+}
+
 }  // namespace
 
 std::vector<SweepCell> expand(const SweepConfig& sweep, const std::string& data_root) {
@@ -468,42 +509,7 @@ std::vector<SweepCell> expand(const SweepConfig& sweep, const std::string& data_
 }
 
 void print_plan(const std::vector<SweepCell>& cells, const SweepOptions& options) {
-  Estimator estimator(options.data_root);
-  std::set<std::string> stage1;
-  double total = 0, most_memory = 0;
-  int todo = 0;
-  for (const SweepCell& cell : cells) {
-    if (!cell.skipped.empty()) {
-      fmt::print("{:<44} skipped: {}\n", cell.folder, cell.skipped);
-      continue;
-    }
-    const fs::path folder = options.out / cell.folder;
-    std::vector<std::string> missing;
-    for (const std::string& attack : cell.attacks) {
-      if (!attack_done(folder, attack, cell.config.attack(), false)) missing.push_back(attack);
-    }
-    const bool trained = fs::exists(folder / "DONE");
-    if (trained && missing.empty()) {
-      fmt::print("{:<44} done\n", cell.folder);
-      continue;
-    }
-    ++todo;
-    const Estimator::Cell cost = estimator.estimate(cell.config, missing);
-    const bool shared = !stage1.insert(stage1_identity(cell.config)).second;
-    const double training = trained ? 0 : (shared ? 0 : cost.stage1_seconds) + cost.stage2_seconds;
-    double attacking = 0;
-    for (const auto& [name, attack] : cost.attacks) attacking += attack.seconds;
-    total += training + attacking;
-    most_memory = std::max(most_memory, cost.gigabytes);
-    fmt::print("{:<44} training {:>7}{}, {} attacks {:>7}, {:.1f} GB\n", cell.folder,
-               hours(training), shared && !trained ? " (stage 1 shared)" : "", missing.size(),
-               hours(attacking), cost.gigabytes);
-  }
-  const int threads = cpu::compute_threads();
-  fmt::print(
-      "\n{} of {} cells to do: about {} of compute, {} on the {} threads here; up to {:.1f} GB a "
-      "cell\n(from training steps measured now; good to a factor of two)\n",
-      todo, cells.size(), hours(total), hours(total / threads), threads, most_memory);
+  Sweep(cells, options).print_plan();
 }
 
 int run_sweep(const std::vector<SweepCell>& cells, const SweepOptions& options) {

@@ -24,7 +24,7 @@ constexpr float kWarmUpRate = 2e-3f, kSubstituteRate = 1.5e-3f, kCriticRate = 3e
 constexpr int64_t kCriterionImages = 1536;
 // By how much other colours must be better before training changes to them: the criterion is noisy,
 // and a change costs many steps.
-constexpr double kMargin = 0.05;
+constexpr double kMargin = 0.03;
 // Images of each batch that pass through the server nets, for the shadow term.
 constexpr int64_t kShadowBatch = 64;
 
@@ -241,6 +241,7 @@ class Alignment {
   Reconstruction run() {
     train();
     substitute_.freeze();
+    settle_colours(0);  // the criterion is at its surest now
     const auto features = [&](const Tensor& images) { return this->features(images, colours_); };
     Reconstruction r;
     r.part = part_;
@@ -253,8 +254,11 @@ class Alignment {
   }
 
  private:
-  // How often training stops to look at the colours.
-  static constexpr int64_t kLooks = 4;
+  // How often the colours are looked at: when `step` of `steps` are done, and after the last.
+  static constexpr int64_t kLooks = 5;
+  static bool looks(int64_t step, int64_t steps) {
+    return step == steps / 8 || step == steps / 2 || step == steps * 3 / 4 || step == steps * 7 / 8;
+  }
 
   Tensor features(const Tensor& images, Colours colours) {
     NoGrad no_grad;
@@ -267,7 +271,7 @@ class Alignment {
 
   void train();
   double criterion(Colours colours);
-  void settle_colours();
+  void settle_colours(double margin);
 
   const AdversaryView& view_;
   const AttackOptions& options_;
@@ -304,10 +308,7 @@ void Alignment::train() {
   const int64_t steps = options_.alignment_steps, warm_up = steps / 8;
   Batch batch;
   for (int64_t step = 0, epoch = 0; step < steps; ++step) {
-    // After the warm-up, and as long as enough steps are left to profit from a change.
-    if (step == warm_up || step == steps / 4 || step == steps / 2 || step == steps * 3 / 4) {
-      settle_colours();
-    }
+    if (looks(step, steps)) settle_colours(kMargin);
     if (!loader.next(batch)) {
       loader.start(++epoch);
       loader.next(batch);
@@ -397,8 +398,8 @@ double Alignment::criterion(Colours colours) {
 }
 
 // The server nets classify best what resembles the features they were trained for.
-void Alignment::settle_colours() {
-  double best = criterion(colours_) + kMargin;
+void Alignment::settle_colours(double margin) {
+  double best = criterion(colours_) + margin;
   Colours chosen = colours_;
   for (Colours c : symmetries(view_.model.channels)) {
     if (c == colours_) continue;

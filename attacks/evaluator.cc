@@ -3,12 +3,18 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <numeric>
 
 #include "nn/core/error.h"
 
 namespace ens {
 
 Evaluator::Evaluator(Tensor truth, MetricMode mode) : truth_(std::move(truth)), mode_(mode) {}
+
+void Evaluator::consult(std::shared_ptr<const Reference> reference, std::vector<int32_t> labels) {
+  reference_ = std::move(reference);
+  labels_ = std::move(labels);
+}
 
 AttackScore Evaluator::evaluate(Attack& attack, const AdversaryView& view,
                                 const AttackOptions& options) const {
@@ -59,6 +65,13 @@ AttackScore Evaluator::evaluate(Attack& attack, const AdversaryView& view,
   if (r.own_images.defined()) {
     result.has_own = true;
     result.own = score(r.own_truth, r.own_images, view.seed, mode_);
+  }
+  if (reference_) {
+    const std::vector<double> seen = reference_->recognised(truth_, labels_);
+    result.reference = {
+        bootstrap(reference_->recognised(r.images, labels_), view.seed),
+        bootstrap(reference_->reidentified(truth_, r.images), view.seed),
+        std::accumulate(seen.begin(), seen.end(), 0.0) / static_cast<double>(seen.size())};
   }
   return result;
 }

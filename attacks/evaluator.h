@@ -3,11 +3,14 @@
 #pragma once
 
 #include <limits>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "attacks/attack.h"
 #include "attacks/metrics.h"
+#include "attacks/reference.h"
 
 namespace ens {
 
@@ -17,6 +20,12 @@ struct PartScore {
   double shadow_accuracy = -1;  // -1: no shadow
   double merit = std::numeric_limits<double>::quiet_NaN();
   double x = std::numeric_limits<double>::quiet_NaN();  // a point of a curve (Reconstruction::x)
+};
+
+// What a reference classifier makes of the reported reconstruction: shares of the scored images.
+struct ReferenceScore {
+  Interval recognised, reidentified;  // see Reference
+  double originals = 0;               // recognised of the originals: the most that can be reached
 };
 
 struct AttackScore {
@@ -31,6 +40,7 @@ struct AttackScore {
       -1;  // index in `parts` of what the attacker would choose (highest merit); -1: none
   bool has_own = false;
   Score own;  // on the attacker's own held-out features
+  std::optional<ReferenceScore> reference;
   double shadow_accuracy = -1;
   std::vector<PartScore> parts;
   double seconds = 0;
@@ -41,6 +51,8 @@ class Evaluator {
  public:
   // truth: [M, C, S, S] in [0, 1], the private images behind view.observed, in the same order.
   explicit Evaluator(Tensor truth, MetricMode mode = MetricMode::kDefault);
+  // Lets a reference classifier look at reconstructions too. labels: of the true images.
+  void consult(std::shared_ptr<const Reference> reference, std::vector<int32_t> labels);
   // Error if the attack fails or returns images that do not fit.
   AttackScore evaluate(Attack& attack, const AdversaryView& view,
                        const AttackOptions& options) const;
@@ -49,6 +61,8 @@ class Evaluator {
  private:
   Tensor truth_;
   MetricMode mode_;
+  std::shared_ptr<const Reference> reference_;  // may be null
+  std::vector<int32_t> labels_;
 };
 
 }  // namespace ens

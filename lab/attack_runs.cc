@@ -15,6 +15,7 @@
 #include "ensemble/train/progress.h"
 #include "ensemble/train/setup.h"
 #include "lab/datasets.h"
+#include "lab/references.h"
 #include "lab/results.h"
 #include "nn/core/error.h"
 #include "nn/data/image.h"
@@ -108,6 +109,7 @@ struct AttackTarget::Impl {
       : folder(folder_), settings(settings_) {
     read_config(folder / "config.txtpb", config);
     if (!data_root.empty()) config.mutable_data()->set_root(data_root);
+    *config.mutable_attack() = settings;
     complete(config);
     cloud = read_cloud_bundle(folder / "cloud.h5");
     EdgeBundle bundle = read_edge_bundle(folder / "edge.h5");
@@ -125,6 +127,7 @@ struct AttackTarget::Impl {
     const std::vector<int64_t> scored = private_indices(*test, settings);
     const Dataset private_data = test->pick(scored);
     truth = images_of(private_data, 0, private_data.count());
+    labels = private_data.labels;
     std::vector<int64_t> rest(static_cast<size_t>(test->count()));
     std::iota(rest.begin(), rest.end(), int64_t{0});
     std::erase_if(rest, [&](int64_t i) { return std::ranges::binary_search(scored, i); });
@@ -200,6 +203,7 @@ struct AttackTarget::Impl {
   std::vector<int> selected;
   Dataset public_data;
   Tensor truth;
+  std::vector<int32_t> labels;  // of the truth
   Dataset others;  // private images beyond those that are scored
   std::mutex traffic_mutex;
   Tensor traffic;  // computed when the first attack wants it
@@ -235,7 +239,12 @@ std::string AttackTarget::run(
       const AdversaryView view = impl_->view_for(*attack, options, observed);
       const MetricMode mode =
           impl_->settings.metric() == "he19" ? MetricMode::kHe19 : MetricMode::kDefault;
-      const AttackScore score = Evaluator(impl_->truth, mode).evaluate(*attack, view, options);
+      Evaluator evaluator(impl_->truth, mode);
+      evaluator.consult(shared_reference(impl_->config, [&](int64_t) {
+                          if (progress) progress(0, "the reference classifier learns");
+                        }),
+                        impl_->labels);
+      const AttackScore score = evaluator.evaluate(*attack, view, options);
       result = to_json(score);
       write_png(file.parent_path() / "original.png", strip(impl_->truth, 16));
       write_png(file.parent_path() / "reconstruction.png", strip(score.reconstruction, 16));

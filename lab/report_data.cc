@@ -124,7 +124,7 @@ void add_attacks(const Collection& all, Row& row) {
     }
   }
   for (RowAttack& r : row.attacks) {
-    Over ssim, psnr, own_pick, best, of_oracle, strength;
+    Over ssim, psnr, own_pick, best, of_oracle, strength, recognised, reidentified;
     for (const auto& member : r.members) {
       const Attack& a = all.at(member);
       ssim.add(a.ssim->mean);
@@ -133,6 +133,8 @@ void add_attacks(const Collection& all, Row& row) {
       best.add(a.best_ssim());
       of_oracle.add(a.of_oracle);
       strength.add(a.strength);
+      if (a.recognised) recognised.add(a.recognised->mean);
+      if (a.reidentified) reidentified.add(a.reidentified->mean);
       r.with_truth = r.with_truth || a.with_truth();
     }
     const bool one = r.members.size() == 1;
@@ -141,6 +143,7 @@ void add_attacks(const Collection& all, Row& row) {
     r.own_pick = own_pick.mean();
     r.best_ssim = best.mean(), r.worst_case = best.largest();
     r.of_oracle = of_oracle.mean(), r.strength = strength.mean();
+    r.recognised = recognised.mean(), r.reidentified = reidentified.mean();
   }
   std::stable_sort(row.attacks.begin(), row.attacks.end(),
                    [](const RowAttack& a, const RowAttack& b) {

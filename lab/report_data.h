@@ -40,6 +40,9 @@ struct Attack {
   std::string error, pointless;    // why there are no numbers: it failed, it does not apply
   int64_t best_of = 1, scored_images = 0;
   std::optional<Interval> ssim, psnr, mse;
+  // By a reference classifier, shares of the pictures; and how much of the originals it recognises.
+  std::optional<Interval> recognised, reidentified;
+  Number originals_recognised;
   Score own;       // the decoder on the shadow's own features
   Score negative;  // against the luminance negative
   bool negative_better = false;
@@ -138,6 +141,7 @@ struct RowAttack {
   Number own_pick;               // SSIM of the attacker's own picks
   Number best_ssim, worst_case;  // with the luminance negative; the largest of any seed
   Number of_oracle, strength;    // means
+  Number recognised, reidentified;  // means
   bool with_truth = false;       // in any run
   bool weak() const { return strength && *strength < Attack::kStrongShare; }
   std::string error, pointless;  // why there are no numbers in any run

@@ -50,6 +50,13 @@ std::string as_csv(const Collection& all) {
                           "mse",
                           "mse_low",
                           "mse_high",
+                          "recognised",
+                          "recognised_low",
+                          "recognised_high",
+                          "originals_recognised",
+                          "reidentified",
+                          "reidentified_low",
+                          "reidentified_high",
                           "own_pick_ssim",
                           "own_pick_psnr",
                           "share_of_oracle",
@@ -97,6 +104,8 @@ std::string as_csv(const Collection& all) {
       f.insert(f.end(), {a.kind, a.level, a.metric, std::to_string(a.best_of), a.chosen_by,
                          std::to_string(a.scored_images)});
       put_interval(f, a.ssim), put_interval(f, a.psnr), put_interval(f, a.mse);
+      put_interval(f, a.recognised), put(f, a.originals_recognised);
+      put_interval(f, a.reidentified);
       put(f, a.own_pick ? a.own_pick->score.ssim : Number());
       put(f, a.own_pick ? a.own_pick->score.psnr : Number());
       put(f, a.of_oracle), put(f, a.strength);
@@ -214,8 +223,9 @@ std::string as_markdown(const Collection& all) {
     out += "### " + (setting.title.empty() ? "Setting not known" : marked(setting.title)) + "\n\n";
     out +=
         head({"Protection", "Accuracy, %", "Change, points", "Up, bytes", "Down, bytes", "Edge, ms",
-              "Attack", "SSIM", "PSNR, dB", "Of the oracle", "Against no protection", "Notes"},
-             "lrrrrrlrrrll");
+              "Attack", "SSIM", "PSNR, dB", "Recognised", "Re-identified", "Of the oracle",
+              "Against no protection", "Notes"},
+             "lrrrrrlrrrrrll");
     for (const Row& row : setting.rows) {
       std::string title = marked(row.title);
       if (row.runs.size() > 1) title += fmt::format(" ({} runs)", row.runs.size());
@@ -236,21 +246,22 @@ std::string as_markdown(const Collection& all) {
         out += line(cells);
         first.assign(first.size(), "");  // said once
       };
-      if (row.attacks.empty()) add({"not attacked", "", "", "", "", ""});
+      if (row.attacks.empty()) add({"not attacked", "", "", "", "", "", "", ""});
       for (const RowAttack& a : row.attacks) {
         if (a.members.empty()) {
-          add({marked(a.title), "\u2013", "\u2013", "\u2013", "\u2013",
+          add({marked(a.title), "\u2013", "\u2013", "\u2013", "\u2013", "\u2013", "\u2013",
                a.error.empty() ? "does not apply: " + marked(a.pointless)
                                : "**failed**: " + marked(a.error)});
         } else {
-          add({marked(a.title), range(a.ssim, 3), range(a.psnr, 2), percent(a.of_oracle, 0),
+          add({marked(a.title), range(a.ssim, 3), range(a.psnr, 2), percent(a.recognised, 0),
+               percent(a.reidentified, 0), percent(a.of_oracle, 0),
                strength(a), notes(all, a)});
         }
       }
     }
     for (const int i : setting.failed) {
       const FailedCell& cell = all.failed[static_cast<size_t>(i)];
-      out += line({marked(cell.title), "", "", "", "", "", "", "", "", "", "",
+      out += line({marked(cell.title), "", "", "", "", "", "", "", "", "", "", "", "",
                    "**" + marked(cell.status) + "**: " + marked(cell.reason)});
     }
     out += "\n";
@@ -258,7 +269,9 @@ std::string as_markdown(const Collection& all) {
   out +=
       "SSIM and PSNR: mean with the bootstrap 95 % interval over the pictures; of several seeds "
       "the "
-      "mean with the smallest and the largest. Bytes are per image.\n";
+      "mean with the smallest and the largest. Recognised: a reference classifier sees the true "
+      "class; re-identified: nearest to its own original among all originals. Bytes are per "
+      "image.\n";
   for (const PublishedTable& table : published(all)) {
     out += "\n### Beside " + marked(table.source) + "\n\n" + table.remark + "\n\n";
     out +=

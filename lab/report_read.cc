@@ -129,6 +129,10 @@ Attack read_attack(const fs::path& folder, std::vector<Skipped>& skipped) {
   a.ssim = interval(a.raw, "ssim");
   a.psnr = interval(a.raw, "psnr");
   a.mse = interval(a.raw, "mse");
+  const json seen = object_in(a.raw, "reference");
+  a.recognised = interval(seen, "recognised");
+  a.reidentified = interval(seen, "reidentified");
+  a.originals_recognised = number(seen, "originals");
   a.own = score(object_in(a.raw, "own"));
   const json negative = object_in(a.raw, "negative");
   a.negative = score(negative);

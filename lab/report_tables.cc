@@ -24,6 +24,15 @@ std::string strength_cell(const Attack& a) {
          by;
 }
 
+// What the reference classifier recognises, of what it recognises of the originals.
+std::string seen_cell(const Attack& a) {
+  if (!a.recognised) return "\u2013";
+  std::string out = percent(a.recognised->mean, 0);
+  if (a.originals_recognised) out += " " + muted("of " + percent(a.originals_recognised, 0));
+  if (a.reidentified) out += "<br>" + muted("re-id. " + percent(a.reidentified->mean, 0));
+  return nowrap(out);
+}
+
 std::string attack_notes(const Attack& a) {
   std::vector<std::string> notes;
   if (a.with_truth()) {
@@ -235,7 +244,7 @@ std::string attack_table(const Collection& all) {
   const bool fold = all.runs.size() > kManyRuns;
   std::string out;
   for (const Setting& setting : all.settings) {
-    Table table({left("Attack"), right("SSIM"), right("PSNR, dB"), left("Share of the oracle"),
+    Table table({left("Attack"), right("SSIM"), right("PSNR, dB"), right("Recognised"), left("Share of the oracle"),
                  right("On own features"), left("Against no protection"), left("Notes")});
     std::string parts;
     int attacks = 0;
@@ -267,7 +276,7 @@ std::string attack_table(const Collection& all) {
                                                                  muted(show(a.own.psnr, 2, " dB"))
                                                            : "\u2013";
           table.add({left(name), right(with_interval(a.ssim, 3)), right(with_interval(a.psnr, 2)),
-                     left(meter), right(own), left(strength_cell(a)),
+                     right(seen_cell(a)), left(meter), right(own), left(strength_cell(a)),
                      left(muted(attack_notes(a)))});
           if (a.parts.size() > 1) {
             Table list({left("Part"), right("SSIM"), right("PSNR, dB"),
@@ -291,7 +300,10 @@ std::string attack_table(const Collection& all) {
   }
   return section(
       "Attacks, run by run", out,
-      "Ranges are bootstrap 95\u202f% intervals over the pictures. \u201cOn own "
+      "Ranges are bootstrap 95\u202f% intervals over the pictures. Recognised: the share in which a "
+      "reference classifier, which never saw the client, sees the true class, of the share in the "
+      "originals; re-id.: the share nearest to their own original among all originals. "
+      "\u201cOn own "
       "features\u201d scores the decoder on the attacker\u2019s own shadow, where it "
       "should be good. An attack that does not reach 80\u202f% of the oracle\u2019s SSIM "
       "against no protection at the same split is marked as a weak attacker: its numbers "

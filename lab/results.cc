@@ -48,6 +48,11 @@ json to_json(const AttackScore& s) {
   const auto known = [](double value) {
     return std::isfinite(value) ? json(value) : json(nullptr);
   };
+  if (s.reference) {
+    out["reference"] = {{"recognised", interval(s.reference->recognised)},
+                        {"reidentified", interval(s.reference->reidentified)},
+                        {"originals", s.reference->originals}};
+  }
   for (const PartScore& p : s.parts) {
     out["parts"].push_back({{"name", p.part},
                             {"ssim", p.ssim},
@@ -63,8 +68,8 @@ json to_json(const AttackScore& s) {
 }
 
 void print_results(const std::vector<fs::path>& folders) {
-  fmt::print("\n{:<12} {:>9}  {:<34} {:>16} {:>17}\n", "protection", "accuracy", "attack",
-             "SSIM [95 %]", "PSNR dB [95 %]");
+  fmt::print("\n{:<12} {:>9}  {:<34} {:>16} {:>17} {:>11}\n", "protection", "accuracy", "attack",
+             "SSIM [95 %]", "PSNR dB [95 %]", "recognised");
   for (const fs::path& folder : folders) {
     const json summary = read_json(folder / "summary.json");
     std::string left = fmt::format("{:<12} {:>7.1f} %", summary.at("protection").get<std::string>(),
@@ -82,9 +87,13 @@ void print_results(const std::vector<fs::path>& folders) {
           return fmt::format(fmt::runtime(format), v.at("mean").get<double>(),
                              v.at("low").get<double>(), v.at("high").get<double>());
         };
-        fmt::print("{}  {:<34} {:>16} {:>17}\n", left, title,
+        const std::string recognised =
+            r.contains("reference")
+                ? fmt::format("{:.0f} %", 100 * r["reference"]["recognised"]["mean"].get<double>())
+                : "";
+        fmt::print("{}  {:<34} {:>16} {:>17} {:>11}\n", left, title,
                    cell(r.at("ssim"), "{:.3f} [{:.2f},{:.2f}]"),
-                   cell(r.at("psnr"), "{:.1f} [{:.1f},{:.1f}]"));
+                   cell(r.at("psnr"), "{:.1f} [{:.1f},{:.1f}]"), recognised);
       }
       left = fmt::format("{:<12} {:>9}", "", "");
     }

@@ -192,6 +192,7 @@ constexpr Rule kRunRules[] = {
     {"attack.shadow_bn_weight", "3", 0, 1e6},
     {"attack.shadow_starts", "8", 1, 1000},
     {"attack.shadow_start_images", "4000", 1, kMany},
+    {"attack.reference_images", "150000", 0, kMany},
     {"protection.kind", "auto", 0, 0,
      "auto|none|additive|shredder|random|single|dr_single|dr_ensemble|nopeek|ressfl|ensembler"},
     {"protection.fresh_noise", "false"},

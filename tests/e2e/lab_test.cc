@@ -118,7 +118,7 @@ TEST_F(LabTest, ASweepSurvivesBadCellsAndBeingKilled) {
         ensemble { nets: 2 selected: 1 insecure_seeded_secrets: true }
         stage1 { epochs: 2 batch: 64 lr: 0.05 }
         stage2 { epochs: 1 batch: 64 lr: 0.05 }
-        attack { public_images: 300 scored_images: 16 shadow_epochs: 1 decoder_epochs: 1 }
+        attack { public_images: 300 scored_images: 16 shadow_epochs: 1 decoder_epochs: 1 reference_images: 300 }
       }
       attack: "oracle" attack: "shadow-adaptive"
       row { name: "none" set: "protection.kind=none" }
@@ -268,7 +268,7 @@ TEST_F(LabTest, TheDemoTellsTheWholeStory) {
   for (const char* s :
        {"data.train_limit=640", "data.test_limit=128", "model.width=8", "ensemble.nets=3",
         "stage1.epochs=1", "stage2.epochs=1", "attack.public_images=400", "attack.scored_images=64",
-        "attack.shadow_epochs=1", "attack.decoder_epochs=1"}) {
+        "attack.shadow_epochs=1", "attack.decoder_epochs=1", "attack.reference_images=1000"}) {
     a.insert(a.end(), {"--set", s});
   }
   const Outcome r = run(a);
@@ -287,6 +287,9 @@ TEST_F(LabTest, TheDemoTellsTheWholeStory) {
       std::ifstream(folder_ / "demo/shapes/ensembler/attack/oracle/result.json"));
   EXPECT_EQ(result.at("observed"), "recorded on the wire");
   EXPECT_EQ(result.at("scored_images"), 64);
+  const double recognised = result.at("reference").at("recognised").at("mean");
+  EXPECT_GE(recognised, 0);
+  EXPECT_LE(recognised, 1);
 }
 
 }  // namespace

@@ -1,0 +1,31 @@
+#include "lab/references.h"
+
+#include <map>
+#include <mutex>
+#include <string>
+
+#include "ensemble/train/setup.h"
+#include "lab/datasets.h"
+
+namespace ens {
+
+std::shared_ptr<const Reference> shared_reference(
+    const RunConfig& config, const std::function<void(int64_t images)>& on_step) {
+  static std::mutex mutex;
+  static std::map<std::string, std::shared_ptr<const Reference>> trained;
+  const int64_t images = config.attack().reference_images();
+  if (images == 0) return nullptr;
+  const std::string key = to_text(config.data()) + "seed: " + std::to_string(config.seed()) +
+                          " images: " + std::to_string(images) + " device: " + config.device();
+  std::lock_guard lock(mutex);
+  std::shared_ptr<const Reference>& entry = trained[key];
+  if (!entry) {
+    const Device device = parse_device(config.device());
+    entry = std::make_shared<const Reference>(*shared_dataset(config, DataSplit::kTrain), images,
+                                              device, choose_dtype(config.dtype(), device),
+                                              config.seed(), on_step);
+  }
+  return entry;
+}
+
+}  // namespace ens

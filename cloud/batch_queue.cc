@@ -40,7 +40,8 @@ BatchQueue::Turn BatchQueue::turn(Clock::time_point now) {
   size_t count = 0;
   int64_t images = 0;
   while (count < jobs_.size() &&
-         (count == 0 || images + jobs_[count].images <= options_.max_batch)) {
+         (count == 0 || (images + jobs_[count].images <= options_.max_batch &&
+                         jobs_[count].serving == jobs_[0].serving))) {
     images += jobs_[count++].images;
   }
   const bool full = images >= options_.max_batch || count < jobs_.size();

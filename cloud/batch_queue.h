@@ -5,7 +5,7 @@
 // caller
 //   answers it. Full: RESOURCE_EXHAUSTED. Closed: UNAVAILABLE.
 // - A batch is a run of requests in order of arrival, at most `max_batch` images together. Requests
-//   are never split: one that alone is larger makes a batch of its own.
+//   are never split: one that alone is larger makes a batch of its own. All are of one Serving.
 // - A request whose deadline has passed is answered DEADLINE_EXCEEDED and never handed out.
 // - Time comes from the caller (`clock`), so that tests need not wait.
 #pragma once
@@ -24,7 +24,10 @@ namespace ens {
 
 using Clock = std::chrono::steady_clock;
 
+struct Serving;
+
 struct Job {
+  std::shared_ptr<Serving> serving;  // what it was checked against, and is computed by
   zmq::message_t features;  // raw [images, C, H, W], checked
   Dtype dtype = Dtype::kF32;
   int64_t images = 1;

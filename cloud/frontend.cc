@@ -17,15 +17,15 @@ Status bad(std::string message) { return {StatusCode::kInvalidArgument, std::mov
 
 }  // namespace
 
-Frontend::Frontend(zmq::context_t& context, const std::string& endpoint, Served served,
-                   const std::optional<Security>& security, BatchQueue& queue,
-                   std::shared_ptr<Outbox> outbox)
-    : served_(std::move(served)),
+Frontend::Frontend(zmq::context_t& context, const std::string& endpoint,
+                   std::shared_ptr<Serving> serving, const std::optional<Security>& security,
+                   BatchQueue& queue, std::shared_ptr<Outbox> outbox, Metrics& metrics)
+    : serving_(std::move(serving)),
       socket_(context, zmq::socket_type::router),
       queue_(queue),
-      outbox_(std::move(outbox)) {
-  const int64_t largest = served_.max_request_batch * served_.input.numel() * 4;
-  socket_.set(zmq::sockopt::maxmsgsize, std::max<int64_t>(largest, kMaxHeader));
+      outbox_(std::move(outbox)),
+      metrics_(metrics) {
+  limit_messages(*serving_.load());
   socket_.set(zmq::sockopt::rcvhwm, kHighWater);
   socket_.set(zmq::sockopt::sndhwm, kHighWater);
   socket_.set(zmq::sockopt::linger, 1000);         // at the end: to clients that do not read
@@ -51,6 +51,23 @@ Frontend::Frontend(zmq::context_t& context, const std::string& endpoint, Served 
   endpoint_ = socket_.get(zmq::sockopt::last_endpoint);
 }
 
+// Of connections from now on.
+void Frontend::limit_messages(const Serving& serving) {
+  const int64_t largest = serving.max_request_batch * serving.input.numel() * 4;
+  socket_.set(zmq::sockopt::maxmsgsize, std::max<int64_t>(largest, kMaxHeader));
+}
+
+void Frontend::serve(std::shared_ptr<Serving> serving) {
+  serving_.store(std::move(serving));
+  changed_.store(true);
+  outbox_->wake();
+}
+
+void Frontend::reread_keys() {
+  reread_keys_.store(true);
+  outbox_->wake();
+}
+
 void Frontend::run(const std::atomic<bool>& stop, const std::function<void()>& on_drain,
                    std::chrono::milliseconds drain_limit) {
   std::optional<Clock::time_point> give_up;
@@ -61,13 +78,20 @@ void Frontend::run(const std::atomic<bool>& stop, const std::function<void()>& o
     const auto patience =
         give_up ? std::max(std::chrono::milliseconds(0),
                            std::chrono::ceil<std::chrono::milliseconds>(*give_up - Clock::now()))
-                : std::chrono::milliseconds(-1);
+                : zap_ ? AllowedKeys::kInterval
+                       : std::chrono::milliseconds(-1);
     try {
       zmq::poll(items, patience);
     } catch (const zmq::error_t& error) {
       if (error.num() != EINTR) throw;
     }
-    if (zap_) zap_->answer();
+    if (changed_.exchange(false)) limit_messages(*serving_.load());
+    if (zap_) {
+      zap_->keys().refresh(reread_keys_.exchange(false));
+      const int64_t before = zap_->refused();
+      zap_->answer();
+      if (zap_->refused() > before) metrics_.refused_key();
+    }
     // A few at a time, so that a flood of requests does not hold up the answers.
     for (int i = 0; i < 64 && receive(); ++i) {
     }
@@ -92,13 +116,20 @@ bool Frontend::receive() {
     if (!socket_.recv(frame, zmq::recv_flags::dontwait)) break;
     more = frame.more();
   }
-  if (frames > 0) handle(std::move(peer), header, tensor, frames);
+  if (frames == 0) return true;
+  if (zap_ && !zap_->allows(header)) {  // its key was taken away after the handshake
+    ++refused_messages_;
+    metrics_.refused_key();
+    return true;
+  }
+  handle(std::move(peer), header, tensor, frames);
   return true;
 }
 
 void Frontend::handle(zmq::message_t peer, zmq::message_t& header, zmq::message_t& tensor,
                       int frames) {
   const auto now = Clock::now();
+  const std::shared_ptr<Serving> serving = serving_.load();
   wire::Request request;
   const bool readable = header.size() <= kMaxHeader &&
                         request.ParseFromArray(header.data(), static_cast<int>(header.size()));
@@ -113,36 +144,37 @@ void Frontend::handle(zmq::message_t peer, zmq::message_t& header, zmq::message_
     if (frames != 1) return reply.send(bad("an INFO request has one frame"));
     wire::Reply answer;
     auto& info = *answer.mutable_info();
-    info.set_nets(static_cast<uint32_t>(served_.nets));
-    for (int64_t size : served_.input.dims()) info.add_input_shape(size);
-    for (int64_t size : served_.output.dims()) info.add_output_shape(size);
-    info.set_max_batch(static_cast<uint32_t>(served_.max_request_batch));
+    info.set_nets(static_cast<uint32_t>(serving->info.nets));
+    for (int64_t size : serving->input.dims()) info.add_input_shape(size);
+    for (int64_t size : serving->output.dims()) info.add_output_shape(size);
+    info.set_max_batch(static_cast<uint32_t>(serving->max_request_batch));
     return reply.send(std::move(answer));
   }
   if (request.kind() != wire::Request::INFER) return reply.send(bad("unknown kind of request"));
   if (frames != 2) return reply.send(bad("an INFER request has two frames"));
-  if (request.fingerprint() != served_.fingerprint) {
+  if (request.fingerprint() != serving->info.fingerprint) {
     return reply.send(Status{StatusCode::kFingerprintMismatch,
                              "the edge bundle belongs to other server nets than these"});
   }
   Shape shape;
   Dtype dtype;
-  const int rank = served_.input.rank() + 1;
+  const int rank = serving->input.rank() + 1;
   const int64_t limit =
-      std::max(served_.max_request_batch, *std::ranges::max_element(served_.input.dims()));
+      std::max(serving->max_request_batch, *std::ranges::max_element(serving->input.dims()));
   if (Status status = check_tensor(request.tensor(), tensor.size(), rank, limit, shape, dtype);
       !status.ok()) {
     return reply.send(status);
   }
-  if (!std::ranges::equal(shape.dims().subspan(1), served_.input.dims())) {
-    return reply.send(bad("features are " + shape.str() + ", expected " + served_.input.str() +
+  if (!std::ranges::equal(shape.dims().subspan(1), serving->input.dims())) {
+    return reply.send(bad("features are " + shape.str() + ", expected " + serving->input.str() +
                           " for each image"));
   }
-  if (shape[0] > served_.max_request_batch) {
+  if (shape[0] > serving->max_request_batch) {
     return reply.send(bad(std::to_string(shape[0]) + " images in one request, at most " +
-                          std::to_string(served_.max_request_batch)));
+                          std::to_string(serving->max_request_batch)));
   }
-  Job job{.features = std::move(tensor),
+  Job job{.serving = serving,
+          .features = std::move(tensor),
           .dtype = dtype,
           .images = shape[0],
           .arrived = now,
@@ -156,10 +188,12 @@ void Frontend::handle(zmq::message_t peer, zmq::message_t& header, zmq::message_
 void Frontend::send(Outgoing& outgoing) {
   wire::Reply& header = outgoing.header;
   header.set_version(kVersion);
-  header.set_fingerprint(served_.fingerprint);
+  if (header.fingerprint().empty()) header.set_fingerprint(serving_.load()->info.fingerprint);
   const bool has_tensor = outgoing.tensor.defined();
   if (has_tensor) *header.mutable_tensor() = describe(outgoing.tensor);
-  ++sent_[name(static_cast<StatusCode>(header.code()))];
+  const auto code = static_cast<StatusCode>(header.code());
+  ++sent_[name(code)];
+  metrics_.answered(code);
   const std::string text = header.SerializeAsString();
   using zmq::send_flags;
   // ROUTER never blocks: what a slow or vanished client cannot take is dropped.

@@ -15,23 +15,17 @@
 #include <zmq.hpp>
 
 #include "cloud/batch_queue.h"
+#include "cloud/metrics.h"
 #include "cloud/reply.h"
+#include "cloud/serving.h"
 #include "cloud/zap.h"
 #include "proto/keys.h"
 
 namespace ens {
 
-// What a request is checked against.
-struct Served {
-  std::string fingerprint;  // 32 bytes
-  int nets = 1;
-  Shape input, output;  // of one image: features sent, one net's answer
-  int64_t max_request_batch = 256;
-};
-
 struct Security {
   KeyPair server;
-  std::set<std::string> clients;  // public keys, Z85
+  std::filesystem::path clients;  // public keys: a file or a folder
 };
 
 class Frontend {
@@ -40,32 +34,44 @@ class Frontend {
   static constexpr size_t kMaxHeader = 4096;  // bytes
 
   // Binds; Error if it cannot. `security` empty: plain text.
-  Frontend(zmq::context_t& context, const std::string& endpoint, Served served,
+  Frontend(zmq::context_t& context, const std::string& endpoint, std::shared_ptr<Serving> serving,
            const std::optional<Security>& security, BatchQueue& queue,
-           std::shared_ptr<Outbox> outbox);
+           std::shared_ptr<Outbox> outbox, Metrics& metrics);
 
   const std::string& endpoint() const { return endpoint_; }  // with the real port
+
+  // From any thread: requests read from now on are for `serving`.
+  void serve(std::shared_ptr<Serving> serving);
+  std::shared_ptr<Serving> serving() const { return serving_.load(); }
+  // From any thread: the clients' keys are read again.
+  void reread_keys();
 
   // Serves until `stop` is set (followed by outbox.wake()); then calls on_drain once, refuses new
   // work, sends what is still owed, and returns; at the latest after drain_limit.
   void run(const std::atomic<bool>& stop, const std::function<void()>& on_drain,
            std::chrono::milliseconds drain_limit);
 
-  // For the closing log line: answers sent by status code name; clients refused by ZAP.
+  // For the closing log line: answers sent by status code name; handshakes and messages refused.
   const std::map<std::string, int64_t>& sent() const { return sent_; }
-  int64_t refused() const { return zap_ ? zap_->refused() : 0; }
+  int64_t refused() const { return (zap_ ? zap_->refused() : 0) + refused_messages_; }
 
  private:
   bool receive();  // one message; false if there was none
   void handle(zmq::message_t peer, zmq::message_t& header, zmq::message_t& tensor, int frames);
   void send(Outgoing& outgoing);
 
-  Served served_;
+  void limit_messages(const Serving& serving);
+
+  std::atomic<std::shared_ptr<Serving>> serving_;
+  std::atomic<bool> changed_{false};      // serving_, since the socket was last told
+  std::atomic<bool> reread_keys_{false};
   std::optional<ZapHandler> zap_;
   zmq::socket_t socket_;
   BatchQueue& queue_;
   std::shared_ptr<Outbox> outbox_;
+  Metrics& metrics_;
   std::string endpoint_;
+  int64_t refused_messages_ = 0;
   std::map<std::string, int64_t> sent_;
 };
 

@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <stop_token>
+#include <thread>
 
 #include "cloud/server.h"
 #include "nn/core/error.h"
@@ -15,26 +17,41 @@
 
 namespace {
 
-// SIGINT and SIGTERM drain the server while this lives; a second one ends the process at once.
-class StopOnSignals {
+sigset_t handled_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int signal : {SIGHUP, SIGINT, SIGTERM}) sigaddset(&set, signal);
+  return set;
+}
+
+// SIGHUP loads bundle and keys again; SIGINT and SIGTERM drain the server, a second one ends the
+// process at once. Signals are taken by a thread of their own, so that they may do ordinary work;
+// all other threads must have them blocked.
+class Signals {
  public:
-  explicit StopOnSignals(ens::Server& server) {
-    server_ = &server;
-    struct sigaction action {};
-    action.sa_handler = [](int) { server_->request_stop(); };
-    action.sa_flags = SA_RESTART | static_cast<int>(SA_RESETHAND);
-    sigaction(SIGINT, &action, nullptr);
-    sigaction(SIGTERM, &action, nullptr);
-  }
-  ~StopOnSignals() {
-    std::signal(SIGINT, SIG_DFL);
-    std::signal(SIGTERM, SIG_DFL);
-  }
-  StopOnSignals(const StopOnSignals&) = delete;
-  StopOnSignals& operator=(const StopOnSignals&) = delete;
+  explicit Signals(ens::Server& server)
+      : thread_([this, &server](const std::stop_token& stop) { wait(server, stop); }) {}
 
  private:
-  static inline ens::Server* server_ = nullptr;
+  static void wait(ens::Server& server, const std::stop_token& stop) {
+    const sigset_t set = handled_signals();
+    while (!stop.stop_requested()) {
+      const timespec patience{0, 100'000'000};
+      const int signal = sigtimedwait(&set, nullptr, &patience);
+      if (signal == SIGHUP) server.reload();
+      if (signal == SIGINT || signal == SIGTERM) {
+        server.request_stop();
+        std::signal(SIGINT, SIG_DFL);
+        std::signal(SIGTERM, SIG_DFL);
+        std::signal(SIGHUP, SIG_IGN);  // too late to load anything
+        pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+        // Stays, as the one thread that a second signal can reach.
+        while (!stop.stop_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      }
+    }
+  }
+
+  std::jthread thread_;  // ends within a tenth of a second of being asked to
 };
 
 // Every connection is a descriptor: take all that the system grants.
@@ -74,6 +91,8 @@ int run(int argc, char** argv) {
   text("--bundle", "cloud.h5", static_cast<Setter>(&C::set_bundle<const std::string&>));
   text("--bind", "address to listen on; default tcp://127.0.0.1:5755, port * for any free one",
        static_cast<Setter>(&C::set_bind<const std::string&>));
+  text("--http", "HOST:PORT for health and metrics; default none",
+       static_cast<Setter>(&C::set_http<const std::string&>));
   text("--secret-key", "the server's secret key (NAME.key)",
        static_cast<Setter>(&C::set_secret_key<const std::string&>));
   text("--clients", "public keys of allowed clients: a file, or a folder of .pub files",
@@ -98,8 +117,10 @@ int run(int argc, char** argv) {
   ens::complete(config);
 
   raise_descriptor_limit();
+  const sigset_t set = handled_signals();
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);  // inherited by all threads from here on
   ens::Server server(config);
-  const StopOnSignals signals(server);
+  const Signals signals(server);
   server.start();
   std::printf("%s\n", server.endpoint().c_str());
   std::fflush(stdout);

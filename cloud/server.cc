@@ -7,15 +7,15 @@
 
 #include "cloud/batch_queue.h"
 #include "cloud/frontend.h"
-#include "cloud/lanes.h"
+#include "cloud/http.h"
+#include "cloud/metrics.h"
+#include "cloud/serving.h"
 #include "nn/core/error.h"
 
 namespace ens {
 namespace {
 
 using std::chrono::microseconds;
-
-constexpr std::chrono::seconds kDrainLimit{30};
 
 std::optional<Security> read_security(const CloudConfig& config) {
   const bool local = is_loopback(config.bind());
@@ -26,12 +26,7 @@ std::optional<Security> read_security(const CloudConfig& config) {
     }
     return std::nullopt;
   }
-  return Security{read_secret_key(config.secret_key()), read_allowed_keys(config.clients())};
-}
-
-Dtype serving_dtype(const std::string& text, Device device) {
-  if (text != "auto") return parse_dtype(text);
-  return backend(device).supports(Dtype::kBF16) ? Dtype::kBF16 : Dtype::kF32;
+  return Security{read_secret_key(config.secret_key()), config.clients()};
 }
 
 // The requests of a batch as one tensor. Message memory may be unaligned: bytes are copied.
@@ -86,50 +81,66 @@ const char* name(Server::State state) {
 
 struct Server::Impl {
   explicit Impl(const CloudConfig& c)
-      : security(read_security(c)),
-        bundle(read_cloud_bundle(c.bundle())),
-        device(parse_device(c.device())),
-        dtype(serving_dtype(c.dtype(), device)),
-        input(smashed_shape(bundle.info.model, bundle.info.split)),
-        lanes(bundle, device, dtype, c.max_batch(), c.threads()),
+      : config(c),
+        security(read_security(c)),
         queue({c.max_batch(), c.max_queue(), microseconds(c.batch_delay_us())}),
+        metrics([this] { return queue.waiting(); }),
         outbox(std::make_shared<Outbox>()),
-        frontend(context, c.bind(),
-                 Served{bundle.info.fingerprint, bundle.info.nets, input,
-                        answer_shape(bundle.info.model, bundle.info.split), c.max_request_batch()},
-                 security, queue, outbox) {
-    bundle.bodies.clear();  // the plans hold their own copies
-    spdlog::info(
-        "serving nets={} data={} fingerprint={} device={} dtype={} lanes={} max_batch={} "
-        "curve={}",
-        bundle.info.nets, bundle.info.data, fingerprint_hex().substr(0, 16), device.str(),
-        ens::name(dtype), lanes.count(), c.max_batch(), security.has_value());
+        frontend(context, c.bind(), std::make_shared<Serving>(c), security, queue, outbox, metrics) {
+    log_serving();
+    if (!c.http().empty()) {
+      http.emplace(c.http(), HttpServer::Pages{[this] { return state.load() != State::kStopped; },
+                                               [this] { return state.load() == State::kReady; },
+                                               [this] { return metrics.text(); }});
+      spdlog::info("event=http address={}", http->address());
+    }
   }
 
-  std::string fingerprint_hex() const {
-    std::string hex;
-    for (unsigned char byte : bundle.info.fingerprint) hex += fmt::format("{:02x}", byte);
-    return hex;
+  void log_serving() {
+    const auto now = frontend.serving();
+    spdlog::info(
+        "event=serving nets={} data={} fingerprint={} device={} dtype={} lanes={} max_batch={} "
+        "curve={}",
+        now->info.nets, now->info.data, now->fingerprint_hex().substr(0, 16), now->device.str(),
+        ens::name(now->dtype), now->lanes.count(), config.max_batch(), security.has_value());
+    metrics.serves(*now, ens::name(state.load()));
+  }
+
+  bool reload() {
+    const std::lock_guard lock(reloading);
+    frontend.reread_keys();
+    try {
+      frontend.serve(std::make_shared<Serving>(config));
+    } catch (const std::exception& e) {
+      spdlog::error("event=reload_failed reason=\"{}\" what_was_served_stays=true", e.what());
+      metrics.reloaded(false);
+      return false;
+    }
+    metrics.reloaded(true);
+    log_serving();
+    return true;
   }
 
   void set(State next) {
     state.store(next);
     state.notify_all();
-    spdlog::info("state={}", ens::name(next));
+    metrics.serves(*frontend.serving(), ens::name(next));
+    spdlog::info("event=state state={}", ens::name(next));
   }
 
   void serve() {
     try {
       frontend.run(
-          stop, [this] { set(State::kDraining), queue.close(); }, kDrainLimit);
+          stop, [this] { set(State::kDraining), queue.close(); },
+          std::chrono::milliseconds(config.drain_ms()));
     } catch (const std::exception& e) {
       error = e.what();
-      spdlog::error("the frontend failed: {}", e.what());
+      spdlog::error("event=frontend_failed reason=\"{}\"", e.what());
     }
     queue.abandon();  // nothing is left unless the drain took too long
     for (const auto& [code, count] : frontend.sent())
-      spdlog::info("answers code={} count={}", code, count);
-    if (frontend.refused()) spdlog::info("refused keys count={}", frontend.refused());
+      spdlog::info("event=answers code={} count={}", code, count);
+    if (frontend.refused()) spdlog::info("event=refused_keys count={}", frontend.refused());
     set(State::kStopped);
   }
 
@@ -138,7 +149,7 @@ struct Server::Impl {
       try {
         answer(jobs);
       } catch (const std::exception& e) {
-        spdlog::error("a batch failed: {}", e.what());
+        spdlog::error("event=batch_failed reason=\"{}\"", e.what());
         for (Job& job : jobs) {
           job.reply.send(
               Status{StatusCode::kInternal, "the computation failed; see the cloud's log"});
@@ -148,9 +159,11 @@ struct Server::Impl {
   }
 
   void answer(std::vector<Job>& jobs) {
+    Serving& serving = *jobs[0].serving;
     const auto begin = Clock::now();
-    const Tensor answers = lanes.run(merge(jobs, input));
+    const Tensor answers = serving.lanes.run(merge(jobs, serving.input));
     const auto compute_time = Clock::now() - begin;
+    metrics.computed(answers.dim(1), compute_time);
     int64_t first = 0;
     for (Job& job : jobs) {
       wire::Reply header;
@@ -158,25 +171,26 @@ struct Server::Impl {
           std::chrono::duration_cast<microseconds>(begin - job.arrived).count()));
       header.set_compute_us(
           static_cast<uint64_t>(std::chrono::duration_cast<microseconds>(compute_time).count()));
+      header.set_fingerprint(serving.info.fingerprint);
       job.reply.send(std::move(header), pick(answers, first, job.images));
+      metrics.finished(begin - job.arrived, Clock::now() - job.arrived);
       first += job.images;
     }
   }
 
+  const CloudConfig config;
   const std::optional<Security> security;
-  CloudBundle bundle;
-  const Device device;
-  const Dtype dtype;
-  const Shape input;
-  Lanes lanes;
   zmq::context_t context;
   BatchQueue queue;
+  Metrics metrics;
   std::shared_ptr<Outbox> outbox;
-  Frontend frontend;
-  std::atomic<bool> stop{false};
   std::atomic<State> state{State::kStarting};
+  Frontend frontend;
+  std::mutex reloading;
+  std::atomic<bool> stop{false};
   std::string error;  // written before kStopped
   std::jthread frontend_thread, compute_thread;
+  std::optional<HttpServer> http;  // asks all of the above: the first to go
 };
 
 Server::Server(const CloudConfig& config) : impl_(std::make_unique<Impl>(config)) {}
@@ -207,6 +221,10 @@ void Server::wait() {
 
 Server::State Server::state() const { return impl_->state.load(); }
 std::string Server::endpoint() const { return impl_->frontend.endpoint(); }
-const BundleInfo& Server::info() const { return impl_->bundle.info; }
+std::string Server::http_address() const {
+  return impl_->http ? impl_->http->address() : "";
+}
+BundleInfo Server::info() const { return impl_->frontend.serving()->info; }
+bool Server::reload() { return impl_->reload(); }
 
 }  // namespace ens

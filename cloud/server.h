@@ -23,10 +23,14 @@ class Server {
 
   void start();
   void request_stop();  // refuse new work, answer what was accepted; async-signal-safe
-  void wait();          // until drained (at most 30 s after request_stop). Error if serving failed
+  void wait();  // until drained (at most drain_ms after request_stop). Error if serving failed
+  // Reads bundle and client keys again. Requests accepted before are answered by what they were
+  // accepted for; a bundle that cannot be served is logged and changes nothing. Whether it worked.
+  bool reload();
   State state() const;
   std::string endpoint() const;  // the bound address, with the real port ("tcp://127.0.0.1:40123")
-  const BundleInfo& info() const;
+  std::string http_address() const;  // HOST:PORT of health and metrics; empty: off
+  BundleInfo info() const;
 
  private:
   struct Impl;

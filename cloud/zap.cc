@@ -1,14 +1,55 @@
 #include "cloud/zap.h"
 
+#include <spdlog/spdlog.h>
+
 #include <array>
 #include <cstdint>
 #include <vector>
 #include <zmq_addon.hpp>
 
+#include "nn/core/error.h"
+#include "proto/keys.h"
+
 namespace ens {
 
-ZapHandler::ZapHandler(zmq::context_t& context, std::set<std::string> allowed)
-    : socket_(context, zmq::socket_type::rep), allowed_(std::move(allowed)) {
+namespace fs = std::filesystem;
+
+AllowedKeys::AllowedKeys(fs::path file_or_folder)
+    : path_(std::move(file_or_folder)),
+      keys_(read_allowed_keys(path_)),
+      seen_(changed()),
+      looked_(std::chrono::steady_clock::now()) {}
+
+fs::file_time_type AllowedKeys::changed() const {
+  std::error_code error;
+  const auto time = fs::last_write_time(path_, error);
+  return error ? fs::file_time_type::min() : time;
+}
+
+void AllowedKeys::refresh(bool now) {
+  const auto time = std::chrono::steady_clock::now();
+  if (!now && time - looked_ < kInterval) return;
+  looked_ = time;
+  const auto change = changed();
+  // A file written within the clock's grain of the last look would go unnoticed: look again a
+  // little longer.
+  const bool fresh = fs::file_time_type::clock::now() - change < std::chrono::seconds(2);
+  if (!now && !fresh && change == seen_) return;
+  seen_ = change;
+  std::set<std::string> read;
+  try {
+    read = read_allowed_keys(path_, /*may_be_none=*/true);
+  } catch (const Error& failure) {
+    spdlog::error("event=keys_unreadable kept={} reason=\"{}\"", keys_.size(), failure.what());
+    return;
+  }
+  if (read == keys_) return;
+  spdlog::info("event=keys_changed before={} now={}", keys_.size(), read.size());
+  keys_ = std::move(read);
+}
+
+ZapHandler::ZapHandler(zmq::context_t& context, const fs::path& clients)
+    : socket_(context, zmq::socket_type::rep), keys_(clients) {
   socket_.set(zmq::sockopt::linger, 0);
   socket_.bind("inproc://zeromq.zap.01");
 }
@@ -16,23 +57,30 @@ ZapHandler::ZapHandler(zmq::context_t& context, std::set<std::string> allowed)
 void ZapHandler::answer() {
   std::vector<zmq::message_t> request;
   if (!zmq::recv_multipart(socket_, std::back_inserter(request), zmq::recv_flags::dontwait)) return;
+  keys_.refresh();
   // version, request id, domain, address, identity, mechanism, credentials
   bool allowed = false;
+  char key[41] = "";
   if (request.size() == 7 && request[5].to_string_view() == "CURVE" && request[6].size() == 32) {
-    char key[41];
     zmq_z85_encode(key, request[6].data<uint8_t>(), 32);
-    allowed = allowed_.contains(key);
+    allowed = keys_.contains(key);
   }
   refused_ += allowed ? 0 : 1;
   const std::string id = request.size() > 1 ? request[1].to_string() : "";
+  const std::string user = allowed ? key : "";  // comes with each of the client's messages
   const std::array<zmq::const_buffer, 6> reply = {
       zmq::str_buffer("1.0"),
       zmq::buffer(id),
       allowed ? zmq::str_buffer("200") : zmq::str_buffer("400"),
       allowed ? zmq::str_buffer("OK") : zmq::str_buffer("key not allowed"),
-      zmq::const_buffer(),
-      zmq::const_buffer()};  // user id, metadata
+      zmq::buffer(user),
+      zmq::const_buffer()};  // metadata
   zmq::send_multipart(socket_, reply);
+}
+
+bool ZapHandler::allows(zmq::message_t& frame) const {
+  const char* user = zmq_msg_gets(frame.handle(), "User-Id");
+  return user && keys_.contains(user);
 }
 
 }  // namespace ens

@@ -229,6 +229,8 @@ constexpr Rule kCloudRules[] = {
     {"clients", nullptr},
     {"insecure", "false"},
     {"threads", "0", 0, 1024},
+    {"http", nullptr},
+    {"drain_ms", "30000", 0, 3600000},
 };
 
 constexpr Rule kEdgeRules[] = {

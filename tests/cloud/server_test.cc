@@ -2,6 +2,7 @@
 #include "cloud/server.h"
 
 #include <gtest/gtest.h>
+#include <httplib.h>
 #include <netinet/in.h>
 #include <spdlog/spdlog.h>
 #include <sys/socket.h>
@@ -10,11 +11,15 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <map>
+#include <memory>
 #include <thread>
 #include <zmq_addon.hpp>
 
 #include "cloud/lanes.h"
+#include "cloud/zap.h"
 #include "nn/core/error.h"
+#include "nn/io/checkpoint.h"
 #include "proto/keys.h"
 #include "proto/status.h"
 #include "proto/wire.pb.h"
@@ -31,7 +36,7 @@ class RawClient {
   explicit RawClient(const std::string& endpoint) : socket_(context_, zmq::socket_type::dealer) {
     socket_.set(zmq::sockopt::linger, 0);
     socket_.set(zmq::sockopt::rcvtimeo, 20000);
-    socket_.connect(endpoint);
+    if (!endpoint.empty()) socket_.connect(endpoint);
   }
   void send(const Frames& frames) {
     for (size_t i = 0; i < frames.size(); ++i) {
@@ -431,6 +436,172 @@ TEST_F(ServerTest, WithKeysPlainTextGetsNothing) {
   info.set_kind(wire::Request::INFO);
   client.send({info.SerializeAsString()});
   EXPECT_TRUE(client.silent(milliseconds(300)));
+}
+
+// ---- taking keys away
+
+class KeyedServerTest : public ServerTest {
+ protected:
+  KeyedServerTest() {
+    write_keys(dir_ / "cloud", new_keys());
+    std::filesystem::create_directory(dir_ / "clients");
+    for (const char* name : {"anna", "bert"}) {
+      write_keys(dir_ / name, new_keys());
+      std::filesystem::copy(dir_ / (std::string(name) + ".pub"), dir_ / "clients");
+    }
+    config_.set_secret_key((dir_ / "cloud.key").string());
+    config_.set_clients((dir_ / "clients").string());
+    start();
+  }
+  std::unique_ptr<RawClient> connect(const std::string& name) {
+    const KeyPair keys = read_secret_key(dir_ / (name + ".key"));
+    auto client = std::make_unique<RawClient>("");
+    client->socket().set(zmq::sockopt::curve_serverkey, read_public_key(dir_ / "cloud.pub"));
+    client->socket().set(zmq::sockopt::curve_publickey, keys.public_key);
+    client->socket().set(zmq::sockopt::curve_secretkey, keys.secret_key.z85());
+    client->socket().connect(server_->endpoint());
+    return client;
+  }
+  static void ask(RawClient& client) {
+    wire::Request info;
+    info.set_version(1);
+    info.set_kind(wire::Request::INFO);
+    client.send({info.SerializeAsString()});
+  }
+};
+
+TEST_F(KeyedServerTest, ARevokedClientGetsNothingThoughItIsConnected) {
+  const auto anna = connect("anna"), bert = connect("bert");
+  for (RawClient* client : {anna.get(), bert.get()}) {
+    ask(*client);
+    EXPECT_EQ(client->receive().code(), 0u);
+  }
+  std::filesystem::remove(dir_ / "clients/anna.pub");
+  std::this_thread::sleep_for(AllowedKeys::kInterval * 2);
+  ask(*anna);
+  ask(*bert);
+  EXPECT_EQ(bert->receive().code(), 0u);
+  EXPECT_TRUE(anna->silent(milliseconds(300)));
+  const auto again = connect("anna");
+  ask(*again);
+  EXPECT_TRUE(again->silent(milliseconds(300)));
+
+  std::filesystem::copy(dir_ / "anna.pub", dir_ / "clients");  // allowed again, without a restart
+  std::this_thread::sleep_for(AllowedKeys::kInterval * 2);
+  ask(*connect("anna"));
+  ask(*anna);
+  EXPECT_EQ(anna->receive().code(), 0u);
+}
+
+TEST_F(KeyedServerTest, AnEmptyFolderAllowsNobodyAndAMissingOneChangesNothing) {
+  const auto bert = connect("bert");
+  std::filesystem::rename(dir_ / "clients", dir_ / "elsewhere");
+  server_->reload();
+  ask(*bert);
+  EXPECT_EQ(bert->receive().code(), 0u);
+  std::filesystem::create_directory(dir_ / "clients");
+  server_->reload();
+  ask(*bert);
+  EXPECT_TRUE(bert->silent(milliseconds(500)));
+}
+
+// ---- loading again
+
+TEST_F(ServerTest, ALoadedBundleServesAndWhatWasAcceptedIsAnsweredByTheOldOne) {
+  config_.set_batch_delay_us(500000);  // the first request waits in the queue when the new one comes
+  start();
+  RawClient client(server_->endpoint());
+  client.send({infer(1, 1).SerializeAsString(), payload(1)});
+  wire::Request info;
+  info.set_version(1);
+  info.set_kind(wire::Request::INFO);
+  info.set_id(2);
+  client.send({info.SerializeAsString()});
+  EXPECT_EQ(client.receive().id(), 2u);  // so the first has arrived, too
+  const std::string old_fingerprint = bundles_.cloud.info.fingerprint;
+
+  bundles_ = test::random_bundles(8, 3, {0, 2});
+  write(bundles_, dir_.path());
+  ASSERT_NE(bundles_.cloud.info.fingerprint, old_fingerprint);
+  EXPECT_TRUE(server_->reload());
+  client.send({infer(1, 3).SerializeAsString(), payload(1)});  // must not join the first one's batch
+  wire::Request stale = infer(1, 4);
+  stale.set_fingerprint(old_fingerprint);
+  client.send({stale.SerializeAsString(), payload(1)});
+
+  std::map<uint64_t, wire::Reply> replies;
+  for (int i = 0; i < 3; ++i) {
+    const wire::Reply reply = client.receive();
+    replies[reply.id()] = reply;
+  }
+  EXPECT_EQ(replies[1].code(), 0u) << replies[1].message();
+  EXPECT_EQ(replies[1].fingerprint(), old_fingerprint);
+  EXPECT_EQ(replies[3].code(), 0u) << replies[3].message();
+  EXPECT_EQ(replies[3].fingerprint(), bundles_.cloud.info.fingerprint);
+  EXPECT_EQ(code_from_wire(replies[4].code()), StatusCode::kFingerprintMismatch);
+  expect_serving();
+}
+
+TEST_F(ServerTest, ADamagedBundleIsNotLoadedAndHarmsNobody) {
+  start();
+  std::filesystem::resize_file(dir_ / "cloud.h5", 1000);
+  EXPECT_FALSE(server_->reload());
+  std::filesystem::remove(dir_ / "cloud.h5");
+  EXPECT_FALSE(server_->reload());
+  expect_serving();
+}
+
+// ---- health and metrics
+
+TEST_F(ServerTest, SpeaksHttpToProbesAndPrometheus) {
+  config_.set_http("127.0.0.1:0");
+  start();
+  httplib::Client http("http://" + server_->http_address());
+  const auto get = [&](const char* path) {
+    const auto result = http.Get(path);
+    if (!result) return std::pair<int, std::string>(0, "no answer");
+    return std::pair<int, std::string>(result->status, result->body);
+  };
+  EXPECT_EQ(get("/healthz").first, 200);
+  EXPECT_EQ(get("/readyz").first, 200);
+  EXPECT_EQ(get("/etc/passwd").first, 404);
+  expect_serving();
+  RawClient client(server_->endpoint());
+  client.send({"rubbish"});
+  client.receive();
+  server_->reload();
+  std::filesystem::remove(dir_ / "cloud.h5");
+  server_->reload();
+
+  const auto [status, text] = get("/metrics");
+  EXPECT_EQ(status, 200);
+  for (const char* wanted :
+       {"ensembler_requests_total{code=\"OK\"} 1", "ensembler_requests_total{code=\"INVALID_ARGUMENT\"} 1",
+        "ensembler_images_total 2", "ensembler_queue_images 0", "ensembler_batch_images_bucket{le=\"2\"} 1",
+        "ensembler_batch_images_bucket{le=\"1\"} 0", "ensembler_latency_seconds_count{part=\"total\"} 1",
+        "ensembler_latency_seconds_count{part=\"queue\"} 1",
+        "ensembler_latency_seconds_count{part=\"compute\"} 1", "ensembler_reloads_total{result=\"ok\"} 1",
+        "ensembler_reloads_total{result=\"failed\"} 1", "state=\"ready\""}) {
+    EXPECT_NE(text.find(wanted), std::string::npos) << wanted << "\n" << text;
+  }
+  EXPECT_NE(text.find(to_hex(bundles_.cloud.info.fingerprint).substr(0, 16)), std::string::npos);
+
+  server_->request_stop();
+  server_->wait();
+  EXPECT_EQ(get("/readyz").first, 503);
+  EXPECT_EQ(get("/healthz").first, 503);
+}
+
+TEST_F(ServerTest, RefusesBadHttpAddresses) {
+  complete(config_);
+  for (const char* address : {"nonsense", ":80", "127.0.0.1:", "127.0.0.1:99999", "127.0.0.1:8x"}) {
+    config_.set_http(address);
+    EXPECT_THROW(Server server(config_), Error) << address;
+  }
+  config_.set_http("127.0.0.1:0");
+  start();
+  config_.set_http(server_->http_address());
+  EXPECT_THROW(Server second(config_), Error);  // taken
 }
 
 TEST(ServerState, IsNamed) { EXPECT_STREQ(name(Server::State::kDraining), "draining"); }

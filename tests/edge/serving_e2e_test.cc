@@ -48,6 +48,15 @@ class ServingTest : public testing::Test {
     endpoint_ = wait_for_file(ready, *cloud_);
     ASSERT_EQ(endpoint_.rfind("tcp://", 0), 0u) << cloud_->err();
   }
+  EdgeConfig edge_config() const {
+    EdgeConfig config;
+    config.set_bundle(path("edge.h5"));
+    config.set_cloud(endpoint_);
+    config.set_timeout_ms(60000);
+    config.set_batch(4);
+    complete(config);
+    return config;
+  }
   std::unique_ptr<Process> edge(Args args) {
     args.insert(args.begin(), {"--bundle", path("edge.h5"), "--cloud", endpoint_});
     return run("ensembler-edge", args);
@@ -191,44 +200,84 @@ TEST_F(ServingTest, SigtermDrainsAndEndsWithZero) {
   }
 }
 
-TEST_F(ServingTest, SurvivesSigkillAndRestartInMidTraffic) {
-  start_cloud();
-  EdgeConfig config;
-  config.set_bundle(path("edge.h5"));
-  config.set_cloud(endpoint_);
-  config.set_timeout_ms(60000);
-  config.set_batch(4);
-  complete(config);
-  const Tensor images = test::random_images(bundles_.edge.info.model, 32, 2);
-  const auto want = expected_logits(bundles_, images).to_vector();
-  std::atomic<int> answered{0};
-  std::atomic<bool> stop{false};
-  std::jthread client([&] {
-    EdgeClient edge(config);
-    while (!stop) {
-      const auto result = edge.classify(images);
-      ASSERT_TRUE(result.status.ok()) << result.status.str();
-      const auto got = result.value.logits.to_vector();
-      for (size_t i = 0; i < want.size(); ++i)
-        ASSERT_NEAR(got[i], want[i], 1e-3 * (1 + std::abs(want[i])));
-      ++answered;
-    }
-  });
-  for (int kill = 0; kill < 3; ++kill) {
-    const int before = answered;
+// Classifies the same images again and again beside the test; every answer must be right.
+class Traffic {
+ public:
+  Traffic(const EdgeConfig& config, const test::Bundles& bundles) {
+    const Tensor images = test::random_images(bundles.edge.info.model, 32, 2);
+    client_ = std::jthread([this, config, images,
+                            want = expected_logits(bundles, images).to_vector()] {
+      EdgeClient edge(config);
+      while (!stop_) {
+        const auto result = edge.classify(images);
+        ASSERT_TRUE(result.status.ok()) << result.status.str();
+        const auto got = result.value.logits.to_vector();
+        for (size_t i = 0; i < want.size(); ++i)
+          ASSERT_NEAR(got[i], want[i], 1e-3 * (1 + std::abs(want[i])));
+        ++answered_;
+      }
+    });
+  }
+  // Waits for so many more answers.
+  void expect_answers(int more) {
+    const int before = answered_;
     const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-    while (answered < before + 3 && std::chrono::steady_clock::now() < end) {
+    while (answered_ < before + more && std::chrono::steady_clock::now() < end) {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
-    ASSERT_GE(answered, before + 3);
+    ASSERT_GE(answered_, before + more);
+  }
+  void stop() {
+    stop_ = true;
+    client_.join();
+  }
+
+ private:
+  std::atomic<int> answered_{0};
+  std::atomic<bool> stop_{false};
+  std::jthread client_;
+};
+
+TEST_F(ServingTest, SurvivesSigkillAndRestartInMidTraffic) {
+  start_cloud();
+  Traffic traffic(edge_config(), bundles_);
+  for (int kill = 0; kill < 3; ++kill) {
+    traffic.expect_answers(3);
     cloud_->signal(SIGKILL);
     EXPECT_EQ(cloud_->wait(), 128 + SIGKILL);
     start_cloud(endpoint_);
   }
-  const int before = answered;
-  stop = true;
-  client.join();
-  EXPECT_GT(answered, before);
+  traffic.expect_answers(1);
+  traffic.stop();
+}
+
+TEST_F(ServingTest, SighupLoadsTheBundleAgainInMidTraffic) {
+  start_cloud();
+  {
+    Traffic traffic(edge_config(), bundles_);
+    for (int i = 0; i < 5; ++i) {
+      traffic.expect_answers(2);
+      cloud_->signal(SIGHUP);
+    }
+    traffic.expect_answers(2);
+    std::filesystem::resize_file(dir_ / "cloud.h5", 1000);
+    cloud_->signal(SIGHUP);
+    traffic.expect_answers(3);
+    traffic.stop();
+  }
+  EXPECT_TRUE(cloud_->running());
+  // Another training: its own edge is served from now on.
+  bundles_ = test::random_bundles(6);
+  write(bundles_, dir_.path());
+  cloud_->signal(SIGHUP);
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (!EdgeClient(edge_config()).check().ok() && std::chrono::steady_clock::now() < end) {
+  }
+  Traffic traffic(edge_config(), bundles_);
+  traffic.expect_answers(2);
+  traffic.stop();
+  cloud_->signal(SIGTERM);
+  EXPECT_EQ(cloud_->wait(), 0) << cloud_->err();
 }
 
 // ---- refusals: one line, the right code

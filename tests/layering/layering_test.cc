@@ -58,6 +58,8 @@ const std::map<std::string, Names> kOnlyIn = {
     {"cuda", {"nn/cuda"}},
     {"cudnn", {"nn/cuda"}},
     {"curl", {"nn/data"}},
+    {"httplib", {"cloud"}},
+    {"prometheus", {"cloud"}},
 };
 
 std::string folder_of(const std::string& path) {

@@ -1,0 +1,36 @@
+// What an operator watches, in Prometheus' text format: counts and times, never contents.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "cloud/serving.h"
+#include "proto/status.h"
+
+namespace ens {
+
+// Thread-safe; every method is cheap enough for each request.
+class Metrics {
+ public:
+  // waiting: images in the queue now, asked for at each text().
+  explicit Metrics(std::function<int64_t()> waiting);
+  ~Metrics();
+
+  void serves(const Serving& serving, const std::string& state);
+  void answered(StatusCode code);
+  void computed(int64_t images, std::chrono::nanoseconds compute);       // one batch
+  void finished(std::chrono::nanoseconds queued, std::chrono::nanoseconds total);  // one request
+  void reloaded(bool ok);
+  void refused_key();
+
+  std::string text() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace ens

@@ -11,6 +11,7 @@
 
 #include "lab/commands/commands.h"
 #include "nn/core/error.h"
+#include "proto/keys.h"
 #include "tests/support/temp_dir.h"
 
 namespace ens {
@@ -47,6 +48,41 @@ class CommandTest : public ::testing::Test {
 mode_t mode(const fs::path& file) {
   struct stat s {};
   return stat(file.c_str(), &s) == 0 ? s.st_mode & 0777 : 0;
+}
+
+TEST_F(CommandTest, KeysAreAllowedShownAndRevoked) {
+  const std::string folder = folder_.string(), list = (folder_ / "clients.txt").string();
+  for (const char* name : {"anna", "bert", "cora"}) run({"keys", "new", name, "--folder", folder});
+  const auto pub = [&](const std::string& name) { return (folder_ / (name + ".pub")).string(); };
+  run({"keys", "allow", list, pub("anna")});
+  std::ofstream(list, std::ios::app) << "# a comment stays\n";
+  run({"keys", "allow", list, pub("bert")});
+  EXPECT_EQ(run({"keys", "allow", list, pub("bert")}), "already allowed\n");
+  const std::string anna = read_public_key(pub("anna")), bert = read_public_key(pub("bert"));
+  EXPECT_EQ(run({"keys", "show", list}), anna + " anna\n" + bert + " bert\n");
+  // Of a secret key file only the public half is shown.
+  EXPECT_EQ(run({"keys", "show", (folder_ / "anna.key").string()}), anna + " anna\n");
+
+  EXPECT_THROW(run({"keys", "revoke", list, "nobody"}), Error);
+  run({"keys", "revoke", list, "anna"});
+  EXPECT_EQ(run({"keys", "show", list}), bert + " bert\n");
+  run({"keys", "revoke", list, bert});  // by the key itself
+  EXPECT_EQ(read_allowed_keys(list, true).size(), 0u);
+  std::string text;
+  std::getline(std::ifstream(list) >> std::ws, text);
+  EXPECT_EQ(text, "# a comment stays");
+
+  // The same with a folder of .pub files.
+  const fs::path many = folder_ / "clients";
+  fs::create_directory(many);
+  run({"keys", "allow", many.string(), pub("anna")});
+  run({"keys", "allow", many.string(), pub("cora")});
+  EXPECT_EQ(read_allowed_keys(many).size(), 2u);
+  run({"keys", "revoke", many.string(), "cora"});
+  EXPECT_EQ(read_allowed_keys(many), std::set<std::string>{anna});
+  EXPECT_FALSE(fs::exists(many / "cora.pub"));
+  EXPECT_TRUE(fs::exists(folder_ / "cora.pub"));  // the original is nobody's business
+  EXPECT_THROW(run({"keys", "revoke", (folder_ / "missing").string(), "anna"}), Error);
 }
 
 TEST_F(CommandTest, KeysNewWritesASecretAndAPublicFile) {

@@ -175,7 +175,7 @@ void Frontend::handle(zmq::message_t peer, zmq::message_t& header, zmq::message_
   }
   Job job{.serving = serving,
           .features = std::move(tensor),
-          .dtype = dtype,
+          .encoding = std::move(*request.mutable_tensor()),
           .images = shape[0],
           .arrived = now,
           .deadline = request.timeout_ms() == 0
@@ -190,7 +190,11 @@ void Frontend::send(Outgoing& outgoing) {
   header.set_version(kVersion);
   if (header.fingerprint().empty()) header.set_fingerprint(serving_.load()->info.fingerprint);
   const bool has_tensor = outgoing.tensor.defined();
-  if (has_tensor) *header.mutable_tensor() = describe(outgoing.tensor);
+  if (has_tensor) {
+    Encoded encoded = encode(outgoing.tensor, wire::FLOAT32);  // no copy
+    *header.mutable_tensor() = std::move(encoded.info);
+    outgoing.tensor = std::move(encoded.frame);
+  }
   const auto code = static_cast<StatusCode>(header.code());
   ++sent_[name(code)];
   metrics_.answered(code);

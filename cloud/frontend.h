@@ -31,7 +31,7 @@ struct Security {
 class Frontend {
  public:
   static constexpr uint32_t kVersion = 1;
-  static constexpr size_t kMaxHeader = 4096;  // bytes
+  static constexpr size_t kMaxHeader = 16384;  // bytes; int8 has 10 for each channel
 
   // Binds; Error if it cannot. `security` empty: plain text.
   Frontend(zmq::context_t& context, const std::string& endpoint, std::shared_ptr<Serving> serving,

@@ -11,6 +11,7 @@
 #include "cloud/metrics.h"
 #include "cloud/serving.h"
 #include "nn/core/error.h"
+#include "proto/tensor_codec.h"
 
 namespace ens {
 namespace {
@@ -29,7 +30,7 @@ std::optional<Security> read_security(const CloudConfig& config) {
   return Security{read_secret_key(config.secret_key()), config.clients()};
 }
 
-// The requests of a batch as one tensor. Message memory may be unaligned: bytes are copied.
+// The requests of a batch as one tensor.
 Tensor merge(const std::vector<Job>& jobs, const Shape& input) {
   int64_t images = 0;
   for (const Job& job : jobs) images += job.images;
@@ -38,11 +39,8 @@ Tensor merge(const std::vector<Job>& jobs, const Shape& input) {
   Tensor merged = Tensor::empty(Shape(std::span<const int64_t>(dims)));
   int64_t first = 0;
   for (const Job& job : jobs) {
-    Tensor rows = merged.rows(first, job.images);
+    decode(job.encoding, job.features.data(), merged.rows(first, job.images));
     first += job.images;
-    Tensor staged = job.dtype == Dtype::kF32 ? rows : Tensor::empty(rows.shape(), job.dtype);
-    std::memcpy(staged.raw(), job.features.data(), staged.bytes());
-    if (job.dtype != Dtype::kF32) rows.copy_from(staged);
   }
   return merged;
 }

@@ -101,6 +101,7 @@ struct EdgeClient::Impl {
         !status.ok()) {
       return wrong("with a bad tensor: " + status.message);
     }
+    if (dtype == Dtype::kU8) return wrong("with int8, which is for features only");
     if (shape[0] != info.nets || shape[1] != images ||
         !std::ranges::equal(shape.dims().subspan(2), answer.dims())) {
       return wrong("with shape " + shape.str() + ", not that of " + std::to_string(info.nets) +
@@ -135,12 +136,13 @@ struct EdgeClient::Impl {
     const auto prepare = [&](size_t i) {
       const auto begin = Clock::now();
       Call& call = calls[i];
-      call.payload =
-          pipeline.smash(images.rows(static_cast<int64_t>(i) * request_batch, count_of(i)))
-              .to(parse_dtype(config.wire_dtype()));
+      Encoded encoded =
+          encode(pipeline.smash(images.rows(static_cast<int64_t>(i) * request_batch, count_of(i))),
+                 parse_wire_dtype(config.wire_dtype()));
+      call.payload = std::move(encoded.frame);
       call.request.set_kind(wire::Request::INFER);
       call.request.set_fingerprint(info.fingerprint);
-      *call.request.mutable_tensor() = describe(call.payload);
+      *call.request.mutable_tensor() = std::move(encoded.info);
       times.head_ms += ms_since(begin);
     };
     const auto accept = [&](size_t i, const zmq::message_t* frame) -> Status {

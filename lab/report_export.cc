@@ -209,7 +209,7 @@ std::string notes(const Collection& all, const RowAttack& a) {
   if (a.with_truth) {
     note(fmt::format("best of {}, chosen with the truth", all.at(a.members[0]).best_of));
   }
-  if (a.own_pick) note("own pick SSIM " + show(a.own_pick, 3));
+  if (a.own_pick && a.with_truth) note("own pick SSIM " + show(a.own_pick, 3));
   if (*a.best_ssim > a.ssim->mean) note("luminance negative SSIM " + show(a.best_ssim, 3));
   if (a.metric != "default") note("metric " + marked(a.metric));
   return out;

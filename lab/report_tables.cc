@@ -39,7 +39,7 @@ std::string attack_notes(const Attack& a) {
     notes.push_back(fmt::format("best of {}, <strong>chosen with the truth</strong>{}", a.best_of,
                                 a.chosen_by.empty() ? "" : ": " + escape(a.chosen_by)));
   }
-  if (a.own_pick) {
+  if (a.own_pick && a.with_truth()) {
     notes.push_back(fmt::format("the attacker\u2019s own pick {}: SSIM {}, PSNR {}",
                                 escape(a.own_pick->name), show(a.own_pick->score.ssim, 3),
                                 show(a.own_pick->score.psnr, 2)));
@@ -113,7 +113,7 @@ std::string matrix_cell(const RowAttack& a) {
   std::string out = "<b>" + fixed(a.ssim->mean, 3) + "</b>" + (a.with_truth ? "\u2020" : "");
   if (const std::string half = plus_minus(*a.ssim, 3); !half.empty()) out += "<br>" + muted(half);
   if (a.psnr) out += "<br>" + fixed(a.psnr->mean, 1) + "\u202fdB";
-  if (a.own_pick) out += "<br>" + muted("own pick " + show(a.own_pick, 3));
+  if (a.own_pick && a.with_truth) out += "<br>" + muted("own pick " + show(a.own_pick, 3));
   if (*a.best_ssim > a.ssim->mean) out += "<br>" + muted("negative " + show(a.best_ssim, 3));
   if (a.kind == "oracle") return out;
   if (a.weak()) return out + "<br>" + badge("weak", "weak " + weak_share(*a.strength));

@@ -33,10 +33,10 @@ struct Wiretap::Impl {
     Shape shape;
     Dtype dtype = Dtype::kF32;
     if (!check_tensor(request.tensor(), frames[2].size(), 4, 1 << 20, shape, dtype).ok()) return;
-    Tensor sent = Tensor::empty(shape, dtype);
-    std::memcpy(sent.raw(), frames[2].data(), frames[2].size());
+    Tensor sent = Tensor::empty(shape);
+    decode(request.tensor(), frames[2].data(), sent);
     std::lock_guard lock(mutex);
-    if (seen.insert(request.id()).second) recorded.push_back(sent.to(Dtype::kF32));
+    if (seen.insert(request.id()).second) recorded.push_back(std::move(sent));
   }
 
   static std::vector<zmq::message_t> receive(zmq::socket_t& socket) {

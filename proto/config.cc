@@ -239,7 +239,7 @@ constexpr Rule kEdgeRules[] = {
     {"server_key", nullptr},
     {"secret_key", nullptr},
     {"timeout_ms", "5000", 1, 3600000},
-    {"wire_dtype", "float32", 0, 0, "float32|float16"},
+    {"wire_dtype", "float32", 0, 0, "float32|float16|int8"},
     {"batch", "32", 1, 4096},
     {"insecure", "false"},
 };

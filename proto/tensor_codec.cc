@@ -1,8 +1,12 @@
 #include "proto/tensor_codec.h"
 
+#include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstddef>
 #include <cstring>
+#include <limits>
+#include <vector>
 
 #include "nn/core/error.h"
 
@@ -11,21 +15,91 @@ static_assert(std::endian::native == std::endian::little, "the wire is little en
 
 namespace ens {
 
-wire::TensorInfo describe(const Tensor& tensor) {
-  wire::TensorInfo info;
-  switch (tensor.dtype()) {
-    case Dtype::kF32:
-      info.set_dtype(wire::FLOAT32);
-      break;
-    case Dtype::kF16:
-      info.set_dtype(wire::FLOAT16);
-      break;
-    default:
-      fail(std::string(name(tensor.dtype())) + " does not travel", "wire", "use float32");
+namespace {
+
+// Values of one channel lie side by side, `positions` of them, in each of `images`.
+template <typename F>
+void each_channel_row(const Shape& shape, F f) {
+  const int64_t images = shape[0], channels = shape[1];
+  const int64_t positions = shape.numel() / (images * channels);
+  for (int64_t i = 0; i < images; ++i) {
+    for (int64_t c = 0; c < channels; ++c) f(c, (i * channels + c) * positions, positions);
   }
-  if (tensor.layout() != Layout::kPlain) fail("only plain tensors travel", "wire");
-  for (int64_t size : tensor.shape().dims()) info.add_shape(size);
-  return info;
+}
+
+Encoded quantise(const Tensor& values) {
+  if (values.rank() < 2) fail("int8 needs channels", "wire", "use float32");
+  const Shape shape = values.shape();
+  const auto channels = static_cast<size_t>(shape[1]);
+  std::vector<float> low(channels, std::numeric_limits<float>::max()),
+      high(channels, std::numeric_limits<float>::lowest());
+  const float* from = values.data<float>();
+  each_channel_row(shape, [&](int64_t c, int64_t first, int64_t count) {
+    const auto [least, most] = std::minmax_element(from + first, from + first + count);
+    const auto k = static_cast<size_t>(c);
+    low[k] = std::min(low[k], *least);
+    high[k] = std::max(high[k], *most);
+  });
+  Encoded out{{}, Tensor::empty(shape, Dtype::kU8)};
+  out.info.set_dtype(wire::INT8);
+  for (size_t c = 0; c < channels; ++c) {
+    // Each by itself: the range of two finite numbers need not be finite.
+    const float step = high[c] / 255 - low[c] / 255;
+    out.info.add_scale(step);
+    out.info.add_offset(low[c]);
+  }
+  uint8_t* to = out.frame.data<uint8_t>();
+  each_channel_row(shape, [&](int64_t c, int64_t first, int64_t count) {
+    const auto k = static_cast<int>(c);
+    const float step = out.info.scale(k), offset = out.info.offset(k);
+    const float per_step = step > 0 ? 1 / step : 0;
+    for (int64_t i = first; i < first + count; ++i) {
+      to[i] = static_cast<uint8_t>(
+          std::clamp(std::lround((from[i] - offset) * per_step), 0L, 255L));
+    }
+  });
+  return out;
+}
+
+}  // namespace
+
+wire::DType parse_wire_dtype(const std::string& name) {
+  if (name == "float32") return wire::FLOAT32;
+  if (name == "float16") return wire::FLOAT16;
+  if (name == "int8") return wire::INT8;
+  usage_fail("'" + name + "' does not travel", "wire_dtype", "use float32, float16 or int8");
+}
+
+Encoded encode(const Tensor& values, wire::DType dtype) {
+  if (values.dtype() != Dtype::kF32) fail(std::string(name(values.dtype())) + " to encode", "wire");
+  Encoded out;
+  if (dtype == wire::INT8) {
+    out = quantise(values.plain());
+  } else {
+    out.frame = values.plain().to(dtype == wire::FLOAT16 ? Dtype::kF16 : Dtype::kF32);
+    out.info.set_dtype(dtype);
+  }
+  for (int64_t size : values.shape().dims()) out.info.add_shape(size);
+  return out;
+}
+
+void decode(const wire::TensorInfo& info, const void* bytes, Tensor values) {
+  if (info.dtype() == wire::FLOAT32) {
+    std::memcpy(values.raw(), bytes, values.bytes());
+  } else if (info.dtype() == wire::FLOAT16) {
+    Tensor staged = Tensor::empty(values.shape(), Dtype::kF16);
+    std::memcpy(staged.raw(), bytes, staged.bytes());
+    values.copy_from(staged);
+  } else {
+    const auto* from = static_cast<const uint8_t*>(bytes);
+    float* to = values.data<float>();
+    each_channel_row(values.shape(), [&](int64_t c, int64_t first, int64_t count) {
+      const float step = info.scale(static_cast<int>(c)), offset = info.offset(static_cast<int>(c));
+      for (int64_t i = first; i < first + count; ++i) {
+        to[i] = offset + step * static_cast<float>(from[i]);
+      }
+    });
+  }
 }
 
 Status check_tensor(const wire::TensorInfo& info, size_t frame_bytes, int rank, int64_t limit,
@@ -39,6 +113,9 @@ Status check_tensor(const wire::TensorInfo& info, size_t frame_bytes, int rank, 
       break;
     case wire::FLOAT16:
       dtype = Dtype::kF16;
+      break;
+    case wire::INT8:
+      dtype = Dtype::kU8;
       break;
     default:
       return bad("unknown tensor dtype " + std::to_string(info.dtype()));
@@ -60,6 +137,16 @@ Status check_tensor(const wire::TensorInfo& info, size_t frame_bytes, int rank, 
   if (bytes != frame_bytes) {
     return bad("tensor frame has " + std::to_string(frame_bytes) + " bytes, its shape needs " +
                std::to_string(bytes));
+  }
+  const int64_t scales = info.dtype() == wire::INT8 && rank > 1 ? info.shape(1) : 0;
+  if (info.scale_size() != scales || info.offset_size() != scales ||
+      (info.dtype() == wire::INT8 && scales == 0)) {
+    return bad("tensor has " + std::to_string(info.scale_size()) + " scales and " +
+               std::to_string(info.offset_size()) + " offsets, expected " + std::to_string(scales));
+  }
+  const auto finite = [](float v) { return std::isfinite(v); };
+  if (!std::ranges::all_of(info.scale(), finite) || !std::ranges::all_of(info.offset(), finite)) {
+    return bad("tensor has a scale or an offset that is not finite");
   }
   shape = Shape(std::span<const int64_t>(info.shape().data(), static_cast<size_t>(rank)));
   return {};

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <span>
+#include <string>
 
 #include "nn/core/tensor.h"
 #include "proto/status.h"
@@ -9,12 +10,29 @@
 
 namespace ens {
 
-wire::TensorInfo describe(const Tensor& tensor);  // kF32 or kF16, plain
+// "float32", "float16", "int8"; usage Error for anything else.
+wire::DType parse_wire_dtype(const std::string& name);
+
+// A tensor ready to travel: the frame's bytes, and what the header says of them.
+struct Encoded {
+  wire::TensorInfo info;
+  Tensor frame;  // plain, on the CPU: kF32, kF16 or kU8
+};
+
+// values: float32 on the CPU, finite; for INT8 of rank 2 or more. INT8 is an affine quantisation with
+// a scale and an offset for each channel (axis 1), from the channel's smallest and largest number:
+// the error is at most half a step of 1/255 of that range.
+Encoded encode(const Tensor& values, wire::DType dtype);
 
 // Checks what a peer claims before anything is allocated: known dtype, `rank` dimensions, every
-// size in [1, limit], frame_bytes exactly right. On success `shape` and `dtype` are set.
+// size in [1, limit], frame_bytes exactly right, scales as the dtype wants them. On success `shape`
+// and `dtype` (of the frame's elements) are set.
 Status check_tensor(const wire::TensorInfo& info, size_t frame_bytes, int rank, int64_t limit,
                     Shape& shape, Dtype& dtype);
+
+// The numbers of a frame that check_tensor accepted, float32, into `values` of that shape. `bytes`
+// may be unaligned.
+void decode(const wire::TensorInfo& info, const void* bytes, Tensor values);
 
 // Whether a float tensor (f32 or f16) holds only finite numbers.
 bool all_finite(const Tensor& tensor);

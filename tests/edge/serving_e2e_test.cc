@@ -6,6 +6,7 @@
 #include <cmath>
 #include <csignal>
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
@@ -278,6 +279,26 @@ TEST_F(ServingTest, SighupLoadsTheBundleAgainInMidTraffic) {
   traffic.stop();
   cloud_->signal(SIGTERM);
   EXPECT_EQ(cloud_->wait(), 0) << cloud_->err();
+}
+
+TEST_F(ServingTest, NarrowFeaturesGiveNearlyTheSameAnswers) {
+  start_cloud();
+  const Tensor images = test::random_images(bundles_.edge.info.model, 8, 3);
+  const auto want = expected_logits(bundles_, images).to_vector();
+  double largest = 0;
+  for (float v : want) largest = std::max(largest, std::abs(double{v}));
+  int64_t sent = std::numeric_limits<int64_t>::max();
+  for (const auto& [dtype, tolerance] :
+       {std::pair{"float32", 1e-4}, {"float16", 5e-3}, {"int8", 5e-2}}) {
+    EdgeConfig config = edge_config();
+    config.set_wire_dtype(dtype);
+    const auto result = EdgeClient(config).classify(images);
+    ASSERT_TRUE(result.status.ok()) << result.status.str();
+    const auto got = result.value.logits.to_vector();
+    for (size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], tolerance * largest);
+    EXPECT_LT(result.value.times.bytes_sent, sent / 10 * 6) << dtype;
+    sent = result.value.times.bytes_sent;
+  }
 }
 
 // ---- refusals: one line, the right code

@@ -137,7 +137,7 @@ TEST(Config, CompleteSetsEveryField) {
   CloudConfig cloud;
   cloud.set_bundle("cloud.h5");
   complete(cloud);
-  expect_all_set(cloud, {"secret_key", "clients"});
+  expect_all_set(cloud, {"secret_key", "clients", "http"});
   EdgeConfig edge;
   edge.set_bundle("edge.h5");
   complete(edge);

@@ -2,10 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "nn/core/error.h"
+#include "nn/core/rng.h"
 
 namespace ens {
 namespace {
@@ -18,16 +20,86 @@ wire::TensorInfo info_of(wire::DType dtype, std::vector<int64_t> shape) {
 }
 
 TEST(TensorCodec, AcceptsWhatDescribeSays) {
-  for (Dtype wanted : {Dtype::kF32, Dtype::kF16}) {
-    const Tensor tensor = Tensor::empty({2, 3, 4, 5}, wanted);
+  for (const char* wire : {"float32", "float16", "int8"}) {
+    const Tensor tensor = Tensor::full({2, 3, 4, 5}, 0.5f);
+    const Encoded encoded = encode(tensor, parse_wire_dtype(wire));
     Shape shape;
     Dtype dtype;
-    const Status status = check_tensor(describe(tensor), tensor.bytes(), 4, 5, shape, dtype);
+    const Status status =
+        check_tensor(encoded.info, encoded.frame.bytes(), 4, 5, shape, dtype);
     EXPECT_TRUE(status.ok()) << status.str();
     EXPECT_EQ(shape, tensor.shape());
-    EXPECT_EQ(dtype, wanted);
+    EXPECT_EQ(dtype, encoded.frame.dtype());
+    Tensor back = Tensor::empty(shape);
+    decode(encoded.info, encoded.frame.raw(), back);
+    EXPECT_EQ(back.to_vector(), tensor.to_vector()) << wire;  // 0.5 is exact in all of them
   }
-  EXPECT_THROW(describe(Tensor::empty({2}, Dtype::kI32)), Error);
+  EXPECT_THROW(encode(Tensor::empty({2}, Dtype::kI32), wire::FLOAT32), Error);
+  EXPECT_THROW(encode(Tensor::full({2}, 1.0f), wire::INT8), Error);  // no channels
+  EXPECT_THROW(parse_wire_dtype("bfloat16"), Error);
+}
+
+TEST(TensorCodec, Int8IsWithinHalfAStepInEveryChannel) {
+  Tensor values = Tensor::empty({3, 4, 5, 7});
+  Rng(1).fill_uniform(values.span<float>(), -1, 1);
+  const float sizes[] = {1, 1000, 1e-6f, 0};  // of the channels
+  const float levels[] = {0, -5, 3, 7.25f};
+  const auto channel = [](int64_t i) { return static_cast<size_t>(i / 35 % 4); };
+  for (int64_t i = 0; i < values.numel(); ++i) {
+    float& v = values.data<float>()[i];
+    v = levels[channel(i)] + sizes[channel(i)] * v;
+  }
+  const Encoded encoded = encode(values, wire::INT8);
+  EXPECT_EQ(encoded.frame.bytes(), static_cast<size_t>(values.numel()));
+  Tensor back = Tensor::empty(values.shape());
+  decode(encoded.info, encoded.frame.raw(), back);
+  double power[4] = {}, error[4] = {};
+  for (int64_t i = 0; i < values.numel(); ++i) {
+    const size_t c = channel(i);
+    const double e = std::abs(double{back.data<float>()[i]} - values.data<float>()[i]);
+    error[c] = std::max(error[c], e);
+    power[c] = std::max(power[c], std::abs(double{values.data<float>()[i]}));
+  }
+  for (size_t c = 0; c < 4; ++c) {
+    const double range = 2.0 * sizes[c];
+    EXPECT_LE(error[c], range / 255 / 2 * 1.01 + power[c] * 1e-6) << "channel " << c;
+  }
+  // The extremes of a channel come back as they were, and the largest numbers do not overflow.
+  const float most = std::numeric_limits<float>::max();
+  const Tensor extreme = Tensor::from({-most, 0.0f, most, most}, {1, 2, 1, 2});
+  const Encoded wide = encode(extreme, wire::INT8);
+  Tensor again = Tensor::empty(extreme.shape());
+  decode(wide.info, wide.frame.raw(), again);
+  EXPECT_EQ(again.data<float>()[0], -most);
+  EXPECT_NEAR(again.data<float>()[2] / most, 1, 1e-5);
+}
+
+TEST(TensorCodec, ScalesAreAsManyAsTheDtypeWants) {
+  const auto check = [](const wire::TensorInfo& info) {
+    Shape shape;
+    Dtype dtype;
+    return check_tensor(info, 12, 2, 8, shape, dtype).code;
+  };
+  wire::TensorInfo info = encode(Tensor::full({4, 3}, 1.0f), wire::INT8).info;
+  EXPECT_EQ(check(info), StatusCode::kOk);
+  for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
+    wire::TensorInfo broken = info;
+    broken.set_scale(1, bad);
+    EXPECT_EQ(check(broken), StatusCode::kInvalidArgument);
+    broken = info;
+    broken.set_offset(2, bad);
+    EXPECT_EQ(check(broken), StatusCode::kInvalidArgument);
+  }
+  wire::TensorInfo more = info;
+  more.add_scale(1);
+  EXPECT_EQ(check(more), StatusCode::kInvalidArgument);
+  wire::TensorInfo none = info;
+  none.clear_offset();
+  EXPECT_EQ(check(none), StatusCode::kInvalidArgument);
+  wire::TensorInfo idle = encode(Tensor::full({1, 3}, 1.0f), wire::FLOAT32).info;
+  EXPECT_EQ(check(idle), StatusCode::kOk);
+  idle.add_scale(1);
+  EXPECT_EQ(check(idle), StatusCode::kInvalidArgument);
 }
 
 TEST(TensorCodec, RefusesEveryWrongClaim) {

@@ -144,7 +144,8 @@ void Frontend::handle(zmq::message_t peer, zmq::message_t& header, zmq::message_
     if (frames != 1) return reply.send(bad("an INFO request has one frame"));
     wire::Reply answer;
     auto& info = *answer.mutable_info();
-    info.set_nets(static_cast<uint32_t>(serving->info.nets));
+    info.set_nets(static_cast<uint32_t>(serving->part.size()));
+    for (const int net : serving->part) info.add_part(static_cast<uint32_t>(net));
     for (int64_t size : serving->input.dims()) info.add_input_shape(size);
     for (int64_t size : serving->output.dims()) info.add_output_shape(size);
     info.set_max_batch(static_cast<uint32_t>(serving->max_request_batch));

@@ -88,7 +88,7 @@ void Metrics::serves(const Serving& serving, const std::string& state) {
   const std::lock_guard lock(impl_->info_mutex);
   if (impl_->current) impl_->info.Remove(impl_->current);
   impl_->current = &impl_->info.Add({{"fingerprint", serving.fingerprint_hex().substr(0, 16)},
-                                     {"nets", std::to_string(serving.info.nets)},
+                                     {"nets", std::to_string(serving.part.size())},
                                      {"device", serving.device.str()},
                                      {"dtype", name(serving.dtype)},
                                      {"state", state}});

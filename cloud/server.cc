@@ -97,9 +97,9 @@ struct Server::Impl {
   void log_serving() {
     const auto now = frontend.serving();
     spdlog::info(
-        "event=serving nets={} data={} fingerprint={} device={} dtype={} lanes={} max_batch={} "
+        "event=serving nets={} of={} data={} fingerprint={} device={} dtype={} lanes={} max_batch={} "
         "curve={}",
-        now->info.nets, now->info.data, now->fingerprint_hex().substr(0, 16), now->device.str(),
+        fmt::join(now->part, ","), now->info.nets, now->info.data, now->fingerprint_hex().substr(0, 16), now->device.str(),
         ens::name(now->dtype), now->lanes.count(), config.max_batch(), security.has_value());
     metrics.serves(*now, ens::name(state.load()));
   }

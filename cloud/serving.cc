@@ -19,6 +19,7 @@ Serving::Serving(const CloudConfig& config)
 // The plans hold their own copies of the weights: the bundle's bodies go with it.
 Serving::Serving(const CloudConfig& config, const CloudBundle& bundle)
     : info(bundle.info),
+      part(bundle.part),
       device(parse_device(config.device())),
       dtype(serving_dtype(config.dtype(), device)),
       input(smashed_shape(info.model, info.split)),

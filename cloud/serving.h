@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cloud/lanes.h"
 #include "ensemble/model/bundle.h"
@@ -19,6 +20,7 @@ struct Serving {
   std::string fingerprint_hex() const;  // all 64 digits
 
   BundleInfo info;
+  std::vector<int> part;  // which of the N nets are served here
   Device device;
   Dtype dtype;
   Shape input, output;  // of one image: features sent, one net's answer

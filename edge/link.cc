@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 #include <optional>
+#include <sstream>
 #include <utility>
 
 #include "nn/core/error.h"
@@ -19,25 +20,39 @@ constexpr uint32_t kVersion = 1;
 constexpr size_t kWindow = 2;       // one computes on the edge while one is in the cloud
 constexpr int kHandshakeTries = 3;  // a cloud may vanish in mid handshake; thrice is no accident
 constexpr milliseconds kFirstPause{20}, kLongestPause{1000};
+constexpr milliseconds kReplicaPatience{500};  // for a connection, before the next one is tried
 
-std::optional<KeyPair> own_keys(const EdgeConfig& config) {
+std::vector<std::string> split_addresses(const std::string& text) {
+  std::vector<std::string> addresses;
+  std::istringstream items(text);
+  for (std::string item; std::getline(items, item, ',');) {
+    if (!item.empty()) addresses.push_back(item);
+  }
+  if (addresses.empty()) usage_fail("no address", "cloud", "write tcp://HOST:PORT");
+  return addresses;
+}
+
+std::optional<KeyPair> own_keys(const EdgeConfig& config,
+                                const std::vector<std::string>& addresses) {
   if (!config.secret_key().empty()) return read_secret_key(config.secret_key());
-  if (!is_loopback(config.cloud()) && !config.insecure()) {
-    usage_fail("refusing to send plain text outside loopback", config.cloud(),
-               "set --server-key and --secret-key (ensembler keys), or --insecure");
+  for (const std::string& address : addresses) {
+    if (!is_loopback(address) && !config.insecure()) {
+      usage_fail("refusing to send plain text outside loopback", address,
+                 "set --server-key and --secret-key (ensembler keys), or --insecure");
+    }
   }
   return std::nullopt;
 }
 
 }  // namespace
 
-Link::Link(const EdgeConfig& config, int64_t max_reply)
-    : address_(config.cloud()),
+Link::Link(const CloudPart& part, const EdgeConfig& config, int64_t max_reply)
+    : addresses_(split_addresses(part.cloud())),
       timeout_(config.timeout_ms()),
       encrypted_(!config.secret_key().empty()),
       socket_(context_, zmq::socket_type::dealer),
       monitor_(context_, zmq::socket_type::pair) {
-  const auto keys = own_keys(config);
+  const auto keys = own_keys(config, addresses_);
   socket_.set(zmq::sockopt::linger, 0);
   socket_.set(zmq::sockopt::immediate, 1);  // nothing waits in a socket without a connection
   socket_.set(zmq::sockopt::maxmsgsize, max_reply);
@@ -48,9 +63,9 @@ Link::Link(const EdgeConfig& config, int64_t max_reply)
   socket_.set(zmq::sockopt::handshake_ivl, 2000);
   socket_.set(zmq::sockopt::heartbeat_ivl, 2000);  // a cloud that vanished without a word
   socket_.set(zmq::sockopt::heartbeat_timeout, 10000);
-  if (address_.find('[') != std::string::npos) socket_.set(zmq::sockopt::ipv6, 1);
+  if (part.cloud().find('[') != std::string::npos) socket_.set(zmq::sockopt::ipv6, 1);
   if (keys) {
-    socket_.set(zmq::sockopt::curve_serverkey, read_public_key(config.server_key()));
+    socket_.set(zmq::sockopt::curve_serverkey, read_public_key(part.server_key()));
     socket_.set(zmq::sockopt::curve_publickey, keys->public_key);
     socket_.set(zmq::sockopt::curve_secretkey, keys->secret_key.z85());
   }
@@ -66,9 +81,12 @@ Link::Link(const EdgeConfig& config, int64_t max_reply)
   monitor_.set(zmq::sockopt::linger, 0);
   monitor_.connect(kMonitor);
   try {
-    socket_.connect(address_);
+    for (const std::string& address : addresses_) {  // so that a typing error shows at once
+      socket_.connect(address);
+      if (address != addresses_[0]) socket_.disconnect(address);
+    }
   } catch (const zmq::error_t& error) {
-    usage_fail(std::string("bad cloud address: ") + error.what(), address_,
+    usage_fail(std::string("bad cloud address: ") + error.what(), part.cloud(),
                "write tcp://HOST:PORT");
   }
 }
@@ -100,6 +118,9 @@ Status Link::exchange(std::vector<Call>& calls, const std::function<void(size_t)
     zmq::pollitem_t items[] = {
         {socket_.handle(), 0, static_cast<short>(ZMQ_POLLIN | (blocked ? ZMQ_POLLOUT : 0)), 0},
         {monitor_.handle(), 0, ZMQ_POLLIN, 0}};
+    if (!ready_ && addresses_.size() > 1) {
+      wake = std::min<Clock::time_point>(wake, connecting_since_ + kReplicaPatience);
+    }
     const auto patience = std::chrono::ceil<milliseconds>(wake - Clock::now());
     try {
       zmq::poll(items, 2, std::max(patience, milliseconds(0)));
@@ -112,6 +133,9 @@ Status Link::exchange(std::vector<Call>& calls, const std::function<void(size_t)
       given_up_ = true;
       return status;
     }
+    if (!ready_ && Clock::now() - connecting_since_ > kReplicaPatience) {
+      move_on(open, {StatusCode::kUnavailable, "cannot reach " + address()});
+    }
   }
   return {};
 }
@@ -120,12 +144,22 @@ Status Link::exchange(std::vector<Call>& calls, const std::function<void(size_t)
 // may have been mended, or this client's key allowed.
 void Link::reconnect() {
   try {
-    socket_.disconnect(address_);
+    socket_.disconnect(address());
   } catch (const zmq::error_t&) {  // it had given up itself
   }
   ready_ = handshaking_ = reached_ = false;
   failed_handshakes_ = 0;
-  socket_.connect(address_);
+  at_ = (at_ + 1) % addresses_.size();
+  socket_.connect(address());
+  connecting_since_ = Clock::now();
+}
+
+void Link::move_on(std::vector<Open>& open, const Status& why) {
+  if (addresses_.size() == 1) return;
+  for (Open& o : open) {
+    if (o.sent) postpone(o, why);
+  }
+  reconnect();
 }
 
 bool Link::send(Call& call, Open& open) {
@@ -184,10 +218,11 @@ Status Link::receive(std::vector<Call>& calls, std::vector<Open>& open, size_t& 
     }
     wire::Reply reply;
     if (frames > 2 || !reply.ParseFromArray(header.data(), static_cast<int>(header.size()))) {
-      return {StatusCode::kInternal, address_ + " answered with something that is no Reply"};
+      return {StatusCode::kInternal, address() + " answered with something that is no Reply"};
     }
     const auto it = std::ranges::find(open, reply.id(), &Open::id);
     if (it == open.end()) continue;  // late, repeated, or not ours
+    ready_ = true;
     Call& call = calls[it->index];
     call.bytes_received += static_cast<int64_t>(header.size() + tensor.size());
     if (reply.version() != kVersion) {
@@ -201,7 +236,10 @@ Status Link::receive(std::vector<Call>& calls, std::vector<Open>& open, size_t& 
         break;
       case StatusCode::kResourceExhausted:
       case StatusCode::kUnavailable:
-        postpone(*it, status);
+        if (it->sent) {  // else another replica has it already
+          postpone(*it, status);
+          move_on(open, status);
+        }
         continue;
       case StatusCode::kDeadlineExceeded:
         it->last = status;  // perhaps an earlier attempt's: ours may still be under way
@@ -221,9 +259,9 @@ Status Link::receive(std::vector<Call>& calls, std::vector<Open>& open, size_t& 
 }
 
 Status Link::watch_connection(std::vector<Open>& open) {
-  zmq::message_t event, address;
+  zmq::message_t event, endpoint;
   while (monitor_.recv(event, zmq::recv_flags::dontwait)) {
-    if (event.more()) (void)monitor_.recv(address, zmq::recv_flags::dontwait);
+    if (event.more()) (void)monitor_.recv(endpoint, zmq::recv_flags::dontwait);
     uint16_t what = 0;
     if (event.size() < sizeof what) continue;
     std::memcpy(&what, event.data(), sizeof what);
@@ -239,7 +277,7 @@ Status Link::watch_connection(std::vector<Open>& open) {
         break;
       case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
         return {StatusCode::kUnauthenticated,
-                "the cloud at " + address_ +
+                "the cloud at " + address() +
                     " does not allow this client's key; add its .pub file "
                     "to the cloud's --clients"};
       case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:  // such as keys on one side only
@@ -250,15 +288,16 @@ Status Link::watch_connection(std::vector<Open>& open) {
         if (std::exchange(handshaking_, false) && ++failed_handshakes_ >= kHandshakeTries) {
           return {
               StatusCode::kUnauthenticated,
-              address_ + (encrypted_
+              address() + (encrypted_
                               ? " breaks off the key exchange: --server-key is not its key, this "
                                 "client's key is not allowed there, or it serves plain text"
                               : " breaks off the greeting: it expects encryption (set "
                                 "--server-key and --secret-key), or is no ensembler-cloud")};
         }
         if (!std::exchange(ready_, false)) break;
+        connecting_since_ = Clock::now();
         for (Open& o : open) {
-          if (o.sent) postpone(o, {StatusCode::kUnavailable, "lost the connection to " + address_});
+          if (o.sent) postpone(o, {StatusCode::kUnavailable, "lost the connection to " + address()});
         }
         break;
       default:
@@ -272,17 +311,17 @@ Status Link::out_of_time(const Open& open) const {
   const std::string waited = " within " + std::to_string(timeout_.count()) + " ms";
   if (!reached_) {
     return {StatusCode::kUnavailable,
-            "cannot reach " + address_ + waited + "; is ensembler-cloud running there?"};
+            "cannot reach " + address() + waited + "; is ensembler-cloud running there?"};
   }
   if (!open.last.ok()) {
     return {open.last.code, open.last.message + "; no answer" + waited + ", tried " +
                                 std::to_string(open.attempts) + " times"};
   }
   if (failed_handshakes_ > 0 || !ready_) {
-    return {StatusCode::kUnavailable, "no handshake with " + address_ + waited +
+    return {StatusCode::kUnavailable, "no handshake with " + address() + waited +
                                           "; is it an ensembler-cloud, and are the keys right?"};
   }
-  return {StatusCode::kDeadlineExceeded, "no answer from " + address_ + waited};
+  return {StatusCode::kDeadlineExceeded, "no answer from " + address() + waited};
 }
 
 }  // namespace ens

@@ -1,8 +1,9 @@
 // Link: requests to one cloud and their answers, over connections that come and go.
 //
 // Survives a cloud that restarts, is busy, drains, or loses messages: a request is sent again, with
-// the same id and the same features, until its time is up. Answers that are late, repeated or to no
-// request of ours are ignored. Used by one thread at a time.
+// the same id and the same features, until its time is up; where there are replicas, to the next of
+// them. Answers that are late, repeated or to no request of ours are ignored. Used by one thread at
+// a time.
 #pragma once
 
 #include <chrono>
@@ -34,7 +35,10 @@ class Link {
 
   // Starts connecting in the background. max_reply: bytes of the largest frame to accept. Error for
   // bad addresses or key files; usage Error for plain text outside loopback without `insecure`.
-  Link(const EdgeConfig& config, int64_t max_reply);
+  Link(const CloudPart& part, const EdgeConfig& config, int64_t max_reply);
+
+  // The one that is asked now, of part.cloud's addresses.
+  const std::string& address() const { return addresses_[at_]; }
 
   // Runs the calls, at most `window` of them under way, in order. prepare(i) fills calls[i] right
   // before it is first sent, while earlier ones are under way. accept(i, frame) judges an OK reply
@@ -62,8 +66,11 @@ class Link {
   Status watch_connection(std::vector<Open>& open);  // reads the monitor; a Status that ends it all
   Status out_of_time(const Open& open) const;
   void reconnect();
+  // To the next replica, if there are any; what was under way is sent again there.
+  void move_on(std::vector<Open>& open, const Status& why);
 
-  const std::string address_;
+  const std::vector<std::string> addresses_;  // of replicas, at least one
+  size_t at_ = 0;
   const std::chrono::milliseconds timeout_;
   const bool encrypted_;
   zmq::context_t context_;
@@ -75,6 +82,7 @@ class Link {
   bool handshaking_ = false;   // TCP stands, ZeroMQ's greeting is not over
   int failed_handshakes_ = 0;  // in a row
   bool given_up_ = false;      // the last exchange ended without a connection
+  Clock::time_point connecting_since_ = Clock::now();
 };
 
 }  // namespace ens

@@ -47,9 +47,14 @@ Options parse(int argc, char** argv) {
   app.add_option("--set", overrides, "path=value: overrides one field of the configuration")
       ->allow_extra_args(false);
   text("--bundle", "edge.h5", &C::set_bundle<const std::string&>);
-  text("--cloud", "the cloud's address; default tcp://127.0.0.1:5755",
-       &C::set_cloud<const std::string&>);
-  text("--server-key", "the cloud's public key (NAME.pub)", &C::set_server_key<const std::string&>);
+  std::vector<std::string> clouds, server_keys;
+  app.add_option("--cloud", clouds,
+                 "the cloud's address; default tcp://127.0.0.1:5755. Several addresses, separated "
+                 "by commas: replicas. Several times: clouds that each serve a part of the nets")
+      ->allow_extra_args(false);
+  app.add_option("--server-key", server_keys,
+                 "the cloud's public key (NAME.pub); several times, if each --cloud has its own")
+      ->allow_extra_args(false);
   text("--secret-key", "this client's secret key (NAME.key)",
        &C::set_secret_key<const std::string&>);
   app.add_flag_callback(
@@ -82,7 +87,18 @@ Options parse(int argc, char** argv) {
   if (options.inputs.empty() && options.data.name.empty()) {
     ens::usage_fail("nothing to classify", "", "name a picture, a folder, or --dataset NAME");
   }
+  if (server_keys.size() > 1 && server_keys.size() != clouds.size()) {
+    ens::usage_fail("as many --server-key as --cloud, or one for all", "", "see --help");
+  }
+  if (clouds.size() == 1) flags.set_cloud(clouds[0]);
+  if (server_keys.size() == 1) flags.set_server_key(server_keys[0]);
+  for (size_t i = 0; clouds.size() > 1 && i < clouds.size(); ++i) {
+    ens::CloudPart& part = *flags.add_part();
+    part.set_cloud(clouds[i]);
+    if (server_keys.size() > 1) part.set_server_key(server_keys[i]);
+  }
   if (!config_file.empty()) ens::read_config(config_file, options.config);
+  if (flags.part_size() > 0) options.config.clear_part();  // replaced, not added to
   options.config.MergeFrom(flags);
   ens::apply_overrides(overrides, options.config);
   ens::complete(options.config);

@@ -411,9 +411,21 @@ void complete(CloudConfig& config) {
 void complete(EdgeConfig& config) {
   apply_rules(kEdgeRules, "", config);
   if (config.bundle().empty()) usage_fail("bundle is not set", "", "use --bundle edge.h5");
-  if (config.secret_key().empty() != config.server_key().empty()) {
-    usage_fail("server_key and secret_key belong together", "", "set both (encrypted) or neither");
+  for (const CloudPart& part : parts_of(config)) {
+    if (config.secret_key().empty() != part.server_key().empty()) {
+      usage_fail("server_key and secret_key belong together", "", "set both (encrypted) or neither");
+    }
+    if (part.cloud().empty()) usage_fail("a part has no cloud", "", "set part { cloud: 'tcp://...' }");
   }
+}
+
+std::vector<CloudPart> parts_of(const EdgeConfig& config) {
+  std::vector<CloudPart> parts(config.part().begin(), config.part().end());
+  if (parts.empty()) parts.emplace_back().set_cloud(config.cloud());
+  for (CloudPart& part : parts) {
+    if (!part.has_server_key()) part.set_server_key(config.server_key());
+  }
+  return parts;
 }
 
 std::string to_text(const pb::Message& config) {

@@ -29,6 +29,9 @@ void complete(RunConfig& config);
 void complete(CloudConfig& config);
 void complete(EdgeConfig& config);
 
+// The clouds of a completed configuration, at least one, each with its server_key.
+std::vector<CloudPart> parts_of(const EdgeConfig& config);
+
 std::string to_text(const google::protobuf::Message& config);  // text format, round-trips
 
 }  // namespace ens

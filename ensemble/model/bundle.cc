@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <charconv>
+#include <functional>
+#include <numeric>
 
 #include "ensemble/model/bundle_file.h"
 #include "nn/core/error.h"
@@ -131,6 +134,24 @@ void check_count(const Checkpoint& checkpoint, size_t expected) {
 
 using namespace bundle_file;
 
+namespace {
+
+std::vector<int> all_of(const BundleInfo& info) {
+  std::vector<int> all(static_cast<size_t>(info.nets));
+  std::iota(all.begin(), all.end(), 0);
+  return all;
+}
+
+void check_part(const std::vector<int>& part, const BundleInfo& info, const std::string& file) {
+  const bool ascending = std::ranges::adjacent_find(part, std::greater_equal<>()) == part.end();
+  if (part.empty() || !ascending || part.front() < 0 || part.back() >= info.nets) {
+    fail(fmt::format("nets {} are no part of an ensemble of {}", fmt::join(part, ","), info.nets),
+         file, "name each net once, from 0");
+  }
+}
+
+}  // namespace
+
 std::string fingerprint_of(const std::vector<std::shared_ptr<Sequential>>& bodies) {
   Checkpoint weights;
   for (size_t i = 0; i < bodies.size(); ++i) put_module(weights, body_name(i), *bodies[i]);
@@ -148,7 +169,26 @@ void write_cloud_bundle(const std::filesystem::path& file, CloudBundle& bundle) 
     put_module(checkpoint, body_name(i), *bundle.bodies[i]);
   }
   bundle.info.fingerprint = digest(checkpoint.tensors);
+  bundle.part = all_of(bundle.info);
   put_info(checkpoint, bundle.info);
+  write_checkpoint(file, checkpoint, /*secret=*/false);
+}
+
+void write_part(const std::filesystem::path& file, const CloudBundle& bundle,
+                const std::vector<int>& part) {
+  check_part(part, bundle.info, file.string());
+  Checkpoint checkpoint;
+  checkpoint.kind = "cloud";
+  for (const int net : part) {
+    const auto at = std::ranges::find(bundle.part, net);
+    if (at == bundle.part.end()) {
+      fail(fmt::format("net {} is not in this bundle", net), file.string());
+    }
+    put_module(checkpoint, body_name(static_cast<size_t>(net)),
+               *bundle.bodies[static_cast<size_t>(at - bundle.part.begin())]);
+  }
+  put_info(checkpoint, bundle.info);
+  checkpoint.texts["part"] = fmt::format("{}", fmt::join(part, ","));
   write_checkpoint(file, checkpoint, /*secret=*/false);
 }
 
@@ -156,13 +196,20 @@ CloudBundle read_cloud_bundle(const std::filesystem::path& file) {
   const Checkpoint checkpoint = read_checkpoint(file, "cloud");
   CloudBundle bundle;
   bundle.info = get_info(checkpoint);
-  if (digest(checkpoint.tensors) != bundle.info.fingerprint) {
+  bundle.part = all_of(bundle.info);
+  if (checkpoint.texts.contains("part")) {
+    bundle.part.clear();
+    for (const float net : parse_floats(checkpoint.text("part"), checkpoint.file)) {
+      bundle.part.push_back(static_cast<int>(net));
+    }
+    check_part(bundle.part, bundle.info, checkpoint.file);
+  } else if (digest(checkpoint.tensors) != bundle.info.fingerprint) {
     fail("the server nets do not match the bundle's fingerprint", file.string(),
          "write the bundle again");
   }
   size_t count = 0;
   Rng rng = Rng::blank();
-  for (int i = 0; i < bundle.info.nets; ++i) {
+  for (const int i : bundle.part) {
     auto body = build_body(bundle.info.model, bundle.info.split, rng);
     count += get_module(checkpoint, body_name(static_cast<size_t>(i)), *body);
     bundle.bodies.push_back(std::move(body));

@@ -25,11 +25,18 @@ struct BundleInfo {
 
 struct CloudBundle {
   BundleInfo info;
-  std::vector<std::shared_ptr<Sequential>> bodies;  // N, frozen, evaluation mode
+  std::vector<std::shared_ptr<Sequential>> bodies;  // frozen, evaluation mode
+  // Which of the N nets the bodies are, ascending: all, unless the ensemble is spread over servers.
+  // Empty in a bundle that was never written: all.
+  std::vector<int> part;
 };
 
-// Fills info.fingerprint from the bodies and writes.
+// Fills info.fingerprint and part from the bodies, which must be all N, and writes.
 void write_cloud_bundle(const std::filesystem::path& file, CloudBundle& bundle);
+// Writes those nets alone, for one of several servers. The fingerprint stays that of all N. Error
+// unless `part` is ascending and within 0 to N-1.
+void write_part(const std::filesystem::path& file, const CloudBundle& bundle,
+                const std::vector<int>& part);
 CloudBundle read_cloud_bundle(const std::filesystem::path& file);
 
 // SHA-256 over names and weights of the bodies in order.

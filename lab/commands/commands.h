@@ -15,5 +15,6 @@ void add_info_command(CLI::App& app);
 void add_demo_command(CLI::App& app);
 void add_data_command(CLI::App& app);
 void add_keys_command(CLI::App& app);
+void add_parts_command(CLI::App& app);
 
 }  // namespace ens

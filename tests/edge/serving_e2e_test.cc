@@ -52,7 +52,7 @@ class ServingTest : public testing::Test {
   EdgeConfig edge_config() const {
     EdgeConfig config;
     config.set_bundle(path("edge.h5"));
-    config.set_cloud(endpoint_);
+    if (!endpoint_.empty()) config.set_cloud(endpoint_);
     config.set_timeout_ms(60000);
     config.set_batch(4);
     complete(config);
@@ -169,7 +169,7 @@ TEST_F(ServingTest, SigtermDrainsAndEndsWithZero) {
     start_cloud();
     EdgeConfig config;
     config.set_bundle(path("edge.h5"));
-    config.set_cloud(endpoint_);
+    if (!endpoint_.empty()) config.set_cloud(endpoint_);
     config.set_timeout_ms(2000);
     config.set_batch(4);
     complete(config);
@@ -279,6 +279,112 @@ TEST_F(ServingTest, SighupLoadsTheBundleAgainInMidTraffic) {
   traffic.stop();
   cloud_->signal(SIGTERM);
   EXPECT_EQ(cloud_->wait(), 0) << cloud_->err();
+}
+
+// ---- several clouds
+
+class SeveralCloudsTest : public ServingTest {
+ protected:
+  // Starts a cloud with those nets and returns its number.
+  size_t start(const std::vector<int>& nets, const std::string& bind = "tcp://127.0.0.1:*") {
+    const std::string name = "part" + std::to_string(clouds_.size());
+    write_part(dir_ / (name + ".h5"), bundles_.cloud, nets);
+    clouds_.push_back(run_cloud(name, bind));
+    return clouds_.size() - 1;
+  }
+  struct Cloud {
+    std::unique_ptr<Process> process;
+    std::string bundle, endpoint;
+  };
+  Cloud run_cloud(const std::string& bundle, const std::string& bind) {
+    const std::string ready = path("ready" + std::to_string(started_));
+    Cloud cloud{run("ensembler-cloud", {"--bundle", path(bundle + ".h5"), "--bind", bind,
+                                        "--ready-file", ready, "--set", "dtype=float32",
+                                        "--threads", "1"}),
+                bundle, ""};
+    cloud.endpoint = wait_for_file(ready, *cloud.process);
+    EXPECT_EQ(cloud.endpoint.rfind("tcp://", 0), 0u) << cloud.process->err();
+    return cloud;
+  }
+  EdgeConfig config_of(const std::vector<std::string>& parts, int timeout_ms = 60000) {
+    EdgeConfig config = edge_config();
+    config.set_timeout_ms(timeout_ms);
+    for (const std::string& part : parts) config.add_part()->set_cloud(part);
+    return config;
+  }
+  const std::string& at(size_t i) const { return clouds_[i].endpoint; }
+
+  std::vector<Cloud> clouds_;
+};
+
+TEST_F(SeveralCloudsTest, EachServesItsNetsAndOneIsLostAndReplaced) {
+  start({0, 3});
+  start({1});
+  start({2});
+  Traffic traffic(config_of({at(0), at(1), at(2)}), bundles_);
+  for (const size_t lost : {1, 0}) {
+    traffic.expect_answers(2);
+    clouds_[lost].process->signal(SIGKILL);
+    clouds_[lost].process->wait();
+    clouds_[lost] = run_cloud(clouds_[lost].bundle, at(lost));
+  }
+  traffic.expect_answers(2);
+  traffic.stop();
+}
+
+TEST_F(SeveralCloudsTest, TheProgramsDivideAndAsk) {
+  auto divide = run("ensembler", {"parts", path("cloud.h5"), "--servers", "2", "--out", path("parts")});
+  ASSERT_EQ(divide->wait(), 0) << divide->err();
+  EXPECT_NE(divide->out().find("part1.h5  nets 0,2 of 4"), std::string::npos) << divide->out();
+  const Cloud one = run_cloud("parts/part1", "tcp://127.0.0.1:*");
+  const Cloud two = run_cloud("parts/part2", "tcp://127.0.0.1:*");
+  write_png(dir_ / "good.png",
+            test::random_images(bundles_.edge.info.model, 1, 9).reshape({3, 16, 16}));
+  auto process = run("ensembler-edge", {"--bundle", path("edge.h5"), "--cloud", one.endpoint,
+                                        "--cloud", two.endpoint, "--json", path("good.png")});
+  ASSERT_EQ(process->wait(), 0) << process->err();
+  const Tensor picture = read_image(path("good.png"), 3, 16, 16);
+  const auto logits = expected_logits(bundles_, picture.reshape({1, 3, 16, 16})).to_vector();
+  EXPECT_EQ(json::parse(process->out())["top"][0]["index"], best(logits.data(), 10));
+}
+
+TEST_F(SeveralCloudsTest, ReplicasTakeOver) {
+  start({0, 1});
+  start({2, 3});
+  start({2, 3});
+  Traffic traffic(config_of({at(0), at(1) + "," + at(2)}), bundles_);
+  traffic.expect_answers(2);
+  clouds_[1].process->signal(SIGKILL);
+  traffic.expect_answers(3);
+  clouds_[1] = run_cloud(clouds_[1].bundle, at(1));
+  clouds_[2].process->signal(SIGTERM);  // drains: UNAVAILABLE, then gone
+  traffic.expect_answers(3);
+  traffic.stop();
+}
+
+TEST_F(SeveralCloudsTest, WhatDoesNotCoverTheNetsIsRefused) {
+  start({0, 1});
+  start({1, 2, 3});
+  start({2});
+  const auto status_of = [&](const std::vector<std::string>& parts) {
+    return EdgeClient(config_of(parts, 2000)).check();
+  };
+  const auto has = [](const Status& status, const std::string& text) {
+    return status.message.find(text) != std::string::npos;
+  };
+  const Status twice = status_of({at(0), at(1)});
+  EXPECT_EQ(twice.code, StatusCode::kInvalidArgument);
+  EXPECT_TRUE(has(twice, "net 1 is served by " + at(0) + " and by " + at(1))) << twice.str();
+  const Status missing = status_of({at(0), at(2)});
+  EXPECT_EQ(missing.code, StatusCode::kInvalidArgument);
+  EXPECT_TRUE(has(missing, "no cloud serves net 3 of 4")) << missing.str();
+  const Status gone = status_of({at(0), "tcp://127.0.0.1:9"});
+  EXPECT_EQ(gone.code, StatusCode::kUnavailable) << gone.str();
+  EXPECT_TRUE(has(gone, "tcp://127.0.0.1:9")) << gone.str();
+  // Alone, a part is not the ensemble.
+  EdgeConfig alone = edge_config();
+  alone.set_cloud(at(0));
+  EXPECT_TRUE(has(EdgeClient(alone).check(), "no cloud serves net 2 of 4"));
 }
 
 TEST_F(ServingTest, NarrowFeaturesGiveNearlyTheSameAnswers) {

@@ -295,6 +295,31 @@ TEST(Bundle, ContentsThatDoNotFitAreRefused) {
                   "tensors where"));
 }
 
+TEST(Bundle, PartsHoldTheirNetsAndNoOthers) {
+  const TempDir dir;
+  Bundles bundles = random_bundles(1, 4);
+  write(bundles, dir.path());
+  EXPECT_EQ(read_cloud_bundle(dir / "cloud.h5").part, (std::vector<int>{0, 1, 2, 3}));
+  write_part(dir / "part.h5", bundles.cloud, {1, 3});
+  const CloudBundle part = read_cloud_bundle(dir / "part.h5");
+  expect_same_info(part.info, bundles.cloud.info);
+  EXPECT_EQ(part.part, (std::vector<int>{1, 3}));
+  ASSERT_EQ(part.bodies.size(), 2u);
+  expect_same_state(*part.bodies[0], *bundles.cloud.bodies[1]);
+  expect_same_state(*part.bodies[1], *bundles.cloud.bodies[3]);
+  EXPECT_LT(std::filesystem::file_size(dir / "part.h5"),
+            std::filesystem::file_size(dir / "cloud.h5") * 6 / 10);
+
+  write_part(dir / "smaller.h5", part, {3});  // a part of a part
+  EXPECT_EQ(read_cloud_bundle(dir / "smaller.h5").part, std::vector<int>{3});
+  EXPECT_THROW(write_part(dir / "x.h5", part, {0}), Error);
+  for (const std::vector<int>& bad :
+       {std::vector<int>{}, {4}, {-1}, {1, 1}, {2, 1}}) {
+    EXPECT_THROW(write_part(dir / "x.h5", bundles.cloud, bad), Error);
+  }
+  EXPECT_FALSE(std::filesystem::exists(dir / "x.h5"));
+}
+
 TEST(Bundle, WritingNeedsAsManyBodiesAsItSays) {
   const TempDir dir;
   Bundles bundles = random_bundles(1);

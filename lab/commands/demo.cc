@@ -176,11 +176,13 @@ void run_demo(const Flags& flags) {
   const Tensor observed = serve(config, ensembler);
   heading("4. attack: what could the cloud see?");
   std::vector<AttackJob> jobs;
-  for (const char* attack : {"shadow-n1", "shadow-adaptive", "oracle"}) {
+  for (const char* attack : {"shadow-n1", "shadow-adaptive", "alignment-shadow", "oracle"}) {
     jobs.push_back({ensembler, attack, observed});
   }
   // With one net there is nothing to adapt to.
-  for (const char* attack : {"shadow-n1", "oracle"}) jobs.push_back({none, attack, {}});
+  for (const char* attack : {"shadow-n1", "alignment-shadow", "oracle"}) {
+    jobs.push_back({none, attack, {}});
+  }
   const int failures = run_attacks(jobs, config.attack(), config.data().root(), false);
   print_results({none, ensembler});
 

@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "edge/client.h"
+#include "edge/stream.h"
 #include "nn/data/dataset.h"
 #include "nn/data/image.h"
 #include "nn/data/loader.h"
@@ -279,6 +280,73 @@ TEST_F(ServingTest, SighupLoadsTheBundleAgainInMidTraffic) {
   traffic.stop();
   cloud_->signal(SIGTERM);
   EXPECT_EQ(cloud_->wait(), 0) << cloud_->err();
+}
+
+TEST_F(ServingTest, AProgramInCClassifies) {
+  start_cloud();
+  const Tensor images = test::random_images(bundles_.edge.info.model, 3, 4);
+  std::ofstream(path("images.raw"), std::ios::binary)
+      .write(static_cast<const char*>(images.raw()), static_cast<std::streamsize>(images.bytes()));
+  const std::string config = "bundle: '" + path("edge.h5") + "' cloud: '" + endpoint_ + "'";
+  auto good = run("c_client", {config, "3", path("images.raw"), path("logits.raw")});
+  ASSERT_EQ(good->wait(), 0) << good->err();
+  EXPECT_EQ(good->out(), bundles_.edge.class_names[0] + "\n");
+  const auto want = expected_logits(bundles_, images).to_vector();
+  std::vector<float> got(want.size());
+  std::ifstream(path("logits.raw"), std::ios::binary)
+      .read(reinterpret_cast<char*>(got.data()), static_cast<std::streamsize>(got.size() * 4));
+  for (size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(got[i], want[i], 1e-3 * (1 + std::abs(want[i])));
+
+  auto typo = run("c_client", {"bundel: 'x'", "3", path("images.raw"), path("logits.raw")});
+  EXPECT_EQ(typo->wait(), 1);
+  EXPECT_NE(typo->err().find("did you mean 'bundle'?"), std::string::npos) << typo->err();
+  auto gone = run("c_client", {"bundle: '" + path("edge.h5") +
+                                   "' cloud: 'tcp://127.0.0.1:9' timeout_ms: 200",
+                               "3", path("images.raw"), path("logits.raw")});
+  EXPECT_EQ(gone->wait(), static_cast<int>(StatusCode::kUnavailable));
+  EXPECT_NE(gone->err().find("UNAVAILABLE: cannot reach"), std::string::npos) << gone->err();
+}
+
+TEST_F(ServingTest, AStreamAnswersEachSubmissionForItself) {
+  start_cloud();
+  EdgeConfig config = edge_config();
+  EdgeStream stream(config, /*window=*/6);
+  const Tensor images = test::random_images(bundles_.edge.info.model, 20, 5);
+  const auto want = expected_logits(bundles_, images).to_vector();
+  std::vector<std::future<Result<Classified>>> futures;
+  std::vector<int64_t> first;
+  for (int64_t i = 0, n = 1; i < 20; i += n, n = n % 3 + 1) {  // 1, 2, 3, 1, ... images
+    n = std::min<int64_t>(n, 20 - i);
+    first.push_back(i);
+    futures.push_back(stream.submit(images.rows(i, n)));
+  }
+  auto wrong = stream.submit(Tensor::zeros({1, 3, 16, 15}));
+  EXPECT_EQ(wrong.get().status.code, StatusCode::kInvalidArgument);
+  for (size_t k = 0; k < futures.size(); ++k) {
+    const auto result = futures[k].get();
+    ASSERT_TRUE(result.status.ok()) << result.status.str();
+    const auto got = result.value.logits.to_vector();
+    EXPECT_EQ(result.value.top.size(), got.size() / 10);
+    for (size_t i = 0; i < got.size(); ++i) {
+      const float expected = want[static_cast<size_t>(first[k]) * 10 + i];
+      EXPECT_NEAR(got[i], expected, 1e-3 * (1 + std::abs(expected)));
+    }
+  }
+}
+
+TEST_F(ServingTest, AStreamWithoutACloudFailsEachFuture) {
+  endpoint_ = "tcp://127.0.0.1:9";
+  EdgeConfig config = edge_config();
+  config.set_timeout_ms(200);
+  std::vector<std::future<Result<Classified>>> futures;
+  {
+    EdgeStream stream(config, 2);
+    const Tensor images = test::random_images(bundles_.edge.info.model, 1, 5);
+    for (int i = 0; i < 3; ++i) futures.push_back(stream.submit(images));  // the third must wait
+  }
+  for (auto& future : futures) {
+    EXPECT_EQ(future.get().status.code, StatusCode::kUnavailable);
+  }
 }
 
 // ---- several clouds

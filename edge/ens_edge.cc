@@ -1,0 +1,101 @@
+#include "edge/ens_edge.h"
+
+#include <algorithm>
+#include <cstring>
+#include <exception>
+#include <string>
+
+#include "edge/client.h"
+#include "nn/core/error.h"
+
+using ens::StatusCode;
+
+static_assert(ENS_UNAUTHENTICATED == static_cast<int>(StatusCode::kUnauthenticated));
+
+struct ens_edge {
+  explicit ens_edge(const ens::EdgeConfig& config) : client(config) {}
+  ens::EdgeClient client;
+};
+
+namespace {
+
+void say(const std::string& text, char* error, size_t size) {
+  if (size == 0) return;
+  const size_t length = std::min(text.size(), size - 1);
+  std::memcpy(error, text.data(), length);
+  error[length] = '\0';
+}
+
+// Runs f, which returns a Status; nothing is thrown on.
+template <typename F>
+int guarded(char* error, size_t size, F f) {
+  try {
+    const ens::Status status = f();
+    say(status.ok() ? "" : status.message, error, size);
+    return static_cast<int>(status.code);
+  } catch (const std::exception& e) {
+    say(e.what(), error, size);
+  } catch (...) {
+    say("unknown failure", error, size);
+  }
+  return ENS_INTERNAL;
+}
+
+ens::Status invalid(const char* what) { return {StatusCode::kInvalidArgument, what}; }
+
+}  // namespace
+
+extern "C" {
+
+const char* ens_edge_code_name(int code) {
+  return ens::name(ens::code_from_wire(static_cast<uint32_t>(code)));
+}
+
+ens_edge* ens_edge_open(const char* config_text, char* error, size_t error_size) {
+  ens_edge* edge = nullptr;
+  guarded(error, error_size, [&]() -> ens::Status {
+    if (!config_text) return invalid("no configuration");
+    ens::EdgeConfig config;
+    ens::parse_config(config_text, "the configuration", config);
+    ens::complete(config);
+    edge = new ens_edge(config);
+    return {};
+  });
+  return edge;
+}
+
+void ens_edge_close(ens_edge* edge) { delete edge; }
+
+void ens_edge_image_shape(const ens_edge* edge, int64_t shape[3]) {
+  const ens::Shape one = edge->client.info().model.input_shape();
+  for (int axis = 0; axis < 3; ++axis) shape[axis] = one[axis];
+}
+
+int ens_edge_classes(const ens_edge* edge) { return edge->client.info().model.classes; }
+
+const char* ens_edge_class_name(const ens_edge* edge, int index) {
+  const auto& names = edge->client.class_names();
+  if (index < 0 || index >= static_cast<int>(names.size())) return nullptr;
+  return names[static_cast<size_t>(index)].c_str();
+}
+
+int ens_edge_check(ens_edge* edge, char* error, size_t error_size) {
+  return guarded(error, error_size, [&] { return edge->client.check(); });
+}
+
+int ens_edge_classify(ens_edge* edge, const float* images, int64_t count, float* logits,
+                      char* error, size_t error_size) {
+  return guarded(error, error_size, [&]() -> ens::Status {
+    if (!images || !logits || count < 1) return invalid("no images, or no room for logits");
+    const ens::Shape one = edge->client.info().model.input_shape();
+    ens::Tensor batch = ens::Tensor::empty({count, one[0], one[1], one[2]});
+    std::memcpy(batch.raw(), images, batch.bytes());
+    ens::Result<ens::Classified> result = edge->client.classify(batch);
+    if (result.status.ok()) {
+      std::memcpy(logits, result.value.logits.raw(), result.value.logits.bytes());
+    }
+    return result.status;
+  });
+}
+
+}  // extern "C"

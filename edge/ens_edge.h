@@ -1,0 +1,62 @@
+/* The edge from C, and from whatever can call C: classify images with a remote cloud.
+ *
+ *   char error[512];
+ *   ens_edge* edge = ens_edge_open("bundle: 'edge.h5' cloud: 'tcp://cloud.example:5755'",
+ *                                  error, sizeof error);
+ *   if (!edge) ...
+ *   int code = ens_edge_classify(edge, pixels, 1, logits, error, sizeof error);
+ *   ens_edge_close(edge);
+ *
+ * Link libens_edge.so. No exception leaves these functions. An ens_edge is used by one thread at a
+ * time; several may be used side by side. `error` gets a NUL-terminated line for a person, cut to
+ * `error_size` bytes and empty if all went well; it may be NULL if error_size is 0. */
+#ifndef ENS_EDGE_H
+#define ENS_EDGE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ens_edge ens_edge;
+
+/* What the functions return; docs/protocol.md says when. */
+enum {
+  ENS_OK = 0,
+  ENS_INVALID_ARGUMENT = 1,
+  ENS_FINGERPRINT_MISMATCH = 2,
+  ENS_RESOURCE_EXHAUSTED = 3,
+  ENS_DEADLINE_EXCEEDED = 4,
+  ENS_UNAVAILABLE = 5,
+  ENS_VERSION_MISMATCH = 6,
+  ENS_INTERNAL = 7,
+  ENS_UNAUTHENTICATED = 8
+};
+const char* ens_edge_code_name(int code); /* "OK", "UNAVAILABLE", ... */
+
+/* `config`: an EdgeConfig (proto/config.proto) in text form. Reads the bundle and opens the
+ * connection in the background. NULL if that fails. */
+ens_edge* ens_edge_open(const char* config, char* error, size_t error_size);
+void ens_edge_close(ens_edge* edge); /* NULL is fine */
+
+/* shape: channels, height, width of one image. */
+void ens_edge_image_shape(const ens_edge* edge, int64_t shape[3]);
+int ens_edge_classes(const ens_edge* edge);
+/* Valid until the edge is closed; NULL if there is no such class. */
+const char* ens_edge_class_name(const ens_edge* edge, int index);
+
+/* Asks the cloud what it serves. ens_edge_classify does so by itself the first time. */
+int ens_edge_check(ens_edge* edge, char* error, size_t error_size);
+
+/* images: `count` times channels x height x width floats in [0, 1], one plane after the other.
+ * logits: room for count x classes floats; untouched unless ENS_OK is returned. */
+int ens_edge_classify(ens_edge* edge, const float* images, int64_t count, float* logits,
+                      char* error, size_t error_size);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,135 @@
+#include "edge/stream.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace ens {
+namespace {
+
+struct Waiting {
+  Tensor images;
+  std::promise<Result<Classified>> promise;
+};
+
+// Images [first, first+count) of a result for several submissions.
+Result<Classified> share(const Result<Classified>& all, int64_t first, int64_t count) {
+  Result<Classified> part{all.status, {}};
+  if (!all.status.ok()) return part;
+  const auto begin = all.value.top.begin() + first;
+  part.value.top.assign(begin, begin + count);
+  part.value.logits = all.value.logits.rows(first, count).clone();
+  part.value.times = all.value.times;
+  return part;
+}
+
+}  // namespace
+
+struct EdgeStream::Impl {
+  Impl(const EdgeConfig& config, int64_t window_)
+      : batch(config.batch()), window(window_), client(config) {
+    worker = std::jthread([this] { work(); });
+  }
+
+  ~Impl() {
+    {
+      const std::lock_guard lock(mutex);
+      closed = true;
+    }
+    changed.notify_all();
+  }
+
+  bool fits(const Tensor& images) const {
+    const Shape one = client.info().model.input_shape();
+    return images.rank() == 4 && images.dtype() == Dtype::kF32 && images.dim(0) >= 1 &&
+           std::ranges::equal(images.shape().dims().subspan(1), one.dims());
+  }
+
+  // As many submissions as make a request; empty: closed, and all is done.
+  std::vector<Waiting> take() {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return closed || !waiting.empty(); });
+    std::vector<Waiting> taken;
+    int64_t images = 0;
+    while (!waiting.empty() &&
+           (taken.empty() || images + waiting.front().images.dim(0) <= batch)) {
+      images += waiting.front().images.dim(0);
+      taken.push_back(std::move(waiting.front()));
+      waiting.pop_front();
+    }
+    return taken;
+  }
+
+  void work() {
+    for (auto taken = take(); !taken.empty(); taken = take()) {
+      int64_t images = 0;
+      for (const Waiting& w : taken) images += w.images.dim(0);
+      Shape shape = taken[0].images.shape();
+      shape.set(0, images);
+      Tensor joined = Tensor::empty(shape);
+      int64_t first = 0;
+      for (const Waiting& w : taken) {
+        joined.rows(first, w.images.dim(0)).copy_from(w.images);
+        first += w.images.dim(0);
+      }
+      Result<Classified> all;
+      try {
+        all = client.classify(joined);
+      } catch (const std::exception& e) {
+        all.status = {StatusCode::kInternal, e.what()};
+      }
+      first = 0;
+      for (Waiting& w : taken) {
+        w.promise.set_value(share(all, first, w.images.dim(0)));
+        first += w.images.dim(0);
+      }
+      {
+        const std::lock_guard lock(mutex);
+        under_way -= images;
+      }
+      changed.notify_all();
+    }
+  }
+
+  const int64_t batch, window;
+  EdgeClient client;  // of the worker
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::deque<Waiting> waiting;
+  int64_t under_way = 0;  // images, waiting ones included
+  bool closed = false;
+  std::jthread worker;
+};
+
+EdgeStream::EdgeStream(const EdgeConfig& config, int64_t window)
+    : impl_(std::make_unique<Impl>(config, window)) {}
+EdgeStream::~EdgeStream() = default;
+
+std::future<Result<Classified>> EdgeStream::submit(const Tensor& images) {
+  Waiting w{images.clone(), {}};
+  std::future<Result<Classified>> future = w.promise.get_future();
+  if (!impl_->fits(images)) {  // must not spoil those it would travel with
+    w.promise.set_value({{StatusCode::kInvalidArgument, "images are " + images.shape().str() + " " +
+                                                            name(images.dtype())},
+                         {}});
+    return future;
+  }
+  {
+    std::unique_lock lock(impl_->mutex);
+    impl_->changed.wait(lock, [&] {
+      return impl_->under_way == 0 || impl_->under_way + images.dim(0) <= impl_->window;
+    });
+    impl_->under_way += images.dim(0);
+    impl_->waiting.push_back(std::move(w));
+  }
+  impl_->changed.notify_all();
+  return future;
+}
+
+const BundleInfo& EdgeStream::info() const { return impl_->client.info(); }
+
+}  // namespace ens

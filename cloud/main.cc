@@ -1,4 +1,5 @@
 // ensembler-cloud: serves the N server nets of a cloud bundle.
+#include <google/protobuf/stubs/logging.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
@@ -133,6 +134,7 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   ens::cpu::limit_spinning(argv);
+  google::protobuf::SetLogHandler(nullptr);  // what a peer sends wrongly is no business of stderr
   spdlog::set_default_logger(spdlog::stderr_logger_mt("cloud"));
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%l%$ %v");
   try {

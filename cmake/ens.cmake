@@ -2,7 +2,8 @@
 
 add_library(ens_options INTERFACE)
 target_compile_options(ens_options INTERFACE -Wall -Wextra -Wshadow -Wno-missing-field-initializers
-  $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)  # false alarms of GCC 12 on joined strings
+  $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>  # false alarms of GCC 12 on joined strings
+  $<$<CXX_COMPILER_ID:Clang>:-Wno-pass-failed>)  # loops that only GCC vectorises
 target_include_directories(ens_options INTERFACE ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR})
 if(ENS_SANITIZE)
   target_compile_options(ens_options INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
@@ -11,6 +12,11 @@ endif()
 if(ENS_TSAN)
   target_compile_options(ens_options INTERFACE -fsanitize=thread)
   target_link_options(ens_options INTERFACE -fsanitize=thread)
+endif()
+
+if(ENS_FUZZ)
+  target_compile_options(ens_options INTERFACE -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined)
+  target_link_options(ens_options INTERFACE -fsanitize=address,undefined)
 endif()
 
 function(ens_library target)

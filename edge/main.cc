@@ -1,4 +1,5 @@
 // ensembler-edge: classifies pictures or a data set with a remote cloud.
+#include <google/protobuf/stubs/logging.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -265,6 +266,7 @@ int classify_data(const Options& options, ens::EdgeClient& client) {
 
 int main(int argc, char** argv) {
   ens::cpu::limit_spinning(argv);
+  google::protobuf::SetLogHandler(nullptr);  // what a peer sends wrongly is no business of stderr
   try {
     const Options options = parse(argc, argv);
     ens::EdgeClient client(options.config);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <functional>
 #include <numeric>
 
@@ -200,6 +201,9 @@ CloudBundle read_cloud_bundle(const std::filesystem::path& file) {
   if (checkpoint.texts.contains("part")) {
     bundle.part.clear();
     for (const float net : parse_floats(checkpoint.text("part"), checkpoint.file)) {
+      if (!(net >= 0 && net < static_cast<float>(bundle.info.nets)) || net != std::floor(net)) {
+        fail("'" + checkpoint.text("part") + "' names no nets", checkpoint.file);
+      }
       bundle.part.push_back(static_cast<int>(net));
     }
     check_part(bundle.part, bundle.info, checkpoint.file);

@@ -1,0 +1,118 @@
+#include "tests/fuzz/targets.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "ensemble/model/bundle_file.h"
+#include "nn/core/error.h"
+#include "proto/config.h"
+#include "proto/tensor_codec.h"
+
+namespace ens::fuzz {
+namespace {
+
+// Two frames in one input: two bytes say how long the first is.
+struct Frames {
+  Frames(const uint8_t* data, size_t size) {
+    if (size < 2) return;
+    const size_t first = std::min<size_t>(size - 2, data[0] + 256u * data[1]);
+    header.assign(reinterpret_cast<const char*>(data) + 2, first);
+    tensor.assign(reinterpret_cast<const char*>(data) + 2 + first, size - 2 - first);
+  }
+  std::string header, tensor;
+};
+
+// What both sides do with a tensor. A claim that passes must be true.
+void take_tensor(const wire::TensorInfo& info, const std::string& frame, int rank) {
+  constexpr int64_t kLimit = 256;
+  Shape shape;
+  Dtype dtype;
+  if (!check_tensor(info, frame.size(), rank, kLimit, shape, dtype).ok()) return;
+  if (static_cast<size_t>(shape.numel()) * size_of(dtype) != frame.size()) std::abort();
+  Tensor values = Tensor::empty(shape);
+  decode(info, frame.data(), values);
+  if (!all_finite(values)) return;
+  const Encoded again = encode(values, info.dtype());
+  if (again.frame.bytes() != frame.size()) std::abort();
+}
+
+template <typename Config>
+void take_config(const std::string& text) {
+  Config config;
+  try {
+    parse_config(text, "fuzz", config);
+    complete(config);
+    Config again;  // what was accepted reads back as itself
+    parse_config(to_text(config), "again", again);
+    if (to_text(again) != to_text(config)) std::abort();
+  } catch (const Error&) {
+  }
+  try {
+    Config overridden;
+    apply_overrides({text}, overridden);
+  } catch (const Error&) {
+  }
+}
+
+}  // namespace
+
+void request(const uint8_t* data, size_t size) {
+  const Frames frames(data, size);
+  wire::Request request;
+  if (!request.ParseFromString(frames.header)) return;
+  take_tensor(request.tensor(), frames.tensor, 4);
+}
+
+void reply(const uint8_t* data, size_t size) {
+  const Frames frames(data, size);
+  wire::Reply reply;
+  if (!reply.ParseFromString(frames.header)) return;
+  (void)code_from_wire(reply.code());
+  take_tensor(reply.tensor(), frames.tensor, 3);
+}
+
+void config(const uint8_t* data, size_t size) {
+  const std::string text(reinterpret_cast<const char*>(data), size);
+  take_config<RunConfig>(text);
+  take_config<CloudConfig>(text);
+  take_config<EdgeConfig>(text);
+}
+
+void bundle(const uint8_t* data, size_t size) {
+  // The file as it is: the checksum in front keeps damage from HDF5.
+  const int file = ::memfd_create("bundle", MFD_CLOEXEC);
+  if (file < 0 || ::write(file, data, size) != static_cast<ssize_t>(size)) std::abort();
+  try {
+    (void)read_cloud_bundle("/proc/self/fd/" + std::to_string(file));
+  } catch (const Error&) {
+  }
+  ::close(file);
+
+  // Behind the checksum: "name=value" lines as the facts of a bundle somebody made on purpose.
+  Checkpoint checkpoint;
+  checkpoint.file = "fuzz";
+  std::string name, value, *into = &name;
+  for (size_t i = 0; i <= size; ++i) {
+    if (i == size || data[i] == '\n') {
+      checkpoint.texts[name] = value;
+      checkpoint.numbers[name] = std::strtoll(value.c_str(), nullptr, 10);
+      name.clear(), value.clear(), into = &name;
+    } else if (data[i] == '=' && into == &name) {
+      into = &value;
+    } else {
+      into->push_back(static_cast<char>(data[i]));
+    }
+  }
+  try {
+    const BundleInfo info = bundle_file::get_info(checkpoint);
+    if (smashed_shape(info.model, info.split).numel() < 1) std::abort();
+    (void)answer_shape(info.model, info.split);
+  } catch (const Error&) {
+  }
+}
+
+}  // namespace ens::fuzz

@@ -1,0 +1,19 @@
+// What hostile bytes meet first. Each takes any bytes and must return: errors are answers, crashes,
+// hangs and wrong memory are not.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace ens::fuzz {
+
+// The cloud's side: a request's header and its tensor frame.
+void request(const uint8_t* data, size_t size);
+// The edge's side: a reply's header and its tensor frame.
+void reply(const uint8_t* data, size_t size);
+// Configuration files and overrides, of every kind.
+void config(const uint8_t* data, size_t size);
+// A bundle file, as its bytes; and the facts of one whose checksums are right.
+void bundle(const uint8_t* data, size_t size);
+
+}  // namespace ens::fuzz

@@ -5,11 +5,14 @@
 #include <functional>
 #include <mutex>
 #include <numeric>
+#include <optional>
 #include <thread>
 #include <utility>
 
 #include "edge/link.h"
+#include "edge/probes.h"
 #include "nn/core/error.h"
+#include "nn/core/rng.h"
 #include "proto/tensor_codec.h"
 
 namespace ens {
@@ -62,6 +65,7 @@ struct EdgeClient::Impl {
         pipeline(read_edge_bundle(c.bundle()), c.batch()),
         info(pipeline.info()),
         answer(answer_shape(info.model, info.split)) {
+    if (!c.probes().empty()) probes.emplace(c.probes(), info);
     const int64_t largest = std::max(kMaxHeader, info.nets * int64_t{c.batch()} * answer.numel() * 4);
     for (const CloudPart& part : parts_of(c)) {
       peers.push_back(std::make_unique<Peer>(part, c, largest));
@@ -197,68 +201,53 @@ struct EdgeClient::Impl {
     return {};
   }
 
-  Status classify(const Tensor& images, Classified& out) {
-    const auto start = Clock::now();
-    const Shape one = info.model.input_shape();
-    if (images.rank() != 4 || images.dtype() != Dtype::kF32 || images.dim(0) < 1 ||
-        !std::ranges::equal(images.shape().dims().subspan(1), one.dims())) {
-      return {StatusCode::kInvalidArgument, "images are " + images.shape().str() + " " +
-                                                name(images.dtype()) + ", expected [B, " +
-                                                one.str().substr(1) + " float32"};
+  // One request to all clouds at once.
+  struct Request {
+    Request(int64_t images, std::function<Tensor()> features_, const Impl& impl)
+        : features(std::move(features_)) {
+      std::vector<int64_t> dims = {impl.info.nets, images};
+      dims.insert(dims.end(), impl.answer.dims().begin(), impl.answer.dims().end());
+      answers = Tensor::empty(Shape(std::span<const int64_t>(dims)));
     }
-    if (request_batch == 0) {
-      if (Status status = check(); !status.ok()) return status;
-    }
-    const int64_t total = images.dim(0);
-    const auto count_of = [&](size_t i) {
-      return std::min(request_batch, total - static_cast<int64_t>(i) * request_batch);
-    };
-    const auto requests = static_cast<size_t>((total + request_batch - 1) / request_batch);
-    std::vector<Tensor> answers(requests);
-    for (size_t i = 0; i < requests; ++i) {
-      std::vector<int64_t> dims = {info.nets, count_of(i)};
-      dims.insert(dims.end(), answer.dims().begin(), answer.dims().end());
-      answers[i] = Tensor::empty(Shape(std::span<const int64_t>(dims)));
-    }
-    EdgeTimes& times = out.times;
+    std::function<Tensor()> features;  // called when the first cloud is ready for them
+    Tensor answers;                    // [N, images, ...]
+    Encoded encoded;                   // while a cloud may still ask for it again
+    size_t answered = 0;               // clouds
+  };
 
-    // Every cloud gets the same features, computed when the first of them is ready for them.
+  Status ask(std::vector<Request>& requests, EdgeTimes& times) {
     std::mutex mutex;
-    std::vector<Encoded> features(requests);
-    std::vector<size_t> users(requests, peers.size());  // clouds that have not answered yet
-    const auto prepare = [&](size_t i, Call& call) {
+    const auto prepare = [&](Request& request, Call& call) {
       const std::lock_guard lock(mutex);
-      if (!features[i].frame.defined()) {
+      if (!request.encoded.frame.defined()) {
         const auto begin = Clock::now();
-        features[i] =
-            encode(pipeline.smash(images.rows(static_cast<int64_t>(i) * request_batch, count_of(i))),
-                   wire_dtype);
+        request.encoded = encode(request.features(), wire_dtype);
         times.head_ms += ms_since(begin);
       }
-      call.payload = features[i].frame;
-      *call.request.mutable_tensor() = features[i].info;
+      call.payload = request.encoded.frame;
+      *call.request.mutable_tensor() = request.encoded.info;
       call.request.set_kind(wire::Request::INFER);
       call.request.set_fingerprint(info.fingerprint);
     };
-    const auto release = [&](size_t i, Call& call) {
+    const auto release = [&](Request& request, Call& call) {
       const std::lock_guard lock(mutex);
       call.payload = {};
-      if (--users[i] == 0) features[i] = {};
+      if (++request.answered == peers.size()) request.encoded = {};
     };
     std::vector<std::vector<Call>> calls(peers.size());
     Status status = each([&](size_t p) {
-      calls[p].resize(requests);
+      calls[p].resize(requests.size());
       return peers[p]->link.exchange(
-          calls[p], [&](size_t i) { prepare(i, calls[p][i]); },
+          calls[p], [&](size_t i) { prepare(requests[i], calls[p][i]); },
           [&](size_t i, const zmq::message_t* frame) {
-            Status verdict = read_answers(*peers[p], calls[p][i].reply, frame, answers[i]);
-            release(i, calls[p][i]);
+            Status verdict =
+                read_answers(*peers[p], calls[p][i].reply, frame, requests[i].answers);
+            release(requests[i], calls[p][i]);
             return verdict;
           });
     });
     if (!status.ok()) return status;
-
-    for (size_t i = 0; i < requests; ++i) {
+    for (size_t i = 0; i < requests.size(); ++i) {
       // The slowest of the clouds is the one that was waited for.
       double queue = 0, compute = 0, round_trip = 0;
       for (const std::vector<Call>& of_peer : calls) {
@@ -274,20 +263,102 @@ struct EdgeClient::Impl {
       times.cloud_compute_ms += compute;
       times.wire_ms += std::max(0.0, round_trip - queue - compute);
     }
+    return {};
+  }
+
+  Status check_images(const Tensor& images) {
+    const Shape one = info.model.input_shape();
+    if (images.rank() != 4 || images.dtype() != Dtype::kF32 || images.dim(0) < 1 ||
+        !std::ranges::equal(images.shape().dims().subspan(1), one.dims())) {
+      return {StatusCode::kInvalidArgument, "images are " + images.shape().str() + " " +
+                                                name(images.dtype()) + ", expected [B, " +
+                                                one.str().substr(1) + " float32"};
+    }
+    return request_batch == 0 ? check() : Status{};
+  }
+
+  std::vector<Request> requests_for(const Tensor& images) {
+    std::vector<Request> requests;
+    for (int64_t first = 0; first < images.dim(0); first += request_batch) {
+      const Tensor part = images.rows(first, std::min(request_batch, images.dim(0) - first));
+      requests.emplace_back(part.dim(0), [this, part] { return pipeline.smash(part); }, *this);
+    }
+    return requests;
+  }
+
+  Status classify(const Tensor& images, Classified& out) {
+    const auto start = Clock::now();
+    if (Status status = check_images(images); !status.ok()) return status;
+    const int64_t total = images.dim(0);
+    std::vector<Request> requests = requests_for(images);
+
+    // A probe has the size of another request, and any place among them.
+    std::optional<size_t> probe_at;
+    Tensor right;
+    if (probes && static_cast<double>(secure_random() >> 11) * 0x1p-53 < config.probe_rate()) {
+      Probes::Sample probe = probes->draw(requests[0].answers.dim(1));
+      probe_at = secure_random() % (requests.size() + 1);
+      right = probe.answers;
+      requests.emplace(requests.begin() + static_cast<ptrdiff_t>(*probe_at), right.dim(1),
+                       [features = probe.features] { return features; }, *this);
+    }
+    if (Status status = ask(requests, out.times); !status.ok()) return status;
+    if (probe_at) {
+      if (Status status = Probes::check(requests[*probe_at].answers, right); !status.ok()) {
+        return {status.code, status.message + " (" + addresses() + ")"};
+      }
+      requests.erase(requests.begin() + static_cast<ptrdiff_t>(*probe_at));
+    }
+
     // The selector comes in only now, when nothing more is sent: the clouds cannot see how long this
     // takes.
     const auto tail_start = Clock::now();
     out.logits = Tensor::empty({total, info.model.classes});
-    for (size_t i = 0; i < requests; ++i) {
-      out.logits.rows(static_cast<int64_t>(i) * request_batch, count_of(i))
-          .copy_from(pipeline.finish(answers[i]));
+    int64_t first = 0;
+    for (const Request& request : requests) {
+      const int64_t count = request.answers.dim(1);
+      out.logits.rows(first, count).copy_from(pipeline.finish(request.answers));
+      first += count;
     }
     for (int64_t b = 0; b < total; ++b) {
       out.top.push_back(
           best_of(out.logits.data<float>() + b * info.model.classes, pipeline.class_names()));
     }
-    times.tail_ms = ms_since(tail_start);
-    times.total_ms = ms_since(start);
+    out.times.tail_ms = ms_since(tail_start);
+    out.times.total_ms = ms_since(start);
+    return {};
+  }
+
+  Status record(const Tensor& images, const std::filesystem::path& file) {
+    if (Status status = check_images(images); !status.ok()) return status;
+    std::vector<Request> requests = requests_for(images);
+    Tensor features, answers;
+    int64_t first = 0;
+    const int64_t total = images.dim(0);
+    std::vector<Tensor> sent(requests.size());
+    for (size_t i = 0; i < requests.size(); ++i) {
+      requests[i].features = [&sent, i, compute = std::move(requests[i].features)] {
+        return sent[i] = compute();
+      };
+    }
+    EdgeTimes times;
+    if (Status status = ask(requests, times); !status.ok()) return status;
+    Shape f = sent[0].shape(), a = requests[0].answers.shape();
+    f.set(0, total);
+    a.set(1, total);
+    features = Tensor::empty(f);
+    answers = Tensor::empty(a);
+    for (size_t i = 0; i < requests.size(); ++i) {
+      const int64_t count = sent[i].dim(0);
+      features.rows(first, count).copy_from(sent[i]);
+      for (int64_t net = 0; net < info.nets; ++net) {
+        std::copy_n(requests[i].answers.data<float>() + net * count * answer.numel(),
+                    count * answer.numel(),
+                    answers.data<float>() + (net * total + first) * answer.numel());
+      }
+      first += count;
+    }
+    Probes(info.fingerprint, features, answers).write(file);
     return {};
   }
 
@@ -297,6 +368,7 @@ struct EdgeClient::Impl {
   const BundleInfo& info;
   const Shape answer;  // of one net, for one image
   std::vector<std::unique_ptr<Peer>> peers;
+  std::optional<Probes> probes;
   int64_t request_batch = 0;  // images in one request; 0: the clouds have not been asked yet
 };
 
@@ -309,6 +381,10 @@ Result<Classified> EdgeClient::classify(const Tensor& images) {
   Result<Classified> result;
   result.status = impl_->classify(images, result.value);
   return result;
+}
+
+Status EdgeClient::record_probes(const Tensor& images, const std::filesystem::path& file) {
+  return impl_->record(images, file);
 }
 
 const BundleInfo& EdgeClient::info() const { return impl_->info; }

@@ -13,6 +13,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -63,8 +64,13 @@ class EdgeClient {
   // them under way. All or nothing. Never throws for what the cloud or the network does.
   // Codes: UNAVAILABLE (not reachable, went away), UNAUTHENTICATED (keys), DEADLINE_EXCEEDED,
   // RESOURCE_EXHAUSTED (busy all the time), FINGERPRINT_MISMATCH, VERSION_MISMATCH, INTERNAL (an
-  // answer of the wrong shape, or with numbers that are not finite), INVALID_ARGUMENT (`images`).
+  // answer of the wrong shape, with numbers that are not finite, or wrong to a probe),
+  // INVALID_ARGUMENT (`images`, or clouds that together do not serve each net once).
   Result<Classified> classify(const Tensor& images);
+
+  // Asks a cloud that is trusted, and writes features and answers as probes for EdgeConfig.probes.
+  // images as classify()'s. Error if the file cannot be written.
+  Status record_probes(const Tensor& images, const std::filesystem::path& file);
 
   const BundleInfo& info() const;
   const std::vector<std::string>& class_names() const;

@@ -22,6 +22,7 @@ namespace {
 using nlohmann::json;
 
 struct Options {
+  std::string record;  // where probes go; empty: classify
   ens::EdgeConfig config;
   std::vector<std::string> inputs;
   ens::DataOptions data;
@@ -78,6 +79,9 @@ Options parse(int argc, char** argv) {
       ->check(CLI::NonNegativeNumber);
   app.add_option("--seed", options.data.seed, "of a generated data set; default 1")->needs(data);
   app.add_option("inputs", options.inputs, "picture files, or folders of them")->excludes(data);
+  app.add_option("--record-probes", options.record,
+                 "do not classify: write features and the cloud's answers to this file, for the "
+                 "configuration's `probes`. With --dataset, its first 32 images, or --limit");
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& done) {
@@ -145,8 +149,7 @@ void print_picture(const std::string& file, const ens::Classified& result, bool 
   std::fflush(stdout);
 }
 
-int classify_pictures(const Options& options, ens::EdgeClient& client) {
-  const ens::ModelSpec& model = client.info().model;
+std::vector<std::filesystem::path> picture_files(const Options& options) {
   std::vector<std::filesystem::path> files;
   for (const std::filesystem::path input : options.inputs) {
     if (std::filesystem::is_directory(input)) {
@@ -157,9 +160,61 @@ int classify_pictures(const Options& options, ens::EdgeClient& client) {
       files.push_back(input);
     }
   }
+  return files;
+}
+
+ens::Dataset test_images(const Options& options, const ens::ModelSpec& model) {
+  ens::DataOptions wanted = options.data;
+  wanted.image_size = model.image_size;
+  ens::Dataset data = ens::load_dataset(wanted, ens::DataSplit::kTest);
+  if (data.channels != model.channels ||
+      static_cast<int>(data.class_names.size()) != model.classes || data.count() == 0) {
+    ens::fail(data.name + " does not fit the bundle: " + std::to_string(data.class_names.size()) +
+                  " classes and " + std::to_string(data.channels) + " channels, the model has " +
+                  std::to_string(model.classes) + " and " + std::to_string(model.channels),
+              options.config.bundle());
+  }
+  return data;
+}
+
+// Images as one batch.
+ens::Tensor stack(const std::vector<ens::Tensor>& images) {
+  ens::Shape shape = images[0].shape();
+  ens::Tensor all = ens::Tensor::empty(
+      {static_cast<int64_t>(images.size()), shape[0], shape[1], shape[2]});
+  for (size_t i = 0; i < images.size(); ++i) {
+    all.rows(static_cast<int64_t>(i), 1)
+        .copy_from(images[i].reshape({1, shape[0], shape[1], shape[2]}));
+  }
+  return all;
+}
+
+int record_probes(const Options& options, ens::EdgeClient& client) {
+  const ens::ModelSpec& model = client.info().model;
+  ens::Tensor images;
+  if (options.data.name.empty()) {
+    std::vector<ens::Tensor> pictures;
+    for (const auto& file : picture_files(options)) {
+      pictures.push_back(ens::read_image(file, model.channels, model.image_size, model.image_size,
+                                         !options.resize));
+    }
+    images = stack(pictures);
+  } else {
+    const ens::Dataset data = test_images(options, model);
+    images = ens::images_of(
+        data, 0, std::min<int64_t>(data.count(), options.data.limit > 0 ? options.data.limit : 32));
+  }
+  require(client.record_probes(images, options.record));
+  std::printf("%s: %lld probes\n", options.record.c_str(),
+              static_cast<long long>(images.dim(0)));
+  return 0;
+}
+
+int classify_pictures(const Options& options, ens::EdgeClient& client) {
+  const ens::ModelSpec& model = client.info().model;
   bool connected = false;
   int failures = 0;
-  for (const auto& file : files) {
+  for (const auto& file : picture_files(options)) {
     ens::Tensor image;
     try {
       image = ens::read_image(file, model.channels, model.image_size, model.image_size,
@@ -189,16 +244,7 @@ double percentile(std::vector<double> values, double q) {
 
 int classify_data(const Options& options, ens::EdgeClient& client) {
   const ens::ModelSpec& model = client.info().model;
-  ens::DataOptions wanted = options.data;
-  wanted.image_size = model.image_size;
-  const ens::Dataset data = ens::load_dataset(wanted, ens::DataSplit::kTest);
-  if (data.channels != model.channels ||
-      static_cast<int>(data.class_names.size()) != model.classes || data.count() == 0) {
-    ens::fail(data.name + " does not fit the bundle: " + std::to_string(data.class_names.size()) +
-                  " classes and " + std::to_string(data.channels) + " channels, the model has " +
-                  std::to_string(model.classes) + " and " + std::to_string(model.channels),
-              options.config.bundle());
-  }
+  const ens::Dataset data = test_images(options, model);
   require(client.check());
   constexpr std::array kParts = {"head", "wire", "queue", "compute", "tail", "total"};
   std::map<std::string, std::vector<double>> latency;  // of each request
@@ -270,6 +316,7 @@ int main(int argc, char** argv) {
   try {
     const Options options = parse(argc, argv);
     ens::EdgeClient client(options.config);
+    if (!options.record.empty()) return record_probes(options, client);
     return options.data.name.empty() ? classify_pictures(options, client)
                                      : classify_data(options, client);
   } catch (const ens::Error& error) {

@@ -242,6 +242,8 @@ constexpr Rule kEdgeRules[] = {
     {"wire_dtype", "float32", 0, 0, "float32|float16|int8"},
     {"batch", "32", 1, 4096},
     {"insecure", "false"},
+    {"probes", nullptr},
+    {"probe_rate", "0.02", 0, 1},
 };
 
 double number_of(const Target& target) {

@@ -9,7 +9,9 @@
 #include <cstring>
 #include <map>
 
+#include "edge/probes.h"
 #include "nn/core/error.h"
+#include "nn/core/rng.h"
 #include "tests/edge/fake_cloud.h"
 
 namespace ens {
@@ -77,6 +79,39 @@ TEST_F(ClientTest, Float16HalvesTheBytes) {
   const auto result = connect(cloud.endpoint()).classify(images_);
   ASSERT_TRUE(result.status.ok()) << result.status.str();
   EXPECT_EQ(cloud.received().back()[1].size(), 4u * 16 * 16 * 2);
+}
+
+TEST_F(ClientTest, ProbesCatchACloudThatRunsSomethingElse) {
+  const BundleInfo& info = bundles_.cloud.info;
+  Tensor features = Tensor::empty({3, 4, 16, 16}), answers = Tensor::empty({info.nets, 3, 32});
+  Rng rng(1);
+  rng.fill_uniform(features.span<float>(), 0, 1);
+  rng.fill_uniform(answers.span<float>(), 5, 6);  // not what a fake cloud makes up
+  const auto file = dir_ / "probes.h5";
+  Probes(info.fingerprint, features, answers).write(file);
+  EXPECT_EQ(std::filesystem::status(file).permissions(), std::filesystem::perms(0600));
+  config_.set_probes(file.string());
+
+  FakeCloud cloud(info);
+  config_.set_probe_rate(1);
+  const auto caught = connect(cloud.endpoint()).classify(images_);
+  EXPECT_EQ(caught.status.code, StatusCode::kInternal);
+  EXPECT_NE(caught.status.message.find("known probe"), std::string::npos) << caught.status.str();
+  EXPECT_NE(caught.status.message.find(cloud.endpoint()), std::string::npos);
+  EXPECT_EQ(cloud.infer_requests(), 4);  // 2 + 2 + 1, and the probe
+  // To the cloud the probe looks like one of the others: the same size, one more id.
+  std::map<size_t, int> sizes;
+  for (const auto& frames : cloud.received()) {
+    if (frames.size() == 2) ++sizes[frames[1].size()];
+  }
+  EXPECT_EQ(sizes, (std::map<size_t, int>{{2u * 4 * 16 * 16 * 4, 3}, {4u * 16 * 16 * 4, 1}}));
+
+  config_.set_probe_rate(0);
+  EXPECT_TRUE(connect(cloud.endpoint()).classify(images_).status.ok());
+
+  test::Bundles other = test::random_bundles(6);
+  write(other, dir_.path());  // probes of one training do not go with another
+  EXPECT_THROW(connect(cloud.endpoint()), Error);
 }
 
 TEST_F(ClientTest, WrongImagesAreTheCallersMistake) {

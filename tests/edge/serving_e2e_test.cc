@@ -307,6 +307,36 @@ TEST_F(ServingTest, AProgramInCClassifies) {
   EXPECT_NE(gone->err().find("UNAVAILABLE: cannot reach"), std::string::npos) << gone->err();
 }
 
+TEST_F(ServingTest, RecordedProbesPassAndAnotherTrainingIsCaught) {
+  start_cloud();
+  std::filesystem::create_directory(dir_ / "pictures");
+  const Tensor images = test::random_images(bundles_.edge.info.model, 5, 8);
+  for (int i = 0; i < 5; ++i) {
+    write_png(dir_ / "pictures" / ("p" + std::to_string(i) + ".png"),
+              images.rows(i, 1).reshape({3, 16, 16}));
+  }
+  auto record = edge({"--record-probes", path("probes.h5"), path("pictures")});
+  ASSERT_EQ(record->wait(), 0) << record->err();
+  EXPECT_NE(record->out().find("5 probes"), std::string::npos) << record->out();
+  for (const char* dtype : {"float32", "int8"}) {
+    EdgeConfig config = edge_config();
+    config.set_probes(path("probes.h5"));
+    config.set_probe_rate(1);
+    config.set_wire_dtype(dtype);
+    EdgeClient client(config);
+    const auto want = expected_logits(bundles_, images).to_vector();
+    for (int i = 0; i < 10; ++i) {
+      const auto result = client.classify(images);
+      ASSERT_TRUE(result.status.ok()) << dtype << ": " << result.status.str();
+      if (std::string(dtype) == "int8") continue;
+      const auto got = result.value.logits.to_vector();
+      for (size_t k = 0; k < want.size(); ++k) {
+        ASSERT_NEAR(got[k], want[k], 1e-3 * (1 + std::abs(want[k])));
+      }
+    }
+  }
+}
+
 TEST_F(ServingTest, AStreamAnswersEachSubmissionForItself) {
   start_cloud();
   EdgeConfig config = edge_config();

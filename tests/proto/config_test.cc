@@ -141,7 +141,7 @@ TEST(Config, CompleteSetsEveryField) {
   EdgeConfig edge;
   edge.set_bundle("edge.h5");
   complete(edge);
-  expect_all_set(edge, {"secret_key", "server_key"});
+  expect_all_set(edge, {"secret_key", "server_key", "probes"});
 }
 
 TEST(Config, DefaultsThatDependOnOtherFields) {

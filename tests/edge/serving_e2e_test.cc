@@ -1,5 +1,9 @@
 // Edge and cloud as an operator runs them: two programs, TCP between them, signals, exit codes.
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -377,6 +381,100 @@ TEST_F(ServingTest, AStreamWithoutACloudFailsEachFuture) {
   for (auto& future : futures) {
     EXPECT_EQ(future.get().status.code, StatusCode::kUnavailable);
   }
+}
+
+// A TCP relay on loopback that passes so many bytes a second each way.
+class SlowLink {
+ public:
+  SlowLink(const std::string& endpoint, int bytes_per_second) : rate_(bytes_per_second) {
+    target_ = loopback(std::stoi(endpoint.substr(endpoint.rfind(':') + 1)));
+    listener_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in any = loopback(0);
+    socklen_t size = sizeof any;
+    EXPECT_EQ(::bind(listener_, reinterpret_cast<sockaddr*>(&any), size), 0);
+    EXPECT_EQ(::listen(listener_, 16), 0);
+    ::getsockname(listener_, reinterpret_cast<sockaddr*>(&any), &size);
+    endpoint_ = "tcp://127.0.0.1:" + std::to_string(ntohs(any.sin_port));
+    acceptor_ = std::jthread([this] { accept(); });
+  }
+  ~SlowLink() {
+    stop_ = true;
+    acceptor_.join();
+    ::close(listener_);
+  }
+  const std::string& endpoint() const { return endpoint_; }
+
+ private:
+  static sockaddr_in loopback(int port) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons(static_cast<uint16_t>(port));
+    return address;
+  }
+  static bool readable(int fd) {
+    pollfd item{fd, POLLIN, 0};
+    return ::poll(&item, 1, 20) > 0;
+  }
+  void accept() {
+    std::vector<std::jthread> relays;
+    while (!stop_) {
+      if (!readable(listener_)) continue;
+      const int near = ::accept(listener_, nullptr, nullptr);
+      const int far = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+      if (::connect(far, reinterpret_cast<const sockaddr*>(&target_), sizeof target_) != 0) {
+        ::close(near), ::close(far);
+        continue;
+      }
+      relays.emplace_back([this, near, far] {
+        {
+          const std::jthread up([&] { relay(near, far); });
+          relay(far, near);
+        }
+        ::close(near), ::close(far);
+      });
+    }
+  }
+  void relay(int from, int to) {
+    char bytes[1024];
+    while (!stop_) {
+      if (!readable(from)) continue;
+      const ssize_t n = ::recv(from, bytes, sizeof bytes, 0);
+      if (n <= 0 || ::send(to, bytes, static_cast<size_t>(n), MSG_NOSIGNAL) != n) break;
+      std::this_thread::sleep_for(std::chrono::microseconds(n * 1'000'000 / rate_));
+    }
+    ::shutdown(from, SHUT_RDWR), ::shutdown(to, SHUT_RDWR);
+  }
+
+  const int rate_;
+  sockaddr_in target_{};
+  int listener_ = -1;
+  std::string endpoint_;
+  std::atomic<bool> stop_{false};
+  std::jthread acceptor_;
+};
+
+TEST_F(ServingTest, ASlowLinkTakesLongerAndIsNeverWrong) {
+  start_cloud();
+  const SlowLink link(endpoint_, 200'000);
+  const Tensor images = test::random_images(bundles_.edge.info.model, 16, 3);  // 64 KiB up
+  const auto want = expected_logits(bundles_, images).to_vector();
+  EdgeConfig config = edge_config();
+  config.set_cloud(link.endpoint());
+  const auto result = EdgeClient(config).classify(images);
+  ASSERT_TRUE(result.status.ok()) << result.status.str();
+  const auto got = result.value.logits.to_vector();
+  for (size_t i = 0; i < want.size(); ++i) {
+    ASSERT_NEAR(got[i], want[i], 1e-3 * (1 + std::abs(want[i])));
+  }
+  // A deadline that the link cannot meet: said, not waited for.
+  config.set_timeout_ms(60);
+  config.set_batch(16);
+  EdgeClient hasty(config);
+  const Status status = hasty.classify(images).status;
+  EXPECT_TRUE(status.code == StatusCode::kDeadlineExceeded ||
+              status.code == StatusCode::kUnavailable)
+      << status.str();
 }
 
 // ---- several clouds

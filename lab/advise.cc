@@ -15,13 +15,11 @@ constexpr const char* kMetric = "default";  // the one that wishes are about
 
 // Fills in the attack that counts, or why the row cannot be judged.
 void judge(const Collection& all, const Row& row, const Wish& wish, Candidate& c) {
-  bool any = false, trusted = false;
   for (const RowAttack& a : row.attacks) {
     if (a.metric != kMetric || a.members.empty()) continue;
     const bool sure = std::any_of(a.members.begin(), a.members.end(), [&](const auto& member) {
       return proved(all.runs[static_cast<size_t>(member.first)], all.at(member));
     });
-    if (a.kind != "oracle") any = true, trusted = trusted || sure;
     if (wish.attack.empty() ? c.ssim && *c.ssim >= *a.worst_case : a.kind != wish.attack) continue;
     c.ssim = a.worst_case;
     c.attack = a.title;
@@ -34,10 +32,6 @@ void judge(const Collection& all, const Row& row, const Wish& wish, Candidate& c
     if (!c.ssim) c.unused = "attack '" + wish.attack + "' was not measured";
   } else if (!row.attack("oracle", kMetric)) {
     c.unused = "the oracle was not measured";
-  } else if (!any) {
-    c.unused = "no attack but the oracle was measured";
-  } else if (!trusted) {
-    c.unused = "all its attacks are weak or not calibrated";
   }
 }
 

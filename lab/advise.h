@@ -45,7 +45,7 @@ struct Advice {
   std::string nearest;
 };
 
-// Rows are not used if they have no oracle, or if none of their attacks is proved (report_data.h).
+// Rows are not used if they have no oracle: it is the upper bound, whatever the other attacks are worth.
 // With wish.attack: if it was not measured there or is a weak attacker. Usage Error if there are
 // several data sets and the wish names none, or names one that is not there.
 Advice advise(const Collection& all, const Wish& wish);

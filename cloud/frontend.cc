@@ -25,7 +25,7 @@ Frontend::Frontend(zmq::context_t& context, const std::string& endpoint,
       queue_(queue),
       outbox_(std::move(outbox)),
       metrics_(metrics) {
-  limit_messages(*serving_.load());
+  limit_messages(*serving_);
   socket_.set(zmq::sockopt::rcvhwm, kHighWater);
   socket_.set(zmq::sockopt::sndhwm, kHighWater);
   socket_.set(zmq::sockopt::linger, 1000);         // at the end: to clients that do not read
@@ -58,9 +58,17 @@ void Frontend::limit_messages(const Serving& serving) {
 }
 
 void Frontend::serve(std::shared_ptr<Serving> serving) {
-  serving_.store(std::move(serving));
+  {
+    const std::lock_guard lock(serving_mutex_);
+    serving_.swap(serving);
+  }
   changed_.store(true);
   outbox_->wake();
+}
+
+std::shared_ptr<Serving> Frontend::serving() const {
+  const std::lock_guard lock(serving_mutex_);
+  return serving_;
 }
 
 void Frontend::reread_keys() {
@@ -85,7 +93,7 @@ void Frontend::run(const std::atomic<bool>& stop, const std::function<void()>& o
     } catch (const zmq::error_t& error) {
       if (error.num() != EINTR) throw;
     }
-    if (changed_.exchange(false)) limit_messages(*serving_.load());
+    if (changed_.exchange(false)) limit_messages(*serving());
     if (zap_) {
       zap_->keys().refresh(reread_keys_.exchange(false));
       const int64_t before = zap_->refused();
@@ -129,7 +137,7 @@ bool Frontend::receive() {
 void Frontend::handle(zmq::message_t peer, zmq::message_t& header, zmq::message_t& tensor,
                       int frames) {
   const auto now = Clock::now();
-  const std::shared_ptr<Serving> serving = serving_.load();
+  const std::shared_ptr<Serving> serving = this->serving();
   wire::Request request;
   const bool readable = header.size() <= kMaxHeader &&
                         request.ParseFromArray(header.data(), static_cast<int>(header.size()));
@@ -189,7 +197,7 @@ void Frontend::handle(zmq::message_t peer, zmq::message_t& header, zmq::message_
 void Frontend::send(Outgoing& outgoing) {
   wire::Reply& header = outgoing.header;
   header.set_version(kVersion);
-  if (header.fingerprint().empty()) header.set_fingerprint(serving_.load()->info.fingerprint);
+  if (header.fingerprint().empty()) header.set_fingerprint(serving()->info.fingerprint);
   const bool has_tensor = outgoing.tensor.defined();
   if (has_tensor) {
     Encoded encoded = encode(outgoing.tensor, wire::FLOAT32);  // no copy

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
@@ -42,7 +43,7 @@ class Frontend {
 
   // From any thread: requests read from now on are for `serving`.
   void serve(std::shared_ptr<Serving> serving);
-  std::shared_ptr<Serving> serving() const { return serving_.load(); }
+  std::shared_ptr<Serving> serving() const;
   // From any thread: the clients' keys are read again.
   void reread_keys();
 
@@ -62,7 +63,8 @@ class Frontend {
 
   void limit_messages(const Serving& serving);
 
-  std::atomic<std::shared_ptr<Serving>> serving_;
+  mutable std::mutex serving_mutex_;
+  std::shared_ptr<Serving> serving_;
   std::atomic<bool> changed_{false};      // serving_, since the socket was last told
   std::atomic<bool> reread_keys_{false};
   std::optional<ZapHandler> zap_;

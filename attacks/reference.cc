@@ -106,8 +106,8 @@ std::vector<double> Reference::recognised(const Tensor& images,
          "the reference classifier");
   }
   NoGrad no_grad;
-  const Var scores = cast(
-      last_->forward(cast(Var(embed(images).to(device_)), dtype_)), Dtype::kF32);
+  const Var scores =
+      cast(last_->forward(cast(Var(embed(images).to(device_)), dtype_)), Dtype::kF32);
   const std::vector<float> values = scores.value().to_vector();
   const size_t classes = values.size() / labels.size();
   std::vector<double> right(labels.size());

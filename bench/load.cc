@@ -48,8 +48,8 @@ struct Outcome {
   }
   double percentile(double q) {
     if (latency_ms.empty()) return 0;
-    const auto at = latency_ms.begin() +
-                    static_cast<ptrdiff_t>(q * static_cast<double>(latency_ms.size() - 1));
+    const auto at =
+        latency_ms.begin() + static_cast<ptrdiff_t>(q * static_cast<double>(latency_ms.size() - 1));
     std::nth_element(latency_ms.begin(), at, latency_ms.end());
     return *at;
   }
@@ -98,8 +98,7 @@ class Load {
  private:
   static Clock::duration gap(Rng& rng, double rate) {
     const double u = static_cast<double>(rng.next() >> 11) * 0x1p-53;
-    return std::chrono::duration_cast<Clock::duration>(
-        duration<double>(-std::log(1 - u) / rate));
+    return std::chrono::duration_cast<Clock::duration>(duration<double>(-std::log(1 - u) / rate));
   }
 
   void ask_info(const std::string& address, int64_t batch) {

@@ -28,7 +28,7 @@ struct Serving;
 
 struct Job {
   std::shared_ptr<Serving> serving;  // what it was checked against, and is computed by
-  zmq::message_t features;  // raw [images, C, H, W], checked
+  zmq::message_t features;           // raw [images, C, H, W], checked
   wire::TensorInfo encoding;
   int64_t images = 1;
   Clock::time_point arrived;

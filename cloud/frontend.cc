@@ -86,8 +86,8 @@ void Frontend::run(const std::atomic<bool>& stop, const std::function<void()>& o
     const auto patience =
         give_up ? std::max(std::chrono::milliseconds(0),
                            std::chrono::ceil<std::chrono::milliseconds>(*give_up - Clock::now()))
-                : zap_ ? AllowedKeys::kInterval
-                       : std::chrono::milliseconds(-1);
+        : zap_  ? AllowedKeys::kInterval
+                : std::chrono::milliseconds(-1);
     try {
       zmq::poll(items, patience);
     } catch (const zmq::error_t& error) {

@@ -65,7 +65,7 @@ class Frontend {
 
   mutable std::mutex serving_mutex_;
   std::shared_ptr<Serving> serving_;
-  std::atomic<bool> changed_{false};      // serving_, since the socket was last told
+  std::atomic<bool> changed_{false};  // serving_, since the socket was last told
   std::atomic<bool> reread_keys_{false};
   std::optional<ZapHandler> zap_;
   zmq::socket_t socket_;

@@ -11,12 +11,12 @@ namespace ens {
 class HttpServer {
  public:
   struct Pages {
-    std::function<bool()> alive;  // GET /healthz: 200 or 503
-    std::function<bool()> ready;  // GET /readyz: 200 or 503
+    std::function<bool()> alive;           // GET /healthz: 200 or 503
+    std::function<bool()> ready;           // GET /readyz: 200 or 503
     std::function<std::string()> metrics;  // GET /metrics
   };
-  // "HOST:PORT", port 0 for any free one. Answers on threads of its own until destroyed. Error if it
-  // cannot listen.
+  // "HOST:PORT", port 0 for any free one. Answers on threads of its own until destroyed. Error if
+  // it cannot listen.
   HttpServer(const std::string& address, Pages pages);
   ~HttpServer();
 

@@ -14,7 +14,9 @@ namespace {
 
 using prometheus::Histogram;
 
-double seconds(std::chrono::nanoseconds time) { return std::chrono::duration<double>(time).count(); }
+double seconds(std::chrono::nanoseconds time) {
+  return std::chrono::duration<double>(time).count();
+}
 
 // 50 us to 13 s, each twice the one before.
 Histogram::BucketBoundaries times() {
@@ -23,7 +25,9 @@ Histogram::BucketBoundaries times() {
   return bounds;
 }
 
-Histogram::BucketBoundaries batches() { return {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096}; }
+Histogram::BucketBoundaries batches() {
+  return {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096};
+}
 
 }  // namespace
 
@@ -33,11 +37,10 @@ struct Metrics::Impl {
   prometheus::Registry registry;
   const std::function<int64_t()> waiting;
 
-  prometheus::Family<prometheus::Counter>& answers =
-      prometheus::BuildCounter()
-          .Name("ensembler_requests_total")
-          .Help("Requests answered, by status code")
-          .Register(registry);
+  prometheus::Family<prometheus::Counter>& answers = prometheus::BuildCounter()
+                                                         .Name("ensembler_requests_total")
+                                                         .Help("Requests answered, by status code")
+                                                         .Register(registry);
   prometheus::Counter& images = prometheus::BuildCounter()
                                     .Name("ensembler_images_total")
                                     .Help("Images computed by all server nets")

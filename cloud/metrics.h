@@ -21,7 +21,7 @@ class Metrics {
 
   void serves(const Serving& serving, const std::string& state);
   void answered(StatusCode code);
-  void computed(int64_t images, std::chrono::nanoseconds compute);       // one batch
+  void computed(int64_t images, std::chrono::nanoseconds compute);                 // one batch
   void finished(std::chrono::nanoseconds queued, std::chrono::nanoseconds total);  // one request
   void reloaded(bool ok);
   void refused_key();

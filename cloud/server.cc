@@ -84,7 +84,8 @@ struct Server::Impl {
         queue({c.max_batch(), c.max_queue(), microseconds(c.batch_delay_us())}),
         metrics([this] { return queue.waiting(); }),
         outbox(std::make_shared<Outbox>()),
-        frontend(context, c.bind(), std::make_shared<Serving>(c), security, queue, outbox, metrics) {
+        frontend(context, c.bind(), std::make_shared<Serving>(c), security, queue, outbox,
+                 metrics) {
     log_serving();
     if (!c.http().empty()) {
       http.emplace(c.http(), HttpServer::Pages{[this] { return state.load() != State::kStopped; },
@@ -97,10 +98,12 @@ struct Server::Impl {
   void log_serving() {
     const auto now = frontend.serving();
     spdlog::info(
-        "event=serving nets={} of={} data={} fingerprint={} device={} dtype={} lanes={} max_batch={} "
+        "event=serving nets={} of={} data={} fingerprint={} device={} dtype={} lanes={} "
+        "max_batch={} "
         "curve={}",
-        fmt::join(now->part, ","), now->info.nets, now->info.data, now->fingerprint_hex().substr(0, 16), now->device.str(),
-        ens::name(now->dtype), now->lanes.count(), config.max_batch(), security.has_value());
+        fmt::join(now->part, ","), now->info.nets, now->info.data,
+        now->fingerprint_hex().substr(0, 16), now->device.str(), ens::name(now->dtype),
+        now->lanes.count(), config.max_batch(), security.has_value());
     metrics.serves(*now, ens::name(state.load()));
   }
 
@@ -219,9 +222,7 @@ void Server::wait() {
 
 Server::State Server::state() const { return impl_->state.load(); }
 std::string Server::endpoint() const { return impl_->frontend.endpoint(); }
-std::string Server::http_address() const {
-  return impl_->http ? impl_->http->address() : "";
-}
+std::string Server::http_address() const { return impl_->http ? impl_->http->address() : ""; }
 BundleInfo Server::info() const { return impl_->frontend.serving()->info; }
 bool Server::reload() { return impl_->reload(); }
 

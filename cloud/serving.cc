@@ -13,8 +13,7 @@ Dtype serving_dtype(const std::string& text, Device device) {
 
 }  // namespace
 
-Serving::Serving(const CloudConfig& config)
-    : Serving(config, read_cloud_bundle(config.bundle())) {}
+Serving::Serving(const CloudConfig& config) : Serving(config, read_cloud_bundle(config.bundle())) {}
 
 // The plans hold their own copies of the weights: the bundle's bodies go with it.
 Serving::Serving(const CloudConfig& config, const CloudBundle& bundle)

@@ -66,7 +66,8 @@ struct EdgeClient::Impl {
         info(pipeline.info()),
         answer(answer_shape(info.model, info.split)) {
     if (!c.probes().empty()) probes.emplace(c.probes(), info);
-    const int64_t largest = std::max(kMaxHeader, info.nets * int64_t{c.batch()} * answer.numel() * 4);
+    const int64_t largest =
+        std::max(kMaxHeader, info.nets * int64_t{c.batch()} * answer.numel() * 4);
     for (const CloudPart& part : parts_of(c)) {
       peers.push_back(std::make_unique<Peer>(part, c, largest));
     }
@@ -116,15 +117,15 @@ struct EdgeClient::Impl {
           peer.nets.assign(served.part().begin(), served.part().end());
           if (peer.nets.empty()) {
             if (served.nets() != static_cast<uint32_t>(info.nets)) {
-              return wrong(peer, "that it serves " + std::to_string(served.nets()) +
-                                     " nets, not " + std::to_string(info.nets));
+              return wrong(peer, "that it serves " + std::to_string(served.nets()) + " nets, not " +
+                                     std::to_string(info.nets));
             }
             peer.nets.resize(static_cast<size_t>(info.nets));  // says no more than: all of them
             std::iota(peer.nets.begin(), peer.nets.end(), 0);
           }
           if (served.nets() != peer.nets.size()) {
-            return wrong(peer, "that it serves " + std::to_string(served.nets()) + " nets, and names " +
-                                   std::to_string(peer.nets.size()));
+            return wrong(peer, "that it serves " + std::to_string(served.nets()) +
+                                   " nets, and names " + std::to_string(peer.nets.size()));
           }
           if (!same(served.input_shape(), smashed_shape(info.model, info.split)) ||
               !same(served.output_shape(), answer) || served.max_batch() < 1) {
@@ -137,7 +138,8 @@ struct EdgeClient::Impl {
 
   Status check() {
     std::vector<int64_t> most(peers.size());
-    if (Status status = each([&](size_t p) { return ask_info(*peers[p], most[p]); }); !status.ok()) {
+    if (Status status = each([&](size_t p) { return ask_info(*peers[p], most[p]); });
+        !status.ok()) {
       return status;
     }
     std::vector<const Peer*> holder(static_cast<size_t>(info.nets));
@@ -240,8 +242,7 @@ struct EdgeClient::Impl {
       return peers[p]->link.exchange(
           calls[p], [&](size_t i) { prepare(requests[i], calls[p][i]); },
           [&](size_t i, const zmq::message_t* frame) {
-            Status verdict =
-                read_answers(*peers[p], calls[p][i].reply, frame, requests[i].answers);
+            Status verdict = read_answers(*peers[p], calls[p][i].reply, frame, requests[i].answers);
             release(requests[i], calls[p][i]);
             return verdict;
           });
@@ -281,7 +282,8 @@ struct EdgeClient::Impl {
     std::vector<Request> requests;
     for (int64_t first = 0; first < images.dim(0); first += request_batch) {
       const Tensor part = images.rows(first, std::min(request_batch, images.dim(0) - first));
-      requests.emplace_back(part.dim(0), [this, part] { return pipeline.smash(part); }, *this);
+      requests.emplace_back(
+          part.dim(0), [this, part] { return pipeline.smash(part); }, *this);
     }
     return requests;
   }
@@ -299,8 +301,9 @@ struct EdgeClient::Impl {
       Probes::Sample probe = probes->draw(requests[0].answers.dim(1));
       probe_at = secure_random() % (requests.size() + 1);
       right = probe.answers;
-      requests.emplace(requests.begin() + static_cast<ptrdiff_t>(*probe_at), right.dim(1),
-                       [features = probe.features] { return features; }, *this);
+      requests.emplace(
+          requests.begin() + static_cast<ptrdiff_t>(*probe_at), right.dim(1),
+          [features = probe.features] { return features; }, *this);
     }
     if (Status status = ask(requests, out.times); !status.ok()) return status;
     if (probe_at) {
@@ -310,8 +313,8 @@ struct EdgeClient::Impl {
       requests.erase(requests.begin() + static_cast<ptrdiff_t>(*probe_at));
     }
 
-    // The selector comes in only now, when nothing more is sent: the clouds cannot see how long this
-    // takes.
+    // The selector comes in only now, when nothing more is sent: the clouds cannot see how long
+    // this takes.
     const auto tail_start = Clock::now();
     out.logits = Tensor::empty({total, info.model.classes});
     int64_t first = 0;

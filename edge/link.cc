@@ -289,15 +289,16 @@ Status Link::watch_connection(std::vector<Open>& open) {
           return {
               StatusCode::kUnauthenticated,
               address() + (encrypted_
-                              ? " breaks off the key exchange: --server-key is not its key, this "
-                                "client's key is not allowed there, or it serves plain text"
-                              : " breaks off the greeting: it expects encryption (set "
-                                "--server-key and --secret-key), or is no ensembler-cloud")};
+                               ? " breaks off the key exchange: --server-key is not its key, this "
+                                 "client's key is not allowed there, or it serves plain text"
+                               : " breaks off the greeting: it expects encryption (set "
+                                 "--server-key and --secret-key), or is no ensembler-cloud")};
         }
         if (!std::exchange(ready_, false)) break;
         connecting_since_ = Clock::now();
         for (Open& o : open) {
-          if (o.sent) postpone(o, {StatusCode::kUnavailable, "lost the connection to " + address()});
+          if (o.sent)
+            postpone(o, {StatusCode::kUnavailable, "lost the connection to " + address()});
         }
         break;
       default:

@@ -180,8 +180,8 @@ ens::Dataset test_images(const Options& options, const ens::ModelSpec& model) {
 // Images as one batch.
 ens::Tensor stack(const std::vector<ens::Tensor>& images) {
   ens::Shape shape = images[0].shape();
-  ens::Tensor all = ens::Tensor::empty(
-      {static_cast<int64_t>(images.size()), shape[0], shape[1], shape[2]});
+  ens::Tensor all =
+      ens::Tensor::empty({static_cast<int64_t>(images.size()), shape[0], shape[1], shape[2]});
   for (size_t i = 0; i < images.size(); ++i) {
     all.rows(static_cast<int64_t>(i), 1)
         .copy_from(images[i].reshape({1, shape[0], shape[1], shape[2]}));
@@ -205,8 +205,7 @@ int record_probes(const Options& options, ens::EdgeClient& client) {
         data, 0, std::min<int64_t>(data.count(), options.data.limit > 0 ? options.data.limit : 32));
   }
   require(client.record_probes(images, options.record));
-  std::printf("%s: %lld probes\n", options.record.c_str(),
-              static_cast<long long>(images.dim(0)));
+  std::printf("%s: %lld probes\n", options.record.c_str(), static_cast<long long>(images.dim(0)));
   return 0;
 }
 

@@ -55,8 +55,7 @@ struct EdgeStream::Impl {
     changed.wait(lock, [&] { return closed || !waiting.empty(); });
     std::vector<Waiting> taken;
     int64_t images = 0;
-    while (!waiting.empty() &&
-           (taken.empty() || images + waiting.front().images.dim(0) <= batch)) {
+    while (!waiting.empty() && (taken.empty() || images + waiting.front().images.dim(0) <= batch)) {
       images += waiting.front().images.dim(0);
       taken.push_back(std::move(waiting.front()));
       waiting.pop_front();
@@ -113,8 +112,8 @@ std::future<Result<Classified>> EdgeStream::submit(const Tensor& images) {
   Waiting w{images.clone(), {}};
   std::future<Result<Classified>> future = w.promise.get_future();
   if (!impl_->fits(images)) {  // must not spoil those it would travel with
-    w.promise.set_value({{StatusCode::kInvalidArgument, "images are " + images.shape().str() + " " +
-                                                            name(images.dtype())},
+    w.promise.set_value({{StatusCode::kInvalidArgument,
+                          "images are " + images.shape().str() + " " + name(images.dtype())},
                          {}});
     return future;
   }

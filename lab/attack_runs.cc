@@ -204,7 +204,7 @@ struct AttackTarget::Impl {
   Dataset public_data;
   Tensor truth;
   std::vector<int32_t> labels;  // of the truth
-  Dataset others;  // private images beyond those that are scored
+  Dataset others;               // private images beyond those that are scored
   std::mutex traffic_mutex;
   Tensor traffic;  // computed when the first attack wants it
 };
@@ -240,9 +240,11 @@ std::string AttackTarget::run(
       const MetricMode mode =
           impl_->settings.metric() == "he19" ? MetricMode::kHe19 : MetricMode::kDefault;
       Evaluator evaluator(impl_->truth, mode);
-      evaluator.consult(shared_reference(impl_->config, [&](int64_t) {
-                          if (progress) progress(0, "the reference classifier learns");
-                        }),
+      evaluator.consult(shared_reference(impl_->config,
+                                         [&](int64_t) {
+                                           if (progress)
+                                             progress(0, "the reference classifier learns");
+                                         }),
                         impl_->labels);
       const AttackScore score = evaluator.evaluate(*attack, view, options);
       result = to_json(score);

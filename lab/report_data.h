@@ -138,11 +138,11 @@ struct RowAttack {
   std::string folder, kind, title, level, metric;
   std::vector<std::pair<int, int>> members;  // (run, attack in it), those with numbers
   std::optional<Interval> ssim, psnr;
-  Number own_pick;               // SSIM of the attacker's own picks
-  Number best_ssim, worst_case;  // with the luminance negative; the largest of any seed
-  Number of_oracle, strength;    // means
+  Number own_pick;                  // SSIM of the attacker's own picks
+  Number best_ssim, worst_case;     // with the luminance negative; the largest of any seed
+  Number of_oracle, strength;       // means
   Number recognised, reidentified;  // means
-  bool with_truth = false;       // in any run
+  bool with_truth = false;          // in any run
   bool weak() const { return strength && *strength < Attack::kStrongShare; }
   std::string error, pointless;  // why there are no numbers in any run
 };

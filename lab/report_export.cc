@@ -221,11 +221,10 @@ std::string as_markdown(const Collection& all) {
   std::string out;
   for (const Setting& setting : all.settings) {
     out += "### " + (setting.title.empty() ? "Setting not known" : marked(setting.title)) + "\n\n";
-    out +=
-        head({"Protection", "Accuracy, %", "Change, points", "Up, bytes", "Down, bytes", "Edge, ms",
-              "Attack", "SSIM", "PSNR, dB", "Recognised", "Re-identified", "Of the oracle",
-              "Against no protection", "Notes"},
-             "lrrrrrlrrrrrll");
+    out += head({"Protection", "Accuracy, %", "Change, points", "Up, bytes", "Down, bytes",
+                 "Edge, ms", "Attack", "SSIM", "PSNR, dB", "Recognised", "Re-identified",
+                 "Of the oracle", "Against no protection", "Notes"},
+                "lrrrrrlrrrrrll");
     for (const Row& row : setting.rows) {
       std::string title = marked(row.title);
       if (row.runs.size() > 1) title += fmt::format(" ({} runs)", row.runs.size());
@@ -254,8 +253,7 @@ std::string as_markdown(const Collection& all) {
                                : "**failed**: " + marked(a.error)});
         } else {
           add({marked(a.title), range(a.ssim, 3), range(a.psnr, 2), percent(a.recognised, 0),
-               percent(a.reidentified, 0), percent(a.of_oracle, 0),
-               strength(a), notes(all, a)});
+               percent(a.reidentified, 0), percent(a.of_oracle, 0), strength(a), notes(all, a)});
         }
       }
     }

@@ -244,8 +244,9 @@ std::string attack_table(const Collection& all) {
   const bool fold = all.runs.size() > kManyRuns;
   std::string out;
   for (const Setting& setting : all.settings) {
-    Table table({left("Attack"), right("SSIM"), right("PSNR, dB"), right("Recognised"), left("Share of the oracle"),
-                 right("On own features"), left("Against no protection"), left("Notes")});
+    Table table({left("Attack"), right("SSIM"), right("PSNR, dB"), right("Recognised"),
+                 left("Share of the oracle"), right("On own features"),
+                 left("Against no protection"), left("Notes")});
     std::string parts;
     int attacks = 0;
     for (const Row& row : setting.rows) {
@@ -300,7 +301,8 @@ std::string attack_table(const Collection& all) {
   }
   return section(
       "Attacks, run by run", out,
-      "Ranges are bootstrap 95\u202f% intervals over the pictures. Recognised: the share in which a "
+      "Ranges are bootstrap 95\u202f% intervals over the pictures. Recognised: the share in which "
+      "a "
       "reference classifier, which never saw the client, sees the true class, of the share in the "
       "originals; re-id.: the share nearest to their own original among all originals. "
       "\u201cOn own "

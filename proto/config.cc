@@ -415,9 +415,11 @@ void complete(EdgeConfig& config) {
   if (config.bundle().empty()) usage_fail("bundle is not set", "", "use --bundle edge.h5");
   for (const CloudPart& part : parts_of(config)) {
     if (config.secret_key().empty() != part.server_key().empty()) {
-      usage_fail("server_key and secret_key belong together", "", "set both (encrypted) or neither");
+      usage_fail("server_key and secret_key belong together", "",
+                 "set both (encrypted) or neither");
     }
-    if (part.cloud().empty()) usage_fail("a part has no cloud", "", "set part { cloud: 'tcp://...' }");
+    if (part.cloud().empty())
+      usage_fail("a part has no cloud", "", "set part { cloud: 'tcp://...' }");
   }
 }
 

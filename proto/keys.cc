@@ -137,7 +137,8 @@ KeyPair read_secret_key(const fs::path& path) {
     fail(std::string("cannot read the secret key file: ") + strerror(errno), path.string(),
          "make keys with: ensembler keys");
   }
-  // A file of somebody else's may be meant for us through its group, as orchestrators mount secrets.
+  // A file of somebody else's may be meant for us through its group, as orchestrators mount
+  // secrets.
   const mode_t allowed = info.st_uid == ::geteuid() ? 0 : 040;
   if ((info.st_mode & 077 & ~allowed) != 0) {
     fail("the secret key file can be read by others", path.string(),

@@ -43,7 +43,8 @@ void write_keys(const std::filesystem::path& stem, const KeyPair& keys);
 // Error (file and problem) if missing, malformed, or readable by others than the owner.
 KeyPair read_secret_key(const std::filesystem::path& file);
 std::string read_public_key(const std::filesystem::path& file);
-// A file of public keys, or a folder of *.pub files; Error if there is none in it and there must be.
+// A file of public keys, or a folder of *.pub files; Error if there is none in it and there must
+// be.
 std::set<std::string> read_allowed_keys(const std::filesystem::path& file_or_folder,
                                         bool may_be_none = false);
 

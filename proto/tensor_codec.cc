@@ -54,8 +54,8 @@ Encoded quantise(const Tensor& values) {
     const float step = out.info.scale(k), offset = out.info.offset(k);
     const float per_step = step > 0 ? 1 / step : 0;
     for (int64_t i = first; i < first + count; ++i) {
-      to[i] = static_cast<uint8_t>(
-          std::clamp(std::lround((from[i] - offset) * per_step), 0L, 255L));
+      to[i] =
+          static_cast<uint8_t>(std::clamp(std::lround((from[i] - offset) * per_step), 0L, 255L));
     }
   });
   return out;

@@ -19,9 +19,9 @@ struct Encoded {
   Tensor frame;  // plain, on the CPU: kF32, kF16 or kU8
 };
 
-// values: float32 on the CPU, finite; for INT8 of rank 2 or more. INT8 is an affine quantisation with
-// a scale and an offset for each channel (axis 1), from the channel's smallest and largest number:
-// the error is at most half a step of 1/255 of that range.
+// values: float32 on the CPU, finite; for INT8 of rank 2 or more. INT8 is an affine quantisation
+// with a scale and an offset for each channel (axis 1), from the channel's smallest and largest
+// number: the error is at most half a step of 1/255 of that range.
 Encoded encode(const Tensor& values, wire::DType dtype);
 
 // Checks what a peer claims before anything is allocated: known dtype, `rank` dimensions, every

@@ -108,7 +108,8 @@ void revoke(const fs::path& list, const std::string& who) {
     }
   }
   if (revoked == 0) {
-    fail("'" + who + "' is not in the list", list.string(), "see: ensembler keys show " + list.string());
+    fail("'" + who + "' is not in the list", list.string(),
+         "see: ensembler keys show " + list.string());
   }
   fmt::print("revoked {} key{}; a running cloud ignores {} from now on\n", revoked,
              revoked == 1 ? "" : "s", revoked == 1 ? "it" : "them");
@@ -150,7 +151,8 @@ void add_keys_command(CLI::App& app) {
   add->add_option("list", flags->list, "The cloud's --clients: a file, or a folder")->required();
   add->add_option("key", flags->key_file, "The client's .pub file")->required();
   add->callback([flags] { allow(flags->list, flags->key_file); });
-  CLI::App* take = keys->add_subcommand("revoke", "Take a client's key away, also while it is connected");
+  CLI::App* take =
+      keys->add_subcommand("revoke", "Take a client's key away, also while it is connected");
   take->add_option("list", flags->list, "The cloud's --clients: a file, or a folder")->required();
   take->add_option("who", flags->name, "The name in the list, or the key")->required();
   take->callback([flags] { revoke(flags->list, flags->name); });

@@ -522,7 +522,8 @@ TEST_F(KeyedServerTest, AnEmptyFolderAllowsNobodyAndAMissingOneChangesNothing) {
 // ---- loading again
 
 TEST_F(ServerTest, ALoadedBundleServesAndWhatWasAcceptedIsAnsweredByTheOldOne) {
-  config_.set_batch_delay_us(500000);  // the first request waits in the queue when the new one comes
+  config_.set_batch_delay_us(
+      500000);  // the first request waits in the queue when the new one comes
   start();
   RawClient client(server_->endpoint());
   client.send({infer(1, 1).SerializeAsString(), payload(1)});
@@ -538,7 +539,8 @@ TEST_F(ServerTest, ALoadedBundleServesAndWhatWasAcceptedIsAnsweredByTheOldOne) {
   write(bundles_, dir_.path());
   ASSERT_NE(bundles_.cloud.info.fingerprint, old_fingerprint);
   EXPECT_TRUE(server_->reload());
-  client.send({infer(1, 3).SerializeAsString(), payload(1)});  // must not join the first one's batch
+  client.send(
+      {infer(1, 3).SerializeAsString(), payload(1)});  // must not join the first one's batch
   wire::Request stale = infer(1, 4);
   stale.set_fingerprint(old_fingerprint);
   client.send({stale.SerializeAsString(), payload(1)});
@@ -590,12 +592,15 @@ TEST_F(ServerTest, SpeaksHttpToProbesAndPrometheus) {
   const auto [status, text] = get("/metrics");
   EXPECT_EQ(status, 200);
   for (const char* wanted :
-       {"ensembler_requests_total{code=\"OK\"} 1", "ensembler_requests_total{code=\"INVALID_ARGUMENT\"} 1",
-        "ensembler_images_total 2", "ensembler_queue_images 0", "ensembler_batch_images_bucket{le=\"2\"} 1",
-        "ensembler_batch_images_bucket{le=\"1\"} 0", "ensembler_latency_seconds_count{part=\"total\"} 1",
+       {"ensembler_requests_total{code=\"OK\"} 1",
+        "ensembler_requests_total{code=\"INVALID_ARGUMENT\"} 1", "ensembler_images_total 2",
+        "ensembler_queue_images 0", "ensembler_batch_images_bucket{le=\"2\"} 1",
+        "ensembler_batch_images_bucket{le=\"1\"} 0",
+        "ensembler_latency_seconds_count{part=\"total\"} 1",
         "ensembler_latency_seconds_count{part=\"queue\"} 1",
-        "ensembler_latency_seconds_count{part=\"compute\"} 1", "ensembler_reloads_total{result=\"ok\"} 1",
-        "ensembler_reloads_total{result=\"failed\"} 1", "state=\"ready\""}) {
+        "ensembler_latency_seconds_count{part=\"compute\"} 1",
+        "ensembler_reloads_total{result=\"ok\"} 1", "ensembler_reloads_total{result=\"failed\"} 1",
+        "state=\"ready\""}) {
     EXPECT_NE(text.find(wanted), std::string::npos) << wanted << "\n" << text;
   }
   EXPECT_NE(text.find(to_hex(bundles_.cloud.info.fingerprint).substr(0, 16)), std::string::npos);

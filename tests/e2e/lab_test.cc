@@ -268,7 +268,8 @@ TEST_F(LabTest, TheDemoTellsTheWholeStory) {
   for (const char* s :
        {"data.train_limit=640", "data.test_limit=128", "model.width=8", "ensemble.nets=3",
         "stage1.epochs=1", "stage2.epochs=1", "attack.public_images=400", "attack.scored_images=64",
-        "attack.shadow_epochs=1", "attack.decoder_epochs=1", "attack.alignment_steps=20", "attack.reference_images=1000"}) {
+        "attack.shadow_epochs=1", "attack.decoder_epochs=1", "attack.alignment_steps=20",
+        "attack.reference_images=1000"}) {
     a.insert(a.end(), {"--set", s});
   }
   const Outcome r = run(a);

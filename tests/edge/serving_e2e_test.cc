@@ -211,18 +211,18 @@ class Traffic {
  public:
   Traffic(const EdgeConfig& config, const test::Bundles& bundles) {
     const Tensor images = test::random_images(bundles.edge.info.model, 32, 2);
-    client_ = std::jthread([this, config, images,
-                            want = expected_logits(bundles, images).to_vector()] {
-      EdgeClient edge(config);
-      while (!stop_) {
-        const auto result = edge.classify(images);
-        ASSERT_TRUE(result.status.ok()) << result.status.str();
-        const auto got = result.value.logits.to_vector();
-        for (size_t i = 0; i < want.size(); ++i)
-          ASSERT_NEAR(got[i], want[i], 1e-3 * (1 + std::abs(want[i])));
-        ++answered_;
-      }
-    });
+    client_ =
+        std::jthread([this, config, images, want = expected_logits(bundles, images).to_vector()] {
+          EdgeClient edge(config);
+          while (!stop_) {
+            const auto result = edge.classify(images);
+            ASSERT_TRUE(result.status.ok()) << result.status.str();
+            const auto got = result.value.logits.to_vector();
+            for (size_t i = 0; i < want.size(); ++i)
+              ASSERT_NEAR(got[i], want[i], 1e-3 * (1 + std::abs(want[i])));
+            ++answered_;
+          }
+        });
   }
   // Waits for so many more answers.
   void expect_answers(int more) {
@@ -299,14 +299,15 @@ TEST_F(ServingTest, AProgramInCClassifies) {
   std::vector<float> got(want.size());
   std::ifstream(path("logits.raw"), std::ios::binary)
       .read(reinterpret_cast<char*>(got.data()), static_cast<std::streamsize>(got.size() * 4));
-  for (size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(got[i], want[i], 1e-3 * (1 + std::abs(want[i])));
+  for (size_t i = 0; i < want.size(); ++i)
+    EXPECT_NEAR(got[i], want[i], 1e-3 * (1 + std::abs(want[i])));
 
   auto typo = run("c_client", {"bundel: 'x'", "3", path("images.raw"), path("logits.raw")});
   EXPECT_EQ(typo->wait(), 1);
   EXPECT_NE(typo->err().find("did you mean 'bundle'?"), std::string::npos) << typo->err();
-  auto gone = run("c_client", {"bundle: '" + path("edge.h5") +
-                                   "' cloud: 'tcp://127.0.0.1:9' timeout_ms: 200",
-                               "3", path("images.raw"), path("logits.raw")});
+  auto gone = run("c_client",
+                  {"bundle: '" + path("edge.h5") + "' cloud: 'tcp://127.0.0.1:9' timeout_ms: 200",
+                   "3", path("images.raw"), path("logits.raw")});
   EXPECT_EQ(gone->wait(), static_cast<int>(StatusCode::kUnavailable));
   EXPECT_NE(gone->err().find("UNAVAILABLE: cannot reach"), std::string::npos) << gone->err();
 }
@@ -494,10 +495,10 @@ class SeveralCloudsTest : public ServingTest {
   };
   Cloud run_cloud(const std::string& bundle, const std::string& bind) {
     const std::string ready = path("ready" + std::to_string(started_));
-    Cloud cloud{run("ensembler-cloud", {"--bundle", path(bundle + ".h5"), "--bind", bind,
-                                        "--ready-file", ready, "--set", "dtype=float32",
-                                        "--threads", "1"}),
-                bundle, ""};
+    Cloud cloud{
+        run("ensembler-cloud", {"--bundle", path(bundle + ".h5"), "--bind", bind, "--ready-file",
+                                ready, "--set", "dtype=float32", "--threads", "1"}),
+        bundle, ""};
     cloud.endpoint = wait_for_file(ready, *cloud.process);
     EXPECT_EQ(cloud.endpoint.rfind("tcp://", 0), 0u) << cloud.process->err();
     return cloud;
@@ -529,7 +530,8 @@ TEST_F(SeveralCloudsTest, EachServesItsNetsAndOneIsLostAndReplaced) {
 }
 
 TEST_F(SeveralCloudsTest, TheProgramsDivideAndAsk) {
-  auto divide = run("ensembler", {"parts", path("cloud.h5"), "--servers", "2", "--out", path("parts")});
+  auto divide =
+      run("ensembler", {"parts", path("cloud.h5"), "--servers", "2", "--out", path("parts")});
   ASSERT_EQ(divide->wait(), 0) << divide->err();
   EXPECT_NE(divide->out().find("part1.h5  nets 0,2 of 4"), std::string::npos) << divide->out();
   const Cloud one = run_cloud("parts/part1", "tcp://127.0.0.1:*");

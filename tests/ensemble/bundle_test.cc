@@ -313,8 +313,7 @@ TEST(Bundle, PartsHoldTheirNetsAndNoOthers) {
   write_part(dir / "smaller.h5", part, {3});  // a part of a part
   EXPECT_EQ(read_cloud_bundle(dir / "smaller.h5").part, std::vector<int>{3});
   EXPECT_THROW(write_part(dir / "x.h5", part, {0}), Error);
-  for (const std::vector<int>& bad :
-       {std::vector<int>{}, {4}, {-1}, {1, 1}, {2, 1}}) {
+  for (const std::vector<int>& bad : {std::vector<int>{}, {4}, {-1}, {1, 1}, {2, 1}}) {
     EXPECT_THROW(write_part(dir / "x.h5", bundles.cloud, bad), Error);
   }
   EXPECT_FALSE(std::filesystem::exists(dir / "x.h5"));

@@ -42,15 +42,22 @@ void spill(const fs::path& file, const std::string& text) {
 json spread(double mean) { return {{"mean", mean}, {"low", mean - 0.01}, {"high", mean + 0.01}}; }
 
 json result(const std::string& attack, double ssim, double psnr) {
-  return {{"attack", attack},      {"title", attack},
-          {"level", "query-free"}, {"best_of", 1},
-          {"chosen_by", nullptr},  {"scored_images", 256},
-          {"ssim", spread(ssim)},  {"psnr", spread(psnr)},
-          {"mse", spread(0.02)},   {"negative", {{"ssim", -0.3}, {"psnr", 5.0}, {"better", false}}},
-          {"own", nullptr},        {"shadow_accuracy", nullptr},
+  return {{"attack", attack},
+          {"title", attack},
+          {"level", "query-free"},
+          {"best_of", 1},
+          {"chosen_by", nullptr},
+          {"scored_images", 256},
+          {"ssim", spread(ssim)},
+          {"psnr", spread(psnr)},
+          {"mse", spread(0.02)},
+          {"negative", {{"ssim", -0.3}, {"psnr", 5.0}, {"better", false}}},
+          {"own", nullptr},
+          {"shadow_accuracy", nullptr},
           {"reference",
            {{"recognised", spread(0.625)}, {"reidentified", spread(0.75)}, {"originals", 0.8125}}},
-          {"seconds", 12.5},       {"parts", json::array()}};
+          {"seconds", 12.5},
+          {"parts", json::array()}};
 }
 
 class ReportTest : public ::testing::Test {

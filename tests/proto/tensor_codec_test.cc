@@ -25,8 +25,7 @@ TEST(TensorCodec, AcceptsWhatDescribeSays) {
     const Encoded encoded = encode(tensor, parse_wire_dtype(wire));
     Shape shape;
     Dtype dtype;
-    const Status status =
-        check_tensor(encoded.info, encoded.frame.bytes(), 4, 5, shape, dtype);
+    const Status status = check_tensor(encoded.info, encoded.frame.bytes(), 4, 5, shape, dtype);
     EXPECT_TRUE(status.ok()) << status.str();
     EXPECT_EQ(shape, tensor.shape());
     EXPECT_EQ(dtype, encoded.frame.dtype());

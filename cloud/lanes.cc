@@ -24,9 +24,7 @@ Lanes::Lanes(const CloudBundle& bundle, Device device, Dtype dtype, int64_t max_
     });
     // Kernels for a new batch size are prepared on first use: have the two commonest ready.
     for (int64_t batch : {int64_t{1}, max_batch}) {
-      Shape shape{batch, 0, 0, 0};
-      for (int axis = 0; axis < 3; ++axis) shape.set(axis + 1, input[axis]);
-      run(Tensor::zeros(shape));
+      run(Tensor::zeros(batched(batch, input)));
     }
   } catch (...) {
     {
@@ -82,11 +80,8 @@ void Lanes::for_each_net(const std::function<void(int)>& f) {
 
 Tensor Lanes::run(const Tensor& features) {
   const int64_t nets = static_cast<int64_t>(plans_.size());
-  const Shape one = plans_.front()->output_shape();
-  std::vector<int64_t> dims = {nets, features.dim(0)};
-  dims.insert(dims.end(), one.dims().begin(), one.dims().end());
-  Tensor answers = Tensor::empty(Shape(std::span<const int64_t>(dims)));
-  const Shape answer_shape(std::span<const int64_t>(dims).subspan(1));
+  const Shape answer_shape = batched(features.dim(0), plans_.front()->output_shape());
+  Tensor answers = Tensor::empty(batched(nets, answer_shape));
   for_each_net([&](int net) {
     // answers[net]: its own part of the memory, so the lanes do not meet.
     answers.rows(net, 1)

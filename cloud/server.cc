@@ -34,9 +34,7 @@ std::optional<Security> read_security(const CloudConfig& config) {
 Tensor merge(const std::vector<Job>& jobs, const Shape& input) {
   int64_t images = 0;
   for (const Job& job : jobs) images += job.images;
-  std::vector<int64_t> dims = {images};
-  dims.insert(dims.end(), input.dims().begin(), input.dims().end());
-  Tensor merged = Tensor::empty(Shape(std::span<const int64_t>(dims)));
+  Tensor merged = Tensor::empty(batched(images, input));
   int64_t first = 0;
   for (const Job& job : jobs) {
     decode(job.encoding, job.features.data(), merged.rows(first, job.images));

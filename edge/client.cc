@@ -206,11 +206,8 @@ struct EdgeClient::Impl {
   // One request to all clouds at once.
   struct Request {
     Request(int64_t images, std::function<Tensor()> features_, const Impl& impl)
-        : features(std::move(features_)) {
-      std::vector<int64_t> dims = {impl.info.nets, images};
-      dims.insert(dims.end(), impl.answer.dims().begin(), impl.answer.dims().end());
-      answers = Tensor::empty(Shape(std::span<const int64_t>(dims)));
-    }
+        : features(std::move(features_)),
+          answers(Tensor::empty(batched(impl.info.nets, batched(images, impl.answer)))) {}
     std::function<Tensor()> features;  // called when the first cloud is ready for them
     Tensor answers;                    // [N, images, ...]
     Encoded encoded;                   // while a cloud may still ask for it again
@@ -334,28 +331,23 @@ struct EdgeClient::Impl {
 
   Status record(const Tensor& images, const std::filesystem::path& file) {
     if (Status status = check_images(images); !status.ok()) return status;
-    std::vector<Request> requests = requests_for(images);
-    Tensor features, answers;
-    int64_t first = 0;
     const int64_t total = images.dim(0);
-    std::vector<Tensor> sent(requests.size());
-    for (size_t i = 0; i < requests.size(); ++i) {
-      requests[i].features = [&sent, i, compute = std::move(requests[i].features)] {
-        return sent[i] = compute();
-      };
+    Tensor features = Tensor::empty(batched(total, smashed_shape(info.model, info.split)));
+    std::vector<Request> requests;
+    for (int64_t first = 0; first < total; first += request_batch) {
+      const int64_t count = std::min(request_batch, total - first);
+      Tensor part = features.rows(first, count);
+      part.copy_from(pipeline.smash(images.rows(first, count)));
+      requests.emplace_back(count, [part] { return part; }, *this);
     }
     EdgeTimes times;
     if (Status status = ask(requests, times); !status.ok()) return status;
-    Shape f = sent[0].shape(), a = requests[0].answers.shape();
-    f.set(0, total);
-    a.set(1, total);
-    features = Tensor::empty(f);
-    answers = Tensor::empty(a);
-    for (size_t i = 0; i < requests.size(); ++i) {
-      const int64_t count = sent[i].dim(0);
-      features.rows(first, count).copy_from(sent[i]);
+    Tensor answers = Tensor::empty(batched(info.nets, batched(total, answer)));
+    int64_t first = 0;
+    for (const Request& request : requests) {
+      const int64_t count = request.answers.dim(1);
       for (int64_t net = 0; net < info.nets; ++net) {
-        std::copy_n(requests[i].answers.data<float>() + net * count * answer.numel(),
+        std::copy_n(request.answers.data<float>() + net * count * answer.numel(),
                     count * answer.numel(),
                     answers.data<float>() + (net * total + first) * answer.numel());
       }

@@ -88,7 +88,7 @@ int ens_edge_classify(ens_edge* edge, const float* images, int64_t count, float*
   return guarded(error, error_size, [&]() -> ens::Status {
     if (!images || !logits || count < 1) return invalid("no images, or no room for logits");
     const ens::Shape one = edge->client.info().model.input_shape();
-    ens::Tensor batch = ens::Tensor::empty({count, one[0], one[1], one[2]});
+    ens::Tensor batch = ens::Tensor::empty(ens::batched(count, one));
     std::memcpy(batch.raw(), images, batch.bytes());
     ens::Result<ens::Classified> result = edge->client.classify(batch);
     if (result.status.ok()) {

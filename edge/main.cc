@@ -179,12 +179,10 @@ ens::Dataset test_images(const Options& options, const ens::ModelSpec& model) {
 
 // Images as one batch.
 ens::Tensor stack(const std::vector<ens::Tensor>& images) {
-  ens::Shape shape = images[0].shape();
-  ens::Tensor all =
-      ens::Tensor::empty({static_cast<int64_t>(images.size()), shape[0], shape[1], shape[2]});
+  const ens::Shape one = images[0].shape();
+  ens::Tensor all = ens::Tensor::empty(ens::batched(static_cast<int64_t>(images.size()), one));
   for (size_t i = 0; i < images.size(); ++i) {
-    all.rows(static_cast<int64_t>(i), 1)
-        .copy_from(images[i].reshape({1, shape[0], shape[1], shape[2]}));
+    all.rows(static_cast<int64_t>(i), 1).copy_from(images[i].reshape(ens::batched(1, one)));
   }
   return all;
 }

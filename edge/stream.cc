@@ -67,9 +67,7 @@ struct EdgeStream::Impl {
     for (auto taken = take(); !taken.empty(); taken = take()) {
       int64_t images = 0;
       for (const Waiting& w : taken) images += w.images.dim(0);
-      Shape shape = taken[0].images.shape();
-      shape.set(0, images);
-      Tensor joined = Tensor::empty(shape);
+      Tensor joined = Tensor::empty(batched(images, client.info().model.input_shape()));
       int64_t first = 0;
       for (const Waiting& w : taken) {
         joined.rows(first, w.images.dim(0)).copy_from(w.images);

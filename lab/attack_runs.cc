@@ -69,9 +69,7 @@ fs::path result_file(const fs::path& folder, const std::string& attack) {
 }  // namespace
 
 Tensor features_like(int64_t count, const AdversaryView& view) {
-  const Shape one = smashed_shape(view.model, view.split);
-  return Tensor::empty(one.rank() == 3 ? Shape{count, one[0], one[1], one[2]}
-                                       : Shape{count, one[0]});
+  return Tensor::empty(batched(count, smashed_shape(view.model, view.split)));
 }
 
 AttackOptions attack_options(const AttackConfig& c) {

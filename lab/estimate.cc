@@ -32,8 +32,6 @@ double time_step(Module& net, const Tensor& input, const std::function<Var(const
   return best / static_cast<double>(input.dim(0));
 }
 
-Shape batched(int64_t batch, const Shape& one) { return {batch, one[0], one[1], one[2]}; }
-
 }  // namespace
 
 Estimator::Cell Estimator::estimate(const RunConfig& config,

@@ -50,9 +50,7 @@ Var NoiseBankTraining::size() const {
 
 Tensor NoiseBankTraining::bank() const {
   const NoGrad no_grad;
-  std::vector<int64_t> dims{scaled_.dim(0)};
-  dims.insert(dims.end(), feature_.dims().begin(), feature_.dims().end());
-  return noises().value().to(Device{}).plain().reshape(Shape(std::span<const int64_t>(dims)));
+  return noises().value().to(Device{}).plain().reshape(batched(scaled_.dim(0), feature_));
 }
 
 double NoiseBankTraining::variance() const {

@@ -1,6 +1,7 @@
 #include "nn/core/shape.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "nn/core/error.h"
 
@@ -47,6 +48,12 @@ std::string Shape::str() const {
 
 bool Shape::operator==(const Shape& other) const {
   return std::ranges::equal(dims(), other.dims());
+}
+
+Shape batched(int64_t count, const Shape& one) {
+  std::vector<int64_t> dims{count};
+  dims.insert(dims.end(), one.dims().begin(), one.dims().end());
+  return Shape(std::span<const int64_t>(dims));
 }
 
 }  // namespace ens

@@ -31,4 +31,7 @@ class Shape {
   int rank_ = 0;
 };
 
+// So many of `one`, along a new first axis: batched(8, [3, 32, 32]) is [8, 3, 32, 32].
+Shape batched(int64_t count, const Shape& one);
+
 }  // namespace ens

@@ -7,16 +7,6 @@
 #include "nn/plan/fuse.h"
 
 namespace ens {
-namespace {
-
-Shape batched(int64_t batch, const Shape& one) {
-  std::vector<int64_t> dims{batch};
-  dims.insert(dims.end(), one.dims().begin(), one.dims().end());
-  return Shape(dims);
-}
-
-}  // namespace
-
 Plan::Plan(const Graph& graph, Device device, Dtype dtype, int64_t max_batch)
     : device_(device), max_batch_(max_batch), graph_(fuse(graph)) {
   if (max_batch < 1) {

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "nn/core/error.h"
+#include "proto/keys.h"
 #include "proto/tensor_codec.h"
 
 namespace ens {
@@ -54,7 +55,7 @@ Frontend::Frontend(zmq::context_t& context, const std::string& endpoint,
 // Of connections from now on.
 void Frontend::limit_messages(const Serving& serving) {
   const int64_t largest = serving.max_request_batch * serving.input.numel() * 4;
-  socket_.set(zmq::sockopt::maxmsgsize, std::max<int64_t>(largest, kMaxHeader));
+  socket_.set(zmq::sockopt::maxmsgsize, std::max<int64_t>(largest, kMaxHeader) + kCurveOverhead);
 }
 
 void Frontend::serve(std::shared_ptr<Serving> serving) {

@@ -55,7 +55,7 @@ Link::Link(const CloudPart& part, const EdgeConfig& config, int64_t max_reply)
   const auto keys = own_keys(config, addresses_);
   socket_.set(zmq::sockopt::linger, 0);
   socket_.set(zmq::sockopt::immediate, 1);  // nothing waits in a socket without a connection
-  socket_.set(zmq::sockopt::maxmsgsize, max_reply);
+  socket_.set(zmq::sockopt::maxmsgsize, max_reply + kCurveOverhead);
   socket_.set(zmq::sockopt::sndhwm, 16);
   socket_.set(zmq::sockopt::rcvhwm, 16);
   socket_.set(zmq::sockopt::reconnect_ivl, 50);

@@ -9,11 +9,16 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
 #include <filesystem>
 #include <set>
 #include <string>
 
 namespace ens {
+
+// Encryption makes a frame longer by at most this many bytes (libzmq 4.3: 33). Limits on the length
+// of received frames must leave room for it.
+constexpr int64_t kCurveOverhead = 64;
 
 // 40 characters of Z85, wiped on destruction; moves wipe their source.
 class SecretKey {

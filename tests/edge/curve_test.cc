@@ -34,13 +34,13 @@ class CurveTest : public testing::Test {
     server_->start();
     edge_.set_cloud(server_->endpoint());
   }
-  Status ask(const char* server_key, const char* own_key) {
+  Status ask(const char* server_key, const char* own_key, int64_t count = 3) {
     EdgeConfig config = edge_;
     if (server_key) config.set_server_key((dir_ / server_key).string());
     if (own_key) config.set_secret_key((dir_ / own_key).string());
     complete(config);
     EdgeClient client(config);
-    const Tensor images = test::random_images(bundles_.edge.info.model, 3, 1);
+    const Tensor images = test::random_images(bundles_.edge.info.model, count, 1);
     const auto result = client.classify(images);
     if (result.status.ok()) {
       const auto want = expected_logits(bundles_, images).to_vector();
@@ -62,6 +62,15 @@ class CurveTest : public testing::Test {
 TEST_F(CurveTest, RightKeysAreServed) {
   serve(true);
   const Status status = ask("cloud.pub", "friend.key");
+  EXPECT_TRUE(status.ok()) << status.str();
+}
+
+// Encryption makes frames longer; both sides limit the length of what they receive.
+TEST_F(CurveTest, TheLargestRequestAndItsAnswerFit) {
+  cloud_.set_max_request_batch(256);
+  edge_.set_batch(256);
+  serve(true);
+  const Status status = ask("cloud.pub", "friend.key", 256);
   EXPECT_TRUE(status.ok()) << status.str();
 }
 

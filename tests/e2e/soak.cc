@@ -444,7 +444,7 @@ class Soak {
   std::atomic<bool> stop_{false}, faults_over_{false}, calm_{false}, stop_watching_{false};
   // When the guest's key was taken away, and when it may be back: no answer to what began between.
   std::atomic<int64_t> revoked_ns_{0};
-  const Clock::time_point start_ = Clock::now();
+  Clock::time_point start_;  // of the faults
   std::vector<Usage> own_usage_;
 };
 
@@ -705,6 +705,7 @@ bool Soak::run() {
                           {"EdgeStream int8, broken links", "int8", 1, 8, 3000, true}};
   const Kind from_c[] = {{"C interface float32", "float32", 1, 16, 4000},
                          {"C interface int8, broken links", "int8", 1, 8, 3000, true}};
+  start_ = Clock::now();
   std::jthread watcher([this] { watch(); });
   std::vector<std::jthread> edges;
   const auto launch = [&](void (Soak::*work)(const Kind&, Rng), const Kind& kind) {
@@ -720,7 +721,6 @@ bool Soak::run() {
   for (const Kind& kind : streams) launch(&Soak::stream, kind);
   for (const Kind& kind : from_c) launch(&Soak::call_from_c, kind);
   {
-    const auto begin = Clock::now();
     std::jthread strangers([this] { be_strange(Rng(options_.seed, "strangers")); });
     std::jthread breaker([this] {
       try {
@@ -729,7 +729,7 @@ bool Soak::run() {
         fault(std::string("the soak itself: ") + e.what());
       }
     });
-    while (seconds_since(begin) < options_.seconds) pause(milliseconds(50));
+    while (seconds_since(start_) < options_.seconds) pause(milliseconds(50));
     faults_over_ = true;
   }
   const double seconds = seconds_since(start_);

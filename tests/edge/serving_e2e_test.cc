@@ -402,6 +402,43 @@ TEST_F(SeveralCloudsTest, ReplicasTakeOver) {
   traffic.stop();
 }
 
+// Same shapes and fingerprint, other nets: what comes of an operator's slip must be an error.
+TEST_F(SeveralCloudsTest, AReplicaOfOtherNetsIsRefusedAndNotMixedUp) {
+  start({0, 1});
+  start({2, 3});
+  start({0, 1});  // passes for a replica of {2, 3}
+  EdgeClient client(config_of({at(0), at(1) + "," + at(2)}, 20000));
+  const Tensor images = test::random_images(bundles_.edge.info.model, 3, 9);
+  ASSERT_TRUE(client.classify(images).status.ok());
+  clouds_[1].process->signal(SIGKILL);
+  const Status moved = client.classify(images).status;
+  EXPECT_EQ(moved.code, StatusCode::kInternal) << moved.str();
+  EXPECT_NE(moved.message.find(at(2) + " answered for other nets"), std::string::npos)
+      << moved.str();
+  const Status again = client.classify(images).status;  // asks what is served
+  EXPECT_EQ(again.code, StatusCode::kInvalidArgument) << again.str();
+}
+
+// A relay or load balancer takes the connection though no cloud is behind it: no question of keys.
+TEST_F(ServingTest, ACloudThatRestartsBehindARelayIsWaitedFor) {
+  start_cloud();
+  test::TcpProxy relay(endpoint_);
+  EdgeConfig config = edge_config();
+  config.set_cloud(relay.endpoint());
+  config.set_timeout_ms(20000);
+  EdgeClient client(config);
+  const Tensor images = test::random_images(bundles_.edge.info.model, 3, 9);
+  ASSERT_TRUE(client.classify(images).status.ok());
+  cloud_->signal(SIGKILL);
+  cloud_->wait();
+  std::jthread later([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(700));
+    start_cloud(endpoint_);
+  });
+  const Status status = client.classify(images).status;
+  EXPECT_TRUE(status.ok()) << status.str();
+}
+
 TEST_F(SeveralCloudsTest, WhatDoesNotCoverTheNetsIsRefused) {
   start({0, 1});
   start({1, 2, 3});

@@ -171,6 +171,7 @@ struct Server::Impl {
       header.set_compute_us(
           static_cast<uint64_t>(std::chrono::duration_cast<microseconds>(compute_time).count()));
       header.set_fingerprint(serving.info.fingerprint);
+      for (const int net : serving.part) header.add_part(static_cast<uint32_t>(net));
       job.reply.send(std::move(header), pick(answers, first, job.images));
       metrics.finished(begin - job.arrived, Clock::now() - job.arrived);
       first += job.images;

@@ -1,6 +1,7 @@
 #include "edge/client.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <functional>
 #include <mutex>
@@ -174,9 +175,16 @@ struct EdgeClient::Impl {
 
   // A tensor frame -> the peer's rows of answers [N, images, ...]. Message memory may be unaligned.
   Status read_answers(const Peer& peer, const wire::Reply& reply, const zmq::message_t* frame,
-                      Tensor& answers) const {
+                      Tensor& answers) {
     if (Status status = check_reply(peer, reply); !status.ok()) return status;
     if (!frame) return wrong(peer, "without a tensor");
+    // A replica, or what was loaded since, may be another part: same shapes, other nets.
+    const auto same_net = [](int net, uint32_t answered) { return std::cmp_equal(net, answered); };
+    const bool all = reply.part().empty() && std::ssize(peer.nets) == info.nets;
+    if (!all && !std::ranges::equal(peer.nets, reply.part(), same_net)) {
+      ask_again = true;
+      return wrong(peer, "for other nets than it served before");
+    }
     const int64_t images = answers.dim(1);
     Shape shape;
     Dtype dtype;
@@ -272,7 +280,8 @@ struct EdgeClient::Impl {
                                                 name(images.dtype()) + ", expected [B, " +
                                                 one.str().substr(1) + " float32"};
     }
-    return request_batch == 0 ? check() : Status{};
+    if (request_batch == 0 || ask_again.exchange(false)) return check();
+    return {};
   }
 
   std::vector<Request> requests_for(const Tensor& images) {
@@ -365,6 +374,7 @@ struct EdgeClient::Impl {
   std::vector<std::unique_ptr<Peer>> peers;
   std::optional<Probes> probes;
   int64_t request_batch = 0;  // images in one request; 0: the clouds have not been asked yet
+  std::atomic<bool> ask_again{false};  // what they serve, before the next request
 };
 
 EdgeClient::EdgeClient(const EdgeConfig& config) : impl_(std::make_unique<Impl>(config)) {}

@@ -18,7 +18,10 @@ using std::chrono::milliseconds;
 
 constexpr uint32_t kVersion = 1;
 constexpr size_t kWindow = 2;       // one computes on the edge while one is in the cloud
-constexpr int kHandshakeTries = 3;  // a cloud may vanish in mid handshake; thrice is no accident
+// A cloud may vanish in mid handshake, and one that restarts behind a relay looks the same for a
+// while: so often, at each address, and for so long is no accident.
+constexpr int kHandshakeTries = 3;
+constexpr milliseconds kHandshakePatience{1000};
 constexpr milliseconds kFirstPause{20}, kLongestPause{1000};
 constexpr milliseconds kReplicaPatience{500};  // for a connection, before the next one is tried
 
@@ -95,7 +98,10 @@ Status Link::exchange(std::vector<Call>& calls, const std::function<void(size_t)
                       const std::function<Status(size_t, const zmq::message_t*)>& accept) {
   std::vector<Open> open;
   size_t next = 0, done = 0;
-  if (std::exchange(given_up_, false)) reconnect();
+  if (std::exchange(given_up_, false)) {
+    reconnect();
+    failed_handshakes_ = 0;
+  }
   while (done < calls.size()) {
     bool blocked = false;  // something is due, but there is no connection
     auto wake = Clock::time_point::max();
@@ -148,7 +154,6 @@ void Link::reconnect() {
   } catch (const zmq::error_t&) {  // it had given up itself
   }
   ready_ = handshaking_ = reached_ = false;
-  failed_handshakes_ = 0;
   at_ = (at_ + 1) % addresses_.size();
   socket_.connect(address());
   connecting_since_ = Clock::now();
@@ -281,18 +286,20 @@ Status Link::watch_connection(std::vector<Open>& open) {
                     " does not allow this client's key; add its .pub file "
                     "to the cloud's --clients"};
       case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:  // such as keys on one side only
-        failed_handshakes_ = kHandshakeTries;
-        [[fallthrough]];
       case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:  // a key that is wrong, or a cloud that goes away
       case ZMQ_EVENT_DISCONNECTED:
-        if (std::exchange(handshaking_, false) && ++failed_handshakes_ >= kHandshakeTries) {
-          return {
+        if (std::exchange(handshaking_, false)) {
+          if (failed_handshakes_++ == 0) failing_since_ = Clock::now();
+          const bool enough = failed_handshakes_ >= kHandshakeTries * std::ssize(addresses_) &&
+                              Clock::now() - failing_since_ >= kHandshakePatience;
+          const Status status{
               StatusCode::kUnauthenticated,
               address() + (encrypted_
                                ? " breaks off the key exchange: --server-key is not its key, this "
                                  "client's key is not allowed there, or it serves plain text"
                                : " breaks off the greeting: it expects encryption (set "
                                  "--server-key and --secret-key), or is no ensembler-cloud")};
+          if (enough || what == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL) return status;
         }
         if (!std::exchange(ready_, false)) break;
         connecting_since_ = Clock::now();

@@ -1,12 +1,13 @@
 #include "tests/edge/process.h"
 
 #include <fcntl.h>
-#include <gtest/gtest.h>
 #include <spawn.h>
 #include <sys/wait.h>
 
 #include <csignal>
+#include <cstring>
 #include <fstream>
+#include <stdexcept>
 #include <thread>
 
 extern char** environ;
@@ -37,8 +38,8 @@ Process::Process(const std::vector<std::string>& argv, std::filesystem::path ste
       posix_spawn(&pid_, argv[0].c_str(), &actions, nullptr, pointers.data(), environ);
   posix_spawn_file_actions_destroy(&actions);
   if (error != 0) {
-    ADD_FAILURE() << "cannot start " << argv[0];
     pid_ = -1;
+    throw std::runtime_error("cannot start " + argv[0] + ": " + std::strerror(error));
   }
 }
 

@@ -20,6 +20,7 @@ class Process {
 
   void signal(int number);
   bool running();
+  pid_t pid() const { return pid_; }  // -1 once it has ended
   // Exit code, 128 + signal if killed, -1 (and killed) if it did not end in time.
   int wait(std::chrono::milliseconds patience = std::chrono::seconds(60));
   std::string out() const;

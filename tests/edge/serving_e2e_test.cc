@@ -1,9 +1,5 @@
 // Edge and cloud as an operator runs them: two programs, TCP between them, signals, exit codes.
 #include <gtest/gtest.h>
-#include <netinet/in.h>
-#include <poll.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -21,67 +17,21 @@
 #include "nn/data/image.h"
 #include "nn/data/loader.h"
 #include "proto/keys.h"
-#include "tests/edge/process.h"
-#include "tests/ensemble/bundles.h"
+#include "tests/edge/serving.h"
+#include "tests/edge/tcp_proxy.h"
 
 namespace ens {
 namespace {
 
 using nlohmann::json;
+using test::Args;
 using test::Process;
-using Args = std::vector<std::string>;
+using test::Traffic;
+using ServingTest = test::ServingTest;
 
 int best(const float* logits, int64_t classes) {
   return static_cast<int>(std::max_element(logits, logits + classes) - logits);
 }
-
-class ServingTest : public testing::Test {
- protected:
-  explicit ServingTest() : bundles_(test::random_bundles(5)) { write(bundles_, dir_.path()); }
-  std::string path(const std::string& name) const { return (dir_ / name).string(); }
-
-  std::unique_ptr<Process> run(const std::string& program, Args args) {
-    args.insert(args.begin(), std::string(ENS_BIN_DIR) + "/" + program);
-    return std::make_unique<Process>(args, dir_ / ("process" + std::to_string(++started_)));
-  }
-  // Starts a cloud and waits until it is ready; endpoint_ is then its address.
-  void start_cloud(const std::string& bind = "tcp://127.0.0.1:*", Args more = {}) {
-    const std::string ready = path("ready" + std::to_string(started_));
-    Args args = {"--bundle", path("cloud.h5"), "--bind",        bind,        "--ready-file",
-                 ready,      "--set",          "dtype=float32", "--threads", "1"};
-    args.insert(args.end(), more.begin(), more.end());
-    cloud_ = run("ensembler-cloud", args);
-    endpoint_ = wait_for_file(ready, *cloud_);
-    ASSERT_EQ(endpoint_.rfind("tcp://", 0), 0u) << cloud_->err();
-  }
-  EdgeConfig edge_config() const {
-    EdgeConfig config;
-    config.set_bundle(path("edge.h5"));
-    if (!endpoint_.empty()) config.set_cloud(endpoint_);
-    config.set_timeout_ms(60000);
-    config.set_batch(4);
-    complete(config);
-    return config;
-  }
-  std::unique_ptr<Process> edge(Args args) {
-    args.insert(args.begin(), {"--bundle", path("edge.h5"), "--cloud", endpoint_});
-    return run("ensembler-edge", args);
-  }
-  // The program must end with this code and one line on stderr that has `says` in it.
-  void expect_refused(Process& process, int code, const std::string& says) {
-    EXPECT_EQ(process.wait(), code) << process.err();
-    const std::string err = process.err();
-    EXPECT_NE(err.find(says), std::string::npos) << err;
-    EXPECT_EQ(std::count(err.begin(), err.end(), '\n'), 1) << err;
-    EXPECT_EQ(process.out(), "");
-  }
-
-  test::TempDir dir_;
-  test::Bundles bundles_;
-  std::unique_ptr<Process> cloud_;
-  std::string endpoint_;
-  int started_ = 0;
-};
 
 TEST_F(ServingTest, ClassifiesPicturesOfAFolder) {
   start_cloud();
@@ -205,44 +155,6 @@ TEST_F(ServingTest, SigtermDrainsAndEndsWithZero) {
     EXPECT_EQ(last.code, StatusCode::kUnavailable) << last.str();
   }
 }
-
-// Classifies the same images again and again beside the test; every answer must be right.
-class Traffic {
- public:
-  Traffic(const EdgeConfig& config, const test::Bundles& bundles) {
-    const Tensor images = test::random_images(bundles.edge.info.model, 32, 2);
-    client_ =
-        std::jthread([this, config, images, want = expected_logits(bundles, images).to_vector()] {
-          EdgeClient edge(config);
-          while (!stop_) {
-            const auto result = edge.classify(images);
-            ASSERT_TRUE(result.status.ok()) << result.status.str();
-            const auto got = result.value.logits.to_vector();
-            for (size_t i = 0; i < want.size(); ++i)
-              ASSERT_NEAR(got[i], want[i], 1e-3 * (1 + std::abs(want[i])));
-            ++answered_;
-          }
-        });
-  }
-  // Waits for so many more answers.
-  void expect_answers(int more) {
-    const int before = answered_;
-    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-    while (answered_ < before + more && std::chrono::steady_clock::now() < end) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    ASSERT_GE(answered_, before + more);
-  }
-  void stop() {
-    stop_ = true;
-    client_.join();
-  }
-
- private:
-  std::atomic<int> answered_{0};
-  std::atomic<bool> stop_{false};
-  std::jthread client_;
-};
 
 TEST_F(ServingTest, SurvivesSigkillAndRestartInMidTraffic) {
   start_cloud();
@@ -384,80 +296,10 @@ TEST_F(ServingTest, AStreamWithoutACloudFailsEachFuture) {
   }
 }
 
-// A TCP relay on loopback that passes so many bytes a second each way.
-class SlowLink {
- public:
-  SlowLink(const std::string& endpoint, int bytes_per_second) : rate_(bytes_per_second) {
-    target_ = loopback(std::stoi(endpoint.substr(endpoint.rfind(':') + 1)));
-    listener_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    sockaddr_in any = loopback(0);
-    socklen_t size = sizeof any;
-    EXPECT_EQ(::bind(listener_, reinterpret_cast<sockaddr*>(&any), size), 0);
-    EXPECT_EQ(::listen(listener_, 16), 0);
-    ::getsockname(listener_, reinterpret_cast<sockaddr*>(&any), &size);
-    endpoint_ = "tcp://127.0.0.1:" + std::to_string(ntohs(any.sin_port));
-    acceptor_ = std::jthread([this] { accept(); });
-  }
-  ~SlowLink() {
-    stop_ = true;
-    acceptor_.join();
-    ::close(listener_);
-  }
-  const std::string& endpoint() const { return endpoint_; }
-
- private:
-  static sockaddr_in loopback(int port) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    address.sin_port = htons(static_cast<uint16_t>(port));
-    return address;
-  }
-  static bool readable(int fd) {
-    pollfd item{fd, POLLIN, 0};
-    return ::poll(&item, 1, 20) > 0;
-  }
-  void accept() {
-    std::vector<std::jthread> relays;
-    while (!stop_) {
-      if (!readable(listener_)) continue;
-      const int near = ::accept(listener_, nullptr, nullptr);
-      const int far = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-      if (::connect(far, reinterpret_cast<const sockaddr*>(&target_), sizeof target_) != 0) {
-        ::close(near), ::close(far);
-        continue;
-      }
-      relays.emplace_back([this, near, far] {
-        {
-          const std::jthread up([&] { relay(near, far); });
-          relay(far, near);
-        }
-        ::close(near), ::close(far);
-      });
-    }
-  }
-  void relay(int from, int to) {
-    char bytes[1024];
-    while (!stop_) {
-      if (!readable(from)) continue;
-      const ssize_t n = ::recv(from, bytes, sizeof bytes, 0);
-      if (n <= 0 || ::send(to, bytes, static_cast<size_t>(n), MSG_NOSIGNAL) != n) break;
-      std::this_thread::sleep_for(std::chrono::microseconds(n * 1'000'000 / rate_));
-    }
-    ::shutdown(from, SHUT_RDWR), ::shutdown(to, SHUT_RDWR);
-  }
-
-  const int rate_;
-  sockaddr_in target_{};
-  int listener_ = -1;
-  std::string endpoint_;
-  std::atomic<bool> stop_{false};
-  std::jthread acceptor_;
-};
-
 TEST_F(ServingTest, ASlowLinkTakesLongerAndIsNeverWrong) {
   start_cloud();
-  const SlowLink link(endpoint_, 200'000);
+  test::TcpProxy link(endpoint_);
+  link.set_rate(200'000);
   const Tensor images = test::random_images(bundles_.edge.info.model, 16, 3);  // 64 KiB up
   const auto want = expected_logits(bundles_, images).to_vector();
   EdgeConfig config = edge_config();
@@ -558,6 +400,43 @@ TEST_F(SeveralCloudsTest, ReplicasTakeOver) {
   clouds_[2].process->signal(SIGTERM);  // drains: UNAVAILABLE, then gone
   traffic.expect_answers(3);
   traffic.stop();
+}
+
+// Same shapes and fingerprint, other nets: what comes of an operator's slip must be an error.
+TEST_F(SeveralCloudsTest, AReplicaOfOtherNetsIsRefusedAndNotMixedUp) {
+  start({0, 1});
+  start({2, 3});
+  start({0, 1});  // passes for a replica of {2, 3}
+  EdgeClient client(config_of({at(0), at(1) + "," + at(2)}, 20000));
+  const Tensor images = test::random_images(bundles_.edge.info.model, 3, 9);
+  ASSERT_TRUE(client.classify(images).status.ok());
+  clouds_[1].process->signal(SIGKILL);
+  const Status moved = client.classify(images).status;
+  EXPECT_EQ(moved.code, StatusCode::kInternal) << moved.str();
+  EXPECT_NE(moved.message.find(at(2) + " answered for other nets"), std::string::npos)
+      << moved.str();
+  const Status again = client.classify(images).status;  // asks what is served
+  EXPECT_EQ(again.code, StatusCode::kInvalidArgument) << again.str();
+}
+
+// A relay or load balancer takes the connection though no cloud is behind it: no question of keys.
+TEST_F(ServingTest, ACloudThatRestartsBehindARelayIsWaitedFor) {
+  start_cloud();
+  test::TcpProxy relay(endpoint_);
+  EdgeConfig config = edge_config();
+  config.set_cloud(relay.endpoint());
+  config.set_timeout_ms(20000);
+  EdgeClient client(config);
+  const Tensor images = test::random_images(bundles_.edge.info.model, 3, 9);
+  ASSERT_TRUE(client.classify(images).status.ok());
+  cloud_->signal(SIGKILL);
+  cloud_->wait();
+  std::jthread later([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(700));
+    start_cloud(endpoint_);
+  });
+  const Status status = client.classify(images).status;
+  EXPECT_TRUE(status.ok()) << status.str();
 }
 
 TEST_F(SeveralCloudsTest, WhatDoesNotCoverTheNetsIsRefused) {

@@ -58,7 +58,7 @@ const std::map<std::string, Names> kOnlyIn = {
     {"cuda", {"nn/cuda"}},
     {"cudnn", {"nn/cuda"}},
     {"curl", {"nn/data"}},
-    {"httplib", {"cloud"}},
+    {"microhttpd", {"cloud"}},
     {"prometheus", {"cloud"}},
 };
 

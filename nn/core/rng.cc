@@ -59,18 +59,12 @@ double Rng::normal() {
 }
 
 void Rng::fill_normal(std::span<float> out, float mean, float stddev) {
-  if (blank_) {
-    std::ranges::fill(out, 0.0f);
-    return;
-  }
+  if (blank_) return;
   for (float& value : out) value = mean + stddev * static_cast<float>(normal());
 }
 
 void Rng::fill_uniform(std::span<float> out, float low, float high) {
-  if (blank_) {
-    std::ranges::fill(out, 0.0f);
-    return;
-  }
+  if (blank_) return;
   for (float& value : out) value = low + (high - low) * static_cast<float>(uniform());
 }
 

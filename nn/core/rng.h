@@ -24,7 +24,8 @@ class Rng {
   explicit Rng(uint64_t seed, uint64_t stream = 0);
   Rng(uint64_t seed, std::string_view stream_name);
   // For building a network whose weights do not matter, because they are loaded next or only shapes
-  // are asked for: every fill is zeros and costs next to nothing.
+  // are asked for: fills leave the values as they are, so that memory nobody looks at stays untouched
+  // (a device that holds only the head of a network could not afford all of it).
   static Rng blank();
 
   uint64_t next();             // 64 uniform bits

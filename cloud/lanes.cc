@@ -2,13 +2,15 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "nn/core/error.h"
+#include "nn/cpu/allocator.h"
 #include "nn/cpu/threads.h"
 
 namespace ens {
 
-Lanes::Lanes(const CloudBundle& bundle, Device device, Dtype dtype, int64_t max_batch, int threads)
+Lanes::Lanes(CloudBundle bundle, Device device, Dtype dtype, int64_t max_batch, int threads)
     : plans_(bundle.bodies.size()) {
   const int nets = static_cast<int>(plans_.size());
   if (threads <= 0) threads = cpu::compute_threads();
@@ -19,9 +21,11 @@ Lanes::Lanes(const CloudBundle& bundle, Device device, Dtype dtype, int64_t max_
   try {
     const Shape input = smashed_shape(bundle.info.model, bundle.info.split);
     for_each_net([&](int net) {
-      const Graph graph = lower(*bundle.bodies[static_cast<size_t>(net)], input);
+      const Graph graph =
+          lower(*std::exchange(bundle.bodies[static_cast<size_t>(net)], nullptr), input);
       plans_[static_cast<size_t>(net)] = std::make_unique<Plan>(graph, device, dtype, max_batch);
     });
+    cpu::release_idle_memory();  // what compiling took
     // Kernels for a new batch size are prepared on first use: have the two commonest ready.
     for (int64_t batch : {int64_t{1}, max_batch}) {
       run(Tensor::zeros(batched(batch, input)));
@@ -34,6 +38,18 @@ Lanes::Lanes(const CloudBundle& bundle, Device device, Dtype dtype, int64_t max_
     started_.notify_all();
     throw;
   }
+}
+
+size_t Lanes::weight_bytes() const {
+  size_t bytes = 0;
+  for (const auto& plan : plans_) bytes += plan->weight_bytes();
+  return bytes;
+}
+
+size_t Lanes::arena_bytes() const {
+  size_t bytes = 0;
+  for (const auto& plan : plans_) bytes += plan->arena_bytes();
+  return bytes;
 }
 
 Lanes::~Lanes() {

@@ -22,8 +22,12 @@ namespace ens {
 
 class Lanes {
  public:
-  // Compiles every net for batches of up to max_batch. threads 0: all cores. Error as Plan's.
-  Lanes(const CloudBundle& bundle, Device device, Dtype dtype, int64_t max_batch, int threads);
+  // Compiles every net for batches of up to max_batch. threads 0: all cores. Error as Plan's. Each
+  // body is let go as soon as it is compiled: a caller who moves the bundle in never holds all
+  // weights twice.
+  Lanes(CloudBundle bundle, Device device, Dtype dtype, int64_t max_batch, int threads);
+  size_t weight_bytes() const;  // of all nets, as packed
+  size_t arena_bytes() const;   // of all nets
   ~Lanes();
   Lanes(const Lanes&) = delete;
   Lanes& operator=(const Lanes&) = delete;

@@ -1,5 +1,7 @@
 #include "cloud/serving.h"
 
+#include <utility>
+
 #include "nn/core/backend.h"
 #include "nn/io/checkpoint.h"
 
@@ -16,7 +18,7 @@ Dtype serving_dtype(const std::string& text, Device device) {
 Serving::Serving(const CloudConfig& config) : Serving(config, read_cloud_bundle(config.bundle())) {}
 
 // The plans hold their own copies of the weights: the bundle's bodies go with it.
-Serving::Serving(const CloudConfig& config, const CloudBundle& bundle)
+Serving::Serving(const CloudConfig& config, CloudBundle bundle)
     : info(bundle.info),
       part(bundle.part),
       device(parse_device(config.device())),
@@ -24,7 +26,7 @@ Serving::Serving(const CloudConfig& config, const CloudBundle& bundle)
       input(smashed_shape(info.model, info.split)),
       output(answer_shape(info.model, info.split)),
       max_request_batch(config.max_request_batch()),
-      lanes(bundle, device, dtype, config.max_batch(), config.threads()) {}
+      lanes(std::move(bundle), device, dtype, config.max_batch(), config.threads()) {}
 
 std::string Serving::fingerprint_hex() const { return to_hex(info.fingerprint); }
 

@@ -28,7 +28,7 @@ struct Serving {
   Lanes lanes;
 
  private:
-  Serving(const CloudConfig& config, const CloudBundle& bundle);
+  Serving(const CloudConfig& config, CloudBundle bundle);
 };
 
 }  // namespace ens

@@ -9,6 +9,7 @@
 
 #include "nn/core/error.h"
 #include "nn/cpu/allocator.h"
+#include "nn/cpu/block_conv.h"
 #include "nn/cpu/cpu_backend.h"
 #include "nn/cpu/dnnl_compat.h"
 #include "nn/cpu/dnnl_util.h"
@@ -174,6 +175,27 @@ class Output {
   Tensor tensor_;
 };
 
+const float* blocked8(const Tensor& t, Tensor& holder) {
+  holder = t.with_layout(Layout::kBlocked8);
+  return holder.data<float>();
+}
+
+// Our own kernels: forward and towards the input.
+Tensor block_conv(const BlockConv& conv, const Tensor& in, const Tensor& w, const Tensor& bias,
+                  const Shape& out) {
+  Tensor source, y = Tensor::empty(out, Dtype::kF32, {}, Layout::kBlocked8);
+  const Buffer weight(static_cast<size_t>(conv.packed_numbers()) * sizeof(float));
+  conv.pack(w.data<float>(), weight.as<float>());
+  conv.run(blocked8(in, source), weight.as<float>(), bias.defined() ? bias.data<float>() : nullptr,
+           nullptr, false, y.data<float>());
+  return y;
+}
+
+bool block_conv_applies(BlockConv::Pass pass, const Tensor& in, const Shape& w,
+                        const ConvSpec& spec) {
+  return in.dtype() == Dtype::kF32 && BlockConv::applies(pass, w, spec);
+}
+
 int64_t conv_size(int64_t size, int64_t kernel, const ConvSpec& spec) {
   return (size + 2 * spec.padding - spec.dilation * (kernel - 1) - 1) / spec.stride + 1;
 }
@@ -189,6 +211,10 @@ Tensor CpuBackend::conv2d(const Tensor& x, const Tensor& w, const Tensor& bias,
   prepare_threads();
   const Shape shape = conv_shape(x.shape(), w.shape(), spec);
   if (shape.numel() == 0) return Tensor::empty(shape, x.dtype());
+  if (block_conv_applies(BlockConv::Pass::kForward, x, w.shape(), spec)) {
+    return block_conv({BlockConv::Pass::kForward, x.shape(), w.shape(), shape, spec}, x, w, bias,
+                      shape);
+  }
   if (const SmallConv small(x.shape(), w.shape(), shape, spec); small.applies()) {
     return small.forward(*this, x, w, bias);
   }
@@ -209,6 +235,10 @@ Tensor CpuBackend::conv2d_grad_input(const Tensor& dy, const Tensor& w, const Co
                                      const Shape& x_shape) {
   prepare_threads();
   if (x_shape.numel() == 0) return Tensor::empty(x_shape, dy.dtype());
+  if (block_conv_applies(BlockConv::Pass::kGradInput, dy, w.shape(), spec)) {
+    return block_conv({BlockConv::Pass::kGradInput, x_shape, w.shape(), dy.shape(), spec}, dy, w,
+                      Tensor(), x_shape);
+  }
   if (const SmallConv small(x_shape, w.shape(), dy.shape(), spec); small.applies()) {
     return small.grad_input(*this, dy, w);
   }
@@ -229,6 +259,12 @@ Tensor CpuBackend::conv2d_grad_weight(const Tensor& x, const Tensor& dy, const C
   prepare_threads();
   if (x.numel() == 0 || w_shape.numel() == 0) return Tensor::zeros(w_shape);
   const Tensor g = dy.to(x.dtype());
+  if (block_conv_applies(BlockConv::Pass::kGradWeight, x, w_shape, spec)) {
+    const BlockConv conv(BlockConv::Pass::kGradWeight, x.shape(), w_shape, g.shape(), spec);
+    Tensor dw = Tensor::empty(w_shape), x_holder, g_holder;
+    conv.grad_weight(blocked8(x, x_holder), blocked8(g, g_holder), dw.data<float>());
+    return dw;
+  }
   if (const SmallConv small(x.shape(), w_shape, g.shape(), spec); small.applies()) {
     return small.grad_weight(*this, x, g);
   }

@@ -11,6 +11,7 @@
 
 #include "nn/core/error.h"
 #include "nn/cpu/allocator.h"
+#include "nn/cpu/block_conv.h"
 #include "nn/cpu/dnnl_compat.h"
 #include "nn/cpu/dnnl_util.h"
 #include "nn/cpu/threads.h"
@@ -85,8 +86,8 @@ class Constants {
   const Shape& weight_shape(size_t step) const { return layers_[step].weight_shape; }
   bool has_bias(size_t step) const { return layers_[step].has_bias; }
 
-  // The constant's place in its step; the last two as spread out for a SmallMap.
-  enum Which { kWeight = 0, kBias = 1, kSpreadWeight = 2, kSpreadBias = 3 };
+  // The constant's place in its step: two as spread out for a SmallMap, one as BlockConv packs it.
+  enum Which { kWeight = 0, kBias = 1, kSpreadWeight = 2, kSpreadBias = 3, kBlockWeight = 4 };
 
   // `plain` describes the graph's tensor; `wanted` the format. The memory lives as long as *this.
   memory get(size_t step, Which which, const MemoryDesc& plain, const MemoryDesc& wanted) {
@@ -125,6 +126,15 @@ class Constants {
     return add(packed, bind(plain, matrix.data()), wanted);
   }
 
+  memory get_block(size_t step, const BlockConv& conv) {
+    std::vector<Packed>& packed = layers_[step].packed[kBlockWeight];
+    if (!packed.empty()) return packed[0].data;
+    packed.push_back(make({{conv.packed_numbers()}, memory::data_type::f32, Tag::a}));
+    conv.pack(layers_[step].source[kWeight].data<float>(),
+              static_cast<float*>(packed[0].storage.get()));
+    return packed[0].data;
+  }
+
   // The bias [O] once per output pixel: [q * O + o].
   memory get_spread_bias(size_t step, const SmallMap& map, const MemoryDesc& plain) {
     std::vector<Packed>& packed = layers_[step].packed[kSpreadBias];
@@ -143,11 +153,8 @@ class Constants {
   memory filled(int64_t n, float value) {
     Packed& p = filled_[{n, value}];
     if (!p.storage) {
-      p.desc = MemoryDesc({n}, memory::data_type::f32, Tag::a);
-      p.storage = allocate(p.desc.get_size());
-      p.data = bind(p.desc, p.storage.get());
+      p = make({{n}, memory::data_type::f32, Tag::a});
       std::fill_n(static_cast<float*>(p.storage.get()), n, value);
-      bytes_ += p.desc.get_size();
     }
     return p.data;
   }
@@ -167,16 +174,19 @@ class Constants {
     Shape weight_shape;
     bool has_bias;
     std::array<Tensor, 2> source;
-    std::array<std::vector<Packed>, 4> packed;
+    std::array<std::vector<Packed>, 5> packed;
   };
 
+  Packed make(const MemoryDesc& desc) {
+    Packed p{desc, allocate(desc.get_size()), {}};
+    p.data = bind(desc, p.storage.get());
+    bytes_ += desc.get_size();
+    return p;
+  }
+
   memory add(std::vector<Packed>& packed, const memory& source, const MemoryDesc& wanted) {
-    Packed p;
-    p.desc = wanted;
-    p.storage = allocate(wanted.get_size());
-    p.data = bind(wanted, p.storage.get());
+    Packed p = make(wanted);  // not in the list yet, where `source` may be
     reorder(source.get_desc(), source.get_data_handle(), wanted, p.storage.get());
-    bytes_ += wanted.get_size();
     packed.push_back(std::move(p));
     return packed.back().data;
   }
@@ -200,12 +210,30 @@ struct SlotMemory {
   memory data;
 };
 
-struct Op {
-  dnnl::primitive primitive;
-  std::vector<dnnl_exec_arg_t> args;  // handles are owned by Program::memories and Constants
+// A convolution by our own kernels; its arguments are those of oneDNN's, and SRC_1 for what is
+// added.
+struct BlockStep {
+  BlockConv conv;
+  bool relu;
+  void run(const std::vector<dnnl_exec_arg_t>& args) const {
+    const auto data = [&](int name) -> float* {
+      for (const dnnl_exec_arg_t& arg : args) {
+        if (arg.arg == name) return static_cast<float*>(memory(arg.memory, true).get_data_handle());
+      }
+      return nullptr;
+    };
+    conv.run(data(DNNL_ARG_SRC), data(DNNL_ARG_WEIGHTS), data(DNNL_ARG_BIAS), data(DNNL_ARG_SRC_1),
+             relu, data(DNNL_ARG_DST));
+  }
 };
 
-// The network for one batch size: oneDNN primitives in order, over slots.
+struct Op {
+  dnnl::primitive primitive;
+  std::shared_ptr<const BlockStep> block;  // instead of the primitive, if there is one
+  std::vector<dnnl_exec_arg_t> args;       // handles are owned by Program::memories and Constants
+};
+
+// The network for one batch size: operations in order, over slots.
 struct Program {
   int64_t batch = 0;
   std::vector<Op> ops;
@@ -292,6 +320,7 @@ class Builder {
   };
   struct Draft {
     dnnl::primitive primitive;
+    std::shared_ptr<const BlockStep> block;
     std::vector<Arg> args;
     std::vector<std::pair<int, memory>> constants;
   };
@@ -322,9 +351,13 @@ class Builder {
     if (scratchpad.get_size() > 0) {
       args.push_back({DNNL_ARG_SCRATCHPAD, {scratchpad, new_slot(scratchpad)}});
     }
-    for (const Arg& arg : args)
+    add_draft({std::move(primitive), nullptr, std::move(args), std::move(constants)});
+  }
+  void add_draft(Draft draft) {
+    for (const Arg& arg : draft.args) {
       program_.slots[arg.place.slot].last = static_cast<int>(drafts_.size());
-    drafts_.push_back({std::move(primitive), std::move(args), std::move(constants)});
+    }
+    drafts_.push_back(std::move(draft));
   }
 
   void add_reorder(const Place& from, const Place& to) {
@@ -449,6 +482,10 @@ class Builder {
   }
 
   void conv(const GraphStep& s) {
+    if (type_ == memory::data_type::f32 &&
+        BlockConv::applies(BlockConv::Pass::kForward, weight_shape(), s.conv)) {
+      return block_conv(s);
+    }
     const auto map =
         small_map(s.conv, weight_shape(), graph_.shape(s.input), graph_.shape(s.output));
     const bool always =
@@ -463,6 +500,35 @@ class Builder {
     const Place dst = store_sum(s, src, pd.dst_desc());
     add(dnnl::convolution_forward(pd), pd.scratchpad_desc(),
         {{DNNL_ARG_SRC, src}, {DNNL_ARG_DST, dst}}, std::move(constants));
+  }
+
+  void block_conv(const GraphStep& s) {
+    const Shape& in = graph_.shape(s.input);
+    const Shape& out = graph_.shape(s.output);
+    const BlockConv conv(BlockConv::Pass::kForward, batched(batch_, in), weight_shape(),
+                         batched(batch_, out), s.conv);
+    const Place src = fetch(s.input, with_tag(in, type_, Tag::nChw8c));
+    const MemoryDesc desc = with_tag(out, type_, Tag::nChw8c);
+    std::vector<Arg> args{{DNNL_ARG_SRC, src}};
+    std::vector<std::pair<int, memory>> constants{
+        {DNNL_ARG_WEIGHTS, constants_.get_block(at_, conv)}};
+    if (has_bias()) {
+      constants.push_back(
+          {DNNL_ARG_BIAS, constants_.get(at_, Constants::kBias, bias_desc(), bias_desc())});
+    }
+    if (s.residual >= 0) {
+      const Place residual = fetch(s.residual, desc);
+      args.push_back({DNNL_ARG_SRC_1, residual});
+      const bool over = dies_here(s.residual, residual) && residual.slot != src.slot;
+      args.push_back(
+          {DNNL_ARG_DST, over ? store(s.output, desc, residual.slot) : store(s.output, desc)});
+    } else {
+      args.push_back({DNNL_ARG_DST, store(s.output, desc)});
+    }
+    add_draft({{},
+               std::make_shared<const BlockStep>(BlockStep{conv, s.relu}),
+               std::move(args),
+               std::move(constants)});
   }
 
   // Where a convolution writes. A residual is added in place: over the residual itself if this is
@@ -651,7 +717,7 @@ class Builder {
       return m.get();
     };
     for (Draft& draft : drafts_) {
-      Op op{std::move(draft.primitive), {}};
+      Op op{std::move(draft.primitive), std::move(draft.block), {}};
       for (const Arg& arg : draft.args) op.args.push_back({arg.name, memory_for(arg.place)});
       for (const auto& [arg, data] : draft.constants) op.args.push_back({arg, data.get()});
       p.ops.push_back(std::move(op));
@@ -745,6 +811,10 @@ Tensor CpuExecutable::run(const Tensor& input) try {
   for (memory& m : p.output) m.set_data_handle(result.raw());
 
   for (const Op& op : p.ops) {
+    if (op.block) {
+      op.block->run(op.args);
+      continue;
+    }
     dnnl::error::wrap_c_api(
         dnnl_primitive_execute(op.primitive.get(), stream().get(), static_cast<int>(op.args.size()),
                                op.args.data()),

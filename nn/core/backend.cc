@@ -139,7 +139,7 @@ void Backend::sgd_step(Tensor&, const Tensor&, Tensor&, const SgdStep&) { unsupp
 void Backend::adam_step(Tensor&, const Tensor&, Tensor&, Tensor&, Tensor&, const AdamStep&) {
   unsupported("adam_step");
 }
-std::unique_ptr<Executable> Backend::compile(const Graph&, Dtype, int64_t) {
+std::unique_ptr<Executable> Backend::compile(const std::vector<Graph>&, Dtype, int64_t) {
   unsupported("compile");
 }
 

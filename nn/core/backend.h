@@ -18,6 +18,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "nn/core/tensor.h"
 
@@ -165,8 +166,10 @@ class Backend {
   virtual void adam_step(Tensor& param, const Tensor& grad, Tensor& mean, Tensor& square,
                          Tensor& max_square, const AdamStep& s);
 
-  // ---- serving: prepares a fused, frozen network (nn/core/graph.h) for batches up to max_batch.
-  virtual std::unique_ptr<Executable> compile(const Graph& graph, Dtype dtype, int64_t max_batch);
+  // ---- serving: prepares fused, frozen nets (nn/core/graph.h) for batches up to max_batch. They
+  // are at least one, read the same input, and differ in the numbers of their weights only.
+  virtual std::unique_ptr<Executable> compile(const std::vector<Graph>& nets, Dtype dtype,
+                                              int64_t max_batch);
 
  protected:
   [[noreturn]] void unsupported(const char* verb) const;

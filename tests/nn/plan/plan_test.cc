@@ -10,7 +10,6 @@
 #include <thread>
 
 #include "nn/core/error.h"
-#include "nn/cpu/executable.h"
 #include "tests/nn/plan/reference.h"
 
 namespace ens {

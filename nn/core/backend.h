@@ -175,12 +175,18 @@ class Backend {
   [[noreturn]] void unsupported(const char* verb) const;
 };
 
-// The backend of a device. The CPU's is always there; others must have been installed at start-up.
-// Thread-safe. Usage Error if the device is not there.
+// The backend of a device. The CPU's is always there; others are there if offered and found.
+// Thread-safe. Usage Error, with the reason, if the device is not there.
 Backend& backend(Device device);
 bool has_backend(Device::Type type);
 void install_backend(std::unique_ptr<Backend> backend);
 
 std::unique_ptr<Backend> make_cpu_backend();  // nn/cpu
+
+// What a program that can use GPUs calls first (nn/cuda, also where it is built without CUDA).
+// Cheap: GPUs are looked for when one is first asked for, and "auto" is one such question.
+void offer_gpus();
+// For offer_gpus: `find` installs a backend for every device it finds, and says why there is none.
+void offer_devices(std::string (*find)());
 
 }  // namespace ens

@@ -1,5 +1,3 @@
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_pipeline.h>
 #include <mma.h>
 
@@ -7,7 +5,7 @@
 #include <array>
 
 #include "nn/cuda/conv_together.h"
-#include "nn/cuda/launch.h"
+#include "nn/cuda/kernels.h"
 
 namespace ens::cuda {
 namespace {
@@ -28,16 +26,6 @@ struct Problem {
   int rows, depth, o, c, h, w, oh, ow, kw, stride, padding, dilation;
   int splits;
   bool relu;
-};
-
-__device__ float to_float(__half x) { return __half2float(x); }
-__device__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
-__device__ void store(__half& y, float x) { y = __float2half(x); }
-__device__ void store(__nv_bfloat16& y, float x) { y = __float2bfloat16(x); }
-
-template <typename T>
-struct alignas(16) Pack {
-  T v[kLanes];
 };
 
 // Each warp computes Tile::kDown x Tile::kAcross matrices of kEdge x kEdge; a block has
@@ -96,7 +84,7 @@ __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T> p) 
   }
   int k = begin * Tile::kDepth + chunk * kLanes;  // the next product that this thread loads
   int channel = k % p.c, v = k / p.c % p.kw, u = k / p.c / p.kw;
-  const auto load = [&](int stage) {
+  const auto fetch = [&](int stage) {
     T* const pixels = slabs + stage * Tile::kSlab + line * Tile::kLine + chunk * kLanes;
     T* const kernels = pixels + Tile::kRows * Tile::kLine;
 #pragma unroll
@@ -134,13 +122,13 @@ __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T> p) 
     for (auto& sum : line_of_sums) wmma::fill_fragment(sum, 0.0f);
   }
   for (int i = 0; i < Tile::kStages - 1; ++i) {
-    if (begin + i < end) load(i);
+    if (begin + i < end) fetch(i);
     __pipeline_commit();
   }
   for (int i = begin; i < end; ++i) {
     __pipeline_wait_prior(Tile::kStages - 2);
     __syncthreads();  // slab i is there for all, and all have done with the one before it
-    if (i + Tile::kStages - 1 < end) load((i - begin + Tile::kStages - 1) % Tile::kStages);
+    if (i + Tile::kStages - 1 < end) fetch((i - begin + Tile::kStages - 1) % Tile::kStages);
     __pipeline_commit();
     const T* const pixels = slabs + (i - begin) % Tile::kStages * Tile::kSlab;
     const T* const kernels = pixels + Tile::kRows * Tile::kLine;
@@ -209,18 +197,18 @@ __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T> p) 
     const int row = i / (Tile::kColumns / kLanes), column = i % (Tile::kColumns / kLanes) * kLanes;
     if (first_row + row >= p.rows || first_column + column >= p.o) continue;
     const int64_t at = static_cast<int64_t>(first_row + row) * p.o + first_column + column;
-    const auto bias =
-        *reinterpret_cast<const Pack<T>*>(p.bias + net * p.bias_net + first_column + column);
-    Pack<T> z{};
-    if (p.z) z = *reinterpret_cast<const Pack<T>*>(p.z + net * p.z_net + at);
-    Pack<T> y;
+    const auto bias = *reinterpret_cast<const Pack<T, kLanes>*>(p.bias + net * p.bias_net +
+                                                                first_column + column);
+    Pack<T, kLanes> z{};
+    if (p.z) z = *reinterpret_cast<const Pack<T, kLanes>*>(p.z + net * p.z_net + at);
+    Pack<T, kLanes> y;
 #pragma unroll
     for (int j = 0; j < kLanes; ++j) {
-      float sum = tile[row * Tile::kSumLine + column + j] + to_float(bias.v[j]);
-      if (p.z) sum += to_float(z.v[j]);
-      store(y.v[j], p.relu ? fmaxf(sum, 0.0f) : sum);
+      float sum = tile[row * Tile::kSumLine + column + j] + load(bias.v[j]);
+      if (p.z) sum += load(z.v[j]);
+      store(&y.v[j], p.relu ? fmaxf(sum, 0.0f) : sum);
     }
-    *reinterpret_cast<Pack<T>*>(p.y + net * p.y_net + at) = y;
+    *reinterpret_cast<Pack<T, kLanes>*>(p.y + net * p.y_net + at) = y;
   }
 }
 
@@ -305,7 +293,7 @@ void conv_together(const NetConv& c, int variant, std::byte* scratch, int32_t* c
   const dim3 grid(static_cast<unsigned>((c.rows() + v.rows - 1) / v.rows),
                   static_cast<unsigned>((c.o + v.columns - 1) / v.columns),
                   static_cast<unsigned>(c.nets * v.splits));
-  const auto run = [&]<typename T>(T*) {
+  const auto run = [&]<typename T>(T) {
     const Problem<T> p = problem_of<T>(c, v.splits, scratch, counters);
     if (v.rows == Small::kRows) {
       launch(together_kernel<T, Small>, grid, dim3(Small::kThreads), 0, stream, p);
@@ -316,9 +304,9 @@ void conv_together(const NetConv& c, int variant, std::byte* scratch, int32_t* c
     }
   };
   if (c.dtype == Dtype::kF16) {
-    run(static_cast<__half*>(nullptr));
+    run(__half{});
   } else {
-    run(static_cast<__nv_bfloat16*>(nullptr));
+    run(__nv_bfloat16{});
   }
 }
 

@@ -1,36 +1,10 @@
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
-#include <algorithm>
-
-#include "nn/core/error.h"
-#include "nn/cuda/launch.h"
+#include "nn/cuda/kernels.h"
 #include "nn/cuda/serve_kernels.h"
 
 namespace ens::cuda {
 namespace {
 
-constexpr int kThreads = 256;
 constexpr int kTile = 32;  // of a transposition
-
-__device__ float to_float(float x) { return x; }
-__device__ float to_float(__half x) { return __half2float(x); }
-__device__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
-
-template <typename T>
-__device__ T from_float(float x);
-template <>
-__device__ float from_float<float>(float x) {
-  return x;
-}
-template <>
-__device__ __half from_float<__half>(float x) {
-  return __float2half(x);
-}
-template <>
-__device__ __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
-  return __float2bfloat16(x);
-}
 
 // NetMemory with its type, for kernels.
 template <typename T>
@@ -42,21 +16,6 @@ struct Each {
 template <typename T>
 Each<T> each(const NetMemory& m) {
   return {static_cast<T*>(m.data), static_cast<int64_t>(m.stride / sizeof(T))};
-}
-
-// Calls f with a null pointer to the device's type for `dtype`.
-template <typename F>
-void with_type(Dtype dtype, F&& f) {
-  switch (dtype) {
-    case Dtype::kF32:
-      return f(static_cast<float*>(nullptr));
-    case Dtype::kBF16:
-      return f(static_cast<__nv_bfloat16*>(nullptr));
-    case Dtype::kF16:
-      return f(static_cast<__half*>(nullptr));
-    default:
-      fail(std::string("no kernels for ") + name(dtype), "CUDA executable");
-  }
 }
 
 // One thread for each of `numbers`, in the y direction one row of blocks for each net.
@@ -83,7 +42,7 @@ __global__ void enter_kernel(const float* x, T* y, int64_t images, int64_t c, in
   for (int i = threadIdx.y; i < kTile; i += blockDim.y) {
     const int64_t channel = first_channel + threadIdx.x, pixel = first_pixel + i;
     if (channel < c && pixel < pixels) {
-      y[(image * pixels + pixel) * c + channel] = from_float<T>(tile[threadIdx.x][i]);
+      store(&y[(image * pixels + pixel) * c + channel], tile[threadIdx.x][i]);
     }
   }
 }
@@ -99,7 +58,7 @@ __global__ void leave_kernel(Each<const T> x, float* y, int64_t numbers, int64_t
                              int64_t pixels) {
   const int64_t i = this_number();
   if (i >= numbers) return;
-  y[blockIdx.y * numbers + i] = to_float(x.of(blockIdx.y)[transposed(i, c, pixels)]);
+  y[blockIdx.y * numbers + i] = load(x.of(blockIdx.y)[transposed(i, c, pixels)]);
 }
 
 template <typename T>
@@ -115,8 +74,8 @@ __global__ void affine_kernel(Each<const T> x, Each<const float> scale, Each<con
   const int64_t i = this_number();
   if (i >= numbers) return;
   const int64_t net = blockIdx.y, channel = i % c;
-  const float v = to_float(x.of(net)[i]) * scale.of(net)[channel] + shift.of(net)[channel];
-  y.of(net)[i] = from_float<T>(relu ? fmaxf(v, 0.0f) : v);
+  const float v = load(x.of(net)[i]) * scale.of(net)[channel] + shift.of(net)[channel];
+  store(&y.of(net)[i], relu ? fmaxf(v, 0.0f) : v);
 }
 
 __device__ float apply(UnaryOp op, float x, float a, float b) {
@@ -150,7 +109,7 @@ __global__ void activate_kernel(UnaryOp op, float a, float b, Each<const T> x, E
                                 int64_t numbers) {
   const int64_t i = this_number();
   if (i < numbers) {
-    y.of(blockIdx.y)[i] = from_float<T>(apply(op, to_float(x.of(blockIdx.y)[i]), a, b));
+    store(&y.of(blockIdx.y)[i], apply(op, load(x.of(blockIdx.y)[i]), a, b));
   }
 }
 
@@ -159,8 +118,8 @@ __global__ void add_kernel(Each<const T> x, Each<const T> z, Each<T> y, int64_t 
                            bool relu) {
   const int64_t i = this_number();
   if (i >= numbers) return;
-  const float v = to_float(x.of(blockIdx.y)[i]) + to_float(z.of(blockIdx.y)[i]);
-  y.of(blockIdx.y)[i] = from_float<T>(relu ? fmaxf(v, 0.0f) : v);
+  const float v = load(x.of(blockIdx.y)[i]) + load(z.of(blockIdx.y)[i]);
+  store(&y.of(blockIdx.y)[i], relu ? fmaxf(v, 0.0f) : v);
 }
 
 template <typename T>
@@ -178,13 +137,13 @@ __global__ void pool_kernel(bool maximum, PoolShape s, Each<const T> x, Each<T> 
     for (int v = 0; v < s.kw; ++v) {
       const int64_t q = column * s.stride - s.padding + v;
       if (q < 0 || q >= s.w) continue;
-      const float value = to_float(image[(r * s.w + q) * s.c + channel]);
+      const float value = load(image[(r * s.w + q) * s.c + channel]);
       largest = fmaxf(largest, value);
       sum += value;
       ++count;
     }
   }
-  y.of(blockIdx.y)[i] = from_float<T>(maximum ? largest : sum / static_cast<float>(count));
+  store(&y.of(blockIdx.y)[i], maximum ? largest : sum / static_cast<float>(count));
 }
 
 // What a convolution kernel needs to know to find its input.
@@ -235,9 +194,12 @@ __global__ void spread_kernel(Window win, int64_t o, int64_t kh, Each<const T> w
   const int64_t du = u / win.dilation, dv = v / win.dilation;
   const bool meets =
       u >= 0 && v >= 0 && u % win.dilation == 0 && v % win.dilation == 0 && du < kh && dv < win.kw;
-  matrix.of(blockIdx.y)[i] =
-      meets ? weight.of(blockIdx.y)[((out * kh + du) * win.kw + dv) * win.c + channel]
-            : from_float<T>(0.0f);
+  T* const place = matrix.of(blockIdx.y) + i;
+  if (meets) {
+    *place = weight.of(blockIdx.y)[((out * kh + du) * win.kw + dv) * win.c + channel];
+  } else {
+    store(place, 0.0f);
+  }
 }
 
 template <typename T>
@@ -255,18 +217,18 @@ __global__ void conv_direct_kernel(Window win, int64_t o, int64_t kh, int64_t gr
   const int64_t net = blockIdx.y, out = i % o, per_group = win.c / groups;
   const int64_t first = out / (o / groups) * per_group;
   const T* kernel = weight.of(net) + out * kh * win.kw * per_group;
-  float sum = to_float(bias.of(net)[out]);
+  float sum = load(bias.of(net)[out]);
   for (int64_t u = 0; u < kh; ++u) {
     for (int64_t v = 0; v < win.kw; ++v) {
       const int64_t at = win.pixel(i / o, u, v);
       if (at < 0) continue;
       const T* pixel = x.of(net) + at + first;
       const T* tap = kernel + (u * win.kw + v) * per_group;
-      for (int64_t k = 0; k < per_group; ++k) sum += to_float(pixel[k]) * to_float(tap[k]);
+      for (int64_t k = 0; k < per_group; ++k) sum += load(pixel[k]) * load(tap[k]);
     }
   }
-  if (z.data) sum += to_float(z.of(net)[i]);
-  y.of(net)[i] = from_float<T>(relu ? fmaxf(sum, 0.0f) : sum);
+  if (z.data) sum += load(z.of(net)[i]);
+  store(&y.of(net)[i], relu ? fmaxf(sum, 0.0f) : sum);
 }
 
 }  // namespace
@@ -275,7 +237,7 @@ void enter(Dtype dtype, const float* x, void* y, int64_t images, int64_t batch, 
            int64_t pixels, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>((pixels + kTile - 1) / kTile),
                   static_cast<unsigned>((c + kTile - 1) / kTile), static_cast<unsigned>(batch));
-  with_type(dtype, [&]<typename T>(T*) {
+  with_activation(dtype, [&]<typename T>(T) {
     launch(enter_kernel<T>, grid, dim3(kTile, 8), 0, stream, x, static_cast<T*>(y), images, c,
            pixels);
   });
@@ -284,7 +246,7 @@ void enter(Dtype dtype, const float* x, void* y, int64_t images, int64_t batch, 
 void leave(Dtype dtype, const NetMemory& x, float* y, int64_t nets, int64_t images, int64_t c,
            int64_t pixels, cudaStream_t stream) {
   const int64_t numbers = images * c * pixels;
-  with_type(dtype, [&]<typename T>(T*) {
+  with_activation(dtype, [&]<typename T>(T) {
     launch(leave_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, stream, each<const T>(x), y,
            numbers, c, pixels);
   });
@@ -293,7 +255,7 @@ void leave(Dtype dtype, const NetMemory& x, float* y, int64_t nets, int64_t imag
 void flatten(Dtype dtype, const NetMemory& x, const NetMemory& y, int64_t nets, int64_t batch,
              int64_t c, int64_t pixels, cudaStream_t stream) {
   const int64_t numbers = batch * c * pixels;
-  with_type(dtype, [&]<typename T>(T*) {
+  with_activation(dtype, [&]<typename T>(T) {
     launch(flatten_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, stream, each<const T>(x),
            each<T>(y), numbers, c, pixels);
   });
@@ -302,7 +264,7 @@ void flatten(Dtype dtype, const NetMemory& x, const NetMemory& y, int64_t nets, 
 void affine(Dtype dtype, const NetMemory& x, const NetMemory& scale, const NetMemory& shift,
             const NetMemory& y, int64_t nets, int64_t numbers, int64_t c, bool relu,
             cudaStream_t stream) {
-  with_type(dtype, [&]<typename T>(T*) {
+  with_activation(dtype, [&]<typename T>(T) {
     launch(affine_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, stream, each<const T>(x),
            each<const float>(scale), each<const float>(shift), each<T>(y), numbers, c, relu);
   });
@@ -310,7 +272,7 @@ void affine(Dtype dtype, const NetMemory& x, const NetMemory& scale, const NetMe
 
 void activate(Dtype dtype, UnaryOp op, float a, float b, const NetMemory& x, const NetMemory& y,
               int64_t nets, int64_t numbers, cudaStream_t stream) {
-  with_type(dtype, [&]<typename T>(T*) {
+  with_activation(dtype, [&]<typename T>(T) {
     launch(activate_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, stream, op, a, b,
            each<const T>(x), each<T>(y), numbers);
   });
@@ -318,7 +280,7 @@ void activate(Dtype dtype, UnaryOp op, float a, float b, const NetMemory& x, con
 
 void add(Dtype dtype, const NetMemory& x, const NetMemory& z, const NetMemory& y, int64_t nets,
          int64_t numbers, bool relu, cudaStream_t stream) {
-  with_type(dtype, [&]<typename T>(T*) {
+  with_activation(dtype, [&]<typename T>(T) {
     launch(add_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, stream, each<const T>(x),
            each<const T>(z), each<T>(y), numbers, relu);
   });
@@ -327,7 +289,7 @@ void add(Dtype dtype, const NetMemory& x, const NetMemory& z, const NetMemory& y
 void pool(Dtype dtype, bool maximum, const PoolShape& shape, const NetMemory& x, const NetMemory& y,
           int64_t nets, cudaStream_t stream) {
   const int64_t numbers = shape.batch * shape.oh * shape.ow * shape.c;
-  with_type(dtype, [&]<typename T>(T*) {
+  with_activation(dtype, [&]<typename T>(T) {
     launch(pool_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, stream, maximum, shape,
            each<const T>(x), each<T>(y), numbers);
   });
@@ -353,7 +315,7 @@ void gather(const NetConv& conv, const NetMemory& rows, int64_t nets, cudaStream
 void spread(const NetConv& conv, const NetMemory& matrix, const NetMemory& bias,
             cudaStream_t stream) {
   const int64_t out = conv.oh * conv.ow * conv.o, numbers = out * conv.h * conv.w * conv.c;
-  with_type(conv.dtype, [&]<typename T>(T*) {
+  with_activation(conv.dtype, [&]<typename T>(T) {
     launch(spread_kernel<T>, grid_of(numbers, conv.nets), dim3(kThreads), 0, stream,
            window_of(conv), conv.o, conv.kh, each<const T>(conv.weight), each<T>(matrix), numbers);
     launch(repeat_kernel<T>, grid_of(out, conv.nets), dim3(kThreads), 0, stream,
@@ -363,7 +325,7 @@ void spread(const NetConv& conv, const NetMemory& matrix, const NetMemory& bias,
 
 void conv_direct(const NetConv& conv, cudaStream_t stream) {
   const int64_t numbers = conv.rows() * conv.o;
-  with_type(conv.dtype, [&]<typename T>(T*) {
+  with_activation(conv.dtype, [&]<typename T>(T) {
     launch(conv_direct_kernel<T>, grid_of(numbers, conv.nets), dim3(kThreads), 0, stream,
            window_of(conv), conv.o, conv.kh, conv.spec.groups, conv.relu, each<const T>(conv.x),
            each<const T>(conv.weight), each<const T>(conv.bias), each<const T>(conv.z),

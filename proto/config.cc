@@ -147,6 +147,7 @@ constexpr Rule kRunRules[] = {
     {"seed", "1", 0, 18446744073709551615.0},
     {"device", "auto", 0, 0, kDevices},
     {"dtype", "auto", 0, 0, kDtypes},
+    {"tf32", "true"},
     {"data.name", "cifar10", 0, 0, "cifar10|cifar100|mnist|fashion_mnist|shapes|folder:*"},
     {"data.root", nullptr},
     {"data.image_size", "0", 0, 1024},

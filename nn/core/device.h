@@ -16,9 +16,9 @@ struct Device {
   std::string str() const;  // "cpu", "cuda:0"
 };
 
-// Parses "cpu", "cuda", "cuda:1" or "auto": the first GPU if there is one, else the CPU, and one line
-// on stderr that says why, once, in programs that offer GPUs.
-// Usage Error for anything else, or for a device that is not there.
+// Parses "cpu", "cuda", "cuda:1" or "auto": the first GPU if there is one, else the CPU, and one
+// line on stderr that says why, once, in programs that offer GPUs. Usage Error for anything else,
+// or for a device that is not there.
 Device parse_device(std::string_view text);
 
 // The same for work that can be spread: one of these, several GPUs separated by commas

@@ -37,6 +37,9 @@ int Graph::add_value(const Shape& shape) {
 
 int Graph::append(GraphStep step) {
   using Kind = GraphStep::Kind;
+  for (Tensor* t : {&step.weight, &step.bias}) {
+    if (t->defined()) *t = t->to(Device{});
+  }
   const Shape in = shape(step.input);
   auto check = [&](bool ok) {
     if (!ok) fail("a " + std::string(name(step.kind)) + " step does not fit " + in.str(), "Graph");

@@ -48,7 +48,8 @@ struct Graph {
   int output = -1;
 
   int add_value(const Shape& shape);
-  // Appends a step reading `input`, infers the output's shape, and returns the new value.
+  // Appends a step reading `input`, infers the output's shape, and returns the new value. Weights
+  // that are on another device come to the CPU.
   int append(GraphStep step);
   const Shape& shape(int value) const { return values[static_cast<size_t>(value)]; }
 

@@ -5,7 +5,9 @@
 namespace ens {
 
 size_t place_slots(std::vector<Slot>& slots, size_t alignment, int outside) {
-  const auto rounded = [&](size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; };
+  const auto rounded = [&](size_t bytes) {
+    return (bytes + alignment - 1) / alignment * alignment;
+  };
   std::vector<int> order;
   for (int i = 0; i < static_cast<int>(slots.size()); ++i) {
     if (i != outside && slots[i].bytes > 0) order.push_back(i);

@@ -171,7 +171,7 @@ class BareCloud {
  public:
   BareCloud(const CloudBundle& bundle, int threads)
       : input_(smashed_shape(bundle.info.model, bundle.info.split)),
-        lanes_(bundle, Device{}, Dtype::kF32, kMaxBatch, threads),
+        lanes_(bundle, {Device{}}, Dtype::kF32, kMaxBatch, threads),
         socket_(context_, zmq::socket_type::router) {
     socket_.set(zmq::sockopt::linger, 0);
     socket_.bind("tcp://127.0.0.1:*");

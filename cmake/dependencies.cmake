@@ -62,6 +62,8 @@ if(ENS_BENCH)
   ens_found("Google Benchmark" libbenchmark-dev "${benchmark_FOUND}" "${benchmark_VERSION}")
 endif()
 
+include(cuda)
+
 if(ENS_MISSING)
   message(FATAL_ERROR "Missing libraries. Debian/Ubuntu: apt-get install${ENS_MISSING}   (./run installs them)")
 endif()

@@ -1,9 +1,10 @@
 # One way to declare a library, a program, a test.
 
 add_library(ens_options INTERFACE)
-target_compile_options(ens_options INTERFACE -Wall -Wextra -Wshadow -Wno-missing-field-initializers
+set(ENS_WARNINGS -Wall -Wextra -Wshadow -Wno-missing-field-initializers
   $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>  # false alarms of GCC 12 on joined strings
   $<$<CXX_COMPILER_ID:Clang>:-Wno-pass-failed>)  # loops that only GCC vectorises
+target_compile_options(ens_options INTERFACE "$<$<COMPILE_LANGUAGE:C,CXX>:${ENS_WARNINGS}>")
 target_include_directories(ens_options INTERFACE ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR})
 if(ENS_SANITIZE)
   target_compile_options(ens_options INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)

@@ -1,6 +1,8 @@
 #include "nn/core/backend.h"
 
+#include <algorithm>
 #include <charconv>
+#include <cstdio>
 #include <mutex>
 #include <system_error>
 #include <vector>
@@ -14,6 +16,9 @@ namespace {
 struct Registry {
   std::mutex mutex;
   std::vector<std::unique_ptr<Backend>> installed;
+  std::string (*find_devices)() = nullptr;
+  std::once_flag found, said;
+  std::string none = "this program does not use GPUs";  // why there is no CUDA device
 };
 
 Registry& registry() {
@@ -21,15 +26,19 @@ Registry& registry() {
   return *r;
 }
 
-Backend* find(Device device) {
+Backend* find(Device device, bool any_index = false) {
   if (device.type == Device::Type::kCpu) {
     static Backend* cpu = make_cpu_backend().release();
     return cpu;
   }
   Registry& r = registry();
+  if (r.find_devices) {
+    std::call_once(r.found, [&] { r.none = r.find_devices(); });
+  }
   std::lock_guard lock(r.mutex);
   for (auto& b : r.installed) {
-    if (b->device() == device) return b.get();
+    const Device d = b->device();
+    if (any_index ? d.type == device.type : d == device) return b.get();
   }
   return nullptr;
 }
@@ -37,15 +46,16 @@ Backend* find(Device device) {
 }  // namespace
 
 Backend& backend(Device device) {
-  Backend* found = find(device);
-  if (!found) {
-    usage_fail("device " + device.str() + " is not available", "",
-               "use --device cpu, or a build with CUDA on a machine with a GPU");
+  if (Backend* found = find(device)) return *found;
+  if (has_backend(device.type)) {
+    usage_fail("device " + device.str() + " is not there", "",
+               "this machine's GPUs are counted from cuda:0");
   }
-  return *found;
+  usage_fail("device " + device.str() + " is not available: " + registry().none, "",
+             "use --device cpu, or a build with CUDA on a machine with a GPU");
 }
 
-bool has_backend(Device::Type type) { return find({type, 0}) != nullptr; }
+bool has_backend(Device::Type type) { return find({type, 0}, true) != nullptr; }
 
 void install_backend(std::unique_ptr<Backend> b) {
   Registry& r = registry();
@@ -53,14 +63,23 @@ void install_backend(std::unique_ptr<Backend> b) {
   r.installed.push_back(std::move(b));
 }
 
+void offer_devices(std::string (*find_them)()) { registry().find_devices = find_them; }
+
 std::string Device::str() const {
   return type == Type::kCpu ? "cpu" : "cuda:" + std::to_string(index);
 }
 
 Device parse_device(std::string_view text) {
   if (text == "cpu") return {};
-  if (text == "auto")
-    return {has_backend(Device::Type::kCuda) ? Device::Type::kCuda : Device::Type::kCpu, 0};
+  if (text == "auto") {
+    if (has_backend(Device::Type::kCuda)) return {Device::Type::kCuda, 0};
+    Registry& r = registry();
+    if (r.find_devices) {  // a program that could have used one
+      std::call_once(r.said,
+                     [&] { std::fprintf(stderr, "device auto: the CPU (%s)\n", r.none.c_str()); });
+    }
+    return {};
+  }
   if (text == "cuda" || text.starts_with("cuda:")) {
     Device device{Device::Type::kCuda, 0};
     if (text.size() > 5) {
@@ -73,6 +92,35 @@ Device parse_device(std::string_view text) {
     return device;
   }
   usage_fail("unknown device '" + std::string(text) + "'", "", "use auto, cpu, cuda or cuda:1");
+}
+
+std::vector<Device> parse_devices(std::string_view text) {
+  std::vector<Device> devices;
+  if (text == "cuda:all") {
+    devices.push_back(parse_device("cuda:0"));
+    for (Device next{Device::Type::kCuda, 1}; find(next); ++next.index) devices.push_back(next);
+    return devices;
+  }
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    devices.push_back(parse_device(text.substr(begin, end - begin)));
+    begin = end + 1;
+  }
+  for (size_t i = 0; devices.size() > 1 && i < devices.size(); ++i) {
+    if (devices[i].type == Device::Type::kCpu ||
+        std::find(devices.begin(), devices.begin() + static_cast<std::ptrdiff_t>(i), devices[i]) !=
+            devices.begin() + static_cast<std::ptrdiff_t>(i)) {
+      usage_fail("bad devices '" + std::string(text) + "'", "",
+                 "several devices are different GPUs: cuda:0,cuda:1");
+    }
+  }
+  return devices;
+}
+
+std::string str(const std::vector<Device>& devices) {
+  std::string text;
+  for (const Device& d : devices) text += (text.empty() ? "" : ",") + d.str();
+  return text;
 }
 
 void Backend::unsupported(const char* verb) const {
@@ -139,7 +187,7 @@ void Backend::sgd_step(Tensor&, const Tensor&, Tensor&, const SgdStep&) { unsupp
 void Backend::adam_step(Tensor&, const Tensor&, Tensor&, Tensor&, Tensor&, const AdamStep&) {
   unsupported("adam_step");
 }
-std::unique_ptr<Executable> Backend::compile(const Graph&, Dtype, int64_t) {
+std::unique_ptr<Executable> Backend::compile(const std::vector<Graph>&, Dtype, int64_t) {
   unsupported("compile");
 }
 

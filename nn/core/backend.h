@@ -18,6 +18,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "nn/core/tensor.h"
 
@@ -92,6 +93,9 @@ class Backend {
   virtual Device device() const = 0;
   virtual std::string description() const = 0;   // e.g. "CPU, 2 threads, avx512_core_amx"
   virtual bool supports(Dtype dtype) const = 0;  // fast enough to train and serve in
+  // Whether float32 products may round their factors to TF32 (11 bits), which is several times
+  // faster on GPUs and the default there; elsewhere it means nothing.
+  virtual void allow_tf32(bool) {}
 
   // Memory, 64-byte aligned, uninitialised; the pointer's deleter returns it to the cache.
   virtual std::shared_ptr<void> allocate(size_t bytes) = 0;
@@ -165,19 +169,27 @@ class Backend {
   virtual void adam_step(Tensor& param, const Tensor& grad, Tensor& mean, Tensor& square,
                          Tensor& max_square, const AdamStep& s);
 
-  // ---- serving: prepares a fused, frozen network (nn/core/graph.h) for batches up to max_batch.
-  virtual std::unique_ptr<Executable> compile(const Graph& graph, Dtype dtype, int64_t max_batch);
+  // ---- serving: prepares fused, frozen nets (nn/core/graph.h) for batches up to max_batch. They
+  // are at least one, read the same input, and differ in the numbers of their weights only.
+  virtual std::unique_ptr<Executable> compile(const std::vector<Graph>& nets, Dtype dtype,
+                                              int64_t max_batch);
 
  protected:
   [[noreturn]] void unsupported(const char* verb) const;
 };
 
-// The backend of a device. The CPU's is always there; others must have been installed at start-up.
-// Thread-safe. Usage Error if the device is not there.
+// The backend of a device. The CPU's is always there; others are there if offered and found.
+// Thread-safe. Usage Error, with the reason, if the device is not there.
 Backend& backend(Device device);
 bool has_backend(Device::Type type);
 void install_backend(std::unique_ptr<Backend> backend);
 
 std::unique_ptr<Backend> make_cpu_backend();  // nn/cpu
+
+// What a program that can use GPUs calls first (nn/cuda, also where it is built without CUDA).
+// Cheap: GPUs are looked for when one is first asked for, and "auto" is one such question.
+void offer_gpus();
+// For offer_gpus: `find` installs a backend for every device it finds, and says why there is none.
+void offer_devices(std::string (*find)());
 
 }  // namespace ens

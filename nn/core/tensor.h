@@ -58,6 +58,8 @@ class Tensor {
   Device device() const { return device_; }
   size_t bytes() const { return static_cast<size_t>(numel()) * size_of(dtype_); }
 
+  // The memory that this tensor or view lies in; for backends.
+  const std::shared_ptr<void>& storage() const { return storage_; }
   void* raw() const { return static_cast<std::byte*>(storage_.get()) + offset_; }
   // Typed pointer; Error if T is not the dtype. The memory order is that of layout().
   template <typename T>

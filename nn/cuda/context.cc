@@ -1,0 +1,428 @@
+#include "nn/cuda/context.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "nn/core/error.h"
+
+namespace ens::cuda {
+namespace {
+
+constexpr int kMaxContexts = 64;
+constexpr size_t kStageBytes = 4 << 20;
+constexpr size_t kBlasWorkspace = 32 << 20;  // what NVIDIA advises for Hopper
+constexpr int kOldestCompute = 80;           // nn/cuda is built for these and newer
+
+// Every context ever made, and those without a thread. Never destroyed: tensors may outlive main().
+struct Contexts {
+  std::mutex mutex;
+  std::vector<Context*> all, idle;
+  std::atomic<size_t> reserved[kMaxContexts] = {};  // bytes, by device
+};
+
+Contexts& contexts() {
+  static Contexts* c = new Contexts;
+  return *c;
+}
+
+// This thread's contexts; given back when it ends.
+struct Lease {
+  std::vector<Context*> mine;
+  int current_device = -1;
+  ~Lease() {
+    Contexts& all = contexts();
+    std::lock_guard lock(all.mutex);
+    all.idle.insert(all.idle.end(), mine.begin(), mine.end());
+  }
+};
+thread_local Lease lease;
+
+void use_device(int device) {
+  if (lease.current_device == device) return;
+  check(cudaSetDevice(device), "cudaSetDevice");
+  lease.current_device = device;
+}
+
+// Classes 0, 1, 2, ...: 256, 320, 384, 448, 512, 640, ... bytes: at most a quarter is wasted.
+int size_class(size_t bytes) {
+  if (bytes <= 256) return 0;
+  const int octave = std::bit_width(bytes - 1) - 1;  // 2^octave < bytes <= 2^(octave+1)
+  const size_t quarter = size_t{1} << (octave - 2);
+  const size_t step = (bytes - (size_t{1} << octave) + quarter - 1) / quarter;  // 1..4
+  return (octave - 8) * 4 + static_cast<int>(step);
+}
+size_t class_bytes(int size_class) {
+  const size_t base = size_t{256} << (size_class / 4);
+  return base + base / 4 * static_cast<size_t>(size_class % 4);
+}
+
+// Gives idle memory back to the driver. False if there was none.
+bool release_idle(int device) {
+  if (cudaDeviceSynchronize() != cudaSuccess) {
+    cudaGetLastError();
+    return false;
+  }
+  std::vector<Context*> all;
+  {
+    std::lock_guard lock(contexts().mutex);
+    all = contexts().all;
+  }
+  bool any = false;
+  for (Context* c : all) {
+    if (c->device == device) any |= c->pool->release(device);
+  }
+  return any;
+}
+
+void* driver_allocate(Context& c, int size_class) {
+  const size_t bytes = class_bytes(size_class);
+  void* data = nullptr;
+  // Allowed while a stream is captured only in this mode.
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+  check(cudaThreadExchangeStreamCaptureMode(&mode), "cudaThreadExchangeStreamCaptureMode");
+  cudaError_t result = cudaMalloc(&data, bytes);
+  if (result == cudaErrorMemoryAllocation && !c.capturing()) {
+    cudaGetLastError();
+    if (release_idle(c.device)) result = cudaMalloc(&data, bytes);
+  }
+  cudaThreadExchangeStreamCaptureMode(&mode);
+  if (result == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    fail("the GPU has no " + std::to_string(bytes >> 20) + " MiB left beside the " +
+             std::to_string(bytes_reserved(c.device) >> 20) + " MiB in use",
+         "cuda:" + std::to_string(c.device), "use a smaller batch, or fewer nets side by side");
+  }
+  check(result, "cudaMalloc");
+  contexts().reserved[c.device] += bytes;
+  return data;
+}
+
+// Returns a block to the cache that its last writer allocates from. Never throws: it runs in
+// destructors, and at the end of the program when CUDA may be gone.
+void release(Block* block) {
+  Context& w = *block->writer;
+  const bool captured_here = w.capturing_thread == std::this_thread::get_id();
+  const uint64_t readers = block->readers & ~(uint64_t{1} << w.id);
+  if (readers && !captured_here) {
+    std::vector<Context*> all;
+    {
+      std::lock_guard lock(contexts().mutex);
+      all = contexts().all;
+    }
+    for (Context* r : all) {
+      if (!(readers >> r->id & 1)) continue;
+      try {
+        follow(w, *r);
+      } catch (const Error&) {  // CUDA is gone or broken: nobody will use the memory again
+      }
+    }
+  }
+  // What is freed during a capture may be read at every replay: it stays with the graph.
+  const auto& pool = block->pool ? block->pool : captured_here ? w.capture_pool : w.pool;
+  pool->put(block->size_class, block->data);
+  delete block;
+}
+
+struct Deleter {
+  Block* block;
+  void operator()(void*) const { release(block); }
+};
+
+Block* block_of(const Tensor& t) {
+  const Deleter* d = std::get_deleter<Deleter>(t.storage());
+  return d ? d->block : nullptr;
+}
+
+[[noreturn]] void fail_call(const char* call, const std::string& what) {
+  fail(std::string(call) + ": " + what, "CUDA");
+}
+
+std::string why_not(cudaError_t result) {
+  switch (result) {
+    case cudaErrorInsufficientDriver:
+      return "no NVIDIA driver, or one older than this program's CUDA";
+    case cudaErrorNoDevice:
+      return "no GPU";
+    default:
+      return std::string("CUDA does not start: ") + cudaGetErrorString(result);
+  }
+}
+
+}  // namespace
+
+void check(cudaError_t result, const char* call) {
+  if (result == cudaSuccess) return;
+  cudaGetLastError();  // forgets it, unless it cannot be survived
+  fail_call(call, cudaGetErrorString(result));
+}
+
+void check(cublasStatus_t result, const char* call) {
+  if (result != CUBLAS_STATUS_SUCCESS) fail_call(call, cublasGetStatusString(result));
+}
+
+void check(cudnnStatus_t result, const char* call) {
+  if (result != CUDNN_STATUS_SUCCESS) fail_call(call, cudnnGetErrorString(result));
+}
+
+int count_devices(std::string& why) {
+  int count = 0;
+  const cudaError_t result = cudaGetDeviceCount(&count);
+  if (result != cudaSuccess || count == 0) {
+    cudaGetLastError();
+    why = why_not(result == cudaSuccess ? cudaErrorNoDevice : result);
+    return 0;
+  }
+  for (int i = 0; i < count; ++i) {
+    int major = 0, minor = 0;
+    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, i) != cudaSuccess ||
+        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, i) != cudaSuccess ||
+        10 * major + minor < kOldestCompute) {
+      cudaGetLastError();
+      // Devices are counted from 0 without gaps, so the first that is too old ends the count.
+      why = "GPU " + std::to_string(i) + " has compute capability " + std::to_string(major) + "." +
+            std::to_string(minor) + ", this build needs 8.0";
+      return i;
+    }
+  }
+  return count;
+}
+
+void* Pool::take(int size_class) {
+  std::lock_guard lock(mutex_);
+  const auto found = idle_.find(size_class);
+  if (found == idle_.end() || found->second.empty()) return nullptr;
+  void* data = found->second.back();
+  found->second.pop_back();
+  return data;
+}
+
+void Pool::put(int size_class, void* data) {
+  std::lock_guard lock(mutex_);
+  idle_[size_class].push_back(data);
+}
+
+bool Pool::release(int device) {
+  std::lock_guard lock(mutex_);
+  bool any = false;
+  for (auto& [size_class, list] : idle_) {
+    any |= !list.empty();
+    for (void* data : list) {
+      if (cudaFree(data) == cudaSuccess) contexts().reserved[device] -= class_bytes(size_class);
+    }
+    list.clear();
+  }
+  return any;
+}
+
+Pool::~Pool() {
+  if (device_ >= 0) release(device_);
+}
+
+cublasHandle_t Context::blas() {
+  if (!blas_) {
+    check(cublasCreate(&blas_), "cublasCreate");
+    check(cublasSetStream(blas_, stream), "cublasSetStream");
+    // Its own workspace would be asked of the driver in the middle of a capture.
+    check(cudaMalloc(&blas_workspace_, kBlasWorkspace), "cudaMalloc");
+    check(cublasSetWorkspace(blas_, blas_workspace_, kBlasWorkspace), "cublasSetWorkspace");
+  }
+  return blas_;
+}
+
+cudnnHandle_t Context::dnn() {
+  if (!dnn_) {
+    check(cudnnCreate(&dnn_), "cudnnCreate");
+    check(cudnnSetStream(dnn_, stream), "cudnnSetStream");
+  }
+  return dnn_;
+}
+
+std::shared_ptr<void> Context::allocate(size_t bytes) {
+  auto block = std::make_unique<Block>();
+  block->size_class = size_class(bytes);
+  block->writer = this;
+  block->pool = capture_pool;
+  block->data = (capture_pool ? capture_pool : pool)->take(block->size_class);
+  if (!block->data) block->data = driver_allocate(*this, block->size_class);
+  void* data = block->data;
+  return std::shared_ptr<void>(data, Deleter{block.release()});
+}
+
+void Context::make_stages() {
+  if (capturing()) fail("host memory cannot take part in a captured step", "CUDA");
+  if (stages_[1].data) return;
+  for (Stage& s : stages_) {
+    check(cudaMallocHost(&s.data, kStageBytes), "cudaMallocHost");
+    check(cudaEventCreateWithFlags(&s.done, cudaEventDisableTiming), "cudaEventCreate");
+  }
+}
+
+void Context::upload(void* dst, const void* src, size_t bytes) {
+  make_stages();
+  for (size_t at = 0; at < bytes; at += kStageBytes) {
+    Stage& s = stages_[next_stage_ ^= 1];
+    const size_t n = std::min(kStageBytes, bytes - at);
+    check(cudaEventSynchronize(s.done), "cudaEventSynchronize");  // its last content has left
+    std::memcpy(s.data, static_cast<const std::byte*>(src) + at, n);
+    check(cudaMemcpyAsync(static_cast<std::byte*>(dst) + at, s.data, n, cudaMemcpyHostToDevice,
+                          stream),
+          "cudaMemcpyAsync");
+    check(cudaEventRecord(s.done, stream), "cudaEventRecord");
+  }
+}
+
+void Context::download(void* dst, const void* src, size_t bytes) {
+  make_stages();
+  // One piece is on its way while the one before it is copied out.
+  const auto copy_out = [&](size_t at, Stage& s) {
+    check(cudaEventSynchronize(s.done), "cudaEventSynchronize");
+    std::memcpy(static_cast<std::byte*>(dst) + at, s.data, std::min(kStageBytes, bytes - at));
+  };
+  for (size_t at = 0; at < bytes; at += kStageBytes) {
+    Stage& s = stages_[next_stage_ ^= 1];
+    check(cudaEventSynchronize(s.done), "cudaEventSynchronize");
+    check(cudaMemcpyAsync(s.data, static_cast<const std::byte*>(src) + at,
+                          std::min(kStageBytes, bytes - at), cudaMemcpyDeviceToHost, stream),
+          "cudaMemcpyAsync");
+    check(cudaEventRecord(s.done, stream), "cudaEventRecord");
+    if (at) copy_out(at - kStageBytes, stages_[next_stage_ ^ 1]);
+  }
+  if (bytes) copy_out((bytes - 1) / kStageBytes * kStageBytes, stages_[next_stage_]);
+}
+
+void Context::synchronize() { check(cudaStreamSynchronize(stream), "cudaStreamSynchronize"); }
+
+Context& context(int device) {
+  use_device(device);
+  for (Context* c : lease.mine) {
+    if (c->device == device) return *c;
+  }
+  Contexts& all = contexts();
+  std::lock_guard lock(all.mutex);
+  const auto idle = std::ranges::find_if(all.idle, [&](Context* c) { return c->device == device; });
+  if (idle != all.idle.end()) {
+    lease.mine.push_back(*idle);
+    all.idle.erase(idle);
+    return *lease.mine.back();
+  }
+  if (all.all.size() == kMaxContexts) {
+    fail("more than " + std::to_string(kMaxContexts) + " threads use GPUs", "CUDA",
+         "train or serve fewer nets side by side");
+  }
+  auto made = std::make_unique<Context>();
+  made->device = device;
+  made->id = static_cast<int>(all.all.size());
+  check(cudaStreamCreateWithFlags(&made->stream, cudaStreamNonBlocking), "cudaStreamCreate");
+  all.all.push_back(made.get());
+  lease.mine.push_back(made.get());
+  return *made.release();
+}
+
+void follow(Context& later, Context& earlier) {
+  if (&later == &earlier) return;
+  const auto mine = std::this_thread::get_id();
+  if (later.capturing_thread == mine || earlier.capturing_thread == mine) {
+    fail("memory of another thread was touched for the first time inside a captured step", "CUDA",
+         "run the step once before");
+  }
+  // One after the other: nobody holds one of these and waits for the second.
+  cudaEvent_t event = nullptr;
+  {
+    std::lock_guard lock(earlier.capture_mutex);
+    check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
+    check(cudaEventRecord(event, earlier.stream), "cudaEventRecord");
+  }
+  std::lock_guard lock(later.capture_mutex);
+  check(cudaStreamWaitEvent(later.stream, event, 0), "cudaStreamWaitEvent");
+  check(cudaEventDestroy(event), "cudaEventDestroy");  // when it has happened
+}
+
+const void* read_raw(Context& c, const Tensor& t) {
+  if (Block* b = block_of(t)) {
+    Context* writer = b->writer;
+    const uint64_t me = uint64_t{1} << c.id;
+    if (writer != &c && !(b->readers & me)) {
+      follow(c, *writer);
+      b->readers |= me;
+    }
+  }
+  return t.raw();
+}
+
+void* write_raw(Context& c, const Tensor& t) {
+  if (Block* b = block_of(t)) {
+    Context* writer = b->writer;
+    const uint64_t others = b->readers & ~(uint64_t{1} << c.id);
+    if (writer != &c || others) {
+      follow(c, *writer);
+      if (others) {
+        std::vector<Context*> all;
+        {
+          std::lock_guard lock(contexts().mutex);
+          all = contexts().all;
+        }
+        for (Context* r : all) {
+          if (others >> r->id & 1) follow(c, *r);
+        }
+      }
+      b->readers = 0;
+      b->writer = &c;
+    }
+  }
+  return t.raw();
+}
+
+Capture::Capture(Context& c) : c_(c) {
+  if (c.capturing()) fail("a captured step inside another", "CUDA");
+  c.capture_mutex.lock();
+  c.capture_pool = std::make_shared<Pool>(c.device);
+  c.capturing_thread = std::this_thread::get_id();
+  const cudaError_t result = cudaStreamBeginCapture(c.stream, cudaStreamCaptureModeThreadLocal);
+  if (result != cudaSuccess) {
+    end();
+    check(result, "cudaStreamBeginCapture");
+  }
+}
+
+void Capture::end() {
+  open_ = false;
+  c_.capturing_thread = std::thread::id();
+  c_.capture_pool = nullptr;
+  c_.capture_mutex.unlock();
+}
+
+std::unique_ptr<Capture::Graph> Capture::finish() {
+  auto graph = std::make_unique<Graph>();
+  graph->pool = c_.capture_pool;
+  cudaGraph_t recorded = nullptr;
+  const cudaError_t result = cudaStreamEndCapture(c_.stream, &recorded);
+  end();
+  check(result, "cudaStreamEndCapture");
+  const cudaError_t made = cudaGraphInstantiate(&graph->exec, recorded, 0);
+  cudaGraphDestroy(recorded);
+  check(made, "cudaGraphInstantiate");
+  return graph;
+}
+
+Capture::~Capture() {
+  if (!open_) return;
+  cudaGraph_t recorded = nullptr;
+  if (cudaStreamEndCapture(c_.stream, &recorded) == cudaSuccess && recorded) {
+    cudaGraphDestroy(recorded);
+  }
+  cudaGetLastError();
+  end();
+}
+
+Capture::Graph::~Graph() {
+  if (exec) cudaGraphExecDestroy(exec);
+}
+
+void Capture::Graph::launch(Context& c) const {
+  check(cudaGraphLaunch(exec, c.stream), "cudaGraphLaunch");
+}
+
+size_t bytes_reserved(int device) { return contexts().reserved[device]; }
+
+}  // namespace ens::cuda

@@ -1,0 +1,51 @@
+#include "nn/cuda/cuda_backend.h"
+
+#include "nn/core/error.h"
+#include "nn/cuda/context.h"
+#include "nn/cuda/executable.h"
+
+namespace ens {
+
+void offer_gpus() {
+  offer_devices([]() -> std::string {
+    std::string why;
+    const int devices = cuda::count_devices(why);
+    for (int i = 0; i < devices; ++i) install_backend(cuda::make_cuda_backend(i));
+    return why;
+  });
+}
+
+namespace cuda {
+
+std::unique_ptr<Backend> make_cuda_backend(int device) {
+  return std::make_unique<CudaBackend>(device);
+}
+
+CudaBackend::CudaBackend(int device) : device_(device) {
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
+  int runtime = 0;
+  check(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion");
+  const size_t dnn = cudnnGetVersion();
+  description_ = std::string(properties.name) + ", CUDA " + std::to_string(runtime / 1000) + "." +
+                 std::to_string(runtime % 1000 / 10) + ", cuDNN " + std::to_string(dnn / 10000) +
+                 "." + std::to_string(dnn % 10000 / 100) + "." + std::to_string(dnn % 100);
+}
+
+bool CudaBackend::supports(Dtype dtype) const {
+  return dtype == Dtype::kF32 || dtype == Dtype::kBF16 || dtype == Dtype::kF16;
+}
+
+std::shared_ptr<void> CudaBackend::allocate(size_t bytes) {
+  return context(device_).allocate(bytes);
+}
+
+void CudaBackend::synchronize() { context(device_).synchronize(); }
+
+std::unique_ptr<Executable> CudaBackend::compile(const std::vector<Graph>& nets, Dtype dtype,
+                                                 int64_t max_batch) {
+  return compile_cuda(nets, dtype, max_batch, device_, {tf32_, {}});
+}
+
+}  // namespace cuda
+}  // namespace ens

@@ -1,0 +1,24 @@
+// The one place that launches kernels.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <utility>
+
+#include "nn/cuda/context.h"
+
+namespace ens::cuda {
+
+// kernel<<<grid, block, shared_bytes, stream>>>(args...), each argument converted to the kernel's
+// own parameter type. Error if the launch is refused; what goes wrong later shows at the next
+// synchronisation.
+template <class... P, class... A>
+void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
+            A&&... args) {
+  static_assert(sizeof...(P) == sizeof...(A), "one argument for each parameter");
+  kernel<<<grid, block, shared_bytes, stream>>>(static_cast<P>(args)...);
+  check(cudaGetLastError(), "kernel launch");
+}
+
+}  // namespace ens::cuda

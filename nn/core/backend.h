@@ -92,6 +92,9 @@ class Backend {
   virtual Device device() const = 0;
   virtual std::string description() const = 0;   // e.g. "CPU, 2 threads, avx512_core_amx"
   virtual bool supports(Dtype dtype) const = 0;  // fast enough to train and serve in
+  // Whether float32 products may round their factors to TF32 (11 bits), which is several times faster
+  // on GPUs and the default there; elsewhere it means nothing.
+  virtual void allow_tf32(bool) {}
 
   // Memory, 64-byte aligned, uninitialised; the pointer's deleter returns it to the cache.
   virtual std::shared_ptr<void> allocate(size_t bytes) = 0;

@@ -7,6 +7,7 @@
 // fixed order, and cuDNN's algorithms are chosen among the deterministic ones.
 #pragma once
 
+#include <atomic>
 #include <memory>
 
 #include "nn/core/backend.h"
@@ -19,11 +20,68 @@ class CudaBackend final : public Backend {
   Device device() const override { return {Device::Type::kCuda, device_}; }
   std::string description() const override { return description_; }
   bool supports(Dtype dtype) const override;
+  void allow_tf32(bool yes) override { tf32_ = yes; }
   std::shared_ptr<void> allocate(size_t bytes) override;
   void synchronize() override;
 
+  // copy.cu
+  void copy(const Tensor& src, Tensor& dst) override;
+  void fill(Tensor& dst, float value) override;
+  Tensor slice(const Tensor& x, int axis, int64_t start, int64_t length) override;
+  void place(const Tensor& src, Tensor& dst, int axis, int64_t start) override;
+
+  // elementwise.cu
+  Tensor unary(UnaryOp op, const Tensor& x, float a, float b) override;
+  Tensor unary_grad(UnaryOp op, const Tensor& x, const Tensor& y, const Tensor& dy, float a,
+                    float b) override;
+  Tensor binary(BinaryOp op, const Tensor& a, const Tensor& b) override;
+  void axpy(float alpha, const Tensor& x, Tensor& y) override;
+  void sgd_step(Tensor& param, const Tensor& grad, Tensor& momentum, const SgdStep& s) override;
+  void adam_step(Tensor& param, const Tensor& grad, Tensor& mean, Tensor& square,
+                 Tensor& max_square, const AdamStep& s) override;
+
+  // reduce.cu
+  Tensor sum_to(const Tensor& x, const Shape& shape) override;
+  Tensor softmax_cross_entropy(const Tensor& logits, const Tensor& labels, Tensor& probs) override;
+  Tensor softmax_cross_entropy_grad(const Tensor& probs, const Tensor& labels, const Tensor& weight,
+                                    Dtype logits_dtype) override;
+
+  // gemm.cc
+  void gemm(bool transpose_a, bool transpose_b, float alpha, const Tensor& a, const Tensor& b,
+            float beta, Tensor& c) override;
+
+  // conv.cc
+  Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias,
+                const ConvSpec& spec) override;
+  Tensor conv2d_grad_input(const Tensor& dy, const Tensor& w, const ConvSpec& spec,
+                           const Shape& x_shape) override;
+  Tensor conv2d_grad_weight(const Tensor& x, const Tensor& dy, const ConvSpec& spec,
+                            const Shape& w_shape) override;
+
+  // pool.cu
+  Tensor max_pool(const Tensor& x, const PoolSpec& spec, bool want_grad,
+                  Tensor& workspace) override;
+  Tensor max_pool_grad(const Tensor& dy, const Tensor& workspace, const PoolSpec& spec,
+                       const Shape& x_shape) override;
+  Tensor avg_pool(const Tensor& x, const PoolSpec& spec) override;
+  Tensor avg_pool_grad(const Tensor& dy, const PoolSpec& spec, const Shape& x_shape) override;
+  Tensor global_avg_pool(const Tensor& x) override;
+  Tensor global_avg_pool_grad(const Tensor& dy, const Shape& x_shape) override;
+
+  // norm.cu
+  Tensor batch_norm_train(const Tensor& x, const Tensor& gamma, const Tensor& beta, float eps,
+                          bool relu, BatchNormSaved& saved) override;
+  BatchNormGrads batch_norm_train_grad(const Tensor& dy, const Tensor& x, const Tensor& y,
+                                       const Tensor& gamma, const Tensor& beta, float eps,
+                                       bool relu, const BatchNormSaved& saved) override;
+  Tensor channel_affine(const Tensor& x, const Tensor& scale, const Tensor& shift,
+                        bool relu) override;
+  Tensor channel_affine_grad(const Tensor& dy, const Tensor& y, const Tensor& scale,
+                             bool relu) override;
+
  private:
   int device_;
+  std::atomic<bool> tf32_{true};
   std::string description_;  // "NVIDIA H200, CUDA 13.0, cuDNN 9.19.0"
 };
 

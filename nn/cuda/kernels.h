@@ -1,0 +1,93 @@
+// What the kernels share: numbers of any type as float, packs of numbers, and grid sizes.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "nn/core/dtype.h"
+#include "nn/core/error.h"
+#include "nn/core/tensor.h"
+#include "nn/cuda/context.h"
+#include "nn/cuda/launch.h"
+
+namespace ens::cuda {
+
+__device__ inline float load(float v) { return v; }
+__device__ inline float load(__half v) { return __half2float(v); }
+__device__ inline float load(__nv_bfloat16 v) { return __bfloat162float(v); }
+__device__ inline float load(uint8_t v) { return static_cast<float>(v); }
+__device__ inline float load(int8_t v) { return static_cast<float>(v); }
+__device__ inline float load(int32_t v) { return static_cast<float>(v); }
+
+// Rounds to nearest even; integers saturate, NaN becomes 0 there.
+__device__ inline void store(float* p, float v) { *p = v; }
+__device__ inline void store(__half* p, float v) { *p = __float2half_rn(v); }
+__device__ inline void store(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn(v); }
+__device__ inline float rounded(float v, float low, float high) {
+  return v == v ? fminf(fmaxf(rintf(v), low), high) : 0.0f;
+}
+__device__ inline void store(uint8_t* p, float v) {
+  *p = static_cast<uint8_t>(rounded(v, 0.0f, 255.0f));
+}
+__device__ inline void store(int8_t* p, float v) {
+  *p = static_cast<int8_t>(rounded(v, -128.0f, 127.0f));
+}
+__device__ inline void store(int32_t* p, float v) {
+  *p = v >= 2147483648.0f ? 2147483647 : static_cast<int32_t>(rounded(v, -2147483648.0f, v));
+}
+
+// N neighbours that move as one.
+template <typename T, int N>
+struct alignas(sizeof(T) * N) Pack {
+  T v[N];
+};
+// As many as 16 bytes hold.
+template <typename T>
+constexpr int kPack = 16 / static_cast<int>(sizeof(T));
+
+inline bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+
+// Kernels over n items take item i, i + stride, ...: this many blocks of kThreads.
+constexpr int kThreads = 256;
+inline dim3 blocks_for(int64_t n) {
+  return dim3(
+      static_cast<unsigned>(std::clamp<int64_t>((n + kThreads - 1) / kThreads, 1, 1 << 16)));
+}
+__device__ inline int64_t first_item() {
+  return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+}
+__device__ inline int64_t item_stride() { return static_cast<int64_t>(gridDim.x) * blockDim.x; }
+
+// f(T{}) with the CUDA type of an activation's dtype.
+template <typename F>
+void with_activation(Dtype dtype, F&& f) {
+  switch (dtype) {
+    case Dtype::kF32:
+      return f(float{});
+    case Dtype::kBF16:
+      return f(__nv_bfloat16{});
+    case Dtype::kF16:
+      return f(__half{});
+    default:
+      fail(std::string("activations cannot be ") + name(dtype), "CUDA");
+  }
+}
+
+// t in this dtype and layout; itself if it is so already.
+inline Tensor as(const Tensor& t, Dtype dtype, Layout layout) {
+  if (t.dtype() == dtype && t.layout() == layout) return t;
+  Tensor r = Tensor::empty(t.shape(), dtype, t.device(), layout);
+  r.copy_from(t);
+  return r;
+}
+
+// Images as [rows][channels]; matrices are that already.
+inline Tensor channels_inner(const Tensor& t) {
+  return t.rank() == 4 ? t.with_layout(Layout::kChannelsLast) : t;
+}
+
+}  // namespace ens::cuda

@@ -37,6 +37,7 @@ std::shared_ptr<Sequential> train_decoder(const AdversaryView& view, const Attac
   Rng rng(seed, "decoder");
   auto decoder =
       build_decoder(smashed, view.model.input_shape(), decoder_width(smashed, options), rng);
+  decoder->to(view.device);
   OptimSpec adam;
   adam.kind = OptimSpec::Kind::kAdam;
   adam.amsgrad = true;

@@ -221,6 +221,7 @@ class KnownPairs : public Attack {
     const Shape smashed = smashed_shape(view.model, view.split);
     auto decoder =
         build_decoder(smashed, view.model.input_shape(), decoder_width(smashed, options), rng);
+    decoder->to(view.device);
     const auto judged = [&] {
       return squared_error(
           decode(*decoder, view, pairs.features.rows(pairs.known(), pairs.held_out)),
@@ -248,6 +249,7 @@ class KnownPairs : public Attack {
     const std::string label = "copied head of " + m + (pairs.count() == 1 ? " pair" : " pairs");
     Rng rng(view.seed, "known pairs, head/" + m);
     auto head = build_head(view.model, view.split, rng);
+    head->to(view.device);
     const auto features = [&](const Tensor& images) {
       NoGrad no_grad;
       return head->forward(Var(images.to(view.device))).value().to(Device{}).plain();

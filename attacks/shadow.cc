@@ -39,6 +39,7 @@ class ShadowNet : public Module {
     if (weighted)
       weights_ =
           add_parameter("selector", Tensor::full({copies}, 1.0f / static_cast<float>(copies)));
+    to(view.device);
   }
 
   Var features(const Var& images) { return head_->forward(images); }

@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "cloud/server.h"
+#include "nn/core/backend.h"
 #include "nn/core/error.h"
 #include "nn/cpu/threads.h"
 
@@ -92,6 +93,8 @@ int run(int argc, char** argv) {
   text("--bundle", "cloud.h5", static_cast<Setter>(&C::set_bundle<const std::string&>));
   text("--bind", "address to listen on; default tcp://127.0.0.1:5755, port * for any free one",
        static_cast<Setter>(&C::set_bind<const std::string&>));
+  text("--device", "auto, cpu, cuda or cuda:1; default auto",
+       static_cast<Setter>(&C::set_device<const std::string&>));
   text("--http", "HOST:PORT for health and metrics; default none",
        static_cast<Setter>(&C::set_http<const std::string&>));
   text("--secret-key", "the server's secret key (NAME.key)",
@@ -134,6 +137,7 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   ens::cpu::limit_spinning(argv);
+  ens::offer_gpus();
   google::protobuf::SetLogHandler(nullptr);  // what a peer sends wrongly is no business of stderr
   spdlog::set_default_logger(spdlog::stderr_logger_mt("cloud"));
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%l%$ %v");

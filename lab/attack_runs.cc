@@ -115,6 +115,9 @@ struct AttackTarget::Impl {
     noise = mean_noise(bundle.protection);
     selected = bundle.selector.selected();
     edge = std::make_unique<EdgePipeline>(std::move(bundle));
+    const Device device = device_for(config);
+    head->to(device);
+    for (const auto& body : cloud.bodies) body->to(device);
 
     const auto train = shared_dataset(config, DataSplit::kTrain);
     const auto test = shared_dataset(config, DataSplit::kTest);

@@ -18,6 +18,8 @@ void ConfigFlags::add_to(CLI::App& command) {
       ->allow_extra_args(false);
   command.add_option("--data", data_root,
                      "Folder with the data sets (default: $ENS_DATA, then the cache)");
+  command.add_option("--device", device,
+                     "auto, cpu, cuda or cuda:1 (default: the configuration's)");
 }
 
 RunConfig ConfigFlags::resolve() const {
@@ -25,6 +27,7 @@ RunConfig ConfigFlags::resolve() const {
   if (!file.empty()) read_config(find_config(file), config);
   apply_overrides(overrides, config);
   if (!data_root.empty()) config.mutable_data()->set_root(data_root);
+  if (!device.empty()) config.set_device(device);
   complete(config);
   return config;
 }

@@ -10,14 +10,15 @@
 
 namespace ens {
 
-// --config, --set, --data.
+// --config, --set, --data, --device.
 struct ConfigFlags {
   std::string file;
   std::vector<std::string> overrides;
   std::string data_root;
+  std::string device;
 
   void add_to(CLI::App& command);
-  // Defaults < file < --set; completed and checked. Does not touch the disk otherwise.
+  // Defaults < file < --set < --data and --device; completed and checked. Does not touch the disk otherwise.
   RunConfig resolve() const;
 };
 

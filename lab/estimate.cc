@@ -51,6 +51,7 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
   Speed& speed = measured_[to_text(config.model()) + train->name];
   Rng rng = speed.net == 0 ? Rng(1) : Rng::blank();  // else only its shapes are asked for
   const auto net = build_cells(spec, 0, cells, rng);
+  net->to(device);
   if (speed.net == 0) {
     const int threads = cpu::compute_threads();
     cpu::set_compute_threads(1);
@@ -63,6 +64,7 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
       const auto decoder =
           build_decoder(smashed, spec.input_shape(),
                         decoder_width(smashed, attack_options(config.attack())), rng);
+      decoder->to(device);
       speed.decoder =
           time_step(*decoder, Tensor::full(batched(batch, smashed), 0.5f).to(device).to(dtype),
                     [&](const Var& y) { return mse(y, Var(images)); });

@@ -4,6 +4,7 @@
 
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
+#include "nn/core/backend.h"
 #include "nn/core/error.h"
 #include "nn/cpu/threads.h"
 
@@ -11,6 +12,7 @@ int main(int argc, char** argv) {
   ens::cpu::limit_spinning(argv);
   ens::remember_command_line(argc, argv);
   ens::cpu::pin_compute_threads();
+  ens::offer_gpus();
   CLI::App app{"Ensembler: private collaborative inference, and an honest lab for attacks on it.",
                "ensembler"};
   app.require_subcommand(1);

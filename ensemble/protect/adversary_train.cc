@@ -8,9 +8,10 @@
 namespace ens {
 
 FeatureAdversary::FeatureAdversary(const Shape& feature, const Shape& image, double target,
-                                   Rng& rng)
+                                   Rng& rng, Device device)
     : target_(static_cast<float>(target)), net_(build_decoder(feature, image, kWidth, rng)) {
   if (!(target > 0)) fail("the pictures do not differ", "adversary");
+  net_->to(device);
   OptimSpec spec;
   spec.kind = OptimSpec::Kind::kAdam;
   optimizer_ = std::make_unique<Optimizer>(net_->parameters(), spec);

@@ -15,7 +15,8 @@ class FeatureAdversary {
   // A decoder (nn/models/decoder.h) of kWidth channels from `feature` [C,h,w] to `image`, trained
   // by Adam at a constant rate of 1e-3. `target` > 0: the mean squared error of somebody who knows
   // nothing but the mean picture; the pixels' variance is that.
-  FeatureAdversary(const Shape& feature, const Shape& image, double target, Rng& rng);
+  FeatureAdversary(const Shape& feature, const Shape& image, double target, Rng& rng,
+                   Device device = {});
 
   // One step of the inverse network on these (features, images), then
   //   success = max(0, 1 - mse / target)    in [0, 1], [1] float32,

@@ -2,22 +2,27 @@
 
 #include "ensemble/protect/draws.h"
 #include "nn/autograd/ops.h"
-#include "nn/core/backend.h"
 #include "nn/core/error.h"
 
 namespace ens {
 
 Rng next_stream(uint64_t key, Tensor& calls) {
   const float count = calls.item();  // exact up to 2^24
-  backend(calls.device()).fill(calls, count + 1);
+  calls.fill(count + 1);
   return Rng(key, static_cast<uint64_t>(count));
 }
 
 FeatureTraining::FeatureTraining(const ProtectionSpec& spec, uint64_t key)
     : spec_(spec), key_(key) {
   if (spec.has_bank()) fail("a bank of noises is trained on its own", "FeatureTraining");
-  if (spec.noise.defined()) spec_.noise = add_buffer("noise", spec.noise);
-  if (spec.dropout > 0 || spec.fresh_sigma > 0) calls_ = add_buffer("calls", Tensor::zeros({1}));
+  if (spec.noise.defined()) add_buffer("noise", spec_.noise);
+  if (spec.dropout > 0 || spec.fresh_sigma > 0) add_counter("calls", calls_);
+}
+
+ProtectionSpec FeatureTraining::spec() const {
+  ProtectionSpec now = spec_;
+  if (now.noise.defined()) now.noise = now.noise.to(Device{});
+  return now;
 }
 
 Var FeatureTraining::forward(const Var& features) {

@@ -18,7 +18,7 @@ class FeatureTraining : public Module {
   Var forward(const Var& features) override;
 
   // What the edge is to do: the same steps, with the noise as it is now.
-  const ProtectionSpec& spec() const { return spec_; }
+  ProtectionSpec spec() const;
 
  private:
   ProtectionSpec spec_;

@@ -65,6 +65,7 @@ std::string stage1_identity(const RunConfig& config) {
   id.set_seed(config.seed());
   const Device device = parse_device(config.device());
   id.set_device(device.str());
+  if (device.type == Device::Type::kCuda) id.set_tf32(config.tf32());
   id.set_dtype(name(choose_dtype(config.dtype(), device)));
   *id.mutable_data() = config.data();
   id.mutable_data()->clear_root();

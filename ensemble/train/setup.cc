@@ -80,12 +80,18 @@ FitOptions fit_options(const TrainConfig& config, const std::string& label) {
   return options;
 }
 
+Device device_for(const RunConfig& config) {
+  const Device device = parse_device(config.device());
+  backend(device).allow_tf32(config.tf32());
+  return device;
+}
+
 Dtype choose_dtype(const std::string& name, Device device) {
   const bool has_bf16 = backend(device).supports(Dtype::kBF16);
   if (name == "auto") return has_bf16 ? Dtype::kBF16 : Dtype::kF32;
   const Dtype dtype = parse_dtype(name);
   if (dtype != Dtype::kF32 && dtype != Dtype::kBF16) {
-    usage_fail("networks run in float32 or bfloat16, not " + name, "dtype");
+    usage_fail("networks train in float32 or bfloat16, not " + name, "dtype");
   }
   if (dtype == Dtype::kBF16 && !has_bf16) {
     spdlog::warn("this processor has no bfloat16 instructions; using float32");

@@ -32,11 +32,12 @@ class NetOfStage1 {
     spec.dropout = static_cast<float>(recipe.dropout);
     net_ = std::make_shared<SingleNet>(scene.spec, scene.split,
                                        feature_training(scene, spec, name_ + "/draws"), rng);
+    net_->to(scene.device);
     data_seed_ = rng.next();
     if (recipe.adversary_weight > 0) {
       Rng own(scene.config.seed(), name_ + "/adversary");
-      adversary_ = std::make_unique<FeatureAdversary>(scene.feature(), scene.spec.input_shape(),
-                                                      pixel_variance(scene.spec), own);
+      adversary_ = std::make_unique<FeatureAdversary>(
+          scene.feature(), scene.spec.input_shape(), pixel_variance(scene.spec), own, scene.device);
     }
   }
 
@@ -146,6 +147,7 @@ Trained train_in_one_round(const TrainingScene& scene) {
   spec.dropout = static_cast<float>(recipe.dropout);
   EnsembleNet net(scene.spec, scene.split, feature_training(scene, spec, "stage1/ensemble/draws"),
                   count, rng);
+  net.to(scene.device);
   std::vector<int> all(static_cast<size_t>(count));
   std::iota(all.begin(), all.end(), 0);
   const auto result = [&] {

@@ -87,6 +87,7 @@ Trained train_stage2(const TrainingScene& scene, const Stage1& stage1) {
                                                    Rng(scene.config.seed(), "stage2/draws").next());
   }
   EnsembleNet net(scene.spec, scene.split, protection, selected, rng);
+  net.to(scene.device);
   const auto result = [&] {
     return Trained{net.head(), net.tail(), bodies, secrets.selector, net.protection()};
   };
@@ -145,6 +146,7 @@ Trained train_noise_bank(const TrainingScene& scene, const Stage1& stage1) {
   NoiseBankTraining bank(feature, p.noise_bank(),
                          static_cast<float>(scene.config.ensemble().sigma()), unit, start,
                          rng.next());
+  bank.to(scene.device);
   const auto result = [&] {
     return Trained{net.head(), net.tail(), {net.body()}, Selector(1, {0}), {.noise = bank.bank()}};
   };

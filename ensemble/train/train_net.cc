@@ -76,7 +76,7 @@ TrainingScene::TrainingScene(const RunConfig& c, RunDir& r, const Dataset& train
       quick_test(testing.head(kQuickTest)),
       spec(model_spec(c, training)),
       split(split_of(c)),
-      device(parse_device(c.device())),
+      device(device_for(c)),
       dtype(choose_dtype(c.dtype(), device)) {
   check(spec, split);
 }

@@ -187,35 +187,30 @@ Var batch_norm_eval(const Var& x, const Var& gamma, const Var& beta, const Tenso
           "expected [B,C,H,W] or [B,C]");
   require_vector(gamma, x.dim(1), "batch_norm");
   require_vector(beta, x.dim(1), "batch_norm");
+  Backend& be = of(x);
+  const Device device = x.value().device();
+  const Tensor m = mean.to(device), v = var.to(device);
+  const Tensor deviation = be.unary(UnaryOp::kSqrt, be.unary(UnaryOp::kAffine, v, 1.0f, eps), 0, 0);
   if (recording() && (gamma.requires_grad() || beta.requires_grad())) {
     // Rarely differentiated: composed from the elementwise operations, in float32.
     const Shape c = channel_shape(x.shape());
-    Tensor inverse = Tensor::empty(var.shape());
-    const std::vector<float> v = var.to_vector();
-    for (size_t i = 0; i < v.size(); ++i) inverse.data<float>()[i] = 1.0f / std::sqrt(v[i] + eps);
-    inverse = inverse.to(var.device());
     const Dtype dtype = x.value().dtype();
-    const Var centred = sub(cast(x, Dtype::kF32), Var(mean.reshape(c)));
-    const Var scale = mul(reshape(gamma, c), Var(inverse.reshape(c)));
+    const Var centred = sub(cast(x, Dtype::kF32), Var(m.reshape(c)));
+    const Var scale = div(reshape(gamma, c), Var(deviation.reshape(c)));
     const Var y = add(mul(centred, scale), reshape(beta, c));
     return cast(relu_after ? relu(y) : y, dtype);
   }
-  Tensor scale = Tensor::empty(gamma.shape()), shift = Tensor::empty(gamma.shape());
-  const auto g = gamma.value().to_vector(), b = beta.value().to_vector();
-  const auto m = mean.to_vector(), v = var.to_vector();
-  for (size_t i = 0; i < g.size(); ++i) {
-    const float s = g[i] / std::sqrt(v[i] + eps);
-    scale.data<float>()[i] = s;
-    shift.data<float>()[i] = b[i] - m[i] * s;
-  }
-  const Device device = x.value().device();
-  return channel_affine(x, scale.to(device), shift.to(device), relu_after);
+  const Tensor scale = be.binary(BinaryOp::kDiv, gamma.value(), deviation);
+  const Tensor shift = be.binary(BinaryOp::kSub, beta.value(), be.binary(BinaryOp::kMul, m, scale));
+  return channel_affine(x, scale, shift, relu_after);
 }
 
-Var channel_affine(const Var& x, const Tensor& scale, const Tensor& shift, bool relu) {
-  require(x.defined() && x.shape().rank() >= 2 && scale.shape() == Shape{x.dim(1)} &&
-              shift.shape() == Shape{x.dim(1)},
+Var channel_affine(const Var& x, const Tensor& scales, const Tensor& shifts, bool relu) {
+  require(x.defined() && x.shape().rank() >= 2 && scales.shape() == Shape{x.dim(1)} &&
+              shifts.shape() == Shape{x.dim(1)},
           "channel_affine", "expected one scale and one shift for each channel");
+  const Device device = x.value().device();
+  const Tensor scale = scales.to(device), shift = shifts.to(device);
   Tensor y = of(x).channel_affine(x.value(), scale, shift, relu);
   return Var::make(y, {x}, [x, y, scale, relu](const Tensor& dy) {
     x.accumulate(of(x).channel_affine_grad(dy, y, scale, relu));
@@ -512,10 +507,11 @@ Var cosine_similarity(const Var& a, const Var& b) {
   return reshape(div(dot, norms), {x.dim(0)});
 }
 
-Var softmax_cross_entropy(const Var& logits, const Tensor& labels) {
+Var softmax_cross_entropy(const Var& logits, const Tensor& given) {
   require_rank(logits, 2, "softmax_cross_entropy");
-  require(labels.dtype() == Dtype::kI32 && labels.shape() == Shape{logits.dim(0)},
+  require(given.dtype() == Dtype::kI32 && given.shape() == Shape{logits.dim(0)},
           "softmax_cross_entropy", "expected one int32 label for each row");
+  const Tensor labels = given.to(logits.value().device());
   Tensor probs;
   Tensor losses = of(logits).softmax_cross_entropy(logits.value(), labels, probs);
   const Var each = Var::make(losses, {logits}, [logits, labels, probs](const Tensor& dy) {

@@ -18,6 +18,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "nn/core/tensor.h"
 
@@ -92,8 +93,8 @@ class Backend {
   virtual Device device() const = 0;
   virtual std::string description() const = 0;   // e.g. "CPU, 2 threads, avx512_core_amx"
   virtual bool supports(Dtype dtype) const = 0;  // fast enough to train and serve in
-  // Whether float32 products may round their factors to TF32 (11 bits), which is several times faster
-  // on GPUs and the default there; elsewhere it means nothing.
+  // Whether float32 products may round their factors to TF32 (11 bits), which is several times
+  // faster on GPUs and the default there; elsewhere it means nothing.
   virtual void allow_tf32(bool) {}
 
   // Memory, 64-byte aligned, uninitialised; the pointer's deleter returns it to the cache.
@@ -168,8 +169,10 @@ class Backend {
   virtual void adam_step(Tensor& param, const Tensor& grad, Tensor& mean, Tensor& square,
                          Tensor& max_square, const AdamStep& s);
 
-  // ---- serving: prepares a fused, frozen network (nn/core/graph.h) for batches up to max_batch.
-  virtual std::unique_ptr<Executable> compile(const Graph& graph, Dtype dtype, int64_t max_batch);
+  // ---- serving: prepares fused, frozen nets (nn/core/graph.h) for batches up to max_batch. They
+  // are at least one, read the same input, and differ in the numbers of their weights only.
+  virtual std::unique_ptr<Executable> compile(const std::vector<Graph>& nets, Dtype dtype,
+                                              int64_t max_batch);
 
  protected:
   [[noreturn]] void unsupported(const char* verb) const;

@@ -2,6 +2,7 @@
 
 #include "nn/core/error.h"
 #include "nn/cuda/context.h"
+#include "nn/cuda/executable.h"
 
 namespace ens {
 
@@ -40,6 +41,11 @@ std::shared_ptr<void> CudaBackend::allocate(size_t bytes) {
 }
 
 void CudaBackend::synchronize() { context(device_).synchronize(); }
+
+std::unique_ptr<Executable> CudaBackend::compile(const std::vector<Graph>& nets, Dtype dtype,
+                                                 int64_t max_batch) {
+  return compile_cuda(nets, dtype, max_batch, device_, {tf32_, {}});
+}
 
 }  // namespace cuda
 }  // namespace ens

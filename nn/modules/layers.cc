@@ -112,8 +112,10 @@ int Linear::lower(Graph& graph, int input) const {
 BatchNorm::BatchNorm(int64_t channels, bool relu) : relu_(relu) {
   gamma_ = add_parameter("weight", Tensor::full({channels}, 1.0f));
   beta_ = add_parameter("bias", Tensor::zeros({channels}));
-  mean_ = add_buffer("running_mean", Tensor::zeros({channels}));
-  var_ = add_buffer("running_var", Tensor::full({channels}, 1.0f));
+  mean_ = Tensor::zeros({channels});
+  var_ = Tensor::full({channels}, 1.0f);
+  add_buffer("running_mean", mean_);
+  add_buffer("running_var", var_);
 }
 
 Var BatchNorm::forward(const Var& x) {
@@ -165,8 +167,10 @@ Normalize::Normalize(const std::vector<float>& mean, const std::vector<float>& s
     shift[i] = -mean[i] / stddev[i];
   }
   const Shape shape{static_cast<int64_t>(mean.size())};
-  scale_ = add_buffer("scale", Tensor::from(scale, shape));
-  shift_ = add_buffer("shift", Tensor::from(shift, shape));
+  scale_ = Tensor::from(scale, shape);
+  shift_ = Tensor::from(shift, shape);
+  add_buffer("scale", scale_);
+  add_buffer("shift", shift_);
 }
 
 Var Normalize::forward(const Var& x) { return channel_affine(x, scale_, shift_); }
@@ -239,13 +243,13 @@ int Flatten::lower(Graph& graph, int input) const {
 }
 
 Dropout::Dropout(float p, Rng& rng) : p_(p), key_(rng.next()) {
-  counter_ = add_buffer("calls", Tensor::zeros({1}));
+  add_counter("calls", counter_);
 }
 
 Var Dropout::forward(const Var& x) {
   if (!training()) return x;
   Rng rng(key_, static_cast<uint64_t>(counter_.item()));
-  backend(counter_.device()).fill(counter_, counter_.item() + 1);
+  counter_.fill(counter_.item() + 1);
   return dropout(x, p_, rng);
 }
 

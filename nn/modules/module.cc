@@ -28,7 +28,7 @@ void Module::collect(const std::string& prefix, std::vector<NamedVar>* parameter
     for (const NamedVar& p : parameters_) parameters->push_back({prefix + p.name, p.var});
   }
   if (buffers) {
-    for (const NamedTensor& b : buffers_) buffers->push_back({prefix + b.name, b.tensor});
+    for (const Buffer& b : buffers_) buffers->push_back({prefix + b.name, *b.tensor});
   }
   for (const auto& [name, child] : children_) {
     child->collect(prefix + name + ".", parameters, buffers);
@@ -77,10 +77,8 @@ void Module::load_state(const std::vector<NamedTensor>& given, const std::string
 
 void Module::to(Device device) {
   for (NamedVar& p : parameters_) p.var.mutable_value() = p.var.value().to(device);
-  for (NamedTensor& b : buffers_) {
-    if (!(b.tensor.device() == device)) {
-      fail("moving buffers between devices is done by the device's own loader", "Module::to");
-    }
+  for (const Buffer& b : buffers_) {
+    if (b.moves) *b.tensor = b.tensor->to(device);
   }
   for (auto& [name, child] : children_) child->to(device);
 }
@@ -91,9 +89,9 @@ Var Module::add_parameter(std::string name, Tensor value) {
   return v;
 }
 
-Tensor Module::add_buffer(std::string name, Tensor value) {
-  buffers_.push_back({std::move(name), value});
-  return value;
+void Module::add_counter(std::string name, Tensor& member) {
+  member = Tensor::zeros({1});
+  buffers_.push_back({std::move(name), &member, /*moves=*/false});
 }
 
 void Module::add_module(std::string name, std::shared_ptr<Module> child) {

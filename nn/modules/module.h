@@ -27,6 +27,9 @@ struct NamedTensor {
 
 class Module {
  public:
+  Module() = default;
+  Module(const Module&) = delete;  // buffers are known by the members that hold them
+  Module& operator=(const Module&) = delete;
   virtual ~Module() = default;
 
   // x: one batch. Behaves by training(): batch norm and dropout differ.
@@ -50,13 +53,17 @@ class Module {
   std::vector<NamedTensor> state() const;
   // Copies values by name. Error names the first missing, extra or wrong-shaped entry.
   void load_state(const std::vector<NamedTensor>& state, const std::string& source);
-  // Moves parameters and buffers. Do this before making an optimiser.
+  // Moves parameters and buffers, but for counters. Do this before making an optimiser.
   void to(Device device);
 
  protected:
   Var add_parameter(std::string name, Tensor value);
-  // Buffers are owned through the handle: write into it, do not replace it.
-  Tensor add_buffer(std::string name, Tensor value);
+  // A member that holds its value already: write into it, do not replace it. A counter is read by
+  // the host at every call and stays on the CPU.
+  void add_buffer(std::string name, Tensor& member) {
+    buffers_.push_back({std::move(name), &member});
+  }
+  void add_counter(std::string name, Tensor& member);
   void add_module(std::string name, std::shared_ptr<Module> child);
   template <typename M>
   std::shared_ptr<M> add(std::string name, std::shared_ptr<M> child) {
@@ -71,7 +78,12 @@ class Module {
   bool training_ = true;
   bool frozen_ = false;
   std::vector<NamedVar> parameters_;
-  std::vector<NamedTensor> buffers_;
+  struct Buffer {
+    std::string name;
+    Tensor* tensor;
+    bool moves = true;
+  };
+  std::vector<Buffer> buffers_;
   std::vector<std::pair<std::string, std::shared_ptr<Module>>> children_;
 };
 

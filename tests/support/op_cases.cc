@@ -407,13 +407,15 @@ const std::vector<OpCase>& op_cases() {
   return cases;
 }
 
-std::vector<Array> operand_values(const OpCase& c, bool bf16) {
+std::vector<Array> operand_values(const OpCase& c, Dtype dtype) {
   std::vector<Array> values;
   uint32_t seed = 1;
   for (const Operand& o : c.operands) {
     Array a = filled(o.shape, o.fill, seed++);
-    if (bf16) {
-      for (double& x : a.v) x = static_cast<float>(BFloat16(static_cast<float>(x)));
+    for (double& x : a.v) {
+      const auto f = static_cast<float>(x);
+      if (dtype == Dtype::kBF16) x = static_cast<float>(BFloat16(f));
+      if (dtype == Dtype::kF16) x = static_cast<float>(Float16(f));
     }
     values.push_back(std::move(a));
   }

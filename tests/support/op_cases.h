@@ -31,8 +31,8 @@ struct OpCase {
 
 const std::vector<OpCase>& op_cases();
 
-// The operands' numbers; if `bf16`, rounded to what bfloat16 can hold.
-std::vector<naive::Array> operand_values(const OpCase& c, bool bf16);
+// The operands' numbers, rounded to what `dtype` can hold.
+std::vector<naive::Array> operand_values(const OpCase& c, Dtype dtype);
 // The same as Vars: activations in `dtype`, `layout` (where the shape allows it) and on `device`.
 std::vector<Var> operand_vars(const OpCase& c, const std::vector<naive::Array>& values, Dtype dtype,
                               Layout layout = Layout::kPlain, Device device = {});

@@ -17,7 +17,7 @@ class OpGradients : public testing::TestWithParam<OpCase> {};
 
 // y is weighted with fixed random numbers to make one number of it.
 void check(const OpCase& c, Dtype dtype, double tolerance) {
-  const std::vector<Array> values = operand_values(c, dtype == Dtype::kBF16);
+  const std::vector<Array> values = operand_values(c, dtype);
   std::vector<Var> vars = operand_vars(c, values, dtype);
   const Var y = c.op(vars);
   const Tensor dy = uniform(y.shape(), 77).to(y.value().dtype());
@@ -47,7 +47,7 @@ TEST_P(OpGradients, MatchNumericDerivativeInBFloat16) { check(GetParam(), Dtype:
 // Only what requires a gradient gets one, and it does not depend on what else does.
 TEST_P(OpGradients, FrozenOperandsGetNone) {
   const OpCase& c = GetParam();
-  const std::vector<Array> values = operand_values(c, false);
+  const std::vector<Array> values = operand_values(c, Dtype::kF32);
   std::vector<Var> all = operand_vars(c, values, Dtype::kF32);
   const Var full = c.op(all);
   const Tensor dy = uniform(full.shape(), 77);

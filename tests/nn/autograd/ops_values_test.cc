@@ -21,7 +21,7 @@ class OpValues : public testing::TestWithParam<OpCase> {};
 
 TEST_P(OpValues, MatchesNaiveLoop) {
   const OpCase& c = GetParam();
-  const std::vector<Array> values = operand_values(c, false);
+  const std::vector<Array> values = operand_values(c, Dtype::kF32);
   const Var y = c.op(operand_vars(c, values, Dtype::kF32));
   EXPECT_EQ(y.value().dtype(), Dtype::kF32);
   EXPECT_TRUE(near(y.value(), c.naive(values), kF32Tolerance * c.slack));
@@ -29,7 +29,7 @@ TEST_P(OpValues, MatchesNaiveLoop) {
 
 TEST_P(OpValues, MatchesNaiveLoopInBFloat16) {
   const OpCase& c = GetParam();
-  const std::vector<Array> values = operand_values(c, true);
+  const std::vector<Array> values = operand_values(c, Dtype::kBF16);
   const Var y = c.op(operand_vars(c, values, Dtype::kBF16));
   EXPECT_TRUE(near(y.value(), c.naive(values), kBF16Tolerance));
 }
@@ -39,7 +39,7 @@ class OpLayouts : public testing::TestWithParam<OpCase> {};
 
 TEST_P(OpLayouts, AreAllAccepted) {
   const OpCase& c = GetParam();
-  const std::vector<Array> values = operand_values(c, false);
+  const std::vector<Array> values = operand_values(c, Dtype::kF32);
   const Array want = c.naive(values);
   const Tensor dy = uniform(want.shape, 77);
   std::vector<Var> plain = operand_vars(c, values, Dtype::kF32);
@@ -69,7 +69,7 @@ TEST_P(OpLayouts, AreAllAccepted) {
 // after a convolution, whose result is the backend's own choice.
 TEST_P(OpLayouts, OfAnotherResultAreAccepted) {
   const OpCase& c = GetParam();
-  std::vector<Array> values = operand_values(c, false);
+  std::vector<Array> values = operand_values(c, Dtype::kF32);
   std::vector<Var> vars = operand_vars(c, values, Dtype::kF32);
   const int64_t channels = c.operands[0].shape[1];
   Array identity(Shape{channels, channels, 1, 1});

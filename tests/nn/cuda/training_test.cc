@@ -1,0 +1,140 @@
+// A whole small network: forward, backward and ten training steps against the CPU, and against
+// itself.
+#include <cmath>
+
+#include "nn/models/model.h"
+#include "nn/optim/fit.h"
+#include "nn/optim/optim.h"
+#include "tests/nn/cuda/gpu.h"
+#include "tests/support/compare.h"
+
+namespace ens::test {
+namespace {
+
+using GpuTraining = OnGpu<testing::Test>;
+
+constexpr int64_t kBatch = 8;
+
+ModelSpec small() {
+  ModelSpec spec;
+  spec.width = 8;
+  return spec;
+}
+
+struct Training {
+  std::shared_ptr<Sequential> net;
+  std::unique_ptr<Optimizer> optimizer;
+  Device device;
+  Dtype dtype;
+  std::vector<double> losses;
+
+  Training(Device d, Dtype type, uint64_t seed = 1) : device(d), dtype(type) {
+    Rng rng(seed);
+    const ModelSpec spec = small();
+    net = build_cells(spec, 0, static_cast<int>(cell_names(spec).size()), rng);
+    net->to(device);
+    optimizer = std::make_unique<Optimizer>(net->parameters(), OptimSpec{});
+  }
+
+  Var loss(uint32_t batch) {
+    const Tensor images =
+        naive::map(naive::Array(uniform({kBatch, 3, 32, 32}, 100 + batch)), [](double v) {
+          return (v + 1) / 2;
+        }).tensor();
+    std::vector<int32_t> labels;
+    for (uint32_t i = 0; i < kBatch; ++i) labels.push_back(static_cast<int32_t>((i + batch) % 10));
+    const Var scores = net->forward(cast(Var(images.to(device)), dtype));
+    return softmax_cross_entropy(scores, Tensor::from_labels(labels).to(device));
+  }
+
+  void steps(int count) {
+    for (int i = 0; i < count; ++i) {
+      const Var l = loss(static_cast<uint32_t>(i));
+      losses.push_back(l.item());
+      l.backward();
+      optimizer->step(0.02f);
+    }
+  }
+};
+
+// Gradients of a deep network at its start differ in size from layer to layer; each is held against
+// its own.
+void same_gradients(Training& got, Training& want, double tolerance) {
+  const Var a = got.loss(0), b = want.loss(0);
+  EXPECT_NEAR(a.item(), b.item(), tolerance * std::abs(b.item()));
+  a.backward();
+  b.backward();
+  const auto x = got.net->parameters(), y = want.net->parameters();
+  ASSERT_EQ(x.size(), y.size());
+  for (size_t i = 0; i < x.size(); ++i) {
+    EXPECT_TRUE(near(x[i].var.grad(), y[i].var.grad(), tolerance)) << x[i].name;
+  }
+}
+
+TEST_F(GpuTraining, OneStepOfAResNetMatchesTheCpu) {
+  Training gpu(kGpu, Dtype::kF32), cpu(Device{}, Dtype::kF32);
+  same_gradients(gpu, cpu, 2e-3);
+}
+
+// Roundings to 8 or 11 bits in sixty layers, and ReLUs that fall on the other side: the gradients'
+// directions must agree.
+TEST_F(GpuTraining, OneStepInSixteenBitsPointsTheSameWay) {
+  for (const Dtype dtype : {Dtype::kBF16, Dtype::kF16}) {
+    Training gpu(kGpu, dtype), cpu(Device{}, Dtype::kF32);
+    const Var a = gpu.loss(0), b = cpu.loss(0);
+    EXPECT_NEAR(a.item(), b.item(), 0.03 * b.item()) << name(dtype);
+    a.backward();
+    b.backward();
+    double dot = 0, x2 = 0, y2 = 0;
+    const auto x = gpu.net->parameters(), y = cpu.net->parameters();
+    for (size_t i = 0; i < x.size(); ++i) {
+      const naive::Array u(x[i].var.grad()), v(y[i].var.grad());
+      for (size_t k = 0; k < u.size(); ++k) {
+        dot += u.v[k] * v.v[k];
+        x2 += u.v[k] * u.v[k];
+        y2 += v.v[k] * v.v[k];
+      }
+    }
+    EXPECT_GT(dot / std::sqrt(x2 * y2), dtype == Dtype::kBF16 ? 0.97 : 0.995) << name(dtype);
+  }
+}
+
+// Ten steps amplify what the order of sums changes in the last bits.
+TEST_F(GpuTraining, TenStepsStayCloseToTheCpu) {
+  Training gpu(kGpu, Dtype::kF32), cpu(Device{}, Dtype::kF32);
+  gpu.steps(10);
+  cpu.steps(10);
+  for (size_t i = 0; i < 10; ++i) {
+    EXPECT_NEAR(gpu.losses[i], cpu.losses[i], 0.02 * cpu.losses[i]) << "step " << i;
+  }
+  // Also in evaluation, where the running statistics count.
+  gpu.net->train(false);
+  cpu.net->train(false);
+  EXPECT_NEAR(gpu.loss(50).item(), cpu.loss(50).item(), 0.03 * cpu.loss(50).item());
+}
+
+TEST_F(GpuTraining, TheSameSeedGivesTheSameNumbers) {
+  for (const Dtype dtype : {Dtype::kF32, Dtype::kBF16}) {
+    Training a(kGpu, dtype), b(kGpu, dtype);
+    a.steps(5);
+    b.steps(5);
+    EXPECT_EQ(a.losses, b.losses) << name(dtype);  // to the bit: every sum has one order
+  }
+}
+
+// On one stream each, and no net sees another's numbers.
+TEST_F(GpuTraining, NetsSideBySideTrainAsAlone) {
+  std::vector<std::unique_ptr<Training>> together;
+  std::vector<std::vector<double>> alone;
+  for (uint64_t seed : {1, 2, 3}) {
+    together.push_back(std::make_unique<Training>(kGpu, Dtype::kF32, seed));
+    Training one(kGpu, Dtype::kF32, seed);
+    one.steps(4);
+    alone.push_back(one.losses);
+  }
+  run_side_by_side(3, 3, [&](int i) { together[static_cast<size_t>(i)]->steps(4); });
+  for (size_t i = 0; i < 3; ++i) EXPECT_EQ(together[i]->losses, alone[i]) << "net " << i;
+}
+
+}  // namespace
+}  // namespace ens::test

@@ -262,9 +262,6 @@ class Soak {
     const fs::path run = options.run;
     if (run.empty()) {
       bundles_ = std::make_unique<test::Bundles>(test::random_bundles(5));
-      other_ = std::make_unique<test::Bundles>(test::random_bundles(6));
-      fs::create_directory(dir_ / "other");
-      write(*other_, dir_ / "other");
       write(*bundles_, dir_.path());
     } else {
       bundles_ = std::make_unique<test::Bundles>(
@@ -279,10 +276,17 @@ class Soak {
     const auto middle = all.begin() + (nets + 1) / 2;
     write_part(dir_ / "part0.h5", bundles_->cloud, {all.begin(), middle});
     write_part(dir_ / "part1.h5", bundles_->cloud, {middle, all.end()});
-    if (other_) {
-      write_part(dir_ / "other0.h5", other_->cloud, {all.begin(), middle});
-      write_part(dir_ / "other1.h5", other_->cloud, {middle, all.end()});
+    // What another training would give: the same shapes, other weights.
+    CloudBundle other = read_cloud_bundle(run.empty() ? dir_ / "cloud.h5" : run / "cloud.h5");
+    for (const auto& body : other.bodies) {
+      for (NamedTensor& buffer : body->buffers()) {
+        if (buffer.name.find("running_mean") == std::string::npos) continue;
+        for (float& value : buffer.tensor.span<float>()) value += 1;
+      }
     }
+    write_cloud_bundle(dir_ / "other.h5", other);
+    write_part(dir_ / "other0.h5", other, {all.begin(), middle});
+    write_part(dir_ / "other1.h5", other, {middle, all.end()});
     for (const char* name : {"cloud", "phone", "guest"}) write_keys(dir_ / name, new_keys());
     fs::create_directory(dir_ / "clients");
     for (const char* name : {"phone.pub", "guest.pub"}) fs::copy(dir_ / name, dir_ / "clients");
@@ -435,7 +439,7 @@ class Soak {
   const Options options_;
   Rng rng_;
   test::TempDir dir_;
-  std::unique_ptr<test::Bundles> bundles_, other_;
+  std::unique_ptr<test::Bundles> bundles_;
   Pool pool_;
   std::array<Cloud, 4> clouds_;
   std::mutex clouds_mutex_;  // their processes
@@ -600,7 +604,6 @@ void Soak::break_things(Rng rng) {
         break;
       }
       case 5:
-        if (!other_) break;
         put_bundle(any, "other" + std::to_string(any / 2) + ".h5");
         signal(any, SIGHUP);
         pause(milliseconds(between(rng, 100, 600)));

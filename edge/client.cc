@@ -347,7 +347,8 @@ struct EdgeClient::Impl {
       const int64_t count = std::min(request_batch, total - first);
       Tensor part = features.rows(first, count);
       part.copy_from(pipeline.smash(images.rows(first, count)));
-      requests.emplace_back(count, [part] { return part; }, *this);
+      requests.emplace_back(
+          count, [part] { return part; }, *this);
     }
     EdgeTimes times;
     if (Status status = ask(requests, times); !status.ok()) return status;

@@ -17,7 +17,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr uint32_t kVersion = 1;
-constexpr size_t kWindow = 2;       // one computes on the edge while one is in the cloud
+constexpr size_t kWindow = 2;  // one computes on the edge while one is in the cloud
 // A cloud may vanish in mid handshake, and one that restarts behind a relay looks the same for a
 // while: so often, at each address, and for so long is no accident.
 constexpr int kHandshakeTries = 3;
@@ -285,7 +285,7 @@ Status Link::watch_connection(std::vector<Open>& open) {
                 "the cloud at " + address() +
                     " does not allow this client's key; add its .pub file "
                     "to the cloud's --clients"};
-      case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:  // such as keys on one side only
+      case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:   // such as keys on one side only
       case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:  // a key that is wrong, or a cloud that goes away
       case ZMQ_EVENT_DISCONNECTED:
         if (std::exchange(handshaking_, false)) {

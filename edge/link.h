@@ -82,7 +82,7 @@ class Link {
   bool handshaking_ = false;   // TCP stands, ZeroMQ's greeting is not over
   int failed_handshakes_ = 0;  // in a row
   Clock::time_point failing_since_;
-  bool given_up_ = false;      // the last exchange ended without a connection
+  bool given_up_ = false;  // the last exchange ended without a connection
   Clock::time_point connecting_since_ = Clock::now();
 };
 

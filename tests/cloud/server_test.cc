@@ -378,6 +378,40 @@ TEST_F(ServerTest, PassedDeadlineIsSaid) {
   EXPECT_EQ(code_from_wire(client.receive().code()), StatusCode::kDeadlineExceeded);
 }
 
+TEST_F(ServerTest, TheQueueHoldsItsLimitAndTheRestIsRefusedAtOnce) {
+  config_.set_max_batch(64);
+  config_.set_max_queue(8);
+  config_.set_batch_delay_us(1'000'000);  // nothing leaves the queue meanwhile
+  start();
+  RawClient client(server_->endpoint());
+  for (uint64_t id = 1; id <= 3; ++id) client.send({infer(4, id).SerializeAsString(), payload(4)});
+  const wire::Reply refused = client.receive();  // before the others are computed
+  EXPECT_EQ(refused.id(), 3u);
+  EXPECT_EQ(code_from_wire(refused.code()), StatusCode::kResourceExhausted);
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(client.receive().code(), 0u);
+}
+
+TEST_F(ServerTest, DrainingEndsAtItsLimit) {
+  config_.set_drain_ms(0);
+  config_.set_max_queue(8192);
+  start();
+  RawClient client(server_->endpoint());
+  constexpr int kRequests = 400;
+  for (uint64_t id = 1; id <= kRequests; ++id)
+    client.send({infer(8, id).SerializeAsString(), payload(8)});
+  EXPECT_EQ(client.receive().code(), 0u);
+  server_->request_stop();
+  server_->wait();
+  int answered = 1;
+  client.socket().set(zmq::sockopt::rcvtimeo, 500);
+  std::vector<zmq::message_t> frames;
+  while (zmq::recv_multipart(client.socket(), std::back_inserter(frames))) {
+    ++answered;
+    frames.clear();
+  }
+  EXPECT_LT(answered, kRequests) << "it has answered all, as if it had time";
+}
+
 TEST_F(ServerTest, StopsByAnsweringWhatItAccepted) {
   config_.set_batch_delay_us(300000);  // the request waits in the queue when the stop comes
   start();
@@ -605,9 +639,7 @@ std::pair<int, std::string> http_get(const std::string& address, const std::stri
 TEST_F(ServerTest, SpeaksHttpToProbesAndPrometheus) {
   config_.set_http("127.0.0.1:0");
   start();
-  const auto get = [&](const std::string& path) {
-    return http_get(server_->http_address(), path);
-  };
+  const auto get = [&](const std::string& path) { return http_get(server_->http_address(), path); };
   EXPECT_EQ(get("/healthz").first, 200);
   EXPECT_EQ(get("/readyz").first, 200);
   EXPECT_EQ(get("/etc/passwd").first, 404);

@@ -1,13 +1,14 @@
 // ens-soak: clouds and edges under mixed load while everything around them goes wrong.
 //
-//   build/cpu/bin/ens-soak --seconds 600 [--run runs/mine]      after ./run build; ./run soak does both
+//   build/cpu/bin/ens-soak --seconds 600 [--run runs/mine]      after ./run build; ./run soak does
+//   both
 //
 // Two parts of the nets with two replicas each, four ensembler-cloud processes with CURVE. Against
 // them: edges of every kind (EdgeClient, EdgeStream, the C interface in processes of its own), all
-// types on the wire, batches of 1 to 64, some with hardly any time, some behind links that are slow,
-// stall or break. Meanwhile, at random from a fixed seed: clouds are killed, stopped, drained,
-// reloaded (also with damaged and with other bundles), a key is taken away and given back, and
-// strangers do what strangers do (tests/edge/strangers.h).
+// types on the wire, batches of 1 to 64, some with hardly any time, some behind links that are
+// slow, stall or break. Meanwhile, at random from a fixed seed: clouds are killed, stopped,
+// drained, reloaded (also with damaged and with other bundles), a key is taken away and given back,
+// and strangers do what strangers do (tests/edge/strangers.h).
 //
 // What must hold, or the exit code is 1:
 //   - every answer is that of the image that was sent, by the modules themselves (expected_logits);
@@ -84,8 +85,7 @@ int free_port(Rng& rng) {
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     address.sin_port = htons(static_cast<uint16_t>(port));
     const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    const bool good =
-        ::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+    const bool good = ::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
     ::close(fd);
     if (good) return port;
   }
@@ -262,9 +262,6 @@ class Soak {
     const fs::path run = options.run;
     if (run.empty()) {
       bundles_ = std::make_unique<test::Bundles>(test::random_bundles(5));
-      other_ = std::make_unique<test::Bundles>(test::random_bundles(6));
-      fs::create_directory(dir_ / "other");
-      write(*other_, dir_ / "other");
       write(*bundles_, dir_.path());
     } else {
       bundles_ = std::make_unique<test::Bundles>(
@@ -279,10 +276,17 @@ class Soak {
     const auto middle = all.begin() + (nets + 1) / 2;
     write_part(dir_ / "part0.h5", bundles_->cloud, {all.begin(), middle});
     write_part(dir_ / "part1.h5", bundles_->cloud, {middle, all.end()});
-    if (other_) {
-      write_part(dir_ / "other0.h5", other_->cloud, {all.begin(), middle});
-      write_part(dir_ / "other1.h5", other_->cloud, {middle, all.end()});
+    // What another training would give: the same shapes, other weights.
+    CloudBundle other = read_cloud_bundle(run.empty() ? dir_ / "cloud.h5" : run / "cloud.h5");
+    for (const auto& body : other.bodies) {
+      for (NamedTensor& buffer : body->buffers()) {
+        if (buffer.name.find("running_mean") == std::string::npos) continue;
+        for (float& value : buffer.tensor.span<float>()) value += 1;
+      }
     }
+    write_cloud_bundle(dir_ / "other.h5", other);
+    write_part(dir_ / "other0.h5", other, {all.begin(), middle});
+    write_part(dir_ / "other1.h5", other, {middle, all.end()});
     for (const char* name : {"cloud", "phone", "guest"}) write_keys(dir_ / name, new_keys());
     fs::create_directory(dir_ / "clients");
     for (const char* name : {"phone.pub", "guest.pub"}) fs::copy(dir_ / name, dir_ / "clients");
@@ -297,7 +301,8 @@ class Soak {
       put_bundle(static_cast<size_t>(i), "part" + std::to_string(i / 2) + ".h5");
     }
     for (size_t i = 0; i < clouds_.size(); ++i) start(i);
-    for (Cloud& cloud : clouds_) proxies_.push_back(std::make_unique<test::TcpProxy>(cloud.endpoint));
+    for (Cloud& cloud : clouds_)
+      proxies_.push_back(std::make_unique<test::TcpProxy>(cloud.endpoint));
   }
 
   // Whether all held.
@@ -317,11 +322,26 @@ class Soak {
     const std::string stem = "cloud" + std::to_string(i) + "-" + std::to_string(cloud.starts++);
     const std::string ready = path(stem + ".ready");
     auto process = std::make_unique<Process>(
-        std::vector<std::string>{std::string(ENS_BIN_DIR) + "/ensembler-cloud", "--bundle",
-                                 cloud.bundle, "--bind", cloud.endpoint, "--http", cloud.http,
-                                 "--secret-key", path("cloud.key"), "--clients", path("clients"),
-                                 "--threads", "1", "--set", "dtype=float32", "--set",
-                                 "max_request_batch=64", "--set", "max_queue=256", "--ready-file",
+        std::vector<std::string>{std::string(ENS_BIN_DIR) + "/ensembler-cloud",
+                                 "--bundle",
+                                 cloud.bundle,
+                                 "--bind",
+                                 cloud.endpoint,
+                                 "--http",
+                                 cloud.http,
+                                 "--secret-key",
+                                 path("cloud.key"),
+                                 "--clients",
+                                 path("clients"),
+                                 "--threads",
+                                 "1",
+                                 "--set",
+                                 "dtype=float32",
+                                 "--set",
+                                 "max_request_batch=64",
+                                 "--set",
+                                 "max_queue=256",
+                                 "--ready-file",
                                  ready},
         dir_ / stem);
     if (wait_for_file(ready, *process) != cloud.endpoint) {
@@ -360,9 +380,7 @@ class Soak {
     config.set_timeout_ms(timeout_ms);
     config.set_batch(kMostImages);
     for (const size_t part : {size_t{0}, size_t{2}}) {
-      const auto at = [&](size_t i) {
-        return far ? proxies_[i]->endpoint() : clouds_[i].endpoint;
-      };
+      const auto at = [&](size_t i) { return far ? proxies_[i]->endpoint() : clouds_[i].endpoint; };
       config.add_part()->set_cloud(at(part) + "," + at(part + 1));
     }
     complete(config);
@@ -403,9 +421,9 @@ class Soak {
     }
     const int64_t classes = pool_.logits.dim(1);
     for (int64_t i = 0; i < images; ++i) {
-      const float off = distance(
-          logits + i * classes,
-          pool_.logits.data<float>() + which[static_cast<size_t>(i)] * classes, classes);
+      const float off =
+          distance(logits + i * classes,
+                   pool_.logits.data<float>() + which[static_cast<size_t>(i)] * classes, classes);
       if (!(off <= pool_.tolerance(dtype))) {
         fault(kind + ": a wrong answer, off by " + std::to_string(off));
         return;
@@ -418,8 +436,8 @@ class Soak {
     const char* dtype;
     int64_t least, most;  // images in a call
     int timeout_ms;
-    bool far = false;      // behind the proxies
-    bool hasty = false;    // may fail for want of time at any time
+    bool far = false;    // behind the proxies
+    bool hasty = false;  // may fail for want of time at any time
     double probes = 0;
     const char* key = "phone";
   };
@@ -435,7 +453,7 @@ class Soak {
   const Options options_;
   Rng rng_;
   test::TempDir dir_;
-  std::unique_ptr<test::Bundles> bundles_, other_;
+  std::unique_ptr<test::Bundles> bundles_;
   Pool pool_;
   std::array<Cloud, 4> clouds_;
   std::mutex clouds_mutex_;  // their processes
@@ -511,9 +529,8 @@ void Soak::stream(const Kind& kind, Rng rng) {
     w.begin = Clock::now();
     w.future = stream.submit(pick(rng, between(rng, kind.least, kind.most), w.which));
     waiting.push_back(std::move(w));
-    while (waiting.size() > 12 ||
-           (!waiting.empty() &&
-            waiting.front().future.wait_for(milliseconds(0)) == std::future_status::ready)) {
+    while (waiting.size() > 12 || (!waiting.empty() && waiting.front().future.wait_for(milliseconds(
+                                                           0)) == std::future_status::ready)) {
       settle();
     }
     pause(milliseconds(between(rng, 0, 30)));
@@ -600,7 +617,6 @@ void Soak::break_things(Rng rng) {
         break;
       }
       case 5:
-        if (!other_) break;
         put_bundle(any, "other" + std::to_string(any / 2) + ".h5");
         signal(any, SIGHUP);
         pause(milliseconds(between(rng, 100, 600)));
@@ -796,7 +812,8 @@ bool Soak::report(double seconds) {
     std::printf("%-42s %7d %10.1f %10.1f %8.1f %8lld\n", what.c_str(), starts,
                 static_cast<double>(early) / 1024, static_cast<double>(late) / 1024,
                 static_cast<double>(most) / 1024, static_cast<long long>(descriptors));
-    if (judged && seconds >= 120 && static_cast<double>(late) > 1.05 * static_cast<double>(early) + 4096) {
+    if (judged && seconds >= 120 &&
+        static_cast<double>(late) > 1.05 * static_cast<double>(early) + 4096) {
       fault(what + ": memory grows");
     }
   };
@@ -805,8 +822,9 @@ bool Soak::report(double seconds) {
   usage_row("edges and strangers (this process)", 1, own_usage_, true);
   std::printf("\n%.0f s of faults, seed %llu: %s\n", seconds,
               static_cast<unsigned long long>(options_.seed),
-              ledger_.faults().empty() ? "all held"
-                                       : (std::to_string(ledger_.faults().size()) + " FAILED").c_str());
+              ledger_.faults().empty()
+                  ? "all held"
+                  : (std::to_string(ledger_.faults().size()) + " FAILED").c_str());
   return ledger_.faults().empty();
 }
 

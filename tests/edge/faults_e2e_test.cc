@@ -2,11 +2,14 @@
 // cloud cannot see the selector.
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <fstream>
 #include <map>
 #include <set>
+#include <sstream>
 
 #include "nn/core/error.h"
 #include "nn/data/image.h"
@@ -60,17 +63,13 @@ TEST_P(StrangerTest, HarmsNobody) {
   EdgeConfig config = edge_config();
   config.set_server_key(path("cloud.pub"));
   config.set_secret_key(path("friend.key"));
-  const std::string log = cloud_->err();
-  const size_t http = log.find("event=http address=");
-  ASSERT_NE(http, std::string::npos) << log;
-  const test::Target target{
-      endpoint_,
-      log.substr(http + 19, log.find('\n', http) - http - 19),
-      read_public_key(dir_ / "cloud.pub"),
-      std::make_shared<const KeyPair>(read_secret_key(dir_ / "friend.key")),
-      bundles_.cloud.info.fingerprint,
-      smashed_shape(bundles_.cloud.info.model, bundles_.cloud.info.split),
-      64};
+  const test::Target target{endpoint_,
+                            http(),
+                            read_public_key(dir_ / "cloud.pub"),
+                            std::make_shared<const KeyPair>(read_secret_key(dir_ / "friend.key")),
+                            bundles_.cloud.info.fingerprint,
+                            smashed_shape(bundles_.cloud.info.model, bundles_.cloud.info.split),
+                            64};
   Traffic traffic(config, bundles_);
   traffic.expect_answers(2);
   const int64_t before = status_of(cloud_->pid(), "VmRSS");
@@ -103,6 +102,65 @@ INSTANTIATE_TEST_SUITE_P(
       return name;
     });
 
+// ---- replays
+
+class ReplayTest : public test::ServingTest {
+ protected:
+  // The lines of /metrics that count what was answered.
+  static std::string answered(const std::string& http) {
+    const int fd = test::dial(http);
+    const std::string ask = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    (void)::send(fd, ask.data(), ask.size(), MSG_NOSIGNAL);
+    std::string text = read_all(fd), lines;
+    std::istringstream in(text);
+    for (std::string line; std::getline(in, line);) {
+      if (line.rfind("ensembler_requests_total", 0) == 0) lines += line + "\n";
+    }
+    return lines;
+  }
+  // Until the other side ends or is silent.
+  static std::string read_all(int fd) {
+    const timeval patience{1, 0};
+    ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    std::string text;
+    char bytes[4096];
+    for (ssize_t n = 0; (n = ::recv(fd, bytes, sizeof bytes, 0)) > 0;)
+      text.append(bytes, static_cast<size_t>(n));
+    ::close(fd);
+    return text;
+  }
+};
+
+// Somebody on the path keeps what an allowed client sent, and sends it again.
+TEST_F(ReplayTest, RecordedTrafficGetsNothing) {
+  for (const char* name : {"cloud", "friend"}) write_keys(dir_ / name, new_keys());
+  start_cloud("tcp://127.0.0.1:*", {"--secret-key", path("cloud.key"), "--clients",
+                                    path("friend.pub"), "--http", "127.0.0.1:0"});
+  TcpProxy wire(endpoint_);
+  wire.record();
+  EdgeConfig config = edge_config();
+  config.set_cloud(wire.endpoint());
+  config.set_server_key(path("cloud.pub"));
+  config.set_secret_key(path("friend.key"));
+  const Tensor images = test::random_images(bundles_.edge.info.model, 4, 3);
+  ASSERT_TRUE(EdgeClient(config).classify(images).status.ok());
+  ASSERT_EQ(wire.recorded().size(), 1u);
+  const std::string stream = wire.recorded()[0];
+  EXPECT_EQ(stream.find(std::string("\x0a\x20", 2) + bundles_.cloud.info.fingerprint),
+            std::string::npos)
+      << "plain text on the wire";
+  const std::string before = answered(http());
+  ASSERT_NE(before.find("OK"), std::string::npos) << before;
+  for (int i = 0; i < 3; ++i) {
+    const int fd = test::dial(endpoint_);
+    ASSERT_GE(fd, 0);
+    (void)::send(fd, stream.data(), stream.size(), MSG_NOSIGNAL);
+    // The cloud's greeting (64 bytes) and WELCOME (170) at most: no READY, no answer.
+    EXPECT_LE(read_all(fd).size(), 64u + 2 + 168);
+  }
+  EXPECT_EQ(answered(http()), before);
+}
+
 // ---- clocks
 
 class ClockTest : public test::ServingTest {
@@ -129,9 +187,8 @@ TEST_F(ClockTest, TheCloudsWallClockJumpsInMidTraffic) {
   for (const char* name : {"cloud", "friend"}) write_keys(dir_ / name, new_keys());
   std::filesystem::create_directory(dir_ / "clients");
   std::filesystem::copy(dir_ / "friend.pub", dir_ / "clients");
-  start_cloud("tcp://127.0.0.1:*",
-              {"--secret-key", path("cloud.key"), "--clients", path("clients"), "--set",
-               "batch_delay_us=2000"});
+  start_cloud("tcp://127.0.0.1:*", {"--secret-key", path("cloud.key"), "--clients", path("clients"),
+                                    "--set", "batch_delay_us=2000"});
   EdgeConfig config = edge_config();
   config.set_server_key(path("cloud.pub"));
   config.set_secret_key(path("friend.key"));
@@ -205,10 +262,10 @@ TEST_F(DamagedFileTest, ProgramsRefuseDamagedBundlesWithTheirNameAndWhatIsWrong)
         bytes[at] = static_cast<char>(bytes[at] ^ (1 << rng.below(8)));
       }
       std::ofstream(dir_ / which, std::ios::binary) << bytes;
-      auto process = which == "cloud.h5"
-                         ? run("ensembler-cloud", {"--bundle", path(which), "--bind",
-                                                   "tcp://127.0.0.1:*"})
-                         : run("ensembler-edge", {"--bundle", path(which), path("good.png")});
+      auto process =
+          which == "cloud.h5"
+              ? run("ensembler-cloud", {"--bundle", path(which), "--bind", "tcp://127.0.0.1:*"})
+              : run("ensembler-edge", {"--bundle", path(which), path("good.png")});
       SCOPED_TRACE(which + (cut ? " cut at " : " flipped at ") + std::to_string(at));
       expect_refused(*process, 1, which);
     }
@@ -254,8 +311,9 @@ class SecrecyTest : public test::ServingTest {
 
   // Two clouds with two nets each and a relay in front of each; a client that has `selected`.
   // Everything that the relays passed on, cloud by cloud.
-  std::vector<Heard> hear(const std::vector<int>& selected,
-                          const std::function<void(const EdgeConfig&, std::vector<TcpProxy*>)>& use) {
+  std::vector<Heard> hear(
+      const std::vector<int>& selected,
+      const std::function<void(const EdgeConfig&, std::vector<TcpProxy*>)>& use) {
     test::Bundles bundles = test::random_bundles(5, 4, selected);
     bundles.edge.head = bundles_.edge.head;
     bundles.edge.protection = bundles_.edge.protection;
@@ -335,8 +393,8 @@ TEST_F(SecrecyTest, TheCInterfaceSendsTheSameBytes) {
   std::vector<std::vector<Heard>> heard;
   for (const auto& selected : kSelectors) {
     heard.push_back(hear(selected, [&](const EdgeConfig& config, auto) {
-      auto process = run("c_client", {config.ShortDebugString(), "6", path("images.raw"),
-                                      path("logits.raw")});
+      auto process =
+          run("c_client", {config.ShortDebugString(), "6", path("images.raw"), path("logits.raw")});
       ASSERT_EQ(process->wait(), 0) << process->err();
     }));
     for (auto& cloud : heard.back()) {

@@ -222,7 +222,8 @@ void http_rubbish(const Target& target, Rng& rng, Held&) {
       "GET /metrics HTTP/1.1\r\n" + std::string(200'000, 'h'),
       "POST /metrics HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n" + std::string(50'000, 'b'),
       "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffff\r\n" + std::string(9'000, 'c'),
-      "GET /../../etc/passwd HTTP/1.1\r\n\r\n", ""};
+      "GET /../../etc/passwd HTTP/1.1\r\n\r\n",
+      ""};
   for (const std::string& bytes : kinds) {
     const int fd = dial(target.http);
     if (fd < 0) return;

@@ -17,7 +17,7 @@ struct Target {
   std::string server_key;                 // empty: plain text
   std::shared_ptr<const KeyPair> client;  // allowed; for acts of a client gone wrong
   std::string fingerprint;
-  Shape input;               // one image's features
+  Shape input;                // one image's features
   int64_t request_batch = 0;  // images that one request may hold
 };
 

@@ -1,4 +1,5 @@
-// A TCP relay on loopback that can be slow, stall, break off, and that keeps what was sent through it.
+// A TCP relay on loopback that can be slow, stall, break off, and that keeps what was sent through
+// it.
 #pragma once
 
 #include <atomic>

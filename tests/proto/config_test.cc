@@ -185,6 +185,12 @@ TEST(Config, ServingConfigurationsAreChecked) {
   };
   EXPECT_TRUE(contains(cloud_error(""), "bundle is not set"));
   EXPECT_TRUE(contains(cloud_error("bundle: 'x' max_batch: 0"), "max_batch"));
+  for (const char* beyond : {"max_batch: 4097", "max_request_batch: 0", "max_request_batch: 4097",
+                             "max_queue: 0", "batch_delay_us: -1", "batch_delay_us: 1000001",
+                             "threads: -1", "threads: 1025", "drain_ms: -1", "drain_ms: 3600001"}) {
+    const std::string field(beyond, std::string(beyond).find(':'));
+    EXPECT_TRUE(contains(cloud_error(std::string("bundle: 'x' ") + beyond), field)) << beyond;
+  }
   EXPECT_TRUE(contains(cloud_error("bundle: 'x' max_queue: 8 max_request_batch: 9"), "max_queue"));
   EXPECT_TRUE(contains(cloud_error("bundle: 'x' secret_key: 'k'"), "belong together"));
   EdgeConfig edge;

@@ -33,7 +33,7 @@ Pixels planes_of(const std::vector<uint8_t>& interleaved, int channels, int heig
 }
 
 std::optional<Pixels> decode_jpeg(const std::vector<uint8_t>& bytes, int channels) {
-  if (holds(bytes, std::string_view("Exif\0", 5)) || holds(bytes, "ICC_PROFILE")) return {};
+  if (holds(bytes, std::string_view("Exif\0", 5))) return {};  // may say: turned
   const std::unique_ptr<void, int (*)(tjhandle)> reader(tjInitDecompress(), tjDestroy);
   int width = 0, height = 0, subsampling = 0, colours = 0;
   if (!reader || tjDecompressHeader3(reader.get(), bytes.data(), bytes.size(), &width, &height,

@@ -10,7 +10,7 @@
 namespace ens::data {
 
 // What OpenCV would decode, or nothing: another format, a form in which the two might differ
-// (turned by Exif, CMYK, transparent, 16 bits, with a colour profile), or damage.
+// (with Exif, CMYK, transparent, 16 bits, a PNG with a colour profile), or damage.
 std::optional<Pixels> decode_plain(const std::vector<uint8_t>& bytes, int channels);
 
 // PNG bytes of interleaved 8-bit grey (1) or RGB (3) pixels. Error if there is no memory.

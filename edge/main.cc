@@ -1,4 +1,4 @@
-// ensembler-edge: classifies pictures or a data set with a remote cloud.
+// ensembler-edge: classifies pictures, a video, a camera or a data set with a remote cloud.
 #include <google/protobuf/stubs/logging.h>
 #include <unistd.h>
 
@@ -9,13 +9,16 @@
 #include <cstdlib>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "edge/client.h"
+#include "edge/watch.h"
 #include "nn/core/error.h"
 #include "nn/cpu/threads.h"
 #include "nn/data/dataset.h"
 #include "nn/data/image.h"
 #include "nn/data/loader.h"
+#include "nn/data/video.h"
 
 namespace {
 
@@ -27,6 +30,7 @@ struct Options {
   std::vector<std::string> inputs;
   ens::DataOptions data;
   bool resize = false, as_json = false;
+  ens::WatchOptions watch;
 };
 
 Options parse(int argc, char** argv) {
@@ -37,8 +41,8 @@ Options parse(int argc, char** argv) {
   ens::EdgeConfig flags;
 
   CLI::App app{
-      "Classifies pictures or a data set: head, noise, selector and tail here, the server "
-      "nets in the cloud."};
+      "Classifies pictures, a video, a camera or a data set: head, noise, selector and tail here, "
+      "the server nets in the cloud."};
   using C = ens::EdgeConfig;
   using Setter = void (C::*)(const std::string&);
   const auto text = [&](const char* option, const char* what, Setter setter) {
@@ -67,7 +71,8 @@ Options parse(int argc, char** argv) {
   app.add_option_function<int>(
       "--batch", [&](int n) { flags.set_batch(n); },
       "images per request for data sets; default 32");
-  app.add_flag("--json", options.as_json, "one JSON object per picture, or one for a data set");
+  app.add_flag("--json", options.as_json,
+               "one JSON object per picture or frame, or one for a data set");
   app.add_flag("--resize", options.resize, "resize pictures that do not have the model's size");
   auto* data = app.add_option("--dataset", options.data.name,
                               "classify a data set's test images and print the accuracy");
@@ -78,7 +83,19 @@ Options parse(int argc, char** argv) {
       ->needs(data)
       ->check(CLI::NonNegativeNumber);
   app.add_option("--seed", options.data.seed, "of a generated data set; default 1")->needs(data);
-  app.add_option("inputs", options.inputs, "picture files, or folders of them")->excludes(data);
+  app.add_option("inputs", options.inputs,
+                 "picture files, or folders of them; or one video file, camera (/dev/video0) or "
+                 "stream (rtsp://...): the square in the middle of its frames")
+      ->excludes(data);
+  std::optional<int> camera;
+  app.add_option("--camera", camera, "N: /dev/videoN")
+      ->excludes(data)
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--fps", options.watch.fps,
+                 "video, camera: at most so many frames a second; default 0: all")
+      ->check(CLI::NonNegativeNumber);
+  app.add_flag("--live", options.watch.live,
+               "video: at its own speed, leaving out the frames that come too fast, as a camera");
   app.add_option("--record-probes", options.record,
                  "do not classify: write features and the cloud's answers to this file, for the "
                  "configuration's `probes`. With --dataset, its first 32 images, or --limit");
@@ -89,9 +106,19 @@ Options parse(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     ens::usage_fail(error.what(), "", "see ensembler-edge --help");
   }
+  if (camera) options.inputs.push_back("/dev/video" + std::to_string(*camera));
   if (options.inputs.empty() && options.data.name.empty()) {
-    ens::usage_fail("nothing to classify", "", "name a picture, a folder, or --dataset NAME");
+    ens::usage_fail("nothing to classify", "",
+                    "name a picture, a folder, a video, --camera N, or --dataset NAME");
   }
+  const bool watches = std::ranges::any_of(options.inputs, ens::is_video);
+  if (watches && (options.inputs.size() > 1 || !options.record.empty())) {
+    ens::usage_fail("a video or camera is watched alone", "", "name nothing beside it");
+  }
+  if (!watches && (options.watch.live || options.watch.fps > 0)) {
+    ens::usage_fail("--live and --fps are for a video or camera", "", "name one");
+  }
+  options.watch.as_json = options.as_json;
   if (server_keys.size() > 1 && server_keys.size() != clouds.size()) {
     ens::usage_fail("as many --server-key as --cloud, or one for all", "", "see --help");
   }
@@ -312,6 +339,10 @@ int main(int argc, char** argv) {
   google::protobuf::SetLogHandler(nullptr);  // what a peer sends wrongly is no business of stderr
   try {
     const Options options = parse(argc, argv);
+    if (!options.inputs.empty() && ens::is_video(options.inputs[0])) {
+      ens::watch(options.inputs[0], options.config, options.watch);
+      return 0;
+    }
     ens::EdgeClient client(options.config);
     if (!options.record.empty()) return record_probes(options, client);
     return options.data.name.empty() ? classify_pictures(options, client)

@@ -7,12 +7,12 @@
 #include <cmath>
 #include <cstring>
 #include <fstream>
-#include <opencv2/imgcodecs.hpp>
 #include <string_view>
 #include <system_error>
 
 #include "nn/core/error.h"
 #include "nn/data/pixels.h"
+#include "nn/data/plain_pictures.h"
 
 namespace ens {
 
@@ -29,11 +29,7 @@ Tensor read_image(const fs::path& file, int channels, int height, int width, boo
              std::to_string(to_height),
          file.string(), "resize the picture, or allow it to be resized (--resize)");
   }
-  image = data::resize(image, to_height, to_width);
-  Tensor out = Tensor::empty({channels, to_height, to_width});
-  std::ranges::transform(image.values, out.data<float>(),
-                         [](uint8_t value) { return value / 255.0f; });
-  return out;
+  return data::to_tensor(data::resize(image, to_height, to_width));
 }
 
 std::vector<fs::path> list_images(const fs::path& folder) {
@@ -65,25 +61,19 @@ std::vector<uint8_t> encode_png(const Tensor& image, int zoom) {
   const int channels = static_cast<int>(source.dim(0));
   const int height = static_cast<int>(source.dim(1)), width = static_cast<int>(source.dim(2));
   const float* values = source.data<float>();
-  cv::Mat picture(height * zoom, width * zoom, CV_MAKETYPE(CV_8U, channels));
+  std::vector<uint8_t> picture(static_cast<size_t>(height) * zoom * width * zoom * channels);
   for (int y = 0; y < height * zoom; ++y) {
-    uint8_t* row = picture.ptr<uint8_t>(y);
+    uint8_t* row = &picture[static_cast<size_t>(y) * width * zoom * channels];
     for (int x = 0; x < width * zoom; ++x) {
       for (int c = 0; c < channels; ++c) {
         const float value = values[(int64_t{c} * height + y / zoom) * width + x / zoom];
-        // The comparison order makes NaN black. OpenCV wants BGR.
+        // The comparison order makes NaN black.
         const float clamped = value > 0.0f ? std::min(value, 1.0f) : 0.0f;
-        row[x * channels + channels - 1 - c] = static_cast<uint8_t>(std::lround(clamped * 255.0f));
+        row[x * channels + c] = static_cast<uint8_t>(std::lround(clamped * 255.0f));
       }
     }
   }
-  std::vector<uint8_t> bytes;
-  try {
-    cv::imencode(".png", picture, bytes);
-  } catch (const cv::Exception& e) {
-    fail("cannot encode a picture of shape " + image.shape().str() + ": " + e.err);
-  }
-  return bytes;
+  return data::encode_png(picture.data(), channels, height * zoom, width * zoom);
 }
 
 void write_png(const fs::path& file, const Tensor& image, int zoom) {

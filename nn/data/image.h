@@ -1,4 +1,4 @@
-// Pictures to and from files (the only code that uses OpenCV).
+// Pictures to and from files.
 #pragma once
 
 #include <filesystem>

@@ -6,10 +6,11 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
-#include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
 
 #include "nn/core/error.h"
+#include "nn/data/codecs.h"
+#include "nn/data/plain_pictures.h"
 
 namespace ens::data {
 namespace {
@@ -54,23 +55,15 @@ Pixels read_pixels(const fs::path& file, int channels) {
   const std::vector<uint8_t> bytes = slurp(file);
   if (bytes.empty()) fail("picture file is empty", file.string(), kPictureHint);
   if (cut_off(bytes)) fail("picture file is cut off", file.string(), "copy it again");
-  cv::Mat mat;
+  if (std::optional<Pixels> plain = decode_plain(bytes, channels)) return *std::move(plain);
+  const Codecs& decoders = codecs();
+  Pixels out;
   try {
-    mat = cv::imdecode(bytes, channels == 1 ? cv::IMREAD_GRAYSCALE : cv::IMREAD_COLOR);
-  } catch (const cv::Exception& e) {
-    fail("cannot decode picture: " + e.err, file.string(), kPictureHint);
+    out = decoders.decode(bytes.data(), bytes.size(), channels);
+  } catch (const std::exception& e) {
+    fail(std::string("cannot decode picture: ") + e.what(), file.string(), kPictureHint);
   }
-  if (mat.empty()) fail("not a picture that can be read", file.string(), kPictureHint);
-
-  Pixels out{channels, mat.rows, mat.cols, {}};
-  const size_t plane = mat.total();
-  out.values.resize(plane * static_cast<size_t>(channels));
-  std::vector<cv::Mat> planes;
-  for (int c = 0; c < channels; ++c) {
-    planes.emplace_back(mat.rows, mat.cols, CV_8UC1, out.values.data() + plane * c);
-  }
-  if (channels == 3) std::swap(planes[0], planes[2]);  // OpenCV decodes to BGR
-  cv::split(mat, planes);
+  if (out.width == 0) fail("not a picture that can be read", file.string(), kPictureHint);
   return out;
 }
 
@@ -91,6 +84,29 @@ Pixels resize(const Pixels& image, int height, int width) {
   out.values.resize(static_cast<size_t>(image.channels) * height * width);
   resize(image.values.data(), image.channels, image.height, image.width, out.values.data(), height,
          width);
+  return out;
+}
+
+Pixels centre_square(const Pixels& image) {
+  const int side = std::min(image.height, image.width);
+  if (image.height == image.width) return image;
+  const int top = (image.height - side) / 2, left = (image.width - side) / 2;
+  Pixels out{image.channels, side, side, {}};
+  out.values.reserve(static_cast<size_t>(image.channels) * side * side);
+  for (int c = 0; c < image.channels; ++c) {
+    for (int y = top; y < top + side; ++y) {
+      const uint8_t* row =
+          image.values.data() + (int64_t{c} * image.height + y) * image.width + left;
+      out.values.insert(out.values.end(), row, row + side);
+    }
+  }
+  return out;
+}
+
+Tensor to_tensor(const Pixels& image) {
+  Tensor out = Tensor::empty({image.channels, image.height, image.width});
+  std::ranges::transform(image.values, out.data<float>(),
+                         [](uint8_t value) { return value / 255.0f; });
   return out;
 }
 

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "nn/core/tensor.h"
+
 namespace ens::data {
 
 struct Pixels {
@@ -19,7 +21,11 @@ Pixels read_pixels(const std::filesystem::path& file, int channels);
 
 // Stretches to height x width: area average when neither side grows, else bilinear.
 Pixels resize(const Pixels& image, int height, int width);
-// The same for one CHW image in place in a larger buffer.
+// The square in the middle, as large as it goes.
+Pixels centre_square(const Pixels& image);
+// -> [channels, height, width] float32 in [0, 1].
+Tensor to_tensor(const Pixels& image);
+// resize() for one CHW image in place in a larger buffer.
 void resize(const uint8_t* from, int channels, int height, int width, uint8_t* to, int to_height,
             int to_width);
 

@@ -19,6 +19,7 @@
 #include "proto/keys.h"
 #include "tests/edge/serving.h"
 #include "tests/edge/tcp_proxy.h"
+#include "tests/nn/data/clips.h"
 
 namespace ens {
 namespace {
@@ -115,6 +116,80 @@ TEST_F(ServingTest, MeasuresADataSet) {
   auto readable = edge({"--dataset", "shapes", "--limit", "24"});
   EXPECT_EQ(readable->wait(), 0) << readable->err();
   EXPECT_NE(readable->out().find("of 24 test images right"), std::string::npos);
+}
+
+// ---- videos
+
+TEST_F(ServingTest, AVideosFramesAreClassifiedAsPicturesAre) {
+  start_cloud();
+  // Wider than high: the square in the middle counts. JPEG in between: what the frames became.
+  const std::vector<Tensor> squares = test::write_clip(path("clip.avi"), 12, 32, 24);
+  auto process = edge({"--json", path("clip.avi")});
+  ASSERT_EQ(process->wait(), 0) << process->err();
+  std::istringstream lines(process->out());
+  int64_t count = 0;
+  for (std::string line; std::getline(lines, line); ++count) {
+    const json result = json::parse(line);
+    ASSERT_EQ(result["frame"], count);
+    EXPECT_EQ(result["dropped"], 0);
+    ASSERT_EQ(result["top"].size(), 5u);
+    write_png(dir_ / "frame.png", squares[static_cast<size_t>(count)]);
+    const Tensor picture = read_image(path("frame.png"), 3, 16, 16);
+    const auto logits = expected_logits(bundles_, picture.reshape({1, 3, 16, 16})).to_vector();
+    const int top = best(logits.data(), 10);
+    double sum = 0;
+    for (float v : logits) sum += std::exp(v - logits[static_cast<size_t>(top)]);
+    EXPECT_EQ(result["top"][0]["index"], top);
+    EXPECT_NEAR(result["top"][0]["probability"].get<double>(), 1 / sum, 1e-2);
+  }
+  EXPECT_EQ(count, 12);
+  EXPECT_NE(process->err().find("12 frames classified"), std::string::npos) << process->err();
+
+  auto fewer = edge({"--fps", "5", path("clip.avi")});  // it has 10 a second
+  ASSERT_EQ(fewer->wait(), 0) << fewer->err();
+  const std::string out = fewer->out();
+  EXPECT_EQ(std::count(out.begin(), out.end(), '\n'), 6) << out;
+}
+
+TEST_F(ServingTest, WhatIsNoVideoIsSaidInOneLine) {
+  start_cloud();
+  test::write_clip(path("clip.avi"), 60, 32, 24);
+  std::filesystem::resize_file(dir_ / "clip.avi",
+                               std::filesystem::file_size(dir_ / "clip.avi") / 2);
+  std::ofstream(dir_ / "junk.mp4") << "not a video";
+  expect_refused(*edge({path("junk.mp4")}), 1, "not a video that can be played");
+  expect_refused(*edge({path("none.mp4")}), 1, "no such video");
+  expect_refused(*edge({"--camera", "99"}), 1, "no such camera (/dev/video99)");
+  expect_refused(*edge({"--fps", "2", path("a.png")}), 2, "for a video or camera");
+  expect_refused(*edge({path("clip.avi"), path("a.png")}), 2, "watched alone");
+  auto early = edge({path("clip.avi")});
+  EXPECT_EQ(early->wait(), 1);
+  EXPECT_NE(early->err().find("ends early: "), std::string::npos) << early->err();
+  EXPECT_NE(early->out().find("frame 0 "), std::string::npos);  // what there is, is classified
+}
+
+TEST_F(ServingTest, WatchingEndsByASignalAndWithTheCloud) {
+  start_cloud();
+  test::write_clip(path("clip.avi"), 600, 32, 24);  // a minute
+  const auto watch = [&] {
+    auto process = edge({"--json", "--live", "--timeout-ms", "500", path("clip.avi")});
+    for (int i = 0; i < 600 && process->out().empty(); ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+    return process;
+  };
+  for (const int number : {SIGINT, SIGTERM}) {
+    auto process = watch();
+    process->signal(number);
+    EXPECT_EQ(process->wait(std::chrono::seconds(30)), 0) << process->err();
+    EXPECT_NE(process->err().find("frames classified"), std::string::npos) << process->err();
+  }
+  auto left_alone = watch();
+  cloud_->signal(SIGKILL);
+  EXPECT_EQ(left_alone->wait(std::chrono::seconds(30)), 1);
+  const std::string err = left_alone->err();
+  EXPECT_NE(err.find("UNAVAILABLE"), std::string::npos) << err;
+  EXPECT_EQ(std::count(err.begin(), err.end(), '\n'), 1) << err;
 }
 
 // ---- stopping

@@ -53,6 +53,8 @@ const std::map<std::string, Names> kOnlyIn = {
     {"dnnl", {"nn/cpu"}},
     {"oneapi/dnnl", {"nn/cpu"}},
     {"opencv2", {"nn/data"}},
+    {"png", {"nn/data"}},
+    {"turbojpeg", {"nn/data"}},
     {"hdf5", {"nn/io"}},
     {"H5", {"nn/io"}},
     {"zmq", {"cloud", "edge", "proto/keys.cc", "lab/wiretap.cc", "bench"}},

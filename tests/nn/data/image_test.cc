@@ -50,6 +50,33 @@ TEST(Image, ChannelsAreRedGreenBlue) {
               0.299 * 250 + 0.587 * 120 + 0.114 * 10, 4);
 }
 
+// Ordinary JPEG and PNG do without OpenCV: to the same pixels.
+TEST(Image, DecodesWhatOpencvDecodes) {
+  const TempDir dir;
+  cv::Mat colour(37, 53, CV_8UC3), grey(37, 53, CV_8UC1);
+  cv::randu(colour, 0, 256);
+  cv::randu(grey, 0, 256);
+  for (const cv::Mat& picture : {colour, grey}) {
+    for (const char* ending : {".png", ".jpg", ".bmp"}) {
+      for (const int channels : {1, 3}) {
+        Bytes bytes;
+        cv::imencode(ending, picture, bytes);
+        write_file(dir / ("a" + std::string(ending)), bytes);
+        const cv::Mat want =
+            cv::imdecode(bytes, channels == 1 ? cv::IMREAD_GRAYSCALE : cv::IMREAD_COLOR);
+        const Tensor got = read_image(dir / ("a" + std::string(ending)), channels, 0, 0);
+        ASSERT_EQ(got.shape(), (Shape{channels, 37, 53}));
+        for (int64_t i = 0; i < got.numel(); ++i) {
+          const auto c = static_cast<int>(i / (37 * 53)), at = static_cast<int>(i % (37 * 53));
+          const int value = want.data[at * channels + (channels - 1 - c)];
+          ASSERT_EQ(std::lround(got.data<float>()[i] * 255), value)
+              << ending << ", " << channels << " channels of " << picture.channels() << ", " << i;
+        }
+      }
+    }
+  }
+}
+
 TEST(Image, ZoomRepeatsAndValuesAreClamped) {
   const TempDir dir;
   const Tensor image =

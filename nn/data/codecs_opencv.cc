@@ -1,0 +1,87 @@
+// libens_codecs.so: see codecs.h.
+#include <cstdlib>
+#include <opencv2/core/utils/logger.hpp>
+#include <opencv2/imgcodecs.hpp>
+#include <opencv2/imgproc.hpp>
+#include <opencv2/videoio.hpp>
+#include <utility>
+#include <vector>
+
+#include "nn/data/codecs.h"
+
+namespace ens::data {
+namespace {
+
+// OpenCV's BGR, or grey -> planes.
+Pixels planes_of(const cv::Mat& mat, int channels) {
+  Pixels out{channels, mat.rows, mat.cols, {}};
+  const size_t plane = mat.total();
+  out.values.resize(plane * static_cast<size_t>(channels));
+  std::vector<cv::Mat> planes;
+  for (int c = 0; c < channels; ++c) {
+    planes.emplace_back(mat.rows, mat.cols, CV_8UC1, out.values.data() + plane * c);
+  }
+  if (channels == 3) std::swap(planes[0], planes[2]);
+  cv::split(mat, planes);
+  return out;
+}
+
+Pixels decode(const uint8_t* bytes, size_t size, int channels) {
+  const cv::Mat raw(1, static_cast<int>(size), CV_8UC1, const_cast<uint8_t*>(bytes));
+  const cv::Mat mat = cv::imdecode(raw, channels == 1 ? cv::IMREAD_GRAYSCALE : cv::IMREAD_COLOR);
+  return mat.empty() ? Pixels{} : planes_of(mat, channels);
+}
+
+class OpencvCapture : public Capture {
+ public:
+  OpencvCapture(cv::VideoCapture capture, int channels)
+      : capture_(std::move(capture)), channels_(channels) {}
+
+  bool read(Pixels& frame) override {
+    cv::Mat mat;
+    if (!capture_.read(mat) || mat.empty()) return false;
+    if (mat.depth() != CV_8U) return false;
+    if (mat.channels() == 4) cv::cvtColor(mat, mat, cv::COLOR_BGRA2BGR);
+    if (mat.channels() != channels_) {
+      cv::cvtColor(mat, mat, channels_ == 1 ? cv::COLOR_BGR2GRAY : cv::COLOR_GRAY2BGR);
+    }
+    frame = planes_of(mat, channels_);
+    return true;
+  }
+  double rate() const override { return property(cv::CAP_PROP_FPS); }
+  int64_t frames() const override {
+    return static_cast<int64_t>(property(cv::CAP_PROP_FRAME_COUNT));
+  }
+
+ private:
+  double property(int which) const {  // "not known" has several forms
+    const double value = capture_.get(which);
+    return value > 0 && value < 1e9 ? value : 0;
+  }
+
+  cv::VideoCapture capture_;
+  const int channels_;
+};
+
+std::unique_ptr<Capture> open(const std::string& source, bool camera, int channels) {
+  // What is wrong is said by who asked.
+  cv::utils::logging::setLogLevel(cv::utils::logging::LOG_LEVEL_SILENT);
+  setenv("OPENCV_FFMPEG_LOGLEVEL", "-8", 0);
+  cv::VideoCapture capture;
+  // The last one plays motion JPEG in AVI where OpenCV was built without FFmpeg.
+  for (const int backend : camera ? std::vector<int>{cv::CAP_V4L2}
+                                  : std::vector<int>{cv::CAP_FFMPEG, cv::CAP_OPENCV_MJPEG}) {
+    if (capture.open(source, backend)) {
+      return std::make_unique<OpencvCapture>(std::move(capture), channels);
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace
+}  // namespace ens::data
+
+extern "C" __attribute__((visibility("default"))) const ens::data::Codecs* ens_codecs() {
+  static const ens::data::Codecs kCodecs{ens::data::decode, ens::data::open};
+  return &kCodecs;
+}

@@ -57,11 +57,6 @@ if(ENS_TESTS)
   ens_found(GoogleTest libgtest-dev "${GTest_FOUND}" "${GTest_VERSION}")
 endif()
 
-if(ENS_BENCH)
-  find_package(benchmark QUIET)
-  ens_found("Google Benchmark" libbenchmark-dev "${benchmark_FOUND}" "${benchmark_VERSION}")
-endif()
-
 if(ENS_MISSING)
   message(FATAL_ERROR "Missing libraries. Debian/Ubuntu: apt-get install${ENS_MISSING}   (./run installs them)")
 endif()

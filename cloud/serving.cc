@@ -2,19 +2,10 @@
 
 #include <utility>
 
-#include "nn/core/backend.h"
+#include "ensemble/model/precision.h"
 #include "nn/io/checkpoint.h"
 
 namespace ens {
-namespace {
-
-Dtype serving_dtype(const std::string& text, Device device) {
-  if (text != "auto") return parse_dtype(text);
-  return backend(device).supports(Dtype::kBF16) ? Dtype::kBF16 : Dtype::kF32;
-}
-
-}  // namespace
-
 Serving::Serving(const CloudConfig& config) : Serving(config, read_cloud_bundle(config.bundle())) {}
 
 // The plans hold their own copies of the weights: the bundle's bodies go with it.
@@ -22,7 +13,7 @@ Serving::Serving(const CloudConfig& config, CloudBundle bundle)
     : info(bundle.info),
       part(bundle.part),
       device(parse_device(config.device())),
-      dtype(serving_dtype(config.dtype(), device)),
+      dtype(choose_dtype(config.dtype(), device)),
       input(smashed_shape(info.model, info.split)),
       output(answer_shape(info.model, info.split)),
       max_request_batch(config.max_request_batch()),

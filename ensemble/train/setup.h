@@ -32,8 +32,4 @@ FeatureRecipe feature_recipe(const RunConfig& config);
 OptimSpec optim_spec(const TrainConfig& config);
 FitOptions fit_options(const TrainConfig& config, const std::string& label);
 
-// "float32", "bfloat16" or "auto" (bfloat16 where the device is fast in it). When bfloat16 is asked
-// for and missing, says so once on stderr and uses float32.
-Dtype choose_dtype(const std::string& name, Device device);
-
 }  // namespace ens

@@ -2,15 +2,17 @@
 
 #include <utility>
 
+#include "ensemble/model/precision.h"
 #include "nn/core/backend.h"
 #include "nn/io/checkpoint.h"
 
 namespace ens {
 namespace {
 
+// Trainings run in float32 or bfloat16; serving knows float16, too, on devices that have it.
 Dtype serving_dtype(const std::string& text, Device device) {
-  if (text != "auto") return parse_dtype(text);
-  return backend(device).supports(Dtype::kBF16) ? Dtype::kBF16 : Dtype::kF32;
+  if (text == name(Dtype::kF16) && backend(device).supports(Dtype::kF16)) return Dtype::kF16;
+  return choose_dtype(text, device);
 }
 
 }  // namespace

@@ -64,11 +64,6 @@ if(ENS_TESTS)
   ens_found(GoogleTest libgtest-dev "${GTest_FOUND}" "${GTest_VERSION}")
 endif()
 
-if(ENS_BENCH)
-  find_package(benchmark QUIET)
-  ens_found("Google Benchmark" libbenchmark-dev "${benchmark_FOUND}" "${benchmark_VERSION}")
-endif()
-
 include(cuda)
 
 if(ENS_MISSING)

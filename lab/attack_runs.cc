@@ -12,6 +12,7 @@
 
 #include "attacks/evaluator.h"
 #include "edge/pipeline.h"
+#include "ensemble/model/precision.h"
 #include "ensemble/train/progress.h"
 #include "ensemble/train/setup.h"
 #include "lab/datasets.h"

@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "attacks/decoding.h"
+#include "ensemble/model/precision.h"
 #include "ensemble/train/setup.h"
 #include "lab/attack_runs.h"
 #include "lab/datasets.h"

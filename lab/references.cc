@@ -4,6 +4,7 @@
 #include <mutex>
 #include <string>
 
+#include "ensemble/model/precision.h"
 #include "ensemble/train/setup.h"
 #include "lab/datasets.h"
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <map>
 
+#include "ensemble/model/precision.h"
 #include "ensemble/train/setup.h"
 #include "ensemble/train/train_net.h"
 #include "ensemble/train/trainer.h"

@@ -1,7 +1,5 @@
 #include "ensemble/train/setup.h"
 
-#include <spdlog/spdlog.h>
-
 #include "nn/core/backend.h"
 #include "nn/core/error.h"
 
@@ -84,20 +82,6 @@ Device device_for(const RunConfig& config) {
   const Device device = parse_device(config.device());
   backend(device).allow_tf32(config.tf32());
   return device;
-}
-
-Dtype choose_dtype(const std::string& name, Device device) {
-  const bool has_bf16 = backend(device).supports(Dtype::kBF16);
-  if (name == "auto") return has_bf16 ? Dtype::kBF16 : Dtype::kF32;
-  const Dtype dtype = parse_dtype(name);
-  if (dtype != Dtype::kF32 && dtype != Dtype::kBF16) {
-    usage_fail("networks train in float32 or bfloat16, not " + name, "dtype");
-  }
-  if (dtype == Dtype::kBF16 && !has_bf16) {
-    spdlog::warn("this processor has no bfloat16 instructions; using float32");
-    return Dtype::kF32;
-  }
-  return dtype;
 }
 
 }  // namespace ens

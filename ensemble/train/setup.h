@@ -35,8 +35,4 @@ FitOptions fit_options(const TrainConfig& config, const std::string& label);
 // The device that the configuration names, told about config.tf32.
 Device device_for(const RunConfig& config);
 
-// "float32", "bfloat16" or "auto" (bfloat16 where the device is fast in it). When bfloat16 is asked
-// for and missing, says so once on stderr and uses float32.
-Dtype choose_dtype(const std::string& name, Device device);
-
 }  // namespace ens

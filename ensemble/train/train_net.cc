@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ensemble/model/precision.h"
 #include "ensemble/train/setup.h"
 #include "nn/core/backend.h"
 #include "nn/io/checkpoint.h"

@@ -135,7 +135,7 @@ void by_pixel(const float* from, int64_t count, int64_t image, int64_t pixels, i
 }  // namespace
 
 bool BlockConv::applies(Pass pass, const Shape& w, const ConvSpec& spec) {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(ENS_BASELINE)
   static const bool fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const int64_t written = pass == Pass::kGradInput ? w[1] : w[0];
   return isa() == Isa::kAvx2 && fma && spec.groups == 1 && w[0] % kLanes == 0 &&

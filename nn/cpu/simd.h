@@ -2,7 +2,8 @@
 //
 // Kernels are plain loops in functions marked ENS_CLONES: the compiler makes an AVX-512, an AVX2
 // and a baseline version of each and the loader picks one, so that one binary is quick on every
-// x86-64. What they call must be ENS_INLINE, to be compiled along with each version.
+// x86-64. What they call must be ENS_INLINE, to be compiled along with each version. ENS_BASELINE
+// leaves out all but the last, for a test.
 #pragma once
 
 #include <bit>
@@ -14,7 +15,7 @@
 #include "nn/core/tensor.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
-    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(ENS_BASELINE)
 #define ENS_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define ENS_CLONES

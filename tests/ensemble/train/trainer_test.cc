@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "edge/pipeline.h"
+#include "ensemble/model/precision.h"
 #include "ensemble/train/setup.h"
 #include "lab/process.h"
 #include "nn/autograd/ops.h"

@@ -1,0 +1,18 @@
+// What the machine can do at most, measured. Every figure is of all compute threads together.
+#pragma once
+
+#include <string>
+
+namespace ens::bench {
+
+// Each takes about `seconds`.
+double peak_flops(double seconds);       // float32 multiply-adds in registers, FLOP/s
+double peak_flops_bf16(double seconds);  // the largest matrix product oneDNN gets; 0: no bfloat16
+double peak_bandwidth(double seconds);   // reading memory, bytes/s
+
+std::string processor();  // "AMD EPYC, 2 threads, avx2"
+std::string libraries();  // "oneDNN 2.6.3, g++ 12.2.0"
+double resident_peak();   // bytes of this process, highest so far
+void reset_resident_peak();
+
+}  // namespace ens::bench

@@ -1,0 +1,526 @@
+// ens-bench: how fast this machine serves and trains with us, and with PyTorch.
+//
+//   ./run bench cpu                     about six minutes: a table here, cpu.csv and cpu.html in
+//   runs/bench
+//   ./run bench cpu --out FOLDER
+//   ./run bench cpu --only 1 32         some of it: inference at batch 1, 8, 32, 128; training;
+//   growth
+//
+// Ours and the peer take turns, in rounds; a row's figures are medians over its rounds. Beside each
+// round the machine's peak is measured, and where it moved by more than a tenth within a row, the
+// row is measured again. Neither computes while the other does.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <optional>
+#include <thread>
+
+#include "bench/cpu/machine.h"
+#include "bench/cpu/ours.h"
+#include "bench/cpu/peer.h"
+#include "lab/process.h"
+#include "lab/report_html.h"
+#include "nn/core/backend.h"
+#include "nn/core/error.h"
+#include "nn/cpu/threads.h"
+
+namespace ens::bench {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr int kNets = 10, kWidth = 64;
+constexpr int kTryNets =
+    2;  // with which the peer's modes are compared: that is quicker, and enough
+constexpr int kRounds = 5, kMostTries = 3;
+constexpr double kSeconds = 0.5;  // of each side in a round
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+double median(std::vector<double> v) {
+  std::sort(v.begin(), v.end());
+  const size_t n = v.size();
+  return n == 0 ? 0 : n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
+}
+
+// Seconds of one call of step(), the median over `seconds` of them, after one that does not count.
+double repeat(const std::function<void()>& step, double seconds = kSeconds) {
+  step();
+  std::vector<double> times;
+  const double end = now() + seconds;
+  while (times.empty() || now() < end) {
+    const double start = now();
+    step();
+    times.push_back(now() - start);
+  }
+  return median(times);
+}
+
+struct Peaks {
+  double flops = 0, flops_bf16 = 0, bandwidth = 0;
+};
+
+struct Row {
+  std::string name, why_not;  // why_not: this row cannot be measured here
+  Dtype dtype = Dtype::kF32;
+  int64_t batch = 1;
+  bool training = false;
+  std::vector<double> ours, peer, peak;  // a number a round: images/s, images/s, FLOP/s
+  std::string mode, peer_missing;
+  double limit = 0;  // images/s
+  const char* limit_of = "";
+  std::optional<double> error;  // relative, of our results against the peer's
+};
+
+struct Memory {
+  Dtype dtype;
+  double weights = 0, activations = 0, packed = 0, serving = 0, starting = 0;
+};
+
+class Benchmark {
+ public:
+  explicit Benchmark(const std::string& source) : peer_(source + "/bench/cpu/peer.py") {}
+
+  void measure_peaks() {
+    peaks_ = {peak_flops(1), peak_flops_bf16(1), peak_bandwidth(1)};
+    say("peaks measured");
+  }
+  void inference(Dtype dtype, const std::vector<int64_t>& batches) {
+    const bool can = backend(Device{}).supports(dtype);
+    std::vector<Row> rows;
+    for (int64_t batch : batches) {
+      rows.push_back(
+          row(fmt::format("inference N={}, batch {}", kNets, batch), dtype, batch, false));
+    }
+    if (can && !rows.empty()) {
+      choose_modes(rows);
+      check(rows, "body");
+      Serving serving(kWidth, kNets, dtype, 128);
+      for (Row& r : rows) {
+        measure(r, [&] { serving.run(r.batch); });
+      }
+    }
+    rows_.insert(rows_.end(), rows.begin(), rows.end());
+  }
+
+  void training(Dtype dtype) {
+    std::vector<Row> rows{
+        row(fmt::format("training step, batch {}", kTrainBatch), dtype, kTrainBatch, true)};
+    if (backend(Device{}).supports(dtype)) {
+      choose_modes(rows);
+      check(rows, "training");
+      Training training(kWidth, dtype);
+      measure(rows[0], [&] { training.step(); });
+    }
+    rows_.push_back(rows[0]);
+  }
+
+  void growth() {
+    for (int nets : {1, 2, 4, 6, 8, 10, 12, 14, 16}) {
+      Serving serving(kWidth, nets, Dtype::kF32, 32);
+      by_nets_.emplace_back(nets, 32 / repeat([&] { serving.run(32); }, 1));
+    }
+    for (int width : {16, 24, 32, 48, 64}) {
+      Serving serving(width, kNets, Dtype::kF32, 32);
+      by_width_.emplace_back(width, 32 / repeat([&] { serving.run(32); }, 1));
+    }
+    say("growth measured");
+    for (int width : {16, kWidth})
+      waiting_.emplace_back(width, share_waiting(width, cpu::compute_threads()));
+    say("waiting for data measured");
+  }
+
+  // In processes of their own, so that nothing else is in the figure.
+  void memory(const std::string& program) {
+    for (Dtype dtype : {Dtype::kF32, Dtype::kBF16}) {
+      if (!backend(Device{}).supports(dtype)) continue;
+      Process child({program, "--memory", name(dtype)}, true);
+      if (child.wait() != 0) fail("the process whose memory is measured failed", "memory");
+      Memory m{dtype};
+      std::istringstream(child.output()) >> m.weights >> m.activations >> m.packed >> m.serving >>
+          m.starting;
+      memory_.push_back(m);
+    }
+  }
+
+  std::string text() const;
+  std::string csv() const;
+  std::string html() const;
+
+ private:
+  void say(const std::string& what) const {
+    fmt::print(stderr, "{:5.0f} s  {}\n", now() - start_, what);
+  }
+
+  Row row(const std::string& what, Dtype dtype, int64_t batch, bool training) const {
+    Row r;
+    r.name = what;
+    r.dtype = dtype;
+    r.batch = batch;
+    r.training = training;
+    const bool bf16 = dtype == Dtype::kBF16;
+    if (!backend(Device{}).supports(dtype))
+      r.why_not = "this processor has no bfloat16 instructions";
+    const double peak = bf16 ? peaks_.flops_bf16 : peaks_.flops;
+    r.limit = peak / (training ? train_flops(kWidth) : kNets * body_flops(kWidth));
+    r.limit_of = "arithmetic";
+    const double streamed = peaks_.bandwidth /
+                            (kNets * body_weights(kWidth) * static_cast<double>(size_of(dtype))) *
+                            static_cast<double>(batch);
+    if (!training && streamed < r.limit) {
+      r.limit = streamed;
+      r.limit_of = "memory";
+    }
+    return r;
+  }
+
+  std::string job(const Row& r, const std::string& mode, int nets = kNets) const {
+    return r.training ? fmt::format("train {} {} {}", r.batch, name(r.dtype), mode)
+                      : fmt::format("infer {} {} {} {}", nets, r.batch, name(r.dtype), mode);
+  }
+
+  // Every mode once; the quickest is the one that is measured.
+  void choose_modes(std::vector<Row>& rows) {
+    static const std::vector<std::string> kInference = {
+        "eager",        "eager,channels_last",       "jit,freeze", "jit,freeze,fusion",
+        "jit,optimize", "jit,optimize,channels_last"};
+    static const std::vector<std::string> kTraining = {"eager", "eager,channels_last", "jit",
+                                                       "jit,channels_last"};
+    for (Row& r : rows) {
+      if (!peer_.missing().empty()) {
+        r.peer_missing = peer_.missing();
+        continue;
+      }
+      double best = 1e30;
+      for (const std::string& mode : r.training ? kTraining : kInference) {
+        try {
+          peer_.ask(job(r, mode, kTryNets));
+          double seconds = std::stod(peer_.ask("run 0.2"));
+          if (!r.training) seconds *= static_cast<double>(kNets) / kTryNets;
+          tried_.push_back({r.name, name(r.dtype), mode, static_cast<double>(r.batch) / seconds});
+          if (seconds < best) best = seconds, r.mode = mode;
+        } catch (const Error& e) {
+          say(fmt::format("PyTorch, {}: {}", mode, e.what()));
+        }
+      }
+      if (r.mode.empty()) r.peer_missing = "PyTorch failed in every mode";
+      say(fmt::format("{}, {}: PyTorch is quickest with {}", r.name, name(r.dtype), r.mode));
+    }
+  }
+
+  void check(std::vector<Row>& rows, const std::string& what) {
+    if (!peer_.missing().empty()) return;
+    const fs::path file = fs::temp_directory_path() / fmt::format("ens-bench-{}.weights", getpid());
+    const Dtype dtype = rows[0].dtype;
+    what == "body" ? export_body(file, dtype) : export_training(file, dtype);
+    const double error =
+        std::stod(peer_.ask(fmt::format("{} {} {}", what, file.string(), name(dtype))));
+    fs::remove(file);
+    const double most = dtype == Dtype::kBF16 ? 2e-2 : 1e-4;
+    if (!(error <= most)) {
+      fail(fmt::format("our result differs from PyTorch's by {:.2g} on the same weights; at most "
+                       "{:.0g} is right",
+                       error, most),
+           what);
+    }
+    for (Row& r : rows) r.error = error;
+  }
+
+  void measure(Row& r, const std::function<void()>& step) {
+    const double batch = static_cast<double>(r.batch);
+    const bool with_peer = r.peer_missing.empty();
+    if (with_peer) peer_.ask(job(r, r.mode));
+    for (int tries = 0; tries < kMostTries; ++tries) {
+      r.ours.clear(), r.peer.clear(), r.peak.clear();
+      for (int i = 0; i < kRounds; ++i) {
+        r.peak.push_back(peak_flops(0.05));
+        r.ours.push_back(batch / repeat(step));
+        if (with_peer) {
+          // Its threads of the round before sleep by now; ours must, too.
+          std::this_thread::sleep_for(std::chrono::milliseconds(20));
+          r.peer.push_back(batch / std::stod(peer_.ask(fmt::format("run {}", kSeconds))));
+          std::this_thread::sleep_for(std::chrono::milliseconds(20));
+        }
+      }
+      const auto [low, high] = std::minmax_element(r.peak.begin(), r.peak.end());
+      if (*high <= 1.1 * *low) break;
+      say(fmt::format("{}: the machine's peak moved by {:.0f} %", r.name,
+                      100 * (*high / *low - 1)));
+      repeated_ += 1;
+    }
+    say(fmt::format("{}, {}: {:.1f} images/s", r.name, name(r.dtype), median(r.ours)));
+  }
+
+  struct Tried {
+    std::string row, dtype, mode;
+    double images;
+  };
+
+  const double start_ = now();
+  Peer peer_;
+  Peaks peaks_;
+  std::vector<Row> rows_;
+  std::vector<Tried> tried_;
+  std::vector<Memory> memory_;
+  std::vector<std::pair<double, double>> by_nets_, by_width_, waiting_;
+  int repeated_ = 0;
+
+  std::vector<std::string> head() const;
+  std::vector<std::vector<std::string>> table() const;
+  std::vector<std::string> notes() const;
+};
+
+std::vector<std::string> Benchmark::head() const {
+  std::vector<std::string> lines{
+      processor(),
+      fmt::format("{}; {}", libraries(),
+                  peer_.missing().empty() ? peer_.version() : peer_.missing()),
+      fmt::format(
+          "peak: {:.0f} GFLOP/s float32 (multiply-adds in registers), {}, {:.1f} GB/s read from "
+          "memory",
+          peaks_.flops / 1e9,
+          peaks_.flops_bf16 > 0
+              ? fmt::format("{:.0f} GFLOP/s bfloat16 (oneDNN's product of 2048x2048 matrices)",
+                            peaks_.flops_bf16 / 1e9)
+              : "no bfloat16",
+          peaks_.bandwidth / 1e9),
+      fmt::format("body: ResNet-18 of width {} after a pooled stem, {:.3f} GFLOP an image, {:.1f} "
+                  "MB of float32 weights; medians of {} rounds{}",
+                  kWidth, body_flops(kWidth) / 1e9, 4e-6 * body_weights(kWidth), kRounds,
+                  repeated_
+                      ? fmt::format("; {} rows measured again because the peak moved", repeated_)
+                      : "")};
+  return lines;
+}
+
+std::vector<std::vector<std::string>> Benchmark::table() const {
+  std::vector<std::vector<std::string>> lines;
+  for (const Row& r : rows_) {
+    std::vector<std::string> line{r.name, name(r.dtype)};
+    if (!r.why_not.empty()) {
+      line.push_back(r.why_not);
+      lines.push_back(line);
+      continue;
+    }
+    line.push_back(fmt::format("{:.1f}", median(r.ours)));
+    if (r.peer.empty()) {
+      line.insert(line.end(), {"-", r.peer_missing, "-"});
+    } else {
+      std::vector<double> ratios;
+      for (size_t i = 0; i < r.ours.size(); ++i) ratios.push_back(r.ours[i] / r.peer[i]);
+      line.insert(line.end(), {fmt::format("{:.1f}", median(r.peer)), r.mode,
+                               fmt::format("{:.2f}", median(ratios))});
+    }
+    line.push_back(fmt::format("{:.1f} ({})", r.limit, r.limit_of));
+    line.push_back(fmt::format("{:.0f} %", 100 * median(r.ours) / r.limit));
+    line.push_back(r.error ? fmt::format("{:.1e}", *r.error) : "-");
+    lines.push_back(line);
+  }
+  return lines;
+}
+
+const std::vector<std::string> kColumns = {
+    "images/s", "dtype", "ours", "PyTorch", "its best mode", "ratio", "limit", "of limit", "error"};
+
+std::vector<std::string> Benchmark::notes() const {
+  std::vector<std::string> lines;
+  for (const Memory& m : memory_) {
+    lines.push_back(
+        fmt::format("memory, serving N={} at batch 32, {}: {:.0f} MB resident at most ({:.0f} MB "
+                    "while starting), {:.2f} of weights {:.0f} MB + largest live activations "
+                    "{:.0f} MB; packed weights {:.0f} MB",
+                    kNets, name(m.dtype), m.serving / 1e6, m.starting / 1e6,
+                    m.serving / (m.weights + m.activations), m.weights / 1e6, m.activations / 1e6,
+                    m.packed / 1e6));
+  }
+  if (!by_nets_.empty()) {
+    std::vector<double> each;
+    for (const auto& [n, images] : by_nets_) each.push_back(n * images);
+    const double middle = median(each);
+    double worst = 0;
+    for (double e : each) worst = std::max(worst, std::abs(e / middle - 1));
+    lines.push_back(
+        fmt::format("growth: N x images/s at batch 32 over N = 1..16 is {:.0f}, within {:.1f} %",
+                    middle, 100 * worst));
+  }
+  for (const auto& [width, share] : waiting_) {
+    lines.push_back(fmt::format(
+        "data: {} nets of width {:.0f} trained side by side wait for data {:.2f} % of the time",
+        cpu::compute_threads(), width, 100 * share));
+  }
+  return lines;
+}
+
+std::string Benchmark::text() const {
+  std::string out;
+  for (const std::string& line : head()) out += line + "\n";
+  out += "\n";
+  std::vector<std::vector<std::string>> lines = table();
+  lines.insert(lines.begin(), kColumns);
+  lines.insert(lines.begin() + 1, std::vector<std::string>(kColumns.size(), "---"));
+  std::vector<size_t> widths(kColumns.size());
+  for (const auto& line : lines) {
+    for (size_t i = 0; i < line.size() && line.size() == kColumns.size(); ++i)
+      widths[i] = std::max(widths[i], line[i].size());
+  }
+  for (const auto& line : lines) {
+    for (size_t i = 0; i < kColumns.size(); ++i) {
+      const std::string cell = i < line.size() ? line[i] : "";
+      out += fmt::format("| {:<{}} ", cell, widths[i]);
+    }
+    out += "|\n";
+  }
+  out += "\n";
+  for (const std::string& line : notes()) out += line + "\n";
+  return out;
+}
+
+std::string Benchmark::csv() const {
+  std::string out;
+  for (const std::string& line : head()) out += "# " + line + "\n";
+  out += "what,dtype,who,round,value,unit\n";
+  const auto add = [&](const std::string& what, const std::string& dtype, const std::string& who,
+                       size_t round, double value, const char* unit) {
+    out += fmt::format("\"{}\",{},\"{}\",{},{:.6g},{}\n", what, dtype, who, round, value, unit);
+  };
+  for (const Row& r : rows_) {
+    for (size_t i = 0; i < r.ours.size(); ++i) {
+      add(r.name, name(r.dtype), "peak", i, r.peak[i], "FLOP/s");
+      add(r.name, name(r.dtype), "ours", i, r.ours[i], "images/s");
+      if (i < r.peer.size())
+        add(r.name, name(r.dtype), "PyTorch " + r.mode, i, r.peer[i], "images/s");
+    }
+  }
+  for (const Tried& t : tried_)
+    add(t.row, t.dtype, "PyTorch tried " + t.mode, 0, t.images, "images/s");
+  for (const auto& [n, images] : by_nets_)
+    add(fmt::format("batch 32, N={:.0f}", n), "float32", "ours", 0, images, "images/s");
+  for (const auto& [w, images] : by_width_)
+    add(fmt::format("batch 32, N={}, width {:.0f}", kNets, w), "float32", "ours", 0, images,
+        "images/s");
+  for (const auto& [w, share] : waiting_)
+    add(fmt::format("waiting for data, width {:.0f}", w), "float32", "ours", 0, share, "share");
+  for (const Memory& m : memory_) {
+    add("weights", name(m.dtype), "ours", 0, m.weights, "bytes");
+    add("largest live activations", name(m.dtype), "ours", 0, m.activations, "bytes");
+    add("resident, serving", name(m.dtype), "ours", 0, m.serving, "bytes");
+    add("resident, starting", name(m.dtype), "ours", 0, m.starting, "bytes");
+  }
+  return out;
+}
+
+std::string Benchmark::html() const {
+  using namespace report;
+  std::string intro;
+  for (const std::string& line : head()) intro += "<p class=\"muted\">" + escape(line) + "</p>\n";
+  std::vector<Cell> columns;
+  for (const std::string& c : kColumns) columns.push_back(left(escape(c)));
+  Table rows(columns);
+  for (const auto& line : table()) {
+    if (line.size() < kColumns.size()) {
+      rows.add_wide(escape(line[0] + ", " + line[1]), escape(line[2]));
+      continue;
+    }
+    std::vector<Cell> cells;
+    for (size_t i = 0; i < line.size(); ++i) {
+      cells.push_back(i < 2 || i == 4 ? left(escape(line[i])) : right(escape(line[i])));
+    }
+    rows.add(cells);
+  }
+  std::string body = section("Speed", "<div class=\"wide\">" + rows.str() + "</div>");
+  std::string list;
+  for (const std::string& line : notes()) list += "<p>" + escape(line) + "</p>\n";
+  body += section("Memory, growth, data", list);
+  if (!by_nets_.empty()) {
+    std::vector<std::pair<double, double>> each;
+    for (const auto& [n, images] : by_nets_) each.emplace_back(n, n * images);
+    const auto cost = [](const std::vector<std::pair<double, double>>& speeds) {
+      std::vector<std::pair<double, double>> ms;
+      for (const auto& [x, images] : speeds) ms.emplace_back(x, 1e3 / images);
+      return ms;
+    };
+    body += section("As it grows",
+                    "<div class=\"plots\">" +
+                        plot({"images/s, batch 32, width 64", "nets N"}, {{"ours", by_nets_, {}}}) +
+                        plot({"milliseconds an image, batch 32, width 64", "nets N"},
+                             {{"ours", cost(by_nets_), {}}}) +
+                        plot({"images/s, batch 32, N = 10", "width"}, {{"ours", by_width_, {}}}) +
+                        plot({"milliseconds an image, batch 32, N = 10", "width"},
+                             {{"ours", cost(by_width_), {}}}) +
+                        "</div>",
+                    "Lines through the origin in N: a net more costs what the one before did. Work "
+                    "grows with the square of the width.");
+  }
+  return "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
+         "content=\"width=device-width\"><title>CPU benchmark</title><style>" +
+         std::string(kStyle) + "</style></head><body><h1>CPU benchmark</h1>" + intro + body +
+         "</body></html>\n";
+}
+
+// The process that --memory starts.
+void print_memory(Dtype dtype) {
+  Serving serving(kWidth, kNets, dtype, 32);
+  const double starting = resident_peak();
+  reset_resident_peak();
+  for (int i = 0; i < 3; ++i) serving.run(32);
+  fmt::print("{} {} {} {} {}\n", kNets * body_weights(kWidth) * static_cast<double>(size_of(dtype)),
+             largest_activations(kWidth, 32) / 4 * static_cast<double>(size_of(dtype)),
+             static_cast<double>(serving.lanes().weight_bytes()), resident_peak(), starting);
+}
+
+int run(int argc, char** argv) {
+  CLI::App app{"Speed of this machine, ours and PyTorch's."};
+  std::string out = "runs/bench", memory_of, source = ENS_SOURCE_DIR;
+  const std::vector<std::string> all{"1", "8", "32", "128", "training", "growth"};
+  std::vector<std::string> parts = all;
+  app.add_option("--out", out, "folder for cpu.csv and cpu.html")->capture_default_str();
+  app.add_option("--only", parts,
+                 "what to measure: inference at batch 1, 8, 32, 128; training; growth")
+      ->check(CLI::IsMember(all));
+  app.add_option("--memory", memory_of)->group("");
+  CLI11_PARSE(app, argc, argv);
+  if (!memory_of.empty()) {
+    print_memory(parse_dtype(memory_of));
+    return 0;
+  }
+  const auto wanted = [&](const char* part) {
+    return std::ranges::find(parts, part) != parts.end();
+  };
+  Benchmark bench(source);
+  bench.measure_peaks();
+  std::vector<int64_t> batches;
+  for (const char* batch : {"1", "8", "32", "128"}) {
+    if (wanted(batch)) batches.push_back(std::stoi(batch));
+  }
+  for (Dtype dtype : {Dtype::kF32, Dtype::kBF16}) bench.inference(dtype, batches);
+  for (Dtype dtype : {Dtype::kF32, Dtype::kBF16}) {
+    if (wanted("training")) bench.training(dtype);
+  }
+  if (wanted("growth")) {
+    bench.memory(fs::read_symlink("/proc/self/exe").string());
+    bench.growth();
+  }
+  fs::create_directories(out);
+  std::ofstream(out + "/cpu.csv") << bench.csv();
+  std::ofstream(out + "/cpu.html") << bench.html();
+  fmt::print("{}\n{}/cpu.csv, {}/cpu.html\n", bench.text(), out, out);
+  return 0;
+}
+
+}  // namespace
+}  // namespace ens::bench
+
+int main(int argc, char** argv) try {
+  ens::cpu::limit_spinning(argv);
+  ens::cpu::pin_compute_threads();
+  return ens::bench::run(argc, argv);
+} catch (const std::exception& e) {
+  fprintf(stderr, "ens-bench: %s\n", e.what());
+  return 1;
+}

@@ -54,6 +54,7 @@ class NetOfStage1 {
       job.companions.push_back({"adversary", &adversary_->net(), &adversary_->optimizer()});
     }
     job.loss = [this](const Batch& b) { return loss(b); };
+    job.replay = !net_->counts() && recipe_.distance_weight <= 0 && !adversary_;
     job.quick_accuracy = [this] { return accuracy(scene_.quick_test); };
     job.epoch_metrics = [this] {
       std::vector<std::pair<std::string, double>> list;
@@ -129,12 +130,15 @@ Stage1 train_stage1(const TrainingScene& scene) {
   result.accuracies.resize(static_cast<size_t>(count));
   Progress progress("stage 1: " + std::to_string(count) + (count == 1 ? " net" : " nets"),
                     count * scene.images_in(settings));
-  run_side_by_side(count, settings.side_by_side(), [&](int i) {
-    NetOfStage1 one(scene, recipe, i);
-    one.train(progress);
-    result.accuracies[static_cast<size_t>(i)] = one.accuracy(scene.test);
-    result.nets[static_cast<size_t>(i)] = one.net();
-  });
+  run_side_by_side(
+      count, settings.side_by_side(),
+      [&](int i) {
+        NetOfStage1 one(scene, recipe, i);
+        one.train(progress);
+        result.accuracies[static_cast<size_t>(i)] = one.accuracy(scene.test);
+        result.nets[static_cast<size_t>(i)] = one.net();
+      },
+      scene.device);
   progress.finish();
   return result;
 }

@@ -56,12 +56,14 @@ int64_t load_state(const NetTraining& job, Module& net, Optimizer& optimizer) {
   return c.number(kEpochsDone);
 }
 
-LoaderOptions loader_options(const RunConfig& config, const TrainConfig& stage, uint64_t seed) {
+LoaderOptions loader_options(const RunConfig& config, const TrainConfig& stage, uint64_t seed,
+                             Device device) {
   LoaderOptions options;
   options.batch = stage.batch();
   options.crop_padding = config.data().crop_padding();
   options.flip = config.data().flip();
   options.seed = seed;
+  options.device = device;
   return options;
 }
 
@@ -104,7 +106,9 @@ void train_net(const TrainingScene& scene, Module& net, const NetTraining& job,
                Progress& progress) {
   Optimizer optimizer(net.parameters(), job.optimizer);
   FitOptions options = fit_options(*job.settings, job.label);
-  Loader loader(scene.train, loader_options(scene.config, *job.settings, job.data_seed));
+  options.replay = job.replay;
+  Loader loader(scene.train,
+                loader_options(scene.config, *job.settings, job.data_seed, scene.device));
   if (fs::exists(job.file)) {
     options.first_epoch = load_state(job, net, optimizer);
     progress.skip(options.first_epoch * loader.batches() * job.settings->batch());

@@ -59,6 +59,7 @@ struct NetTraining {
   uint64_t data_seed = 0;      // order and augmentation
   std::vector<Companion> companions;
   std::function<Var(const Batch&)> loss;
+  bool replay = false;  // FitOptions::replay
   std::function<double()> quick_accuracy;
   // Further numbers of an epoch, for metrics.csv; may be empty.
   std::function<std::vector<std::pair<std::string, double>>()> epoch_metrics;

@@ -1,30 +1,41 @@
 #include "cloud/lanes.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "nn/core/error.h"
 #include "nn/cpu/threads.h"
 
 namespace ens {
 
-Lanes::Lanes(const CloudBundle& bundle, Device device, Dtype dtype, int64_t max_batch, int threads)
-    : plans_(bundle.bodies.size()) {
-  const int nets = static_cast<int>(plans_.size());
+Lanes::Lanes(const CloudBundle& bundle, const std::vector<Device>& devices, Dtype dtype,
+             int64_t max_batch, int threads) {
+  const int nets = static_cast<int>(bundle.bodies.size());
+  const bool cpu = devices.at(0).type == Device::Type::kCpu;
   if (threads <= 0) threads = cpu::compute_threads();
-  const int lanes = std::clamp(threads, 1, nets);
+  const int shares = cpu ? nets : std::min(nets, static_cast<int>(devices.size()));
+  const int lanes = cpu ? std::clamp(threads, 1, nets) : shares;
+  for (int i = 0; i < shares; ++i) {
+    const int first = i * nets / shares, next = (i + 1) * nets / shares;
+    shares_.push_back({cpu ? Device{} : devices[static_cast<size_t>(i)], first, next - first, {}});
+  }
   for (int i = 0; i < lanes; ++i) {
-    threads_.emplace_back([this, team = threads / lanes] { work(team); });
+    threads_.emplace_back([this, team = std::max(threads / lanes, 1)] { work(team); });
   }
   try {
     const Shape input = smashed_shape(bundle.info.model, bundle.info.split);
-    for_each_net([&](int net) {
-      const Graph graph = lower(*bundle.bodies[static_cast<size_t>(net)], input);
-      plans_[static_cast<size_t>(net)] = std::make_unique<Plan>(graph, device, dtype, max_batch);
+    for_each_share([&](Share& share) {
+      std::vector<Graph> graphs;
+      for (int net = share.first; net < share.first + share.count; ++net) {
+        graphs.push_back(lower(*bundle.bodies[static_cast<size_t>(net)], input));
+      }
+      share.plan = std::make_unique<Plan>(graphs, share.device, dtype, max_batch);
     });
-    // Kernels for a new batch size are prepared on first use: have the two commonest ready.
-    for (int64_t batch : {int64_t{1}, max_batch}) {
+    // Kernels for a new batch size are prepared on first use. Have the two commonest ready, and on
+    // a GPU, where preparing includes measuring, all.
+    for (int64_t batch = 1; batch <= max_batch;) {
       run(Tensor::zeros(batched(batch, input)));
+      if (batch == max_batch) break;
+      batch = cpu ? max_batch : batch_bucket(batch + 1, max_batch);
     }
   } catch (...) {
     {
@@ -48,15 +59,14 @@ void Lanes::work(int team) {
   cpu::set_compute_threads(team);
   std::unique_lock lock(mutex_);
   while (true) {
-    started_.wait(lock,
-                  [&] { return stop_ || (task_ && next_net_ < static_cast<int>(plans_.size())); });
+    started_.wait(lock, [&] { return stop_ || (task_ && next_share_ < shares_.size()); });
     if (stop_) return;
-    const int net = next_net_++;
+    Share& share = shares_[next_share_++];
     const auto* task = task_;
     lock.unlock();
     std::string error;
     try {
-      (*task)(net);
+      (*task)(share);
     } catch (const std::exception& e) {
       error = e.what();
     }
@@ -66,11 +76,11 @@ void Lanes::work(int team) {
   }
 }
 
-void Lanes::for_each_net(const std::function<void(int)>& f) {
+void Lanes::for_each_share(const std::function<void(Share&)>& f) {
   std::unique_lock lock(mutex_);
   task_ = &f;
-  next_net_ = 0;
-  unfinished_ = static_cast<int>(plans_.size());
+  next_share_ = 0;
+  unfinished_ = shares_.size();
   error_.clear();
   started_.notify_all();
   finished_.wait(lock, [&] { return unfinished_ == 0; });
@@ -79,14 +89,12 @@ void Lanes::for_each_net(const std::function<void(int)>& f) {
 }
 
 Tensor Lanes::run(const Tensor& features) {
-  const int64_t nets = static_cast<int64_t>(plans_.size());
-  const Shape answer_shape = batched(features.dim(0), plans_.front()->output_shape());
-  Tensor answers = Tensor::empty(batched(nets, answer_shape));
-  for_each_net([&](int net) {
-    // answers[net]: its own part of the memory, so the lanes do not meet.
-    answers.rows(net, 1)
-        .reshape(answer_shape)
-        .copy_from(plans_[static_cast<size_t>(net)]->run(features));
+  const Share& last = shares_.back();
+  const Shape one = batched(features.dim(0), last.plan->output_shape());
+  Tensor answers = Tensor::empty(batched(last.first + last.count, one));
+  for_each_share([&](Share& share) {
+    // Its own part of the memory, so the lanes do not meet.
+    answers.rows(share.first, share.count).copy_from(share.plan->run_all(features));
   });
   return answers;
 }

@@ -1,5 +1,7 @@
 // Lanes: the N server nets, computed side by side.
 //
+// On GPUs there is a lane for each, with an equal share of the nets as one plan (nn/plan/plan.h).
+//
 // On the CPU there are min(threads, N) lanes, each a thread with an equal share of the cores; the
 // nets of a batch are handed to whichever lane is free. Independent nets on single-threaded lanes
 // need no barrier inside a layer. On two cores, ResNet-18, width 16, N = 4, float32, fastest runs:
@@ -22,8 +24,10 @@ namespace ens {
 
 class Lanes {
  public:
-  // Compiles every net for batches of up to max_batch. threads 0: all cores. Error as Plan's.
-  Lanes(const CloudBundle& bundle, Device device, Dtype dtype, int64_t max_batch, int threads);
+  // Compiles every net for batches of up to max_batch. devices: the CPU, or GPUs. threads: of the
+  // CPU, 0: all cores. Error as Plan's.
+  Lanes(const CloudBundle& bundle, const std::vector<Device>& devices, Dtype dtype,
+        int64_t max_batch, int threads);
   ~Lanes();
   Lanes(const Lanes&) = delete;
   Lanes& operator=(const Lanes&) = delete;
@@ -34,16 +38,23 @@ class Lanes {
   int count() const { return static_cast<int>(threads_.size()); }
 
  private:
-  void work(int team);
-  // Calls f(net) for every net, on the lanes. Error (without its values) if one of them threw.
-  void for_each_net(const std::function<void(int)>& f);
+  // Nets [first, first + count): what a lane computes in one go. One net on the CPU.
+  struct Share {
+    Device device;
+    int first, count;
+    std::unique_ptr<Plan> plan;
+  };
 
-  std::vector<std::unique_ptr<Plan>> plans_;
+  void work(int team);
+  // Calls f(share) for every share, on the lanes. Error (without its values) if one of them threw.
+  void for_each_share(const std::function<void(Share&)>& f);
+
+  std::vector<Share> shares_;
 
   std::mutex mutex_;
   std::condition_variable started_, finished_;
-  const std::function<void(int)>* task_ = nullptr;
-  int next_net_ = 0, unfinished_ = 0;
+  const std::function<void(Share&)>* task_ = nullptr;
+  size_t next_share_ = 0, unfinished_ = 0;
   std::string error_;
   bool stop_ = false;
   std::vector<std::jthread> threads_;

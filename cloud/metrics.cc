@@ -92,7 +92,7 @@ void Metrics::serves(const Serving& serving, const std::string& state) {
   if (impl_->current) impl_->info.Remove(impl_->current);
   impl_->current = &impl_->info.Add({{"fingerprint", serving.fingerprint_hex().substr(0, 16)},
                                      {"nets", std::to_string(serving.part.size())},
-                                     {"device", serving.device.str()},
+                                     {"device", str(serving.devices)},
                                      {"dtype", name(serving.dtype)},
                                      {"state", state}});
   impl_->current->Set(1);

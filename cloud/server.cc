@@ -100,7 +100,7 @@ struct Server::Impl {
         "max_batch={} "
         "curve={}",
         fmt::join(now->part, ","), now->info.nets, now->info.data,
-        now->fingerprint_hex().substr(0, 16), now->device.str(), ens::name(now->dtype),
+        now->fingerprint_hex().substr(0, 16), str(now->devices), ens::name(now->dtype),
         now->lanes.count(), config.max_batch(), security.has_value());
     metrics.serves(*now, ens::name(state.load()));
   }

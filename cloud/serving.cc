@@ -19,12 +19,12 @@ Serving::Serving(const CloudConfig& config) : Serving(config, read_cloud_bundle(
 Serving::Serving(const CloudConfig& config, const CloudBundle& bundle)
     : info(bundle.info),
       part(bundle.part),
-      device(parse_device(config.device())),
-      dtype(serving_dtype(config.dtype(), device)),
+      devices(parse_devices(config.device())),
+      dtype(serving_dtype(config.dtype(), devices[0])),
       input(smashed_shape(info.model, info.split)),
       output(answer_shape(info.model, info.split)),
       max_request_batch(config.max_request_batch()),
-      lanes(bundle, device, dtype, config.max_batch(), config.threads()) {}
+      lanes(bundle, devices, dtype, config.max_batch(), config.threads()) {}
 
 std::string Serving::fingerprint_hex() const { return to_hex(info.fingerprint); }
 

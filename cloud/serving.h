@@ -21,7 +21,7 @@ struct Serving {
 
   BundleInfo info;
   std::vector<int> part;  // which of the N nets are served here
-  Device device;
+  std::vector<Device> devices;  // over which the nets are spread
   Dtype dtype;
   Shape input, output;  // of one image: features sent, one net's answer
   int64_t max_request_batch;

@@ -1,7 +1,20 @@
-# The GPU backend: sets ENS_HAS_CUDA. ENS_CUDA=ON insists, OFF looks for nothing.
+# The GPU backend: sets ENS_HAS_CUDA. ENS_CUDA=ON insists, OFF looks for nothing, EMULATED is for
+# tests.
 set(ENS_HAS_CUDA OFF)
 if(ENS_CUDA STREQUAL "OFF")
   message(STATUS "  [off]     CUDA: ENS_CUDA=OFF")
+  return()
+endif()
+
+# For tests: NVIDIA's headers, and tests/support/cuda_emulator in place of nvcc, libraries and GPU.
+if(ENS_CUDA STREQUAL "EMULATED")
+  find_path(CUDAToolkit_INCLUDE_DIRS cuda_runtime.h HINTS $ENV{CUDA_HOME}/include /usr/local/cuda/include)
+  find_path(CUDNN_INCLUDE_DIR cudnn.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+  if(NOT CUDAToolkit_INCLUDE_DIRS OR NOT CUDNN_INCLUDE_DIR)
+    message(FATAL_ERROR "ENS_CUDA=EMULATED needs the headers of the CUDA toolkit and of cuDNN (CUDA_HOME names the former)")
+  endif()
+  set(ENS_HAS_CUDA ON)
+  message(STATUS "  [found]   CUDA's headers in ${CUDAToolkit_INCLUDE_DIRS}; the GPU is emulated")
   return()
 endif()
 

@@ -96,10 +96,9 @@ double plan_accuracy(const Sequential& head, const Protection& protection,
   joined.set(0, answer[0] * count);
   Plan head_plan(lower(head, spec.input_shape()), device, dtype, kBatch);
   Plan tail_plan(lower(tail, joined), device, dtype, kBatch);
-  std::vector<Plan> body_plans;
-  body_plans.reserve(bodies.size());
-  for (const auto& body : bodies)
-    body_plans.emplace_back(lower(*body, smashed), device, dtype, kBatch);
+  std::vector<Graph> body_graphs;
+  for (const auto& body : bodies) body_graphs.push_back(lower(*body, smashed));
+  Plan body_plan(body_graphs, device, dtype, kBatch);
   Backend& be = backend(device);
   double right = 0;
   for (int64_t first = 0; first < data.count(); first += kBatch) {
@@ -107,10 +106,11 @@ double plan_accuracy(const Sequential& head, const Protection& protection,
     Tensor sent = head_plan.run(images_of(data, first, n)).to(Device{});
     protection.apply(sent);
     const Tensor z = sent.to(device);
+    const Tensor all = be.unary(UnaryOp::kAffine, body_plan.run_all(z),
+                                1.0f / static_cast<float>(count), 0);
     std::vector<Var> answers;
-    for (Plan& body : body_plans) {
-      answers.emplace_back(
-          be.unary(UnaryOp::kAffine, body.run(z), 1.0f / static_cast<float>(count), 0));
+    for (int64_t i = 0; i < count; ++i) {
+      answers.emplace_back(all.rows(i, 1).reshape(batched(n, answer)));
     }
     const Tensor logits = tail_plan.run(concat(answers, 1).value());
     right += accuracy(logits, labels_of(data, first, n)) * static_cast<double>(n);

@@ -1,5 +1,6 @@
 #include "nn/core/backend.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 #include <mutex>
@@ -93,6 +94,35 @@ Device parse_device(std::string_view text) {
   usage_fail("unknown device '" + std::string(text) + "'", "", "use auto, cpu, cuda or cuda:1");
 }
 
+std::vector<Device> parse_devices(std::string_view text) {
+  std::vector<Device> devices;
+  if (text == "cuda:all") {
+    devices.push_back(parse_device("cuda:0"));
+    for (Device next{Device::Type::kCuda, 1}; find(next); ++next.index) devices.push_back(next);
+    return devices;
+  }
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    devices.push_back(parse_device(text.substr(begin, end - begin)));
+    begin = end + 1;
+  }
+  for (size_t i = 0; devices.size() > 1 && i < devices.size(); ++i) {
+    if (devices[i].type == Device::Type::kCpu ||
+        std::find(devices.begin(), devices.begin() + static_cast<std::ptrdiff_t>(i), devices[i]) !=
+            devices.begin() + static_cast<std::ptrdiff_t>(i)) {
+      usage_fail("bad devices '" + std::string(text) + "'", "",
+                 "several devices are different GPUs: cuda:0,cuda:1");
+    }
+  }
+  return devices;
+}
+
+std::string str(const std::vector<Device>& devices) {
+  std::string text;
+  for (const Device& d : devices) text += (text.empty() ? "" : ",") + d.str();
+  return text;
+}
+
 void Backend::unsupported(const char* verb) const {
   fail("device " + device().str() + " has no '" + verb + "'", "", "use another device");
 }
@@ -164,7 +194,7 @@ std::function<float()> Backend::item_later(const Tensor& t) {
   return [value = t.item()] { return value; };
 }
 std::unique_ptr<Replay> Backend::record(const std::function<void()>&) { return nullptr; }
-std::unique_ptr<Executable> Backend::compile(const Graph&, Dtype, int64_t) {
+std::unique_ptr<Executable> Backend::compile(const std::vector<Graph>&, Dtype, int64_t) {
   unsupported("compile");
 }
 

@@ -20,6 +20,7 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "nn/core/tensor.h"
 
@@ -198,8 +199,10 @@ class Backend {
   virtual void sgd_step(std::span<const Update> updates, const Tensor& rates, const SgdStep& s);
   virtual void adam_step(std::span<const Update> updates, const Tensor& rates, const AdamStep& s);
 
-  // ---- serving: prepares a fused, frozen network (nn/core/graph.h) for batches up to max_batch.
-  virtual std::unique_ptr<Executable> compile(const Graph& graph, Dtype dtype, int64_t max_batch);
+  // ---- serving: prepares fused, frozen nets (nn/core/graph.h) for batches up to max_batch. They
+  // are at least one, read the same input, and differ in the numbers of their weights only.
+  virtual std::unique_ptr<Executable> compile(const std::vector<Graph>& nets, Dtype dtype,
+                                              int64_t max_batch);
 
  protected:
   [[noreturn]] void unsupported(const char* verb) const;

@@ -3,6 +3,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace ens {
 
@@ -19,5 +20,11 @@ struct Device {
 // line on stderr that says why, once, in programs that offer GPUs. Usage Error for anything else,
 // or for a device that is not there.
 Device parse_device(std::string_view text);
+
+// The same for work that can be spread: one of these, several GPUs separated by commas
+// ("cuda:0,cuda:2"), or all there are, "cuda:all". At least one; if several, GPUs, each once.
+std::vector<Device> parse_devices(std::string_view text);
+// "cuda:0,cuda:2": parse_devices' inverse.
+std::string str(const std::vector<Device>& devices);
 
 }  // namespace ens

@@ -1,5 +1,7 @@
 #include "nn/core/graph.h"
 
+#include <algorithm>
+
 #include "nn/core/error.h"
 
 namespace ens {
@@ -112,6 +114,12 @@ int64_t Graph::flops() const {
     }
   }
   return total;
+}
+
+int64_t batch_bucket(int64_t batch, int64_t max_batch) {
+  int64_t unit = 1;
+  while (batch > 8 * unit) unit *= 2;
+  return std::min((batch + unit - 1) / unit * unit, max_batch);
 }
 
 }  // namespace ens

@@ -59,16 +59,22 @@ struct Graph {
   int64_t flops() const;
 };
 
-// A compiled graph. run() may be called from any thread, one call at a time per Executable.
+// Compiled nets: one graph, or several of one form that read the same input. run() may be called
+// from any thread, one call at a time per Executable.
 class Executable {
  public:
   virtual ~Executable() = default;
-  // input [B, ...graph input] float32 plain, 1 <= B <= max_batch; result [B, ...output] float32
-  // plain, newly allocated from the cache.
+  // input [B, ...graph input] float32 plain, 1 <= B <= max_batch, on the backend's device; result
+  // [nets, B, ...output] float32 plain there, newly allocated from the cache.
   virtual Tensor run(const Tensor& input) = 0;
   // Bytes held: packed weights, and the arena for activations and scratch.
   virtual size_t weight_bytes() const = 0;
   virtual size_t arena_bytes() const = 0;
 };
+
+// The size at which backends run a batch: the next number of at most three significant bits (1..8,
+// 10, 12, 14, 16, 20, 24, ...), or max_batch if that is less. Padding stays below a quarter of the
+// work, and only about four sizes are ever prepared per doubling.
+int64_t batch_bucket(int64_t batch, int64_t max_batch);
 
 }  // namespace ens

@@ -27,9 +27,9 @@ bool CpuBackend::supports(Dtype dtype) const {
 
 std::shared_ptr<void> CpuBackend::allocate(size_t bytes) { return cpu::allocate(bytes); }
 
-std::unique_ptr<Executable> CpuBackend::compile(const Graph& graph, Dtype dtype,
+std::unique_ptr<Executable> CpuBackend::compile(const std::vector<Graph>& nets, Dtype dtype,
                                                 int64_t max_batch) {
-  return compile_cpu(graph, dtype, max_batch);
+  return compile_cpu(nets, dtype, max_batch);
 }
 
 }  // namespace cpu

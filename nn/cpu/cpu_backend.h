@@ -72,7 +72,8 @@ class CpuBackend final : public Backend {
   Tensor channel_affine_grad(const Tensor& dy, const Tensor& y, const Tensor& scale,
                              bool relu) override;
 
-  std::unique_ptr<Executable> compile(const Graph& graph, Dtype dtype, int64_t max_batch) override;
+  std::unique_ptr<Executable> compile(const std::vector<Graph>& nets, Dtype dtype,
+                                      int64_t max_batch) override;
 };
 
 }  // namespace ens::cpu

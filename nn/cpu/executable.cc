@@ -9,6 +9,7 @@
 #include <string>
 #include <utility>
 
+#include "nn/core/arena.h"
 #include "nn/core/error.h"
 #include "nn/cpu/allocator.h"
 #include "nn/cpu/dnnl_compat.h"
@@ -21,12 +22,6 @@ using namespace cpu;
 using dnnl::memory;
 using Kind = GraphStep::Kind;
 using Tag = memory::format_tag;
-
-int64_t batch_bucket(int64_t batch, int64_t max_batch) {
-  int64_t unit = 1;
-  while (batch > 8 * unit) unit *= 2;
-  return std::min((batch + unit - 1) / unit * unit, max_batch);
-}
 
 namespace {
 
@@ -186,12 +181,7 @@ class Constants {
   size_t bytes_ = 0;
 };
 
-// A block of the arena, or one of the two ends that belong to the caller of run().
-struct Slot {
-  size_t bytes = 0;
-  int first = 0, last = 0;  // the operations between which it is in use
-  size_t offset = 0;
-};
+// The slot of the input; like that of the result it is the caller's memory, not the arena's.
 constexpr int kInputSlot = 0;
 
 // An argument that lies in a slot; its address is known only when the arena is.
@@ -216,35 +206,6 @@ struct Program {
   size_t arena_bytes = 0;
   std::byte* base = nullptr;  // the arena for which the addresses are set
 };
-
-// Offsets such that slots in use at the same time do not overlap: largest first, each at the lowest
-// place that is free.
-size_t place_slots(std::vector<Slot>& slots, int output_slot) {
-  std::vector<int> order;
-  for (int i = 0; i < static_cast<int>(slots.size()); ++i) {
-    if (i != output_slot && slots[i].bytes > 0) order.push_back(i);
-  }
-  std::ranges::stable_sort(order, [&](int a, int b) { return slots[a].bytes > slots[b].bytes; });
-  size_t total = 0;
-  std::vector<int> placed;  // by offset
-  for (int i : order) {
-    Slot& slot = slots[i];
-    const size_t bytes = (slot.bytes + kAlignment - 1) / kAlignment * kAlignment;
-    size_t offset = 0;
-    for (int j : placed) {
-      const Slot& other = slots[j];
-      if (other.last < slot.first || slot.last < other.first) continue;
-      if (offset + bytes <= other.offset) break;
-      offset =
-          std::max(offset, (other.offset + other.bytes + kAlignment - 1) / kAlignment * kAlignment);
-    }
-    slot.offset = offset;
-    total = std::max(total, offset + bytes);
-    placed.insert(
-        std::ranges::upper_bound(placed, offset, {}, [&](int j) { return slots[j].offset; }), i);
-  }
-  return total;
-}
 
 class Builder {
  public:
@@ -639,7 +600,7 @@ class Builder {
   Program finish() {
     Program& p = program_;
     p.batch = batch_;
-    p.arena_bytes = place_slots(p.slots, p.output_slot);
+    p.arena_bytes = place_slots(p.slots, kAlignment, p.output_slot);
     auto memory_for = [&](const Place& place) {
       for (const SlotMemory& m : p.memories) {
         if (m.slot == place.slot && m.data.get_desc() == place.desc) return m.data.get();
@@ -670,9 +631,9 @@ class Builder {
   Program program_;
 };
 
-class CpuExecutable : public Executable {
+class CpuNet {
  public:
-  CpuExecutable(const Graph& graph, Dtype dtype, int64_t max_batch)
+  CpuNet(const Graph& graph, Dtype dtype, int64_t max_batch)
       : graph_(graph), dtype_(dtype), max_batch_(max_batch), constants_(graph) {
     // The largest batch now: it shows what oneDNN cannot do, packs the weights, sizes the arena.
     program(max_batch);
@@ -680,9 +641,9 @@ class CpuExecutable : public Executable {
     for (GraphStep& step : graph_.steps) step.weight = step.bias = Tensor();
   }
 
-  Tensor run(const Tensor& input) override;
-  size_t weight_bytes() const override { return constants_.bytes(); }
-  size_t arena_bytes() const override { return arena_bytes_; }
+  Tensor run(const Tensor& input);
+  size_t weight_bytes() const { return constants_.bytes(); }
+  size_t arena_bytes() const { return arena_bytes_; }
 
  private:
   Program& program(int64_t batch);
@@ -701,7 +662,7 @@ class CpuExecutable : public Executable {
   size_t arena_bytes_ = 0;
 };
 
-Program& CpuExecutable::program(int64_t batch) {
+Program& CpuNet::program(int64_t batch) {
   const std::pair key{batch, compute_threads()};
   const auto found = programs_.find(key);
   Program& p =
@@ -723,7 +684,7 @@ Program& CpuExecutable::program(int64_t batch) {
   return p;
 }
 
-Tensor CpuExecutable::run(const Tensor& input) try {
+Tensor CpuNet::run(const Tensor& input) try {
   prepare_threads();
   const int64_t count = input.dim(0);
   Program& p = program(batch_bucket(count, max_batch_));
@@ -756,9 +717,44 @@ Tensor CpuExecutable::run(const Tensor& input) try {
   fail(std::string("oneDNN failed: ") + e.what(), "CPU executable");
 }
 
+// The nets, one after another.
+class CpuExecutable : public Executable {
+ public:
+  CpuExecutable(const std::vector<Graph>& nets, Dtype dtype, int64_t max_batch)
+      : output_(nets[0].shape(nets[0].output)) {
+    for (const Graph& net : nets) {
+      nets_.push_back(std::make_unique<CpuNet>(net, dtype, max_batch));
+    }
+  }
+
+  Tensor run(const Tensor& input) override {
+    const int64_t nets = static_cast<int64_t>(nets_.size());
+    const Shape one = batched(input.dim(0), output_);
+    if (nets == 1) return nets_[0]->run(input).reshape(batched(1, one));
+    Tensor results = Tensor::empty(batched(nets, one));
+    for (int64_t i = 0; i < nets; ++i) {
+      results.rows(i, 1).reshape(one).copy_from(nets_[static_cast<size_t>(i)]->run(input));
+    }
+    return results;
+  }
+  size_t weight_bytes() const override { return sum(&CpuNet::weight_bytes); }
+  size_t arena_bytes() const override { return sum(&CpuNet::arena_bytes); }
+
+ private:
+  size_t sum(size_t (CpuNet::*bytes)() const) const {
+    size_t total = 0;
+    for (const auto& net : nets_) total += ((*net).*bytes)();
+    return total;
+  }
+
+  const Shape output_;
+  std::vector<std::unique_ptr<CpuNet>> nets_;
+};
+
 }  // namespace
 
-std::unique_ptr<Executable> compile_cpu(const Graph& fused, Dtype dtype, int64_t max_batch) try {
+std::unique_ptr<Executable> compile_cpu(const std::vector<Graph>& nets, Dtype dtype,
+                                        int64_t max_batch) try {
   if (dtype != Dtype::kF32 && dtype != Dtype::kBF16) {
     usage_fail(std::string("the CPU does not serve in ") + name(dtype), "compile",
                "use float32 or bfloat16");
@@ -766,13 +762,13 @@ std::unique_ptr<Executable> compile_cpu(const Graph& fused, Dtype dtype, int64_t
   if (max_batch < 1) {
     usage_fail("the maximal batch must be at least 1, not " + std::to_string(max_batch), "compile");
   }
-  for (const Shape& one : fused.values) {
-    if (one.rank() >= Shape::kMaxRank) {
-      usage_fail("no room for the batch axis in a value of shape " + one.str(), "compile");
+  for (const Shape& one : nets.at(0).values) {
+    if (one.rank() >= Shape::kMaxRank - 1) {
+      usage_fail("no room for the axes of nets and batch in a value of shape " + one.str(), "compile");
     }
   }
   if (dtype == Dtype::kBF16 && isa() < Isa::kAvx512Bf16) dtype = Dtype::kF32;
-  return std::make_unique<CpuExecutable>(fused, dtype, max_batch);
+  return std::make_unique<CpuExecutable>(nets, dtype, max_batch);
 } catch (const dnnl::error& e) {
   fail(std::string("oneDNN cannot prepare this network: ") + e.what(), "CPU executable");
 }

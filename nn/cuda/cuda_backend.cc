@@ -2,6 +2,7 @@
 
 #include "nn/core/error.h"
 #include "nn/cuda/context.h"
+#include "nn/cuda/executable.h"
 
 namespace ens {
 
@@ -64,6 +65,11 @@ std::unique_ptr<Replay> CudaBackend::record(const std::function<void()>& work) {
 }
 
 void CudaBackend::synchronize() { context(device_).synchronize(); }
+
+std::unique_ptr<Executable> CudaBackend::compile(const std::vector<Graph>& nets, Dtype dtype,
+                                                 int64_t max_batch) {
+  return compile_cuda(nets, dtype, max_batch, device_, {tf32_, {}});
+}
 
 }  // namespace cuda
 }  // namespace ens

@@ -83,6 +83,10 @@ class CudaBackend final : public Backend {
   Tensor channel_affine_grad(const Tensor& dy, const Tensor& y, const Tensor& scale,
                              bool relu) override;
 
+  // executable.cc
+  std::unique_ptr<Executable> compile(const std::vector<Graph>& nets, Dtype dtype,
+                                      int64_t max_batch) override;
+
  private:
   int device_;
   std::atomic<bool> tf32_{true};

@@ -1,14 +1,37 @@
-// Serving on a GPU: a fused graph (nn/core/graph.h) prepared for batches up to max_batch.
+// Serving on a GPU: nets of one form, each batch size captured as one CUDA graph.
+//
+// A step is computed for all nets in one launch where there is such a kernel (all but cuDNN's);
+// the steps between are computed net by net on parallel branches of the graph. Values lie channels
+// last, those of each net in an arena of its own, at equal distances.
 #pragma once
 
 #include <memory>
+#include <optional>
+#include <vector>
 
 #include "nn/core/graph.h"
 
 namespace ens::cuda {
 
-// Backend::compile of device `device`. dtype: kF32, kBF16 or kF16.
-std::unique_ptr<Executable> compile_cuda(const Graph& graph, Dtype dtype, int64_t max_batch,
-                                         int device);
+// How a convolution (or linear layer) of all nets is computed.
+enum class ConvWay {
+  kTogether,  // one launch of our own kernel on the tensor cores, for all nets (16-bit types)
+  kDense,     // maps of few pixels: one batched matrix product over images, weights spread out
+  kProduct,   // the pixels that each sum reads gathered, then one batched matrix product
+  kLibrary,   // cuDNN, net by net on parallel branches
+  kDirect,    // plain loops: what nobody else takes
+};
+const char* name(ConvWay way);
+
+// Backend::compile on device `device`. dtype: kF32, kBF16 or kF16. A prepared size serves the batch
+// sizes just below it, see batch_bucket(); it is prepared (kernels measured, graph captured) when
+// it is first needed.
+struct ServeOptions {
+  bool tf32 = true;               // float32 products may round their factors to TF32
+  std::optional<ConvWay> prefer;  // instead of measuring, this way wherever it is possible
+};
+std::unique_ptr<Executable> compile_cuda(const std::vector<Graph>& nets, Dtype dtype,
+                                         int64_t max_batch, int device,
+                                         const ServeOptions& options = {});
 
 }  // namespace ens::cuda

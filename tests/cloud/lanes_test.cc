@@ -19,7 +19,7 @@ TEST(Lanes, ComputeEveryNetOnItsOwn) {
   Rng(4).fill_uniform(features.span<float>(), 0, 2);
   const NoGrad no_grad;
   for (int threads : {1, 2, 3, 8}) {
-    Lanes lanes(bundles.cloud, Device{}, Dtype::kF32, 4, threads);
+    Lanes lanes(bundles.cloud, {Device{}}, Dtype::kF32, 4, threads);
     EXPECT_EQ(lanes.count(), std::min(threads, 5));
     for (int64_t batch : {1, 4, 7}) {
       const Tensor answers = lanes.run(features.rows(0, batch));

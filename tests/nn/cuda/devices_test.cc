@@ -40,6 +40,24 @@ TEST(Devices, AGpuThatIsNotThereIsAnErrorWithAReason) {
   }
 }
 
+TEST(Devices, SeveralAreDifferentGpus) {
+  offer_gpus();
+  EXPECT_EQ(parse_devices("cpu"), std::vector{Device{}});
+  EXPECT_EQ(str(parse_devices("cpu")), "cpu");
+  ENS_EXPECT_ERROR(parse_devices("cpu,cpu"), "bad devices 'cpu,cpu'");
+  for (const char* bad : {"", "cpu,", ",cpu", "cpu,gpu", "cuda:0,,cuda:1"}) {
+    EXPECT_THROW(parse_devices(bad), Error) << bad;
+  }
+  if (!has_backend(Device::Type::kCuda)) {
+    ENS_EXPECT_ERROR(parse_devices("cuda:all"), "device cuda:0 is not available: ");
+    return;
+  }
+  const std::vector<Device> all = parse_devices("cuda:all");
+  EXPECT_EQ(parse_devices(str(all)), all);
+  ENS_EXPECT_ERROR(parse_devices("cuda:0,cuda:0"), "different GPUs");
+  ENS_EXPECT_ERROR(parse_devices("cuda:0,cuda:99"), "cuda:99 is not there");
+}
+
 TEST(Devices, BadNamesAreRefused) {
   for (const char* bad : {"gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1x", "CUDA", ""}) {
     EXPECT_THROW(parse_device(bad), Error) << bad;

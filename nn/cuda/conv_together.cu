@@ -1,0 +1,313 @@
+#include <cuda_pipeline.h>
+#include <mma.h>
+
+#include <algorithm>
+#include <array>
+
+#include "nn/cuda/conv_together.h"
+#include "nn/cuda/kernels.h"
+
+namespace ens::cuda {
+namespace {
+
+namespace wmma = nvcuda::wmma;
+
+constexpr int kEdge = 16;  // of the matrices that the tensor cores multiply
+constexpr int kLanes = 8;  // numbers of 16 bits in the 16 bytes that a thread moves at once
+
+// A convolution as the product of [rows, depth] (pixels, gathered on the way) and [depth, o].
+template <typename T>
+struct Problem {
+  const T *x, *weight, *bias, *z;
+  T* y;
+  int64_t x_net, weight_net, bias_net, z_net, y_net;  // numbers from one net to the next
+  float* partial;                                     // [tiles, splits, tile]
+  int32_t* counters;                                  // [tiles]
+  int rows, depth, o, c, h, w, oh, ow, kw, stride, padding, dilation;
+  int splits;
+  bool relu;
+};
+
+// Each warp computes Tile::kDown x Tile::kAcross matrices of kEdge x kEdge; a block has
+// kWarpsDown x kWarpsAcross warps. The sums advance by kDepth products at a time, of which
+// kStages - 1 slabs are on their way from memory while one is multiplied.
+template <int kWarpsDown_, int kWarpsAcross_, int kDown_, int kAcross_, int kDepth_, int kStages_>
+struct Tile {
+  static constexpr int kWarpsDown = kWarpsDown_, kWarpsAcross = kWarpsAcross_;
+  static constexpr int kDown = kDown_, kAcross = kAcross_, kDepth = kDepth_, kStages = kStages_;
+  static constexpr int kThreads = 32 * kWarpsDown * kWarpsAcross;
+  static constexpr int kRows = kWarpsDown * kDown * kEdge;
+  static constexpr int kColumns = kWarpsAcross * kAcross * kEdge;
+  // Lines of shared memory are a little longer, so that a column's numbers lie in several banks.
+  static constexpr int kLine = kDepth + kLanes, kSumLine = kColumns + 4;
+  static constexpr int kChunks = kDepth / kLanes;  // of a line
+  static constexpr int kLinesAtOnce = kThreads / kChunks;
+  static constexpr int kSlab = (kRows + kColumns) * kLine;  // numbers of one stage
+  static constexpr int kBytes = std::max(kStages * kSlab * 2, kRows* kSumLine * 4);
+  static_assert(kRows % kLinesAtOnce == 0 && kColumns % kLinesAtOnce == 0);
+  static_assert(kBytes <= 48 * 1024, "what a kernel gets without asking");
+};
+using Small = Tile<1, 4, 1, 1, 64, 4>;   // 16 x 64: a few pixels, long sums
+using Medium = Tile<2, 2, 2, 2, 32, 4>;  // 64 x 64
+using Large = Tile<4, 2, 2, 2, 32, 3>;   // 128 x 64
+
+template <typename T, typename Tile>
+__global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T> p) {
+  __shared__ alignas(128) unsigned char shared[Tile::kBytes];
+  __shared__ bool last;
+  T* const slabs = reinterpret_cast<T*>(shared);
+  const int thread = static_cast<int>(threadIdx.x);
+  const int net = static_cast<int>(blockIdx.z) / p.splits;
+  const int split = static_cast<int>(blockIdx.z) % p.splits;
+  const int first_row = static_cast<int>(blockIdx.x) * Tile::kRows;
+  const int first_column = static_cast<int>(blockIdx.y) * Tile::kColumns;
+  const T* const x = p.x + net * p.x_net;
+  const T* const weight = p.weight + net * p.weight_net;
+
+  // The slabs of this split.
+  const int all_slabs = (p.depth + Tile::kDepth - 1) / Tile::kDepth;
+  const int per_split = (all_slabs + p.splits - 1) / p.splits;
+  const int begin = min(split * per_split, all_slabs), end = min(begin + per_split, all_slabs);
+
+  // This thread loads the same chunk of some lines of every slab. Of the output pixels behind its
+  // lines it keeps where their windows begin.
+  constexpr int kPixels = Tile::kRows / Tile::kLinesAtOnce;
+  constexpr int kKernels = Tile::kColumns / Tile::kLinesAtOnce;
+  const int chunk = thread % Tile::kChunks, line = thread / Tile::kChunks;
+  int image[kPixels], top[kPixels], left[kPixels];
+#pragma unroll
+  for (int j = 0; j < kPixels; ++j) {
+    const int row = first_row + line + j * Tile::kLinesAtOnce;
+    image[j] = row < p.rows ? row / p.ow / p.oh : -1;
+    top[j] = row / p.ow % p.oh * p.stride - p.padding;
+    left[j] = row % p.ow * p.stride - p.padding;
+  }
+  int k = begin * Tile::kDepth + chunk * kLanes;  // the next product that this thread loads
+  int channel = k % p.c, v = k / p.c % p.kw, u = k / p.c / p.kw;
+  const auto fetch = [&](int stage) {
+    T* const pixels = slabs + stage * Tile::kSlab + line * Tile::kLine + chunk * kLanes;
+    T* const kernels = pixels + Tile::kRows * Tile::kLine;
+#pragma unroll
+    for (int j = 0; j < kPixels; ++j) {
+      const int r = top[j] + u * p.dilation, q = left[j] + v * p.dilation;
+      const bool there = image[j] >= 0 && k < p.depth && r >= 0 && r < p.h && q >= 0 && q < p.w;
+      const int64_t at =
+          there ? ((static_cast<int64_t>(image[j]) * p.h + r) * p.w + q) * p.c + channel : 0;
+      __pipeline_memcpy_async(pixels + j * Tile::kLinesAtOnce * Tile::kLine, x + at, 16,
+                              there ? 0 : 16);
+    }
+#pragma unroll
+    for (int j = 0; j < kKernels; ++j) {
+      const int column = first_column + line + j * Tile::kLinesAtOnce;
+      const bool there = column < p.o && k < p.depth;
+      const int64_t at = there ? static_cast<int64_t>(column) * p.depth + k : 0;
+      __pipeline_memcpy_async(kernels + j * Tile::kLinesAtOnce * Tile::kLine, weight + at, 16,
+                              there ? 0 : 16);
+    }
+    k += Tile::kDepth;
+    channel += Tile::kDepth;
+    while (channel >= p.c) {
+      channel -= p.c;
+      if (++v == p.kw) v = 0, ++u;
+    }
+  };
+
+  const int warp = thread / 32;
+  const int down = warp % Tile::kWarpsDown * Tile::kDown * kEdge;
+  const int across = warp / Tile::kWarpsDown * Tile::kAcross * kEdge;
+  wmma::fragment<wmma::accumulator, kEdge, kEdge, kEdge, float> sums[Tile::kDown][Tile::kAcross];
+#pragma unroll
+  for (auto& line_of_sums : sums) {
+#pragma unroll
+    for (auto& sum : line_of_sums) wmma::fill_fragment(sum, 0.0f);
+  }
+  for (int i = 0; i < Tile::kStages - 1; ++i) {
+    if (begin + i < end) fetch(i);
+    __pipeline_commit();
+  }
+  for (int i = begin; i < end; ++i) {
+    __pipeline_wait_prior(Tile::kStages - 2);
+    __syncthreads();  // slab i is there for all, and all have done with the one before it
+    if (i + Tile::kStages - 1 < end) fetch((i - begin + Tile::kStages - 1) % Tile::kStages);
+    __pipeline_commit();
+    const T* const pixels = slabs + (i - begin) % Tile::kStages * Tile::kSlab;
+    const T* const kernels = pixels + Tile::kRows * Tile::kLine;
+#pragma unroll
+    for (int d = 0; d < Tile::kDepth; d += kEdge) {
+      wmma::fragment<wmma::matrix_a, kEdge, kEdge, kEdge, T, wmma::row_major> a[Tile::kDown];
+      wmma::fragment<wmma::matrix_b, kEdge, kEdge, kEdge, T, wmma::col_major> b[Tile::kAcross];
+#pragma unroll
+      for (int m = 0; m < Tile::kDown; ++m) {
+        wmma::load_matrix_sync(a[m], pixels + (down + m * kEdge) * Tile::kLine + d, Tile::kLine);
+      }
+#pragma unroll
+      for (int n = 0; n < Tile::kAcross; ++n) {
+        wmma::load_matrix_sync(b[n], kernels + (across + n * kEdge) * Tile::kLine + d, Tile::kLine);
+      }
+#pragma unroll
+      for (int m = 0; m < Tile::kDown; ++m) {
+#pragma unroll
+        for (int n = 0; n < Tile::kAcross; ++n) {
+          wmma::mma_sync(sums[m][n], a[m], b[n], sums[m][n]);
+        }
+      }
+    }
+  }
+  __pipeline_wait_prior(0);
+  __syncthreads();
+  float* const tile = reinterpret_cast<float*>(shared);
+#pragma unroll
+  for (int m = 0; m < Tile::kDown; ++m) {
+#pragma unroll
+    for (int n = 0; n < Tile::kAcross; ++n) {
+      wmma::store_matrix_sync(tile + (down + m * kEdge) * Tile::kSumLine + across + n * kEdge,
+                              sums[m][n], Tile::kSumLine, wmma::mem_row_major);
+    }
+  }
+  __syncthreads();
+
+  constexpr int kNumbers = Tile::kRows * Tile::kColumns;
+  if (p.splits > 1) {
+    // The block that comes last adds up what all have left, in a fixed order.
+    const int64_t number =
+        (static_cast<int64_t>(net) * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+    float* const parts = p.partial + number * p.splits * kNumbers;
+    for (int i = thread; i < kNumbers; i += Tile::kThreads) {
+      parts[static_cast<int64_t>(split) * kNumbers + i] =
+          tile[i / Tile::kColumns * Tile::kSumLine + i % Tile::kColumns];
+    }
+    __threadfence();
+    __syncthreads();
+    if (thread == 0) {
+      last = atomicAdd(p.counters + number, 1) == p.splits - 1;
+      if (last) p.counters[number] = 0;
+    }
+    __syncthreads();
+    if (!last) return;
+    __threadfence();
+    for (int i = thread; i < kNumbers; i += Tile::kThreads) {
+      float sum = 0;
+      for (int s = 0; s < p.splits; ++s) sum += parts[static_cast<int64_t>(s) * kNumbers + i];
+      tile[i / Tile::kColumns * Tile::kSumLine + i % Tile::kColumns] = sum;
+    }
+    __syncthreads();
+  }
+
+  for (int i = thread; i < kNumbers / kLanes; i += Tile::kThreads) {
+    const int row = i / (Tile::kColumns / kLanes), column = i % (Tile::kColumns / kLanes) * kLanes;
+    if (first_row + row >= p.rows || first_column + column >= p.o) continue;
+    const int64_t at = static_cast<int64_t>(first_row + row) * p.o + first_column + column;
+    const auto bias = *reinterpret_cast<const Pack<T, kLanes>*>(p.bias + net * p.bias_net +
+                                                                first_column + column);
+    Pack<T, kLanes> z{};
+    if (p.z) z = *reinterpret_cast<const Pack<T, kLanes>*>(p.z + net * p.z_net + at);
+    Pack<T, kLanes> y;
+#pragma unroll
+    for (int j = 0; j < kLanes; ++j) {
+      float sum = tile[row * Tile::kSumLine + column + j] + load(bias.v[j]);
+      if (p.z) sum += load(z.v[j]);
+      store(&y.v[j], p.relu ? fmaxf(sum, 0.0f) : sum);
+    }
+    *reinterpret_cast<Pack<T, kLanes>*>(p.y + net * p.y_net + at) = y;
+  }
+}
+
+struct Variant {
+  int rows, columns, depth, splits;
+};
+template <typename Tile>
+constexpr Variant variant_of(int splits) {
+  return {Tile::kRows, Tile::kColumns, Tile::kDepth, splits};
+}
+constexpr std::array<Variant, kTogetherVariants> kVariants = {
+    variant_of<Small>(1),  variant_of<Small>(4),  variant_of<Small>(16), variant_of<Medium>(1),
+    variant_of<Medium>(2), variant_of<Medium>(8), variant_of<Large>(1),  variant_of<Large>(4)};
+
+const Variant& variant_at(int variant) { return kVariants.at(static_cast<size_t>(variant)); }
+
+int64_t tiles(const NetConv& c, const Variant& v) {
+  return c.nets * ((c.rows() + v.rows - 1) / v.rows) * ((c.o + v.columns - 1) / v.columns);
+}
+
+template <typename T>
+Problem<T> problem_of(const NetConv& c, int splits, std::byte* scratch, int32_t* counters) {
+  const auto distance = [](const NetMemory& m) {
+    return static_cast<int64_t>(m.stride / sizeof(T));
+  };
+  const auto i = [](int64_t n) { return static_cast<int>(n); };
+  return {static_cast<const T*>(c.x.data),
+          static_cast<const T*>(c.weight.data),
+          static_cast<const T*>(c.bias.data),
+          static_cast<const T*>(c.z.data),
+          static_cast<T*>(c.y.data),
+          distance(c.x),
+          distance(c.weight),
+          distance(c.bias),
+          distance(c.z),
+          distance(c.y),
+          reinterpret_cast<float*>(scratch),
+          counters,
+          i(c.rows()),
+          i(c.depth()),
+          i(c.o),
+          i(c.c),
+          i(c.h),
+          i(c.w),
+          i(c.oh),
+          i(c.ow),
+          i(c.kw),
+          c.spec.stride,
+          c.spec.padding,
+          c.spec.dilation,
+          splits,
+          c.relu};
+}
+
+}  // namespace
+
+bool can_do_together(const NetConv& c) {
+  return c.dtype != Dtype::kF32 && c.spec.groups == 1 && c.c % kLanes == 0 && c.o % kLanes == 0 &&
+         c.rows() < (int64_t{1} << 30) && c.depth() < (int64_t{1} << 30);
+}
+
+bool suits(const NetConv& c, int variant) {
+  const Variant& v = variant_at(variant);
+  if (c.rows() < v.rows / 2 || c.rows() > 4096 * v.rows) return false;
+  if (v.rows == Small::kRows && c.rows() > 4 * Small::kRows) return false;
+  if (v.splits == 1) return true;
+  // A GPU has some 130 multiprocessors that take several blocks each: more need no splitting.
+  return tiles(c, v) < 512 && c.depth() >= 4 * v.depth * v.splits;
+}
+
+size_t together_scratch(const NetConv& c, int variant) {
+  const Variant& v = variant_at(variant);
+  if (v.splits == 1) return 0;
+  return static_cast<size_t>(tiles(c, v) * v.splits * v.rows * v.columns) * sizeof(float);
+}
+
+int64_t together_counters(const NetConv& c, int variant) { return tiles(c, variant_at(variant)); }
+
+void conv_together(const NetConv& c, int variant, std::byte* scratch, int32_t* counters,
+                   cudaStream_t stream) {
+  const Variant& v = variant_at(variant);
+  const dim3 grid(static_cast<unsigned>((c.rows() + v.rows - 1) / v.rows),
+                  static_cast<unsigned>((c.o + v.columns - 1) / v.columns),
+                  static_cast<unsigned>(c.nets * v.splits));
+  const auto run = [&]<typename T>(T) {
+    const Problem<T> p = problem_of<T>(c, v.splits, scratch, counters);
+    if (v.rows == Small::kRows) {
+      launch(together_kernel<T, Small>, grid, dim3(Small::kThreads), 0, stream, p);
+    } else if (v.rows == Medium::kRows) {
+      launch(together_kernel<T, Medium>, grid, dim3(Medium::kThreads), 0, stream, p);
+    } else {
+      launch(together_kernel<T, Large>, grid, dim3(Large::kThreads), 0, stream, p);
+    }
+  };
+  if (c.dtype == Dtype::kF16) {
+    run(__half{});
+  } else {
+    run(__nv_bfloat16{});
+  }
+}
+
+}  // namespace ens::cuda

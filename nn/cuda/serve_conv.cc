@@ -1,0 +1,537 @@
+#include "nn/cuda/serve_conv.h"
+
+#include <cublasLt.h>
+#include <cudnn.h>
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <map>
+#include <mutex>
+#include <string>
+#include <utility>
+
+#include "nn/core/error.h"
+#include "nn/cuda/conv_together.h"
+
+namespace ens::cuda {
+namespace {
+
+constexpr size_t kProductScratch = 32 << 20;    // cuBLAS's, for sums split over blocks
+constexpr size_t kMostGathered = 256ull << 20;  // bytes; beyond, gathering costs more than it saves
+constexpr int kProductVariants = 3, kLibraryVariants = 2;
+constexpr size_t kFlush = 64 << 20;  // more than any L2 cache so far
+
+Tensor bytes_on(const Context& c, size_t bytes) {
+  return Tensor::empty({static_cast<int64_t>(bytes)}, Dtype::kU8, {Device::Type::kCuda, c.device});
+}
+size_t rounded(size_t bytes) { return (bytes + 255) / 256 * 256; }
+
+// ---- cuDNN
+
+cudnnDataType_t dnn_type(Dtype dtype) {
+  return dtype == Dtype::kF32    ? CUDNN_DATA_FLOAT
+         : dtype == Dtype::kBF16 ? CUDNN_DATA_BFLOAT16
+                                 : CUDNN_DATA_HALF;
+}
+
+// The descriptors of one net's convolution.
+struct LibraryConv {
+  cudnnTensorDescriptor_t x = nullptr, bias = nullptr, y = nullptr;
+  cudnnFilterDescriptor_t weight = nullptr;
+  cudnnConvolutionDescriptor_t conv = nullptr;
+  cudnnActivationDescriptor_t activation = nullptr;
+  cudnnConvolutionFwdAlgo_t algorithm;
+  size_t workspace = 0;
+
+  LibraryConv(const NetConv& c, cudnnConvolutionFwdAlgo_t a) : algorithm(a) {
+    const auto i = [](int64_t n) { return static_cast<int>(n); };
+    const cudnnDataType_t type = dnn_type(c.dtype);
+    check(cudnnCreateTensorDescriptor(&x), "cudnnCreateTensorDescriptor");
+    check(cudnnCreateTensorDescriptor(&bias), "cudnnCreateTensorDescriptor");
+    check(cudnnCreateTensorDescriptor(&y), "cudnnCreateTensorDescriptor");
+    check(cudnnCreateFilterDescriptor(&weight), "cudnnCreateFilterDescriptor");
+    check(cudnnCreateConvolutionDescriptor(&conv), "cudnnCreateConvolutionDescriptor");
+    check(cudnnCreateActivationDescriptor(&activation), "cudnnCreateActivationDescriptor");
+    const auto set = [&](cudnnTensorDescriptor_t d, int64_t n, int64_t channels, int64_t height,
+                         int64_t width) {
+      check(cudnnSetTensor4dDescriptor(d, CUDNN_TENSOR_NHWC, type, i(n), i(channels), i(height),
+                                       i(width)),
+            "cudnnSetTensor4dDescriptor");
+    };
+    set(x, c.batch, c.c, c.h, c.w);
+    set(y, c.batch, c.o, c.oh, c.ow);
+    set(bias, 1, c.o, 1, 1);
+    check(cudnnSetFilter4dDescriptor(weight, type, CUDNN_TENSOR_NHWC, i(c.o),
+                                     i(c.c / c.spec.groups), i(c.kh), i(c.kw)),
+          "cudnnSetFilter4dDescriptor");
+    check(cudnnSetConvolution2dDescriptor(conv, c.spec.padding, c.spec.padding, c.spec.stride,
+                                          c.spec.stride, c.spec.dilation, c.spec.dilation,
+                                          CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT),
+          "cudnnSetConvolution2dDescriptor");
+    check(cudnnSetConvolutionGroupCount(conv, c.spec.groups), "cudnnSetConvolutionGroupCount");
+    check(cudnnSetConvolutionMathType(conv, c.dtype != Dtype::kF32 ? CUDNN_TENSOR_OP_MATH
+                                            : c.tf32               ? CUDNN_DEFAULT_MATH
+                                                                   : CUDNN_FMA_MATH),
+          "cudnnSetConvolutionMathType");
+    check(cudnnSetActivationDescriptor(activation,
+                                       c.relu ? CUDNN_ACTIVATION_RELU : CUDNN_ACTIVATION_IDENTITY,
+                                       CUDNN_NOT_PROPAGATE_NAN, 0.0),
+          "cudnnSetActivationDescriptor");
+  }
+  ~LibraryConv() {
+    for (cudnnTensorDescriptor_t d : {x, bias, y}) {
+      if (d) cudnnDestroyTensorDescriptor(d);
+    }
+    if (weight) cudnnDestroyFilterDescriptor(weight);
+    if (conv) cudnnDestroyConvolutionDescriptor(conv);
+    if (activation) cudnnDestroyActivationDescriptor(activation);
+  }
+  LibraryConv(const LibraryConv&) = delete;
+  LibraryConv& operator=(const LibraryConv&) = delete;
+};
+
+std::optional<PreparedConv> prepare_library(const NetConv& c, int variant, Context& context) {
+  // cuDNN's fused convolution knows the identity in the first of these only.
+  constexpr std::array<cudnnConvolutionFwdAlgo_t, kLibraryVariants> kAlgorithms = {
+      CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM, CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM};
+  if (variant > 0 && !c.relu) return std::nullopt;
+  const auto d = std::make_shared<LibraryConv>(c, kAlgorithms.at(static_cast<size_t>(variant)));
+  if (cudnnGetConvolutionForwardWorkspaceSize(context.dnn(), d->x, d->weight, d->conv, d->y,
+                                              d->algorithm,
+                                              &d->workspace) != CUDNN_STATUS_SUCCESS) {
+    return std::nullopt;
+  }
+  return PreparedConv{true, d->workspace,
+                      [c, d](Context& on, cudaStream_t stream, int64_t net, std::byte* scratch) {
+                        const float one = 1, sum = c.z.data ? 1 : 0;
+                        const std::byte* z = c.z.data ? c.z.of(net) : c.y.of(net);
+                        check(cudnnSetStream(on.dnn(), stream), "cudnnSetStream");
+                        const cudnnStatus_t result = cudnnConvolutionBiasActivationForward(
+                            on.dnn(), &one, d->x, c.x.of(net), d->weight, c.weight.of(net), d->conv,
+                            d->algorithm, scratch, d->workspace, &sum, d->y, z, d->bias,
+                            c.bias.of(net), d->activation, d->y, c.y.of(net));
+                        check(cudnnSetStream(on.dnn(), on.stream), "cudnnSetStream");
+                        check(result, "cudnnConvolutionBiasActivationForward");
+                      }};
+}
+
+// ---- cuBLASLt: y[net] = weight[net] x[net] + bias[net], + z[net], then ReLU, for all nets
+
+cublasLtHandle_t lt_handle(int device) {
+  static std::mutex mutex;
+  static std::map<int, cublasLtHandle_t>* handles = new std::map<int, cublasLtHandle_t>;
+  const std::lock_guard lock(mutex);
+  cublasLtHandle_t& handle = (*handles)[device];
+  if (!handle) check(cublasLtCreate(&handle), "cublasLtCreate");
+  return handle;
+}
+
+// In the row order of our memory: y [rows, columns] = x [rows, depth] * weight [columns, depth]^T.
+// cuBLAS counts along columns, so to it y is [columns, rows].
+struct Product {
+  Dtype dtype;
+  bool tf32;
+  int64_t nets, rows, columns, depth;
+  bool relu;
+  NetMemory x, weight, bias, z, y;
+};
+
+class ProductPlan {
+ public:
+  explicit ProductPlan(const Product& p) : p_(p) {
+    const bool f32 = p.dtype == Dtype::kF32;
+    type_ = f32 ? CUDA_R_32F : p.dtype == Dtype::kBF16 ? CUDA_R_16BF : CUDA_R_16F;
+    check(
+        cublasLtMatmulDescCreate(
+            &desc_, f32 && p.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F),
+        "cublasLtMatmulDescCreate");
+    set(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE,
+        p.relu ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_BIAS);
+    set<const void*>(CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias.data);
+    set(CUBLASLT_MATMUL_DESC_BIAS_BATCH_STRIDE, numbers(p.bias));
+    weight_ = layout(p.depth, p.columns, p.weight);
+    x_ = layout(p.depth, p.rows, p.x);
+    z_ = layout(p.columns, p.rows, p.z.data ? p.z : p.y);
+    y_ = layout(p.columns, p.rows, p.y);
+  }
+  ~ProductPlan() {
+    for (cublasLtMatrixLayout_t l : {weight_, x_, z_, y_}) {
+      if (l) cublasLtMatrixLayoutDestroy(l);
+    }
+    if (desc_) cublasLtMatmulDescDestroy(desc_);
+  }
+  ProductPlan(const ProductPlan&) = delete;
+  ProductPlan& operator=(const ProductPlan&) = delete;
+
+  // Takes cuBLAS's `variant`-th suggestion. False if it has fewer.
+  bool choose(int variant, int device) {
+    cublasLtMatmulPreference_t preference = nullptr;
+    check(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
+    const size_t most = kProductScratch;
+    const cublasStatus_t limited = cublasLtMatmulPreferenceSetAttribute(
+        preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &most, sizeof most);
+    std::array<cublasLtMatmulHeuristicResult_t, kProductVariants> results{};
+    int found = 0;
+    const cublasStatus_t status =
+        limited != CUBLAS_STATUS_SUCCESS
+            ? limited
+            : cublasLtMatmulAlgoGetHeuristic(lt_handle(device), desc_, weight_, x_, z_, y_,
+                                             preference, kProductVariants, results.data(), &found);
+    cublasLtMatmulPreferenceDestroy(preference);
+    if (status != CUBLAS_STATUS_SUCCESS || variant >= found) return false;
+    const auto& result = results[static_cast<size_t>(variant)];
+    if (result.state != CUBLAS_STATUS_SUCCESS) return false;
+    algorithm_ = result.algo;
+    workspace_ = result.workspaceSize;
+    return true;
+  }
+  size_t workspace() const { return workspace_; }
+
+  // x: where Product::x is, if not known before.
+  void run(int device, cudaStream_t stream, const void* x, std::byte* scratch) const {
+    const float one = 1, sum = p_.z.data ? 1 : 0;
+    check(cublasLtMatmul(lt_handle(device), desc_, &one, p_.weight.data, weight_, x, x_, &sum,
+                         p_.z.data ? p_.z.data : p_.y.data, z_, p_.y.data, y_, &algorithm_, scratch,
+                         workspace_, stream),
+          "cublasLtMatmul");
+  }
+
+ private:
+  int64_t numbers(const NetMemory& m) const {
+    return static_cast<int64_t>(m.stride / size_of(p_.dtype));
+  }
+  template <typename T>
+  void set(cublasLtMatmulDescAttributes_t attribute, T value) {
+    check(cublasLtMatmulDescSetAttribute(desc_, attribute, &value, sizeof value),
+          "cublasLtMatmulDescSetAttribute");
+  }
+  cublasLtMatrixLayout_t layout(int64_t rows, int64_t columns, const NetMemory& m) const {
+    cublasLtMatrixLayout_t l = nullptr;
+    check(cublasLtMatrixLayoutCreate(&l, type_, static_cast<uint64_t>(rows),
+                                     static_cast<uint64_t>(columns), rows),
+          "cublasLtMatrixLayoutCreate");
+    const int32_t nets = static_cast<int32_t>(p_.nets);
+    const int64_t stride = numbers(m);
+    check(
+        cublasLtMatrixLayoutSetAttribute(l, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &nets, sizeof nets),
+        "cublasLtMatrixLayoutSetAttribute");
+    check(cublasLtMatrixLayoutSetAttribute(l, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride,
+                                           sizeof stride),
+          "cublasLtMatrixLayoutSetAttribute");
+    return l;
+  }
+
+  const Product p_;
+  cudaDataType_t type_;
+  cublasLtMatmulDesc_t desc_ = nullptr;
+  cublasLtMatrixLayout_t weight_ = nullptr, x_ = nullptr, z_ = nullptr, y_ = nullptr;
+  cublasLtMatmulAlgo_t algorithm_{};
+  size_t workspace_ = 0;
+};
+
+// The input's pixels as the rows of a product: as they are, or gathered into scratch.
+std::optional<PreparedConv> prepare_product(const NetConv& c, int variant, Context& context) {
+  if (c.spec.groups != 1) return std::nullopt;
+  const bool as_is = c.pointwise();
+  const int64_t inputs = c.x.stride ? c.nets : 1;
+  const size_t one = rounded(static_cast<size_t>(c.rows() * c.depth()) * size_of(c.dtype));
+  const size_t gathered = as_is ? 0 : one * static_cast<size_t>(inputs);
+  const NetMemory x = as_is ? c.x : NetMemory{nullptr, c.x.stride ? one : 0};
+  const auto plan = std::make_shared<ProductPlan>(Product{
+      c.dtype, c.tf32, c.nets, c.rows(), c.o, c.depth(), c.relu, x, c.weight, c.bias, c.z, c.y});
+  if (!plan->choose(variant, context.device)) return std::nullopt;
+  return PreparedConv{false, gathered + plan->workspace(),
+                      [=](Context& on, cudaStream_t stream, int64_t, std::byte* scratch) {
+                        if (!as_is) gather(c, {scratch, x.stride}, inputs, stream);
+                        plan->run(on.device, stream, as_is ? x.data : scratch, scratch + gathered);
+                      }};
+}
+
+// ---- maps of few pixels
+
+// Whether nearly every output pixel depends on every input pixel, as with 3x3 kernels on the 2x2
+// maps at the end of a ResNet: then most positions of a direct convolution meet padding (20 of 36),
+// and the weight as one matrix from input image to output image has 16/9 of its numbers.
+bool is_small_map(const NetConv& c) {
+  const int64_t in = c.h * c.w, out = c.oh * c.ow;
+  if (c.spec.groups != 1 || in * out > 2 * c.kh * c.kw || in * out == 1) return false;
+  int64_t meets = 0;
+  for (int64_t q = 0; q < out; ++q) {
+    for (int64_t p = 0; p < in; ++p) {
+      const int64_t u = p / c.w - (q / c.ow * c.spec.stride - c.spec.padding);
+      const int64_t v = p % c.w - (q % c.ow * c.spec.stride - c.spec.padding);
+      meets += u >= 0 && v >= 0 && u % c.spec.dilation == 0 && v % c.spec.dilation == 0 &&
+               u / c.spec.dilation < c.kh && v / c.spec.dilation < c.kw;
+    }
+  }
+  return 4 * meets >= 3 * in * out;
+}
+
+std::shared_ptr<SpreadWeight> spread_weight(const NetConv& c, Context& context,
+                                            std::weak_ptr<SpreadWeight>& cache) {
+  if (auto there = cache.lock()) return there;
+  auto made = std::make_shared<SpreadWeight>();
+  const size_t out = static_cast<size_t>(c.oh * c.ow * c.o);
+  const size_t bias = rounded(out * size_of(c.dtype));
+  const size_t matrix = rounded(out * static_cast<size_t>(c.h * c.w * c.c) * size_of(c.dtype));
+  made->memory = bytes_on(context, (matrix + bias) * static_cast<size_t>(c.nets));
+  auto* memory = write<std::byte>(context, made->memory);
+  made->matrix = {memory, matrix};
+  made->bias = {memory + matrix * static_cast<size_t>(c.nets), bias};
+  spread(c, made->matrix, made->bias, context.stream);
+  cache = made;
+  return made;
+}
+
+std::optional<PreparedConv> prepare_dense(const NetConv& c, int variant, Context& context,
+                                          std::weak_ptr<SpreadWeight>& cache) {
+  if (!is_small_map(c)) return std::nullopt;
+  const auto weight = spread_weight(c, context, cache);
+  const auto plan = std::make_shared<ProductPlan>(
+      Product{c.dtype, c.tf32, c.nets, c.batch, c.oh * c.ow * c.o, c.h * c.w * c.c, c.relu, c.x,
+              weight->matrix, weight->bias, c.z, c.y});
+  if (!plan->choose(variant, context.device)) return std::nullopt;
+  return PreparedConv{
+      false, plan->workspace(),
+      [plan, weight, x = c.x.data](Context& on, cudaStream_t stream, int64_t, std::byte* scratch) {
+        plan->run(on.device, stream, x, scratch);
+      }};
+}
+
+// ---- our own kernels
+
+std::optional<PreparedConv> prepare_together(const NetConv& c, int variant, Context& context) {
+  if (!can_do_together(c) || !suits(c, variant)) return std::nullopt;
+  Tensor counters =
+      bytes_on(context, static_cast<size_t>(together_counters(c, variant)) * sizeof(int32_t));
+  check(cudaMemsetAsync(write_raw(context, counters), 0, counters.bytes(), context.stream),
+        "cudaMemsetAsync");
+  return PreparedConv{false, together_scratch(c, variant),
+                      [=](Context&, cudaStream_t stream, int64_t, std::byte* scratch) {
+                        conv_together(c, variant, scratch, static_cast<int32_t*>(counters.raw()),
+                                      stream);
+                      }};
+}
+
+// ---- the choice
+
+// What the speed of a convolution depends on.
+std::vector<int64_t> form_of(const NetConv& c, int device) {
+  int64_t octave = 1;
+  while (octave < c.batch) octave *= 2;
+  return {device,
+          static_cast<int64_t>(c.dtype),
+          c.tf32,
+          c.nets,
+          octave,
+          c.c,
+          c.h,
+          c.w,
+          c.o,
+          c.kh,
+          c.kw,
+          c.spec.stride,
+          c.spec.padding,
+          c.spec.dilation,
+          c.spec.groups,
+          c.relu,
+          c.z.data != nullptr,
+          c.x.stride != 0};
+}
+
+struct Measured {
+  std::mutex mutex;
+  std::map<std::vector<int64_t>, ConvChoice> choices;
+};
+Measured& measured() {
+  static Measured* m = new Measured;
+  return *m;
+}
+
+void run_all(const PreparedConv& p, const NetConv& c, Context& context, const Branches& branches,
+             std::byte* scratch) {
+  if (!p.per_net) return p.run(context, context.stream, 0, scratch);
+  branches.each(context, c.nets, nets_at_once(c.nets, c.batch),
+                [&](cudaStream_t stream, int64_t net) {
+                  p.run(context, stream, net, scratch + rounded(p.scratch) * net);
+                });
+}
+
+size_t scratch_of_all(const PreparedConv& p, const NetConv& c) {
+  return p.per_net ? rounded(p.scratch) * static_cast<size_t>(c.nets) : p.scratch;
+}
+
+struct Event {
+  cudaEvent_t event = nullptr;
+  Event() { check(cudaEventCreate(&event), "cudaEventCreate"); }
+  ~Event() { cudaEventDestroy(event); }
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+};
+
+// Milliseconds, as part of a graph and with the weights not in the cache, as in use.
+float time_of(const PreparedConv& p, const NetConv& c, Context& context, const Branches& branches,
+              std::byte* scratch, void* flush) {
+  run_all(p, c, context, branches, scratch);  // loads what is loaded on first use
+  Capture capture(context);
+  run_all(p, c, context, branches, scratch);
+  const auto graph = capture.finish();
+  const Event begin, end;
+  std::array<float, 3> times{};
+  for (float& t : times) {
+    check(cudaMemsetAsync(flush, 0, kFlush, context.stream), "cudaMemsetAsync");
+    check(cudaEventRecord(begin.event, context.stream), "cudaEventRecord");
+    graph->launch(context);
+    check(cudaEventRecord(end.event, context.stream), "cudaEventRecord");
+    check(cudaEventSynchronize(end.event), "cudaEventSynchronize");
+    check(cudaEventElapsedTime(&t, begin.event, end.event), "cudaEventElapsedTime");
+  }
+  std::ranges::sort(times);
+  return times[1];
+}
+
+}  // namespace
+
+const char* name(ConvWay way) {
+  switch (way) {
+    case ConvWay::kTogether:
+      return "together";
+    case ConvWay::kDense:
+      return "dense";
+    case ConvWay::kProduct:
+      return "product";
+    case ConvWay::kLibrary:
+      return "library";
+    case ConvWay::kDirect:
+      return "direct";
+  }
+  return "?";
+}
+
+Branches::Branches(int64_t count)
+    : streams_(static_cast<size_t>(count)), done_(static_cast<size_t>(count)) {
+  check(cudaEventCreateWithFlags(&begun_, cudaEventDisableTiming), "cudaEventCreate");
+  for (cudaEvent_t& e : done_) {
+    check(cudaEventCreateWithFlags(&e, cudaEventDisableTiming), "cudaEventCreate");
+  }
+  for (cudaStream_t& s : streams_) {
+    check(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking), "cudaStreamCreate");
+  }
+}
+
+Branches::~Branches() {
+  for (cudaStream_t s : streams_) cudaStreamDestroy(s);
+  for (cudaEvent_t e : done_) cudaEventDestroy(e);
+  if (begun_) cudaEventDestroy(begun_);
+}
+
+void Branches::each(Context& c, int64_t nets, int64_t at_once,
+                    const std::function<void(cudaStream_t, int64_t)>& f) const {
+  const size_t used =
+      static_cast<size_t>(std::min({at_once, nets, static_cast<int64_t>(streams_.size())}));
+  if (used <= 1) {
+    for (int64_t net = 0; net < nets; ++net) f(c.stream, net);
+    return;
+  }
+  check(cudaEventRecord(begun_, c.stream), "cudaEventRecord");
+  for (size_t s = 0; s < used; ++s) {
+    check(cudaStreamWaitEvent(streams_[s], begun_, 0), "cudaStreamWaitEvent");
+  }
+  for (int64_t net = 0; net < nets; ++net) f(streams_[static_cast<size_t>(net) % used], net);
+  for (size_t s = 0; s < used; ++s) {
+    check(cudaEventRecord(done_[s], streams_[s]), "cudaEventRecord");
+    check(cudaStreamWaitEvent(c.stream, done_[s], 0), "cudaStreamWaitEvent");
+  }
+}
+
+std::optional<PreparedConv> prepare(const NetConv& c, const ConvChoice& choice, Context& context,
+                                    std::weak_ptr<SpreadWeight>& spread) {
+  switch (choice.way) {
+    case ConvWay::kTogether:
+      return prepare_together(c, choice.variant, context);
+    case ConvWay::kDense:
+      return prepare_dense(c, choice.variant, context, spread);
+    case ConvWay::kProduct:
+      return prepare_product(c, choice.variant, context);
+    case ConvWay::kLibrary:
+      return prepare_library(c, choice.variant, context);
+    case ConvWay::kDirect:
+      return PreparedConv{false, 0, [c](Context&, cudaStream_t stream, int64_t, std::byte*) {
+                            conv_direct(c, stream);
+                          }};
+  }
+  return std::nullopt;
+}
+
+std::vector<ConvChoice> candidates(const NetConv& c) {
+  std::vector<ConvChoice> list;
+  const auto add = [&](ConvWay way, int variants) {
+    for (int v = 0; v < variants; ++v) list.push_back({way, v});
+  };
+  // With few images all time goes into launches and into reading weights: one launch for all nets
+  // saves the former, splitting the sums over the whole GPU speeds up the latter. With many, cuDNN
+  // has kernels for newer tensor cores that ours does not use.
+  if (c.batch <= 64) add(ConvWay::kTogether, kTogetherVariants);
+  // 9/4 fewer products on 2x2 maps for 16/9 of the weights: nothing for a few images, where reading
+  // the weights is all.
+  if (c.batch >= 4 && is_small_map(c)) add(ConvWay::kDense, kProductVariants);
+  // Gathering writes and reads each pixel kh * kw times: nothing for large maps.
+  const int64_t numbers = c.rows() * c.depth() * (c.x.stride ? c.nets : 1);
+  if (c.pointwise() || static_cast<size_t>(numbers) * size_of(c.dtype) <= kMostGathered) {
+    add(ConvWay::kProduct, kProductVariants);
+  }
+  add(ConvWay::kLibrary, kLibraryVariants);
+  return list;
+}
+
+PreparedConv choose(const NetConv& c, std::optional<ConvWay> prefer, Context& context,
+                    const Branches& branches, std::weak_ptr<SpreadWeight>& spread,
+                    const std::function<std::byte*(size_t)>& scratch) {
+  const std::vector<int64_t> form = form_of(c, context.device);
+  std::vector<ConvChoice> list;  // tried in this order
+  if (prefer) {
+    for (int v = 0; v < kTogetherVariants; ++v) list.push_back({*prefer, v});
+  } else {
+    const std::lock_guard lock(measured().mutex);
+    const auto known = measured().choices.find(form);
+    if (known != measured().choices.end()) list.push_back(known->second);
+  }
+  const bool measure = list.empty();
+  const std::vector<ConvChoice> all = candidates(c);
+  list.insert(list.end(), all.begin(), all.end());
+  list.push_back({ConvWay::kDirect, 0});
+
+  std::optional<PreparedConv> best;
+  ConvChoice best_choice;
+  float best_time = std::numeric_limits<float>::infinity();
+  Tensor flush;
+  for (const ConvChoice& choice : list) {
+    if (best && choice.way == ConvWay::kDirect) continue;
+    std::optional<PreparedConv> p = prepare(c, choice, context, spread);
+    if (!p) continue;
+    try {
+      std::byte* memory = scratch(scratch_of_all(*p, c));
+      if (!measure) {
+        run_all(*p, c, context, branches, memory);
+        return std::move(*p);
+      }
+      if (!flush.defined()) flush = bytes_on(context, kFlush);
+      const float time = time_of(*p, c, context, branches, memory, write_raw(context, flush));
+      if (best && time >= best_time) continue;
+      best = std::move(p);
+      best_choice = choice;
+      best_time = time;
+    } catch (const Error&) {
+      // A library refuses some shapes only when it is called. Direct loops have no excuse.
+      if (choice.way == ConvWay::kDirect) throw;
+    }
+  }
+  if (!best) fail("no way to compute a convolution", "CUDA executable");
+  const std::lock_guard lock(measured().mutex);
+  measured().choices[form] = best_choice;
+  return std::move(*best);
+}
+
+}  // namespace ens::cuda

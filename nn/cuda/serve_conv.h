@@ -1,0 +1,78 @@
+// The ways to compute one convolution of all nets, and the choice between them.
+//
+// Which way is fastest depends on the layer, the batch, the number of nets and the GPU, so the
+// candidates that candidates() names are measured on the device when a batch size is prepared, once
+// for each form of layer and power of two of the batch in a process.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "nn/core/tensor.h"
+#include "nn/cuda/context.h"
+#include "nn/cuda/executable.h"
+#include "nn/cuda/serve_kernels.h"
+
+namespace ens::cuda {
+
+struct ConvChoice {
+  ConvWay way = ConvWay::kDirect;
+  int variant = 0;  // of an algorithm or a tile
+};
+
+// Streams on which nets run side by side.
+class Branches {
+ public:
+  explicit Branches(int64_t count);
+  ~Branches();
+  Branches(const Branches&) = delete;
+  Branches& operator=(const Branches&) = delete;
+
+  // f(stream, net) for every net, `at_once` of them side by side: what they give these streams
+  // comes after what c's stream was given, and before what it is given next.
+  void each(Context& c, int64_t nets, int64_t at_once,
+            const std::function<void(cudaStream_t, int64_t)>& f) const;
+
+ private:
+  std::vector<cudaStream_t> streams_;
+  std::vector<cudaEvent_t> done_;
+  cudaEvent_t begun_ = nullptr;
+};
+
+// How many nets run side by side. A batch of 64 makes each layer of one net large enough for the
+// whole GPU; then two streams fill the gaps between kernels, and the maps of two nets are more
+// likely to stay in the L2 cache than those of ten.
+inline int64_t nets_at_once(int64_t nets, int64_t batch) {
+  return batch < 64 ? nets : std::min<int64_t>(nets, 2);
+}
+
+// A small map's convolution as a matrix (see spread()), made when first wanted.
+struct SpreadWeight {
+  Tensor memory;
+  NetMemory matrix, bias;
+};
+
+struct PreparedConv {
+  bool per_net = false;  // run() is for one net, else for all
+  size_t scratch = 0;    // bytes that run() wants, for one net or for all
+  std::function<void(Context&, cudaStream_t, int64_t net, std::byte* scratch)> run;
+};
+
+// Empty if this way does not suit the convolution. `spread` is where the layer keeps its matrix.
+std::optional<PreparedConv> prepare(const NetConv& conv, const ConvChoice& choice, Context& c,
+                                    std::weak_ptr<SpreadWeight>& spread);
+
+// What is worth trying, the likeliest first; every convolution has at least one that works.
+std::vector<ConvChoice> candidates(const NetConv& conv);
+
+// The fastest way on this device, or `prefer` where that suits. `scratch(bytes)` returns so much
+// memory of c's device. The convolution is computed in the process.
+PreparedConv choose(const NetConv& conv, std::optional<ConvWay> prefer, Context& c,
+                    const Branches& branches, std::weak_ptr<SpreadWeight>& spread,
+                    const std::function<std::byte*(size_t)>& scratch);
+
+}  // namespace ens::cuda

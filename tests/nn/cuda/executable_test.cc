@@ -1,0 +1,162 @@
+// Serving on the GPU: every way to compute a layer, odd networks, all dtypes, batch sizes around
+// the edges of buckets, several nets at once and several threads, against plain loops and the CPU.
+#include "nn/cuda/executable.h"
+
+#include <thread>
+
+#include "nn/models/model.h"
+#include "nn/plan/fuse.h"
+#include "nn/plan/plan.h"
+#include "tests/nn/cuda/gpu.h"
+#include "tests/nn/plan/cases.h"
+
+namespace ens::test {
+namespace {
+
+using cuda::ConvWay;
+
+constexpr ConvWay kWays[] = {ConvWay::kTogether, ConvWay::kDense, ConvWay::kProduct,
+                             ConvWay::kLibrary, ConvWay::kDirect};
+
+double tolerance(Dtype dtype) {
+  return dtype == Dtype::kF32 ? 1e-4 : dtype == Dtype::kBF16 ? 3e-2 : 5e-3;
+}
+
+struct Row {
+  size_t net;
+  ConvWay way;
+};
+
+class GpuNets : public OnGpu<testing::TestWithParam<Row>> {};
+
+TEST_P(GpuNets, AgreesWithPlainLoops) {
+  const NetCase c = net_cases()[GetParam().net];
+  std::vector<Graph> nets;
+  for (uint64_t seed : {1, 2, 3}) {
+    Net net(c.input, seed);
+    c.build(net, net.graph.input);
+    nets.push_back(net.graph);
+  }
+  std::vector<Graph> fused;
+  for (const Graph& net : nets) fused.push_back(fuse(net));
+  for (Dtype dtype : {Dtype::kF32, Dtype::kBF16, Dtype::kF16}) {
+    SCOPED_TRACE(name(dtype));
+    const auto executable = cuda::compile_cuda(fused, dtype, 9, 0, {false, GetParam().way});
+    for (int64_t batch : {9, 1, 5}) {
+      SCOPED_TRACE(batch);
+      const Tensor x = random_batch(batch, c.input, 100 + static_cast<uint64_t>(batch));
+      const Tensor all = executable->run(x.to(kGpu)).to(Device{});
+      ASSERT_EQ(all.dim(0), 3);
+      ASSERT_EQ(all.dim(1), batch);
+      for (int64_t i = 0; i < 3; ++i) {
+        SCOPED_TRACE("net " + std::to_string(i));
+        expect_close(interpret(nets[static_cast<size_t>(i)], x), all.rows(i, 1), tolerance(dtype));
+      }
+    }
+  }
+}
+
+std::vector<Row> rows() {
+  std::vector<Row> list;
+  for (size_t net = 0; net < net_cases().size(); ++net) {
+    for (ConvWay way : kWays) list.push_back({net, way});
+  }
+  return list;
+}
+INSTANTIATE_TEST_SUITE_P(All, GpuNets, testing::ValuesIn(rows()), [](const auto& each) {
+  return net_cases()[each.param.net].name + "_" + cuda::name(each.param.way);
+});
+
+// A body as the cloud serves it, with batch-norm statistics that are not those of a fresh net.
+Graph body_graph(const ModelSpec& spec, const Split& split, uint64_t seed) {
+  Rng rng(seed);
+  const auto body = build_body(spec, split, rng);
+  for (const NamedTensor& b : body->buffers()) {
+    if (b.tensor.dtype() != Dtype::kF32) continue;
+    auto values = b.tensor.span<float>();
+    rng.fill_uniform(values, 0.5f, 1.5f);
+  }
+  return lower(*body, smashed_shape(spec, split));
+}
+
+using GpuPlan = OnGpu<testing::Test>;
+
+// Against the CPU's executable, with the ways that are measured to be the fastest.
+void expect_same_as_cpu(const ModelSpec& spec, const Split& split, int nets, int64_t max_batch,
+                        const std::vector<int64_t>& batches) {
+  std::vector<Graph> graphs;
+  for (int i = 0; i < nets; ++i) graphs.push_back(body_graph(spec, split, 20 + i));
+  Plan cpu(graphs, {}, Dtype::kF32, max_batch);
+  for (Dtype dtype : {Dtype::kF32, Dtype::kBF16, Dtype::kF16}) {
+    SCOPED_TRACE(name(dtype));
+    Plan gpu(graphs, kGpu, dtype, max_batch);
+    for (int64_t batch : batches) {
+      SCOPED_TRACE(batch);
+      const Tensor x = random_batch(batch, cpu.input_shape(), 7 + static_cast<uint64_t>(batch));
+      const auto want = cpu.run_all(x).to_vector();
+      expect_close({want.begin(), want.end()}, gpu.run_all(x).to(Device{}), tolerance(dtype));
+    }
+  }
+}
+
+TEST_F(GpuPlan, ResNetBodies) {
+  ModelSpec spec;
+  spec.width = 8;
+  expect_same_as_cpu(spec, {}, 3, 21, {21, 1, 8, 9, 10, 17, 44});
+}
+
+TEST_F(GpuPlan, VggBodies) {
+  ModelSpec spec;
+  spec.architecture = "vgg16";
+  spec.width = 8;
+  expect_same_as_cpu(spec, {2, 1}, 2, 8, {8, 3, 1});
+}
+
+TEST_F(GpuPlan, AllNetsAnswerLikeEachAlone) {
+  ModelSpec spec;
+  spec.width = 8;
+  std::vector<Graph> graphs;
+  for (int i = 0; i < 5; ++i) graphs.push_back(fuse(body_graph(spec, {}, 30 + i)));
+  const Tensor x = random_batch(4, smashed_shape(spec, {})).to(kGpu);
+  for (ConvWay way : kWays) {
+    SCOPED_TRACE(cuda::name(way));
+    const Tensor all = cuda::compile_cuda(graphs, Dtype::kF16, 4, 0, {false, way})->run(x);
+    for (int64_t i = 0; i < 5; ++i) {
+      const auto alone =
+          cuda::compile_cuda({graphs[static_cast<size_t>(i)]}, Dtype::kF16, 4, 0, {false, way});
+      const auto want = alone->run(x).to_vector();
+      expect_close({want.begin(), want.end()}, all.rows(i, 1).to(Device{}), 2e-3);
+    }
+  }
+}
+
+TEST_F(GpuPlan, MovesBetweenThreadsAndKeepsResults) {
+  ModelSpec spec;
+  spec.width = 8;
+  const Graph graph = body_graph(spec, {}, 3);
+  Plan plan(graph, kGpu, Dtype::kF16, 8);
+  const Tensor x = random_batch(5, plan.input_shape());
+  const Tensor first = plan.run(x);
+  const auto want = first.to_vector();
+  for (int i = 0; i < 4; ++i) {
+    std::vector<float> got;
+    std::thread([&] {
+      plan.run(random_batch(8, plan.input_shape(), 50));  // leaves other numbers in the arena
+      got = plan.run(x).to_vector();
+    }).join();
+    EXPECT_EQ(got, want);
+  }
+  EXPECT_EQ(first.to_vector(), want) << "a result was overwritten";
+}
+
+TEST_F(GpuPlan, CountsItsMemory) {
+  ModelSpec spec;
+  spec.width = 8;
+  Plan plan(body_graph(spec, {}, 3), kGpu, Dtype::kF16, 8);
+  EXPECT_GE(plan.weight_bytes(), static_cast<size_t>(plan.parameters()) * 2);
+  EXPECT_GT(plan.arena_bytes(), 2u * 8 * 8 * 16 * 16 * 2);
+  EXPECT_THROW(Plan(body_graph(spec, {}, 3), kGpu, Dtype::kI32, 8), Error);
+}
+
+}  // namespace
+}  // namespace ens::test

@@ -1,0 +1,22 @@
+// Takes the place of nn/cuda/launch.h in an emulated build: the same launch(), in plain C++.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <tuple>
+#include <utility>
+
+#include "nn/cuda/context.h"
+#include "tests/support/cuda_emulator/launch.h"
+
+namespace ens::cuda {
+
+template <class... P, class... A>
+void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
+            A&&... args) {
+  static_assert(sizeof...(P) == sizeof...(A), "one argument for each parameter");
+  emulator::launch(kernel, grid, block, shared_bytes, stream, static_cast<P>(args)...);
+  check(cudaGetLastError(), "kernel launch");
+}
+
+}  // namespace ens::cuda

@@ -438,10 +438,13 @@ class AlignmentAttack : public Attack {
     }
     const PublicSplit data = split_public(*view.public_data);
     std::vector<Reconstruction> all(static_cast<size_t>(options.restarts));
-    run_side_by_side(options.restarts, 0, [&](int i) {
-      const std::string part = "restart " + std::to_string(i + 1);
-      all[static_cast<size_t>(i)] = Alignment(view, options, data, with_shadow_, part).run();
-    });
+    run_side_by_side(
+        options.restarts, 0,
+        [&](int i) {
+          const std::string part = "restart " + std::to_string(i + 1);
+          all[static_cast<size_t>(i)] = Alignment(view, options, data, with_shadow_, part).run();
+        },
+        view.device);
     return all;
   }
 

@@ -45,6 +45,7 @@ std::shared_ptr<Sequential> train_decoder(const AdversaryView& view, const Attac
   LoaderOptions loading;
   loading.batch = options.batch;
   loading.seed = rng.next();
+  loading.device = view.device;
   Loader loader(data, loading);
   FitOptions fitting;
   fitting.label = "the decoder of " + label;

@@ -105,19 +105,25 @@ class ShadowEnumerate : public Attack {
     AttackOptions screening = options;
     screening.shadow_epochs = options.screen_epochs;
     std::vector<double> merits(subsets.size());
-    run_side_by_side(static_cast<int>(subsets.size()), 0, [&](int i) {
-      const std::vector<int>& nets = subsets[static_cast<size_t>(i)];
-      merits[static_cast<size_t>(i)] =
-          -train_shadow(view, screening, screen, nets, false, subset_name(nets), &common)
-               .cross_entropy;
-    });
+    run_side_by_side(
+        static_cast<int>(subsets.size()), 0,
+        [&](int i) {
+          const std::vector<int>& nets = subsets[static_cast<size_t>(i)];
+          merits[static_cast<size_t>(i)] =
+              -train_shadow(view, screening, screen, nets, false, subset_name(nets), &common)
+                   .cross_entropy;
+        },
+        view.device);
     const std::vector<size_t> kept = best_of(merits, options.keep);
     std::vector<Reconstruction> all(kept.size());
-    run_side_by_side(static_cast<int>(kept.size()), 0, [&](int i) {
-      const std::vector<int>& nets = subsets[kept[static_cast<size_t>(i)]];
-      all[static_cast<size_t>(i)] =
-          shadow_reconstruction(view, options, data, nets, false, subset_name(nets));
-    });
+    run_side_by_side(
+        static_cast<int>(kept.size()), 0,
+        [&](int i) {
+          const std::vector<int>& nets = subsets[kept[static_cast<size_t>(i)]];
+          all[static_cast<size_t>(i)] =
+              shadow_reconstruction(view, options, data, nets, false, subset_name(nets));
+        },
+        view.device);
     return all;
   }
 };

@@ -124,6 +124,7 @@ void train_on(ShadowNet& shadow, const AdversaryView& view, const AttackOptions&
   LoaderOptions loading;
   loading.batch = options.batch;
   loading.seed = seed;
+  loading.device = view.device;
   if (options.shadow_augment) {
     loading.flip = true;
     loading.crop_padding = view.model.image_size / 8;
@@ -187,15 +188,18 @@ TrainedShadow train_shadow(const AdversaryView& view, const AttackOptions& optio
   std::vector<double> merits(shadows.size());
   const Dataset first_images =
       data.train.head(starts > 1 ? start_images(options, data.train.count()) : 0);
-  run_side_by_side(starts, 0, [&](int i) {
-    const auto at = static_cast<size_t>(i);
-    Rng rng(view.seed, "shadow/" + part + "/" + std::to_string(i));
-    shadows[at] = std::make_shared<ShadowNet>(view, options, nets, weighted, rng);
-    if (from) shadows[at]->load_head(from->head);
-    if (starts == 1) return;
-    train_on(*shadows[at], view, options, first_images, 1, passes, rng.next(), part);
-    merits[at] = -judge(*shadows[at], view, data.held_out).cross_entropy;
-  });
+  run_side_by_side(
+      starts, 0,
+      [&](int i) {
+        const auto at = static_cast<size_t>(i);
+        Rng rng(view.seed, "shadow/" + part + "/" + std::to_string(i));
+        shadows[at] = std::make_shared<ShadowNet>(view, options, nets, weighted, rng);
+        if (from) shadows[at]->load_head(from->head);
+        if (starts == 1) return;
+        train_on(*shadows[at], view, options, first_images, 1, passes, rng.next(), part);
+        merits[at] = -judge(*shadows[at], view, data.held_out).cross_entropy;
+      },
+      view.device);
   const auto best = std::ranges::max_element(merits) - merits.begin();
   const std::shared_ptr<ShadowNet> shadow = shadows[static_cast<size_t>(best)];
   Rng rng(view.seed, "shadow order/" + part);
@@ -266,10 +270,13 @@ class ShadowN1 : public Attack {
                                   const AttackOptions& options) override {
     const PublicSplit data = split_public(*view.public_data);
     std::vector<Reconstruction> all(view.bodies.size());
-    run_side_by_side(static_cast<int>(all.size()), 0, [&](int i) {
-      all[static_cast<size_t>(i)] =
-          shadow_reconstruction(view, options, data, {i}, false, subset_name({i}));
-    });
+    run_side_by_side(
+        static_cast<int>(all.size()), 0,
+        [&](int i) {
+          all[static_cast<size_t>(i)] =
+              shadow_reconstruction(view, options, data, {i}, false, subset_name({i}));
+        },
+        view.device);
     return all;
   }
 };

@@ -32,7 +32,7 @@ FeatureRecipe feature_recipe(const RunConfig& config);
 OptimSpec optim_spec(const TrainConfig& config);
 FitOptions fit_options(const TrainConfig& config, const std::string& label);
 
-// The device that the configuration names, told about config.tf32.
-Device device_for(const RunConfig& config);
+// The devices that the configuration names, told about config.tf32; at least one.
+std::vector<Device> devices_for(const RunConfig& config);
 
 }  // namespace ens

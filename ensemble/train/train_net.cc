@@ -57,12 +57,14 @@ int64_t load_state(const NetTraining& job, Module& net, Optimizer& optimizer) {
   return c.number(kEpochsDone);
 }
 
-LoaderOptions loader_options(const RunConfig& config, const TrainConfig& stage, uint64_t seed) {
+LoaderOptions loader_options(const RunConfig& config, const TrainConfig& stage, uint64_t seed,
+                             Device device) {
   LoaderOptions options;
   options.batch = stage.batch();
   options.crop_padding = config.data().crop_padding();
   options.flip = config.data().flip();
   options.seed = seed;
+  options.device = device;
   return options;
 }
 
@@ -77,7 +79,8 @@ TrainingScene::TrainingScene(const RunConfig& c, RunDir& r, const Dataset& train
       quick_test(testing.head(kQuickTest)),
       spec(model_spec(c, training)),
       split(split_of(c)),
-      device(device_for(c)),
+      devices(devices_for(c)),
+      device(devices[0]),
       dtype(choose_dtype(c.dtype(), device)) {
   check(spec, split);
 }
@@ -105,7 +108,9 @@ void train_net(const TrainingScene& scene, Module& net, const NetTraining& job,
                Progress& progress) {
   Optimizer optimizer(net.parameters(), job.optimizer);
   FitOptions options = fit_options(*job.settings, job.label);
-  Loader loader(scene.train, loader_options(scene.config, *job.settings, job.data_seed));
+  options.replay = job.replay;
+  Loader loader(scene.train, loader_options(scene.config, *job.settings, job.data_seed,
+                                            job.device.value_or(scene.device)));
   if (fs::exists(job.file)) {
     options.first_epoch = load_state(job, net, optimizer);
     progress.skip(options.first_epoch * loader.batches() * job.settings->batch());

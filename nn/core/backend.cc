@@ -183,10 +183,17 @@ Tensor Backend::softmax_cross_entropy(const Tensor&, const Tensor&, Tensor&) {
 Tensor Backend::softmax_cross_entropy_grad(const Tensor&, const Tensor&, const Tensor&, Dtype) {
   unsupported("softmax_cross_entropy_grad");
 }
-void Backend::sgd_step(Tensor&, const Tensor&, Tensor&, const SgdStep&) { unsupported("sgd_step"); }
-void Backend::adam_step(Tensor&, const Tensor&, Tensor&, Tensor&, Tensor&, const AdamStep&) {
+Tensor Backend::crop(const Tensor&, const Tensor&) { unsupported("crop"); }
+void Backend::sgd_step(std::span<const Update>, const Tensor&, const SgdStep&) {
+  unsupported("sgd_step");
+}
+void Backend::adam_step(std::span<const Update>, const Tensor&, const AdamStep&) {
   unsupported("adam_step");
 }
+std::function<float()> Backend::item_later(const Tensor& t) {
+  return [value = t.item()] { return value; };
+}
+std::unique_ptr<Replay> Backend::record(const std::function<void()>&) { return nullptr; }
 std::unique_ptr<Executable> Backend::compile(const std::vector<Graph>&, Dtype, int64_t) {
   unsupported("compile");
 }

@@ -15,7 +15,9 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -77,14 +79,28 @@ struct BatchNormGrads {
 };
 
 struct SgdStep {
-  float lr, momentum, weight_decay;
+  float momentum, weight_decay;
   bool nesterov;
 };
 
 struct AdamStep {
-  float lr, beta1, beta2, eps, weight_decay;
+  float beta1, beta2, eps, weight_decay;
   bool decoupled;  // true: AdamW (decay of the weight), false: L2 added to the gradient
-  int64_t step;    // 1 for the first update: bias correction
+};
+
+// What Backend::record kept.
+class Replay {
+ public:
+  virtual ~Replay() = default;
+  virtual void run() = 0;  // on the thread that recorded
+};
+
+// A parameter, its gradient, and what the optimiser remembers of it: float32, plain, of one shape.
+struct Update {
+  Tensor param, grad;
+  Tensor first;       // momentum, may be undefined; Adam's mean
+  Tensor second;      // Adam's mean square
+  Tensor max_second;  // undefined: plain Adam; else AMSGrad
 };
 
 class Backend {
@@ -102,6 +118,13 @@ class Backend {
   // Waits until everything asked for is done. Needed before reading results on asynchronous
   // devices.
   virtual void synchronize() {}
+  // The value of a one-element tensor: asked for now, waited for when the function is called, from
+  // any thread. What is asked of the device in between runs meanwhile.
+  virtual std::function<float()> item_later(const Tensor& t);
+  // Does what `work` asks of the device on this thread, and keeps it to be done again with the same
+  // memory (a CUDA graph). Null, and nothing done, where the device has no such thing. `work` must
+  // have run once or twice before on this thread, and may not touch the host's memory.
+  virtual std::unique_ptr<Replay> record(const std::function<void()>& work);
 
   // ---- copies and elementwise work
   // dst = src: same shape; converts dtype (f32, bf16, f16, u8, i8, i32 by value) and layout. Either
@@ -163,11 +186,18 @@ class Backend {
   virtual Tensor softmax_cross_entropy_grad(const Tensor& probs, const Tensor& labels,
                                             const Tensor& weight, Dtype logits_dtype);
 
-  // ---- optimiser updates, in place on float32 plain tensors of one shape.
-  virtual void sgd_step(Tensor& param, const Tensor& grad, Tensor& momentum, const SgdStep& s);
-  // max_square undefined: plain Adam; else AMSGrad.
-  virtual void adam_step(Tensor& param, const Tensor& grad, Tensor& mean, Tensor& square,
-                         Tensor& max_square, const AdamStep& s);
+  // ---- training data: pixels [N,C,H,W] u8 and where [B,4] i32, each row an image's number, the
+  // window's top and left in the zero-padded image, and whether it is mirrored -> [B,C,H,W] f32 in
+  // [0, 1], equal to the loader's own to the bit. Backends that have it keep data sets in their
+  // memory.
+  virtual bool can_crop() const { return false; }
+  virtual Tensor crop(const Tensor& pixels, const Tensor& where);
+
+  // ---- optimiser updates of many parameters, in place. What changes from step to step lies on the
+  // device, so that a recorded step can be told: rates is [3] float32, the learning rate and Adam's
+  // bias corrections 1 / (1 - beta1^t) and 1 / sqrt(1 - beta2^t).
+  virtual void sgd_step(std::span<const Update> updates, const Tensor& rates, const SgdStep& s);
+  virtual void adam_step(std::span<const Update> updates, const Tensor& rates, const AdamStep& s);
 
   // ---- serving: prepares fused, frozen nets (nn/core/graph.h) for batches up to max_batch. They
   // are at least one, read the same input, and differ in the numbers of their weights only.

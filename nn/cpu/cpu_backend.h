@@ -30,9 +30,8 @@ class CpuBackend final : public Backend {
                     float b) override;
   Tensor binary(BinaryOp op, const Tensor& a, const Tensor& b) override;
   void axpy(float alpha, const Tensor& x, Tensor& y) override;
-  void sgd_step(Tensor& param, const Tensor& grad, Tensor& momentum, const SgdStep& s) override;
-  void adam_step(Tensor& param, const Tensor& grad, Tensor& mean, Tensor& square,
-                 Tensor& max_square, const AdamStep& s) override;
+  void sgd_step(std::span<const Update> updates, const Tensor& rates, const SgdStep& s) override;
+  void adam_step(std::span<const Update> updates, const Tensor& rates, const AdamStep& s) override;
 
   // reduce.cc
   Tensor sum_to(const Tensor& x, const Shape& shape) override;

@@ -223,8 +223,9 @@ Tensor broadcast(BinaryOp op, const Tensor& a, const Tensor& b) {
   return y;
 }
 
-ENS_CLONES void sgd_range(float* p, const float* g, float* m, int64_t n, const SgdStep& s) {
-  const float lr = s.lr, momentum = s.momentum, decay = s.weight_decay;
+ENS_CLONES void sgd_range(float* p, const float* g, float* m, int64_t n, float lr,
+                          const SgdStep& s) {
+  const float momentum = s.momentum, decay = s.weight_decay;
   const float g_part = s.nesterov ? 1.0f : 0.0f, m_part = s.nesterov ? momentum : 1.0f;
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
@@ -361,46 +362,48 @@ void CpuBackend::axpy(float alpha, const Tensor& x, Tensor& y) {
   });
 }
 
-void CpuBackend::sgd_step(Tensor& param, const Tensor& grad, Tensor& momentum, const SgdStep& s) {
+void CpuBackend::sgd_step(std::span<const Update> updates, const Tensor& rates, const SgdStep& s) {
   prepare_threads();
-  const Tensor plain = as(grad, Dtype::kF32, Layout::kPlain);
-  float* p = param.data<float>();
-  const float* g = plain.data<float>();
-  float* m = momentum.defined() ? momentum.data<float>() : nullptr;
-  parallel_for(param.numel(), kGrain, [&](int64_t begin, int64_t end) {
-    if (m) {
-      sgd_range(p + begin, g + begin, m + begin, end - begin, s);
-    } else {
-      sgd_plain_range(p + begin, g + begin, end - begin, s.lr, s.weight_decay);
-    }
-  });
+  const float lr = rates.data<float>()[0];
+  for (const Update& u : updates) {
+    float* p = u.param.data<float>();
+    const float* g = u.grad.data<float>();
+    float* m = u.first.defined() ? u.first.data<float>() : nullptr;
+    parallel_for(u.param.numel(), kGrain, [&](int64_t begin, int64_t end) {
+      if (m) {
+        sgd_range(p + begin, g + begin, m + begin, end - begin, lr, s);
+      } else {
+        sgd_plain_range(p + begin, g + begin, end - begin, lr, s.weight_decay);
+      }
+    });
+  }
 }
 
-void CpuBackend::adam_step(Tensor& param, const Tensor& grad, Tensor& mean, Tensor& square,
-                           Tensor& max_square, const AdamStep& s) {
+void CpuBackend::adam_step(std::span<const Update> updates, const Tensor& rates,
+                           const AdamStep& s) {
   prepare_threads();
-  const auto t = static_cast<double>(s.step);
-  const AdamFactors f{
-      .keep = s.decoupled ? 1.0f - s.lr * s.weight_decay : 1.0f,
-      .l2 = s.decoupled ? 0.0f : s.weight_decay,
-      .beta1 = s.beta1,
-      .beta2 = s.beta2,
-      .step_size = static_cast<float>(s.lr / (1.0 - std::pow(static_cast<double>(s.beta1), t))),
-      .root = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(static_cast<double>(s.beta2), t))),
-      .eps = s.eps};
-  const Tensor plain = as(grad, Dtype::kF32, Layout::kPlain);
-  float* p = param.data<float>();
-  const float* g = plain.data<float>();
-  float* m = mean.data<float>();
-  float* v = square.data<float>();
-  float* top = max_square.defined() ? max_square.data<float>() : nullptr;
-  parallel_for(param.numel(), kGrain, [&](int64_t begin, int64_t end) {
-    if (top) {
-      amsgrad_range(p + begin, g + begin, m + begin, v + begin, top + begin, end - begin, f);
-    } else {
-      adam_range(p + begin, g + begin, m + begin, v + begin, end - begin, f);
-    }
-  });
+  const float* rate = rates.data<float>();
+  const AdamFactors f{.keep = s.decoupled ? 1.0f - rate[0] * s.weight_decay : 1.0f,
+                      .l2 = s.decoupled ? 0.0f : s.weight_decay,
+                      .beta1 = s.beta1,
+                      .beta2 = s.beta2,
+                      .step_size = rate[0] * rate[1],
+                      .root = rate[2],
+                      .eps = s.eps};
+  for (const Update& u : updates) {
+    float* p = u.param.data<float>();
+    const float* g = u.grad.data<float>();
+    float* m = u.first.data<float>();
+    float* v = u.second.data<float>();
+    float* top = u.max_second.defined() ? u.max_second.data<float>() : nullptr;
+    parallel_for(u.param.numel(), kGrain, [&](int64_t begin, int64_t end) {
+      if (top) {
+        amsgrad_range(p + begin, g + begin, m + begin, v + begin, top + begin, end - begin, f);
+      } else {
+        adam_range(p + begin, g + begin, m + begin, v + begin, end - begin, f);
+      }
+    });
+  }
 }
 
 }  // namespace ens::cpu

@@ -9,6 +9,11 @@
 namespace ens::cuda {
 namespace {
 
+#if defined(__SANITIZE_ADDRESS__) || defined(ENS_EXACT_GPU_MEMORY)
+constexpr bool kExactMemory = true;
+#else
+constexpr bool kExactMemory = false;
+#endif
 constexpr int kMaxContexts = 64;
 constexpr size_t kStageBytes = 4 << 20;
 constexpr size_t kBlasWorkspace = 32 << 20;  // what NVIDIA advises for Hopper
@@ -29,7 +34,6 @@ Contexts& contexts() {
 // This thread's contexts; given back when it ends.
 struct Lease {
   std::vector<Context*> mine;
-  int current_device = -1;
   ~Lease() {
     Contexts& all = contexts();
     std::lock_guard lock(all.mutex);
@@ -37,11 +41,12 @@ struct Lease {
   }
 };
 thread_local Lease lease;
+thread_local int current_device = -1;  // outlives the lease: memory is released to the very end
 
 void use_device(int device) {
-  if (lease.current_device == device) return;
+  if (current_device == device) return;
   check(cudaSetDevice(device), "cudaSetDevice");
-  lease.current_device = device;
+  current_device = device;
 }
 
 // Classes 0, 1, 2, ...: 256, 320, 384, 448, 512, 640, ... bytes: at most a quarter is wasted.
@@ -75,6 +80,13 @@ bool release_idle(int device) {
   return any;
 }
 
+[[noreturn]] void fail_full(int device, size_t bytes) {
+  cudaGetLastError();
+  fail("the GPU has no " + std::to_string(bytes >> 20) + " MiB left beside the " +
+           std::to_string(bytes_reserved(device) >> 20) + " MiB in use",
+       "cuda:" + std::to_string(device), "use a smaller batch, or fewer nets side by side");
+}
+
 void* driver_allocate(Context& c, int size_class) {
   const size_t bytes = class_bytes(size_class);
   void* data = nullptr;
@@ -87,12 +99,7 @@ void* driver_allocate(Context& c, int size_class) {
     if (release_idle(c.device)) result = cudaMalloc(&data, bytes);
   }
   cudaThreadExchangeStreamCaptureMode(&mode);
-  if (result == cudaErrorMemoryAllocation) {
-    cudaGetLastError();
-    fail("the GPU has no " + std::to_string(bytes >> 20) + " MiB left beside the " +
-             std::to_string(bytes_reserved(c.device) >> 20) + " MiB in use",
-         "cuda:" + std::to_string(c.device), "use a smaller batch, or fewer nets side by side");
-  }
+  if (result == cudaErrorMemoryAllocation) fail_full(c.device, bytes);
   check(result, "cudaMalloc");
   contexts().reserved[c.device] += bytes;
   return data;
@@ -119,8 +126,14 @@ void release(Block* block) {
     }
   }
   // What is freed during a capture may be read at every replay: it stays with the graph.
-  const auto& pool = block->pool ? block->pool : captured_here ? w.capture_pool : w.pool;
-  pool->put(block->size_class, block->data);
+  if (block->exact && captured_here) {
+    w.capture_pool->keep(block->data);
+  } else if (block->exact) {
+    cudaFreeAsync(block->data, w.stream);
+  } else {
+    const auto& pool = block->pool ? block->pool : captured_here ? w.capture_pool : w.pool;
+    pool->put(block->size_class, block->data);
+  }
   delete block;
 }
 
@@ -202,9 +215,16 @@ void Pool::put(int size_class, void* data) {
   idle_[size_class].push_back(data);
 }
 
+void Pool::keep(void* data) {
+  std::lock_guard lock(mutex_);
+  kept_.push_back(data);
+}
+
 bool Pool::release(int device) {
   std::lock_guard lock(mutex_);
-  bool any = false;
+  bool any = !kept_.empty();
+  for (void* data : kept_) cudaFree(data);
+  kept_.clear();
   for (auto& [size_class, list] : idle_) {
     any |= !list.empty();
     for (void* data : list) {
@@ -243,8 +263,15 @@ std::shared_ptr<void> Context::allocate(size_t bytes) {
   block->size_class = size_class(bytes);
   block->writer = this;
   block->pool = capture_pool;
-  block->data = (capture_pool ? capture_pool : pool)->take(block->size_class);
-  if (!block->data) block->data = driver_allocate(*this, block->size_class);
+  if (kExactMemory && !capture_pool) {
+    block->exact = true;
+    const cudaError_t result = cudaMallocAsync(&block->data, bytes, stream);
+    if (result == cudaErrorMemoryAllocation) fail_full(device, bytes);
+    check(result, "cudaMallocAsync");
+  } else {
+    block->data = (capture_pool ? capture_pool : pool)->take(block->size_class);
+    if (!block->data) block->data = driver_allocate(*this, block->size_class);
+  }
   void* data = block->data;
   return std::shared_ptr<void>(data, Deleter{block.release()});
 }
@@ -291,6 +318,55 @@ void Context::download(void* dst, const void* src, size_t bytes) {
   if (bytes) copy_out((bytes - 1) / kStageBytes * kStageBytes, stages_[next_stage_]);
 }
 
+// Idle places for one float each. A place may be given back on any thread, and at the end of the
+// program, so they live as long as somebody knows them.
+struct Numbers {
+  struct Place {
+    float* host = nullptr;
+    cudaEvent_t arrived = nullptr;
+  };
+  std::mutex mutex;
+  std::vector<Place> idle;
+
+  Place take() {
+    {
+      std::lock_guard lock(mutex);
+      if (!idle.empty()) {
+        const Place p = idle.back();
+        idle.pop_back();
+        return p;
+      }
+    }
+    Place p;
+    void* memory = nullptr;
+    check(cudaMallocHost(&memory, sizeof(float)), "cudaMallocHost");
+    p.host = static_cast<float*>(memory);
+    check(cudaEventCreateWithFlags(&p.arrived, cudaEventDisableTiming), "cudaEventCreate");
+    return p;
+  }
+  void give_back(const Place& p) {
+    std::lock_guard lock(mutex);
+    idle.push_back(p);
+  }
+};
+
+std::function<float()> Context::download_later(const float* src) {
+  if (capturing()) fail("host memory cannot take part in a captured step", "CUDA");
+  if (!numbers_) numbers_ = std::make_shared<Numbers>();
+  const std::shared_ptr<Numbers::Place> place(new Numbers::Place(numbers_->take()),
+                                              [from = numbers_](Numbers::Place* p) {
+                                                from->give_back(*p);
+                                                delete p;
+                                              });
+  check(cudaMemcpyAsync(place->host, src, sizeof(float), cudaMemcpyDeviceToHost, stream),
+        "cudaMemcpyAsync");
+  check(cudaEventRecord(place->arrived, stream), "cudaEventRecord");
+  return [place] {
+    check(cudaEventSynchronize(place->arrived), "cudaEventSynchronize");
+    return *place->host;
+  };
+}
+
 void Context::synchronize() { check(cudaStreamSynchronize(stream), "cudaStreamSynchronize"); }
 
 Context& context(int device) {
@@ -326,6 +402,8 @@ void follow(Context& later, Context& earlier) {
     fail("memory of another thread was touched for the first time inside a captured step", "CUDA",
          "run the step once before");
   }
+  const int before = current_device;
+  use_device(earlier.device);  // an event belongs to a device
   // One after the other: nobody holds one of these and waits for the second.
   cudaEvent_t event = nullptr;
   {
@@ -333,6 +411,7 @@ void follow(Context& later, Context& earlier) {
     check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
     check(cudaEventRecord(event, earlier.stream), "cudaEventRecord");
   }
+  if (before >= 0) use_device(before);
   std::lock_guard lock(later.capture_mutex);
   check(cudaStreamWaitEvent(later.stream, event, 0), "cudaStreamWaitEvent");
   check(cudaEventDestroy(event), "cudaEventDestroy");  // when it has happened

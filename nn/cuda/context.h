@@ -15,6 +15,9 @@
 // of the driver in steady state, and reuse needs no synchronisation because it is ordered by the
 // stream. If the GPU is full, idle memory of all contexts goes back to the driver before giving up.
 //
+// With address sanitizer, or -DENS_EXACT_GPU_MEMORY for compute-sanitizer, every block outside of
+// captures is the driver's own, so that overruns and uses after release are found.
+//
 // Graph capture. While a stream is being captured (Capture below) memory comes from a pool that
 // belongs to the graph, and verbs neither touch the host nor synchronise.
 #pragma once
@@ -26,6 +29,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -46,12 +50,14 @@ void check(cudnnStatus_t result, const char* call);
 int count_devices(std::string& why);
 
 struct Context;
+struct Numbers;  // pinned memory for single floats
 
 // Idle memory, by size class. Thread-safe.
 class Pool {
  public:
   void* take(int size_class);  // nullptr if there is none
   void put(int size_class, void* data);
+  void keep(void* data);     // until release()
   bool release(int device);  // gives all to the driver; false if there was nothing
   // A graph's: gives its memory back when the graph and the last block are gone.
   explicit Pool(int device = -1) : device_(device) {}
@@ -63,12 +69,14 @@ class Pool {
   int device_;
   std::mutex mutex_;
   std::unordered_map<int, std::vector<void*>> idle_;
+  std::vector<void*> kept_;
 };
 
 // Memory of one tensor.
 struct Block {
   void* data = nullptr;
   int size_class = 0;
+  bool exact = false;  // the driver's, not a pool's
   std::atomic<Context*> writer{nullptr};
   std::atomic<uint64_t> readers{0};  // bits: Context::id
   std::shared_ptr<Pool> pool;        // of a graph; else undefined: the writer's
@@ -91,6 +99,9 @@ struct Context {
   void upload(void* dst, const void* src, size_t bytes);
   void download(void* dst, const void* src, size_t bytes);
 
+  // Asks for a float of the device's now; the function waits until it is there. For any thread.
+  std::function<float()> download_later(const float* src);
+
   void synchronize();
   bool capturing() const { return capture_pool != nullptr; }  // asked by its own thread
 
@@ -110,6 +121,7 @@ struct Context {
   void* blas_workspace_ = nullptr;
   Stage stages_[2];
   int next_stage_ = 0;
+  std::shared_ptr<Numbers> numbers_;
 };
 
 // This thread's own, made on first use. Also makes `device` the thread's current one.

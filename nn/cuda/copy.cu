@@ -111,6 +111,21 @@ void copy_rows(Context& c, const std::byte* s, std::byte* d, int64_t outer, size
   }
 }
 
+__global__ void crop_kernel(const uint8_t* pixels, const int32_t* where, float* y, int64_t n,
+                            int channels, int height, int width) {
+  for (int64_t i = first_item(); i < n; i += item_stride()) {
+    const int64_t column = i % width, row = i / width % height;
+    const int64_t channel = i / width / height % channels;
+    const int32_t* at = where + i / width / height / channels * 4;
+    const int64_t from_row = row + at[1];
+    const int64_t from_column = (at[3] ? width - 1 - column : column) + at[2];
+    const bool inside =
+        from_row >= 0 && from_row < height && from_column >= 0 && from_column < width;
+    const int64_t image = at[0] * static_cast<int64_t>(channels) + channel;
+    y[i] = inside ? load(pixels[(image * height + from_row) * width + from_column]) / 255.0f : 0.0f;
+  }
+}
+
 template <typename F>
 void with_type(Dtype dtype, F&& f) {
   switch (dtype) {
@@ -278,6 +293,17 @@ void CudaBackend::fill(Tensor& dst, float value) {
   with_type(dst.dtype(), [&]<typename T>(T) {
     launch(fill_kernel<T>, blocks_for(n), kThreads, 0, c.stream, write<T>(c, dst), n, value);
   });
+}
+
+Tensor CudaBackend::crop(const Tensor& pixels, const Tensor& where) {
+  Context& c = context(device_);
+  Shape shape = pixels.shape();
+  shape.set(0, where.dim(0));
+  Tensor y = Tensor::empty(shape, Dtype::kF32, device());
+  if (y.numel() == 0) return y;
+  launch(crop_kernel, blocks_for(y.numel()), kThreads, 0, c.stream, read<uint8_t>(c, pixels),
+         read<int32_t>(c, where), write<float>(c, y), y.numel(), shape[1], shape[2], shape[3]);
+  return y;
 }
 
 Tensor CudaBackend::slice(const Tensor& x, int axis, int64_t start, int64_t length) {

@@ -40,6 +40,30 @@ std::shared_ptr<void> CudaBackend::allocate(size_t bytes) {
   return context(device_).allocate(bytes);
 }
 
+std::function<float()> CudaBackend::item_later(const Tensor& t) {
+  if (t.numel() != 1) fail("item_later() needs one element, the tensor is " + t.shape().str());
+  const Tensor number = t.to(Dtype::kF32);
+  Context& c = context(device_);
+  return c.download_later(read<float>(c, number));
+}
+
+std::unique_ptr<Replay> CudaBackend::record(const std::function<void()>& work) {
+  struct Step : Replay {
+    Context& c;
+    std::unique_ptr<Capture::Graph> graph;
+    explicit Step(Context& context) : c(context) {}
+    void run() override { graph->launch(c); }
+  };
+  auto step = std::make_unique<Step>(context(device_));
+  {
+    Capture capture(step->c);
+    work();
+    step->graph = capture.finish();
+  }
+  step->run();  // capturing does nothing yet
+  return step;
+}
+
 void CudaBackend::synchronize() { context(device_).synchronize(); }
 
 std::unique_ptr<Executable> CudaBackend::compile(const std::vector<Graph>& nets, Dtype dtype,

@@ -23,6 +23,8 @@ class CudaBackend final : public Backend {
   void allow_tf32(bool yes) override { tf32_ = yes; }
   std::shared_ptr<void> allocate(size_t bytes) override;
   void synchronize() override;
+  std::function<float()> item_later(const Tensor& t) override;
+  std::unique_ptr<Replay> record(const std::function<void()>& work) override;
 
   // copy.cu
   void copy(const Tensor& src, Tensor& dst) override;
@@ -30,15 +32,17 @@ class CudaBackend final : public Backend {
   Tensor slice(const Tensor& x, int axis, int64_t start, int64_t length) override;
   void place(const Tensor& src, Tensor& dst, int axis, int64_t start) override;
 
+  bool can_crop() const override { return true; }
+  Tensor crop(const Tensor& pixels, const Tensor& where) override;
+
   // elementwise.cu
   Tensor unary(UnaryOp op, const Tensor& x, float a, float b) override;
   Tensor unary_grad(UnaryOp op, const Tensor& x, const Tensor& y, const Tensor& dy, float a,
                     float b) override;
   Tensor binary(BinaryOp op, const Tensor& a, const Tensor& b) override;
   void axpy(float alpha, const Tensor& x, Tensor& y) override;
-  void sgd_step(Tensor& param, const Tensor& grad, Tensor& momentum, const SgdStep& s) override;
-  void adam_step(Tensor& param, const Tensor& grad, Tensor& mean, Tensor& square,
-                 Tensor& max_square, const AdamStep& s) override;
+  void sgd_step(std::span<const Update> updates, const Tensor& rates, const SgdStep& s) override;
+  void adam_step(std::span<const Update> updates, const Tensor& rates, const AdamStep& s) override;
 
   // reduce.cu
   Tensor sum_to(const Tensor& x, const Shape& shape) override;

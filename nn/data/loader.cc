@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "nn/core/backend.h"
 #include "nn/core/error.h"
 #include "nn/core/rng.h"
 
@@ -86,9 +87,17 @@ struct Loader::Impl {
   std::condition_variable_any changed;
   std::deque<Batch> ready;   // guarded by mutex
   std::exception_ptr error;  // guarded by mutex
+  Tensor pixels;             // the data set on options.device, where that augments
   std::jthread thread;       // last: stops before the rest goes
 
-  Impl(const Dataset& d, const LoaderOptions& o) : data(d), options(o) {}
+  Impl(const Dataset& d, const LoaderOptions& o) : data(d), options(o) {
+    if (!backend(o.device).can_crop()) return;
+    Tensor all = Tensor::empty({d.count(), d.channels, d.height, d.width}, Dtype::kU8);
+    std::memcpy(all.raw(), d.pixels.data(), all.bytes());
+    pixels = all.to(o.device);
+  }
+
+  bool on_device() const { return pixels.defined(); }
 
   int64_t batches() const {
     return options.drop_last ? data.count() / options.batch
@@ -108,32 +117,61 @@ struct Loader::Impl {
     if (options.shuffle) order = Rng(epoch_key, "loader order").permutation(data.count());
   }
 
+  // Which image stands at a position of the epoch, and how it is augmented.
+  struct Place {
+    int64_t image;
+    int dy = 0, dx = 0;
+    bool flip = false;
+  };
+  Place place(int64_t position) const {
+    Place p{options.shuffle ? order[position] : position};
+    const int pad = options.crop_padding;
+    if (pad == 0 && !options.flip) return p;
+    Rng rng(epoch_key, static_cast<uint64_t>(position));
+    const auto shift = [&] {
+      return pad ? static_cast<int>(rng.below(2 * static_cast<uint64_t>(pad) + 1)) - pad : 0;
+    };
+    p.dy = shift();
+    p.dx = shift();
+    p.flip = options.flip && rng.below(2) == 1;
+    return p;
+  }
+
+  Batch prepare_on_device(int64_t first, int64_t count) const {
+    Tensor where = Tensor::empty({count, 4}, Dtype::kI32),
+           labels = Tensor::empty({count}, Dtype::kI32);
+    int32_t* to = where.data<int32_t>();
+    for (int64_t i = 0; i < count; ++i, to += 4) {
+      const Place p = place(first + i);
+      to[0] = static_cast<int32_t>(p.image);
+      to[1] = p.dy;
+      to[2] = p.dx;
+      to[3] = p.flip;
+      labels.data<int32_t>()[i] = data.labels[static_cast<size_t>(p.image)];
+    }
+    return {backend(options.device).crop(pixels, where.to(options.device)),
+            labels.to(options.device), first};
+  }
+
   Batch prepare(int64_t index) const {
     check_whole(data);
     Batch batch;
     batch.first = index * options.batch;
     const int64_t count = std::min(options.batch, data.count() - batch.first);
+    if (on_device()) return prepare_on_device(batch.first, count);
     batch.images = Tensor::empty({count, data.channels, data.height, data.width});
     batch.labels = Tensor::empty({count}, Dtype::kI32);
     float* images = batch.images.data<float>();
     int32_t* labels = batch.labels.data<int32_t>();
-    const int pad = options.crop_padding;
     for (int64_t i = 0; i < count; ++i, images += data.image_size()) {
-      const int64_t position = batch.first + i;
-      const int64_t image = options.shuffle ? order[position] : position;
-      const uint8_t* pixels = data.pixels.data() + image * data.image_size();
-      labels[i] = data.labels[image];
-      if (pad == 0 && !options.flip) {
-        to_unit(pixels, data.image_size(), images);
-        continue;
+      const Place p = place(batch.first + i);
+      const uint8_t* image = data.pixels.data() + p.image * data.image_size();
+      labels[i] = data.labels[p.image];
+      if (options.crop_padding == 0 && !options.flip) {
+        to_unit(image, data.image_size(), images);
+      } else {
+        crop_to_unit(image, data.channels, data.height, data.width, p.dy, p.dx, p.flip, images);
       }
-      Rng rng(epoch_key, static_cast<uint64_t>(position));
-      const auto shift = [&] {
-        return pad ? static_cast<int>(rng.below(2 * static_cast<uint64_t>(pad) + 1)) - pad : 0;
-      };
-      const int dy = shift(), dx = shift();
-      const bool flip = options.flip && rng.below(2) == 1;
-      crop_to_unit(pixels, data.channels, data.height, data.width, dy, dx, flip, images);
     }
     return batch;
   }
@@ -160,7 +198,7 @@ struct Loader::Impl {
   bool next(Batch& batch) {
     if (delivered == batches()) return false;
     const auto start = std::chrono::steady_clock::now();
-    if (options.prefetch == 0) {
+    if (options.prefetch == 0 || on_device()) {
       if (delivered == 0) begin();
       batch = prepare(delivered);
     } else {
@@ -205,7 +243,7 @@ void Loader::start(int64_t epoch) {
   impl_->epoch_key =
       Rng(Rng(impl_->options.seed, "loader").next(), static_cast<uint64_t>(epoch)).next();
   impl_->delivered = 0;
-  if (impl_->options.prefetch > 0) {
+  if (impl_->options.prefetch > 0 && !impl_->on_device()) {
     impl_->thread = std::jthread([impl = impl_.get()](std::stop_token stop) { impl->work(stop); });
   }
 }

@@ -10,7 +10,7 @@
 namespace ens {
 
 struct Batch {
-  Tensor images;      // [B, C, H, W] float32 in [0, 1], CPU, plain
+  Tensor images;      // [B, C, H, W] float32 in [0, 1], plain
   Tensor labels;      // [B] int32
   int64_t first = 0;  // position of the batch's first image in this epoch's order
 };
@@ -23,6 +23,9 @@ struct LoaderOptions {
   bool flip = false;      // mirror left-right with probability 1/2
   uint64_t seed = 1;
   int prefetch = 4;  // batches prepared ahead; 0: prepared on the caller's thread
+  // Where batches are wanted. On a GPU the data set stays in its memory and is augmented there, in
+  // the caller's order of work; the numbers are the same.
+  Device device;
 };
 
 // One pass over the data per start(). The images, order and augmentation of (seed, epoch, position)

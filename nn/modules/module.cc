@@ -1,5 +1,6 @@
 #include "nn/modules/module.h"
 
+#include <algorithm>
 #include <map>
 
 #include "nn/core/error.h"
@@ -73,6 +74,11 @@ void Module::load_state(const std::vector<NamedTensor>& given, const std::string
   if (!by_name.empty()) {
     fail("weights for '" + by_name.begin()->first + "' fit nothing in the model", source, hint);
   }
+}
+
+bool Module::counts() const {
+  return std::ranges::any_of(buffers_, [](const Buffer& b) { return !b.moves; }) ||
+         std::ranges::any_of(children_, [](const auto& child) { return child.second->counts(); });
 }
 
 void Module::to(Device device) {

@@ -53,6 +53,8 @@ class Module {
   std::vector<NamedTensor> state() const;
   // Copies values by name. Error names the first missing, extra or wrong-shaped entry.
   void load_state(const std::vector<NamedTensor>& state, const std::string& source);
+  // Whether it or a layer below counts its calls: what it does then differs from call to call.
+  bool counts() const;
   // Moves parameters and buffers, but for counters. Do this before making an optimiser.
   void to(Device device);
 

@@ -6,9 +6,11 @@
 #include <cmath>
 #include <exception>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
+#include "nn/core/backend.h"
 #include "nn/core/error.h"
 #include "nn/cpu/threads.h"
 
@@ -18,6 +20,65 @@ namespace {
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
+
+struct Pending {
+  std::function<float()> loss;
+  int64_t images;
+};
+
+// Steps of one training: as they are written, or recorded and replayed.
+class Steps {
+ public:
+  Steps(const FitOptions& options, Optimizer& optimizer,
+        const std::function<Var(const Batch&)>& loss)
+      : options_(options), optimizer_(optimizer), loss_(loss) {}
+
+  // Returns the loss, perhaps to be waited for. A loss that is no number changes nothing on a CPU.
+  std::function<float()> run(const Batch& batch, float rate) {
+    Backend& be = backend(batch.images.device());
+    if (!options_.replay || options_.clip > 0 || batch.images.device() == Device{}) {
+      const Var value = loss_(batch);
+      std::function<float()> number = be.item_later(value.value());
+      if (batch.images.device() == Device{} && !std::isfinite(number())) return number;
+      value.backward();
+      if (options_.clip > 0) optimizer_.clip_gradients(options_.clip);
+      optimizer_.step(rate);
+      return number;
+    }
+    // The recorded step reads its batch from one place.
+    if (!batch_.images.defined() || !(batch_.images.shape() == batch.images.shape())) {
+      batch_ = {batch.images.clone(), batch.labels.clone(), batch.first};
+      replay_ = nullptr;
+      seen_ = 0;
+    } else {
+      batch_.images.copy_from(batch.images);
+      batch_.labels.copy_from(batch.labels);
+    }
+    optimizer_.set_rate(rate);
+    const auto step = [&] {
+      const Var value = loss_(batch_);
+      value_ = value.value();
+      value.backward();
+      optimizer_.apply();
+    };
+    if (replay_) {
+      replay_->run();
+    } else if (++seen_ <= kWarmUp || !(replay_ = be.record(step))) {
+      step();
+    }
+    return be.item_later(value_);
+  }
+
+ private:
+  static constexpr int kWarmUp = 3;
+  const FitOptions& options_;
+  Optimizer& optimizer_;
+  const std::function<Var(const Batch&)>& loss_;
+  Batch batch_;
+  Tensor value_;
+  std::unique_ptr<Replay> replay_;
+  int seen_ = 0;
+};
 
 }  // namespace
 
@@ -31,28 +92,36 @@ void fit(const FitOptions& options, Loader& loader, Optimizer& optimizer,
   schedule.steps = std::max<int64_t>(1, options.epochs * loader.batches());
   schedule.period = std::max<int64_t>(
       1, options.step_epochs > 0 ? options.step_epochs * loader.batches() : schedule.steps / 3);
+  Steps steps(options, optimizer, loss);
   for (int64_t epoch = options.first_epoch; epoch < options.epochs; ++epoch) {
     EpochStats stats;
     stats.epoch = epoch;
     const double start = now(), waited = loader.seconds_waited();
     int64_t step = epoch * loader.batches();
     double total = 0;
-    loader.start(epoch);
-    for (Batch batch; loader.next(batch); ++step) {
-      const Var value = loss(batch);
-      const double number = value.item();
+    const auto settle = [&](const Pending& p) {
+      const double number = p.loss();
       if (!std::isfinite(number)) {
         fail("the training of " + options.label + " diverged: its loss is no longer a number",
              "epoch " + std::to_string(epoch + 1),
              "lower the learning rate (stage1.lr, stage2.lr or attack.lr)");
       }
-      value.backward();
-      if (options.clip > 0) optimizer.clip_gradients(options.clip);
-      optimizer.step(schedule.at(step));
       total += number;
-      stats.images += batch.images.dim(0);
-      if (after_step) after_step(batch.images.dim(0), number);
+      stats.images += p.images;
+      if (after_step) after_step(p.images, number);
+    };
+    std::optional<Pending> last;
+    loader.start(epoch);
+    for (Batch batch; loader.next(batch); ++step) {
+      Pending now{steps.run(batch, schedule.at(step)), batch.images.dim(0)};
+      if (batch.images.device().type == Device::Type::kCpu) {
+        settle(now);
+        continue;
+      }
+      if (last) settle(*last);
+      last = std::move(now);
     }
+    if (last) settle(*last);
     stats.loss = total / static_cast<double>(std::max<int64_t>(1, loader.batches()));
     stats.seconds = now() - start;
     stats.seconds_waiting = loader.seconds_waited() - waited;
@@ -60,13 +129,18 @@ void fit(const FitOptions& options, Loader& loader, Optimizer& optimizer,
   }
 }
 
-void run_side_by_side(int count, int at_once, const std::function<void(int)>& job) {
+void run_side_by_side(int count, int at_once, const std::function<void(int)>& job, Device device) {
+  constexpr int kMostOnGpu = 16;
+  const bool on_cpu = device.type == Device::Type::kCpu;
   const int threads = cpu::compute_threads();
-  const int workers = std::clamp(at_once > 0 ? at_once : threads, 1, std::max(count, 1));
+  const int all = on_cpu ? threads : kMostOnGpu;
+  const int workers = std::clamp(at_once > 0 ? at_once : all, 1, std::max(count, 1));
   if (workers == 1) {
     for (int i = 0; i < count; ++i) job(i);
     return;
   }
+  if (!on_cpu)
+    backend(device).synchronize();  // what the jobs share is ready, and asked for by none
   std::atomic<int> next{0};
   std::mutex mutex;
   std::exception_ptr error;
@@ -75,7 +149,11 @@ void run_side_by_side(int count, int at_once, const std::function<void(int)>& jo
     for (int w = 0; w < workers; ++w) {
       team.emplace_back([&] {
         cpu::set_compute_threads(std::max(1, threads / workers));
-        cpu::pin_compute_threads();
+        if (on_cpu) {
+          cpu::pin_compute_threads();
+        } else {
+          cpu::unpin_this_thread();
+        }
         for (int i = next++; i < count; i = next++) {
           try {
             job(i);

@@ -19,6 +19,9 @@ struct FitOptions {
   float lr = 0.1f;
   int64_t step_epochs = 0;  // Schedule::kStep halves the rate this often; 0: a third of the epochs
   float clip = 0;           // > 0: limit the gradients' norm
+  // The loss asks only the batch's device for work, always the same, and does not look at results
+  // or draw numbers on the host: on a GPU the step may then be recorded once and replayed.
+  bool replay = false;
 };
 
 struct EpochStats {
@@ -29,9 +32,10 @@ struct EpochStats {
   int64_t images = 0;
 };
 
-// For every epoch and batch: loss(batch), backward, one optimiser step at the scheduled rate.
-// after_step(images, loss) and after_epoch(stats) may be empty; an exception from any of them ends
-// the training. Error when the loss is not finite ("diverged").
+// For every epoch and batch: loss(batch), backward, one optimiser step at the scheduled rate. On a
+// GPU nobody waits for a step's loss before the next one is under way: after_step, and the check,
+// come one step late there. after_step(images, loss) and after_epoch(stats) may be empty; an
+// exception from any of them ends the training. Error when the loss is not finite ("diverged").
 void fit(const FitOptions& options, Loader& loader, Optimizer& optimizer,
          const std::function<Var(const Batch&)>& loss,
          const std::function<void(int64_t images, double loss)>& after_step,
@@ -39,8 +43,10 @@ void fit(const FitOptions& options, Loader& loader, Optimizer& optimizer,
 
 // Runs job(0) .. job(count-1), `at_once` of them side by side (0: as many as there are compute
 // threads), each on its own share of this thread's compute threads: independent trainings side by
-// side use a CPU better than one training on all cores. Returns when all are done; rethrows the
-// first exception after the running jobs have ended (the rest are not started).
-void run_side_by_side(int count, int at_once, const std::function<void(int)>& job);
+// side use a CPU better than one training on all cores. On a GPU (`device`) each has a stream of
+// its own, and 0 means all, but 16 at most. Returns when all are done; rethrows the first exception
+// after the running jobs have ended (the rest are not started).
+void run_side_by_side(int count, int at_once, const std::function<void(int)>& job,
+                      Device device = {});
 
 }  // namespace ens

@@ -26,26 +26,43 @@ Optimizer::Optimizer(std::vector<NamedVar> parameters, const OptimSpec& spec) : 
       slot.second = Tensor::zeros(shape, Dtype::kF32, device);
       if (spec.amsgrad) slot.max_second = Tensor::zeros(shape, Dtype::kF32, device);
     }
+    if (slots_.empty()) rates_ = Tensor::empty({3}, Dtype::kF32, device);
     slot.param = std::move(p);
     slots_.push_back(std::move(slot));
   }
 }
 
 void Optimizer::step(float lr) {
+  set_rate(lr);
+  apply();
+}
+
+void Optimizer::set_rate(float lr) {
   ++steps_;
+  if (!rates_.defined()) return;
+  const auto t = static_cast<double>(steps_);
+  const double rest1 = 1.0 - std::pow(static_cast<double>(spec_.beta1), t);
+  const double rest2 = 1.0 - std::pow(static_cast<double>(spec_.beta2), t);
+  rates_.copy_from(Tensor::from(
+      {lr, static_cast<float>(1.0 / rest1), static_cast<float>(1.0 / std::sqrt(rest2))}, {3}));
+}
+
+void Optimizer::apply() {
+  std::vector<Update> updates;
   for (Slot& slot : slots_) {
     const Tensor& grad = slot.param.var.grad();
     if (!grad.defined()) continue;
-    Tensor& value = slot.param.var.mutable_value();
-    Backend& be = backend(value.device());
-    const Tensor g = grad.to(Dtype::kF32).plain();
+    updates.push_back({slot.param.var.mutable_value(), grad.to(Dtype::kF32).plain(), slot.first,
+                       slot.second, slot.max_second});
+  }
+  if (!updates.empty()) {
+    Backend& be = backend(rates_.device());
     if (spec_.kind == OptimSpec::Kind::kSgd) {
-      be.sgd_step(value, g, slot.first,
-                  SgdStep{lr, spec_.momentum, spec_.weight_decay, spec_.nesterov});
+      be.sgd_step(updates, rates_, {spec_.momentum, spec_.weight_decay, spec_.nesterov});
     } else {
-      be.adam_step(value, g, slot.first, slot.second, slot.max_second,
-                   AdamStep{lr, spec_.beta1, spec_.beta2, spec_.eps, spec_.weight_decay,
-                            spec_.kind == OptimSpec::Kind::kAdamW, steps_});
+      be.adam_step(updates, rates_,
+                   {spec_.beta1, spec_.beta2, spec_.eps, spec_.weight_decay,
+                    spec_.kind == OptimSpec::Kind::kAdamW});
     }
   }
   zero_grad();

@@ -26,8 +26,11 @@ class Optimizer {
  public:
   Optimizer(std::vector<NamedVar> parameters, const OptimSpec& spec);
 
-  // Updates every parameter that has a gradient, then forgets the gradients.
+  // Updates every parameter that has a gradient, then forgets the gradients: set_rate, then apply.
   void step(float lr);
+  // The two halves, for a recorded step: what changes, told to the device; and the rest.
+  void set_rate(float lr);
+  void apply();
   void zero_grad();
   // Scales all gradients so that their joint Euclidean norm is at most `limit`; returns the norm.
   float clip_gradients(float limit);
@@ -44,6 +47,7 @@ class Optimizer {
   OptimSpec spec_;
   std::vector<Slot> slots_;
   int64_t steps_ = 0;
+  Tensor rates_;  // Backend::sgd_step's, on the parameters' device
 };
 
 }  // namespace ens

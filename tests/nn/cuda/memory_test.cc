@@ -78,6 +78,20 @@ TEST_F(GpuMemory, SteadyWorkAsksTheDriverForNothing) {
   EXPECT_EQ(cuda::bytes_reserved(0), held);
 }
 
+TEST_F(GpuMemory, NumbersArriveLater) {
+  std::vector<std::function<float()>> numbers;
+  Tensor x = Tensor::zeros({1}, Dtype::kF32, kGpu);
+  for (int i = 0; i < 50; ++i) {
+    x = gpu().unary(UnaryOp::kAffine, x, 1, 1);
+    numbers.push_back(gpu().item_later(x));
+  }
+  x.fill(-1);
+  float seen = 0;
+  std::jthread([&] { seen = numbers[30](); }).join();
+  EXPECT_EQ(seen, 31);
+  for (int i = 0; i < 50; ++i) EXPECT_EQ(numbers[static_cast<size_t>(i)](), i + 1);
+}
+
 TEST_F(GpuMemory, TooMuchIsAnErrorAndWorkGoesOn) {
   ENS_EXPECT_ERROR(Tensor::empty({int64_t{1} << 45}, Dtype::kF32, kGpu), "the GPU has no ");
   EXPECT_EQ(Tensor::full({3}, 2, Dtype::kF32, kGpu).to_vector(), std::vector<float>(3, 2.0f));

@@ -136,5 +136,103 @@ TEST_F(GpuTraining, NetsSideBySideTrainAsAlone) {
   for (size_t i = 0; i < 3; ++i) EXPECT_EQ(together[i]->losses, alone[i]) << "net " << i;
 }
 
+Dataset noise_images(int64_t count) {
+  Dataset data;
+  data.name = "noise";
+  data.channels = 3;
+  data.height = data.width = 32;
+  Rng rng(5);
+  for (int64_t i = 0; i < count * data.image_size(); ++i) {
+    data.pixels.push_back(static_cast<uint8_t>(rng.below(256)));
+  }
+  for (int64_t i = 0; i < count; ++i) data.labels.push_back(static_cast<int32_t>(i % 10));
+  return data;
+}
+
+TEST_F(GpuTraining, TheLoaderAugmentsAsOnTheCpu) {
+  const Dataset data = noise_images(37);
+  for (const int padding : {0, 4}) {
+    for (const bool flip : {false, true}) {
+      for (const bool shuffle : {false, true}) {
+        LoaderOptions options;
+        options.batch = 8;
+        options.drop_last = false;
+        options.crop_padding = padding;
+        options.flip = flip;
+        options.shuffle = shuffle;
+        Loader here(data, options);
+        options.device = kGpu;
+        Loader there(data, options);
+        for (int64_t epoch = 0; epoch < 2; ++epoch) {
+          here.start(epoch);
+          there.start(epoch);
+          Batch a, b;
+          while (here.next(a)) {
+            ASSERT_TRUE(there.next(b));
+            EXPECT_EQ(b.images.device(), kGpu);
+            EXPECT_EQ(a.first, b.first);
+            EXPECT_EQ(a.images.to_vector(), b.images.to_vector());
+            EXPECT_EQ(a.labels.to_vector(), b.labels.to_vector());
+          }
+          EXPECT_FALSE(there.next(b));
+        }
+      }
+    }
+  }
+}
+
+// fit() with a recorded step against fit() without: the same losses and weights, to the bit.
+TEST_F(GpuTraining, ARecordedStepTrainsTheSame) {
+  const Dataset data = noise_images(48);
+  const auto train = [&](bool replay, const char* optimizer, std::vector<double>& losses) {
+    Training t(kGpu, Dtype::kBF16);
+    OptimSpec spec;
+    spec.kind = parse_optimizer(optimizer);
+    spec.amsgrad = true;
+    Optimizer optim(t.net->parameters(), spec);
+    LoaderOptions loading;
+    loading.batch = 8;
+    loading.flip = true;
+    loading.crop_padding = 4;
+    loading.device = kGpu;
+    Loader loader(data, loading);
+    FitOptions options;
+    options.epochs = 2;
+    options.lr = spec.kind == OptimSpec::Kind::kSgd ? 0.02f : 1e-3f;
+    options.replay = replay;
+    fit(
+        options, loader, optim,
+        [&](const Batch& b) {
+          return softmax_cross_entropy(t.net->forward(cast(Var(b.images), t.dtype)), b.labels);
+        },
+        [&](int64_t, double loss) { losses.push_back(loss); }, nullptr);
+    std::vector<std::vector<float>> state;
+    for (const NamedTensor& s : t.net->state()) state.push_back(s.tensor.to_vector());
+    return state;
+  };
+  for (const char* optimizer : {"sgd", "adam"}) {
+    std::vector<double> written, recorded;
+    const auto a = train(false, optimizer, written), b = train(true, optimizer, recorded);
+    EXPECT_EQ(written.size(), 12u);
+    EXPECT_EQ(written, recorded) << optimizer;
+    EXPECT_EQ(a, b) << optimizer;
+  }
+}
+
+TEST_F(GpuTraining, ALossThatIsNoNumberEndsTheTraining) {
+  const Dataset data = noise_images(16);
+  Training t(kGpu, Dtype::kF32);
+  LoaderOptions loading;
+  loading.batch = 8;
+  loading.device = kGpu;
+  Loader loader(data, loading);
+  FitOptions options;
+  options.label = "net 7";
+  const auto loss = [&](const Batch& b) {
+    return affine(softmax_cross_entropy(t.net->forward(Var(b.images)), b.labels), NAN, 0);
+  };
+  ENS_EXPECT_ERROR(fit(options, loader, *t.optimizer, loss, nullptr, nullptr), "net 7 diverged");
+}
+
 }  // namespace
 }  // namespace ens::test

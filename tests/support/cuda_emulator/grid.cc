@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <boost/context/fiber.hpp>
 #include <boost/context/protected_fixedsize_stack.hpp>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -205,7 +206,9 @@ std::string describe(const Label& label) {
   __sanitizer_symbolize_pc(const_cast<void*>(label.kernel), "%f", text, sizeof text);
   return text;
 #else
-  return label.text;
+  char address[32];
+  std::snprintf(address, sizeof address, "at %p", label.kernel);
+  return address;  // addr2line -f knows its name
 #endif
 }
 

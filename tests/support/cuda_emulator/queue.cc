@@ -146,6 +146,7 @@ void reseed(uint64_t value) {
   Queue& q = queue();
   q.seed = q.state = value;
   q.favour = mix(value);
+  q.lanes = 0;
 }
 
 uint64_t random_below(uint64_t n) { return mix(queue().state++) % n; }

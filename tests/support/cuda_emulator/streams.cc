@@ -123,7 +123,8 @@ std::vector<OpPtr> before(cudaStream_t s) {
   std::vector<OpPtr> ops{s->last};
   if (s->legacy) {
     for (cudaStream_t other : handles().streams) {
-      if (other != s && other->device == s->device && is_blocking(other)) ops.push_back(other->last);
+      if (other != s && other->device == s->device && is_blocking(other))
+        ops.push_back(other->last);
     }
   } else if (is_blocking(s)) {
     const auto legacy = handles().legacy.find(s->device);
@@ -359,7 +360,8 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return set_error(error);
 }
 cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags) {
-  if (flags != cudaEventRecordDefault) die("cudaEventRecordWithFlags: these flags are not emulated");
+  if (flags != cudaEventRecordDefault)
+    die("cudaEventRecordWithFlags: these flags are not emulated");
   return cudaEventRecord(event, stream);
 }
 

@@ -104,6 +104,7 @@ cudaStream_t resolve(cudaStream_t stream) {
     if (!legacy) {
       legacy = make_stream(current_device(), cudaStreamDefault, 0);
       legacy->legacy = true;
+      legacy->lane = ~static_cast<uint64_t>(current_device());  // whenever it was made
     }
     return legacy;
   }

@@ -69,6 +69,7 @@ Reference::Reference(const Dataset& data, int64_t images, Device device, Dtype d
   loading.crop_padding = spec.image_size / 8;
   loading.flip = true;
   loading.seed = rng.next();
+  loading.device = device;
   Loader loader(part, loading);
   FitOptions fitting;
   fitting.label = "the reference classifier";

@@ -124,6 +124,7 @@ void train_on(ShadowNet& shadow, const AdversaryView& view, const AttackOptions&
   LoaderOptions loading;
   loading.batch = options.batch;
   loading.seed = seed;
+  loading.device = view.device;
   if (options.shadow_augment) {
     loading.flip = true;
     loading.crop_padding = view.model.image_size / 8;

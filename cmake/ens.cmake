@@ -53,3 +53,19 @@ function(ens_test name)
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
                        PROPERTIES ${labels} TIMEOUT 900 ENVIRONMENT GOMP_SPINCOUNT=10000)
 endfunction()
+
+# ens_gpu_test(NAME SOURCES... LIBS... SUITES...): needs a GPU and says so where there is none. One
+# ctest case for each test suite, because every process would make a CUDA context of its own.
+function(ens_gpu_test name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LIBS;SUITES" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE ens_options ${ARG_LIBS} GTest::gtest GTest::gtest_main)
+  target_compile_definitions(${name} PRIVATE
+    ENS_SOURCE_DIR="${PROJECT_SOURCE_DIR}" ENS_BIN_DIR="${PROJECT_BINARY_DIR}/bin")
+  add_dependencies(gpu_tests ${name})
+  foreach(suite ${ARG_SUITES})
+    add_test(NAME ${name}.${suite} COMMAND ${name} --gtest_filter=*${suite}.*)
+    set_tests_properties(${name}.${suite} PROPERTIES LABELS gpu TIMEOUT 1800
+      SKIP_REGULAR_EXPRESSION "device cuda:0 is not available: " ENVIRONMENT GOMP_SPINCOUNT=10000)
+  endforeach()
+endfunction()

@@ -34,7 +34,6 @@ Contexts& contexts() {
 // This thread's contexts; given back when it ends.
 struct Lease {
   std::vector<Context*> mine;
-  int current_device = -1;
   ~Lease() {
     Contexts& all = contexts();
     std::lock_guard lock(all.mutex);
@@ -42,11 +41,12 @@ struct Lease {
   }
 };
 thread_local Lease lease;
+thread_local int current_device = -1;  // outlives the lease: memory is released to the very end
 
 void use_device(int device) {
-  if (lease.current_device == device) return;
+  if (current_device == device) return;
   check(cudaSetDevice(device), "cudaSetDevice");
-  lease.current_device = device;
+  current_device = device;
 }
 
 // Classes 0, 1, 2, ...: 256, 320, 384, 448, 512, 640, ... bytes: at most a quarter is wasted.
@@ -402,6 +402,8 @@ void follow(Context& later, Context& earlier) {
     fail("memory of another thread was touched for the first time inside a captured step", "CUDA",
          "run the step once before");
   }
+  const int before = current_device;
+  use_device(earlier.device);  // an event belongs to a device
   // One after the other: nobody holds one of these and waits for the second.
   cudaEvent_t event = nullptr;
   {
@@ -409,6 +411,7 @@ void follow(Context& later, Context& earlier) {
     check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
     check(cudaEventRecord(event, earlier.stream), "cudaEventRecord");
   }
+  if (before >= 0) use_device(before);
   std::lock_guard lock(later.capture_mutex);
   check(cudaStreamWaitEvent(later.stream, event, 0), "cudaStreamWaitEvent");
   check(cudaEventDestroy(event), "cudaEventDestroy");  // when it has happened

@@ -115,7 +115,7 @@ struct AttackTarget::Impl {
     noise = mean_noise(bundle.protection);
     selected = bundle.selector.selected();
     edge = std::make_unique<EdgePipeline>(std::move(bundle));
-    const Device device = device_for(config);
+    const Device device = devices_for(config)[0];
     head->to(device);
     for (const auto& body : cloud.bodies) body->to(device);
 
@@ -166,7 +166,7 @@ struct AttackTarget::Impl {
     view.split = cloud.info.split;
     view.bodies = cloud.bodies;
     view.public_data = &public_data;
-    view.device = parse_device(config.device());
+    view.device = parse_devices(config.device())[0];
     view.dtype = choose_dtype(config.dtype(), view.device);
     view.seed = config.seed();
     return view;

@@ -42,7 +42,7 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
   const ModelSpec spec = model_spec(config, *train);
   const Split split = split_of(config);
   check(spec, split);
-  const Device device = parse_device(config.device());
+  const Device device = parse_devices(config.device())[0];
   const Dtype dtype = choose_dtype(config.dtype(), device);
   const int cells = static_cast<int>(cell_names(spec).size());
   const Shape smashed = smashed_shape(spec, split);

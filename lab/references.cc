@@ -20,7 +20,7 @@ std::shared_ptr<const Reference> shared_reference(
   std::lock_guard lock(mutex);
   std::shared_ptr<const Reference>& entry = trained[key];
   if (!entry) {
-    const Device device = parse_device(config.device());
+    const Device device = parse_devices(config.device())[0];
     entry = std::make_shared<const Reference>(*shared_dataset(config, DataSplit::kTrain), images,
                                               device, choose_dtype(config.dtype(), device),
                                               config.seed(), on_step);

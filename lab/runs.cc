@@ -55,7 +55,7 @@ std::string training_identity(const RunConfig& config) {
 bool train_run(const RunConfig& config, const fs::path& folder,
                const std::vector<fs::path>& donors) {
   const std::string identity = training_identity(config);
-  const Device device = parse_device(config.device());
+  const Device device = parse_devices(config.device())[0];
   const RunFacts facts{command_line(), backend(device).description(), config.seed()};
   if (fs::exists(folder / "DONE")) {
     RunDir(folder, identity, facts);  // refuses a folder of another configuration

@@ -63,7 +63,7 @@ void take(const fs::path& from, const fs::path& to, bool same_split,
 std::string stage1_identity(const RunConfig& config) {
   RunConfig id;
   id.set_seed(config.seed());
-  const Device device = parse_device(config.device());
+  const Device device = parse_devices(config.device())[0];
   id.set_device(device.str());
   if (device.type == Device::Type::kCuda) id.set_tf32(config.tf32());
   id.set_dtype(name(choose_dtype(config.dtype(), device)));

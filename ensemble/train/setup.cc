@@ -80,10 +80,10 @@ FitOptions fit_options(const TrainConfig& config, const std::string& label) {
   return options;
 }
 
-Device device_for(const RunConfig& config) {
-  const Device device = parse_device(config.device());
-  backend(device).allow_tf32(config.tf32());
-  return device;
+std::vector<Device> devices_for(const RunConfig& config) {
+  const std::vector<Device> devices = parse_devices(config.device());
+  for (const Device& d : devices) backend(d).allow_tf32(config.tf32());
+  return devices;
 }
 
 Dtype choose_dtype(const std::string& name, Device device) {

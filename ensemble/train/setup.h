@@ -32,8 +32,8 @@ FeatureRecipe feature_recipe(const RunConfig& config);
 OptimSpec optim_spec(const TrainConfig& config);
 FitOptions fit_options(const TrainConfig& config, const std::string& label);
 
-// The device that the configuration names, told about config.tf32.
-Device device_for(const RunConfig& config);
+// The devices that the configuration names, told about config.tf32; at least one.
+std::vector<Device> devices_for(const RunConfig& config);
 
 // "float32", "bfloat16" or "auto" (bfloat16 where the device is fast in it). When bfloat16 is asked
 // for and missing, says so once on stderr and uses float32.

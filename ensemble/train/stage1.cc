@@ -26,18 +26,22 @@ double pixel_variance(const ModelSpec& spec) {
 class NetOfStage1 {
  public:
   NetOfStage1(const TrainingScene& scene, const FeatureRecipe& recipe, int index)
-      : scene_(scene), recipe_(recipe), name_("stage1/net" + std::to_string(index)), index_(index) {
+      : scene_(scene),
+        recipe_(recipe),
+        device_(scene.devices[static_cast<size_t>(index) % scene.devices.size()]),
+        name_("stage1/net" + std::to_string(index)),
+        index_(index) {
     Rng rng(scene.config.seed(), name_);
     ProtectionSpec spec = draw_noise(scene, recipe.sigma, recipe.fresh, rng);
     spec.dropout = static_cast<float>(recipe.dropout);
     net_ = std::make_shared<SingleNet>(scene.spec, scene.split,
                                        feature_training(scene, spec, name_ + "/draws"), rng);
-    net_->to(scene.device);
+    net_->to(device_);
     data_seed_ = rng.next();
     if (recipe.adversary_weight > 0) {
       Rng own(scene.config.seed(), name_ + "/adversary");
-      adversary_ = std::make_unique<FeatureAdversary>(
-          scene.feature(), scene.spec.input_shape(), pixel_variance(scene.spec), own, scene.device);
+      adversary_ = std::make_unique<FeatureAdversary>(scene.feature(), scene.spec.input_shape(),
+                                                      pixel_variance(scene.spec), own, device_);
     }
   }
 
@@ -50,6 +54,7 @@ class NetOfStage1 {
     job.label = "net " + std::to_string(index_);
     job.file = scene_.run.path(name_ + ".h5");
     job.data_seed = data_seed_;
+    job.device = device_;
     if (adversary_) {
       job.companions.push_back({"adversary", &adversary_->net(), &adversary_->optimizer()});
     }
@@ -68,23 +73,21 @@ class NetOfStage1 {
 
   double accuracy(const Dataset& data) const {
     return plan_accuracy(*net_->head(), *make_protection(net_->protection()), {net_->body()},
-                         *net_->tail(), scene_.spec, scene_.split, data, scene_.device,
-                         scene_.dtype);
+                         *net_->tail(), scene_.spec, scene_.split, data, device_, scene_.dtype);
   }
   const std::shared_ptr<SingleNet>& net() const { return net_; }
 
  private:
   Var loss(const Batch& b) {
     Var clean;
-    Var total =
-        softmax_cross_entropy(net_->forward(scene_.input(b), clean), b.labels.to(scene_.device));
+    Var total = softmax_cross_entropy(net_->forward(scene_.input(b), clean), b.labels);
     if (recipe_.distance_weight > 0) {
-      const Var left = distance_correlation(Var(b.images.to(scene_.device)), clean);
+      const Var left = distance_correlation(Var(b.images), clean);
       total = add(total, affine(left, static_cast<float>(recipe_.distance_weight), 0));
       penalty_.add(left.item());
     }
     if (adversary_) {
-      const Var success = adversary_->success(clean, Var(b.images.to(scene_.device)));
+      const Var success = adversary_->success(clean, Var(b.images));
       total = add(total, affine(success, static_cast<float>(recipe_.adversary_weight), 0));
       penalty_.add(success.item());
     }
@@ -93,6 +96,7 @@ class NetOfStage1 {
 
   const TrainingScene& scene_;
   const FeatureRecipe& recipe_;
+  const Device device_;
   const std::string name_;
   const int index_;
   std::shared_ptr<SingleNet> net_;
@@ -137,6 +141,7 @@ Stage1 train_stage1(const TrainingScene& scene) {
         one.train(progress);
         result.accuracies[static_cast<size_t>(i)] = one.accuracy(scene.test);
         result.nets[static_cast<size_t>(i)] = one.net();
+        one.net()->to(scene.device);  // where stage 2 wants it
       },
       scene.device);
   progress.finish();
@@ -166,7 +171,7 @@ Trained train_in_one_round(const TrainingScene& scene) {
   job.file = scene.run.path("stage1/ensemble.h5");
   job.data_seed = rng.next();
   job.loss = [&](const Batch& b) {
-    return softmax_cross_entropy(net.forward(scene.input(b)), b.labels.to(scene.device));
+    return softmax_cross_entropy(net.forward(scene.input(b)), b.labels);
   };
   job.quick_accuracy = [&] { return measure_accuracy(scene, result(), scene.quick_test); };
   Progress progress("one round: head, tail and " + std::to_string(count) + " nets",

@@ -104,7 +104,7 @@ Trained train_stage2(const TrainingScene& scene, const Stage1& stage1) {
   job.loss = [&](const Batch& b) {
     const Var x = scene.input(b);
     Var clean;
-    const Var total = softmax_cross_entropy(net.forward(x, clean), b.labels.to(scene.device));
+    const Var total = softmax_cross_entropy(net.forward(x, clean), b.labels);
     std::vector<Var> similarities;
     for (const auto& head : heads) {
       similarities.push_back(mean(cosine_similarity(clean, head->forward(x))));
@@ -161,7 +161,7 @@ Trained train_noise_bank(const TrainingScene& scene, const Stage1& stage1) {
       clean = net.head()->forward(scene.input(b));
     }
     const Var logits = net.tail()->forward(net.body()->forward(bank.forward(clean)));
-    const Var total = softmax_cross_entropy(logits, b.labels.to(scene.device));
+    const Var total = softmax_cross_entropy(logits, b.labels);
     return sub(total, affine(bank.size(), reward, 0));
   };
   job.quick_accuracy = [&] { return measure_accuracy(scene, result(), scene.quick_test); };

@@ -78,7 +78,8 @@ TrainingScene::TrainingScene(const RunConfig& c, RunDir& r, const Dataset& train
       quick_test(testing.head(kQuickTest)),
       spec(model_spec(c, training)),
       split(split_of(c)),
-      device(device_for(c)),
+      devices(devices_for(c)),
+      device(devices[0]),
       dtype(choose_dtype(c.dtype(), device)) {
   check(spec, split);
 }
@@ -107,8 +108,8 @@ void train_net(const TrainingScene& scene, Module& net, const NetTraining& job,
   Optimizer optimizer(net.parameters(), job.optimizer);
   FitOptions options = fit_options(*job.settings, job.label);
   options.replay = job.replay;
-  Loader loader(scene.train,
-                loader_options(scene.config, *job.settings, job.data_seed, scene.device));
+  Loader loader(scene.train, loader_options(scene.config, *job.settings, job.data_seed,
+                                            job.device.value_or(scene.device)));
   if (fs::exists(job.file)) {
     options.first_epoch = load_state(job, net, optimizer);
     progress.skip(options.first_epoch * loader.batches() * job.settings->batch());

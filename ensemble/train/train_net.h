@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,11 +30,12 @@ struct TrainingScene {
   const Dataset quick_test;  // what is looked at after each epoch
   const ModelSpec spec;
   const Split split;
-  const Device device;
+  const std::vector<Device> devices;  // for the nets of stage 1, in turn
+  const Device device;                // for all else: the first
   const Dtype dtype;
 
   // A batch's images as networks read them.
-  Var input(const Batch& batch) const { return cast(Var(batch.images.to(device)), dtype); }
+  Var input(const Batch& batch) const { return cast(Var(batch.images), dtype); }
   Shape feature() const { return smashed_shape(spec, split); }
   // How many images all epochs of a stage see: the length of a progress line.
   int64_t images_in(const TrainConfig& stage) const;
@@ -58,6 +60,7 @@ struct NetTraining {
   std::filesystem::path file;  // the checkpoint
   uint64_t data_seed = 0;      // order and augmentation
   std::vector<Companion> companions;
+  std::optional<Device> device;  // of the net and its batches; default: the scene's
   std::function<Var(const Batch&)> loss;
   bool replay = false;  // FitOptions::replay
   std::function<double()> quick_accuracy;

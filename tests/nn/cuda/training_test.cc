@@ -212,7 +212,10 @@ TEST_F(GpuTraining, ARecordedStepTrainsTheSame) {
   };
   for (const char* optimizer : {"sgd", "adam"}) {
     std::vector<double> written, recorded;
-    const auto a = train(false, optimizer, written), b = train(true, optimizer, recorded);
+    const auto a = train(false, optimizer, written);
+    testing::internal::CaptureStderr();
+    const auto b = train(true, optimizer, recorded);
+    EXPECT_EQ(testing::internal::GetCapturedStderr(), "");  // it was recorded
     EXPECT_EQ(written.size(), 12u);
     EXPECT_EQ(written, recorded) << optimizer;
     EXPECT_EQ(a, b) << optimizer;

@@ -23,7 +23,8 @@ void gemm_now(const Gemm& g, const char* call) {
   const auto read = [&](const Operand& o, bool transposed, int64_t rows, int64_t columns,
                         int64_t batch) {
     Matrix m(rows, columns);
-    const int64_t stored_rows = transposed ? columns : rows, stored_columns = transposed ? rows : columns;
+    const int64_t stored_rows = transposed ? columns : rows,
+                  stored_columns = transposed ? rows : columns;
     const auto* start = static_cast<const char*>(o.data) +
                         batch * o.batch_stride * static_cast<int64_t>(bytes_of(o.type));
     check_access(start, o.reach(stored_rows, stored_columns), g.device, call);
@@ -111,9 +112,8 @@ cublasStatus_t gemm(cublasHandle_t h, const char* call, cublasOperation_t op_a,
   g.tf32 = compute == CUBLAS_COMPUTE_32F_FAST_TF32 ||
            (h->math == CUBLAS_TF32_TENSOR_OP_MATH && compute == CUBLAS_COMPUTE_32F);
   g.device = h->device;
-  const cudaError_t error =
-      enqueue_call(h->stream, call, h->workspace, h->workspace_bytes,
-                   [g, call] { gemm_now(g, call); });
+  const cudaError_t error = enqueue_call(h->stream, call, h->workspace, h->workspace_bytes,
+                                         [g, call] { gemm_now(g, call); });
   return error == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }
 
@@ -174,12 +174,14 @@ cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t op_a, cubla
   return gemm(handle, "cublasGemmEx", op_a, op_b, m, n, k, alpha, a, type_a, lda, 0, b, type_b, ldb,
               0, beta, c, type_c, ldc, 0, 1, compute);
 }
-cublasStatus_t cublasGemmStridedBatchedEx(
-    cublasHandle_t handle, cublasOperation_t op_a, cublasOperation_t op_b, int m, int n, int k,
-    const void* alpha, const void* a, cudaDataType_t type_a, int lda, long long stride_a,
-    const void* b, cudaDataType_t type_b, int ldb, long long stride_b, const void* beta, void* c,
-    cudaDataType_t type_c, int ldc, long long stride_c, int batches, cublasComputeType_t compute,
-    cublasGemmAlgo_t) {
+cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation_t op_a,
+                                          cublasOperation_t op_b, int m, int n, int k,
+                                          const void* alpha, const void* a, cudaDataType_t type_a,
+                                          int lda, long long stride_a, const void* b,
+                                          cudaDataType_t type_b, int ldb, long long stride_b,
+                                          const void* beta, void* c, cudaDataType_t type_c, int ldc,
+                                          long long stride_c, int batches,
+                                          cublasComputeType_t compute, cublasGemmAlgo_t) {
   return gemm(handle, "cublasGemmStridedBatchedEx", op_a, op_b, m, n, k, alpha, a, type_a, lda,
               stride_a, b, type_b, ldb, stride_b, beta, c, type_c, ldc, stride_c, batches, compute);
 }

@@ -74,9 +74,7 @@ struct Convolution {
   const void* bias = nullptr;
   bool relu = false;
 
-  bool tf32() const {
-    return x.type == CUDNN_DATA_FLOAT && spec.math != CUDNN_FMA_MATH;
-  }
+  bool tf32() const { return x.type == CUDNN_DATA_FLOAT && spec.math != CUDNN_FMA_MATH; }
 };
 
 // All numbers of an operand in NCHW order.
@@ -143,7 +141,9 @@ void convolve(const Convolution& c) {
   const int64_t plane_x = int64_t{c.x.size[2]} * c.x.size[3];
   const int64_t plane_y = int64_t{c.y.size[2]} * c.y.size[3];
   std::vector<float> x, w, y;
-  const auto zeros = [](const Image& d) { return std::vector<float>(static_cast<size_t>(d.numel())); };
+  const auto zeros = [](const Image& d) {
+    return std::vector<float>(static_cast<size_t>(d.numel()));
+  };
   x = c.pass == Pass::kGradInput ? zeros(c.x) : read(c, c.x, c.in_x);
   w = c.pass == Pass::kGradWeight ? zeros(c.w) : read(c, c.w, c.in_w);
   y = c.pass == Pass::kForward ? zeros(c.y) : read(c, c.y, c.in_y);
@@ -286,14 +286,14 @@ cudnnStatus_t cudnnSetStream(cudnnHandle_t handle, cudaStream_t stream) {
   return CUDNN_STATUS_SUCCESS;
 }
 
-#define ENS_DESCRIPTOR(Name, Struct)                              \
-  cudnnStatus_t cudnnCreate##Name(cudnn##Name##_t* d) {           \
-    *d = new Struct;                                              \
-    return CUDNN_STATUS_SUCCESS;                                  \
-  }                                                               \
-  cudnnStatus_t cudnnDestroy##Name(cudnn##Name##_t d) {           \
-    delete d;                                                     \
-    return CUDNN_STATUS_SUCCESS;                                  \
+#define ENS_DESCRIPTOR(Name, Struct)                    \
+  cudnnStatus_t cudnnCreate##Name(cudnn##Name##_t* d) { \
+    *d = new Struct;                                    \
+    return CUDNN_STATUS_SUCCESS;                        \
+  }                                                     \
+  cudnnStatus_t cudnnDestroy##Name(cudnn##Name##_t d) { \
+    delete d;                                           \
+    return CUDNN_STATUS_SUCCESS;                        \
   }
 ENS_DESCRIPTOR(TensorDescriptor, cudnnTensorStruct)
 ENS_DESCRIPTOR(FilterDescriptor, cudnnFilterStruct)
@@ -314,7 +314,8 @@ cudnnStatus_t cudnnSetConvolution2dDescriptor(cudnnConvolutionDescriptor_t d, in
                                               int dilation_w, cudnnConvolutionMode_t mode,
                                               cudnnDataType_t compute) {
   if (compute != CUDNN_DATA_FLOAT) die("cuDNN convolutions are emulated in float32 only");
-  *d = {{pad_h, pad_w}, {stride_h, stride_w}, {dilation_h, dilation_w}, 1, CUDNN_DEFAULT_MATH, mode};
+  *d = {
+      {pad_h, pad_w}, {stride_h, stride_w}, {dilation_h, dilation_w}, 1, CUDNN_DEFAULT_MATH, mode};
   return CUDNN_STATUS_SUCCESS;
 }
 cudnnStatus_t cudnnSetConvolutionGroupCount(cudnnConvolutionDescriptor_t d, int groups) {
@@ -335,18 +336,22 @@ cudnnStatus_t cudnnSetActivationDescriptor(cudnnActivationDescriptor_t d,
   return CUDNN_STATUS_SUCCESS;
 }
 
-cudnnStatus_t cudnnGetConvolutionForwardWorkspaceSize(
-    cudnnHandle_t, const cudnnTensorDescriptor_t x, const cudnnFilterDescriptor_t,
-    const cudnnConvolutionDescriptor_t, const cudnnTensorDescriptor_t, cudnnConvolutionFwdAlgo_t,
-    size_t* bytes) {
+cudnnStatus_t cudnnGetConvolutionForwardWorkspaceSize(cudnnHandle_t,
+                                                      const cudnnTensorDescriptor_t x,
+                                                      const cudnnFilterDescriptor_t,
+                                                      const cudnnConvolutionDescriptor_t,
+                                                      const cudnnTensorDescriptor_t,
+                                                      cudnnConvolutionFwdAlgo_t, size_t* bytes) {
   *bytes = workspace_for(*x);
   return CUDNN_STATUS_SUCCESS;
 }
 
-cudnnStatus_t cudnnGetConvolutionForwardAlgorithm_v7(
-    cudnnHandle_t, const cudnnTensorDescriptor_t x, const cudnnFilterDescriptor_t,
-    const cudnnConvolutionDescriptor_t spec, const cudnnTensorDescriptor_t, const int wanted,
-    int* count, cudnnConvolutionFwdAlgoPerf_t* results) {
+cudnnStatus_t cudnnGetConvolutionForwardAlgorithm_v7(cudnnHandle_t, const cudnnTensorDescriptor_t x,
+                                                     const cudnnFilterDescriptor_t,
+                                                     const cudnnConvolutionDescriptor_t spec,
+                                                     const cudnnTensorDescriptor_t,
+                                                     const int wanted, int* count,
+                                                     cudnnConvolutionFwdAlgoPerf_t* results) {
   return two_algorithms(*x, *spec, wanted, count, results,
                         CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM,
                         CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM);

@@ -21,7 +21,8 @@ namespace ens::emulator {
 // Prints "CUDA emulator: what", and aborts: for what would be undefined or fatal on a real device.
 [[noreturn]] void die(const std::string& what);
 
-std::mutex& machine();  // the lock. Everything below is called with it held; CUDA's functions take it
+std::mutex&
+machine();  // the lock. Everything below is called with it held; CUDA's functions take it
 using Lock = std::lock_guard<std::mutex>;
 
 // ---- settings, from the environment
@@ -30,8 +31,8 @@ uint64_t seed();              // ENS_CUDA_SEED, default 1
 void reseed(uint64_t value);  // starts the random choices again; for tests
 uint64_t random_below(uint64_t n);
 
-// ---- memory (memory.cc). Each device has addresses of its own. They are closed to the host's code,
-// and to the other devices' work: touching them is a fault, whose report names the memory.
+// ---- memory (memory.cc). Each device has addresses of its own. They are closed to the host's
+// code, and to the other devices' work: touching them is a fault, whose report names the memory.
 constexpr size_t kDeviceMemory = size_t{4} << 30;  // what a device says it has
 constexpr int kHost = -1;
 

@@ -61,7 +61,7 @@ struct Grid {
 
   // The block that is running.
   int started = 0, live = 0;
-  int first = 0;         // order of the threads: from here on, in one direction or the other
+  int first = 0;  // order of the threads: from here on, in one direction or the other
   bool forward = true;
   std::vector<unsigned> returned;  // lanes, by warp
   std::vector<std::deque<Group>> groups;
@@ -141,8 +141,7 @@ Fiber* idle_fiber() {
     f->stack = allocator.allocate();
     f->context = boost::context::fiber(
         std::allocator_arg, boost::context::preallocated(f->stack.sp, f->stack.size, f->stack),
-        allocator,
-        [p = f.get()](boost::context::fiber&& out) { return body(p, std::move(out)); });
+        allocator, [p = f.get()](boost::context::fiber&& out) { return body(p, std::move(out)); });
     g.idle.push_back(f.get());
     g.fibers.push_back(std::move(f));
   }

@@ -27,10 +27,9 @@ cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_by
     if constexpr (std::is_pointer_v<T>) pointers.push_back(arg);
   };
   (note(args), ...);
-  return launch_kernel(
-      reinterpret_cast<const void*>(kernel), grid, block, shared_bytes, stream,
-      (sizeof(P) + ... + 0), std::move(pointers),
-      [kernel, all = std::tuple<P...>(args...)] { std::apply(kernel, all); });
+  return launch_kernel(reinterpret_cast<const void*>(kernel), grid, block, shared_bytes, stream,
+                       (sizeof(P) + ... + 0), std::move(pointers),
+                       [kernel, all = std::tuple<P...>(args...)] { std::apply(kernel, all); });
 }
 
 }  // namespace ens::emulator

@@ -26,8 +26,8 @@ struct Arena {
   size_t opened = 0;  // nesting of Open
   size_t live = 0;    // bytes reserved now
   size_t quarantined = 0;
-  std::deque<Memory*> dead;                    // oldest first
-  std::multimap<size_t, char*> reusable;       // rooms by size
+  std::deque<Memory*> dead;               // oldest first
+  std::multimap<size_t, char*> reusable;  // rooms by size
   bool peers[kMaxDevices] = {};
 };
 
@@ -89,8 +89,8 @@ Memories& memories() {
 Arena& arena_of(int device) {
   Arena& arena = memories().arenas[device];
   if (!arena.start) {
-    void* p = mmap(nullptr, kAddresses, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-                   0);
+    void* p =
+        mmap(nullptr, kAddresses, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) die("no address space for a device's memory");
     arena.start = static_cast<char*>(p);
   }
@@ -221,7 +221,8 @@ bool belongs_to_device(const void* address, int device) {
   auto* a = static_cast<const char*>(address);
   for (int d = 0; d < device_count(); ++d) {
     const Arena& arena = arena_of(d);
-    if (a >= arena.start && a < arena.start + kAddresses) return d == device || peer_allowed(device, d);
+    if (a >= arena.start && a < arena.start + kAddresses)
+      return d == device || peer_allowed(device, d);
   }
   return false;
 }

@@ -158,8 +158,8 @@ cudaError_t launch_kernel(const void* kernel, dim3 grid, dim3 block, size_t shar
           ". pointer is not memory of device " + std::to_string(current_device()));
     }
   }
-  return set_error(enqueue(
-      stream, label, [=, t = std::move(thread)] { run_grid(label, grid, block, t); }));
+  return set_error(
+      enqueue(stream, label, [=, t = std::move(thread)] { run_grid(label, grid, block, t); }));
 }
 
 }  // namespace ens::emulator

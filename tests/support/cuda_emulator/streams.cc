@@ -104,6 +104,7 @@ cudaStream_t resolve(cudaStream_t stream) {
     if (!legacy) {
       legacy = make_stream(current_device(), cudaStreamDefault, 0);
       legacy->legacy = true;
+      legacy->lane = ~static_cast<uint64_t>(current_device());  // whenever it was made
     }
     return legacy;
   }
@@ -123,7 +124,8 @@ std::vector<OpPtr> before(cudaStream_t s) {
   std::vector<OpPtr> ops{s->last};
   if (s->legacy) {
     for (cudaStream_t other : handles().streams) {
-      if (other != s && other->device == s->device && is_blocking(other)) ops.push_back(other->last);
+      if (other != s && other->device == s->device && is_blocking(other))
+        ops.push_back(other->last);
     }
   } else if (is_blocking(s)) {
     const auto legacy = handles().legacy.find(s->device);
@@ -359,7 +361,8 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return set_error(error);
 }
 cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags) {
-  if (flags != cudaEventRecordDefault) die("cudaEventRecordWithFlags: these flags are not emulated");
+  if (flags != cudaEventRecordDefault)
+    die("cudaEventRecordWithFlags: these flags are not emulated");
   return cudaEventRecord(event, stream);
 }
 

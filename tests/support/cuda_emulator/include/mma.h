@@ -22,9 +22,9 @@ inline int column() { return ens::emulator::current_lane() % 2 * 8; }
 template <typename Use, int M, int N, int K, typename T, typename Layout = void>
 struct fragment {
   static_assert(M == 16 && N == 16 && K == 16, "other shapes are not emulated");
-  static constexpr int kNumbers = std::is_same_v<Use, matrix_a>   ? 16       // a row
-                                  : std::is_same_v<Use, matrix_b> ? 16 * 8   // eight columns
-                                                                  : 8;       // half a row
+  static constexpr int kNumbers = std::is_same_v<Use, matrix_a>   ? 16      // a row
+                                  : std::is_same_v<Use, matrix_b> ? 16 * 8  // eight columns
+                                                                  : 8;      // half a row
   static constexpr int num_elements = kNumbers;
   T x[kNumbers];
 };

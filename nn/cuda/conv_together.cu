@@ -53,7 +53,7 @@ using Large = Tile<4, 2, 2, 2, 32, 3>;   // 128 x 64
 
 template <typename T, typename Tile>
 __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T> p) {
-  __shared__ alignas(128) unsigned char shared[Tile::kBytes];
+  alignas(128) __shared__ unsigned char shared[Tile::kBytes];
   __shared__ bool last;
   T* const slabs = reinterpret_cast<T*>(shared);
   const int thread = static_cast<int>(threadIdx.x);

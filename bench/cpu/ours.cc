@@ -12,7 +12,7 @@
 namespace ens::bench {
 namespace {
 
-constexpr float kRate = 0.01f;
+constexpr float kRate = 1e-4f;  // as in peer.py
 
 OptimSpec sgd() {
   OptimSpec spec;

@@ -122,7 +122,7 @@ class Backend {
   // any thread. What is asked of the device in between runs meanwhile.
   virtual std::function<float()> item_later(const Tensor& t);
   // Does what `work` asks of the device on this thread, and keeps it to be done again with the same
-  // memory (a CUDA graph). Null, and nothing done, where the device has no such thing. `work` must
+  // memory (a CUDA graph). Null, and nothing done on the device, where it cannot. `work` must
   // have run once or twice before on this thread, and may not touch the host's memory.
   virtual std::unique_ptr<Replay> record(const std::function<void()>& work);
 

@@ -28,9 +28,10 @@ __global__ void fill_kernel(T* d, int64_t n, float value) {
   for (int64_t i = first_item(); i < n; i += item_stride()) store(d + i, value);
 }
 
-__device__ inline void move(const float* s, float* d) { *d = *s; }
-__device__ inline void move(const uint8_t* s, uint8_t* d) { *d = *s; }
-__device__ inline void move(const int32_t* s, int32_t* d) { *d = *s; }
+template <typename T>
+__device__ void move(const T* s, T* d) {
+  *d = *s;
+}
 template <typename From, typename To>
 __device__ void move(const From* s, To* d) {
   store(d, load(*s));

@@ -1,5 +1,8 @@
 #include "nn/cuda/cuda_backend.h"
 
+#include <cstdio>
+#include <mutex>
+
 #include "nn/core/error.h"
 #include "nn/cuda/context.h"
 #include "nn/cuda/executable.h"
@@ -55,10 +58,16 @@ std::unique_ptr<Replay> CudaBackend::record(const std::function<void()>& work) {
     void run() override { graph->launch(c); }
   };
   auto step = std::make_unique<Step>(context(device_));
-  {
+  try {
     Capture capture(step->c);
     work();
     step->graph = capture.finish();
+  } catch (const Error& e) {  // a library call that cannot be captured, on this GPU
+    static std::once_flag said;
+    std::call_once(said, [&] {
+      std::fprintf(stderr, "%s: steps are not recorded: %s\n", device().str().c_str(), e.what());
+    });
+    return nullptr;
   }
   step->run();  // capturing does nothing yet
   return step;

@@ -37,7 +37,9 @@ __device__ inline void store(int8_t* p, float v) {
   *p = static_cast<int8_t>(rounded(v, -128.0f, 127.0f));
 }
 __device__ inline void store(int32_t* p, float v) {
-  *p = v >= 2147483648.0f ? 2147483647 : static_cast<int32_t>(rounded(v, -2147483648.0f, v));
+  // The largest float below 2^31 is 2147483520.
+  *p = v >= 2147483648.0f ? 2147483647
+                          : static_cast<int32_t>(rounded(v, -2147483648.0f, 2147483520.0f));
 }
 
 // N neighbours that move as one.

@@ -36,7 +36,7 @@ class Steps {
   // Returns the loss, perhaps to be waited for. A loss that is no number changes nothing on a CPU.
   std::function<float()> run(const Batch& batch, float rate) {
     Backend& be = backend(batch.images.device());
-    if (!options_.replay || options_.clip > 0 || batch.images.device() == Device{}) {
+    if (!replays_ || options_.clip > 0 || batch.images.device() == Device{}) {
       const Var value = loss_(batch);
       std::function<float()> number = be.item_later(value.value());
       if (batch.images.device() == Device{} && !std::isfinite(number())) return number;
@@ -63,7 +63,11 @@ class Steps {
     };
     if (replay_) {
       replay_->run();
-    } else if (++seen_ <= kWarmUp || !(replay_ = be.record(step))) {
+    } else if (++seen_ <= kWarmUp) {
+      step();
+    } else if (!(replay_ = be.record(step))) {
+      replays_ = false;
+      optimizer_.zero_grad();  // of the attempt
       step();
     }
     return be.item_later(value_);
@@ -76,6 +80,7 @@ class Steps {
   const std::function<Var(const Batch&)>& loss_;
   Batch batch_;
   Tensor value_;
+  bool replays_ = options_.replay;
   std::unique_ptr<Replay> replay_;
   int seen_ = 0;
 };

@@ -73,28 +73,31 @@ Graph body_graph(const ModelSpec& spec, const Split& split, uint64_t seed) {
   const auto body = build_body(spec, split, rng);
   for (const NamedTensor& b : body->buffers()) {
     if (b.tensor.dtype() != Dtype::kF32) continue;
-    auto values = b.tensor.span<float>();
-    rng.fill_uniform(values, 0.5f, 1.5f);
+    const bool variance = b.name.ends_with("var");
+    rng.fill_uniform(b.tensor.span<float>(), variance ? 0.5f : -0.3f, variance ? 1.5f : 0.3f);
   }
   return lower(*body, smashed_shape(spec, split));
 }
 
 using GpuPlan = OnGpu<testing::Test>;
 
-// Against the CPU's executable, with the ways that are measured to be the fastest.
+// Against the CPU's executable. Measuring all ways of so many layers is no work for an emulated
+// GPU.
 void expect_same_as_cpu(const ModelSpec& spec, const Split& split, int nets, int64_t max_batch,
                         const std::vector<int64_t>& batches) {
   std::vector<Graph> graphs;
   for (int i = 0; i < nets; ++i) graphs.push_back(body_graph(spec, split, 20 + i));
   Plan cpu(graphs, {}, Dtype::kF32, max_batch);
-  for (Dtype dtype : {Dtype::kF32, Dtype::kBF16, Dtype::kF16}) {
+  for (Dtype dtype : {Dtype::kF32, Dtype::kF16}) {
     SCOPED_TRACE(name(dtype));
-    Plan gpu(graphs, kGpu, dtype, max_batch);
+    std::vector<Graph> fused;
+    for (const Graph& g : graphs) fused.push_back(fuse(g));
+    const auto gpu = cuda::compile_cuda(fused, dtype, max_batch, 0, {false, ConvWay::kProduct});
     for (int64_t batch : batches) {
       SCOPED_TRACE(batch);
       const Tensor x = random_batch(batch, cpu.input_shape(), 7 + static_cast<uint64_t>(batch));
       const auto want = cpu.run_all(x).to_vector();
-      expect_close({want.begin(), want.end()}, gpu.run_all(x).to(Device{}), tolerance(dtype));
+      expect_close({want.begin(), want.end()}, gpu->run(x.to(kGpu)).to(Device{}), tolerance(dtype));
     }
   }
 }
@@ -102,14 +105,14 @@ void expect_same_as_cpu(const ModelSpec& spec, const Split& split, int nets, int
 TEST_F(GpuPlan, ResNetBodies) {
   ModelSpec spec;
   spec.width = 8;
-  expect_same_as_cpu(spec, {}, 3, 21, {21, 1, 8, 9, 10, 17, 44});
+  expect_same_as_cpu(spec, {}, 3, 10, {10, 1, 8, 9});
 }
 
 TEST_F(GpuPlan, VggBodies) {
   ModelSpec spec;
   spec.architecture = "vgg16";
   spec.width = 8;
-  expect_same_as_cpu(spec, {2, 1}, 2, 8, {8, 3, 1});
+  expect_same_as_cpu(spec, {2, 1}, 2, 3, {3, 1});
 }
 
 TEST_F(GpuPlan, AllNetsAnswerLikeEachAlone) {
@@ -118,10 +121,10 @@ TEST_F(GpuPlan, AllNetsAnswerLikeEachAlone) {
   std::vector<Graph> graphs;
   for (int i = 0; i < 5; ++i) graphs.push_back(fuse(body_graph(spec, {}, 30 + i)));
   const Tensor x = random_batch(4, smashed_shape(spec, {})).to(kGpu);
-  for (ConvWay way : kWays) {
+  for (ConvWay way : {ConvWay::kTogether, ConvWay::kLibrary}) {
     SCOPED_TRACE(cuda::name(way));
     const Tensor all = cuda::compile_cuda(graphs, Dtype::kF16, 4, 0, {false, way})->run(x);
-    for (int64_t i = 0; i < 5; ++i) {
+    for (int64_t i : {0, 4}) {
       const auto alone =
           cuda::compile_cuda({graphs[static_cast<size_t>(i)]}, Dtype::kF16, 4, 0, {false, way});
       const auto want = alone->run(x).to_vector();
@@ -130,11 +133,31 @@ TEST_F(GpuPlan, AllNetsAnswerLikeEachAlone) {
   }
 }
 
+// Small, and with every kind of step: what is measured here is measured quickly.
+Graph small_graph(uint64_t seed) {
+  Net net({8, 8, 8}, seed);
+  int x = net.res_block(net.max_pool(net.graph.input, {3, 2, 1}), 16, 2);
+  net.linear(net.global_avg_pool(x), 10);
+  return net.graph;
+}
+
+TEST_F(GpuPlan, TheFastestWayIsARightOne) {
+  const std::vector<Graph> nets{small_graph(1), small_graph(2)};
+  for (Dtype dtype : {Dtype::kF32, Dtype::kBF16, Dtype::kF16}) {
+    SCOPED_TRACE(name(dtype));
+    Plan plan(nets, kGpu, dtype, 8);
+    for (int64_t batch : {1, 8, 11}) {
+      const Tensor x = random_batch(batch, plan.input_shape());
+      const Tensor all = plan.run_all(x).to(Device{});
+      for (int64_t i = 0; i < 2; ++i) {
+        expect_close(interpret(nets[static_cast<size_t>(i)], x), all.rows(i, 1), tolerance(dtype));
+      }
+    }
+  }
+}
+
 TEST_F(GpuPlan, MovesBetweenThreadsAndKeepsResults) {
-  ModelSpec spec;
-  spec.width = 8;
-  const Graph graph = body_graph(spec, {}, 3);
-  Plan plan(graph, kGpu, Dtype::kF16, 8);
+  Plan plan(small_graph(3), kGpu, Dtype::kF16, 8);
   const Tensor x = random_batch(5, plan.input_shape());
   const Tensor first = plan.run(x);
   const auto want = first.to_vector();
@@ -150,12 +173,10 @@ TEST_F(GpuPlan, MovesBetweenThreadsAndKeepsResults) {
 }
 
 TEST_F(GpuPlan, CountsItsMemory) {
-  ModelSpec spec;
-  spec.width = 8;
-  Plan plan(body_graph(spec, {}, 3), kGpu, Dtype::kF16, 8);
+  Plan plan(small_graph(3), kGpu, Dtype::kF16, 8);
   EXPECT_GE(plan.weight_bytes(), static_cast<size_t>(plan.parameters()) * 2);
-  EXPECT_GT(plan.arena_bytes(), 2u * 8 * 8 * 16 * 16 * 2);
-  EXPECT_THROW(Plan(body_graph(spec, {}, 3), kGpu, Dtype::kI32, 8), Error);
+  EXPECT_GT(plan.arena_bytes(), 8u * 8 * 8 * 8 * 2);
+  EXPECT_THROW(Plan(small_graph(3), kGpu, Dtype::kI32, 8), Error);
 }
 
 }  // namespace

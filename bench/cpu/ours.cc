@@ -72,7 +72,8 @@ Serving::Serving(int width, int nets, Dtype dtype, int64_t max_batch) {
   bundle.info.model = resnet(width);
   bundle.info.nets = nets;
   for (int i = 0; i < nets; ++i) bundle.bodies.push_back(body_of(width, static_cast<uint64_t>(i)));
-  lanes_ = std::make_unique<Lanes>(std::move(bundle), std::vector<Device>{Device{}}, dtype, max_batch, 0);
+  lanes_ = std::make_unique<Lanes>(std::move(bundle), std::vector<Device>{Device{}}, dtype,
+                                   max_batch, 0);
   features_ = uniform(batched(max_batch, features_of(width)), 1);
 }
 

@@ -114,7 +114,7 @@ class ServerTest : public testing::Test {
     EXPECT_EQ(std::vector<int64_t>(reply.tensor().shape().begin(), reply.tensor().shape().end()),
               (std::vector<int64_t>{3, 2, 32}));
     ASSERT_EQ(tensor.size(), 3u * 2 * 32 * 4);
-    Lanes lanes(bundles_.cloud, Device{}, Dtype::kF32, 4, 1);
+    Lanes lanes(bundles_.cloud, {Device{}}, Dtype::kF32, 4, 1);
     const std::vector<float> want = lanes.run(features).to_vector();
     std::vector<float> got(want.size());
     std::memcpy(got.data(), tensor.data(), tensor.size());
@@ -339,7 +339,7 @@ TEST_F(ServerTest, ClientThatNeverReadsHarmsNobody) {
 TEST_F(ServerTest, MergesRequestsAndKeepsThemApart) {
   config_.set_batch_delay_us(20000);
   start();
-  Lanes lanes(bundles_.cloud, Device{}, Dtype::kF32, 4, 1);
+  Lanes lanes(bundles_.cloud, {Device{}}, Dtype::kF32, 4, 1);
   RawClient client(server_->endpoint());
   std::vector<Tensor> features;
   for (int i = 0; i < 12; ++i) {

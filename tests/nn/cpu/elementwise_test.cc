@@ -211,7 +211,8 @@ TEST(Sgd, MomentumNesterovAndDecay) {
     for (float momentum : {0.0f, 0.9f})
       for (bool with_buffer : {true, false}) {
         if (!with_buffer && momentum != 0.0f) continue;
-        const SgdStep s{0.1f, momentum, 0.01f, nesterov};
+        const SgdStep s{momentum, 0.01f, nesterov};
+        const Tensor rates = Tensor::from({0.1f, 1, 1}, {3});
         const int64_t n = 1003;
         Tensor p = random_tensor({n}, 1), m = with_buffer ? Tensor::zeros({n}) : Tensor();
         Values want = values(p), v(static_cast<size_t>(n));
@@ -223,7 +224,8 @@ TEST(Sgd, MomentumNesterovAndDecay) {
             v[i] = static_cast<double>(momentum) * v[i] + d;
             want[i] -= 0.1 * (nesterov ? d + static_cast<double>(momentum) * v[i] : v[i]);
           }
-          cpu_backend().sgd_step(p, g, m, s);
+          const Update update{p, g, m, {}, {}};
+          cpu_backend().sgd_step({&update, 1}, rates, s);
         }
         expect_near(p, want, 1e-6);
       }
@@ -254,7 +256,12 @@ TEST(Adam, PlainDecoupledAndAmsgrad) {
           const double square = (amsgrad ? wt[i] : wv[i]) / (1 - std::pow(0.99, t));
           want[i] -= 0.01 * wm[i] / (1 - std::pow(0.9, t)) / (std::sqrt(square) + 1e-8);
         }
-        cpu_backend().adam_step(p, g, m, v, top, {0.01f, 0.9f, 0.99f, 1e-8f, 0.1f, decoupled, t});
+        const Update update{p, g, m, v, top};
+        const Tensor rates =
+            Tensor::from({0.01f, static_cast<float>(1 / (1 - std::pow(0.9, t))),
+                          static_cast<float>(1 / std::sqrt(1 - std::pow(0.99, t)))},
+                         {3});
+        cpu_backend().adam_step({&update, 1}, rates, {0.9f, 0.99f, 1e-8f, 0.1f, decoupled});
       }
       expect_near(p, want, 2e-6);
     }

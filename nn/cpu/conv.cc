@@ -215,6 +215,7 @@ Tensor CpuBackend::conv2d(const Tensor& x, const Tensor& w, const Tensor& bias,
   prepare_threads();
   const Shape shape = conv_shape(x.shape(), w.shape(), spec);
   if (shape.numel() == 0) return Tensor::empty(shape, x.dtype());
+  if (through_float32(x.dtype())) return conv2d(x.to(Dtype::kF32), w, bias, spec).to(x.dtype());
   if (block_conv_applies(BlockConv::Pass::kForward, x, w.shape(), spec)) {
     return block_conv({BlockConv::Pass::kForward, x.shape(), w.shape(), shape, spec}, x, w, bias,
                       shape);
@@ -239,6 +240,9 @@ Tensor CpuBackend::conv2d_grad_input(const Tensor& dy, const Tensor& w, const Co
                                      const Shape& x_shape) {
   prepare_threads();
   if (x_shape.numel() == 0) return Tensor::empty(x_shape, dy.dtype());
+  if (through_float32(dy.dtype())) {
+    return conv2d_grad_input(dy.to(Dtype::kF32), w, spec, x_shape).to(dy.dtype());
+  }
   if (block_conv_applies(BlockConv::Pass::kGradInput, dy, w.shape(), spec)) {
     return block_conv({BlockConv::Pass::kGradInput, x_shape, w.shape(), dy.shape(), spec}, dy, w,
                       Tensor(), x_shape);
@@ -262,6 +266,9 @@ Tensor CpuBackend::conv2d_grad_weight(const Tensor& x, const Tensor& dy, const C
                                       const Shape& w_shape) {
   prepare_threads();
   if (x.numel() == 0 || w_shape.numel() == 0) return Tensor::zeros(w_shape);
+  if (through_float32(x.dtype())) {
+    return conv2d_grad_weight(x.to(Dtype::kF32), dy.to(Dtype::kF32), spec, w_shape);
+  }
   const Tensor g = dy.to(x.dtype());
   if (block_conv_applies(BlockConv::Pass::kGradWeight, x, w_shape, spec)) {
     const BlockConv conv(BlockConv::Pass::kGradWeight, x.shape(), w_shape, g.shape(), spec);

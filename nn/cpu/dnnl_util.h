@@ -35,6 +35,9 @@ std::recursive_mutex& creation_mutex();
 enum class Isa { kBasic, kAvx2, kAvx512, kAvx512Bf16, kAmx };  // kBasic: also aarch64
 Isa isa();
 const char* isa_name();  // "avx512_core_amx"
+// Whether convolutions and matrix products of this dtype must be computed in float32 and rounded:
+// oneDNN has none in bfloat16 below AVX-512. Slow, but right on every processor.
+inline bool through_float32(Dtype dtype) { return dtype == Dtype::kBF16 && isa() < Isa::kAvx512; }
 
 // The layout in which 4-D activations of this shape are quickest, which convolutions return:
 // nChw16c or nChw8c where the vector unit has that width and C is a multiple of it, NHWC for

@@ -46,6 +46,12 @@ void CpuBackend::gemm(bool transpose_a, bool transpose_b, float alpha, const Ten
     }
     return;
   }
+  if (through_float32(a.dtype())) {
+    Tensor sum = c.to(Dtype::kF32);
+    gemm(transpose_a, transpose_b, alpha, a.to(Dtype::kF32), b, beta, sum);
+    if (c.dtype() != Dtype::kF32) c.copy_from(sum);
+    return;
+  }
   const Tensor other = b.to(a.dtype());
   thread_local PrimitiveCache<Matmul> cache;
   Key key(0);

@@ -618,7 +618,8 @@ TEST_F(ServingTest, BundlesOfDifferentTrainingsAreRefused) {
 
 TEST_F(ServingTest, AddressInUseIsSaid) {
   start_cloud();
-  auto second = run("ensembler-cloud", {"--bundle", path("cloud.h5"), "--bind", endpoint_});
+  auto second = run("ensembler-cloud",
+                    {"--bundle", path("cloud.h5"), "--bind", endpoint_, "--set", "device=cpu"});
   expect_refused(*second, 1, "another process has this address");
 }
 

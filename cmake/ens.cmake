@@ -51,7 +51,7 @@ function(ens_test name)
     list(APPEND labels LABELS ${label})
   endforeach()
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
-                       PROPERTIES ${labels} TIMEOUT 900 ENVIRONMENT GOMP_SPINCOUNT=10000)
+                       PROPERTIES ${labels} TIMEOUT 1800 ENVIRONMENT GOMP_SPINCOUNT=10000)
 endfunction()
 
 # ens_gpu_test(NAME SOURCES... LIBS... SUITES...): needs a GPU and says so where there is none. One

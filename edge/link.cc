@@ -193,7 +193,7 @@ bool Link::send(Call& call, Open& open) {
     socket_.send(frame, send_flags::dontwait);
   }
   call.bytes_sent += static_cast<int64_t>(bytes);
-  if (open.attempts++ == 0) open.deadline = now + timeout_;
+  ++open.attempts;
   open.sent = true;
   open.sent_at = now;
   // One silent loss is mended: without a word by half time the request is sent again.

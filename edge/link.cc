@@ -18,10 +18,9 @@ using std::chrono::milliseconds;
 
 constexpr uint32_t kVersion = 1;
 constexpr size_t kWindow = 2;  // one computes on the edge while one is in the cloud
-// A cloud may vanish in mid handshake, and one that restarts behind a relay looks the same for a
-// while: so often, at each address, and for so long is no accident.
+// A cloud may vanish in mid handshake, and one that restarts behind a relay looks like a wrong key:
+// tried again until the time is up, and so often is no accident.
 constexpr int kHandshakeTries = 3;
-constexpr milliseconds kHandshakePatience{1000};
 constexpr milliseconds kFirstPause{20}, kLongestPause{1000};
 constexpr milliseconds kReplicaPatience{500};  // for a connection, before the next one is tried
 
@@ -288,19 +287,8 @@ Status Link::watch_connection(std::vector<Open>& open) {
       case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:   // such as keys on one side only
       case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:  // a key that is wrong, or a cloud that goes away
       case ZMQ_EVENT_DISCONNECTED:
-        if (std::exchange(handshaking_, false)) {
-          if (failed_handshakes_++ == 0) failing_since_ = Clock::now();
-          const bool enough = failed_handshakes_ >= kHandshakeTries * std::ssize(addresses_) &&
-                              Clock::now() - failing_since_ >= kHandshakePatience;
-          const Status status{
-              StatusCode::kUnauthenticated,
-              address() + (encrypted_
-                               ? " breaks off the key exchange: --server-key is not its key, this "
-                                 "client's key is not allowed there, or it serves plain text"
-                               : " breaks off the greeting: it expects encryption (set "
-                                 "--server-key and --secret-key), or is no ensembler-cloud")};
-          if (enough || what == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL) return status;
-        }
+        if (std::exchange(handshaking_, false)) ++failed_handshakes_;
+        if (what == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL) return broken_handshake();
         if (!std::exchange(ready_, false)) break;
         connecting_since_ = Clock::now();
         for (Open& o : open) {
@@ -315,8 +303,18 @@ Status Link::watch_connection(std::vector<Open>& open) {
   return {};
 }
 
+Status Link::broken_handshake() const {
+  return {
+      StatusCode::kUnauthenticated,
+      address() + (encrypted_ ? " breaks off the key exchange: --server-key is not its key, this "
+                                "client's key is not allowed there, or it serves plain text"
+                              : " breaks off the greeting: it expects encryption (set "
+                                "--server-key and --secret-key), or is no ensembler-cloud")};
+}
+
 Status Link::out_of_time(const Open& open) const {
   const std::string waited = " within " + std::to_string(timeout_.count()) + " ms";
+  if (open.last.ok() && failed_handshakes_ >= kHandshakeTries) return broken_handshake();
   if (!reached_) {
     return {StatusCode::kUnavailable,
             "cannot reach " + address() + waited + "; is ensembler-cloud running there?"};

@@ -65,6 +65,7 @@ class Link {
                  const std::function<Status(size_t, const zmq::message_t*)>& accept);
   Status watch_connection(std::vector<Open>& open);  // reads the monitor; a Status that ends it all
   Status out_of_time(const Open& open) const;
+  Status broken_handshake() const;
   void reconnect();
   // To the next replica, if there are any; what was under way is sent again there.
   void move_on(std::vector<Open>& open, const Status& why);
@@ -81,8 +82,7 @@ class Link {
   bool ready_ = false;         // a connection with handshake done stands now
   bool handshaking_ = false;   // TCP stands, ZeroMQ's greeting is not over
   int failed_handshakes_ = 0;  // in a row
-  Clock::time_point failing_since_;
-  bool given_up_ = false;  // the last exchange ended without a connection
+  bool given_up_ = false;      // the last exchange ended without a connection
   Clock::time_point connecting_since_ = Clock::now();
 };
 

@@ -22,7 +22,6 @@ class CurveTest : public testing::Test {
     cloud_.set_bind("tcp://127.0.0.1:*");
     cloud_.set_dtype("float32");
     edge_.set_bundle((dir_ / "edge.h5").string());
-    edge_.set_timeout_ms(10000);
   }
   void serve(bool encrypted) {
     if (encrypted) {
@@ -34,8 +33,10 @@ class CurveTest : public testing::Test {
     server_->start();
     edge_.set_cloud(server_->endpoint());
   }
-  Status ask(const char* server_key, const char* own_key, int64_t count = 3) {
+  Status ask(const char* server_key, const char* own_key, int timeout_ms = 10000,
+             int64_t count = 3) {
     EdgeConfig config = edge_;
+    if (!config.has_timeout_ms()) config.set_timeout_ms(timeout_ms);
     if (server_key) config.set_server_key((dir_ / server_key).string());
     if (own_key) config.set_secret_key((dir_ / own_key).string());
     complete(config);
@@ -70,7 +71,7 @@ TEST_F(CurveTest, TheLargestRequestAndItsAnswerFit) {
   cloud_.set_max_request_batch(256);
   edge_.set_batch(256);
   serve(true);
-  const Status status = ask("cloud.pub", "friend.key", 256);
+  const Status status = ask("cloud.pub", "friend.key", 60000, 256);
   EXPECT_TRUE(status.ok()) << status.str();
 }
 
@@ -80,11 +81,11 @@ TEST_F(CurveTest, StrangersAndMistakesEndWithAClearError) {
   EXPECT_EQ(not_allowed.code, StatusCode::kUnauthenticated) << not_allowed.str();
   EXPECT_NE(not_allowed.message.find("does not allow this client's key"), std::string::npos);
 
-  const Status wrong_server = ask("stranger.pub", "friend.key");
+  const Status wrong_server = ask("stranger.pub", "friend.key", 3000);
   EXPECT_EQ(wrong_server.code, StatusCode::kUnauthenticated) << wrong_server.str();
   EXPECT_NE(wrong_server.message.find("--server-key"), std::string::npos);
 
-  const Status plain = ask(nullptr, nullptr);
+  const Status plain = ask(nullptr, nullptr, 3000);
   EXPECT_EQ(plain.code, StatusCode::kUnauthenticated) << plain.str();
   EXPECT_NE(plain.message.find("encryption"), std::string::npos);
 
@@ -93,7 +94,7 @@ TEST_F(CurveTest, StrangersAndMistakesEndWithAClearError) {
 
 TEST_F(CurveTest, KeysToAPlainCloudAreRefused) {
   serve(false);
-  const Status status = ask("cloud.pub", "friend.key");
+  const Status status = ask("cloud.pub", "friend.key", 3000);
   EXPECT_EQ(status.code, StatusCode::kUnauthenticated) << status.str();
   EXPECT_NE(status.message.find("plain text"), std::string::npos);
   EXPECT_TRUE(ask(nullptr, nullptr).ok());

@@ -290,6 +290,7 @@ std::vector<std::string> zmtp_frames(const std::string& stream) {
     uint64_t size = 0;
     for (const char c : take(flags[0] & 2 ? 8 : 1)) size = size << 8 | static_cast<uint8_t>(c);
     const std::string body = take(size);
+    if (body.size() < size) break;  // the connection ended there
     if (flags[0] & 4 && (body.starts_with("\4PING") || body.starts_with("\4PONG"))) continue;
     frames.push_back(flags + body);
   }

@@ -106,7 +106,6 @@ Status Link::exchange(std::vector<Call>& calls, const std::function<void(size_t)
     auto wake = Clock::time_point::max();
     for (Open& o : open) {
       const auto now = Clock::now();
-      if (o.attempts == 0) o.deadline = std::min(o.deadline, now + timeout_);
       if (now >= o.deadline) {
         given_up_ = !ready_;
         return out_of_time(o);
@@ -117,7 +116,8 @@ Status Link::exchange(std::vector<Call>& calls, const std::function<void(size_t)
     const bool more = open.size() < kWindow && next < calls.size();
     if (more) {
       prepare(next);
-      open.push_back({.index = next++, .id = next_id_++, .due = Clock::now()});
+      const auto now = Clock::now();
+      open.push_back({.index = next++, .id = next_id_++, .deadline = now + timeout_, .due = now});
       wake = Clock::now();
     }
     zmq::pollitem_t items[] = {

@@ -52,9 +52,9 @@ class Link {
     size_t index = 0;
     uint64_t id = 0;
     int attempts = 0;
-    bool sent = false;                                      // and not yet answered or lost
-    Clock::time_point deadline = Clock::time_point::max();  // timeout_ after it was begun
-    Clock::time_point due;                                  // when to send, or send again
+    bool sent = false;           // and not yet answered or lost
+    Clock::time_point deadline;  // timeout_ after it was begun
+    Clock::time_point due;       // when to send, or send again
     Clock::time_point sent_at;
     Status last;  // why the last attempt failed
   };

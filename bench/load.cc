@@ -22,6 +22,7 @@
 #include <vector>
 #include <zmq.hpp>
 
+#include "bench/percentile.h"
 #include "cloud/server.h"
 #include "nn/core/error.h"
 #include "nn/core/rng.h"
@@ -45,13 +46,6 @@ struct Outcome {
   int64_t count(StatusCode code) const {
     const auto it = codes.find(code);
     return it == codes.end() ? 0 : it->second;
-  }
-  double percentile(double q) {
-    if (latency_ms.empty()) return 0;
-    const auto at =
-        latency_ms.begin() + static_cast<ptrdiff_t>(q * static_cast<double>(latency_ms.size() - 1));
-    std::nth_element(latency_ms.begin(), at, latency_ms.end());
-    return *at;
   }
 };
 
@@ -225,8 +219,9 @@ int run(int argc, char** argv) {
     const auto rate = [&](int64_t count) { return static_cast<double>(count) / o.seconds; };
     const double good = rate(o.count(StatusCode::kOk)),
                  refused = rate(o.count(StatusCode::kResourceExhausted)),
-                 late = rate(o.count(StatusCode::kDeadlineExceeded)), p50 = o.percentile(0.5),
-                 p95 = o.percentile(0.95), p99 = o.percentile(0.99);
+                 late = rate(o.count(StatusCode::kDeadlineExceeded)),
+                 p50 = percentile(o.latency_ms, 0.5), p95 = percentile(o.latency_ms, 0.95),
+                 p99 = percentile(o.latency_ms, 0.99);
     std::printf("%7.2fx %10.0f %10.0f %10.0f %10.0f %8lld %9.2f %9.2f %9.2f\n", factor, o.offered,
                 good, refused, late, static_cast<long long>(o.lost), p50, p95, p99);
     std::fflush(stdout);

@@ -27,6 +27,7 @@
 #include <vector>
 #include <zmq.hpp>
 
+#include "bench/percentile.h"
 #include "cloud/lanes.h"
 #include "cloud/server.h"
 #include "edge/client.h"
@@ -48,14 +49,6 @@ constexpr int64_t kMaxBatch = 32;
 
 double ms_since(Clock::time_point start) {
   return duration<double, std::milli>(Clock::now() - start).count();
-}
-
-double percentile(std::vector<double>& values, double q) {
-  if (values.empty()) return 0;
-  const auto at =
-      values.begin() + static_cast<ptrdiff_t>(q * static_cast<double>(values.size() - 1));
-  std::nth_element(values.begin(), at, values.end());
-  return *at;
 }
 
 struct Options {

@@ -73,6 +73,8 @@ Lanes::~Lanes() {
 
 void Lanes::work(int team) {
   cpu::set_compute_threads(team);
+  // A pinned thread that starts a server would leave its one processor to all lanes.
+  cpu::unpin_this_thread();
   std::unique_lock lock(mutex_);
   while (true) {
     started_.wait(lock, [&] { return stop_ || (task_ && next_share_ < shares_.size()); });

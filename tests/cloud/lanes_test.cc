@@ -4,8 +4,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <thread>
 
 #include "nn/autograd/var.h"
+#include "nn/cpu/threads.h"
 #include "tests/ensemble/bundles.h"
 
 namespace ens {
@@ -35,6 +41,36 @@ TEST(Lanes, ComputeEveryNetOnItsOwn) {
       }
     }
   }
+}
+
+// Threads of this process that may run on exactly one processor.
+int threads_on_one_processor() {
+  int count = 0;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::ifstream status(task.path() / "status");
+    for (std::string line; std::getline(status, line);) {
+      if (!line.starts_with("Cpus_allowed_list:")) continue;
+      count += line.find_first_of(",-") == std::string::npos;
+    }
+  }
+  return count;
+}
+
+// A program that pins its own thread (the lab does) may start a server.
+TEST(Lanes, DoNotInheritTheProcessorOfWhoStartsThem) {
+  if (std::getenv("OMP_PROC_BIND") || std::getenv("OMP_PLACES") ||
+      std::getenv("GOMP_CPU_AFFINITY")) {
+    GTEST_SKIP() << "the user binds the threads";
+  }
+  const test::Bundles bundles = test::random_bundles(1, 2, {0});
+  std::thread([&] {
+    cpu::set_compute_threads(1);
+    cpu::pin_this_thread(0);
+    const int before = threads_on_one_processor();
+    const Lanes lanes(bundles.cloud, {Device{}}, Dtype::kF32, 1, 2);
+    if (before > 1) GTEST_SKIP() << "one processor only";
+    EXPECT_EQ(threads_on_one_processor(), before);
+  }).join();
 }
 
 }  // namespace

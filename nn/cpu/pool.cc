@@ -85,7 +85,7 @@ ENS_INLINE void max_body(const Plane& p, const T* x, T* y, Index* tap_of) {
           for (int64_t w = columns.begin; w < columns.end; ++w) {
             const Vec<W> v = load_vec<W>(x + (h * p.width + w) * lanes + l);
             const Word tap = Word{} + static_cast<uint32_t>((h - top) * p.spec.kernel + w - left);
-            const auto loses = v <= best;  // false for NaN, which wins
+            const auto loses = (v <= best) | (best != best);  // NaN wins, and stays
             best = loses ? best : v;
             taps = loses ? taps : tap;
           }

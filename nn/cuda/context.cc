@@ -62,12 +62,9 @@ size_t class_bytes(int size_class) {
   return base + base / 4 * static_cast<size_t>(size_class % 4);
 }
 
-// Gives idle memory back to the driver. False if there was none.
+// Gives idle memory back to the driver. False if there was none. Streams that are being captured
+// are left alone, and the device is not waited for as a whole: both would spoil the recording.
 bool release_idle(int device) {
-  if (cudaDeviceSynchronize() != cudaSuccess) {
-    cudaGetLastError();
-    return false;
-  }
   std::vector<Context*> all;
   {
     std::lock_guard lock(contexts().mutex);
@@ -75,7 +72,14 @@ bool release_idle(int device) {
   }
   bool any = false;
   for (Context* c : all) {
-    if (c->device == device) any |= c->pool->release(device);
+    if (c->device != device) continue;
+    const std::unique_lock lock(c->capture_mutex, std::try_to_lock);
+    if (!lock) continue;
+    if (cudaStreamSynchronize(c->stream) != cudaSuccess) {
+      cudaGetLastError();
+      continue;
+    }
+    any |= c->pool->release(device);
   }
   return any;
 }

@@ -61,7 +61,8 @@ __global__ void max_kernel(const T* x, T* y, int32_t* taps, int64_t n, Plane p) 
         const int here = (h - top) * p.spec.kernel + w - left;
 #pragma unroll
         for (int k = 0; k < N; ++k) {
-          if (first || !(load(v.v[k]) <= load(best.v[k]))) {  // NaN wins
+          const float mine = load(v.v[k]), most = load(best.v[k]);
+          if (first || mine > most || (mine != mine && most == most)) {  // NaN wins, and stays
             best.v[k] = v.v[k];
             tap.v[k] = here;
           }

@@ -80,6 +80,28 @@ TEST(Pool, MaximumAndAverage) {
         }
 }
 
+// A number that is none shows in the maximum of every window that holds it, wherever it lies there.
+TEST(Pool, NaNIsTheMaximum) {
+  const PoolSpec spec{3, 2, 1};
+  for (int64_t bad = 0; bad < 25; ++bad) {
+    for (const Layout layout : {Layout::kPlain, Layout::kChannelsLast}) {
+      std::vector<float> pixels(25 * 2, 1.0f);
+      pixels[static_cast<size_t>(bad)] = std::nanf("");  // in the first of two channels
+      const Tensor x = Tensor::from(pixels, {1, 2, 5, 5}).with_layout(layout);
+      Tensor workspace;
+      const Values y = values(cpu_backend().max_pool(x, spec, false, workspace));
+      for (int64_t oh = 0; oh < 3; ++oh)
+        for (int64_t ow = 0; ow < 3; ++ow) {
+          const Window k = window(x.shape(), spec, oh, ow);
+          const int64_t row = bad / 5, column = bad % 5;
+          const bool holds = row >= k.h0 && row < k.h1 && column >= k.w0 && column < k.w1;
+          EXPECT_EQ(std::isnan(y[static_cast<size_t>(oh * 3 + ow)]), holds) << bad;
+          EXPECT_EQ(y[static_cast<size_t>(9 + oh * 3 + ow)], 1.0);
+        }
+    }
+  }
+}
+
 TEST(Pool, Global) {
   for (const Shape& shape :
        {Shape{2, 16, 5, 7}, Shape{3, 32, 2, 2}, Shape{2, 3, 9, 9}, Shape{2, 5, 1, 1}})

@@ -192,7 +192,7 @@ TEST_F(ClientTest, BusyCloudIsAskedAgain) {
 }
 
 TEST_F(ClientTest, AlwaysBusyCloudEndsWithItsOwnWords) {
-  config_.set_timeout_ms(300);
+  config_.set_timeout_ms(2000);
   const auto result = ask([](int, const wire::Request&, FakeCloud::Answer right) -> Answers {
     right.header.set_code(3);
     right.header.set_message("full up");
@@ -242,7 +242,7 @@ TEST_F(ClientTest, ComesBackWhenTheCloudDoes) {
 }
 
 TEST_F(ClientTest, UsableAfterAFailure) {
-  config_.set_timeout_ms(300);
+  config_.set_timeout_ms(2000);
   std::atomic<int> calls{0};
   FakeCloud cloud(bundles_.cloud.info,
                   [&](int, const wire::Request&, FakeCloud::Answer right) -> Answers {

@@ -33,7 +33,10 @@ function(ens_program name)
   install(TARGETS ${name} RUNTIME)
 endfunction()
 
-add_custom_target(gpu_tests)  # builds what is labelled gpu
+# Build what is labelled so: a GPU's machine, and the sanitizers, need no more.
+foreach(label gpu serving)
+  add_custom_target(${label}_tests)
+endforeach()
 
 # ens_test(NAME SOURCES... LIBS... LABELS...): one GoogleTest binary; each case is a ctest case.
 # Several labels: LABELS "unit;gpu".
@@ -43,12 +46,12 @@ function(ens_test name)
   target_link_libraries(${name} PRIVATE ens_options ${ARG_LIBS} GTest::gtest GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE
     ENS_SOURCE_DIR="${PROJECT_SOURCE_DIR}" ENS_BIN_DIR="${PROJECT_BINARY_DIR}/bin")
-  if(gpu IN_LIST ARG_LABELS)
-    add_dependencies(gpu_tests ${name})
-  endif()
   set(labels)
   foreach(label ${ARG_LABELS})
     list(APPEND labels LABELS ${label})
+    if(TARGET ${label}_tests)
+      add_dependencies(${label}_tests ${name})
+    endif()
   endforeach()
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
                        PROPERTIES ${labels} TIMEOUT 1800 ENVIRONMENT GOMP_SPINCOUNT=10000)

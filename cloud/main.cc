@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <stop_token>
@@ -28,7 +29,7 @@ sigset_t handled_signals() {
 
 // SIGHUP loads bundle and keys again; SIGINT and SIGTERM drain the server, a second one ends the
 // process at once. Signals are taken by a thread of their own, so that they may do ordinary work;
-// all other threads must have them blocked.
+// all threads must have them blocked.
 class Signals {
  public:
   explicit Signals(ens::Server& server)
@@ -37,20 +38,25 @@ class Signals {
  private:
   static void wait(ens::Server& server, const std::stop_token& stop) {
     const sigset_t set = handled_signals();
+    bool stopping = false;
     while (!stop.stop_requested()) {
       const timespec patience{0, 100'000'000};
       const int signal = sigtimedwait(&set, nullptr, &patience);
-      if (signal == SIGHUP) server.reload();
+      if (signal == SIGHUP && !stopping) server.reload();
       if (signal == SIGINT || signal == SIGTERM) {
+        if (stopping) end_by(signal);
+        stopping = true;
         server.request_stop();
-        std::signal(SIGINT, SIG_DFL);
-        std::signal(SIGTERM, SIG_DFL);
-        std::signal(SIGHUP, SIG_IGN);  // too late to load anything
-        pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
-        // Stays, as the one thread that a second signal can reach.
-        while (!stop.stop_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
       }
     }
+  }
+
+  [[noreturn]] static void end_by(int signal) {
+    const sigset_t set = handled_signals();
+    std::signal(signal, SIG_DFL);
+    pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+    std::raise(signal);
+    std::_Exit(128 + signal);  // the first process of a container outlives the default action
   }
 
   std::jthread thread_;  // ends within a tenth of a second of being asked to

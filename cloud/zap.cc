@@ -39,7 +39,7 @@ void AllowedKeys::refresh(bool now) {
   std::set<std::string> read;
   try {
     read = read_allowed_keys(path_, /*may_be_none=*/true);
-  } catch (const Error& failure) {
+  } catch (const std::exception& failure) {  // also of the file system
     spdlog::error("event=keys_unreadable kept={} reason=\"{}\"", keys_.size(), failure.what());
     return;
   }

@@ -547,10 +547,55 @@ TEST_F(KeyedServerTest, AnEmptyFolderAllowsNobodyAndAMissingOneChangesNothing) {
   server_->reload();
   ask(*bert);
   EXPECT_EQ(bert->receive().code(), 0u);
+  std::filesystem::create_symlink("clients", dir_ / "clients");  // a loop: no file, no folder
+  server_->reload();
+  ask(*bert);
+  EXPECT_EQ(bert->receive().code(), 0u);
+  std::filesystem::remove(dir_ / "clients");
   std::filesystem::create_directory(dir_ / "clients");
   server_->reload();
   ask(*bert);
   EXPECT_TRUE(bert->silent(milliseconds(500)));
+}
+
+// As Kubernetes mounts and changes a config map: links into a folder that a renamed link replaces.
+TEST_F(KeyedServerTest, AMountedConfigMapIsFollowed) {
+  namespace fs = std::filesystem;
+  server_.reset();
+  const fs::path folder = dir_ / "mounted";
+  const auto publish = [&](const std::string& version, const std::vector<std::string>& names) {
+    fs::create_directories(folder / version);
+    for (const std::string& name : names) {
+      fs::copy(dir_ / (name + ".pub"), folder / version);
+    }
+    fs::create_symlink(version, folder / "..data_tmp");
+    fs::rename(folder / "..data_tmp", folder / "..data");
+    for (const std::string& name : names) {
+      const fs::path link = folder / (name + ".pub");
+      if (!fs::is_symlink(link)) fs::create_symlink("..data/" + name + ".pub", link);
+    }
+    std::vector<fs::path> stale;
+    for (const auto& entry : fs::directory_iterator(folder)) {
+      if (entry.is_symlink() && !entry.exists()) stale.push_back(entry.path());
+    }
+    for (const fs::path& link : stale) fs::remove(link);
+  };
+  publish("..1", {"anna", "bert"});
+  config_.set_clients(folder.string());
+  start();
+  const auto anna = connect("anna"), bert = connect("bert");
+  for (RawClient* client : {anna.get(), bert.get()}) {
+    ask(*client);
+    EXPECT_EQ(client->receive().code(), 0u);
+  }
+  std::this_thread::sleep_for(milliseconds(2500));  // what was mounted is no longer news
+  publish("..2", {"bert"});
+  fs::remove_all(folder / "..1");
+  std::this_thread::sleep_for(AllowedKeys::kInterval * 2);
+  ask(*anna);
+  ask(*bert);
+  EXPECT_EQ(bert->receive().code(), 0u);
+  EXPECT_TRUE(anna->silent(milliseconds(300)));
 }
 
 // ---- loading again

@@ -231,6 +231,49 @@ TEST_F(ServingTest, SigtermDrainsAndEndsWithZero) {
   }
 }
 
+// The kernel spares the first process of a container the default action of a signal.
+TEST_F(ServingTest, ASecondSignalEndsItAtOnceAlsoInAContainer) {
+  const Args container = {"/usr/bin/unshare", "--user",      "--map-root-user", "--pid",
+                          "--fork",           "--kill-child"};
+  for (const Args& before : {Args{}, container}) {
+    Args args = before;
+    args.push_back("/bin/true");
+    if (Process(args, path("probe")).wait() != 0) GTEST_SKIP() << "no namespaces here";
+    args.back() = std::string(ENS_BIN_DIR) + "/ensembler-cloud";
+    const std::string ready = path("ready" + std::to_string(before.size()));
+    args.insert(args.end(), {"--bundle", path("cloud.h5"), "--bind", "tcp://127.0.0.1:*",
+                             "--ready-file", ready, "--threads", "1"});
+    Process process(args, path("twice"));
+    EdgeConfig config = edge_config();
+    config.set_cloud(wait_for_file(ready, process));
+    ASSERT_NE(config.cloud(), "") << process.err();
+    pid_t cloud = process.pid();
+    if (!before.empty()) {
+      const std::string pid = std::to_string(cloud);
+      std::ifstream("/proc/" + pid + "/task/" + pid + "/children") >> cloud;
+    }
+    ASSERT_GT(cloud, 0);
+
+    // It has something to drain when it wakes up with both signals.
+    config.set_batch(256);
+    config.set_timeout_ms(2000);
+    const Tensor images = test::random_images(bundles_.edge.info.model, 1024, 2);
+    std::atomic<bool> stop{false};
+    std::jthread client([&] {
+      for (EdgeClient edge(config); !stop;) edge.classify(images);
+    });
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    kill(cloud, SIGSTOP);
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    kill(cloud, SIGTERM);
+    kill(cloud, SIGINT);  // of two that wait, the lower number is taken first
+    kill(cloud, SIGCONT);
+    EXPECT_EQ(process.wait(std::chrono::seconds(20)), 128 + SIGTERM) << process.err();
+    EXPECT_EQ(process.err().find("state=stopped"), std::string::npos) << process.err();
+    stop = true;
+  }
+}
+
 TEST_F(ServingTest, SurvivesSigkillAndRestartInMidTraffic) {
   start_cloud();
   Traffic traffic(edge_config(), bundles_);

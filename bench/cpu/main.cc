@@ -1,10 +1,8 @@
 // ens-bench: how fast this machine serves and trains with us, and with PyTorch.
 //
-//   ./run bench cpu                     about six minutes: a table here, cpu.csv and cpu.html in
-//   runs/bench
+//   ./run bench cpu                   eight minutes: a table here, cpu.csv and cpu.html in runs/bench
 //   ./run bench cpu --out FOLDER
-//   ./run bench cpu --only 1 32         some of it: inference at batch 1, 8, 32, 128; training;
-//   growth
+//   ./run bench cpu --only 1 32       inference at batch 1, 8, 32, 128; training; growth
 //
 // Ours and the peer take turns, in rounds; a row's figures are medians over its rounds. Beside each
 // round the machine's peak is measured (the largest counts as the machine's), and where it moved by

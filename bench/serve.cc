@@ -270,15 +270,10 @@ std::string infer_header(const std::string& fingerprint, const Encoded& encoded)
   return request.SerializeAsString();
 }
 
-// Latencies of `count` calls, milliseconds.
-std::vector<double> time_calls(int count, const std::function<void()>& call) {
-  std::vector<double> times;
-  for (int i = 0; i < count; ++i) {
-    const auto start = Clock::now();
-    call();
-    times.push_back(ms_since(start));
-  }
-  return times;
+double time_call(const std::function<void()>& call) {  // milliseconds
+  const auto start = Clock::now();
+  call();
+  return ms_since(start);
 }
 
 void own_cost(const Options& options, const CloudBundle& bundle, const fs::path& folder,
@@ -314,16 +309,17 @@ void own_cost(const Options& options, const CloudBundle& bundle, const fs::path&
   Requests to_ours(cloud.address(), infer_header(cloud.fingerprint(), encoded), encoded.frame);
   Requests to_peer(bare.address(), "12345678", encoded.frame);
 
-  const int calls = std::clamp(static_cast<int>(200 / time_calls(50, ours)[25]), 5, 100);
-  time_calls(50, peer);
+  std::vector<double> first;
+  for (int i = 0; i < 50; ++i) first.push_back(time_call(ours)), peer();
+  const int calls = std::clamp(static_cast<int>(200 / percentile(first, 0.5)), 5, 100);
   to_ours.images_per_second(64, 0.5), to_peer.images_per_second(64, 0.5);
   std::vector<double> cost, ours_ms, peer_ms, loss, ours_rate, peer_rate;
   for (int round = 0; round < options.rounds; ++round) {
     // Call by call in turns, and a pair's difference counts: a machine's speed drifts.
     std::vector<double> a, b, more;
     for (int i = 0; i < calls; ++i) {
-      a.push_back(time_calls(1, ours)[0]);
-      b.push_back(time_calls(1, peer)[0]);
+      a.push_back(time_call(ours));
+      b.push_back(time_call(peer));
       more.push_back(1e3 * (a.back() - b.back()));
     }
     ours_ms.push_back(percentile(a, 0.5)), peer_ms.push_back(percentile(b, 0.5));

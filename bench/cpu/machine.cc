@@ -75,9 +75,9 @@ float sum_of(const float* p, int64_t n) {
 
 volatile float sink;
 
-// Calls work() again and again for about `seconds`; the quickest call's seconds.
-template <typename F>
-double quickest(double seconds, F&& work) {
+}  // namespace
+
+double quickest(double seconds, const std::function<void()>& work) {
   double best = 1e30;
   const auto start = Clock::now();
   do {
@@ -87,8 +87,6 @@ double quickest(double seconds, F&& work) {
   } while (since(start) < seconds);
   return best;
 }
-
-}  // namespace
 
 double peak_flops(double seconds) {
   const Chains chain = widest();

@@ -1,9 +1,14 @@
 // What the machine can do at most, measured. Every figure is of all compute threads together.
 #pragma once
 
+#include <functional>
 #include <string>
 
 namespace ens::bench {
+
+// Calls work() again and again for about `seconds`; the quickest call's seconds, which what
+// disturbs some of them does not change.
+double quickest(double seconds, const std::function<void()>& work);
 
 // Each takes about `seconds`.
 double peak_flops(double seconds);       // float32 multiply-adds in registers, FLOP/s

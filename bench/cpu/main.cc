@@ -48,22 +48,18 @@ double median(std::vector<double> v) {
   return n == 0 ? 0 : n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
 }
 
-// Seconds of each call of step(), over `seconds` of them, after one that does not count.
-std::vector<double> times_of(const std::function<void()>& step, double seconds) {
+// Seconds of one call of step(), the median over kSeconds of them, after one that does not count.
+double repeat(const std::function<void()>& step) {
   step();
   std::vector<double> times;
-  const double end = now() + seconds;
+  const double end = now() + kSeconds;
   while (times.empty() || now() < end) {
     const double start = now();
     step();
     times.push_back(now() - start);
   }
-  return times;
+  return median(times);
 }
-
-// For numbers that are measured one after the other and compared: what disturbs one of them counts
-// for little.
-double quickest(const std::function<void()>& step) { return std::ranges::min(times_of(step, 3)); }
 
 struct Peaks {
   double flops = 0, flops_bf16 = 0, bandwidth = 0;
@@ -125,11 +121,11 @@ class Benchmark {
   void growth() {
     for (int nets : {1, 2, 4, 6, 8, 10, 12, 14, 16}) {
       Serving serving(kWidth, nets, Dtype::kF32, 32);
-      by_nets_.emplace_back(nets, 32 / quickest([&] { serving.run(32); }));
+      by_nets_.emplace_back(nets, 32 / quickest(3, [&] { serving.run(32); }));
     }
     for (int width : {16, 24, 32, 48, 64}) {
       Serving serving(width, kNets, Dtype::kF32, 32);
-      by_width_.emplace_back(width, 32 / quickest([&] { serving.run(32); }));
+      by_width_.emplace_back(width, 32 / quickest(3, [&] { serving.run(32); }));
     }
     say("growth measured");
     for (int width : {16, kWidth})
@@ -246,7 +242,7 @@ class Benchmark {
       for (int i = 0; i < kRounds; ++i) {
         r.peak.push_back(peak_flops(0.05));
         peaks_.flops = std::max(peaks_.flops, r.peak.back());
-        r.ours.push_back(batch / median(times_of(step, kSeconds)));
+        r.ours.push_back(batch / repeat(step));
         if (with_peer) {
           // Its threads of the round before sleep by now; ours must, too.
           std::this_thread::sleep_for(std::chrono::milliseconds(20));
@@ -354,8 +350,7 @@ std::vector<std::string> Benchmark::notes() const {
     for (double e : each) worst = std::max(worst, std::abs(e / middle - 1));
     lines.push_back(
         fmt::format("growth: N x images/s at batch 32 over N = 1..16 is {:.0f}, within {:.1f} % "
-                    "(the quickest of "
-                    "3 s each)",
+                    "(the quickest of 3 s each)",
                     middle, 100 * worst));
   }
   for (const auto& [width, share] : waiting_) {

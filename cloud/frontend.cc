@@ -1,7 +1,14 @@
 #include "cloud/frontend.h"
 
+#include <poll.h>
+#include <spdlog/spdlog.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
+#include <cerrno>
+#include <cstring>
 
 #include "nn/core/error.h"
 #include "proto/keys.h"
@@ -14,17 +21,24 @@ namespace {
 // one that does not read must not make us hold many answers.
 constexpr int kHighWater = 16;
 
+// How often a draining server looks whether it owes no more answers.
+constexpr std::chrono::milliseconds kDrainInterval{5};
+
+bool readable(const zmq::socket_t& socket) {
+  return (socket.get(zmq::sockopt::events) & ZMQ_POLLIN) != 0;
+}
+
 Status bad(std::string message) { return {StatusCode::kInvalidArgument, std::move(message)}; }
 
 }  // namespace
 
 Frontend::Frontend(zmq::context_t& context, const std::string& endpoint,
                    std::shared_ptr<Serving> serving, const std::optional<Security>& security,
-                   BatchQueue& queue, std::shared_ptr<Outbox> outbox, Metrics& metrics)
+                   BatchQueue& queue, Metrics& metrics)
     : serving_(std::move(serving)),
       socket_(context, zmq::socket_type::router),
       queue_(queue),
-      outbox_(std::move(outbox)),
+      outbox_(std::make_shared<Outbox>([this](Outgoing answer) { send(answer); })),
       metrics_(metrics) {
   limit_messages(*serving_);
   socket_.set(zmq::sockopt::rcvhwm, kHighWater);
@@ -52,9 +66,15 @@ Frontend::Frontend(zmq::context_t& context, const std::string& endpoint,
   endpoint_ = socket_.get(zmq::sockopt::last_endpoint);
 }
 
+Frontend::Event::Event() : fd(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
+  if (fd < 0) fail(std::string("no event descriptor: ") + std::strerror(errno));
+}
+Frontend::Event::~Event() { ::close(fd); }
+
 // Of connections from now on.
 void Frontend::limit_messages(const Serving& serving) {
   const int64_t largest = serving.max_request_batch * serving.input.numel() * 4;
+  const std::lock_guard lock(socket_mutex_);
   socket_.set(zmq::sockopt::maxmsgsize, std::max<int64_t>(largest, kMaxHeader) + kCurveOverhead);
 }
 
@@ -64,7 +84,7 @@ void Frontend::serve(std::shared_ptr<Serving> serving) {
     serving_.swap(serving);
   }
   changed_.store(true);
-  outbox_->wake();
+  wake();
 }
 
 std::shared_ptr<Serving> Frontend::serving() const {
@@ -74,26 +94,47 @@ std::shared_ptr<Serving> Frontend::serving() const {
 
 void Frontend::reread_keys() {
   reread_keys_.store(true);
-  outbox_->wake();
+  wake();
+}
+
+std::map<std::string, int64_t> Frontend::sent() const {
+  const std::lock_guard lock(socket_mutex_);
+  return sent_;
+}
+
+void Frontend::wake() {
+  const int saved = errno;  // a signal handler must leave it alone
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t n = ::write(wake_.fd, &one, sizeof one);
+  errno = saved;
+}
+
+// zmq::poll() would touch the socket while another thread sends on it: this waits for the sockets'
+// descriptors. They tell once that something happened, so first the sockets are asked.
+void Frontend::wait(std::chrono::milliseconds patience) {
+  std::array<pollfd, 3> fds = {pollfd{wake_.fd, POLLIN, 0}, {-1, POLLIN, 0}, {-1, POLLIN, 0}};
+  bool ready = zap_ && readable(zap_->socket());
+  {
+    const std::lock_guard lock(socket_mutex_);
+    ready = readable(socket_) || ready;
+    fds[1].fd = socket_.get(zmq::sockopt::fd);
+  }
+  if (zap_) fds[2].fd = zap_->socket().get(zmq::sockopt::fd);
+  ::poll(fds.data(), fds.size(), ready ? 0 : static_cast<int>(patience.count()));
+  uint64_t count;
+  [[maybe_unused]] const ssize_t n = ::read(wake_.fd, &count, sizeof count);  // EAGAIN: no wake()
 }
 
 void Frontend::run(const std::atomic<bool>& stop, const std::function<void()>& on_drain,
                    std::chrono::milliseconds drain_limit) {
   std::optional<Clock::time_point> give_up;
-  std::vector<zmq::pollitem_t> items = {{socket_.handle(), 0, ZMQ_POLLIN, 0},
-                                        {nullptr, outbox_->fd(), ZMQ_POLLIN, 0}};
-  if (zap_) items.push_back({zap_->socket().handle(), 0, ZMQ_POLLIN, 0});
   while (true) {
-    const auto patience =
-        give_up ? std::max(std::chrono::milliseconds(0),
-                           std::chrono::ceil<std::chrono::milliseconds>(*give_up - Clock::now()))
-        : zap_  ? AllowedKeys::kInterval
-                : std::chrono::milliseconds(-1);
-    try {
-      zmq::poll(items, patience);
-    } catch (const zmq::error_t& error) {
-      if (error.num() != EINTR) throw;
-    }
+    const auto left = [&] {
+      return std::chrono::ceil<std::chrono::milliseconds>(*give_up - Clock::now());
+    };
+    wait(give_up ? std::clamp(left(), std::chrono::milliseconds(0), kDrainInterval)
+         : zap_  ? AllowedKeys::kInterval
+                 : std::chrono::milliseconds(-1));
     if (changed_.exchange(false)) limit_messages(*serving());
     if (zap_) {
       zap_->keys().refresh(reread_keys_.exchange(false));
@@ -108,22 +149,22 @@ void Frontend::run(const std::atomic<bool>& stop, const std::function<void()>& o
       give_up = Clock::now() + drain_limit;
       on_drain();
     }
-    // First the count, then the answers: at 0 all of them are in the outbox already.
-    const bool owing = outbox_->unanswered() > 0;
-    for (Outgoing& outgoing : outbox_->take()) send(outgoing);
-    if (give_up && (!owing || Clock::now() >= *give_up)) return;
+    if (give_up && (outbox_->unanswered() == 0 || Clock::now() >= *give_up)) return;
   }
 }
 
 bool Frontend::receive() {
   zmq::message_t peer, header, tensor, rest;
-  if (!socket_.recv(peer, zmq::recv_flags::dontwait)) return false;
-  // The frames of a message arrive together. Those beyond the second are read to get rid of them.
   int frames = 0;
-  for (bool more = peer.more(); more; ++frames) {
-    zmq::message_t& frame = frames == 0 ? header : frames == 1 ? tensor : rest;
-    if (!socket_.recv(frame, zmq::recv_flags::dontwait)) break;
-    more = frame.more();
+  {
+    const std::lock_guard lock(socket_mutex_);
+    if (!socket_.recv(peer, zmq::recv_flags::dontwait)) return false;
+    // The frames of a message arrive together. Those beyond the second are read to get rid of them.
+    for (bool more = peer.more(); more; ++frames) {
+      zmq::message_t& frame = frames == 0 ? header : frames == 1 ? tensor : rest;
+      if (!socket_.recv(frame, zmq::recv_flags::dontwait)) break;
+      more = frame.more();
+    }
   }
   if (frames == 0) return true;
   if (zap_ && !zap_->allows(header)) {  // its key was taken away after the handshake
@@ -195,7 +236,7 @@ void Frontend::handle(zmq::message_t peer, zmq::message_t& header, zmq::message_
   if (Status status = queue_.push(job); !status.ok()) job.reply.send(status);
 }
 
-void Frontend::send(Outgoing& outgoing) {
+void Frontend::send(Outgoing& outgoing) try {
   wire::Reply& header = outgoing.header;
   header.set_version(kVersion);
   if (header.fingerprint().empty()) header.set_fingerprint(serving()->info.fingerprint);
@@ -206,10 +247,11 @@ void Frontend::send(Outgoing& outgoing) {
     outgoing.tensor = std::move(encoded.frame);
   }
   const auto code = static_cast<StatusCode>(header.code());
-  ++sent_[name(code)];
   metrics_.answered(code);
   const std::string text = header.SerializeAsString();
   using zmq::send_flags;
+  const std::lock_guard lock(socket_mutex_);
+  ++sent_[name(code)];
   // ROUTER never blocks: what a slow or vanished client cannot take is dropped.
   socket_.send(outgoing.peer, send_flags::sndmore | send_flags::dontwait);
   socket_.send(zmq::buffer(text),
@@ -222,6 +264,10 @@ void Frontend::send(Outgoing& outgoing) {
         owner);
     socket_.send(frame, send_flags::dontwait);
   }
+  // Sending may have swallowed the descriptor's news of a request.
+  if (readable(socket_)) wake();
+} catch (const std::exception& e) {
+  spdlog::error("event=answer_lost reason=\"{}\"", e.what());
 }
 
 }  // namespace ens

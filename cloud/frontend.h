@@ -1,9 +1,9 @@
-// Frontend: the one thread that owns the server socket.
+// Frontend: the server socket, and the thread that reads it.
 //
 // Reads requests, checks everything a client claims before memory is taken for it, queues what is
-// good and answers the rest at once; sends what the lanes put into the outbox. A client that does
-// not read its answers loses them (ROUTER drops past its high-water mark); nobody else waits for
-// it.
+// good and answers the rest at once. Whoever has an answer sends it: to wake this thread for that
+// took some 30 us of a request's time. A client that does not read its answers loses them (ROUTER
+// drops past its high-water mark); nobody else waits for it.
 #pragma once
 
 #include <atomic>
@@ -36,8 +36,7 @@ class Frontend {
 
   // Binds; Error if it cannot. `security` empty: plain text.
   Frontend(zmq::context_t& context, const std::string& endpoint, std::shared_ptr<Serving> serving,
-           const std::optional<Security>& security, BatchQueue& queue,
-           std::shared_ptr<Outbox> outbox, Metrics& metrics);
+           const std::optional<Security>& security, BatchQueue& queue, Metrics& metrics);
 
   const std::string& endpoint() const { return endpoint_; }  // with the real port
 
@@ -47,19 +46,22 @@ class Frontend {
   // From any thread: the clients' keys are read again.
   void reread_keys();
 
-  // Serves until `stop` is set (followed by outbox.wake()); then calls on_drain once, refuses new
-  // work, sends what is still owed, and returns; at the latest after drain_limit.
+  // Serves until `stop` is set (followed by wake()); then calls on_drain once, refuses new work,
+  // and returns when every answer is sent; at the latest after drain_limit.
   void run(const std::atomic<bool>& stop, const std::function<void()>& on_drain,
            std::chrono::milliseconds drain_limit);
+  void wake();  // run() looks at `stop` again; from any thread, async-signal-safe
 
   // For the closing log line: answers sent by status code name; handshakes and messages refused.
-  const std::map<std::string, int64_t>& sent() const { return sent_; }
+  std::map<std::string, int64_t> sent() const;
   int64_t refused() const { return (zap_ ? zap_->refused() : 0) + refused_messages_; }
 
  private:
+  // Until there is something to read, wake(), or `patience` is over (negative: never).
+  void wait(std::chrono::milliseconds patience);
   bool receive();  // one message; false if there was none
   void handle(zmq::message_t peer, zmq::message_t& header, zmq::message_t& tensor, int frames);
-  void send(Outgoing& outgoing);
+  void send(Outgoing& outgoing);  // from any thread
 
   void limit_messages(const Serving& serving);
 
@@ -68,7 +70,13 @@ class Frontend {
   std::atomic<bool> changed_{false};  // serving_, since the socket was last told
   std::atomic<bool> reread_keys_{false};
   std::optional<ZapHandler> zap_;
+  mutable std::mutex socket_mutex_;  // of socket_ and sent_
   zmq::socket_t socket_;
+  struct Event {  // a descriptor that is readable after wake()
+    Event();
+    ~Event();
+    int fd;
+  } wake_;
   BatchQueue& queue_;
   std::shared_ptr<Outbox> outbox_;
   Metrics& metrics_;

@@ -1,10 +1,10 @@
-// Answers on their way from whichever thread has them to the one thread that owns the socket.
+// The duty to answer, from reading a request to sending its answer.
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
-#include <mutex>
-#include <vector>
+#include <utility>
 #include <zmq.hpp>
 
 #include "nn/core/tensor.h"
@@ -19,28 +19,19 @@ struct Outgoing {
   Tensor tensor;  // undefined: header only
 };
 
-// Filled by any thread, emptied by the frontend, which polls fd().
+// Where answers go, and how many are still owed. Thread-safe.
 class Outbox {
  public:
-  Outbox();  // Error if the system has no descriptor left
-  ~Outbox();
-  Outbox(const Outbox&) = delete;
-  Outbox& operator=(const Outbox&) = delete;
+  // deliver: called by whichever thread has an answer; must not throw.
+  explicit Outbox(std::function<void(Outgoing)> deliver) : deliver_(std::move(deliver)) {}
 
-  std::vector<Outgoing> take();   // all of it; also resets fd()
-  int fd() const { return fd_; }  // readable when there is something to take, and after wake()
-  void wake();                    // async-signal-safe
-
-  // Requests that were read and whose answer is not in the outbox yet.
+  // Requests that were read and whose answer was not delivered yet.
   int64_t unanswered() const { return unanswered_.load(); }
 
  private:
   friend class ReplyOnce;
-  void put(Outgoing outgoing);
 
-  int fd_;
-  std::mutex mutex_;
-  std::vector<Outgoing> waiting_;
+  const std::function<void(Outgoing)> deliver_;
   std::atomic<int64_t> unanswered_{0};
 };
 

@@ -81,9 +81,7 @@ struct Server::Impl {
         security(read_security(c)),
         queue({c.max_batch(), c.max_queue(), microseconds(c.batch_delay_us())}),
         metrics([this] { return queue.waiting(); }),
-        outbox(std::make_shared<Outbox>()),
-        frontend(context, c.bind(), std::make_shared<Serving>(c), security, queue, outbox,
-                 metrics) {
+        frontend(context, c.bind(), std::make_shared<Serving>(c), security, queue, metrics) {
     log_serving();
     if (!c.http().empty()) {
       http.emplace(c.http(), HttpServer::Pages{[this] { return state.load() != State::kStopped; },
@@ -183,7 +181,6 @@ struct Server::Impl {
   zmq::context_t context;
   BatchQueue queue;
   Metrics metrics;
-  std::shared_ptr<Outbox> outbox;
   std::atomic<State> state{State::kStarting};
   Frontend frontend;
   std::mutex reloading;
@@ -210,7 +207,7 @@ void Server::start() {
 
 void Server::request_stop() {
   impl_->stop.store(true);
-  impl_->outbox->wake();
+  impl_->frontend.wake();
 }
 
 void Server::wait() {

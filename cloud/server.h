@@ -10,7 +10,7 @@
 namespace ens {
 
 // Loads the bundle, compiles N plans, binds the socket, answers until stopped. Owns all its
-// threads: a Frontend (sole owner of the socket), a bounded BatchQueue with the thread that empties
+// threads: a Frontend that reads the socket, a bounded BatchQueue with the thread that empties
 // it, and the Lanes that compute. The methods may be called from any thread.
 class Server {
  public:

@@ -102,8 +102,14 @@ Status Link::exchange(std::vector<Call>& calls, const std::function<void(size_t)
     failed_handshakes_ = 0;
   }
   while (done < calls.size()) {
+    if (open.size() < kWindow && next < calls.size()) {
+      prepare(next);
+      const auto now = Clock::now();
+      open.push_back({.index = next++, .id = next_id_++, .deadline = now + timeout_, .due = now});
+    }
     bool blocked = false;  // something is due, but there is no connection
-    auto wake = Clock::time_point::max();
+    const bool more = open.size() < kWindow && next < calls.size();
+    auto wake = more ? Clock::now() : Clock::time_point::max();
     for (Open& o : open) {
       const auto now = Clock::now();
       if (now >= o.deadline) {
@@ -112,13 +118,6 @@ Status Link::exchange(std::vector<Call>& calls, const std::function<void(size_t)
       }
       if (now >= o.due && !send(calls[o.index], o)) blocked = true;
       wake = std::min({wake, o.deadline, o.due > now ? o.due : o.deadline});
-    }
-    const bool more = open.size() < kWindow && next < calls.size();
-    if (more) {
-      prepare(next);
-      const auto now = Clock::now();
-      open.push_back({.index = next++, .id = next_id_++, .deadline = now + timeout_, .due = now});
-      wake = Clock::now();
     }
     zmq::pollitem_t items[] = {
         {socket_.handle(), 0, static_cast<short>(ZMQ_POLLIN | (blocked ? ZMQ_POLLOUT : 0)), 0},

@@ -18,6 +18,7 @@ namespace {
 constexpr size_t kAddresses = size_t{256} << 30;   // of one device
 constexpr size_t kQuarantine = size_t{256} << 20;  // dead bytes whose addresses are not used again
 constexpr size_t kPage = 4096;
+constexpr size_t kHugePage = size_t{2} << 20;
 constexpr int kMaxDevices = 16;
 
 struct Arena {
@@ -92,13 +93,16 @@ Arena& arena_of(int device) {
     void* p =
         mmap(nullptr, kAddresses, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) die("no address space for a device's memory");
-    arena.start = static_cast<char*>(p);
+    // Opening and closing costs by the page, and is most of what a run costs: large ones.
+    madvise(p, kAddresses, MADV_HUGEPAGE);
+    const size_t beyond = reinterpret_cast<uintptr_t>(p) % kHugePage;
+    arena.start = static_cast<char*>(p) + (kHugePage - beyond) % kHugePage;
   }
   return arena;
 }
 
 void protect(Arena& arena, int how) {
-  if (arena.used) mprotect(arena.start, arena.used, how);
+  mprotect(arena.start, (arena.used + kHugePage - 1) / kHugePage * kHugePage, how);
 }
 
 void open(int device) {
@@ -134,10 +138,10 @@ Memory* reserve(int device, size_t bytes) {
     start = found->second;
     arena.reusable.erase(found);
   } else {
-    if (arena.used + room > kAddresses) die("a device's addresses are used up");
+    if (arena.used + room > kAddresses - kHugePage) die("a device's addresses are used up");
     start = arena.start + arena.used;
     arena.used += room;
-    if (arena.opened) mprotect(start, room, PROT_READ | PROT_WRITE);
+    if (arena.opened) protect(arena, PROT_READ | PROT_WRITE);
   }
   poison(start, room);
   arena.live += bytes;

@@ -10,6 +10,7 @@
 #include "cloud/http.h"
 #include "cloud/metrics.h"
 #include "cloud/serving.h"
+#include "nn/core/backend.h"
 #include "nn/core/error.h"
 #include "proto/tensor_codec.h"
 
@@ -93,13 +94,15 @@ struct Server::Impl {
 
   void log_serving() {
     const auto now = frontend.serving();
+    // Where the processor lacks the instructions, bfloat16 is for the weights only.
+    const bool supported = backend(now->devices[0]).supports(now->dtype);
     spdlog::info(
-        "event=serving nets={} of={} data={} fingerprint={} device={} dtype={} lanes={} "
-        "max_batch={} "
-        "curve={}",
+        "event=serving nets={} of={} data={} fingerprint={} device={} dtype={} arithmetic={} "
+        "lanes={} max_batch={} curve={}",
         fmt::join(now->part, ","), now->info.nets, now->info.data,
         now->fingerprint_hex().substr(0, 16), str(now->devices), ens::name(now->dtype),
-        now->lanes.count(), config.max_batch(), security.has_value());
+        ens::name(supported ? now->dtype : Dtype::kF32), now->lanes.count(), config.max_batch(),
+        security.has_value());
     metrics.serves(*now, ens::name(state.load()));
   }
 

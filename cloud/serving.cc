@@ -9,9 +9,13 @@
 namespace ens {
 namespace {
 
-// Trainings run in float32 or bfloat16; serving knows float16, too, on devices that have it.
+// Trainings run in float32 or bfloat16; serving knows float16, too, on devices that have it, and
+// bfloat16 weights.
 Dtype serving_dtype(const std::string& text, Device device) {
-  if (text == name(Dtype::kF16) && backend(device).supports(Dtype::kF16)) return Dtype::kF16;
+  const Backend& here = backend(device);
+  if (text == name(Dtype::kF16) && here.supports(Dtype::kF16)) return Dtype::kF16;
+  const bool half = text == "auto" || text == name(Dtype::kBF16);
+  if (half && here.serves(Dtype::kBF16)) return Dtype::kBF16;
   return choose_dtype(text, device);
 }
 

@@ -93,7 +93,7 @@ class Benchmark {
     say("peaks measured");
   }
   void inference(Dtype dtype, const std::vector<int64_t>& batches) {
-    const bool can = backend(Device{}).supports(dtype);
+    const bool can = backend(Device{}).serves(dtype);
     std::vector<Row> rows;
     for (int64_t batch : batches) {
       rows.push_back(
@@ -142,7 +142,7 @@ class Benchmark {
   // In processes of their own, so that nothing else is in the figure.
   void memory(const std::string& program) {
     for (Dtype dtype : {Dtype::kF32, Dtype::kBF16}) {
-      if (!backend(Device{}).supports(dtype)) continue;
+      if (!backend(Device{}).serves(dtype)) continue;
       Process child({program, "--memory", name(dtype)}, true);
       if (child.wait() != 0) fail("the process whose memory is measured failed", "memory");
       Memory m{dtype};
@@ -167,9 +167,17 @@ class Benchmark {
     r.dtype = dtype;
     r.batch = batch;
     r.training = training;
-    if (!backend(Device{}).supports(dtype))
+    const Backend& cpu = backend(Device{});
+    if (!(training ? cpu.supports(dtype) : cpu.serves(dtype))) {
       r.why_not = "this processor has no bfloat16 instructions";
+    }
     return r;
+  }
+
+  // What arithmetic is in, ours and the peer's: without the instructions bfloat16 is for our
+  // weights only, and the peer, which would take some 25 times as long in it, stays with float32.
+  static Dtype arithmetic(Dtype dtype) {
+    return backend(Device{}).supports(dtype) ? dtype : Dtype::kF32;
   }
 
   // What the machine allows, images/s.
@@ -178,18 +186,19 @@ class Benchmark {
     const char* of;
   };
   Limit limit(const Row& r) const {
-    const double peak = r.dtype == Dtype::kBF16 ? peaks_.flops_bf16 : peaks_.flops;
-    const Limit arithmetic{peak / (r.training ? train_flops(kWidth) : kNets * body_flops(kWidth)),
-                           "arithmetic"};
+    const double peak = arithmetic(r.dtype) == Dtype::kBF16 ? peaks_.flops_bf16 : peaks_.flops;
+    const Limit computing{peak / (r.training ? train_flops(kWidth) : kNets * body_flops(kWidth)),
+                          "arithmetic"};
     const double streams =
         peaks_.bandwidth / (kNets * body_weights(kWidth) * static_cast<double>(size_of(r.dtype)));
     const Limit memory{streams * static_cast<double>(r.batch), "memory"};
-    return !r.training && memory.images < arithmetic.images ? memory : arithmetic;
+    return !r.training && memory.images < computing.images ? memory : computing;
   }
 
   std::string job(const Row& r, const std::string& mode, int nets = kNets) const {
-    return r.training ? fmt::format("train {} {} {}", r.batch, name(r.dtype), mode)
-                      : fmt::format("infer {} {} {} {}", nets, r.batch, name(r.dtype), mode);
+    const char* dtype = name(arithmetic(r.dtype));
+    return r.training ? fmt::format("train {} {} {}", r.batch, dtype, mode)
+                      : fmt::format("infer {} {} {} {}", nets, r.batch, dtype, mode);
   }
 
   // Every mode once; the quickest is the one that is measured.
@@ -227,7 +236,7 @@ class Benchmark {
     const Dtype dtype = rows[0].dtype;
     what == "body" ? export_body(file, dtype) : export_training(file, dtype);
     const double error =
-        std::stod(peer_.ask(fmt::format("{} {} {}", what, file.string(), name(dtype))));
+        std::stod(peer_.ask(fmt::format("{} {} {}", what, file.string(), name(arithmetic(dtype)))));
     fs::remove(file);
     const double most = dtype == Dtype::kBF16 ? 2e-2 : 1e-4;
     if (!(error <= most)) {
@@ -335,13 +344,16 @@ std::vector<std::vector<std::string>> Benchmark::table() const {
       lines.push_back(line);
       continue;
     }
+    const bool weights_only = arithmetic(r.dtype) != r.dtype;
+    if (weights_only) line.back() += " weights";
     line.push_back(fmt::format("{:.1f}", median(r.ours)));
     if (r.peer.empty()) {
       line.insert(line.end(), {"-", r.peer_missing, "-"});
     } else {
       std::vector<double> ratios;
       for (size_t i = 0; i < r.ours.size(); ++i) ratios.push_back(r.ours[i] / r.peer[i]);
-      line.insert(line.end(), {fmt::format("{:.1f}", median(r.peer)), r.mode,
+      line.insert(line.end(), {fmt::format("{:.1f}", median(r.peer)),
+                               (weights_only ? "float32: " : "") + r.mode,
                                fmt::format("{:.2f}", median(ratios))});
     }
     const Limit most = limit(r);

@@ -29,14 +29,15 @@ constexpr int64_t kCopyBytes = 256 << 10;  // of the input at once: half the sec
 
 #if defined(__x86_64__)
 
+template <typename W>
 struct Product {  // what the rows of one call have in common
   const float* from;
   int64_t blocks, block_stride;
   const int64_t* tap_from;
   const int64_t* tap_weight;
   int64_t taps;
-  const float* weight;  // of the panel
-  const float* bias;    // of the panel, or null
+  const W* weight;    // of the panel
+  const float* bias;  // of the panel, or null
   bool relu;
   int64_t out_stride;  // from one block of output channels to the next
 };
@@ -47,9 +48,23 @@ ENS_AVX2 inline __attribute__((always_inline)) void add_product(__m256& sum, __m
   __asm__ volatile("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
 }
 
+// A panel's weights of one input channel.
+ENS_AVX2 inline __attribute__((always_inline)) void load_weights(const float* w, __m256& low,
+                                                                 __m256& high) {
+  low = _mm256_loadu_ps(w);
+  high = _mm256_loadu_ps(w + kLanes);
+}
+// In bfloat16 the two halves of a panel alternate: a number is the upper half of a float32.
+ENS_AVX2 inline __attribute__((always_inline)) void load_weights(const BFloat16* w, __m256& low,
+                                                                 __m256& high) {
+  const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w));
+  low = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
+  high = _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(-0x10000)));
+}
+
 // R rows at from[r] by one panel; results go to out[r], with sum[r] added unless sum is null.
-template <int R>
-ENS_AVX2 void multiply(const Product& p, const int64_t* from, float* const* out,
+template <int R, typename W>
+ENS_AVX2 void multiply(const Product<W>& p, const int64_t* from, float* const* out,
                        const float* const* sum) {
   __m256 low[R], high[R];
 #pragma GCC unroll 6
@@ -58,15 +73,15 @@ ENS_AVX2 void multiply(const Product& p, const int64_t* from, float* const* out,
     high[r] = p.bias ? _mm256_loadu_ps(p.bias + kLanes) : _mm256_setzero_ps();
   }
   for (int64_t t = 0; t < p.taps; ++t) {
-    const float* w = p.weight + p.tap_weight[t];
+    const W* w = p.weight + p.tap_weight[t];
     const float* row[R];
 #pragma GCC unroll 6
     for (int r = 0; r < R; ++r) row[r] = p.from + p.tap_from[t] + from[r];
     for (int64_t b = 0; b < p.blocks; ++b) {
 #pragma GCC unroll 8
       for (int lane = 0; lane < kLanes; ++lane) {
-        const __m256 w0 = _mm256_loadu_ps(w + lane * kPanel);
-        const __m256 w1 = _mm256_loadu_ps(w + lane * kPanel + kLanes);
+        __m256 w0, w1;
+        load_weights(w + lane * kPanel, w0, w1);
 #pragma GCC unroll 6
         for (int r = 0; r < R; ++r) {
           const __m256 x = _mm256_broadcast_ss(row[r] + lane);
@@ -94,9 +109,11 @@ ENS_AVX2 void multiply(const Product& p, const int64_t* from, float* const* out,
   }
 }
 
-using Multiply = void (*)(const Product&, const int64_t*, float* const*, const float* const*);
-constexpr Multiply kMultiply[kRows] = {multiply<1>, multiply<2>, multiply<3>,
-                                       multiply<4>, multiply<5>, multiply<6>};
+template <typename W>
+using Multiply = void (*)(const Product<W>&, const int64_t*, float* const*, const float* const*);
+template <typename W>
+constexpr Multiply<W> kMultiply[kRows] = {multiply<1, W>, multiply<2, W>, multiply<3, W>,
+                                          multiply<4, W>, multiply<5, W>, multiply<6, W>};
 
 // dw [8 input channels][16 output channels] += the products of `count` runs of `length` pixels.
 template <typename Run>
@@ -146,21 +163,29 @@ void by_pixel(const float* from, int64_t count, int64_t image, int64_t pixels, i
 
 }  // namespace
 
-bool BlockConv::applies(Pass pass, const Shape& w, const ConvSpec& spec) {
+bool BlockConv::available() {
 #if defined(__x86_64__) && !defined(ENS_BASELINE)
   static const bool fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const int64_t written = pass == Pass::kGradInput ? w[1] : w[0];
-  return isa() == Isa::kAvx2 && fma && spec.groups == 1 && w[0] % kLanes == 0 &&
-         w[1] % kLanes == 0 && written % kPanel == 0;
+  return isa() == Isa::kAvx2 && fma;
 #else
-  (void)pass, (void)w, (void)spec;
   return false;
 #endif
 }
 
+bool BlockConv::applies(Pass pass, const Shape& w, const ConvSpec& spec) {
+  const int64_t written = pass == Pass::kGradInput ? w[1] : w[0];
+  return available() && spec.groups == 1 && w[0] % kLanes == 0 && w[1] % kLanes == 0 &&
+         written % kPanel == 0;
+}
+
 BlockConv::BlockConv(Pass pass, const Shape& x, const Shape& w, const Shape& y,
-                     const ConvSpec& spec)
-    : pass_(pass), spec_(spec), batch_(x[0]), taps_(w[2] * w[3]), kernel_{w[2], w[3]} {
+                     const ConvSpec& spec, Dtype packed)
+    : pass_(pass),
+      spec_(spec),
+      packed_(packed),
+      batch_(x[0]),
+      taps_(w[2] * w[3]),
+      kernel_{w[2], w[3]} {
   const bool back = pass == Pass::kGradInput;
   const Shape& from = back ? y : x;
   const Shape& to = back ? x : y;
@@ -269,17 +294,24 @@ void BlockConv::plan_by_pixel() {
 }
 
 // The weight as [panel of outputs][kernel position][input][16 outputs].
-void BlockConv::pack(const float* w, float* packed) const {
-  const bool back = pass_ == Pass::kGradInput;
+void BlockConv::pack(const float* w, void* packed) const {
+  const bool back = pass_ == Pass::kGradInput, half = packed_ == Dtype::kBF16;
   const int64_t per_output = back ? taps_ : inputs_ * taps_;
   const int64_t per_input = back ? outputs_ * taps_ : taps_;
   parallel_for(outputs_ / kPanel, 1, [&](int64_t begin, int64_t end) {
     for (int64_t panel = begin; panel < end; ++panel) {
       for (int64_t i = 0; i < inputs_; ++i) {
         const float* from = w + panel * kPanel * per_output + i * per_input;
-        float* to = packed + (panel * taps_ * inputs_ + i) * kPanel;
+        int64_t to = (panel * taps_ * inputs_ + i) * kPanel;
         for (int64_t t = 0; t < taps_; ++t, to += inputs_ * kPanel) {
-          for (int64_t o = 0; o < kPanel; ++o) to[o] = from[o * per_output + t];
+          for (int64_t o = 0; o < kPanel; ++o) {
+            const float number = from[o * per_output + t];
+            if (half) {
+              static_cast<BFloat16*>(packed)[to + o % kLanes * 2 + o / kLanes] = BFloat16(number);
+            } else {
+              static_cast<float*>(packed)[to + o] = number;
+            }
+          }
         }
       }
     }
@@ -330,8 +362,9 @@ const float* BlockConv::gather(const float* in, int64_t first, int64_t count, in
   return copy;
 }
 
+template <typename W>
 void BlockConv::run_groups(const float* from, int64_t count, int64_t panel_begin, int64_t panel_end,
-                           const float* packed, const float* bias, const float* sum, bool relu,
+                           const W* packed, const float* bias, const float* sum, bool relu,
                            float* out) const {
 #if defined(__x86_64__)
   const int64_t pixels = out_[0] * out_[1];
@@ -344,16 +377,16 @@ void BlockConv::run_groups(const float* from, int64_t count, int64_t panel_begin
         tap_from.push_back(tap.from);
         tap_weight.push_back(tap.index * inputs_ * kPanel);
       }
-      const Product product{from,
-                            inputs_ / kLanes,
-                            positions_ * kLanes,
-                            tap_from.data(),
-                            tap_weight.data(),
-                            static_cast<int64_t>(tap_from.size()),
-                            packed + panel * taps_ * inputs_ * kPanel,
-                            bias ? bias + panel * kPanel : nullptr,
-                            relu,
-                            pixels * kLanes};
+      const Product<W> product{from,
+                               inputs_ / kLanes,
+                               positions_ * kLanes,
+                               tap_from.data(),
+                               tap_weight.data(),
+                               static_cast<int64_t>(tap_from.size()),
+                               packed + panel * taps_ * inputs_ * kPanel,
+                               bias ? bias + panel * kPanel : nullptr,
+                               relu,
+                               pixels * kLanes};
       // As evenly as possible: five rows keep the processor as busy as six, one does not.
       const int64_t rows = framed_ ? static_cast<int64_t>(group.rows.size()) : count;
       const int64_t parts = (rows + kRows - 1) / kRows;
@@ -369,7 +402,7 @@ void BlockConv::run_groups(const float* from, int64_t count, int64_t panel_begin
           to[r - begin] = out + at;
           add[r - begin] = sum + (sum ? at : 0);
         }
-        kMultiply[end - begin - 1](product, row, to, sum ? add : nullptr);
+        kMultiply<W>[end - begin - 1](product, row, to, sum ? add : nullptr);
       }
     }
   }
@@ -379,8 +412,18 @@ void BlockConv::run_groups(const float* from, int64_t count, int64_t panel_begin
 #endif
 }
 
-void BlockConv::run(const float* in, const float* packed, const float* bias, const float* sum,
+void BlockConv::run(const float* in, const void* packed, const float* bias, const float* sum,
                     bool relu, float* out) const {
+  if (packed_ == Dtype::kBF16) {
+    run_as(in, static_cast<const BFloat16*>(packed), bias, sum, relu, out);
+  } else {
+    run_as(in, static_cast<const float*>(packed), bias, sum, relu, out);
+  }
+}
+
+template <typename W>
+void BlockConv::run_as(const float* in, const W* packed, const float* bias, const float* sum,
+                       bool relu, float* out) const {
   const int64_t panels = outputs_ / kPanel, blocks = inputs_ / kLanes;
   const int64_t image = outputs_ * out_[0] * out_[1];
   const size_t copy_bytes = static_cast<size_t>(blocks * positions_ * kLanes) * sizeof(float);
@@ -414,9 +457,9 @@ void BlockConv::grad_weight(const float* x, const float* dy, float* dw) const {
   const int64_t pixels = out_[0] * out_[1];
   const size_t copy_bytes = static_cast<size_t>(blocks * positions_ * kLanes) * sizeof(float);
   const int64_t dy_positions = framed_ ? pixels : pixels * at_once_;
-  const Buffer x_copy(copy_bytes), sums(static_cast<size_t>(packed_numbers()) * sizeof(float));
+  const Buffer x_copy(copy_bytes), sums(static_cast<size_t>(weights()) * sizeof(float));
   const Buffer dy_copy(framed_ ? 1 : static_cast<size_t>(outputs_ * dy_positions) * sizeof(float));
-  std::memset(sums.data(), 0, static_cast<size_t>(packed_numbers()) * sizeof(float));
+  std::memset(sums.data(), 0, static_cast<size_t>(weights()) * sizeof(float));
   // One block of input channels: each thread has some of its own, so that nobody writes to the same
   // sums.
   const auto add_block = [&](int64_t first, int64_t count, int64_t b, const float* gradient) {

@@ -11,6 +11,9 @@
 // - large maps, or few images: one image with a frame of zeros; rows are its pixels;
 // - small maps: pixels outside, images inside; rows are the same pixel of several images, so that
 //   kernel positions that meet padding are left out (a 2x2 map has 16 of 36).
+//
+// The weight may be kept in bfloat16 (each number rounded to the nearest; arithmetic and
+// activations stay float32): half of the memory, and half of what few images have to wait for.
 #pragma once
 
 #include <cstdint>
@@ -25,19 +28,22 @@ class BlockConv {
   enum class Pass { kForward, kGradInput, kGradWeight };
 
   // x [B, C, H, W], w [O, C, kh, kw], y [B, O, H', W'] are the convolution's shapes in every pass.
-  BlockConv(Pass pass, const Shape& x, const Shape& w, const Shape& y, const ConvSpec& spec);
+  // `packed`: how pack() and run() keep the weight, kF32 or kBF16.
+  BlockConv(Pass pass, const Shape& x, const Shape& w, const Shape& y, const ConvSpec& spec,
+            Dtype packed = Dtype::kF32);
 
-  // Whether this processor and these shapes are served: C and O are multiples of 8, what is written
+  static bool available();  // on this processor
+  // Whether it is, and serves these shapes: C and O are multiples of 8, what is written
   // of 16, no groups.
   static bool applies(Pass pass, const Shape& w, const ConvSpec& spec);
 
-  // Numbers in the form in which the kernels want the weight: as many as it has.
-  int64_t packed_numbers() const { return inputs_ * outputs_ * taps_; }
-  void pack(const float* w, float* packed) const;  // from plain
+  // The form in which the kernels want the weight: as many numbers as it has.
+  size_t packed_bytes() const { return static_cast<size_t>(weights()) * size_of(packed_); }
+  void pack(const float* w, void* packed) const;  // from plain
 
   // kForward: in is x, out is y; kGradInput: in is dy, out is dx. Adds bias (of `outputs` numbers,
   // may be null) and sum (as out, may be null or out itself), then ReLU.
-  void run(const float* in, const float* packed, const float* bias, const float* sum, bool relu,
+  void run(const float* in, const void* packed, const float* bias, const float* sum, bool relu,
            float* out) const;
 
   // kGradWeight: dw plain.
@@ -64,13 +70,19 @@ class BlockConv {
   void plan_by_pixel();
   const float* gather(const float* in, int64_t first, int64_t count, int64_t block_begin,
                       int64_t block_end, float* copy) const;
+  template <typename W>
   void run_groups(const float* from, int64_t count, int64_t panel_begin, int64_t panel_end,
-                  const float* packed, const float* bias, const float* sum, bool relu,
+                  const W* packed, const float* bias, const float* sum, bool relu,
                   float* out) const;
+  template <typename W>
+  void run_as(const float* in, const W* packed, const float* bias, const float* sum, bool relu,
+              float* out) const;
   void unpack(const float* packed, float* w) const;
+  int64_t weights() const { return inputs_ * outputs_ * taps_; }
 
   const Pass pass_;
   const ConvSpec spec_;
+  const Dtype packed_;
   int64_t batch_, inputs_, outputs_, taps_;
   int64_t in_[2], out_[2], kernel_[2];  // height, width
   bool framed_;                         // the first of the two forms

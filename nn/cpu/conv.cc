@@ -188,9 +188,9 @@ const float* blocked8(const Tensor& t, Tensor& holder) {
 Tensor block_conv(const BlockConv& conv, const Tensor& in, const Tensor& w, const Tensor& bias,
                   const Shape& out) {
   Tensor source, y = Tensor::empty(out, Dtype::kF32, {}, Layout::kBlocked8);
-  const Buffer weight(static_cast<size_t>(conv.packed_numbers()) * sizeof(float));
-  conv.pack(w.data<float>(), weight.as<float>());
-  conv.run(blocked8(in, source), weight.as<float>(), bias.defined() ? bias.data<float>() : nullptr,
+  const Buffer weight(conv.packed_bytes());
+  conv.pack(w.data<float>(), weight.data());
+  conv.run(blocked8(in, source), weight.data(), bias.defined() ? bias.data<float>() : nullptr,
            nullptr, false, y.data<float>());
   return y;
 }

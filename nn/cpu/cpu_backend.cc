@@ -2,6 +2,7 @@
 
 #include "nn/core/graph.h"
 #include "nn/cpu/allocator.h"
+#include "nn/cpu/block_conv.h"
 #include "nn/cpu/dnnl_util.h"
 #include "nn/cpu/executable.h"
 #include "nn/cpu/threads.h"
@@ -23,6 +24,10 @@ std::string CpuBackend::description() const {
 bool CpuBackend::supports(Dtype dtype) const {
   if (dtype == Dtype::kBF16) return isa() >= Isa::kAvx512Bf16;
   return dtype == Dtype::kF32;
+}
+
+bool CpuBackend::serves(Dtype dtype) const {
+  return supports(dtype) || (dtype == Dtype::kBF16 && BlockConv::available());
 }
 
 std::shared_ptr<void> CpuBackend::allocate(size_t bytes) { return cpu::allocate(bytes); }

@@ -16,6 +16,7 @@ class CpuBackend final : public Backend {
   std::string description() const override;
   // bfloat16 only where the processor has instructions for it.
   bool supports(Dtype dtype) const override;
+  bool serves(Dtype dtype) const override;
   std::shared_ptr<void> allocate(size_t bytes) override;
 
   // copy.cc

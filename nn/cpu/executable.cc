@@ -124,9 +124,9 @@ class Constants {
   memory get_block(size_t step, const BlockConv& conv) {
     std::vector<Packed>& packed = layers_[step].packed[kBlockWeight];
     if (!packed.empty()) return packed[0].data;
-    packed.push_back(make({{conv.packed_numbers()}, memory::data_type::f32, Tag::a}));
-    conv.pack(layers_[step].source[kWeight].data<float>(),
-              static_cast<float*>(packed[0].storage.get()));
+    packed.push_back(
+        make({{static_cast<int64_t>(conv.packed_bytes())}, memory::data_type::u8, Tag::a}));
+    conv.pack(layers_[step].source[kWeight].data<float>(), packed[0].storage.get());
     return packed[0].data;
   }
 
@@ -206,14 +206,15 @@ struct BlockStep {
   BlockConv conv;
   bool relu;
   void run(const std::vector<dnnl_exec_arg_t>& args) const {
-    const auto data = [&](int name) -> float* {
+    const auto data = [&](int name) -> void* {
       for (const dnnl_exec_arg_t& arg : args) {
-        if (arg.arg == name) return static_cast<float*>(memory(arg.memory, true).get_data_handle());
+        if (arg.arg == name) return memory(arg.memory, true).get_data_handle();
       }
       return nullptr;
     };
-    conv.run(data(DNNL_ARG_SRC), data(DNNL_ARG_WEIGHTS), data(DNNL_ARG_BIAS), data(DNNL_ARG_SRC_1),
-             relu, data(DNNL_ARG_DST));
+    const auto numbers = [&](int name) { return static_cast<float*>(data(name)); };
+    conv.run(numbers(DNNL_ARG_SRC), data(DNNL_ARG_WEIGHTS), numbers(DNNL_ARG_BIAS),
+             numbers(DNNL_ARG_SRC_1), relu, numbers(DNNL_ARG_DST));
   }
 };
 
@@ -235,11 +236,16 @@ struct Program {
   std::byte* base = nullptr;  // the arena for which the addresses are set
 };
 
+struct Precision {
+  Dtype computed, weights;
+};
+
 class Builder {
  public:
-  Builder(const Graph& graph, Dtype dtype, int64_t batch, Constants& constants)
+  Builder(const Graph& graph, Precision precision, int64_t batch, Constants& constants)
       : graph_(graph),
-        type_(to_dnnl(dtype)),
+        type_(to_dnnl(precision.computed)),
+        weights_(precision.weights),
         batch_(batch),
         constants_(constants),
         values_(graph.values.size()),
@@ -467,7 +473,7 @@ class Builder {
     const Shape& in = graph_.shape(s.input);
     const Shape& out = graph_.shape(s.output);
     const BlockConv conv(BlockConv::Pass::kForward, batched(batch_, in), weight_shape(),
-                         batched(batch_, out), s.conv);
+                         batched(batch_, out), s.conv, weights_);
     const Place src = fetch(s.input, with_tag(in, type_, Tag::nChw8c));
     const MemoryDesc desc = with_tag(out, type_, Tag::nChw8c);
     std::vector<Arg> args{{DNNL_ARG_SRC, src}};
@@ -688,6 +694,7 @@ class Builder {
 
   const Graph& graph_;
   const memory::data_type type_;
+  const Dtype weights_;  // as BlockConv keeps them
   const int64_t batch_;
   Constants& constants_;
   std::vector<std::vector<Place>> values_;  // each value's forms, the first as it was made
@@ -699,8 +706,8 @@ class Builder {
 
 class CpuNet {
  public:
-  CpuNet(const Graph& graph, Dtype dtype, int64_t max_batch)
-      : graph_(graph), dtype_(dtype), max_batch_(max_batch), constants_(graph) {
+  CpuNet(const Graph& graph, Precision precision, int64_t max_batch)
+      : graph_(graph), precision_(precision), max_batch_(max_batch), constants_(graph) {
     // The largest batch now: it shows what oneDNN cannot do, packs the weights, sizes the arena.
     program(max_batch);
     constants_.release_sources();
@@ -715,11 +722,11 @@ class CpuNet {
   Program& program(int64_t batch);
   Program build(int64_t batch) {
     std::lock_guard lock(creation_mutex());
-    return Builder(graph_, dtype_, batch, constants_).build();
+    return Builder(graph_, precision_, batch, constants_).build();
   }
 
   Graph graph_;  // without its weights
-  const Dtype dtype_;
+  const Precision precision_;
   const int64_t max_batch_;
   Constants constants_;
   // By batch size and OpenMP threads: a primitive made for few threads must not run with more.
@@ -790,10 +797,10 @@ Tensor CpuNet::run(const Tensor& input) try {
 // The nets, one after another.
 class CpuExecutable : public Executable {
  public:
-  CpuExecutable(const std::vector<Graph>& nets, Dtype dtype, int64_t max_batch)
+  CpuExecutable(const std::vector<Graph>& nets, Precision precision, int64_t max_batch)
       : output_(nets[0].shape(nets[0].output)) {
     for (const Graph& net : nets) {
-      nets_.push_back(std::make_unique<CpuNet>(net, dtype, max_batch));
+      nets_.push_back(std::make_unique<CpuNet>(net, precision, max_batch));
     }
   }
 
@@ -834,11 +841,12 @@ std::unique_ptr<Executable> compile_cpu(const std::vector<Graph>& nets, Dtype dt
   }
   for (const Shape& one : nets.at(0).values) {
     if (one.rank() >= Shape::kMaxRank - 1) {
-      usage_fail("no room for the axes of nets and batch in a value of shape " + one.str(), "compile");
+      usage_fail("no room for the axes of nets and batch in a value of shape " + one.str(),
+                 "compile");
     }
   }
-  if (dtype == Dtype::kBF16 && isa() < Isa::kAvx512Bf16) dtype = Dtype::kF32;
-  return std::make_unique<CpuExecutable>(nets, dtype, max_batch);
+  const Precision precision{isa() < Isa::kAvx512Bf16 ? Dtype::kF32 : dtype, dtype};
+  return std::make_unique<CpuExecutable>(nets, precision, max_batch);
 } catch (const dnnl::error& e) {
   fail(std::string("oneDNN cannot prepare this network: ") + e.what(), "CPU executable");
 }

@@ -10,9 +10,10 @@
 namespace ens {
 
 // Prepares fused nets (see nn/plan/fuse.h and Backend::compile) for batches of 1 to max_batch
-// images. dtype: kF32, or kBF16 (activations and weights bfloat16 inside, accumulation float32); on
-// a processor without bfloat16 instructions kBF16 silently computes in float32, so a caller that
-// cares asks Backend::supports(kBF16) first. Usage Error for other dtypes.
+// images. dtype: kF32, or kBF16 (activations and weights bfloat16 inside, accumulation float32). On
+// a processor without bfloat16 instructions kBF16 computes in float32, and keeps the weights of
+// what BlockConv computes in bfloat16; a caller that cares asks Backend::supports(kBF16) and
+// Backend::serves(kBF16) first. Usage Error for other dtypes.
 //
 // The weights are copied into packed form; the result keeps no reference to `nets`. Several nets
 // run one after another; cloud/lanes.h is faster. A prepared size serves the batch sizes just below

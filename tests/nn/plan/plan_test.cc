@@ -9,6 +9,7 @@
 #include <string>
 #include <thread>
 
+#include "nn/core/backend.h"
 #include "nn/core/error.h"
 #include "tests/nn/plan/cases.h"
 #include "tests/nn/plan/reference.h"
@@ -114,6 +115,35 @@ TEST(Plan, SameInputSameResult) {
   const auto first = plan.run(x).to_vector();
   plan.run(random_batch(8, {3, 16, 16}, 2));  // leaves other numbers in the arena
   EXPECT_EQ(plan.run(x).to_vector(), first);
+}
+
+// The results of a network whose weights were rounded, and otherwise of float32.
+TEST(Plan, KeepsWeightsInBFloat16WhereTheProcessorLacksItsInstructions) {
+  if (backend({}).supports(Dtype::kBF16) || !backend({}).serves(Dtype::kBF16)) {
+    GTEST_SKIP() << "for processors with AVX2 and no more";
+  }
+  Net net({16, 9, 9});
+  int x = net.relu(net.conv(net.graph.input, 32, 3, {1, 1, 1, 1}));
+  x = net.add(net.conv(x, 32, 3, {1, 1, 1, 1}), x);
+  x = net.relu(net.conv(x, 64, 3, {2, 1, 1, 1}));
+  net.global_avg_pool(net.conv(x, 64, 3, {2, 1, 1, 1}));
+  Plan exact(net.graph, {}, Dtype::kF32, 9), plan(net.graph, {}, Dtype::kBF16, 9);
+  EXPECT_LT(plan.weight_bytes(), 0.52 * static_cast<double>(exact.weight_bytes()));
+  double moved = 0;
+  for (GraphStep& s : net.graph.steps) {
+    if (s.kind != GraphStep::Kind::kConv) continue;
+    for (float& w : s.weight.span<float>()) {
+      const auto rounded = static_cast<float>(BFloat16(w));
+      moved = std::max(moved, static_cast<double>(std::abs(rounded - w)));
+      w = rounded;
+    }
+  }
+  ASSERT_GT(moved, 0);
+  for (int64_t batch : {1, 3, 4, 9}) {
+    SCOPED_TRACE(batch);
+    const Tensor images = random_batch(batch, {16, 9, 9});
+    expect_close(test::interpret(net.graph, images), plan.run(images), 1e-5);
+  }
 }
 
 TEST(Plan, DoesNotNeedTheGraphAnyMore) {

@@ -26,14 +26,16 @@ Lanes::Lanes(CloudBundle bundle, const std::vector<Device>& devices, Dtype dtype
   try {
     const Shape input = smashed_shape(bundle.info.model, bundle.info.split);
     for_each_share([&](Share& share) {
-      std::vector<Graph> graphs;
-      for (int net = share.first; net < share.first + share.count; ++net) {
-        const auto body = std::exchange(bundle.bodies[static_cast<size_t>(net)], nullptr);
-        graphs.push_back(lower(*body, input));
+      {
+        std::vector<Graph> graphs;
+        for (int net = share.first; net < share.first + share.count; ++net) {
+          const auto body = std::exchange(bundle.bodies[static_cast<size_t>(net)], nullptr);
+          graphs.push_back(lower(*body, input));
+        }
+        share.plan = std::make_unique<Plan>(graphs, share.device, dtype, max_batch);
       }
-      share.plan = std::make_unique<Plan>(graphs, share.device, dtype, max_batch);
+      cpu::release_idle_memory();  // the body's weights, and what compiling took
     });
-    cpu::release_idle_memory();  // what compiling took
     // Kernels for a new batch size are prepared on first use. Have the two commonest ready, and on
     // a GPU, where preparing includes measuring, all.
     for (int64_t batch = 1; batch <= max_batch;) {

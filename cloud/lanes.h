@@ -30,7 +30,7 @@ class Lanes {
   Lanes(CloudBundle bundle, const std::vector<Device>& devices, Dtype dtype, int64_t max_batch,
         int threads);
   size_t weight_bytes() const;  // of all nets, as packed
-  size_t arena_bytes() const;   // of all nets
+  size_t arena_bytes() const;   // of all nets; lanes of the CPU use one net's at a time
   ~Lanes();
   Lanes(const Lanes&) = delete;
   Lanes& operator=(const Lanes&) = delete;

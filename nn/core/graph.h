@@ -67,7 +67,7 @@ class Executable {
   // input [B, ...graph input] float32 plain, 1 <= B <= max_batch, on the backend's device; result
   // [nets, B, ...output] float32 plain there, newly allocated from the cache.
   virtual Tensor run(const Tensor& input) = 0;
-  // Bytes held: packed weights, and the arena for activations and scratch.
+  // Bytes: packed weights; the arena for activations and scratch (on the CPU held while it runs).
   virtual size_t weight_bytes() const = 0;
   virtual size_t arena_bytes() const = 0;
 };

@@ -9,6 +9,7 @@
 #include <vector>
 
 #ifdef __linux__
+#include <malloc.h>
 #include <sys/mman.h>
 #endif
 
@@ -112,10 +113,12 @@ class Cache {
  private:
   static void* fresh(size_t bytes) {
     if (bytes >= 2 * kHugePage && ENS_CACHE_MEMORY) {
-      const size_t rounded = (bytes + kHugePage - 1) / kHugePage * kHugePage;
-      void* data = std::aligned_alloc(kHugePage, rounded);
+      void* data = nullptr;
+      if (posix_memalign(&data, kHugePage, bytes) != 0) return nullptr;
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-      if (data) madvise(data, rounded, MADV_HUGEPAGE);  // a hint: failure does not matter
+      // A hint: failure does not matter. Whole pages only, or the last would be there whole for
+      // little.
+      madvise(data, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
 #endif
       return data;
     }
@@ -158,6 +161,11 @@ Buffer::Buffer(size_t bytes) : data_(take(bytes, size_class_)) {}
 Buffer::~Buffer() { cache().give(data_, size_class_); }
 
 MemoryUse memory_use() { return cache().use(); }
-void release_idle_memory() { cache().release(); }
+void release_idle_memory() {
+  cache().release();
+#ifdef __GLIBC__
+  malloc_trim(0);  // free() keeps much of it for itself
+#endif
+}
 
 }  // namespace ens::cpu

@@ -37,6 +37,6 @@ struct MemoryUse {
   size_t idle = 0;  // bytes kept for reuse
 };
 MemoryUse memory_use();
-void release_idle_memory();
+void release_idle_memory();  // back to the system
 
 }  // namespace ens::cpu

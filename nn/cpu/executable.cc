@@ -731,7 +731,6 @@ class CpuNet {
   Constants constants_;
   // By batch size and OpenMP threads: a primitive made for few threads must not run with more.
   std::map<std::pair<int64_t, int>, Program> programs_;
-  std::shared_ptr<void> arena_;
   size_t arena_bytes_ = 0;
 };
 
@@ -740,20 +739,7 @@ Program& CpuNet::program(int64_t batch) {
   const auto found = programs_.find(key);
   Program& p =
       found != programs_.end() ? found->second : programs_.emplace(key, build(batch)).first->second;
-  if (p.arena_bytes > arena_bytes_) {
-    arena_.reset();
-    arena_bytes_ = 0;
-    arena_ = allocate(p.arena_bytes);
-    arena_bytes_ = p.arena_bytes;
-  }
-  if (auto* base = static_cast<std::byte*>(arena_.get()); p.base != base) {
-    for (SlotMemory& m : p.memories) {
-      if (m.slot != p.output_slot) {
-        m.data.set_data_handle(base + p.slots[static_cast<size_t>(m.slot)].offset);
-      }
-    }
-    p.base = base;
-  }
+  arena_bytes_ = std::max(arena_bytes_, p.arena_bytes);
   return p;
 }
 
@@ -762,6 +748,16 @@ Tensor CpuNet::run(const Tensor& input) try {
   const int64_t count = input.dim(0);
   Program& p = program(batch_bucket(count, max_batch_));
 
+  // From the cache, for this run only: nets that one thread runs in turn share it.
+  const Buffer arena(p.arena_bytes);
+  if (p.base != arena.data()) {
+    p.base = arena.as<std::byte>();
+    for (SlotMemory& m : p.memories) {
+      if (m.slot != p.output_slot) {
+        m.data.set_data_handle(p.base + p.slots[static_cast<size_t>(m.slot)].offset);
+      }
+    }
+  }
   void* source = input.raw();
   if (count < p.batch) {  // the missing images are zeros
     const size_t one = input.bytes() / static_cast<size_t>(count);

@@ -1,6 +1,6 @@
 // ens-bench: how fast this machine serves and trains with us, and with PyTorch.
 //
-//   ./run bench cpu                   eight minutes: a table; cpu.csv and cpu.html in runs/bench
+//   ./run bench cpu                   eleven minutes: a table; cpu.csv and cpu.html in runs/bench
 //   ./run bench cpu --out FOLDER
 //   ./run bench cpu --only 1 32       inference at batch 1, 8, 32, 128; training; growth
 //

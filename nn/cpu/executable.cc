@@ -758,6 +758,7 @@ Tensor CpuNet::run(const Tensor& input) try {
       }
     }
   }
+
   void* source = input.raw();
   if (count < p.batch) {  // the missing images are zeros
     const size_t one = input.bytes() / static_cast<size_t>(count);

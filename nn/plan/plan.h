@@ -46,7 +46,8 @@ class Plan {
   const Shape& output_shape() const { return graph_.shape(graph_.output); }
   int64_t max_batch() const { return max_batch_; }
   Device device() const { return device_; }
-  // Bytes held on the device now: packed weights; arena for activations and scratch.
+  // Bytes on the device: packed weights; the arena for activations and scratch (on the CPU taken
+  // from the cache for each run).
   size_t weight_bytes() const { return executable_->weight_bytes(); }
   size_t arena_bytes() const { return executable_->arena_bytes(); }
 

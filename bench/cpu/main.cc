@@ -277,20 +277,17 @@ class Benchmark {
   // Images/s of each. Each size gets as many turns, as long ones, and its best turn counts: what
   // disturbs a machine for seconds must not bend the curve.
   static std::vector<std::pair<double, double>> in_turns(std::map<double, Serving>& sizes) {
-    std::vector<std::pair<double, double>> best;
-    for (const auto& [size, serving] : sizes) best.emplace_back(size, 0);
+    std::map<double, double> best;
     for (int turn = 0; turn < kTurns; ++turn) {
-      auto entry = best.begin();
       for (auto& [size, serving] : sizes) {
         const double begin = now();
         int64_t images = 0;
         do serving.run(kGrowthBatch), images += kGrowthBatch;
         while (now() - begin < kTurn);
-        entry->second = std::max(entry->second, static_cast<double>(images) / (now() - begin));
-        ++entry;
+        best[size] = std::max(best[size], static_cast<double>(images) / (now() - begin));
       }
     }
-    return best;
+    return {best.begin(), best.end()};
   }
 
   struct Tried {

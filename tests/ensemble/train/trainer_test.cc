@@ -18,6 +18,7 @@
 #include "nn/core/error.h"
 #include "nn/data/loader.h"
 #include "nn/io/checkpoint.h"
+#include "tests/ensemble/train/same_run.h"
 #include "tests/support/temp_dir.h"
 
 namespace ens {
@@ -25,6 +26,8 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
+using test::expect_same_run;
+using test::weights;
 
 const std::vector<std::string> kKinds = {"none",   "additive",  "shredder",    "random",
                                          "single", "dr_single", "dr_ensemble", "nopeek",
@@ -59,19 +62,6 @@ int train(const RunConfig& config, const fs::path& folder, const fs::path& donor
   train_ensemble(config, run, images, test);
   run.mark_done();
   return adopted;
-}
-
-std::map<std::string, std::vector<float>> weights(const fs::path& file) {
-  std::map<std::string, std::vector<float>> all;
-  for (const auto& [name, tensor] : read_checkpoint(file, "").tensors) {
-    all[name] = tensor.to_vector();
-  }
-  return all;
-}
-
-void expect_same_run(const fs::path& a, const fs::path& b) {
-  EXPECT_EQ(weights(a / "edge.h5"), weights(b / "edge.h5"));
-  EXPECT_EQ(weights(a / "cloud.h5"), weights(b / "cloud.h5"));
 }
 
 json summary_of(const fs::path& folder) {

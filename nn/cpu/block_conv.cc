@@ -3,186 +3,91 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "nn/cpu/allocator.h"
 #include "nn/cpu/dnnl_util.h"
-#include "nn/cpu/simd.h"
 #include "nn/cpu/threads.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#define ENS_AVX2 __attribute__((target("avx2,fma")))
-#endif
 
 namespace ens::cpu {
 namespace {
 
-constexpr int64_t kLanes = 8;   // channels of a block
-constexpr int64_t kPanel = 16;  // output channels computed together
-constexpr int kRows = 6;        // output pixels computed together: with two vectors each, 12 sums
 constexpr int64_t kNone = std::numeric_limits<int64_t>::min();
 
-// Below so many output pixels rows are images, from so many images on.
+// Below so many output pixels rows are images, from so many images on; from so many up, Winograd.
 constexpr int64_t kSmallMap = 36;
 constexpr int64_t kManyImages = 4;
-constexpr int64_t kCopyBytes = 256 << 10;  // of the input at once: half the second-level cache
+constexpr int64_t kCopyBytes = 256 << 10;  // of the input at once, by pixel
+constexpr int64_t kTiles = 64;             // at once: enough to be worth reading the weight for
+constexpr int64_t kPositions = 16;         // of a tile
 
-#if defined(__x86_64__)
-
-template <typename W>
-struct Product {  // what the rows of one call have in common
-  const float* from;
-  int64_t blocks, block_stride;
-  const int64_t* tap_from;
-  const int64_t* tap_weight;
-  int64_t taps;
-  const W* weight;    // of the panel
-  const float* bias;  // of the panel, or null
-  bool relu;
-  int64_t out_stride;  // from one block of output channels to the next
-};
-
-// sum += a * b, in the register of the sum: left to itself GCC 12 moves sums between registers, of
-// which there are too few for that, and takes a third longer.
-ENS_AVX2 inline __attribute__((always_inline)) void add_product(__m256& sum, __m256 a, __m256 b) {
-  __asm__ volatile("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
-}
-
-// A panel's weights of one input channel.
-ENS_AVX2 inline __attribute__((always_inline)) void load_weights(const float* w, __m256& low,
-                                                                 __m256& high) {
-  low = _mm256_loadu_ps(w);
-  high = _mm256_loadu_ps(w + kLanes);
-}
-// In bfloat16 the two halves of a panel alternate: a number is the upper half of a float32.
-ENS_AVX2 inline __attribute__((always_inline)) void load_weights(const BFloat16* w, __m256& low,
-                                                                 __m256& high) {
-  const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w));
-  low = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
-  high = _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(-0x10000)));
-}
-
-// R rows at from[r] by one panel; results go to out[r], with sum[r] added unless sum is null.
-template <int R, typename W>
-ENS_AVX2 void multiply(const Product<W>& p, const int64_t* from, float* const* out,
-                       const float* const* sum) {
-  __m256 low[R], high[R];
-#pragma GCC unroll 6
-  for (int r = 0; r < R; ++r) {
-    low[r] = p.bias ? _mm256_loadu_ps(p.bias) : _mm256_setzero_ps();
-    high[r] = p.bias ? _mm256_loadu_ps(p.bias + kLanes) : _mm256_setzero_ps();
-  }
-  for (int64_t t = 0; t < p.taps; ++t) {
-    const W* w = p.weight + p.tap_weight[t];
-    const float* row[R];
-#pragma GCC unroll 6
-    for (int r = 0; r < R; ++r) row[r] = p.from + p.tap_from[t] + from[r];
-    for (int64_t b = 0; b < p.blocks; ++b) {
-#pragma GCC unroll 8
-      for (int lane = 0; lane < kLanes; ++lane) {
-        __m256 w0, w1;
-        load_weights(w + lane * kPanel, w0, w1);
-#pragma GCC unroll 6
-        for (int r = 0; r < R; ++r) {
-          const __m256 x = _mm256_broadcast_ss(row[r] + lane);
-          add_product(low[r], x, w0);
-          add_product(high[r], x, w1);
-        }
-      }
-      w += kLanes * kPanel;
-#pragma GCC unroll 6
-      for (int r = 0; r < R; ++r) row[r] += p.block_stride;
-    }
-  }
-#pragma GCC unroll 6
-  for (int r = 0; r < R; ++r) {
-    if (sum) {
-      low[r] = _mm256_add_ps(low[r], _mm256_loadu_ps(sum[r]));
-      high[r] = _mm256_add_ps(high[r], _mm256_loadu_ps(sum[r] + p.out_stride));
-    }
-    if (p.relu) {
-      low[r] = _mm256_max_ps(low[r], _mm256_setzero_ps());
-      high[r] = _mm256_max_ps(high[r], _mm256_setzero_ps());
-    }
-    _mm256_storeu_ps(out[r], low[r]);
-    _mm256_storeu_ps(out[r] + p.out_stride, high[r]);
-  }
-}
-
-template <typename W>
-using Multiply = void (*)(const Product<W>&, const int64_t*, float* const*, const float* const*);
-template <typename W>
-constexpr Multiply<W> kMultiply[kRows] = {multiply<1, W>, multiply<2, W>, multiply<3, W>,
-                                          multiply<4, W>, multiply<5, W>, multiply<6, W>};
-
-// dw [8 input channels][16 output channels] += the products of `count` runs of `length` pixels.
-template <typename Run>
-ENS_AVX2 void multiply_transposed(const float* x, const float* dy, const Run* runs, int64_t count,
-                                  int64_t length, int64_t x_step, int64_t dy_stride, float* dw) {
-  for (int half = 0; half < 2; ++half, x += 4, dw += 4 * kPanel) {
-    __m256 low[4], high[4];
-#pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) {
-      low[c] = _mm256_loadu_ps(dw + c * kPanel);
-      high[c] = _mm256_loadu_ps(dw + c * kPanel + kLanes);
-    }
-    for (int64_t i = 0; i < count; ++i) {
-      const float* a = x + runs[i].x;
-      const float* b = dy + runs[i].dy;
-#pragma GCC unroll 2
-      for (int64_t k = 0; k < length; ++k, a += x_step, b += kLanes) {
-        const __m256 b0 = _mm256_loadu_ps(b), b1 = _mm256_loadu_ps(b + dy_stride);
-#pragma GCC unroll 4
-        for (int c = 0; c < 4; ++c) {
-          const __m256 v = _mm256_broadcast_ss(a + c);
-          add_product(low[c], v, b0);
-          add_product(high[c], v, b1);
-        }
-      }
-    }
-#pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) {
-      _mm256_storeu_ps(dw + c * kPanel, low[c]);
-      _mm256_storeu_ps(dw + c * kPanel + kLanes, high[c]);
-    }
-  }
-}
-
-#endif
-
-// One block of channels of `count` images, `image` numbers apart, as [pixel][at_once images].
-void by_pixel(const float* from, int64_t count, int64_t image, int64_t pixels, int64_t at_once,
-              float* to) {
+// One block of channels of `count` images, `image` bytes apart, as [pixel][at_once images].
+void by_pixel(const std::byte* from, int64_t count, size_t image, int64_t pixels, int64_t at_once,
+              size_t cell, std::byte* to) {
   for (int64_t i = 0; i < count; ++i) {
+    const std::byte* one = from + static_cast<size_t>(i) * image;
     for (int64_t p = 0; p < pixels; ++p) {
-      std::memcpy(to + (p * at_once + i) * kLanes, from + i * image + p * kLanes,
-                  kLanes * sizeof(float));
+      std::memcpy(to + static_cast<size_t>(p * at_once + i) * cell,
+                  one + static_cast<size_t>(p) * cell, cell);
     }
+  }
+}
+
+// Runs f(split) where split(n, g) calls g(begin, end) for ranges that make up [0, n): whole pieces
+// of work on a thread each if there are enough of them, else each piece split over all threads.
+template <typename F>
+void over_pieces(int64_t pieces, F&& f) {
+  if (pieces >= compute_threads()) {
+    parallel_for(pieces, 1, [&](int64_t begin, int64_t end) {
+      f(begin, end, [](int64_t n, auto g) { g(int64_t{0}, n); });
+    });
+  } else {
+    f(int64_t{0}, pieces, [](int64_t n, auto g) { parallel_for(n, 1, std::move(g)); });
+  }
+}
+
+// GgG', the form of a 3x3 kernel in which its products with a tile's 16 positions are summed.
+void winograd_weight(const float* g, float* to) {
+  float rows[4][3];
+  for (int j = 0; j < 3; ++j) {
+    const float a = g[j], b = g[3 + j], c = g[6 + j];
+    rows[0][j] = a;
+    rows[1][j] = (a + b + c) / 2;
+    rows[2][j] = (a - b + c) / 2;
+    rows[3][j] = c;
+  }
+  for (int i = 0; i < 4; ++i, to += 4) {
+    const auto [a, b, c] = rows[i];
+    to[0] = a;
+    to[1] = (a + b + c) / 2;
+    to[2] = (a - b + c) / 2;
+    to[3] = c;
   }
 }
 
 }  // namespace
 
-bool BlockConv::available() {
-#if defined(__x86_64__) && !defined(ENS_BASELINE)
-  static const bool fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  return isa() == Isa::kAvx2 && fma;
-#else
-  return false;
-#endif
+bool BlockConv::available(Dtype dtype, Dtype packed) { return block_kernels(dtype, packed); }
+
+Layout BlockConv::layout() {
+  return block_kernels(Dtype::kF32, Dtype::kF32)->lanes == 16 ? Layout::kBlocked16
+                                                              : Layout::kBlocked8;
 }
 
-bool BlockConv::applies(Pass pass, const Shape& w, const ConvSpec& spec) {
-  const int64_t written = pass == Pass::kGradInput ? w[1] : w[0];
-  return available() && spec.groups == 1 && w[0] % kLanes == 0 && w[1] % kLanes == 0 &&
-         written % kPanel == 0;
+bool BlockConv::applies(const Shape& w, const ConvSpec& spec, Dtype dtype, Dtype packed) {
+  const BlockKernels* kernels = block_kernels(dtype, packed);
+  return kernels && spec.groups == 1 && w[0] % kernels->lanes == 0 && w[1] % kernels->lanes == 0;
 }
 
 BlockConv::BlockConv(Pass pass, const Shape& x, const Shape& w, const Shape& y,
-                     const ConvSpec& spec, Dtype packed)
+                     const ConvSpec& spec, Dtype dtype, Dtype packed)
     : pass_(pass),
       spec_(spec),
       packed_(packed),
+      kernels_(*block_kernels(dtype, packed)),
+      size_(size_of(dtype)),
+      lanes_(kernels_.lanes),
+      cell_(lanes_),
       batch_(x[0]),
       taps_(w[2] * w[3]),
       kernel_{w[2], w[3]} {
@@ -191,21 +96,43 @@ BlockConv::BlockConv(Pass pass, const Shape& x, const Shape& w, const Shape& y,
   const Shape& to = back ? x : y;
   inputs_ = from[1];
   outputs_ = to[1];
+  vectors_ = outputs_ % (2 * lanes_) == 0 ? 2 : 1;
   for (int axis : {0, 1}) {
     in_[axis] = from[2 + axis];
     out_[axis] = to[2 + axis];
   }
-  framed_ = out_[0] * out_[1] >= kSmallMap || batch_ < kManyImages;
-  if (framed_) {
-    at_once_ = 1;
-    plan_framed();
-  } else {
-    const int64_t bytes = inputs_ * in_[0] * in_[1] * static_cast<int64_t>(sizeof(float));
-    at_once_ = std::min(batch_, std::max<int64_t>(kCopyBytes / bytes, kRows));
-    const int64_t goes = (batch_ + at_once_ - 1) / at_once_;
-    at_once_ = (batch_ + goes - 1) / goes;
-    plan_by_pixel();
+  // Sums over pixels: one instruction takes those of two images.
+  if (pass == Pass::kGradWeight) cell_ *= kernels_.depth;
+  form_ = choose();
+  results_ = out_[0] * out_[1];
+  switch (form_) {
+    case Form::kFramed:
+      at_once_ = cell_ / lanes_;
+      plan_framed();
+      return;
+    case Form::kByPixel: {
+      const auto image = static_cast<int64_t>(bytes(inputs_ * in_[0] * in_[1]));
+      at_once_ = std::min(batch_, std::max<int64_t>(kCopyBytes / image, kernels_.rows));
+      break;
+    }
+    case Form::kWinograd:
+      tiles_ = (out_[0] + 1) / 2 * ((out_[1] + 1) / 2);
+      at_once_ = std::min(batch_, std::max<int64_t>(kTiles / tiles_, 1));
+      break;
   }
+  const int64_t goes = (batch_ + at_once_ - 1) / at_once_;
+  at_once_ = (batch_ + goes - 1) / goes;
+  form_ == Form::kByPixel ? plan_by_pixel() : plan_winograd();
+}
+
+BlockConv::Form BlockConv::choose() const {
+  const int64_t pixels = out_[0] * out_[1];
+  // Whatever the batch: the weight is packed once for all of them.
+  if (pass_ != Pass::kGradWeight && kernel_[0] == 3 && kernel_[1] == 3 && spec_.stride == 1 &&
+      spec_.dilation == 1 && pixels >= kSmallMap) {
+    return Form::kWinograd;
+  }
+  return pixels >= kSmallMap || batch_ < kManyImages ? Form::kFramed : Form::kByPixel;
 }
 
 // Forward, output pixel q meets input pixel q * stride - padding + k * dilation; the gradient goes
@@ -241,13 +168,13 @@ void BlockConv::plan_framed() {
           const int64_t y = source(y0, ky), x = source(x0, kx);
           if (y == kNone || x == kNone) continue;
           group.taps.push_back(
-              {((y + frame_[0][0]) * width + x + frame_[1][0]) * kLanes, ky * kernel_[1] + kx});
+              {((y + frame_[0][0]) * width + x + frame_[1][0]) * cell_, ky * kernel_[1] + kx});
         }
       }
       for (int64_t y = y0; y < out_[0]; y += period) {
         for (int64_t x = x0; x < out_[1]; x += period) {
-          group.rows.push_back({(y / period * step * width + x / period * step) * kLanes,
-                                (y * out_[1] + x) * kLanes});
+          group.rows.push_back(
+              {(y / period * step * width + x / period * step) * cell_, (y * out_[1] + x) * cell_});
         }
       }
       groups_.push_back(std::move(group));
@@ -256,7 +183,7 @@ void BlockConv::plan_framed() {
   if (pass_ != Pass::kGradWeight) return;
   const Group& all = groups_.front();
   run_length_ = out_[1];
-  x_step_ = spec_.stride * kLanes;
+  x_step_ = spec_.stride * cell_;
   runs_.resize(static_cast<size_t>(taps_));
   for (const Tap& tap : all.taps) {
     for (int64_t y = 0; y < out_[0]; ++y) {
@@ -267,9 +194,11 @@ void BlockConv::plan_framed() {
 }
 
 void BlockConv::plan_by_pixel() {
-  positions_ = in_[0] * in_[1] * at_once_;
-  run_length_ = at_once_;
-  x_step_ = kLanes;
+  // Images of one pixel in the copied input; two of them are one cell where sums go over pixels.
+  const int64_t depth = cell_ / lanes_, cells = (at_once_ + depth - 1) / depth;
+  positions_ = in_[0] * in_[1] * cells;
+  run_length_ = cells;
+  x_step_ = cell_;
   runs_.resize(static_cast<size_t>(taps_));
   for (int64_t y = 0; y < out_[0]; ++y) {
     for (int64_t x = 0; x < out_[1]; ++x) {
@@ -279,37 +208,73 @@ void BlockConv::plan_by_pixel() {
         for (int64_t kx = 0; kx < kernel_[1]; ++kx) {
           const int64_t from_y = source(y, ky), from_x = source(x, kx);
           if (from_y < 0 || from_y >= in_[0] || from_x < 0 || from_x >= in_[1]) continue;
-          const int64_t from = (from_y * in_[1] + from_x) * at_once_ * kLanes;
+          const int64_t from = (from_y * in_[1] + from_x) * cells * cell_;
           const int64_t tap = ky * kernel_[1] + kx;
           group.taps.push_back({from, tap});
-          runs_[static_cast<size_t>(tap)].push_back({from, q * at_once_ * kLanes});
+          runs_[static_cast<size_t>(tap)].push_back({from, q * cells * cell_});
         }
       }
       for (int64_t i = 0; i < at_once_; ++i) {
-        group.rows.push_back({i * kLanes, (i * outputs_ * out_[0] * out_[1] + q * kLanes)});
+        group.rows.push_back({i * lanes_, (i * outputs_ * results_ + q * lanes_)});
       }
       groups_.push_back(std::move(group));
     }
   }
 }
 
-// The weight as [panel of outputs][kernel position][input][16 outputs].
+void BlockConv::plan_winograd() {
+  taps_ = kPositions;
+  const int64_t all = tiles_ * at_once_;
+  positions_ = results_ = all;
+  // Going back the kernel is turned round, and meets what lies as far on the other side.
+  const int64_t padding = pass_ == Pass::kGradInput ? 2 - spec_.padding : spec_.padding;
+  const int64_t rows = (out_[0] + 1) / 2, columns = (out_[1] + 1) / 2;
+  tiles_in_ = {in_[0], in_[1], padding, rows, columns, inputs_ * all};
+  tiles_out_ = {out_[0], out_[1], 0, rows, columns, outputs_ * all};
+  for (int64_t p = 0; p < kPositions; ++p) {
+    Group group;
+    group.taps.push_back({p * inputs_ * all, p});
+    for (int64_t t = 0; t < all; ++t) {
+      group.rows.push_back({t * lanes_, p * outputs_ * all + t * lanes_});
+    }
+    groups_.push_back(std::move(group));
+  }
+}
+
+size_t BlockConv::copy_bytes() const {
+  return bytes(inputs_ / lanes_ * positions_ * cell_) *
+         static_cast<size_t>(form_ == Form::kWinograd ? kPositions : 1);
+}
+
+// The weight as [panel of outputs][kernel position][input][outputs of the panel]; where one
+// instruction takes two inputs, their weights for an output are neighbours.
 void BlockConv::pack(const float* w, void* packed) const {
-  const bool back = pass_ == Pass::kGradInput, half = packed_ == Dtype::kBF16;
-  const int64_t per_output = back ? taps_ : inputs_ * taps_;
-  const int64_t per_input = back ? outputs_ * taps_ : taps_;
-  parallel_for(outputs_ / kPanel, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t panel = begin; panel < end; ++panel) {
+  const bool back = pass_ == Pass::kGradInput, winograd = form_ == Form::kWinograd;
+  const int64_t area = kernel_[0] * kernel_[1], depth = kernels_.depth, wide = panel();
+  const int64_t per_output = back ? area : inputs_ * area;
+  const int64_t per_input = back ? outputs_ * area : area;
+  parallel_for(outputs_ / wide, 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> one(static_cast<size_t>(std::max(area, taps_))), turned(9);
+    for (int64_t p = begin; p < end; ++p) {
       for (int64_t i = 0; i < inputs_; ++i) {
-        const float* from = w + panel * kPanel * per_output + i * per_input;
-        int64_t to = (panel * taps_ * inputs_ + i) * kPanel;
-        for (int64_t t = 0; t < taps_; ++t, to += inputs_ * kPanel) {
-          for (int64_t o = 0; o < kPanel; ++o) {
-            const float number = from[o * per_output + t];
-            if (half) {
-              static_cast<BFloat16*>(packed)[to + o % kLanes * 2 + o / kLanes] = BFloat16(number);
+        for (int64_t o = 0; o < wide; ++o) {
+          const float* from = w + (p * wide + o) * per_output + i * per_input;
+          if (winograd && back) {
+            std::reverse_copy(from, from + area, turned.begin());
+            from = turned.data();
+          }
+          if (winograd) {
+            winograd_weight(from, one.data());
+            from = one.data();
+          }
+          const int64_t place =
+              kernels_.alternate ? o % lanes_ * vectors_ + o / lanes_ : o * depth + i % depth;
+          int64_t to = (p * taps_ * inputs_ + i / depth * depth) * wide + place;
+          for (int64_t t = 0; t < taps_; ++t, to += inputs_ * wide) {
+            if (packed_ == Dtype::kBF16) {
+              static_cast<BFloat16*>(packed)[to] = BFloat16(from[t]);
             } else {
-              static_cast<float*>(packed)[to + o] = number;
+              static_cast<float*>(packed)[to] = from[t];
             }
           }
         }
@@ -318,188 +283,295 @@ void BlockConv::pack(const float* w, void* packed) const {
   });
 }
 
-void BlockConv::unpack(const float* packed, float* w) const {
-  parallel_for(outputs_ / kPanel, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t panel = begin; panel < end; ++panel) {
+void BlockConv::unpack(const float* sums, float* w) const {
+  const int64_t wide = panel();
+  parallel_for(outputs_ / wide, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; ++p) {
       for (int64_t i = 0; i < inputs_; ++i) {
-        float* to = w + (panel * kPanel * inputs_ + i) * taps_;
-        const float* from = packed + (panel * taps_ * inputs_ + i) * kPanel;
-        for (int64_t t = 0; t < taps_; ++t, from += inputs_ * kPanel) {
-          for (int64_t o = 0; o < kPanel; ++o) to[o * inputs_ * taps_ + t] = from[o];
+        float* to = w + (p * wide * inputs_ + i) * taps_;
+        const float* from = sums + (p * taps_ * inputs_ + i) * wide;
+        for (int64_t t = 0; t < taps_; ++t, from += inputs_ * wide) {
+          for (int64_t o = 0; o < wide; ++o) to[o * inputs_ * taps_ + t] = from[o];
         }
       }
     }
   });
 }
 
+// One block of an image (of two, pixel by pixel, where sums go over pixels) with its frame.
+void BlockConv::gather_frame(const Bytes* in, const Bytes* second, Bytes* to) const {
+  const size_t cell = bytes(cell_), row = bytes(in_[1] * lanes_);
+  const auto zeros = [&](int64_t n) {
+    std::memset(to, 0, static_cast<size_t>(n) * cell);
+    to += static_cast<size_t>(n) * cell;
+  };
+  const int64_t width = frame_[1][0] + in_[1] + frame_[1][1];
+  zeros(frame_[0][0] * width + frame_[1][0]);
+  for (int64_t y = 0; y < in_[0]; ++y) {
+    if (cell_ == lanes_) {
+      std::memcpy(to, in, row);
+    } else {
+      kernels_.interleave(in, second, in_[1], to, cell_);
+      if (second) second += row;
+    }
+    in += row;
+    to += static_cast<size_t>(in_[1]) * cell;
+    if (y + 1 < in_[0]) zeros(frame_[1][1] + frame_[1][0]);
+  }
+  zeros(frame_[1][1] + frame_[0][1] * width);
+}
+
 // Blocks [block_begin, block_end) of the images [first, first + count) in the form of the plan, in
 // `copy` or, where they have it already, in place; block 0 would be at the result.
-const float* BlockConv::gather(const float* in, int64_t first, int64_t count, int64_t block_begin,
-                               int64_t block_end, float* copy) const {
-  const int64_t blocks = inputs_ / kLanes, pixels = in_[0] * in_[1];
-  in += first * blocks * pixels * kLanes;
-  if (framed_ && positions_ == pixels) return in;
-  if (framed_) {
-    const int64_t width = frame_[1][0] + in_[1] + frame_[1][1];
-    for (int64_t b = block_begin; b < block_end; ++b) {
-      const float* from = in + b * pixels * kLanes;
-      float* to = copy + b * positions_ * kLanes;
-      const auto zeros = [&](int64_t n) { to = std::fill_n(to, n * kLanes, 0.0f); };
-      zeros(frame_[0][0] * width + frame_[1][0]);
-      for (int64_t y = 0; y < in_[0]; ++y) {
-        to = std::copy_n(from, in_[1] * kLanes, to);
-        from += in_[1] * kLanes;
-        if (y + 1 < in_[0]) zeros(frame_[1][1] + frame_[1][0]);
-      }
-      zeros(frame_[1][1] + frame_[0][1] * width);
-    }
-    return copy;
-  }
+const std::byte* BlockConv::gather(const Bytes* in, int64_t first, int64_t count,
+                                   int64_t block_begin, int64_t block_end, Bytes* copy) const {
+  const int64_t pixels = in_[0] * in_[1];
+  const size_t image = bytes(inputs_ * pixels);
+  in += static_cast<size_t>(first) * image;
+  if (form_ == Form::kFramed && positions_ == pixels && cell_ == lanes_) return in;
   for (int64_t b = block_begin; b < block_end; ++b) {
-    by_pixel(in + b * pixels * kLanes, count, inputs_ * pixels, pixels, at_once_,
-             copy + b * positions_ * kLanes);
+    const Bytes* from = in + bytes(b * pixels * lanes_);
+    Bytes* to = copy + bytes(b * positions_ * cell_);
+    switch (form_) {
+      case Form::kFramed:
+        gather_frame(from, count > 1 ? from + image : nullptr, to);
+        break;
+      case Form::kByPixel:
+        if (cell_ == lanes_) {
+          by_pixel(from, count, image, pixels, at_once_, bytes(lanes_), to);
+          break;
+        }
+        for (int64_t i = 0; i < count; i += 2, to += bytes(cell_), from += 2 * image) {
+          kernels_.interleave(from, i + 1 < count ? from + image : nullptr, pixels, to,
+                              run_length_ * cell_);
+        }
+        break;
+      case Form::kWinograd:
+        for (int64_t i = 0; i < count; ++i) {
+          kernels_.winograd_input(tiles_in_, from + static_cast<size_t>(i) * image,
+                                  to + bytes(i * tiles_ * lanes_));
+        }
+        break;
+    }
   }
   return copy;
 }
 
-template <typename W>
-void BlockConv::run_groups(const float* from, int64_t count, int64_t panel_begin, int64_t panel_end,
-                           const W* packed, const float* bias, const float* sum, bool relu,
-                           float* out) const {
-#if defined(__x86_64__)
-  const int64_t pixels = out_[0] * out_[1];
-  std::vector<int64_t> tap_from, tap_weight;
-  for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
+void BlockConv::multiply_group(const Group& group, const Bytes* from, int64_t count, int64_t panel,
+                               const Bytes* packed, const float* bias, const Bytes* sum, bool relu,
+                               Bytes* out) const {
+  constexpr int64_t kMostTaps = 64;
+  int64_t tap_from[kMostTaps], tap_weight[kMostTaps];
+  std::vector<int64_t> many;
+  const auto taps = static_cast<int64_t>(group.taps.size());
+  int64_t *froms = tap_from, *weights = tap_weight;
+  if (taps > kMostTaps) {
+    many.resize(static_cast<size_t>(2 * taps));
+    froms = many.data();
+    weights = froms + taps;
+  }
+  for (int64_t t = 0; t < taps; ++t) {
+    const Tap& tap = group.taps[static_cast<size_t>(t)];
+    froms[t] = tap.from;
+    weights[t] = tap.index * inputs_ * this->panel();
+  }
+  const bool winograd = form_ == Form::kWinograd;
+  const size_t out_size = winograd ? sizeof(float) : size_;
+  const BlockProduct product{
+      from,
+      inputs_ / lanes_,
+      positions_ * lanes_,
+      froms,
+      weights,
+      taps,
+      packed + static_cast<size_t>(panel * taps_ * inputs_ * this->panel()) * size_of(packed_),
+      bias ? bias + panel * this->panel() : nullptr,
+      relu,
+      results_ * lanes_};
+  const auto& kernels = (winograd ? kernels_.multiply_to_float : kernels_.multiply)[vectors_ - 1];
+  // As evenly as possible: five rows keep the processor as busy as six, one does not.
+  const int64_t rows = form_ == Form::kFramed ? static_cast<int64_t>(group.rows.size()) : count;
+  const int64_t parts = (rows + kernels_.rows - 1) / kernels_.rows;
+  for (int64_t part = 0; part < parts; ++part) {
+    const int64_t begin = rows * part / parts, end = rows * (part + 1) / parts;
+    int64_t row[BlockKernels::kMostRows];
+    void* to[BlockKernels::kMostRows];
+    const void* add[BlockKernels::kMostRows];
+    for (int64_t r = begin; r < end; ++r) {
+      const Row& place = group.rows[static_cast<size_t>(r)];
+      const size_t at =
+          static_cast<size_t>(place.to + panel * vectors_ * results_ * lanes_) * out_size;
+      row[r - begin] = place.from;
+      to[r - begin] = out + at;
+      add[r - begin] = sum + (sum ? at : 0);
+    }
+    kernels[end - begin - 1](product, row, to, sum ? add : nullptr);
+  }
+}
+
+// Panels [panel_begin, panel_end) of `count` images (Winograd: of their tiles).
+void BlockConv::multiply(const Bytes* from, int64_t count, int64_t panel_begin, int64_t panel_end,
+                         const Bytes* packed, const float* bias, const Bytes* sum, bool relu,
+                         Bytes* out) const {
+  if (form_ == Form::kWinograd) {  // a position's tiles stay near while all weights go past
     for (const Group& group : groups_) {
-      tap_from.clear();
-      tap_weight.clear();
-      for (const Tap& tap : group.taps) {
-        tap_from.push_back(tap.from);
-        tap_weight.push_back(tap.index * inputs_ * kPanel);
-      }
-      const Product<W> product{from,
-                               inputs_ / kLanes,
-                               positions_ * kLanes,
-                               tap_from.data(),
-                               tap_weight.data(),
-                               static_cast<int64_t>(tap_from.size()),
-                               packed + panel * taps_ * inputs_ * kPanel,
-                               bias ? bias + panel * kPanel : nullptr,
-                               relu,
-                               pixels * kLanes};
-      // As evenly as possible: five rows keep the processor as busy as six, one does not.
-      const int64_t rows = framed_ ? static_cast<int64_t>(group.rows.size()) : count;
-      const int64_t parts = (rows + kRows - 1) / kRows;
-      for (int64_t part = 0; part < parts; ++part) {
-        const int64_t begin = rows * part / parts, end = rows * (part + 1) / parts;
-        int64_t row[kRows];
-        float* to[kRows];
-        const float* add[kRows];
-        for (int64_t r = begin; r < end; ++r) {
-          const Row& place = group.rows[static_cast<size_t>(r)];
-          const int64_t at = place.to + panel * 2 * pixels * kLanes;
-          row[r - begin] = place.from;
-          to[r - begin] = out + at;
-          add[r - begin] = sum + (sum ? at : 0);
-        }
-        kMultiply<W>[end - begin - 1](product, row, to, sum ? add : nullptr);
+      for (int64_t p = panel_begin; p < panel_end; ++p) {
+        multiply_group(group, from, count * tiles_, p, packed, nullptr, nullptr, false, out);
       }
     }
-  }
-#else
-  (void)from, (void)count, (void)panel_begin, (void)panel_end, (void)packed, (void)bias, (void)sum,
-      (void)relu, (void)out;
-#endif
-}
-
-void BlockConv::run(const float* in, const void* packed, const float* bias, const float* sum,
-                    bool relu, float* out) const {
-  if (packed_ == Dtype::kBF16) {
-    run_as(in, static_cast<const BFloat16*>(packed), bias, sum, relu, out);
-  } else {
-    run_as(in, static_cast<const float*>(packed), bias, sum, relu, out);
-  }
-}
-
-template <typename W>
-void BlockConv::run_as(const float* in, const W* packed, const float* bias, const float* sum,
-                       bool relu, float* out) const {
-  const int64_t panels = outputs_ / kPanel, blocks = inputs_ / kLanes;
-  const int64_t image = outputs_ * out_[0] * out_[1];
-  const size_t copy_bytes = static_cast<size_t>(blocks * positions_ * kLanes) * sizeof(float);
-  const int64_t goes = (batch_ + at_once_ - 1) / at_once_;
-  if (goes >= compute_threads()) {
-    parallel_for(goes, 1, [&](int64_t begin, int64_t end) {
-      const Buffer copy(copy_bytes);
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t first = i * at_once_, count = std::min(at_once_, batch_ - first);
-        const float* from = gather(in, first, count, 0, blocks, copy.as<float>());
-        run_groups(from, count, 0, panels, packed, bias, sum ? sum + first * image : nullptr, relu,
-                   out + first * image);
-      }
-    });
     return;
   }
-  const Buffer copy(copy_bytes);
+  for (int64_t p = panel_begin; p < panel_end; ++p) {  // a panel's weights, while all pixels do
+    for (const Group& group : groups_) {
+      multiply_group(group, from, count, p, packed, bias, sum, relu, out);
+    }
+  }
+}
+
+void BlockConv::from_tiles(const float* tiles, int64_t count, int64_t block_begin,
+                           int64_t block_end, const float* bias, const Bytes* sum, bool relu,
+                           Bytes* out) const {
+  const int64_t pixels = out_[0] * out_[1];
+  for (int64_t b = block_begin; b < block_end; ++b) {
+    for (int64_t i = 0; i < count; ++i) {
+      const size_t at = bytes((i * outputs_ + b * lanes_) * pixels);
+      kernels_.winograd_output(tiles_out_, tiles + (b * results_ + i * tiles_) * lanes_,
+                               bias ? bias + b * lanes_ : nullptr, sum ? sum + at : nullptr, relu,
+                               out + at);
+    }
+  }
+}
+
+void BlockConv::run(const void* in, const void* packed, const float* bias, const void* sum,
+                    bool relu, void* out) const {
+  const int64_t panels = outputs_ / panel(), blocks = inputs_ / lanes_;
+  const size_t image = bytes(outputs_ * out_[0] * out_[1]);
+  const bool winograd = form_ == Form::kWinograd;
+  const auto* weight = static_cast<const Bytes*>(packed);
+  over_pieces((batch_ + at_once_ - 1) / at_once_, [&](int64_t begin, int64_t end, auto split) {
+    const Buffer copy(copy_bytes());
+    const Buffer tiles(
+        winograd ? static_cast<size_t>(kPositions * outputs_ * results_) * sizeof(float) : 1);
+    for (int64_t go = begin; go < end; ++go) {
+      const int64_t first = go * at_once_, count = std::min(at_once_, batch_ - first);
+      const size_t offset = static_cast<size_t>(first) * image;
+      const Bytes* add = sum ? static_cast<const Bytes*>(sum) + offset : nullptr;
+      Bytes* to = static_cast<Bytes*>(out) + offset;
+      const Bytes* from = nullptr;
+      split(blocks, [&](int64_t b, int64_t e) {
+        const Bytes* place =
+            gather(static_cast<const Bytes*>(in), first, count, b, e, copy.as<Bytes>());
+        if (b == 0) from = place;
+      });
+      split(panels, [&](int64_t b, int64_t e) {
+        multiply(from, count, b, e, weight, bias, add, relu, winograd ? tiles.as<Bytes>() : to);
+      });
+      if (!winograd) continue;
+      split(outputs_ / lanes_, [&](int64_t b, int64_t e) {
+        from_tiles(tiles.as<float>(), count, b, e, bias, add, relu, to);
+      });
+    }
+  });
+}
+
+// Adds what one block of input channels in the copied input gives to the sums [panel][kernel
+// position][input][outputs of the panel].
+void BlockConv::add_block(const Bytes* from, const Bytes* dy, int64_t block, int64_t length,
+                          int64_t dy_stride, float* sums) const {
+  const int64_t panels = outputs_ / panel();
+  for (int64_t p = 0; p < panels; ++p) {
+    for (int64_t t = 0; t < taps_; ++t) {
+      const std::vector<BlockRun>& runs = runs_[static_cast<size_t>(t)];
+      kernels_.multiply_transposed[vectors_ - 1](
+          from + bytes(block * positions_ * cell_), dy + bytes(p * vectors_ * dy_stride),
+          runs.data(), static_cast<int64_t>(runs.size()), length, x_step_, dy_stride,
+          sums + ((p * taps_ + t) * inputs_ + block * lanes_) * panel());
+    }
+  }
+}
+
+// Images [begin, end): a thread's own, with sums of its own.
+void BlockConv::add_framed(const Bytes* x, const Bytes* dy, int64_t begin, int64_t end,
+                           float* sums) const {
+  const int64_t blocks = inputs_ / lanes_, pixels = out_[0] * out_[1];
+  const size_t image = bytes(outputs_ * pixels);
+  const bool pairs = cell_ != lanes_;
+  const Buffer x_copy(copy_bytes()), dy_copy(pairs ? bytes(outputs_ / lanes_ * pixels * cell_) : 1);
+  for (int64_t i = begin; i < end; i += at_once_) {
+    const int64_t count = std::min(at_once_, end - i);
+    const Bytes* from = gather(x, i, count, 0, blocks, x_copy.as<Bytes>());
+    const Bytes* gradient = dy + static_cast<size_t>(i) * image;
+    if (pairs) {
+      kernels_.interleave(gradient, count > 1 ? gradient + image : nullptr,
+                          outputs_ / lanes_ * pixels, dy_copy.data(), cell_);
+      gradient = dy_copy.as<Bytes>();
+    }
+    for (int64_t b = 0; b < blocks; ++b) {
+      add_block(from, gradient, b, run_length_, pixels * cell_, sums);
+    }
+  }
+}
+
+void BlockConv::add_by_pixel(const Bytes* x, const Bytes* dy, float* sums) const {
+  const int64_t blocks = inputs_ / lanes_, pixels = out_[0] * out_[1];
+  const int64_t depth = cell_ / lanes_, positions = pixels * run_length_;
+  const size_t image = bytes(outputs_ * pixels);
+  const Buffer x_copy(copy_bytes()), dy_copy(bytes(outputs_ / lanes_ * positions * cell_));
   for (int64_t first = 0; first < batch_; first += at_once_) {
     const int64_t count = std::min(at_once_, batch_ - first);
-    const float* from = gather(in, first, count, 0, blocks, copy.as<float>());
-    parallel_for(panels, 1, [&](int64_t begin, int64_t end) {
-      run_groups(from, count, begin, end, packed, bias, sum ? sum + first * image : nullptr, relu,
-                 out + first * image);
+    auto* gradient = dy_copy.as<Bytes>();
+    parallel_for(outputs_ / lanes_, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) {
+        const Bytes* from = dy + static_cast<size_t>(first) * image + bytes(b * lanes_ * pixels);
+        Bytes* to = gradient + bytes(b * positions * cell_);
+        if (depth == 1) {
+          by_pixel(from, count, image, pixels, at_once_, bytes(lanes_), to);
+          continue;
+        }
+        for (int64_t i = 0; i < count; i += 2, from += 2 * image, to += bytes(cell_)) {
+          kernels_.interleave(from, i + 1 < count ? from + image : nullptr, pixels, to,
+                              run_length_ * cell_);
+        }
+      }
+    });
+    // Each thread has some blocks of input channels of its own, so that nobody writes to the same
+    // sums.
+    parallel_for(blocks, 1, [&](int64_t begin, int64_t end) {
+      const Bytes* from = gather(x, first, count, begin, end, x_copy.as<Bytes>());
+      for (int64_t b = begin; b < end; ++b) {
+        add_block(from, gradient, b, (count + depth - 1) / depth, positions * cell_, sums);
+      }
     });
   }
 }
 
-void BlockConv::grad_weight(const float* x, const float* dy, float* dw) const {
-#if defined(__x86_64__)
-  const int64_t blocks = inputs_ / kLanes, panels = outputs_ / kPanel;
-  const int64_t pixels = out_[0] * out_[1];
-  const size_t copy_bytes = static_cast<size_t>(blocks * positions_ * kLanes) * sizeof(float);
-  const int64_t dy_positions = framed_ ? pixels : pixels * at_once_;
-  const Buffer x_copy(copy_bytes), sums(static_cast<size_t>(weights()) * sizeof(float));
-  const Buffer dy_copy(framed_ ? 1 : static_cast<size_t>(outputs_ * dy_positions) * sizeof(float));
-  std::memset(sums.data(), 0, static_cast<size_t>(weights()) * sizeof(float));
-  // One block of input channels: each thread has some of its own, so that nobody writes to the same
-  // sums.
-  const auto add_block = [&](int64_t first, int64_t count, int64_t b, const float* gradient) {
-    const float* from = gather(x, first, count, b, b + 1, x_copy.as<float>());
-    for (int64_t panel = 0; panel < panels; ++panel) {
-      for (int64_t t = 0; t < taps_; ++t) {
-        const std::vector<Run>& runs = runs_[static_cast<size_t>(t)];
-        multiply_transposed(
-            from + b * positions_ * kLanes, gradient + panel * 2 * dy_positions * kLanes,
-            runs.data(), static_cast<int64_t>(runs.size()), framed_ ? run_length_ : count, x_step_,
-            dy_positions * kLanes,
-            sums.as<float>() + ((panel * taps_ + t) * inputs_ + b * kLanes) * kPanel);
-      }
-    }
-  };
-  if (framed_) {
-    parallel_for(blocks, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t b = begin; b < end; ++b) {
-        for (int64_t i = 0; i < batch_; ++i) add_block(i, 1, b, dy + i * outputs_ * pixels);
+void BlockConv::grad_weight(const void* x, const void* dy, float* dw) const {
+  const auto* from = static_cast<const Bytes*>(x);
+  const auto* gradient = static_cast<const Bytes*>(dy);
+  const auto numbers = static_cast<size_t>(weights());
+  const int64_t pieces = (batch_ + at_once_ - 1) / at_once_;
+  const int64_t threads = form_ == Form::kFramed ? std::min<int64_t>(compute_threads(), pieces) : 1;
+  const Buffer all(static_cast<size_t>(threads) * numbers * sizeof(float));
+  std::memset(all.data(), 0, static_cast<size_t>(threads) * numbers * sizeof(float));
+  auto* sums = all.as<float>();
+  if (form_ == Form::kFramed) {
+    parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) {
+        add_framed(from, gradient, pieces * t / threads * at_once_,
+                   std::min(batch_, pieces * (t + 1) / threads * at_once_),
+                   sums + static_cast<size_t>(t) * numbers);
       }
     });
-  } else {
-    for (int64_t first = 0; first < batch_; first += at_once_) {
-      const int64_t count = std::min(at_once_, batch_ - first);
-      float* gradient = dy_copy.as<float>();
-      parallel_for(outputs_ / kLanes, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t b = begin; b < end; ++b) {
-          by_pixel(dy + (first * outputs_ + b * kLanes) * pixels, count, outputs_ * pixels, pixels,
-                   at_once_, gradient + b * dy_positions * kLanes);
-        }
-      });
-      parallel_for(blocks, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t b = begin; b < end; ++b) add_block(first, count, b, gradient);
+    for (int64_t t = 1; t < threads; ++t) {
+      const float* others = sums + static_cast<size_t>(t) * numbers;
+      parallel_for(weights(), 1 << 14, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) sums[i] += others[i];
       });
     }
+  } else {
+    add_by_pixel(from, gradient, sums);
   }
-  unpack(sums.as<float>(), dw);
-#else
-  (void)x, (void)dy, (void)dw;
-#endif
+  unpack(sums, dw);
 }
 
 }  // namespace ens::cpu

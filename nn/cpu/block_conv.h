@@ -1,25 +1,26 @@
-// Convolutions over nChw8c activations in float32 with kernels of our own, for processors with AVX2
-// and FMA but no AVX-512.
+// Convolutions over activations in blocks of channels (nChw16c with AVX-512, nChw8c with AVX2),
+// with kernels of our own (nn/cpu/block_kernels), in float32 and, where the processor has the
+// instructions (AVX512_BF16), in bfloat16 with sums in float32.
 //
-// Measured on Zen 3 with oneDNN 2.6 (ResNet-18 of width 64, batch 32): oneDNN's AVX2 kernels reach
-// a third of the peak, and half of what they do on small maps is multiplying with padding. Here a
-// convolution is one matrix product whose left side is never written down: a row is an output
-// pixel, and kernel position k takes it to an input pixel.
+// A convolution is one matrix product whose left side is never written down: a row is an output
+// pixel, and kernel position k takes it to an input pixel. Rows that are computed together read
+// their input at equal distances, in one of three forms into which the input is copied first:
+// - framed (large maps, or few images): one image with a frame of zeros; rows are its pixels;
+// - by pixel (small maps): pixels outside, images inside; rows are the same pixel of several
+//   images, so that kernel positions that meet padding are left out (a 2x2 map has 16 of 36);
+// - Winograd's F(2x2, 3x3) (3x3 kernels, stride 1, large maps): 16 positions of tiles of the input,
+//   a product each, with 16 products where the others have 36.
 //
-// Six rows by sixteen channels are computed in registers. Rows that are computed together read
-// their input at equal distances, in one of two forms into which the input is copied first:
-// - large maps, or few images: one image with a frame of zeros; rows are its pixels;
-// - small maps: pixels outside, images inside; rows are the same pixel of several images, so that
-//   kernel positions that meet padding are left out (a 2x2 map has 16 of 36).
-//
-// The weight may be kept in bfloat16 (each number rounded to the nearest; arithmetic and
-// activations stay float32): half of the memory, and half of what few images have to wait for.
+// The weight may be kept in bfloat16 with float32 activations (each number rounded to the nearest;
+// arithmetic stays float32): half of the memory, and half of what few images have to wait for.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include "nn/core/backend.h"
+#include "nn/cpu/block_kernels.h"
 
 namespace ens::cpu {
 
@@ -28,28 +29,30 @@ class BlockConv {
   enum class Pass { kForward, kGradInput, kGradWeight };
 
   // x [B, C, H, W], w [O, C, kh, kw], y [B, O, H', W'] are the convolution's shapes in every pass.
-  // `packed`: how pack() and run() keep the weight, kF32 or kBF16.
+  // dtype: of activations and arithmetic; `packed`: how pack() and run() keep the weight, kF32 or
+  // kBF16. Only where applies().
   BlockConv(Pass pass, const Shape& x, const Shape& w, const Shape& y, const ConvSpec& spec,
-            Dtype packed = Dtype::kF32);
+            Dtype dtype, Dtype packed);
 
-  static bool available();  // on this processor
-  // Whether it is, and serves these shapes: C and O are multiples of 8, what is written
-  // of 16, no groups.
-  static bool applies(Pass pass, const Shape& w, const ConvSpec& spec);
+  static bool available(Dtype dtype, Dtype packed);  // on this processor
+  // Whether it is, and serves these shapes: C and O fill blocks, no groups.
+  static bool applies(const Shape& w, const ConvSpec& spec, Dtype dtype, Dtype packed);
+  static Layout layout();  // of the activations
 
-  // The form in which the kernels want the weight: as many numbers as it has.
+  // The form in which the kernels want the weight.
   size_t packed_bytes() const { return static_cast<size_t>(weights()) * size_of(packed_); }
   void pack(const float* w, void* packed) const;  // from plain
 
   // kForward: in is x, out is y; kGradInput: in is dy, out is dx. Adds bias (of `outputs` numbers,
-  // may be null) and sum (as out, may be null or out itself), then ReLU.
-  void run(const float* in, const void* packed, const float* bias, const float* sum, bool relu,
-           float* out) const;
+  // may be null) and sum (as out, may be null or out itself), then ReLU. Activations of dtype.
+  void run(const void* in, const void* packed, const float* bias, const void* sum, bool relu,
+           void* out) const;
 
-  // kGradWeight: dw plain.
-  void grad_weight(const float* x, const float* dy, float* dw) const;
+  // kGradWeight: dw plain, float32.
+  void grad_weight(const void* x, const void* dy, float* dw) const;
 
  private:
+  enum class Form { kFramed, kByPixel, kWinograd };
   struct Tap {
     int64_t from;  // distance in the copied input, in numbers
     int64_t index;
@@ -61,36 +64,55 @@ class BlockConv {
     std::vector<Row> rows;
     std::vector<Tap> taps;
   };
-  struct Run {  // neighbouring products that belong to one kernel position
-    int64_t x, dy;
-  };
+  using Bytes = std::byte;
 
+  Form choose() const;
   int64_t source(int64_t out, int64_t k) const;  // input coordinate, or kNone
   void plan_framed();
   void plan_by_pixel();
-  const float* gather(const float* in, int64_t first, int64_t count, int64_t block_begin,
-                      int64_t block_end, float* copy) const;
-  template <typename W>
-  void run_groups(const float* from, int64_t count, int64_t panel_begin, int64_t panel_end,
-                  const W* packed, const float* bias, const float* sum, bool relu,
-                  float* out) const;
-  template <typename W>
-  void run_as(const float* in, const W* packed, const float* bias, const float* sum, bool relu,
-              float* out) const;
-  void unpack(const float* packed, float* w) const;
+  void plan_winograd();
+  const Bytes* gather(const Bytes* in, int64_t first, int64_t count, int64_t block_begin,
+                      int64_t block_end, Bytes* copy) const;
+  void gather_frame(const Bytes* in, const Bytes* second, Bytes* to) const;
+  void multiply(const Bytes* from, int64_t count, int64_t panel_begin, int64_t panel_end,
+                const Bytes* packed, const float* bias, const Bytes* sum, bool relu,
+                Bytes* out) const;
+  void multiply_group(const Group& group, const Bytes* from, int64_t count, int64_t panel,
+                      const Bytes* packed, const float* bias, const Bytes* sum, bool relu,
+                      Bytes* out) const;
+  void from_tiles(const float* tiles, int64_t count, int64_t block_begin, int64_t block_end,
+                  const float* bias, const Bytes* sum, bool relu, Bytes* out) const;
+  void add_framed(const Bytes* x, const Bytes* dy, int64_t begin, int64_t end, float* sums) const;
+  void add_by_pixel(const Bytes* x, const Bytes* dy, float* sums) const;
+  void add_block(const Bytes* from, const Bytes* dy, int64_t block, int64_t length,
+                 int64_t dy_stride, float* sums) const;
+  void unpack(const float* sums, float* w) const;
+
+  int64_t panel() const { return vectors_ * lanes_; }  // output channels computed together
   int64_t weights() const { return inputs_ * outputs_ * taps_; }
+  // The numbers of activations, as bytes.
+  size_t bytes(int64_t numbers) const { return static_cast<size_t>(numbers) * size_; }
+  // Of the copied input: one go's.
+  size_t copy_bytes() const;
 
   const Pass pass_;
   const ConvSpec spec_;
   const Dtype packed_;
-  int64_t batch_, inputs_, outputs_, taps_;
+  const BlockKernels& kernels_;
+  const size_t size_;  // of a number of the activations
+  const int64_t lanes_;
+  int64_t cell_;  // numbers of one position of a block in the copied input
+  int64_t batch_, inputs_, outputs_, taps_, vectors_;
   int64_t in_[2], out_[2], kernel_[2];  // height, width
-  bool framed_;                         // the first of the two forms
-  int64_t at_once_;                     // images in the copied input
-  int64_t frame_[2][2] = {};            // zeros before and after, by axis
-  int64_t positions_ = 0;               // of one block of channels in the copied input
+  Form form_;
+  int64_t at_once_;           // images in the copied input
+  int64_t frame_[2][2] = {};  // zeros before and after, by axis
+  int64_t positions_ = 0;     // of one block of channels in the copied input
+  int64_t results_ = 0;       // positions of one block in what multiply() writes
+  WinogradMap tiles_in_ = {}, tiles_out_ = {};
+  int64_t tiles_ = 0;  // of one image
   std::vector<Group> groups_;
-  std::vector<std::vector<Run>> runs_;  // by kernel position
+  std::vector<std::vector<BlockRun>> runs_;  // by kernel position
   int64_t run_length_ = 0, x_step_ = 0;
 };
 

@@ -179,25 +179,20 @@ class Output {
   Tensor tensor_;
 };
 
-const float* blocked8(const Tensor& t, Tensor& holder) {
-  holder = t.with_layout(Layout::kBlocked8);
-  return holder.data<float>();
+const void* blocked(const Tensor& t, Tensor& holder) {
+  holder = t.with_layout(BlockConv::layout());
+  return holder.raw();
 }
 
 // Our own kernels: forward and towards the input.
 Tensor block_conv(const BlockConv& conv, const Tensor& in, const Tensor& w, const Tensor& bias,
                   const Shape& out) {
-  Tensor source, y = Tensor::empty(out, Dtype::kF32, {}, Layout::kBlocked8);
+  Tensor source, y = Tensor::empty(out, in.dtype(), {}, BlockConv::layout());
   const Buffer weight(conv.packed_bytes());
   conv.pack(w.data<float>(), weight.data());
-  conv.run(blocked8(in, source), weight.data(), bias.defined() ? bias.data<float>() : nullptr,
-           nullptr, false, y.data<float>());
+  conv.run(blocked(in, source), weight.data(), bias.defined() ? bias.data<float>() : nullptr,
+           nullptr, false, y.raw());
   return y;
-}
-
-bool block_conv_applies(BlockConv::Pass pass, const Tensor& in, const Shape& w,
-                        const ConvSpec& spec) {
-  return in.dtype() == Dtype::kF32 && BlockConv::applies(pass, w, spec);
 }
 
 int64_t conv_size(int64_t size, int64_t kernel, const ConvSpec& spec) {
@@ -216,9 +211,10 @@ Tensor CpuBackend::conv2d(const Tensor& x, const Tensor& w, const Tensor& bias,
   const Shape shape = conv_shape(x.shape(), w.shape(), spec);
   if (shape.numel() == 0) return Tensor::empty(shape, x.dtype());
   if (through_float32(x.dtype())) return conv2d(x.to(Dtype::kF32), w, bias, spec).to(x.dtype());
-  if (block_conv_applies(BlockConv::Pass::kForward, x, w.shape(), spec)) {
-    return block_conv({BlockConv::Pass::kForward, x.shape(), w.shape(), shape, spec}, x, w, bias,
-                      shape);
+  if (BlockConv::applies(w.shape(), spec, x.dtype(), x.dtype())) {
+    return block_conv(
+        {BlockConv::Pass::kForward, x.shape(), w.shape(), shape, spec, x.dtype(), x.dtype()}, x, w,
+        bias, shape);
   }
   if (const SmallConv small(x.shape(), w.shape(), shape, spec); small.applies()) {
     return small.forward(*this, x, w, bias);
@@ -243,9 +239,10 @@ Tensor CpuBackend::conv2d_grad_input(const Tensor& dy, const Tensor& w, const Co
   if (through_float32(dy.dtype())) {
     return conv2d_grad_input(dy.to(Dtype::kF32), w, spec, x_shape).to(dy.dtype());
   }
-  if (block_conv_applies(BlockConv::Pass::kGradInput, dy, w.shape(), spec)) {
-    return block_conv({BlockConv::Pass::kGradInput, x_shape, w.shape(), dy.shape(), spec}, dy, w,
-                      Tensor(), x_shape);
+  if (BlockConv::applies(w.shape(), spec, dy.dtype(), dy.dtype())) {
+    return block_conv(
+        {BlockConv::Pass::kGradInput, x_shape, w.shape(), dy.shape(), spec, dy.dtype(), dy.dtype()},
+        dy, w, Tensor(), x_shape);
   }
   if (const SmallConv small(x_shape, w.shape(), dy.shape(), spec); small.applies()) {
     return small.grad_input(*this, dy, w);
@@ -270,10 +267,11 @@ Tensor CpuBackend::conv2d_grad_weight(const Tensor& x, const Tensor& dy, const C
     return conv2d_grad_weight(x.to(Dtype::kF32), dy.to(Dtype::kF32), spec, w_shape);
   }
   const Tensor g = dy.to(x.dtype());
-  if (block_conv_applies(BlockConv::Pass::kGradWeight, x, w_shape, spec)) {
-    const BlockConv conv(BlockConv::Pass::kGradWeight, x.shape(), w_shape, g.shape(), spec);
+  if (BlockConv::applies(w_shape, spec, x.dtype(), x.dtype())) {
+    const BlockConv conv(BlockConv::Pass::kGradWeight, x.shape(), w_shape, g.shape(), spec,
+                         x.dtype(), x.dtype());
     Tensor dw = Tensor::empty(w_shape), x_holder, g_holder;
-    conv.grad_weight(blocked8(x, x_holder), blocked8(g, g_holder), dw.data<float>());
+    conv.grad_weight(blocked(x, x_holder), blocked(g, g_holder), dw.data<float>());
     return dw;
   }
   if (const SmallConv small(x.shape(), w_shape, g.shape(), spec); small.applies()) {

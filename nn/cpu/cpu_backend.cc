@@ -27,7 +27,7 @@ bool CpuBackend::supports(Dtype dtype) const {
 }
 
 bool CpuBackend::serves(Dtype dtype) const {
-  return supports(dtype) || (dtype == Dtype::kBF16 && BlockConv::available());
+  return supports(dtype) || (dtype == Dtype::kBF16 && BlockConv::available(Dtype::kF32, dtype));
 }
 
 std::shared_ptr<void> CpuBackend::allocate(size_t bytes) { return cpu::allocate(bytes); }

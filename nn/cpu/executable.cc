@@ -212,9 +212,9 @@ struct BlockStep {
       }
       return nullptr;
     };
-    const auto numbers = [&](int name) { return static_cast<float*>(data(name)); };
-    conv.run(numbers(DNNL_ARG_SRC), data(DNNL_ARG_WEIGHTS), numbers(DNNL_ARG_BIAS),
-             numbers(DNNL_ARG_SRC_1), relu, numbers(DNNL_ARG_DST));
+    conv.run(data(DNNL_ARG_SRC), data(DNNL_ARG_WEIGHTS),
+             static_cast<const float*>(data(DNNL_ARG_BIAS)), data(DNNL_ARG_SRC_1), relu,
+             data(DNNL_ARG_DST));
   }
 };
 
@@ -245,7 +245,7 @@ class Builder {
   Builder(const Graph& graph, Precision precision, int64_t batch, Constants& constants)
       : graph_(graph),
         type_(to_dnnl(precision.computed)),
-        weights_(precision.weights),
+        precision_(precision),
         batch_(batch),
         constants_(constants),
         values_(graph.values.size()),
@@ -449,8 +449,7 @@ class Builder {
   }
 
   void conv(const GraphStep& s) {
-    if (type_ == memory::data_type::f32 &&
-        BlockConv::applies(BlockConv::Pass::kForward, weight_shape(), s.conv)) {
+    if (BlockConv::applies(weight_shape(), s.conv, precision_.computed, precision_.weights)) {
       return block_conv(s);
     }
     const auto map =
@@ -473,9 +472,10 @@ class Builder {
     const Shape& in = graph_.shape(s.input);
     const Shape& out = graph_.shape(s.output);
     const BlockConv conv(BlockConv::Pass::kForward, batched(batch_, in), weight_shape(),
-                         batched(batch_, out), s.conv, weights_);
-    const Place src = fetch(s.input, with_tag(in, type_, Tag::nChw8c));
-    const MemoryDesc desc = with_tag(out, type_, Tag::nChw8c);
+                         batched(batch_, out), s.conv, precision_.computed, precision_.weights);
+    const Tag tag = BlockConv::layout() == Layout::kBlocked16 ? Tag::nChw16c : Tag::nChw8c;
+    const Place src = fetch(s.input, with_tag(in, type_, tag));
+    const MemoryDesc desc = with_tag(out, type_, tag);
     std::vector<Arg> args{{DNNL_ARG_SRC, src}};
     std::vector<std::pair<int, memory>> constants{
         {DNNL_ARG_WEIGHTS, constants_.get_block(at_, conv)}};
@@ -694,7 +694,7 @@ class Builder {
 
   const Graph& graph_;
   const memory::data_type type_;
-  const Dtype weights_;  // as BlockConv keeps them
+  const Precision precision_;
   const int64_t batch_;
   Constants& constants_;
   std::vector<std::vector<Place>> values_;  // each value's forms, the first as it was made

@@ -7,6 +7,7 @@
 
 #include "nn/cpu/allocator.h"
 #include "nn/cpu/dnnl_util.h"
+#include "nn/cpu/simd.h"
 #include "nn/cpu/threads.h"
 
 namespace ens::cpu {
@@ -20,6 +21,7 @@ constexpr int64_t kManyImages = 4;
 constexpr int64_t kCopyBytes = 256 << 10;  // of the input at once, by pixel
 constexpr int64_t kTiles = 64;             // at once: enough to be worth reading the weight for
 constexpr int64_t kPositions = 16;         // of a tile
+constexpr int64_t kChunk = 8;              // inputs whose weights are packed at once
 
 // One block of channels of `count` images, `image` bytes apart, as [pixel][at_once images].
 void by_pixel(const std::byte* from, int64_t count, size_t image, int64_t pixels, int64_t at_once,
@@ -229,55 +231,75 @@ void BlockConv::plan_winograd() {
   // Going back the kernel is turned round, and meets what lies as far on the other side.
   const int64_t padding = pass_ == Pass::kGradInput ? 2 - spec_.padding : spec_.padding;
   const int64_t rows = (out_[0] + 1) / 2, columns = (out_[1] + 1) / 2;
-  tiles_in_ = {in_[0], in_[1], padding, rows, columns, inputs_ * all};
-  tiles_out_ = {out_[0], out_[1], 0, rows, columns, outputs_ * all};
+  // A cache line more than full: at a power of two, 16 positions of a tile would share a cache set.
+  const auto line = [](size_t size) { return static_cast<int64_t>(64 / size); };
+  const int64_t in = inputs_ * all + line(size_), out = outputs_ * all + line(sizeof(float));
+  tiles_in_ = {in_[0], in_[1], padding, rows, columns, in};
+  tiles_out_ = {out_[0], out_[1], 0, rows, columns, out};
   for (int64_t p = 0; p < kPositions; ++p) {
     Group group;
-    group.taps.push_back({p * inputs_ * all, p});
-    for (int64_t t = 0; t < all; ++t) {
-      group.rows.push_back({t * lanes_, p * outputs_ * all + t * lanes_});
-    }
+    group.taps.push_back({p * in, p});
+    for (int64_t t = 0; t < all; ++t) group.rows.push_back({t * lanes_, p * out + t * lanes_});
     groups_.push_back(std::move(group));
   }
 }
 
 size_t BlockConv::copy_bytes() const {
-  return bytes(inputs_ / lanes_ * positions_ * cell_) *
-         static_cast<size_t>(form_ == Form::kWinograd ? kPositions : 1);
+  return bytes(form_ == Form::kWinograd ? kPositions * tiles_in_.stride
+                                        : inputs_ / lanes_ * positions_ * cell_);
 }
 
-// The weight as [panel of outputs][kernel position][input][outputs of the panel]; where one
-// instruction takes two inputs, their weights for an output are neighbours.
+// The order in which multiply() goes past the weights: [panel of outputs][kernel position][input]
+// [outputs of the panel], or with the kernel position first (Winograd).
+int64_t BlockConv::weight_at(int64_t panel, int64_t tap) const {
+  const int64_t panels = outputs_ / this->panel();
+  return (form_ == Form::kWinograd ? tap * panels + panel : panel * taps_ + tap) * inputs_ *
+         this->panel();
+}
+
+// Calls f(panel, input, tile) for every kChunk inputs of every panel, on all threads. The tile is
+// room for their weights, small enough for the nearest cache: in one order or the other most steps
+// through a whole kernel would miss.
+template <typename F>
+void BlockConv::for_chunks(F f) const {
+  parallel_for(outputs_ / panel(), 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> tile(static_cast<size_t>(taps_ * kChunk * panel()));
+    for (int64_t p = begin; p < end; ++p) {
+      for (int64_t i = 0; i < inputs_; i += kChunk) f(p, i, tile.data());
+    }
+  });
+}
+
+// Where one instruction takes two inputs, their weights for an output are neighbours.
 void BlockConv::pack(const float* w, void* packed) const {
   const bool back = pass_ == Pass::kGradInput, winograd = form_ == Form::kWinograd;
   const int64_t area = kernel_[0] * kernel_[1], depth = kernels_.depth, wide = panel();
   const int64_t per_output = back ? area : inputs_ * area;
   const int64_t per_input = back ? outputs_ * area : area;
-  parallel_for(outputs_ / wide, 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> one(static_cast<size_t>(std::max(area, taps_))), turned(9);
-    for (int64_t p = begin; p < end; ++p) {
-      for (int64_t i = 0; i < inputs_; ++i) {
-        for (int64_t o = 0; o < wide; ++o) {
-          const float* from = w + (p * wide + o) * per_output + i * per_input;
-          if (winograd && back) {
-            std::reverse_copy(from, from + area, turned.begin());
-            from = turned.data();
-          }
-          if (winograd) {
-            winograd_weight(from, one.data());
-            from = one.data();
-          }
-          const int64_t place =
-              kernels_.alternate ? o % lanes_ * vectors_ + o / lanes_ : o * depth + i % depth;
-          int64_t to = (p * taps_ * inputs_ + i / depth * depth) * wide + place;
-          for (int64_t t = 0; t < taps_; ++t, to += inputs_ * wide) {
-            if (packed_ == Dtype::kBF16) {
-              static_cast<BFloat16*>(packed)[to] = BFloat16(from[t]);
-            } else {
-              static_cast<float*>(packed)[to] = from[t];
-            }
-          }
+  for_chunks([&](int64_t p, int64_t first, float* tile) {
+    float turned[9], positions[kPositions];
+    for (int64_t o = 0; o < wide; ++o) {
+      const int64_t place = kernels_.alternate ? o % lanes_ * vectors_ + o / lanes_ : o * depth;
+      for (int64_t i = 0; i < kChunk; ++i) {
+        const float* from = w + (p * wide + o) * per_output + (first + i) * per_input;
+        if (winograd && back) {
+          std::reverse_copy(from, from + area, turned);
+          from = turned;
         }
+        if (winograd) {
+          winograd_weight(from, positions);
+          from = positions;
+        }
+        float* to = tile + i / depth * depth * wide + place + i % depth;
+        for (int64_t t = 0; t < taps_; ++t, to += kChunk * wide) *to = from[t];
+      }
+    }
+    for (int64_t t = 0; t < taps_; ++t, tile += kChunk * wide) {
+      const int64_t to = weight_at(p, t) + first * wide;
+      if (packed_ == Dtype::kBF16) {
+        to_bfloat16(tile, kChunk * wide, static_cast<BFloat16*>(packed) + to);
+      } else {
+        std::copy_n(tile, kChunk * wide, static_cast<float*>(packed) + to);
       }
     }
   });
@@ -285,14 +307,15 @@ void BlockConv::pack(const float* w, void* packed) const {
 
 void BlockConv::unpack(const float* sums, float* w) const {
   const int64_t wide = panel();
-  parallel_for(outputs_ / wide, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t p = begin; p < end; ++p) {
-      for (int64_t i = 0; i < inputs_; ++i) {
-        float* to = w + (p * wide * inputs_ + i) * taps_;
-        const float* from = sums + (p * taps_ * inputs_ + i) * wide;
-        for (int64_t t = 0; t < taps_; ++t, from += inputs_ * wide) {
-          for (int64_t o = 0; o < wide; ++o) to[o * inputs_ * taps_ + t] = from[o];
-        }
+  for_chunks([&](int64_t p, int64_t first, float* tile) {
+    for (int64_t t = 0; t < taps_; ++t) {
+      std::copy_n(sums + weight_at(p, t) + first * wide, kChunk * wide, tile + t * kChunk * wide);
+    }
+    for (int64_t o = 0; o < wide; ++o) {
+      float* to = w + ((p * wide + o) * inputs_ + first) * taps_;
+      for (int64_t i = 0; i < kChunk; ++i) {
+        const float* from = tile + i * wide + o;
+        for (int64_t t = 0; t < taps_; ++t, from += kChunk * wide) *to++ = *from;
       }
     }
   });
@@ -373,7 +396,7 @@ void BlockConv::multiply_group(const Group& group, const Bytes* from, int64_t co
   for (int64_t t = 0; t < taps; ++t) {
     const Tap& tap = group.taps[static_cast<size_t>(t)];
     froms[t] = tap.from;
-    weights[t] = tap.index * inputs_ * this->panel();
+    weights[t] = weight_at(panel, tap.index);
   }
   const bool winograd = form_ == Form::kWinograd;
   const size_t out_size = winograd ? sizeof(float) : size_;
@@ -384,7 +407,7 @@ void BlockConv::multiply_group(const Group& group, const Bytes* from, int64_t co
       froms,
       weights,
       taps,
-      packed + static_cast<size_t>(panel * taps_ * inputs_ * this->panel()) * size_of(packed_),
+      packed,
       bias ? bias + panel * this->panel() : nullptr,
       relu,
       results_ * lanes_};
@@ -451,7 +474,7 @@ void BlockConv::run(const void* in, const void* packed, const float* bias, const
   over_pieces((batch_ + at_once_ - 1) / at_once_, [&](int64_t begin, int64_t end, auto split) {
     const Buffer copy(copy_bytes());
     const Buffer tiles(
-        winograd ? static_cast<size_t>(kPositions * outputs_ * results_) * sizeof(float) : 1);
+        winograd ? static_cast<size_t>(kPositions * tiles_out_.stride) * sizeof(float) : 1);
     for (int64_t go = begin; go < end; ++go) {
       const int64_t first = go * at_once_, count = std::min(at_once_, batch_ - first);
       const size_t offset = static_cast<size_t>(first) * image;

@@ -86,8 +86,11 @@ class BlockConv {
   void add_by_pixel(const Bytes* x, const Bytes* dy, float* sums) const;
   void add_block(const Bytes* from, const Bytes* dy, int64_t block, int64_t length,
                  int64_t dy_stride, float* sums) const;
+  template <typename F>
+  void for_chunks(F f) const;
   void unpack(const float* sums, float* w) const;
 
+  int64_t weight_at(int64_t panel, int64_t tap) const;
   int64_t panel() const { return vectors_ * lanes_; }  // output channels computed together
   int64_t weights() const { return inputs_ * outputs_ * taps_; }
   // The numbers of activations, as bytes.

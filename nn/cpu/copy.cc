@@ -188,6 +188,8 @@ AxisView block_view(const Tensor& t) {
 
 }  // namespace
 
+void to_bfloat16(const float* from, int64_t n, BFloat16* to) { convert_range(from, to, n); }
+
 void CpuBackend::copy(const Tensor& src, Tensor& dst) {
   prepare_threads();
   if (src.numel() == 0) return;

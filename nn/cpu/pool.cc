@@ -53,20 +53,6 @@ ENS_INLINE void for_lanes(int64_t lanes, F f) {
   for (; l < lanes; ++l) f.template operator()<1>(l);
 }
 
-template <int W, typename Index>
-ENS_INLINE typename VectorOf<W>::Word load_index(const Index* p) {
-  typedef Index Indices __attribute__((vector_size(sizeof(Index) * W)));
-  Indices v;
-  std::memcpy(&v, p, sizeof v);
-  return __builtin_convertvector(v, typename VectorOf<W>::Word);
-}
-template <int W, typename Index>
-ENS_INLINE void store_index(Index* p, const typename VectorOf<W>::Word& index) {
-  typedef Index Indices __attribute__((vector_size(sizeof(Index) * W)));
-  const Indices v = __builtin_convertvector(index, Indices);
-  std::memcpy(p, &v, sizeof v);
-}
-
 template <typename T, typename Index>
 ENS_INLINE void max_body(const Plane& p, const T* x, T* y, Index* tap_of) {
   const int64_t lanes = p.lanes;
@@ -77,21 +63,30 @@ ENS_INLINE void max_body(const Plane& p, const T* x, T* y, Index* tap_of) {
       const Range columns = window(ow, p.spec, p.width);
       const int64_t left = ow * p.spec.stride - p.spec.padding;
       for_lanes(lanes, [&]<int W>(int64_t l) ENS_INLINE_LAMBDA {
-        using Word = typename VectorOf<W>::Word;
-        Vec<W> best = load_vec<W>(x + (rows.begin * p.width + columns.begin) * lanes + l);
-        Word taps = Word{} + static_cast<uint32_t>((rows.begin - top) * p.spec.kernel +
-                                                   columns.begin - left);
+        // Loops over arrays: vectors GCC 12 would compare number by number in these functions.
+        float best[W];
+        uint32_t taps[W];
+        const T* first = x + (rows.begin * p.width + columns.begin) * lanes + l;
+        const auto first_tap =
+            static_cast<uint32_t>((rows.begin - top) * p.spec.kernel + columns.begin - left);
+        for (int i = 0; i < W; ++i) best[i] = load(first[i]), taps[i] = first_tap;
         for (int64_t h = rows.begin; h < rows.end; ++h) {
           for (int64_t w = columns.begin; w < columns.end; ++w) {
-            const Vec<W> v = load_vec<W>(x + (h * p.width + w) * lanes + l);
-            const Word tap = Word{} + static_cast<uint32_t>((h - top) * p.spec.kernel + w - left);
-            const auto loses = (v <= best) | (best != best);  // NaN wins, and stays
-            best = loses ? best : v;
-            taps = loses ? taps : tap;
+            const T* here = x + (h * p.width + w) * lanes + l;
+            const auto tap = static_cast<uint32_t>((h - top) * p.spec.kernel + w - left);
+#pragma omp simd
+            for (int i = 0; i < W; ++i) {
+              const float v = load(here[i]);
+              const bool loses = (v <= best[i]) | (best[i] != best[i]);  // NaN wins, and stays
+              best[i] = loses ? best[i] : v;
+              taps[i] = loses ? taps[i] : tap;
+            }
           }
         }
-        store_vec<W>(y + l, best);
-        store_index<W>(tap_of + l, taps);
+        for (int i = 0; i < W; ++i) {
+          store(y + l + i, best[i]);
+          tap_of[l + i] = static_cast<Index>(taps[i]);
+        }
       });
     }
   }
@@ -106,17 +101,18 @@ ENS_INLINE void max_grad_body(const Plane& p, const T* dy, const Index* tap_of, 
     for (int64_t w = 0; w < p.width; ++w, dx += lanes) {
       const Range out_columns = p.out_columns[static_cast<size_t>(w)];
       for_lanes(lanes, [&]<int W>(int64_t l) ENS_INLINE_LAMBDA {
-        Vec<W> sum{};
+        float sum[W] = {};
         for (int64_t oh = out_rows.begin; oh < out_rows.end; ++oh) {
           for (int64_t ow = out_columns.begin; ow < out_columns.end; ++ow) {
-            const int64_t tap = (h - (oh * p.spec.stride - p.spec.padding)) * p.spec.kernel + w -
-                                (ow * p.spec.stride - p.spec.padding);
+            const auto tap =
+                static_cast<Index>((h - (oh * p.spec.stride - p.spec.padding)) * p.spec.kernel + w -
+                                   (ow * p.spec.stride - p.spec.padding));
             const int64_t o = (oh * p.out_width + ow) * lanes + l;
-            const auto taken = load_index<W>(tap_of + o) == static_cast<uint32_t>(tap);
-            sum += taken ? load_vec<W>(dy + o) : Vec<W>{};
+#pragma omp simd
+            for (int i = 0; i < W; ++i) sum[i] += tap_of[o + i] == tap ? load(dy[o + i]) : 0.0f;
           }
         }
-        store_vec<W>(dx + l, sum);
+        for (int i = 0; i < W; ++i) store(dx + l + i, sum[i]);
       });
     }
   }

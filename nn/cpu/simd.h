@@ -41,6 +41,8 @@ ENS_INLINE void store(BFloat16* p, float v) {
   p->bits = static_cast<uint16_t>((u & 0x7fffffffu) > 0x7f800000u ? quiet_nan : rounded);
 }
 
+void to_bfloat16(const float* from, int64_t n, BFloat16* to);  // in copy.cc
+
 // W floats in registers, whatever the registers' width (a GCC and clang extension).
 template <int W>
 struct VectorOf {

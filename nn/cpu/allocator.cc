@@ -51,7 +51,8 @@ class Cache {
     idle_limit_ = std::clamp<size_t>(total / 4, size_t{64} << 20, size_t{4} << 30);
   }
 
-  void* take(int size_class) {
+  // `wanted` bytes of that class will be used.
+  void* take(int size_class, size_t wanted) {
     const size_t bytes = class_bytes(size_class);
     {
       std::lock_guard lock(mutex_);
@@ -64,10 +65,10 @@ class Cache {
         return data;
       }
     }
-    void* data = fresh(bytes);
+    void* data = fresh(bytes, wanted);
     if (!data) {  // what lies idle in other classes may be enough
       release();
-      data = fresh(bytes);
+      data = fresh(bytes, wanted);
     }
     if (!data) {
       std::lock_guard lock(mutex_);
@@ -111,14 +112,14 @@ class Cache {
   }
 
  private:
-  static void* fresh(size_t bytes) {
+  static void* fresh(size_t bytes, size_t wanted) {
     if (bytes >= 2 * kHugePage && ENS_CACHE_MEMORY) {
       void* data = nullptr;
       if (posix_memalign(&data, kHugePage, bytes) != 0) return nullptr;
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
       // A hint: failure does not matter. Whole pages only, or the last would be there whole for
       // little.
-      madvise(data, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
+      madvise(data, wanted / kHugePage * kHugePage, MADV_HUGEPAGE);
 #endif
       return data;
     }
@@ -140,7 +141,7 @@ void* take(size_t bytes, int& size_class) {
   void* data = nullptr;
   if (bytes <= size_t{1} << 50) {
     size_class = class_of(bytes);
-    data = cache().take(size_class);
+    data = cache().take(size_class, bytes);
   }
   if (!data) {
     fail("out of memory: " + std::to_string(bytes >> 20) + " MiB more are not to be had", "cpu",

@@ -17,6 +17,7 @@ constexpr int64_t kNone = std::numeric_limits<int64_t>::min();
 
 // Below so many output pixels rows are images, from so many images on; from so many up, Winograd.
 constexpr int64_t kSmallMap = 36;
+constexpr int64_t kWinogradMap = 16;
 constexpr int64_t kManyImages = 4;
 constexpr int64_t kCopyBytes = 256 << 10;  // of the input at once, by pixel
 constexpr int64_t kTiles = 64;             // at once: enough to be worth reading the weight for
@@ -64,6 +65,23 @@ void winograd_weight(const float* g, float* to) {
     to[1] = (a + b + c) / 2;
     to[2] = (a - b + c) / 2;
     to[3] = c;
+  }
+}
+
+// G'uG, the same back.
+void winograd_weight_gradient(const float* u, float* to) {
+  float rows[3][4];
+  for (int j = 0; j < 4; ++j) {
+    const float plus = (u[4 + j] + u[8 + j]) / 2, minus = (u[4 + j] - u[8 + j]) / 2;
+    rows[0][j] = u[j] + plus;
+    rows[1][j] = minus;
+    rows[2][j] = u[12 + j] + plus;
+  }
+  for (int i = 0; i < 3; ++i, to += 3) {
+    const auto [a, b, c, d] = rows[i];
+    to[0] = a + (b + c) / 2;
+    to[1] = (b - c) / 2;
+    to[2] = d + (b + c) / 2;
   }
 }
 
@@ -117,10 +135,14 @@ BlockConv::BlockConv(Pass pass, const Shape& x, const Shape& w, const Shape& y,
       at_once_ = std::min(batch_, std::max<int64_t>(kCopyBytes / image, kernels_.rows));
       break;
     }
-    case Form::kWinograd:
+    case Form::kWinograd: {
+      // Sums are many where channels are: more tiles for each time they are read and written.
+      const bool sums = pass == Pass::kGradWeight;
       tiles_ = (out_[0] + 1) / 2 * ((out_[1] + 1) / 2);
-      at_once_ = std::min(batch_, std::max<int64_t>(kTiles / tiles_, 1));
+      const int64_t tiles = sums ? kTiles * std::max<int64_t>(inputs_ / 128, 1) : kTiles;
+      at_once_ = std::min(batch_, std::max<int64_t>(tiles / tiles_, 1) * (cell_ / lanes_));
       break;
+    }
   }
   const int64_t goes = (batch_ + at_once_ - 1) / at_once_;
   at_once_ = (batch_ + goes - 1) / goes;
@@ -130,8 +152,8 @@ BlockConv::BlockConv(Pass pass, const Shape& x, const Shape& w, const Shape& y,
 BlockConv::Form BlockConv::choose() const {
   const int64_t pixels = out_[0] * out_[1];
   // Whatever the batch: the weight is packed once for all of them.
-  if (pass_ != Pass::kGradWeight && kernel_[0] == 3 && kernel_[1] == 3 && spec_.stride == 1 &&
-      spec_.dilation == 1 && pixels >= kSmallMap) {
+  if (kernel_[0] == 3 && kernel_[1] == 3 && spec_.stride == 1 && spec_.dilation == 1 &&
+      pixels >= kWinogradMap) {
     return Form::kWinograd;
   }
   return pixels >= kSmallMap || batch_ < kManyImages ? Form::kFramed : Form::kByPixel;
@@ -226,17 +248,22 @@ void BlockConv::plan_by_pixel() {
 
 void BlockConv::plan_winograd() {
   taps_ = kPositions;
-  const int64_t all = tiles_ * at_once_;
+  const int64_t depth = cell_ / lanes_, all = tiles_ * ((at_once_ + depth - 1) / depth);
   positions_ = results_ = all;
   // Going back the kernel is turned round, and meets what lies as far on the other side.
   const int64_t padding = pass_ == Pass::kGradInput ? 2 - spec_.padding : spec_.padding;
   const int64_t rows = (out_[0] + 1) / 2, columns = (out_[1] + 1) / 2;
   // A cache line more than full: at a power of two, 16 positions of a tile would share a cache set.
-  const auto line = [](size_t size) { return static_cast<int64_t>(64 / size); };
-  const int64_t in = inputs_ * all + line(size_), out = outputs_ * all + line(sizeof(float));
+  const auto stride = [&](int64_t channels, size_t size) {
+    return channels / lanes_ * all * cell_ + static_cast<int64_t>(64 / size);
+  };
+  const int64_t in = stride(inputs_, size_);
+  const int64_t out = stride(outputs_, pass_ == Pass::kGradWeight ? size_ : sizeof(float));
   tiles_in_ = {in_[0], in_[1], padding, rows, columns, in};
   tiles_out_ = {out_[0], out_[1], 0, rows, columns, out};
+  x_step_ = cell_;
   for (int64_t p = 0; p < kPositions; ++p) {
+    runs_.push_back({{p * in, p * out}});
     Group group;
     group.taps.push_back({p * in, p});
     for (int64_t t = 0; t < all; ++t) group.rows.push_back({t * lanes_, p * out + t * lanes_});
@@ -306,16 +333,19 @@ void BlockConv::pack(const float* w, void* packed) const {
 }
 
 void BlockConv::unpack(const float* sums, float* w) const {
-  const int64_t wide = panel();
+  const int64_t wide = panel(), area = kernel_[0] * kernel_[1];
   for_chunks([&](int64_t p, int64_t first, float* tile) {
     for (int64_t t = 0; t < taps_; ++t) {
       std::copy_n(sums + weight_at(p, t) + first * wide, kChunk * wide, tile + t * kChunk * wide);
     }
+    float positions[kPositions];
     for (int64_t o = 0; o < wide; ++o) {
-      float* to = w + ((p * wide + o) * inputs_ + first) * taps_;
-      for (int64_t i = 0; i < kChunk; ++i) {
+      float* to = w + ((p * wide + o) * inputs_ + first) * area;
+      for (int64_t i = 0; i < kChunk; ++i, to += area) {
         const float* from = tile + i * wide + o;
-        for (int64_t t = 0; t < taps_; ++t, from += kChunk * wide) *to++ = *from;
+        float* target = form_ == Form::kWinograd ? positions : to;
+        for (int64_t t = 0; t < taps_; ++t, from += kChunk * wide) target[t] = *from;
+        if (form_ == Form::kWinograd) winograd_weight_gradient(positions, to);
       }
     }
   });
@@ -370,9 +400,14 @@ const std::byte* BlockConv::gather(const Bytes* in, int64_t first, int64_t count
         }
         break;
       case Form::kWinograd:
-        for (int64_t i = 0; i < count; ++i) {
-          kernels_.winograd_input(tiles_in_, from + static_cast<size_t>(i) * image,
-                                  to + bytes(i * tiles_ * lanes_));
+        for (int64_t i = 0; i < count; ++i, from += image) {
+          if (pass_ != Pass::kGradWeight) {
+            kernels_.winograd_input(tiles_in_, from, to + bytes(i * tiles_ * lanes_));
+          } else {
+            const int64_t depth = cell_ / lanes_;
+            kernels_.winograd_input_cells[i % depth](tiles_in_, from,
+                                                     to + bytes(i / depth * tiles_ * cell_));
+          }
         }
         break;
     }
@@ -400,17 +435,16 @@ void BlockConv::multiply_group(const Group& group, const Bytes* from, int64_t co
   }
   const bool winograd = form_ == Form::kWinograd;
   const size_t out_size = winograd ? sizeof(float) : size_;
-  const BlockProduct product{
-      from,
-      inputs_ / lanes_,
-      positions_ * lanes_,
-      froms,
-      weights,
-      taps,
-      packed,
-      bias ? bias + panel * this->panel() : nullptr,
-      relu,
-      results_ * lanes_};
+  const BlockProduct product{from,
+                             inputs_ / lanes_,
+                             positions_ * lanes_,
+                             froms,
+                             weights,
+                             taps,
+                             packed,
+                             bias ? bias + panel * this->panel() : nullptr,
+                             relu,
+                             results_ * lanes_};
   const auto& kernels = (winograd ? kernels_.multiply_to_float : kernels_.multiply)[vectors_ - 1];
   // As evenly as possible: five rows keep the processor as busy as six, one does not.
   const int64_t rows = form_ == Form::kFramed ? static_cast<int64_t>(group.rows.size()) : count;
@@ -497,18 +531,18 @@ void BlockConv::run(const void* in, const void* packed, const float* bias, const
   });
 }
 
-// Adds what one block of input channels in the copied input gives to the sums [panel][kernel
-// position][input][outputs of the panel].
-void BlockConv::add_block(const Bytes* from, const Bytes* dy, int64_t block, int64_t length,
-                          int64_t dy_stride, float* sums) const {
+// Adds what one block of input channels in the copied input gives to the sums of some kernel
+// positions, which lie as packed weights do.
+void BlockConv::add_block(const Bytes* from, const Bytes* dy, int64_t block, int64_t tap_begin,
+                          int64_t tap_end, int64_t length, int64_t dy_stride, float* sums) const {
   const int64_t panels = outputs_ / panel();
   for (int64_t p = 0; p < panels; ++p) {
-    for (int64_t t = 0; t < taps_; ++t) {
+    for (int64_t t = tap_begin; t < tap_end; ++t) {
       const std::vector<BlockRun>& runs = runs_[static_cast<size_t>(t)];
       kernels_.multiply_transposed[vectors_ - 1](
           from + bytes(block * positions_ * cell_), dy + bytes(p * vectors_ * dy_stride),
           runs.data(), static_cast<int64_t>(runs.size()), length, x_step_, dy_stride,
-          sums + ((p * taps_ + t) * inputs_ + block * lanes_) * panel());
+          sums + weight_at(p, t) + block * lanes_ * panel());
     }
   }
 }
@@ -530,7 +564,32 @@ void BlockConv::add_framed(const Bytes* x, const Bytes* dy, int64_t begin, int64
       gradient = dy_copy.as<Bytes>();
     }
     for (int64_t b = 0; b < blocks; ++b) {
-      add_block(from, gradient, b, run_length_, pixels * cell_, sums);
+      add_block(from, gradient, b, 0, taps_, run_length_, pixels * cell_, sums);
+    }
+  }
+}
+
+// The same in tiles: the gradient of each position's product.
+void BlockConv::add_tiles(const Bytes* x, const Bytes* dy, int64_t begin, int64_t end,
+                          float* sums) const {
+  const int64_t blocks = inputs_ / lanes_, pixels = out_[0] * out_[1], depth = cell_ / lanes_;
+  const size_t image = bytes(outputs_ * pixels);
+  const Buffer x_copy(copy_bytes()), dy_copy(bytes(kPositions * tiles_out_.stride));
+  for (int64_t i = begin; i < end; i += at_once_) {
+    const int64_t count = std::min(at_once_, end - i);
+    const Bytes* from = gather(x, i, count, 0, blocks, x_copy.as<Bytes>());
+    for (int64_t b = 0; b < outputs_ / lanes_; ++b) {
+      for (int64_t k = 0; k < count; ++k) {
+        kernels_.winograd_gradient_cells[k % depth](
+            tiles_out_, dy + static_cast<size_t>(i + k) * image + bytes(b * lanes_ * pixels),
+            dy_copy.as<Bytes>() + bytes((b * results_ + k / depth * tiles_) * cell_));
+      }
+    }
+    const int64_t cells = tiles_ * ((count + depth - 1) / depth);
+    for (int64_t t = 0; t < kPositions; ++t) {
+      for (int64_t b = 0; b < blocks; ++b) {
+        add_block(from, dy_copy.as<Bytes>(), b, t, t + 1, cells, results_ * cell_, sums);
+      }
     }
   }
 }
@@ -562,7 +621,8 @@ void BlockConv::add_by_pixel(const Bytes* x, const Bytes* dy, float* sums) const
     parallel_for(blocks, 1, [&](int64_t begin, int64_t end) {
       const Bytes* from = gather(x, first, count, begin, end, x_copy.as<Bytes>());
       for (int64_t b = begin; b < end; ++b) {
-        add_block(from, gradient, b, (count + depth - 1) / depth, positions * cell_, sums);
+        add_block(from, gradient, b, 0, taps_, (count + depth - 1) / depth, positions * cell_,
+                  sums);
       }
     });
   }
@@ -573,16 +633,18 @@ void BlockConv::grad_weight(const void* x, const void* dy, float* dw) const {
   const auto* gradient = static_cast<const Bytes*>(dy);
   const auto numbers = static_cast<size_t>(weights());
   const int64_t pieces = (batch_ + at_once_ - 1) / at_once_;
-  const int64_t threads = form_ == Form::kFramed ? std::min<int64_t>(compute_threads(), pieces) : 1;
+  const bool whole_images = form_ != Form::kByPixel;
+  const int64_t threads = whole_images ? std::min<int64_t>(compute_threads(), pieces) : 1;
   const Buffer all(static_cast<size_t>(threads) * numbers * sizeof(float));
   std::memset(all.data(), 0, static_cast<size_t>(threads) * numbers * sizeof(float));
   auto* sums = all.as<float>();
-  if (form_ == Form::kFramed) {
+  if (whole_images) {
+    const auto add = form_ == Form::kFramed ? &BlockConv::add_framed : &BlockConv::add_tiles;
     parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) {
-        add_framed(from, gradient, pieces * t / threads * at_once_,
-                   std::min(batch_, pieces * (t + 1) / threads * at_once_),
-                   sums + static_cast<size_t>(t) * numbers);
+        (this->*add)(from, gradient, pieces * t / threads * at_once_,
+                     std::min(batch_, pieces * (t + 1) / threads * at_once_),
+                     sums + static_cast<size_t>(t) * numbers);
       }
     });
     for (int64_t t = 1; t < threads; ++t) {

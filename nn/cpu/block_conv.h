@@ -84,8 +84,9 @@ class BlockConv {
                   const float* bias, const Bytes* sum, bool relu, Bytes* out) const;
   void add_framed(const Bytes* x, const Bytes* dy, int64_t begin, int64_t end, float* sums) const;
   void add_by_pixel(const Bytes* x, const Bytes* dy, float* sums) const;
-  void add_block(const Bytes* from, const Bytes* dy, int64_t block, int64_t length,
-                 int64_t dy_stride, float* sums) const;
+  void add_tiles(const Bytes* x, const Bytes* dy, int64_t begin, int64_t end, float* sums) const;
+  void add_block(const Bytes* from, const Bytes* dy, int64_t block, int64_t tap_begin,
+                 int64_t tap_end, int64_t length, int64_t dy_stride, float* sums) const;
   template <typename F>
   void for_chunks(F f) const;
   void unpack(const float* sums, float* w) const;

@@ -19,6 +19,9 @@ namespace ens::cpu {
 
 #ifdef ENS_BLOCK_KERNELS
 
+// Where a block's numbers go: to a place of their own, or as each first or second of two.
+enum class Part { kWhole, kFirst, kSecond };
+
 // Sums are added to in assembly, in the register of the sum: left to itself GCC 12 moves sums
 // between registers, of which there are too few for that, and takes a third longer.
 
@@ -35,6 +38,10 @@ struct Vectors {
   ENS_KERNEL_INLINE static Vector zero() { return _mm256_setzero_ps(); }
   ENS_KERNEL_INLINE static Vector load(const float* p) { return _mm256_loadu_ps(p); }
   ENS_KERNEL_INLINE static void store(float* p, Vector v) { _mm256_storeu_ps(p, v); }
+  template <Part kPart>
+  ENS_KERNEL_INLINE static void store_part(float* p, Vector v) {
+    store(p, v);
+  }
   ENS_KERNEL_INLINE static Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
   ENS_KERNEL_INLINE static Vector subtract(Vector a, Vector b) { return _mm256_sub_ps(a, b); }
   ENS_KERNEL_INLINE static Vector relu(Vector v) { return _mm256_max_ps(v, zero()); }
@@ -97,6 +104,10 @@ struct Vectors {
   ENS_KERNEL_INLINE static Vector zero() { return _mm512_setzero_ps(); }
   ENS_KERNEL_INLINE static Vector load(const float* p) { return _mm512_loadu_ps(p); }
   ENS_KERNEL_INLINE static void store(float* p, Vector v) { _mm512_storeu_ps(p, v); }
+  template <Part kPart>
+  ENS_KERNEL_INLINE static void store_part(float* p, Vector v) {
+    store(p, v);
+  }
   ENS_KERNEL_INLINE static Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
   ENS_KERNEL_INLINE static Vector subtract(Vector a, Vector b) { return _mm512_sub_ps(a, b); }
   ENS_KERNEL_INLINE static Vector relu(Vector v) { return _mm512_max_ps(v, zero()); }
@@ -171,6 +182,21 @@ struct Half {
   ENS_KERNEL_INLINE static void store(BFloat16* p, Vector v) {
     const __m256bh half = _mm512_cvtneps_pbh(v);
     __builtin_memcpy(static_cast<void*>(p), &half, sizeof half);
+  }
+  template <Part kPart>
+  ENS_KERNEL_INLINE static void store_part(BFloat16* p, Vector v) {
+    if constexpr (kPart == Part::kWhole) {
+      store(p, v);
+    } else {
+      const __m256bh half = _mm512_cvtneps_pbh(v);
+      __m256i bits;
+      __builtin_memcpy(&bits, &half, sizeof bits);
+      __m512i both = _mm512_cvtepu16_epi32(bits);
+      if constexpr (kPart == Part::kSecond) {
+        both = _mm512_or_si512(_mm512_loadu_si512(p), _mm512_slli_epi32(both, 16));
+      }
+      _mm512_storeu_si512(p, both);
+    }
   }
   ENS_KERNEL_INLINE static Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
   ENS_KERNEL_INLINE static Vector subtract(Vector a, Vector b) { return _mm512_sub_ps(a, b); }

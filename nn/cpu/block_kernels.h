@@ -45,8 +45,8 @@ struct WinogradMap {
   int64_t tile_rows, tile_columns;
   int64_t stride;  // from one position of the tiles to the next
 };
-// One block of one image; pixels outside are zeros.
-using WinogradInput = void (*)(const WinogradMap&, const void* image, void* tiles);
+// One block of one image; pixels outside are zeros. Of an input, or of an output's gradient.
+using WinogradTiles = void (*)(const WinogradMap&, const void* image, void* tiles);
 // The same back; adds bias (of this block, may be null) and sum (as image, may be null).
 using WinogradOutput = void (*)(const WinogradMap&, const float* tiles, const float* bias,
                                 const void* sum, bool relu, void* image);
@@ -62,8 +62,12 @@ struct BlockKernels {
   Multiply multiply[2][kMostRows];
   Multiply multiply_to_float[2][kMostRows];  // results in float32, for Winograd's tiles
   MultiplyTransposed multiply_transposed[2];
-  WinogradInput winograd_input;
+  WinogradTiles winograd_input;
   WinogradOutput winograd_output;
+  // As cells for multiply_transposed: tiles of the first image of each cell, then of the second
+  // (with depth 2).
+  WinogradTiles winograd_input_cells[2];
+  WinogradTiles winograd_gradient_cells[2];
   // to[pixel][lane][2] = a and b (zeros if null), for depth 2; null where depth is 1.
   void (*interleave)(const void* a, const void* b, int64_t pixels, void* to, int64_t to_step);
 };

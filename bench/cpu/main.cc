@@ -76,7 +76,8 @@ struct Row {
   bool training = false;
   std::vector<double> ours, peer, peak;  // a number a round: images/s, images/s, FLOP/s
   std::string mode, peer_missing;
-  std::optional<double> error;  // relative, of our results against the peer's
+  std::optional<double> error;  // relative, of our results against the peer's in float32
+  double peer_error = 0;        // the peer's own, in this row's type
 };
 
 struct Memory {
@@ -235,17 +236,22 @@ class Benchmark {
     const fs::path file = fs::temp_directory_path() / fmt::format("ens-bench-{}.weights", getpid());
     const Dtype dtype = rows[0].dtype;
     what == "body" ? export_body(file, dtype) : export_training(file, dtype);
-    const double error =
-        std::stod(peer_.ask(fmt::format("{} {} {}", what, file.string(), name(arithmetic(dtype)))));
+    double error = 0, own = 0;
+    std::istringstream(
+        peer_.ask(fmt::format("{} {} {}", what, file.string(), name(arithmetic(dtype))))) >>
+        error >> own;
     fs::remove(file);
-    const double most = dtype == Dtype::kBF16 ? 2e-1 : 1e-4;
+    // In bfloat16 a training step, some sixty roundings of all activations on top of each other,
+    // leads further away than that whoever computes it: as far as PyTorch, and half of that more.
+    const double most = dtype == Dtype::kBF16 ? std::max(2e-2, 1.5 * own) : 1e-4;
     if (!(error <= most)) {
-      fail(fmt::format("our result differs from PyTorch's by {:.2g} on the same weights; at most "
-                       "{:.0g} is right",
-                       error, most),
-           what);
+      fail(
+          fmt::format("our result differs from PyTorch's in float32 by {:.2g} on the same weights; "
+                      "at most {:.2g} is right",
+                      error, most),
+          what);
     }
-    for (Row& r : rows) r.error = error;
+    for (Row& r : rows) r.error = error, r.peer_error = own;
   }
 
   void measure(Row& r, const std::function<void()>& step) {
@@ -356,7 +362,9 @@ std::vector<std::vector<std::string>> Benchmark::table() const {
     const Limit most = limit(r);
     line.push_back(fmt::format("{:.1f} ({})", most.images, most.of));
     line.push_back(fmt::format("{:.0f} %", 100 * median(r.ours) / most.images));
-    line.push_back(r.error ? fmt::format("{:.1e}", *r.error) : "-");
+    std::string error = r.error ? fmt::format("{:.1e}", *r.error) : "-";
+    if (r.peer_error > 0) error += fmt::format(" (PyTorch's {:.1e})", r.peer_error);
+    line.push_back(error);
     lines.push_back(line);
   }
   return lines;

@@ -3,8 +3,9 @@
   infer NETS BATCH DTYPE MODE   makes the nets ready      -> ok
   train BATCH DTYPE MODE        makes a training ready    -> ok
   run SECONDS                   repeats it for so long    -> ok, the median seconds of one pass
-  body FILE DTYPE               our weights and input     -> ok, relative error of our result
-  training FILE DTYPE           the same, one step        -> ok, relative error of loss and logits
+  body FILE DTYPE               our weights and input     -> ok, relative error of our result against
+                                float32, and of PyTorch's own in DTYPE
+  training FILE DTYPE           the same, one step        -> ok, the same of loss and logits
 Anything that goes wrong is answered with "error" and the reason.
 """
 import statistics
@@ -163,17 +164,26 @@ def check_body(path, dtype):
     entries = read(path)
     with torch.no_grad():
         net = load(Body(), entries).eval()
-        return error(net(entries["input"]), entries["output"])
+        right = net(entries["input"])
+        own = net.to(dtype)(entries["input"].to(dtype))
+    return error(entries["output"], right), error(own, right)
 
 
 def check_training(path, dtype):
     entries = read(path)
-    job = Train(1, torch.float32, "eager", load(Classifier(), entries))
-    job.x, job.y = entries["input"], entries["labels"].long()
-    loss = job.step()
-    with torch.no_grad():
-        after = error(job.logits(), entries["output"])
-    return max(abs(loss - entries["loss"].item()) / loss, after)
+
+    def after_a_step(arithmetic):
+        job = Train(1, arithmetic, "eager", load(Classifier(), entries))
+        job.x, job.y = entries["input"], entries["labels"].long()
+        loss = job.step()
+        with torch.no_grad():
+            return loss, job.logits().float()
+
+    def worst(loss, logits):
+        return max(abs(loss - right_loss) / right_loss, error(logits, right))
+
+    right_loss, right = after_a_step(torch.float32)
+    return worst(entries["loss"].item(), entries["output"]), worst(*after_a_step(dtype))
 
 
 def repeat(step, seconds):
@@ -201,9 +211,9 @@ for line in sys.stdin:
         elif words[0] == "run":
             answer = "%.9g" % repeat(job.step, float(words[1]))
         elif words[0] == "body":
-            answer = "%.3g" % check_body(words[1], words[2])
+            answer = "%.3g %.3g" % check_body(words[1], DTYPES[words[2]])
         elif words[0] == "training":
-            answer = "%.3g" % check_training(words[1], words[2])
+            answer = "%.3g %.3g" % check_training(words[1], DTYPES[words[2]])
         print("ok", answer, flush=True)
     except Exception as e:
         print("error", " ".join(str(e).split())[:200], flush=True)

@@ -15,7 +15,8 @@ namespace {
 using naive::Array;
 
 constexpr double kF32Tolerance = 5e-6;
-constexpr double kBF16Tolerance = 1.2e-2;  // three roundings to 8 bits
+constexpr double kBF16Tolerance =
+    1.6e-2;  // three roundings to 8 bits; Winograd's are twice as large
 
 class OpValues : public testing::TestWithParam<OpCase> {};
 

@@ -107,6 +107,10 @@ INSTANTIATE_TEST_SUITE_P(
         // many images of small maps, and large maps, strided and not
         Case{13, 16, 4, 4, 32, 3, 3, {1, 1, 1, 1}}, Case{7, 32, 4, 4, 16, 3, 3, {2, 1, 1, 1}},
         Case{70, 64, 2, 2, 16, 3, 3, {1, 1, 1, 1}}, Case{7, 16, 4, 5, 32, 1, 1, {2, 0, 1, 1}},
+        Case{8, 48, 2, 2, 48, 3, 3, {1, 1, 1, 1}}, Case{70, 32, 4, 4, 48, 3, 3, {1, 1, 1, 1}},
+        // by Winograd: whole and halved tiles, all paddings, an odd image left over
+        Case{3, 16, 7, 5, 32, 3, 3, {1, 0, 1, 1}}, Case{5, 32, 4, 7, 16, 3, 3, {1, 2, 1, 1}},
+        Case{33, 16, 6, 6, 48, 3, 3, {1, 1, 1, 1}}, Case{2, 128, 8, 8, 32, 3, 3, {1, 1, 1, 1}},
         Case{5, 16, 9, 8, 32, 3, 3, {2, 1, 1, 1}}, Case{6, 32, 5, 4, 16, 4, 4, {2, 1, 1, 1}},
         Case{8, 6, 16, 16, 12, 1, 1, {2, 0, 1, 1}}, Case{8, 6, 8, 8, 12, 3, 3, {2, 1, 1, 1}},
         // odd channels, kernels and sizes

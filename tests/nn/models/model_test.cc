@@ -309,7 +309,8 @@ TEST_P(Architectures, ServingInBFloat16IsClose) {
   NoGrad guard;
   const Tensor x = images(spec, 3);
   Plan plan(lower(*whole, spec.input_shape()), {}, Dtype::kBF16, 3);
-  EXPECT_TRUE(near(plan.run(x), whole->forward(Var(x)).value(), 0.06));
+  // The roundings of up to 13 layers.
+  EXPECT_TRUE(near(plan.run(x), whole->forward(Var(x)).value(), 0.08));
 }
 
 // Training in bfloat16 goes where float32 goes: activations are rounded, weights are not. Only the

@@ -11,9 +11,10 @@ namespace ens::bench {
 double quickest(double seconds, const std::function<void()>& work);
 
 // Each takes about `seconds`.
-double peak_flops(double seconds);       // float32 multiply-adds in registers, FLOP/s
-double peak_flops_bf16(double seconds);  // the largest matrix product oneDNN gets; 0: no bfloat16
-double peak_bandwidth(double seconds);   // reading memory, bytes/s
+double peak_flops(double seconds);  // float32 multiply-adds in registers, FLOP/s
+double peak_flops_bf16(
+    double seconds);  // the same, or in oneDNN's product of matrices; 0: no bfloat16
+double peak_bandwidth(double seconds);  // reading memory, bytes/s
 
 std::string processor();  // "AMD EPYC, 2 threads, avx2"
 std::string libraries();  // "oneDNN 2.6.3, g++ 12.2.0"

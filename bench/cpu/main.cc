@@ -325,7 +325,7 @@ std::vector<std::string> Benchmark::head() const {
           "memory",
           peaks_.flops / 1e9,
           peaks_.flops_bf16 > 0
-              ? fmt::format("{:.0f} GFLOP/s bfloat16 (oneDNN's product of 2048x2048 matrices)",
+              ? fmt::format("{:.0f} GFLOP/s bfloat16 (the same, or oneDNN's product of matrices)",
                             peaks_.flops_bf16 / 1e9)
               : "no bfloat16",
           peaks_.bandwidth / 1e9),

@@ -24,18 +24,6 @@ constexpr int64_t kTiles = 64;             // at once: enough to be worth readin
 constexpr int64_t kPositions = 16;         // of a tile
 constexpr int64_t kChunk = 8;              // inputs whose weights are packed at once
 
-// One block of channels of `count` images, `image` bytes apart, as [pixel][at_once images].
-void by_pixel(const std::byte* from, int64_t count, size_t image, int64_t pixels, int64_t at_once,
-              size_t cell, std::byte* to) {
-  for (int64_t i = 0; i < count; ++i) {
-    const std::byte* one = from + static_cast<size_t>(i) * image;
-    for (int64_t p = 0; p < pixels; ++p) {
-      std::memcpy(to + static_cast<size_t>(p * at_once + i) * cell,
-                  one + static_cast<size_t>(p) * cell, cell);
-    }
-  }
-}
-
 // Runs f(split) where split(n, g) calls g(begin, end) for ranges that make up [0, n): whole pieces
 // of work on a thread each if there are enough of them, else each piece split over all threads.
 template <typename F>
@@ -128,25 +116,58 @@ BlockConv::BlockConv(Pass pass, const Shape& x, const Shape& w, const Shape& y,
   switch (form_) {
     case Form::kFramed:
       at_once_ = cell_ / lanes_;
-      plan_framed();
-      return;
+      break;
     case Form::kByPixel: {
       const auto image = static_cast<int64_t>(bytes(inputs_ * in_[0] * in_[1]));
-      at_once_ = std::min(batch_, std::max<int64_t>(kCopyBytes / image, kernels_.rows));
+      at_once_ = std::max<int64_t>(kCopyBytes / image, kernels_.rows);
       break;
     }
     case Form::kWinograd: {
       // Sums are many where channels are: more tiles for each time they are read and written.
       const bool sums = pass == Pass::kGradWeight;
-      tiles_ = (out_[0] + 1) / 2 * ((out_[1] + 1) / 2);
       const int64_t tiles = sums ? kTiles * std::max<int64_t>(inputs_ / 128, 1) : kTiles;
-      at_once_ = std::min(batch_, std::max<int64_t>(tiles / tiles_, 1) * (cell_ / lanes_));
+      const int64_t rows = (out_[0] + 1) / 2, columns = (out_[1] + 1) / 2;
+      strips_ = std::min(rows, std::max<int64_t>(rows * columns / (2 * tiles), 1));
+      tile_rows_ = (rows + strips_ - 1) / strips_;
+      strips_ = (rows + tile_rows_ - 1) / tile_rows_;
+      tiles_ = tile_rows_ * columns;
+      at_once_ = std::max<int64_t>(strips_ > 1 ? 1 : tiles / tiles_, 1) * (cell_ / lanes_);
       break;
     }
   }
+  at_once_ = std::min(batch_, at_once_);
   const int64_t goes = (batch_ + at_once_ - 1) / at_once_;
-  at_once_ = (batch_ + goes - 1) / goes;
-  form_ == Form::kByPixel ? plan_by_pixel() : plan_winograd();
+  if (form_ != Form::kFramed) at_once_ = (batch_ + goes - 1) / goes;
+  pieces_ = goes * strips_;
+  switch (form_) {
+    case Form::kFramed:
+      plan_framed();
+      break;
+    case Form::kByPixel:
+      plan_by_pixel();
+      break;
+    case Form::kWinograd:
+      plan_winograd();
+      break;
+  }
+}
+
+BlockConv::Piece BlockConv::piece(int64_t index) const {
+  const int64_t first = index / strips_ * at_once_, row = index % strips_ * tile_rows_;
+  return {first, std::min(at_once_, batch_ - first), row,
+          std::min(tile_rows_, (out_[0] + 1) / 2 - row)};
+}
+
+WinogradMap BlockConv::strip_of(WinogradMap map, const Piece& piece) {
+  map.first_tile_row = piece.tile_row;
+  map.tile_rows = piece.tile_rows;
+  return map;
+}
+
+// Neighbours in the sums over pixels: images of a pixel, or tiles.
+int64_t BlockConv::cells(const Piece& piece) const {
+  const int64_t depth = cell_ / lanes_, images = (piece.count + depth - 1) / depth;
+  return images * (form_ == Form::kWinograd ? piece.tile_rows * tiles_out_.tile_columns : 1);
 }
 
 BlockConv::Form BlockConv::choose() const {
@@ -252,15 +273,15 @@ void BlockConv::plan_winograd() {
   positions_ = results_ = all;
   // Going back the kernel is turned round, and meets what lies as far on the other side.
   const int64_t padding = pass_ == Pass::kGradInput ? 2 - spec_.padding : spec_.padding;
-  const int64_t rows = (out_[0] + 1) / 2, columns = (out_[1] + 1) / 2;
+  const int64_t columns = (out_[1] + 1) / 2;
   // A cache line more than full: at a power of two, 16 positions of a tile would share a cache set.
   const auto stride = [&](int64_t channels, size_t size) {
     return channels / lanes_ * all * cell_ + static_cast<int64_t>(64 / size);
   };
   const int64_t in = stride(inputs_, size_);
   const int64_t out = stride(outputs_, pass_ == Pass::kGradWeight ? size_ : sizeof(float));
-  tiles_in_ = {in_[0], in_[1], padding, rows, columns, in};
-  tiles_out_ = {out_[0], out_[1], 0, rows, columns, out};
+  tiles_in_ = {in_[0], in_[1], padding, columns, 0, 0, in};
+  tiles_out_ = {out_[0], out_[1], 0, columns, 0, 0, out};
   x_step_ = cell_;
   for (int64_t p = 0; p < kPositions; ++p) {
     runs_.push_back({{p * in, p * out}});
@@ -374,14 +395,34 @@ void BlockConv::gather_frame(const Bytes* in, const Bytes* second, Bytes* to) co
   zeros(frame_[1][1] + frame_[0][1] * width);
 }
 
-// Blocks [block_begin, block_end) of the images [first, first + count) in the form of the plan, in
-// `copy` or, where they have it already, in place; block 0 would be at the result.
-const std::byte* BlockConv::gather(const Bytes* in, int64_t first, int64_t count,
-                                   int64_t block_begin, int64_t block_end, Bytes* copy) const {
-  const int64_t pixels = in_[0] * in_[1];
+// One block of channels of `count` images, `image` bytes apart, as [pixel][cells of images].
+void BlockConv::gather_pixels(const Bytes* from, int64_t count, size_t image, int64_t pixels,
+                              Bytes* to) const {
+  const int64_t step = run_length_ * cell_;  // from one pixel to the next
+  if (cell_ != lanes_) {
+    for (int64_t i = 0; i < count; i += 2, from += 2 * image, to += bytes(cell_)) {
+      kernels_.interleave(from, i + 1 < count ? from + image : nullptr, pixels, to, step);
+    }
+    return;
+  }
+  const size_t cell = bytes(cell_);
+  for (int64_t i = 0; i < count; ++i, from += image) {
+    for (int64_t p = 0; p < pixels; ++p) {
+      std::memcpy(to + bytes(p * step) + static_cast<size_t>(i) * cell,
+                  from + static_cast<size_t>(p) * cell, cell);
+    }
+  }
+}
+
+// Blocks [block_begin, block_end) of a piece in the form of the plan, in `copy` or, where they have
+// it already, in place; block 0 would be at the result.
+const std::byte* BlockConv::gather(const Bytes* in, const Piece& piece, int64_t block_begin,
+                                   int64_t block_end, Bytes* copy) const {
+  const int64_t pixels = in_[0] * in_[1], count = piece.count, depth = cell_ / lanes_;
   const size_t image = bytes(inputs_ * pixels);
-  in += static_cast<size_t>(first) * image;
-  if (form_ == Form::kFramed && positions_ == pixels && cell_ == lanes_) return in;
+  in += static_cast<size_t>(piece.first) * image;
+  if (form_ == Form::kFramed && positions_ == pixels && depth == 1) return in;
+  const WinogradMap map = strip_of(tiles_in_, piece);
   for (int64_t b = block_begin; b < block_end; ++b) {
     const Bytes* from = in + bytes(b * pixels * lanes_);
     Bytes* to = copy + bytes(b * positions_ * cell_);
@@ -390,24 +431,14 @@ const std::byte* BlockConv::gather(const Bytes* in, int64_t first, int64_t count
         gather_frame(from, count > 1 ? from + image : nullptr, to);
         break;
       case Form::kByPixel:
-        if (cell_ == lanes_) {
-          by_pixel(from, count, image, pixels, at_once_, bytes(lanes_), to);
-          break;
-        }
-        for (int64_t i = 0; i < count; i += 2, to += bytes(cell_), from += 2 * image) {
-          kernels_.interleave(from, i + 1 < count ? from + image : nullptr, pixels, to,
-                              run_length_ * cell_);
-        }
+        gather_pixels(from, count, image, pixels, to);
         break;
       case Form::kWinograd:
         for (int64_t i = 0; i < count; ++i, from += image) {
-          if (pass_ != Pass::kGradWeight) {
-            kernels_.winograd_input(tiles_in_, from, to + bytes(i * tiles_ * lanes_));
-          } else {
-            const int64_t depth = cell_ / lanes_;
-            kernels_.winograd_input_cells[i % depth](tiles_in_, from,
-                                                     to + bytes(i / depth * tiles_ * cell_));
-          }
+          const auto transform = pass_ == Pass::kGradWeight
+                                     ? kernels_.winograd_input_cells[i % depth]
+                                     : kernels_.winograd_input;
+          transform(map, from, to + bytes(i / depth * tiles_ * cell_));
         }
         break;
     }
@@ -466,33 +497,34 @@ void BlockConv::multiply_group(const Group& group, const Bytes* from, int64_t co
   }
 }
 
-// Panels [panel_begin, panel_end) of `count` images (Winograd: of their tiles).
-void BlockConv::multiply(const Bytes* from, int64_t count, int64_t panel_begin, int64_t panel_end,
-                         const Bytes* packed, const float* bias, const Bytes* sum, bool relu,
-                         Bytes* out) const {
+// Panels [panel_begin, panel_end) of a piece (Winograd: of its tiles).
+void BlockConv::multiply(const Bytes* from, const Piece& piece, int64_t panel_begin,
+                         int64_t panel_end, const Bytes* packed, const float* bias,
+                         const Bytes* sum, bool relu, Bytes* out) const {
   if (form_ == Form::kWinograd) {  // a position's tiles stay near while all weights go past
     for (const Group& group : groups_) {
       for (int64_t p = panel_begin; p < panel_end; ++p) {
-        multiply_group(group, from, count * tiles_, p, packed, nullptr, nullptr, false, out);
+        multiply_group(group, from, cells(piece), p, packed, nullptr, nullptr, false, out);
       }
     }
     return;
   }
   for (int64_t p = panel_begin; p < panel_end; ++p) {  // a panel's weights, while all pixels do
     for (const Group& group : groups_) {
-      multiply_group(group, from, count, p, packed, bias, sum, relu, out);
+      multiply_group(group, from, piece.count, p, packed, bias, sum, relu, out);
     }
   }
 }
 
-void BlockConv::from_tiles(const float* tiles, int64_t count, int64_t block_begin,
+void BlockConv::from_tiles(const float* tiles, const Piece& piece, int64_t block_begin,
                            int64_t block_end, const float* bias, const Bytes* sum, bool relu,
                            Bytes* out) const {
   const int64_t pixels = out_[0] * out_[1];
+  const WinogradMap map = strip_of(tiles_out_, piece);
   for (int64_t b = block_begin; b < block_end; ++b) {
-    for (int64_t i = 0; i < count; ++i) {
+    for (int64_t i = 0; i < piece.count; ++i) {
       const size_t at = bytes((i * outputs_ + b * lanes_) * pixels);
-      kernels_.winograd_output(tiles_out_, tiles + (b * results_ + i * tiles_) * lanes_,
+      kernels_.winograd_output(map, tiles + (b * results_ + i * tiles_) * lanes_,
                                bias ? bias + b * lanes_ : nullptr, sum ? sum + at : nullptr, relu,
                                out + at);
     }
@@ -505,27 +537,26 @@ void BlockConv::run(const void* in, const void* packed, const float* bias, const
   const size_t image = bytes(outputs_ * out_[0] * out_[1]);
   const bool winograd = form_ == Form::kWinograd;
   const auto* weight = static_cast<const Bytes*>(packed);
-  over_pieces((batch_ + at_once_ - 1) / at_once_, [&](int64_t begin, int64_t end, auto split) {
+  over_pieces(pieces_, [&](int64_t begin, int64_t end, auto split) {
     const Buffer copy(copy_bytes());
     const Buffer tiles(
         winograd ? static_cast<size_t>(kPositions * tiles_out_.stride) * sizeof(float) : 1);
-    for (int64_t go = begin; go < end; ++go) {
-      const int64_t first = go * at_once_, count = std::min(at_once_, batch_ - first);
-      const size_t offset = static_cast<size_t>(first) * image;
+    for (int64_t i = begin; i < end; ++i) {
+      const Piece now = piece(i);
+      const size_t offset = static_cast<size_t>(now.first) * image;
       const Bytes* add = sum ? static_cast<const Bytes*>(sum) + offset : nullptr;
       Bytes* to = static_cast<Bytes*>(out) + offset;
       const Bytes* from = nullptr;
       split(blocks, [&](int64_t b, int64_t e) {
-        const Bytes* place =
-            gather(static_cast<const Bytes*>(in), first, count, b, e, copy.as<Bytes>());
+        const Bytes* place = gather(static_cast<const Bytes*>(in), now, b, e, copy.as<Bytes>());
         if (b == 0) from = place;
       });
       split(panels, [&](int64_t b, int64_t e) {
-        multiply(from, count, b, e, weight, bias, add, relu, winograd ? tiles.as<Bytes>() : to);
+        multiply(from, now, b, e, weight, bias, add, relu, winograd ? tiles.as<Bytes>() : to);
       });
       if (!winograd) continue;
       split(outputs_ / lanes_, [&](int64_t b, int64_t e) {
-        from_tiles(tiles.as<float>(), count, b, e, bias, add, relu, to);
+        from_tiles(tiles.as<float>(), now, b, e, bias, add, relu, to);
       });
     }
   });
@@ -547,114 +578,101 @@ void BlockConv::add_block(const Bytes* from, const Bytes* dy, int64_t block, int
   }
 }
 
-// Images [begin, end): a thread's own, with sums of its own.
-void BlockConv::add_framed(const Bytes* x, const Bytes* dy, int64_t begin, int64_t end,
-                           float* sums) const {
+// A piece, with sums of the calling thread's own.
+void BlockConv::add_framed(const Bytes* x, const Bytes* dy, const Piece& piece, Bytes* x_copy,
+                           Bytes* dy_copy, float* sums) const {
   const int64_t blocks = inputs_ / lanes_, pixels = out_[0] * out_[1];
   const size_t image = bytes(outputs_ * pixels);
-  const bool pairs = cell_ != lanes_;
-  const Buffer x_copy(copy_bytes()), dy_copy(pairs ? bytes(outputs_ / lanes_ * pixels * cell_) : 1);
-  for (int64_t i = begin; i < end; i += at_once_) {
-    const int64_t count = std::min(at_once_, end - i);
-    const Bytes* from = gather(x, i, count, 0, blocks, x_copy.as<Bytes>());
-    const Bytes* gradient = dy + static_cast<size_t>(i) * image;
-    if (pairs) {
-      kernels_.interleave(gradient, count > 1 ? gradient + image : nullptr,
-                          outputs_ / lanes_ * pixels, dy_copy.data(), cell_);
-      gradient = dy_copy.as<Bytes>();
-    }
-    for (int64_t b = 0; b < blocks; ++b) {
-      add_block(from, gradient, b, 0, taps_, run_length_, pixels * cell_, sums);
-    }
+  const Bytes* from = gather(x, piece, 0, blocks, x_copy);
+  const Bytes* gradient = dy + static_cast<size_t>(piece.first) * image;
+  if (cell_ != lanes_) {
+    kernels_.interleave(gradient, piece.count > 1 ? gradient + image : nullptr,
+                        outputs_ / lanes_ * pixels, dy_copy, cell_);
+    gradient = dy_copy;
+  }
+  for (int64_t b = 0; b < blocks; ++b) {
+    add_block(from, gradient, b, 0, taps_, run_length_, pixels * cell_, sums);
   }
 }
 
 // The same in tiles: the gradient of each position's product.
-void BlockConv::add_tiles(const Bytes* x, const Bytes* dy, int64_t begin, int64_t end,
-                          float* sums) const {
+void BlockConv::add_tiles(const Bytes* x, const Bytes* dy, const Piece& piece, Bytes* x_copy,
+                          Bytes* dy_copy, float* sums) const {
   const int64_t blocks = inputs_ / lanes_, pixels = out_[0] * out_[1], depth = cell_ / lanes_;
-  const size_t image = bytes(outputs_ * pixels);
-  const Buffer x_copy(copy_bytes()), dy_copy(bytes(kPositions * tiles_out_.stride));
-  for (int64_t i = begin; i < end; i += at_once_) {
-    const int64_t count = std::min(at_once_, end - i);
-    const Bytes* from = gather(x, i, count, 0, blocks, x_copy.as<Bytes>());
-    for (int64_t b = 0; b < outputs_ / lanes_; ++b) {
-      for (int64_t k = 0; k < count; ++k) {
-        kernels_.winograd_gradient_cells[k % depth](
-            tiles_out_, dy + static_cast<size_t>(i + k) * image + bytes(b * lanes_ * pixels),
-            dy_copy.as<Bytes>() + bytes((b * results_ + k / depth * tiles_) * cell_));
-      }
+  const Bytes* from = gather(x, piece, 0, blocks, x_copy);
+  const WinogradMap map = strip_of(tiles_out_, piece);
+  for (int64_t b = 0; b < outputs_ / lanes_; ++b) {
+    for (int64_t i = 0; i < piece.count; ++i) {
+      kernels_.winograd_gradient_cells[i % depth](
+          map, dy + bytes(((piece.first + i) * outputs_ + b * lanes_) * pixels),
+          dy_copy + bytes((b * results_ + i / depth * tiles_) * cell_));
     }
-    const int64_t cells = tiles_ * ((count + depth - 1) / depth);
-    for (int64_t t = 0; t < kPositions; ++t) {
-      for (int64_t b = 0; b < blocks; ++b) {
-        add_block(from, dy_copy.as<Bytes>(), b, t, t + 1, cells, results_ * cell_, sums);
-      }
+  }
+  for (int64_t t = 0; t < kPositions; ++t) {
+    for (int64_t b = 0; b < blocks; ++b) {
+      add_block(from, dy_copy, b, t, t + 1, cells(piece), results_ * cell_, sums);
     }
   }
 }
 
-void BlockConv::add_by_pixel(const Bytes* x, const Bytes* dy, float* sums) const {
-  const int64_t blocks = inputs_ / lanes_, pixels = out_[0] * out_[1];
-  const int64_t depth = cell_ / lanes_, positions = pixels * run_length_;
+// A piece on all threads: each has some blocks of input channels of its own, so that nobody writes
+// to the same sums.
+void BlockConv::add_by_pixel(const Bytes* x, const Bytes* dy, const Piece& piece, Bytes* x_copy,
+                             Bytes* dy_copy, float* sums) const {
+  const int64_t pixels = out_[0] * out_[1], positions = pixels * run_length_;
   const size_t image = bytes(outputs_ * pixels);
-  const Buffer x_copy(copy_bytes()), dy_copy(bytes(outputs_ / lanes_ * positions * cell_));
-  for (int64_t first = 0; first < batch_; first += at_once_) {
-    const int64_t count = std::min(at_once_, batch_ - first);
-    auto* gradient = dy_copy.as<Bytes>();
-    parallel_for(outputs_ / lanes_, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t b = begin; b < end; ++b) {
-        const Bytes* from = dy + static_cast<size_t>(first) * image + bytes(b * lanes_ * pixels);
-        Bytes* to = gradient + bytes(b * positions * cell_);
-        if (depth == 1) {
-          by_pixel(from, count, image, pixels, at_once_, bytes(lanes_), to);
-          continue;
-        }
-        for (int64_t i = 0; i < count; i += 2, from += 2 * image, to += bytes(cell_)) {
-          kernels_.interleave(from, i + 1 < count ? from + image : nullptr, pixels, to,
-                              run_length_ * cell_);
-        }
-      }
-    });
-    // Each thread has some blocks of input channels of its own, so that nobody writes to the same
-    // sums.
-    parallel_for(blocks, 1, [&](int64_t begin, int64_t end) {
-      const Bytes* from = gather(x, first, count, begin, end, x_copy.as<Bytes>());
-      for (int64_t b = begin; b < end; ++b) {
-        add_block(from, gradient, b, 0, taps_, (count + depth - 1) / depth, positions * cell_,
-                  sums);
-      }
-    });
-  }
+  parallel_for(outputs_ / lanes_, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b) {
+      const Bytes* from =
+          dy + static_cast<size_t>(piece.first) * image + bytes(b * lanes_ * pixels);
+      gather_pixels(from, piece.count, image, pixels, dy_copy + bytes(b * positions * cell_));
+    }
+  });
+  parallel_for(inputs_ / lanes_, 1, [&](int64_t begin, int64_t end) {
+    const Bytes* from = gather(x, piece, begin, end, x_copy);
+    for (int64_t b = begin; b < end; ++b) {
+      add_block(from, dy_copy, b, 0, taps_, cells(piece), positions * cell_, sums);
+    }
+  });
 }
 
 void BlockConv::grad_weight(const void* x, const void* dy, float* dw) const {
   const auto* from = static_cast<const Bytes*>(x);
   const auto* gradient = static_cast<const Bytes*>(dy);
   const auto numbers = static_cast<size_t>(weights());
-  const int64_t pieces = (batch_ + at_once_ - 1) / at_once_;
-  const bool whole_images = form_ != Form::kByPixel;
-  const int64_t threads = whole_images ? std::min<int64_t>(compute_threads(), pieces) : 1;
+  const bool all_on_each = form_ == Form::kByPixel;  // all threads on each piece
+  const int64_t threads = all_on_each ? 1 : std::min<int64_t>(compute_threads(), pieces_);
+  const auto add = form_ == Form::kFramed     ? &BlockConv::add_framed
+                   : form_ == Form::kWinograd ? &BlockConv::add_tiles
+                                              : &BlockConv::add_by_pixel;
+  const int64_t dy_numbers = form_ == Form::kFramed ? outputs_ * results_ * (cell_ / lanes_)
+                             : form_ == Form::kWinograd
+                                 ? kPositions * tiles_out_.stride
+                                 : outputs_ / lanes_ * results_ * run_length_ * cell_;
   const Buffer all(static_cast<size_t>(threads) * numbers * sizeof(float));
   std::memset(all.data(), 0, static_cast<size_t>(threads) * numbers * sizeof(float));
   auto* sums = all.as<float>();
-  if (whole_images) {
-    const auto add = form_ == Form::kFramed ? &BlockConv::add_framed : &BlockConv::add_tiles;
+  const auto add_pieces = [&](int64_t begin, int64_t end, float* own) {
+    const Buffer x_copy(copy_bytes()), dy_copy(bytes(dy_numbers));
+    for (int64_t i = begin; i < end; ++i) {
+      (this->*add)(from, gradient, piece(i), x_copy.as<Bytes>(), dy_copy.as<Bytes>(), own);
+    }
+  };
+  if (all_on_each) {
+    add_pieces(0, pieces_, sums);
+  } else {
     parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) {
-        (this->*add)(from, gradient, pieces * t / threads * at_once_,
-                     std::min(batch_, pieces * (t + 1) / threads * at_once_),
-                     sums + static_cast<size_t>(t) * numbers);
+        add_pieces(pieces_ * t / threads, pieces_ * (t + 1) / threads,
+                   sums + static_cast<size_t>(t) * numbers);
       }
     });
-    for (int64_t t = 1; t < threads; ++t) {
-      const float* others = sums + static_cast<size_t>(t) * numbers;
-      parallel_for(weights(), 1 << 14, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) sums[i] += others[i];
-      });
-    }
-  } else {
-    add_by_pixel(from, gradient, sums);
+  }
+  for (int64_t t = 1; t < threads; ++t) {
+    const float* others = sums + static_cast<size_t>(t) * numbers;
+    parallel_for(weights(), 1 << 14, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) sums[i] += others[i];
+    });
   }
   unpack(sums, dw);
 }

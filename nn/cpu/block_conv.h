@@ -8,8 +8,9 @@
 // - framed (large maps, or few images): one image with a frame of zeros; rows are its pixels;
 // - by pixel (small maps): pixels outside, images inside; rows are the same pixel of several
 //   images, so that kernel positions that meet padding are left out (a 2x2 map has 16 of 36);
-// - Winograd's F(2x2, 3x3) (3x3 kernels, stride 1, large maps): 16 positions of tiles of the input,
-//   a product each, with 16 products where the others have 36.
+// - Winograd's F(2x2, 3x3) (3x3 kernels, stride 1, from 16 pixels up): 16 positions of tiles of
+// some
+//   images, or of a strip of one; a product each, with 16 products where the others have 36.
 //
 // The weight may be kept in bfloat16 with float32 activations (each number rounded to the nearest;
 // arithmetic stays float32): half of the memory, and half of what few images have to wait for.
@@ -64,6 +65,10 @@ class BlockConv {
     std::vector<Row> rows;
     std::vector<Tap> taps;
   };
+  struct Piece {                  // of the work: what is copied and computed in one go
+    int64_t first, count;         // images
+    int64_t tile_row, tile_rows;  // Winograd: a strip of all of them
+  };
   using Bytes = std::byte;
 
   Form choose() const;
@@ -71,20 +76,28 @@ class BlockConv {
   void plan_framed();
   void plan_by_pixel();
   void plan_winograd();
-  const Bytes* gather(const Bytes* in, int64_t first, int64_t count, int64_t block_begin,
-                      int64_t block_end, Bytes* copy) const;
+  Piece piece(int64_t index) const;
+  static WinogradMap strip_of(WinogradMap map, const Piece& piece);
+  int64_t cells(const Piece& piece) const;
+  const Bytes* gather(const Bytes* in, const Piece& piece, int64_t block_begin, int64_t block_end,
+                      Bytes* copy) const;
   void gather_frame(const Bytes* in, const Bytes* second, Bytes* to) const;
-  void multiply(const Bytes* from, int64_t count, int64_t panel_begin, int64_t panel_end,
+  void gather_pixels(const Bytes* from, int64_t count, size_t image, int64_t pixels,
+                     Bytes* to) const;
+  void multiply(const Bytes* from, const Piece& piece, int64_t panel_begin, int64_t panel_end,
                 const Bytes* packed, const float* bias, const Bytes* sum, bool relu,
                 Bytes* out) const;
   void multiply_group(const Group& group, const Bytes* from, int64_t count, int64_t panel,
                       const Bytes* packed, const float* bias, const Bytes* sum, bool relu,
                       Bytes* out) const;
-  void from_tiles(const float* tiles, int64_t count, int64_t block_begin, int64_t block_end,
+  void from_tiles(const float* tiles, const Piece& piece, int64_t block_begin, int64_t block_end,
                   const float* bias, const Bytes* sum, bool relu, Bytes* out) const;
-  void add_framed(const Bytes* x, const Bytes* dy, int64_t begin, int64_t end, float* sums) const;
-  void add_by_pixel(const Bytes* x, const Bytes* dy, float* sums) const;
-  void add_tiles(const Bytes* x, const Bytes* dy, int64_t begin, int64_t end, float* sums) const;
+  void add_framed(const Bytes* x, const Bytes* dy, const Piece& piece, Bytes* x_copy,
+                  Bytes* dy_copy, float* sums) const;
+  void add_tiles(const Bytes* x, const Bytes* dy, const Piece& piece, Bytes* x_copy, Bytes* dy_copy,
+                 float* sums) const;
+  void add_by_pixel(const Bytes* x, const Bytes* dy, const Piece& piece, Bytes* x_copy,
+                    Bytes* dy_copy, float* sums) const;
   void add_block(const Bytes* from, const Bytes* dy, int64_t block, int64_t tap_begin,
                  int64_t tap_end, int64_t length, int64_t dy_stride, float* sums) const;
   template <typename F>
@@ -109,12 +122,13 @@ class BlockConv {
   int64_t batch_, inputs_, outputs_, taps_, vectors_;
   int64_t in_[2], out_[2], kernel_[2];  // height, width
   Form form_;
-  int64_t at_once_;           // images in the copied input
-  int64_t frame_[2][2] = {};  // zeros before and after, by axis
-  int64_t positions_ = 0;     // of one block of channels in the copied input
-  int64_t results_ = 0;       // positions of one block in what multiply() writes
+  int64_t at_once_;              // images in a piece
+  int64_t pieces_, strips_ = 1;  // of all the work; of one image
+  int64_t frame_[2][2] = {};     // zeros before and after, by axis
+  int64_t positions_ = 0;        // of one block of channels in the copied input
+  int64_t results_ = 0;          // positions of one block in what multiply() writes
   WinogradMap tiles_in_ = {}, tiles_out_ = {};
-  int64_t tiles_ = 0;  // of one image
+  int64_t tiles_ = 0, tile_rows_ = 0;  // of one image in a piece
   std::vector<Group> groups_;
   std::vector<std::vector<BlockRun>> runs_;  // by kernel position
   int64_t run_length_ = 0, x_step_ = 0;

@@ -42,8 +42,8 @@ using MultiplyTransposed = void (*)(const void* x, const void* dy, const BlockRu
 struct WinogradMap {
   int64_t height, width;  // of the pixels read (input) or written (output)
   int64_t padding;        // of the input
-  int64_t tile_rows, tile_columns;
-  int64_t stride;  // from one position of the tiles to the next
+  int64_t tile_columns, first_tile_row, tile_rows;  // some rows of tiles, each of all columns
+  int64_t stride;                                   // from one position of the tiles to the next
 };
 // One block of one image; pixels outside are zeros. Of an input, or of an output's gradient.
 using WinogradTiles = void (*)(const WinogradMap&, const void* image, void* tiles);

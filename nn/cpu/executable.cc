@@ -416,17 +416,14 @@ class Builder {
 
   using ConvDesc = dnnl::convolution_forward::primitive_desc;
 
-  // Measured with oneDNN 2.6 on AVX-512: its own choice for float32 is an NHWC kernel that is
-  // slower than the one for blocked channels, except at batch 1, where they are equal and one
-  // format for all batches saves a second copy of the weights; small maps at batch 1 are better off
-  // with NHWC (and from batch 8 up nothing but that weight is wanted here, see conv()). For
-  // bfloat16 the blocked formats would lose AMX.
-  ConvDesc choose_conv(const GraphStep& s, bool small) const {
+  // What BlockConv does not serve. Measured with oneDNN 2.6 on AVX-512: its own choice for float32
+  // is an NHWC kernel that is slower than the one for blocked channels. For bfloat16 the blocked
+  // formats would lose AMX.
+  ConvDesc choose_conv(const GraphStep& s) const {
     const Shape& in = graph_.shape(s.input);
     const Shape& out = graph_.shape(s.output);
     const bool f32 = type_ == memory::data_type::f32;
-    const bool try_blocked = f32 && isa() >= Isa::kAvx512 && out[0] % 16 == 0 &&
-                             !(small && (batch_ == 1 || batch_ >= kSpreadFrom));
+    const bool try_blocked = f32 && isa() >= Isa::kAvx512 && out[0] % 16 == 0;
     const memory::dim padding = s.conv.padding, stride = s.conv.stride, gap = s.conv.dilation - 1;
     const ConvDims size{{stride, stride}, {gap, gap}, {padding, padding}, {padding, padding}};
     const MemoryDesc weight =
@@ -457,7 +454,7 @@ class Builder {
     const bool always =
         map && map->outputs() * map->inputs() <= weight_shape()[2] * weight_shape()[3];
     if (always) return small_conv(s, *map);
-    const ConvDesc pd = choose_conv(s, map.has_value());
+    const ConvDesc pd = choose_conv(s);
     auto constants = layer_constants(
         describe_weight(weight_shape(), Dtype::kF32, s.conv.groups, false), pd.weights_desc());
     // Small batches will want the weight just packed, and cannot get it from the matrix.

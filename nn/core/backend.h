@@ -109,8 +109,8 @@ class Backend {
   virtual Device device() const = 0;
   virtual std::string description() const = 0;   // e.g. "CPU, 2 threads, avx512_core_amx"
   virtual bool supports(Dtype dtype) const = 0;  // fast enough to train and serve in
-  // Whether compile() makes use of it: what is supported, and on CPUs with AVX2 only bfloat16
-  // weights (half of the memory) with float32 arithmetic.
+  // Whether compile() makes use of it: what is supported, and on CPUs with AVX2 or AVX-512
+  // but no bfloat16 instructions its weights (half of the memory) with float32 arithmetic.
   virtual bool serves(Dtype dtype) const { return supports(dtype); }
   // Whether float32 products may round their factors to TF32 (11 bits), which is several times
   // faster on GPUs and the default there; elsewhere it means nothing.

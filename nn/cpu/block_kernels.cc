@@ -7,10 +7,10 @@
 #include "nn/cpu/dnnl_util.h"
 
 #if defined(__x86_64__) && !defined(ENS_BASELINE)
-// GCC 12 sees uninitialised variables in its own header.
-#pragma GCC diagnostic push
+// GCC 12 sees uninitialised variables in its own header, once that is inlined.
+#if !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
 #include <immintrin.h>
 #define ENS_BLOCK_KERNELS
 #endif

@@ -18,7 +18,7 @@ struct BlockProduct {  // what the rows of one call have in common
   const int64_t* tap_weight;  // kernel position -> distance in `weight`
   int64_t taps;
   const void* weight;
-  const float* bias;   // of the panel, or null
+  const float* bias;  // of the panel, or null
   bool relu;
   int64_t out_stride;  // from one block of output channels to the next
 };

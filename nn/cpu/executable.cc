@@ -27,6 +27,7 @@ using Tag = memory::format_tag;
 namespace {
 
 constexpr size_t kAlignment = 64;
+constexpr size_t kWorthMoving = size_t{4} << 20;  // weights of a network, in bytes
 
 // The batch from which small maps are computed as one matrix product (SmallMap). With fewer images
 // the time goes into reading weights, of which the matrix has more.
@@ -154,7 +155,29 @@ class Constants {
     return p.data;
   }
 
-  void release_sources() {
+  // Lets go of the graph's tensors, and moves what is packed so far together, in the order of use:
+  // few images read all of it once, and wait less in large pages.
+  void settle() {
+    size_t total = 0;
+    const auto each = [this](auto&& f) {
+      for (Layer& layer : layers_) {
+        for (std::vector<Packed>& forms : layer.packed) {
+          for (Packed& p : forms)
+            f(p, (p.desc.get_size() + kAlignment - 1) / kAlignment * kAlignment);
+        }
+      }
+    };
+    each([&](Packed&, size_t bytes) { total += bytes; });
+    if (total >= kWorthMoving) {
+      const std::shared_ptr<void> room = allocate(total);
+      auto* to = static_cast<std::byte*>(room.get());
+      each([&](Packed& p, size_t bytes) {
+        std::memcpy(to, p.storage.get(), p.desc.get_size());
+        p.storage = std::shared_ptr<void>(room, to);
+        p.data.set_data_handle(to);  // in every copy of this handle
+        to += bytes;
+      });
+    }
     for (Layer& layer : layers_) layer.source = {};
   }
   size_t bytes() const { return bytes_; }
@@ -707,7 +730,7 @@ class CpuNet {
       : graph_(graph), precision_(precision), max_batch_(max_batch), constants_(graph) {
     // The largest batch now: it shows what oneDNN cannot do, packs the weights, sizes the arena.
     program(max_batch);
-    constants_.release_sources();
+    constants_.settle();
     for (GraphStep& step : graph_.steps) step.weight = step.bias = Tensor();
   }
 

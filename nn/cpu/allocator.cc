@@ -4,8 +4,11 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #ifdef __linux__
@@ -89,21 +92,22 @@ class Cache {
         full = use_.idle > idle_limit_;
       }
     }
-    if (!ENS_CACHE_MEMORY) std::free(data);
+    if (!ENS_CACHE_MEMORY) let_go(data, bytes);
     if (full) release();
   }
 
   void release() {
-    std::vector<void*> buffers;
+    std::vector<std::pair<void*, size_t>> buffers;
     {
       std::lock_guard lock(mutex_);
-      for (auto& list : idle_) {
-        buffers.insert(buffers.end(), list.begin(), list.end());
+      for (int c = 0; c < kClasses; ++c) {
+        auto& list = idle_[static_cast<size_t>(c)];
+        for (void* data : list) buffers.emplace_back(data, class_bytes(c));
         list.clear();
       }
       use_.idle = 0;
     }
-    for (void* b : buffers) std::free(b);
+    for (const auto& [data, bytes] : buffers) let_go(data, bytes);
   }
 
   MemoryUse use() {
@@ -112,18 +116,42 @@ class Cache {
   }
 
  private:
+  // Large buffers are pages of their own, not malloc's: given back, they leave no gaps.
+  static bool mapped(size_t bytes) {
+#ifdef __linux__
+    return ENS_CACHE_MEMORY && bytes >= 2 * kHugePage;
+#else
+    return false;
+#endif
+  }
   static void* fresh(size_t bytes, size_t wanted) {
-    if (bytes >= 2 * kHugePage && ENS_CACHE_MEMORY) {
-      void* data = nullptr;
-      if (posix_memalign(&data, kHugePage, bytes) != 0) return nullptr;
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
+#ifdef __linux__
+    if (mapped(bytes)) {
+      void* all = mmap(nullptr, bytes + kHugePage, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      if (all == MAP_FAILED) return nullptr;
+      auto* begin = static_cast<std::byte*>(all);
+      const size_t before = (kHugePage - reinterpret_cast<uintptr_t>(all) % kHugePage) % kHugePage;
+      if (before > 0) munmap(begin, before);
+      if (before < kHugePage) munmap(begin + before + bytes, kHugePage - before);
+#ifdef MADV_HUGEPAGE
       // A hint: failure does not matter. Whole pages only, or the last would be there whole for
       // little.
-      madvise(data, wanted / kHugePage * kHugePage, MADV_HUGEPAGE);
+      madvise(begin + before, wanted / kHugePage * kHugePage, MADV_HUGEPAGE);
 #endif
-      return data;
+      return begin + before;
     }
+#endif
     return std::aligned_alloc(64, bytes);
+  }
+  static void let_go(void* data, size_t bytes) {
+#ifdef __linux__
+    if (mapped(bytes)) {
+      munmap(data, bytes);
+      return;
+    }
+#endif
+    std::free(data);
   }
 
   std::mutex mutex_;

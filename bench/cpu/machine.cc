@@ -46,11 +46,11 @@ typedef float Float8 __attribute__((vector_size(32)));
 typedef float Float4 __attribute__((vector_size(16)));
 struct Chains {
   float (*run)(int64_t);
-  int width;
+  int flops;  // of one step of one chain
 };
 #if defined(__x86_64__)
 __attribute__((target("avx512f"))) float chains16(int64_t n) { return chains<Float16>(n); }
-// Chains of AVX512_BF16's multiply-adds: 64 operations each.
+// Chains of AVX512_BF16's multiply-adds.
 __attribute__((target("avx512f"))) float chains_bf16(int64_t count) {
   constexpr int kChains = 12;
   Float16 sums[kChains] = {};
@@ -69,10 +69,10 @@ float chains4(int64_t n) { return chains<Float4>(n); }
 
 Chains widest() {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f")) return {chains16, 16};
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return {chains8, 8};
+  if (__builtin_cpu_supports("avx512f")) return {chains16, 32};
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return {chains8, 16};
 #endif
-  return {chains4, 4};
+  return {chains4, 8};
 }
 
 float sum_of(const float* p, int64_t n) {
@@ -104,7 +104,7 @@ double quickest(double seconds, const std::function<void()>& work) {
 
 namespace {
 
-double flops_of(const Chains& chain, int64_t per_step, double seconds) {
+double flops_of(const Chains& chain, double seconds) {
   constexpr int64_t kCount = 1'000'000;
   const int threads = cpu::compute_threads();
   const double time = quickest(seconds, [&] {
@@ -112,15 +112,12 @@ double flops_of(const Chains& chain, int64_t per_step, double seconds) {
       for (int64_t i = begin; i < end; ++i) sink = chain.run(kCount);
     });
   });
-  return static_cast<double>(12 * per_step * threads * kCount) / time;
+  return static_cast<double>(12 * chain.flops * threads * kCount) / time;
 }
 
 }  // namespace
 
-double peak_flops(double seconds) {
-  const Chains chain = widest();
-  return flops_of(chain, 2 * chain.width, seconds);
-}
+double peak_flops(double seconds) { return flops_of(widest(), seconds); }
 
 double peak_flops_bf16(double seconds) {
   Backend& cpu = backend(Device{});
@@ -132,7 +129,7 @@ double peak_flops_bf16(double seconds) {
   double most = 2.0 * kSize * kSize * kSize / time;
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx512bf16")) {
-    most = std::max(most, flops_of({chains_bf16, 16}, 64, seconds));
+    most = std::max(most, flops_of({chains_bf16, 64}, seconds));
   }
 #endif
   return most;

@@ -10,11 +10,11 @@ namespace ens::bench {
 // disturbs some of them does not change.
 double quickest(double seconds, const std::function<void()>& work);
 
-// Each takes about `seconds`.
-double peak_flops(double seconds);  // float32 multiply-adds in registers, FLOP/s
-double peak_flops_bf16(
-    double seconds);  // the same, or in oneDNN's product of matrices; 0: no bfloat16
-double peak_bandwidth(double seconds);  // reading memory, bytes/s
+// Each takes about `seconds`. FLOP/s: float32 multiply-adds in registers; in bfloat16 the same or
+// oneDNN's product of matrices, whichever is more, 0 without bfloat16. Bytes/s: reading memory.
+double peak_flops(double seconds);
+double peak_flops_bf16(double seconds);
+double peak_bandwidth(double seconds);
 
 std::string processor();  // "AMD EPYC, 2 threads, avx2"
 std::string libraries();  // "oneDNN 2.6.3, g++ 12.2.0"

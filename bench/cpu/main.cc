@@ -329,12 +329,12 @@ std::vector<std::string> Benchmark::head() const {
                             peaks_.flops_bf16 / 1e9)
               : "no bfloat16",
           peaks_.bandwidth / 1e9),
-      fmt::format("body: ResNet-18 of width {} after a pooled stem, {:.3f} GFLOP an image (direct), {:.1f} "
-                  "MB of float32 weights; medians of {} rounds{}",
-                  kWidth, body_flops(kWidth) / 1e9, 4e-6 * body_weights(kWidth), kRounds,
-                  repeated_
-                      ? fmt::format("; {} rows measured again because the peak moved", repeated_)
-                      : "")};
+      fmt::format(
+          "body: ResNet-18 of width {} after a pooled stem, {:.3f} GFLOP an image (direct), {:.1f} "
+          "MB of float32 weights; medians of {} rounds{}",
+          kWidth, body_flops(kWidth) / 1e9, 4e-6 * body_weights(kWidth), kRounds,
+          repeated_ ? fmt::format("; {} rows measured again because the peak moved", repeated_)
+                    : "")};
   return lines;
 }
 

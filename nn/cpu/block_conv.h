@@ -109,7 +109,7 @@ class BlockConv {
   int64_t weights() const { return inputs_ * outputs_ * taps_; }
   // The numbers of activations, as bytes.
   size_t bytes(int64_t numbers) const { return static_cast<size_t>(numbers) * size_; }
-  // Of the copied input: one go's.
+  // Of the copied input of one piece.
   size_t copy_bytes() const;
 
   const Pass pass_;

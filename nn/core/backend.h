@@ -110,7 +110,8 @@ class Backend {
   virtual std::string description() const = 0;   // e.g. "CPU, 2 threads, avx512_core_amx"
   virtual bool supports(Dtype dtype) const = 0;  // fast enough to train and serve in
   // Whether compile() makes use of it: what is supported, and on CPUs with AVX2 or AVX-512
-  // but no bfloat16 instructions its weights (half of the memory) with float32 arithmetic.
+  // but no bfloat16 instructions its weights (half of the memory) with float32 arithmetic. On newer
+  // GPUs float8, for the layers that are calibrated (nn/core/float8.h).
   virtual bool serves(Dtype dtype) const { return supports(dtype); }
   // Whether float32 products may round their factors to TF32 (11 bits), which is several times
   // faster on GPUs and the default there; elsewhere it means nothing.
@@ -130,8 +131,8 @@ class Backend {
   virtual std::unique_ptr<Replay> record(const std::function<void()>& work);
 
   // ---- copies and elementwise work
-  // dst = src: same shape; converts dtype (f32, bf16, f16, u8, i8, i32 by value) and layout. Either
-  // side may be on the CPU.
+  // dst = src: same shape; converts dtype (f32, bf16, f16, u8, i8, i32 by value; CPU: f8, too) and
+  // layout. Either side may be on the CPU.
   virtual void copy(const Tensor& src, Tensor& dst);
   virtual void fill(Tensor& dst, float value);
   virtual Tensor unary(UnaryOp op, const Tensor& x, float a, float b);

@@ -12,6 +12,7 @@ size_t size_of(Dtype dtype) {
     case Dtype::kBF16:
     case Dtype::kF16:
       return 2;
+    case Dtype::kF8:
     case Dtype::kU8:
     case Dtype::kI8:
       return 1;
@@ -27,6 +28,8 @@ const char* name(Dtype dtype) {
       return "bfloat16";
     case Dtype::kF16:
       return "float16";
+    case Dtype::kF8:
+      return "float8";
     case Dtype::kU8:
       return "uint8";
     case Dtype::kI8:
@@ -38,7 +41,8 @@ const char* name(Dtype dtype) {
 }
 
 Dtype parse_dtype(std::string_view text) {
-  for (Dtype d : {Dtype::kF32, Dtype::kBF16, Dtype::kF16, Dtype::kU8, Dtype::kI8, Dtype::kI32}) {
+  for (Dtype d :
+       {Dtype::kF32, Dtype::kBF16, Dtype::kF16, Dtype::kF8, Dtype::kU8, Dtype::kI8, Dtype::kI32}) {
     if (text == name(d)) return d;
   }
   usage_fail("unknown element type '" + std::string(text) + "'", "",
@@ -73,6 +77,35 @@ Float16::operator float() const {
     return sign ? -value : value;
   }
   return std::bit_cast<float>(sign | ((exponent + 112u) << 23) | (mantissa << 13));
+}
+
+Float8::Float8(float value) {
+  const uint32_t u = std::bit_cast<uint32_t>(value);
+  const uint8_t sign = static_cast<uint8_t>((u >> 24) & 0x80u);
+  const uint32_t magnitude = u & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) {  // NaN
+    bits = sign | 0x7fu;
+  } else if (magnitude >= 0x43e00000u) {  // 448 and above
+    bits = sign | 0x7eu;
+  } else if (magnitude < 0x3c800000u) {  // below 2^-6: subnormal or zero
+    // Adding 2^14 aligns the result's bits at the bottom of the float, with correct rounding.
+    const float shifted = std::bit_cast<float>(magnitude) + 0x1p14f;
+    bits = sign | static_cast<uint8_t>(std::bit_cast<uint32_t>(shifted) - 0x46800000u);
+  } else {
+    const uint32_t rounded = magnitude + 0x7ffffu + ((magnitude >> 20) & 1u) - (120u << 23);
+    bits = sign | static_cast<uint8_t>(rounded >> 20);  // at most 448: larger ones do not get here
+  }
+}
+
+Float8::operator float() const {
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x80u) << 24;
+  const uint32_t exponent = (bits >> 3) & 0xfu, mantissa = bits & 7u;
+  if ((bits & 0x7fu) == 0x7fu) return std::bit_cast<float>(sign | 0x7fc00000u);
+  if (exponent == 0) {
+    const float value = static_cast<float>(mantissa) * 0x1p-9f;
+    return sign ? -value : value;
+  }
+  return std::bit_cast<float>(sign | ((exponent + 120u) << 23) | (mantissa << 20));
 }
 
 }  // namespace ens

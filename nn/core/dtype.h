@@ -1,4 +1,4 @@
-// Element types of tensors, and the two 16-bit floating point formats.
+// Element types of tensors, and the floating point formats that C++ does not have.
 #pragma once
 
 #include <bit>
@@ -9,10 +9,10 @@
 
 namespace ens {
 
-enum class Dtype : uint8_t { kF32, kBF16, kF16, kU8, kI8, kI32 };
+enum class Dtype : uint8_t { kF32, kBF16, kF16, kF8, kU8, kI8, kI32 };
 
 size_t size_of(Dtype dtype);               // bytes of one element
-const char* name(Dtype dtype);             // "float32", "bfloat16", "float16", "uint8", ...
+const char* name(Dtype dtype);             // "float32", "bfloat16", "float16", "float8", ...
 Dtype parse_dtype(std::string_view text);  // inverse of name(); usage Error if unknown
 
 // bfloat16: the upper half of a float32. Round to nearest even; NaN stays NaN.
@@ -40,6 +40,16 @@ struct Float16 {
   explicit operator float() const;
 };
 
+// e4m3: 4 bits of exponent, 3 of mantissa, no infinity; 2^-9 to 448 (OCP 8-bit floating point
+// specification). Round to nearest even; what is larger becomes 448, NaN stays NaN.
+struct Float8 {
+  static constexpr float kMax = 448.0f;
+  uint8_t bits = 0;
+  Float8() = default;
+  explicit Float8(float value);
+  explicit operator float() const;
+};
+
 // The C++ type of a Dtype as a compile-time map: dtype_of<float>() == kF32.
 template <typename T>
 constexpr Dtype dtype_of();
@@ -54,6 +64,10 @@ constexpr Dtype dtype_of<BFloat16>() {
 template <>
 constexpr Dtype dtype_of<Float16>() {
   return Dtype::kF16;
+}
+template <>
+constexpr Dtype dtype_of<Float8>() {
+  return Dtype::kF8;
 }
 template <>
 constexpr Dtype dtype_of<uint8_t>() {

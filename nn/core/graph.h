@@ -37,6 +37,8 @@ struct GraphStep {
   float a = 0, b = 0;
   bool relu =
       false;  // after fusion: ReLU applied at the end (kConv, kLinear, kChannelAffine, kAdd)
+  // kConv, kLinear: the largest magnitude that the input had in a calibration; 0: not calibrated.
+  float input_max = 0;
 };
 
 const char* name(GraphStep::Kind kind);

@@ -62,6 +62,8 @@ void with_type(Dtype dtype, F&& f) {
       return f(static_cast<BFloat16*>(nullptr));
     case Dtype::kF16:
       return f(static_cast<Float16*>(nullptr));
+    case Dtype::kF8:
+      return f(static_cast<Float8*>(nullptr));
     case Dtype::kU8:
       return f(static_cast<uint8_t*>(nullptr));
     case Dtype::kI8:

@@ -87,6 +87,7 @@ dnnl::memory::data_type to_dnnl(Dtype dtype) {
     case Dtype::kI32:
       return Type::s32;
     case Dtype::kF16:
+    case Dtype::kF8:
       break;
   }
   fail(std::string("oneDNN cannot compute in ") + name(dtype), "cpu", "use float32 or bfloat16");

@@ -178,6 +178,7 @@ hid_t file_type(Dtype dtype) {
     case Dtype::kBF16:
     case Dtype::kF16:
       return H5T_STD_U16LE;
+    case Dtype::kF8:
     case Dtype::kU8:
       return H5T_STD_U8LE;
     case Dtype::kI8:

@@ -2,6 +2,7 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <cuda_fp8.h>
 
 #include <algorithm>
 #include <bit>
@@ -18,6 +19,7 @@ size_t bytes_of(cudaDataType_t type) {
     case CUDA_R_16BF:
       return 2;
     case CUDA_R_8I:
+    case CUDA_R_8F_E4M3:
       return 1;
     default:
       die("a library was called with data type " + std::to_string(type) +
@@ -35,6 +37,9 @@ float load(const void* base, cudaDataType_t type, int64_t index) {
       const uint32_t bits = static_cast<const uint16_t*>(base)[index];
       return std::bit_cast<float>(bits << 16);
     }
+    case CUDA_R_8F_E4M3:
+      return __half2float(
+          __nv_cvt_fp8_to_halfraw(static_cast<const uint8_t*>(base)[index], __NV_E4M3));
     default:
       bytes_of(type);
       die("numbers of data type " + std::to_string(type) + " are not emulated");
@@ -51,6 +56,9 @@ void store(void* base, cudaDataType_t type, int64_t index, float value) {
       return;
     case CUDA_R_16BF:
       static_cast<__nv_bfloat16*>(base)[index] = __float2bfloat16_rn(value);
+      return;
+    case CUDA_R_8F_E4M3:  // no number becomes infinite or NaN: 448 at most
+      static_cast<uint8_t*>(base)[index] = __nv_cvt_float_to_fp8(value, __NV_SATFINITE, __NV_E4M3);
       return;
     default:
       die("numbers of data type " + std::to_string(type) + " are not emulated");

@@ -12,17 +12,21 @@ namespace {
 
 namespace wmma = nvcuda::wmma;
 
-constexpr int kEdge = 16;  // of the matrices that the tensor cores multiply
-constexpr int kLanes = 8;  // numbers of 16 bits in the 16 bytes that a thread moves at once
+constexpr int kEdge = 16;    // of the matrices that the tensor cores multiply
+constexpr int kLanes = 8;    // numbers of 16 bits in the 16 bytes that a thread moves at once
+constexpr int kLanes8 = 16;  // of 8 bits
 
 // A convolution as the product of [rows, depth] (pixels, gathered on the way) and [depth, o].
-template <typename T>
+template <typename T, typename W>
 struct Problem {
-  const T *x, *weight, *bias, *z;
+  const T* x;
+  const W* weight;
+  const T *bias, *z;
+  const float* scales;  // in float8
   T* y;
-  int64_t x_net, weight_net, bias_net, z_net, y_net;  // numbers from one net to the next
-  float* partial;                                     // [tiles, splits, tile]
-  int32_t* counters;                                  // [tiles]
+  int64_t x_net, weight_net, bias_net, z_net, scales_net, y_net;  // numbers to the next net
+  float* partial;                                                 // [tiles, splits, tile]
+  int32_t* counters;                                              // [tiles]
   int rows, depth, o, c, h, w, oh, ow, kw, stride, padding, dilation;
   int splits;
   bool relu;
@@ -42,27 +46,71 @@ struct Tile {
   static constexpr int kLine = kDepth + kLanes, kSumLine = kColumns + 4;
   static constexpr int kChunks = kDepth / kLanes;  // of a line
   static constexpr int kLinesAtOnce = kThreads / kChunks;
-  static constexpr int kSlab = (kRows + kColumns) * kLine;  // numbers of one stage
-  static constexpr int kBytes = std::max(kStages * kSlab * 2, kRows* kSumLine * 4);
   static_assert(kRows % kLinesAtOnce == 0 && kColumns % kLinesAtOnce == 0);
-  static_assert(kBytes <= 48 * 1024, "what a kernel gets without asking");
+};
+// What lies in shared memory, in bytes: of each stage the pixels and behind them the weights; in
+// float8 behind all stages the weights of one as 16-bit numbers; in the end, instead, the sums.
+template <typename W, typename Tile>
+struct SharedBytes {
+  static constexpr bool kFloat8 = std::is_same_v<W, Fp8>;
+  static constexpr int kPixels = Tile::kRows * Tile::kLine * 2;
+  static constexpr int kWeights =
+      kFloat8 ? Tile::kColumns * Tile::kDepth : Tile::kColumns * Tile::kLine * 2;
+  static constexpr int kStage = kPixels + kWeights;
+  static constexpr int kUnpacked = kFloat8 ? Tile::kColumns * Tile::kLine * 2 : 0;
+  static constexpr int kAll =
+      std::max(Tile::kStages * kStage + kUnpacked, Tile::kRows* Tile::kSumLine * 4);
+  static_assert(kAll <= 48 * 1024, "what a kernel gets without asking");
 };
 using Small = Tile<1, 4, 1, 1, 64, 4>;   // 16 x 64: a few pixels, long sums
 using Medium = Tile<2, 2, 2, 2, 32, 4>;  // 64 x 64
 using Large = Tile<4, 2, 2, 2, 32, 3>;   // 128 x 64
 
+// In float8, the numbers of a slab as the tensor cores take them: pixels rounded to float8s,
+// weights unpacked. 16-bit numbers hold every float8, and the products are then as exact as those
+// of float8 tensor cores.
 template <typename T, typename Tile>
-__global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T> p) {
-  alignas(128) __shared__ unsigned char shared[Tile::kBytes];
+__device__ void unpack_float8(T* pixels, const Fp8* packed, T* weights, float factor) {
+  for (int i = static_cast<int>(threadIdx.x); i < Tile::kRows * Tile::kChunks;
+       i += Tile::kThreads) {
+    auto* const eight = reinterpret_cast<Pack<T, kLanes>*>(
+        pixels + i / Tile::kChunks * Tile::kLine + i % Tile::kChunks * kLanes);
+    Pack<T, kLanes> numbers = *eight;
+#pragma unroll
+    for (T& number : numbers.v) store(&number, load(Fp8(load(number) * factor)));
+    *eight = numbers;
+  }
+  for (int i = static_cast<int>(threadIdx.x); i < Tile::kColumns * Tile::kChunks;
+       i += Tile::kThreads) {
+    const auto eight = *reinterpret_cast<const Pack<Fp8, kLanes>*>(packed + i * kLanes);
+    Pack<T, kLanes> numbers;
+#pragma unroll
+    for (int j = 0; j < kLanes; ++j) store(&numbers.v[j], load(eight.v[j]));
+    *reinterpret_cast<Pack<T, kLanes>*>(weights + i / Tile::kChunks * Tile::kLine +
+                                        i % Tile::kChunks * kLanes) = numbers;
+  }
+}
+
+// W: T, or Fp8 for a convolution in float8.
+template <typename T, typename W, typename Tile>
+__global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T, W> p) {
+  using Bytes = SharedBytes<W, Tile>;
+  alignas(128) __shared__ unsigned char shared[Bytes::kAll];
   __shared__ bool last;
-  T* const slabs = reinterpret_cast<T*>(shared);
+  const auto pixels_of = [&](int stage) {
+    return reinterpret_cast<T*>(shared + stage * Bytes::kStage);
+  };
+  const auto weights_of = [&](int stage) {
+    return reinterpret_cast<W*>(shared + stage * Bytes::kStage + Bytes::kPixels);
+  };
   const int thread = static_cast<int>(threadIdx.x);
   const int net = static_cast<int>(blockIdx.z) / p.splits;
   const int split = static_cast<int>(blockIdx.z) % p.splits;
   const int first_row = static_cast<int>(blockIdx.x) * Tile::kRows;
   const int first_column = static_cast<int>(blockIdx.y) * Tile::kColumns;
   const T* const x = p.x + net * p.x_net;
-  const T* const weight = p.weight + net * p.weight_net;
+  const W* const weight = p.weight + net * p.weight_net;
+  const float* const scales = p.scales + net * p.scales_net;
 
   // The slabs of this split.
   const int all_slabs = (p.depth + Tile::kDepth - 1) / Tile::kDepth;
@@ -84,9 +132,9 @@ __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T> p) 
   }
   int k = begin * Tile::kDepth + chunk * kLanes;  // the next product that this thread loads
   int channel = k % p.c, v = k / p.c % p.kw, u = k / p.c / p.kw;
+  int first_k = begin * Tile::kDepth;  // of the slab
   const auto fetch = [&](int stage) {
-    T* const pixels = slabs + stage * Tile::kSlab + line * Tile::kLine + chunk * kLanes;
-    T* const kernels = pixels + Tile::kRows * Tile::kLine;
+    T* const pixels = pixels_of(stage) + line * Tile::kLine + chunk * kLanes;
 #pragma unroll
     for (int j = 0; j < kPixels; ++j) {
       const int r = top[j] + u * p.dilation, q = left[j] + v * p.dilation;
@@ -96,13 +144,25 @@ __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T> p) 
       __pipeline_memcpy_async(pixels + j * Tile::kLinesAtOnce * Tile::kLine, x + at, 16,
                               there ? 0 : 16);
     }
+    if constexpr (Bytes::kFloat8) {
+      constexpr int kChunks8 = Tile::kDepth / kLanes8;
+      for (int i = thread; i < Tile::kColumns * kChunks8; i += Tile::kThreads) {
+        const int column = first_column + i / kChunks8, from = first_k + i % kChunks8 * kLanes8;
+        const bool there = column < p.o && from < p.depth;
+        const int64_t at = there ? static_cast<int64_t>(column) * p.depth + from : 0;
+        __pipeline_memcpy_async(weights_of(stage) + i * kLanes8, weight + at, 16, there ? 0 : 16);
+      }
+      first_k += Tile::kDepth;
+    } else {
+      T* const kernels = weights_of(stage) + line * Tile::kLine + chunk * kLanes;
 #pragma unroll
-    for (int j = 0; j < kKernels; ++j) {
-      const int column = first_column + line + j * Tile::kLinesAtOnce;
-      const bool there = column < p.o && k < p.depth;
-      const int64_t at = there ? static_cast<int64_t>(column) * p.depth + k : 0;
-      __pipeline_memcpy_async(kernels + j * Tile::kLinesAtOnce * Tile::kLine, weight + at, 16,
-                              there ? 0 : 16);
+      for (int j = 0; j < kKernels; ++j) {
+        const int column = first_column + line + j * Tile::kLinesAtOnce;
+        const bool there = column < p.o && k < p.depth;
+        const int64_t at = there ? static_cast<int64_t>(column) * p.depth + k : 0;
+        __pipeline_memcpy_async(kernels + j * Tile::kLinesAtOnce * Tile::kLine, weight + at, 16,
+                                there ? 0 : 16);
+      }
     }
     k += Tile::kDepth;
     channel += Tile::kDepth;
@@ -130,8 +190,17 @@ __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T> p) 
     __syncthreads();  // slab i is there for all, and all have done with the one before it
     if (i + Tile::kStages - 1 < end) fetch((i - begin + Tile::kStages - 1) % Tile::kStages);
     __pipeline_commit();
-    const T* const pixels = slabs + (i - begin) % Tile::kStages * Tile::kSlab;
-    const T* const kernels = pixels + Tile::kRows * Tile::kLine;
+    const int stage = (i - begin) % Tile::kStages;
+    const T* const pixels = pixels_of(stage);
+    const T* kernels;
+    if constexpr (Bytes::kFloat8) {
+      T* const unpacked = reinterpret_cast<T*>(shared + Tile::kStages * Bytes::kStage);
+      unpack_float8<T, Tile>(pixels_of(stage), weights_of(stage), unpacked, scales[p.o]);
+      __syncthreads();
+      kernels = unpacked;
+    } else {
+      kernels = weights_of(stage);
+    }
 #pragma unroll
     for (int d = 0; d < Tile::kDepth; d += kEdge) {
       wmma::fragment<wmma::matrix_a, kEdge, kEdge, kEdge, T, wmma::row_major> a[Tile::kDown];
@@ -204,7 +273,9 @@ __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T> p) 
     Pack<T, kLanes> y;
 #pragma unroll
     for (int j = 0; j < kLanes; ++j) {
-      float sum = tile[row * Tile::kSumLine + column + j] + load(bias.v[j]);
+      float sum = tile[row * Tile::kSumLine + column + j];
+      if constexpr (Bytes::kFloat8) sum *= scales[first_column + column + j];
+      sum += load(bias.v[j]);
       if (p.z) sum += load(z.v[j]);
       store(&y.v[j], p.relu ? fmaxf(sum, 0.0f) : sum);
     }
@@ -229,21 +300,23 @@ int64_t tiles(const NetConv& c, const Variant& v) {
   return c.nets * ((c.rows() + v.rows - 1) / v.rows) * ((c.o + v.columns - 1) / v.columns);
 }
 
-template <typename T>
-Problem<T> problem_of(const NetConv& c, int splits, std::byte* scratch, int32_t* counters) {
-  const auto distance = [](const NetMemory& m) {
-    return static_cast<int64_t>(m.stride / sizeof(T));
+template <typename T, typename W>
+Problem<T, W> problem_of(const NetConv& c, int splits, std::byte* scratch, int32_t* counters) {
+  const auto distance = [](const NetMemory& m, size_t one = sizeof(T)) {
+    return static_cast<int64_t>(m.stride / one);
   };
   const auto i = [](int64_t n) { return static_cast<int>(n); };
   return {static_cast<const T*>(c.x.data),
-          static_cast<const T*>(c.weight.data),
+          static_cast<const W*>(c.weight.data),
           static_cast<const T*>(c.bias.data),
           static_cast<const T*>(c.z.data),
+          static_cast<const float*>(c.scales.data),
           static_cast<T*>(c.y.data),
           distance(c.x),
-          distance(c.weight),
+          distance(c.weight, sizeof(W)),
           distance(c.bias),
           distance(c.z),
+          distance(c.scales, sizeof(float)),
           distance(c.y),
           reinterpret_cast<float*>(scratch),
           counters,
@@ -266,8 +339,9 @@ Problem<T> problem_of(const NetConv& c, int splits, std::byte* scratch, int32_t*
 }  // namespace
 
 bool can_do_together(const NetConv& c) {
-  return c.dtype != Dtype::kF32 && c.spec.groups == 1 && c.c % kLanes == 0 && c.o % kLanes == 0 &&
-         c.rows() < (int64_t{1} << 30) && c.depth() < (int64_t{1} << 30);
+  return c.dtype != Dtype::kF32 && (!c.float8 || c.dtype == Dtype::kBF16) && c.spec.groups == 1 &&
+         c.c % kLanes == 0 && c.o % kLanes == 0 && c.rows() < (int64_t{1} << 30) &&
+         c.depth() < (int64_t{1} << 30);
 }
 
 bool suits(const NetConv& c, int variant) {
@@ -293,20 +367,22 @@ void conv_together(const NetConv& c, int variant, std::byte* scratch, int32_t* c
   const dim3 grid(static_cast<unsigned>((c.rows() + v.rows - 1) / v.rows),
                   static_cast<unsigned>((c.o + v.columns - 1) / v.columns),
                   static_cast<unsigned>(c.nets * v.splits));
-  const auto run = [&]<typename T>(T) {
-    const Problem<T> p = problem_of<T>(c, v.splits, scratch, counters);
+  const auto run = [&]<typename T, typename W>(T, W) {
+    const Problem<T, W> p = problem_of<T, W>(c, v.splits, scratch, counters);
     if (v.rows == Small::kRows) {
-      launch(together_kernel<T, Small>, grid, dim3(Small::kThreads), 0, stream, p);
+      launch(together_kernel<T, W, Small>, grid, dim3(Small::kThreads), 0, stream, p);
     } else if (v.rows == Medium::kRows) {
-      launch(together_kernel<T, Medium>, grid, dim3(Medium::kThreads), 0, stream, p);
+      launch(together_kernel<T, W, Medium>, grid, dim3(Medium::kThreads), 0, stream, p);
     } else {
-      launch(together_kernel<T, Large>, grid, dim3(Large::kThreads), 0, stream, p);
+      launch(together_kernel<T, W, Large>, grid, dim3(Large::kThreads), 0, stream, p);
     }
   };
-  if (c.dtype == Dtype::kF16) {
-    run(__half{});
+  if (c.float8) {  // activations between are bfloat16
+    run(__nv_bfloat16{}, Fp8{});
+  } else if (c.dtype == Dtype::kF16) {
+    run(__half{}, __half{});
   } else {
-    run(__nv_bfloat16{});
+    run(__nv_bfloat16{}, __nv_bfloat16{});
   }
 }
 

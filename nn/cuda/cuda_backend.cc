@@ -33,6 +33,7 @@ CudaBackend::CudaBackend(int device) : device_(device) {
   description_ = std::string(properties.name) + ", CUDA " + std::to_string(runtime / 1000) + "." +
                  std::to_string(runtime % 1000 / 10) + ", cuDNN " + std::to_string(dnn / 10000) +
                  "." + std::to_string(dnn % 10000 / 100) + "." + std::to_string(dnn % 100);
+  has_float8_ = properties.major > 8 || (properties.major == 8 && properties.minor >= 9);
 }
 
 bool CudaBackend::supports(Dtype dtype) const {
@@ -77,6 +78,10 @@ void CudaBackend::synchronize() { context(device_).synchronize(); }
 
 std::unique_ptr<Executable> CudaBackend::compile(const std::vector<Graph>& nets, Dtype dtype,
                                                  int64_t max_batch) {
+  if (dtype == Dtype::kF8 && !has_float8_) {
+    usage_fail("this GPU has no float8 arithmetic", device().str(),
+               "float8 needs an NVIDIA GPU of compute capability 8.9 or newer; use bfloat16");
+  }
   return compile_cuda(nets, dtype, max_batch, device_, {tf32_, {}});
 }
 

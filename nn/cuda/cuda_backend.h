@@ -20,6 +20,9 @@ class CudaBackend final : public Backend {
   Device device() const override { return {Device::Type::kCuda, device_}; }
   std::string description() const override { return description_; }
   bool supports(Dtype dtype) const override;
+  bool serves(Dtype dtype) const override {
+    return supports(dtype) || (dtype == Dtype::kF8 && has_float8_);
+  }
   void allow_tf32(bool yes) override { tf32_ = yes; }
   std::shared_ptr<void> allocate(size_t bytes) override;
   void synchronize() override;
@@ -90,6 +93,7 @@ class CudaBackend final : public Backend {
  private:
   int device_;
   std::atomic<bool> tf32_{true};
+  bool has_float8_ = false;
   std::string description_;  // "NVIDIA H200, CUDA 13.0, cuDNN 9.19.0"
 };
 

@@ -8,6 +8,7 @@
 
 #include "nn/core/arena.h"
 #include "nn/core/error.h"
+#include "nn/core/float8.h"
 #include "nn/cuda/context.h"
 #include "nn/cuda/serve_conv.h"
 #include "nn/cuda/serve_kernels.h"
@@ -51,6 +52,7 @@ class CudaExecutable : public Executable {
  private:
   struct StepWeights {
     NetMemory weight, bias;
+    NetMemory scales;  // in float8: see NetConv
     int64_t kh = 1, kw = 1;
     std::weak_ptr<SpreadWeight> spread;
   };
@@ -76,7 +78,8 @@ class CudaExecutable : public Executable {
 
   Graph graph_;  // of each net, without its weights
   const int64_t nets_;
-  const Dtype dtype_;
+  const bool float8_;
+  const Dtype dtype_;  // of activations
   const int64_t max_batch_;
   const int device_;
   const ServeOptions options_;
@@ -97,7 +100,8 @@ CudaExecutable::CudaExecutable(const std::vector<Graph>& nets, Dtype dtype, int6
                                int device, const ServeOptions& options)
     : graph_(nets[0]),
       nets_(static_cast<int64_t>(nets.size())),
-      dtype_(dtype),
+      float8_(dtype == Dtype::kF8),
+      dtype_(float8_ ? Dtype::kBF16 : dtype),
       max_batch_(max_batch),
       device_((context(device), device)),  // from here on the thread's current one
       options_(options),
@@ -133,6 +137,25 @@ NetMemory CudaExecutable::pack(Context& c, const std::vector<Tensor>& each) {
   return memory;
 }
 
+// The weights [o, ...] as Float8s, divided by their channels' scales. Channels last, on the CPU.
+Tensor float8_weight(const GraphStep& s, const Float8Scales& scales) {
+  Tensor divided = Tensor::empty(s.weight.shape(), Dtype::kF32, {});
+  const auto from = s.weight.span<float>();
+  const auto to = divided.span<float>();
+  const size_t one = from.size() / scales.weight.size();
+  for (size_t i = 0; i < from.size(); ++i) to[i] = from[i] / scales.weight[i / one];
+  if (divided.rank() == 4) divided = divided.with_layout(Layout::kChannelsLast);
+  return divided.to(Dtype::kF8);
+}
+
+// As NetConv::scales.
+Tensor sum_scales(const Float8Scales& scales) {
+  std::vector<float> numbers;
+  for (const float weight : scales.weight) numbers.push_back(scales.input * weight);
+  numbers.push_back(1 / scales.input);
+  return Tensor::from(numbers, {static_cast<int64_t>(numbers.size())});
+}
+
 // Convolutions want [o, kh, kw, c] and their bias in the activations' type, as the libraries do.
 void CudaExecutable::pack_weights(Context& c, const std::vector<Graph>& nets) {
   const Device here{Device::Type::kCuda, device_};
@@ -142,13 +165,22 @@ void CudaExecutable::pack_weights(Context& c, const std::vector<Graph>& nets) {
     if (first.weight.defined()) {
       const bool layer = first.kind == Kind::kConv || first.kind == Kind::kLinear;
       const Dtype type = layer ? dtype_ : Dtype::kF32;
-      std::vector<Tensor> weights, biases;
+      const bool float8 = float8_ && std::ranges::all_of(nets, [&](const Graph& net) {
+                            return takes_float8(net.steps[i]);
+                          });
+      std::vector<Tensor> weights, biases, scales;
       for (const Graph& net : nets) {
         const GraphStep& s = net.steps[i];
+        Tensor weight = s.weight;
+        if (float8) {
+          const Float8Scales how = float8_scales(s);
+          weight = float8_weight(s, how);
+          scales.push_back(sum_scales(how).to(here));
+        }
         weights.push_back(
-            Tensor::empty(s.weight.shape(), type, here,
+            Tensor::empty(s.weight.shape(), float8 ? Dtype::kF8 : type, here,
                           s.kind == Kind::kConv ? Layout::kChannelsLast : Layout::kPlain));
-        weights.back().copy_from(s.weight);
+        weights.back().copy_from(weight);
         biases.push_back(Tensor::zeros({s.weight.dim(0)}, type, here));
         if (s.bias.defined()) biases.back().copy_from(s.bias);
       }
@@ -158,6 +190,7 @@ void CudaExecutable::pack_weights(Context& c, const std::vector<Graph>& nets) {
       }
       packed.weight = pack(c, weights);
       packed.bias = pack(c, biases);
+      if (float8) packed.scales = pack(c, scales);
     }
     weights_.push_back(std::move(packed));
   }
@@ -318,6 +351,8 @@ Op CudaExecutable::lower_conv(Context& c, size_t index, int64_t batch) {
   conv.relu = s.relu;
   conv.weight = weights_[index].weight;
   conv.bias = weights_[index].bias;
+  conv.scales = weights_[index].scales;
+  conv.float8 = conv.scales.data != nullptr;
   conv.x = at(s.input);
   if (s.residual >= 0) conv.z = at(s.residual);
   conv.y = at(s.output);
@@ -364,9 +399,10 @@ Tensor CudaExecutable::run(const Tensor& input) {
 std::unique_ptr<Executable> compile_cuda(const std::vector<Graph>& nets, Dtype dtype,
                                          int64_t max_batch, int device,
                                          const ServeOptions& options) {
-  if (dtype != Dtype::kF32 && dtype != Dtype::kBF16 && dtype != Dtype::kF16) {
+  if (dtype != Dtype::kF32 && dtype != Dtype::kBF16 && dtype != Dtype::kF16 &&
+      dtype != Dtype::kF8) {
     usage_fail(std::string("a GPU does not serve in ") + ens::name(dtype), "compile",
-               "use float32, bfloat16 or float16");
+               "use float32, bfloat16, float16 or float8");
   }
   if (max_batch < 1) {
     usage_fail("the maximal batch must be at least 1, not " + std::to_string(max_batch), "compile");

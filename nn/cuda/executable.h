@@ -23,9 +23,10 @@ enum class ConvWay {
 };
 const char* name(ConvWay way);
 
-// Backend::compile on device `device`. dtype: kF32, kBF16 or kF16. A prepared size serves the batch
-// sizes just below it, see batch_bucket(); it is prepared (kernels measured, graph captured) when
-// it is first needed.
+// Backend::compile on device `device`. dtype: kF32, kBF16, kF16 or kF8, in which the layers that
+// nn/core/float8.h names are computed in float8 and all else in bfloat16. A prepared size serves
+// the batch sizes just below it, see batch_bucket(); it is prepared (kernels measured, graph
+// captured) when it is first needed.
 struct ServeOptions {
   bool tf32 = true;               // float32 products may round their factors to TF32
   std::optional<ConvWay> prefer;  // instead of measuring, this way wherever it is possible

@@ -3,6 +3,7 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <cuda_fp8.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -16,17 +17,21 @@
 
 namespace ens::cuda {
 
+using Fp8 = __nv_fp8_e4m3;
+
 __device__ inline float load(float v) { return v; }
 __device__ inline float load(__half v) { return __half2float(v); }
 __device__ inline float load(__nv_bfloat16 v) { return __bfloat162float(v); }
+__device__ inline float load(Fp8 v) { return static_cast<float>(v); }
 __device__ inline float load(uint8_t v) { return static_cast<float>(v); }
 __device__ inline float load(int8_t v) { return static_cast<float>(v); }
 __device__ inline float load(int32_t v) { return static_cast<float>(v); }
 
-// Rounds to nearest even; integers saturate, NaN becomes 0 there.
+// Rounds to nearest even; float8 and integers saturate, NaN becomes 0 in the latter.
 __device__ inline void store(float* p, float v) { *p = v; }
 __device__ inline void store(__half* p, float v) { *p = __float2half_rn(v); }
 __device__ inline void store(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn(v); }
+__device__ inline void store(Fp8* p, float v) { *p = Fp8(v); }
 __device__ inline float rounded(float v, float low, float high) {
   return v == v ? fminf(fmaxf(rintf(v), low), high) : 0.0f;
 }

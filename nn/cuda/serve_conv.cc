@@ -1,7 +1,6 @@
 #include "nn/cuda/serve_conv.h"
 
 #include <cublasLt.h>
-#include <cudnn.h>
 
 #include <algorithm>
 #include <array>
@@ -13,13 +12,14 @@
 
 #include "nn/core/error.h"
 #include "nn/cuda/conv_together.h"
+#include "nn/cuda/dnn_conv.h"
 
 namespace ens::cuda {
 namespace {
 
 constexpr size_t kProductScratch = 32 << 20;    // cuBLAS's, for sums split over blocks
 constexpr size_t kMostGathered = 256ull << 20;  // bytes; beyond, gathering costs more than it saves
-constexpr int kProductVariants = 3, kLibraryVariants = 2;
+constexpr int kProductVariants = 3, kLibraryVariants = 8;
 constexpr size_t kFlush = 64 << 20;  // more than any L2 cache so far
 
 Tensor bytes_on(const Context& c, size_t bytes) {
@@ -27,92 +27,56 @@ Tensor bytes_on(const Context& c, size_t bytes) {
 }
 size_t rounded(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
-// ---- cuDNN
-
-cudnnDataType_t dnn_type(Dtype dtype) {
-  return dtype == Dtype::kF32    ? CUDNN_DATA_FLOAT
-         : dtype == Dtype::kBF16 ? CUDNN_DATA_BFLOAT16
-                                 : CUDNN_DATA_HALF;
-}
-
-// The descriptors of one net's convolution.
-struct LibraryConv {
-  cudnnTensorDescriptor_t x = nullptr, bias = nullptr, y = nullptr;
-  cudnnFilterDescriptor_t weight = nullptr;
-  cudnnConvolutionDescriptor_t conv = nullptr;
-  cudnnActivationDescriptor_t activation = nullptr;
-  cudnnConvolutionFwdAlgo_t algorithm;
-  size_t workspace = 0;
-
-  LibraryConv(const NetConv& c, cudnnConvolutionFwdAlgo_t a) : algorithm(a) {
-    const auto i = [](int64_t n) { return static_cast<int>(n); };
-    const cudnnDataType_t type = dnn_type(c.dtype);
-    check(cudnnCreateTensorDescriptor(&x), "cudnnCreateTensorDescriptor");
-    check(cudnnCreateTensorDescriptor(&bias), "cudnnCreateTensorDescriptor");
-    check(cudnnCreateTensorDescriptor(&y), "cudnnCreateTensorDescriptor");
-    check(cudnnCreateFilterDescriptor(&weight), "cudnnCreateFilterDescriptor");
-    check(cudnnCreateConvolutionDescriptor(&conv), "cudnnCreateConvolutionDescriptor");
-    check(cudnnCreateActivationDescriptor(&activation), "cudnnCreateActivationDescriptor");
-    const auto set = [&](cudnnTensorDescriptor_t d, int64_t n, int64_t channels, int64_t height,
-                         int64_t width) {
-      check(cudnnSetTensor4dDescriptor(d, CUDNN_TENSOR_NHWC, type, i(n), i(channels), i(height),
-                                       i(width)),
-            "cudnnSetTensor4dDescriptor");
-    };
-    set(x, c.batch, c.c, c.h, c.w);
-    set(y, c.batch, c.o, c.oh, c.ow);
-    set(bias, 1, c.o, 1, 1);
-    check(cudnnSetFilter4dDescriptor(weight, type, CUDNN_TENSOR_NHWC, i(c.o),
-                                     i(c.c / c.spec.groups), i(c.kh), i(c.kw)),
-          "cudnnSetFilter4dDescriptor");
-    check(cudnnSetConvolution2dDescriptor(conv, c.spec.padding, c.spec.padding, c.spec.stride,
-                                          c.spec.stride, c.spec.dilation, c.spec.dilation,
-                                          CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT),
-          "cudnnSetConvolution2dDescriptor");
-    check(cudnnSetConvolutionGroupCount(conv, c.spec.groups), "cudnnSetConvolutionGroupCount");
-    check(cudnnSetConvolutionMathType(conv, c.dtype != Dtype::kF32 ? CUDNN_TENSOR_OP_MATH
-                                            : c.tf32               ? CUDNN_DEFAULT_MATH
-                                                                   : CUDNN_FMA_MATH),
-          "cudnnSetConvolutionMathType");
-    check(cudnnSetActivationDescriptor(activation,
-                                       c.relu ? CUDNN_ACTIVATION_RELU : CUDNN_ACTIVATION_IDENTITY,
-                                       CUDNN_NOT_PROPAGATE_NAN, 0.0),
-          "cudnnSetActivationDescriptor");
-  }
-  ~LibraryConv() {
-    for (cudnnTensorDescriptor_t d : {x, bias, y}) {
-      if (d) cudnnDestroyTensorDescriptor(d);
-    }
-    if (weight) cudnnDestroyFilterDescriptor(weight);
-    if (conv) cudnnDestroyConvolutionDescriptor(conv);
-    if (activation) cudnnDestroyActivationDescriptor(activation);
-  }
-  LibraryConv(const LibraryConv&) = delete;
-  LibraryConv& operator=(const LibraryConv&) = delete;
+struct ConvChoice {
+  ConvWay way = ConvWay::kDirect;
+  int variant = 0;  // of an algorithm or a tile
 };
 
-std::optional<PreparedConv> prepare_library(const NetConv& c, int variant, Context& context) {
-  // cuDNN's fused convolution knows the identity in the first of these only.
-  constexpr std::array<cudnnConvolutionFwdAlgo_t, kLibraryVariants> kAlgorithms = {
-      CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM, CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM};
-  if (variant > 0 && !c.relu) return std::nullopt;
-  const auto d = std::make_shared<LibraryConv>(c, kAlgorithms.at(static_cast<size_t>(variant)));
-  if (cudnnGetConvolutionForwardWorkspaceSize(context.dnn(), d->x, d->weight, d->conv, d->y,
-                                              d->algorithm,
-                                              &d->workspace) != CUDNN_STATUS_SUCCESS) {
-    return std::nullopt;
+// What several ways to compute a convolution have in common; made when first wanted.
+struct Parts {
+  std::weak_ptr<SpreadWeight>& spread;  // where the layer keeps its matrix
+  std::unique_ptr<DnnEngines> engines;
+};
+
+// ---- cuDNN
+
+DnnConv dnn_conv(const NetConv& c) {
+  DnnConv d;
+  d.dtype = c.dtype;
+  d.float8 = c.float8;
+  d.tf32 = c.tf32;
+  d.x = {c.batch, c.c, c.h, c.w};
+  d.w = {c.o, c.c / c.spec.groups, c.kh, c.kw};
+  d.y = {c.batch, c.o, c.oh, c.ow};
+  d.spec = c.spec;
+  d.z = c.z.data != nullptr;
+  d.bias = true;
+  d.relu = c.relu;
+  return d;
+}
+
+std::optional<PreparedConv> prepare_library(const NetConv& c, int variant, Context& context,
+                                            Parts& parts) {
+  if (!parts.engines) {
+    parts.engines = std::make_unique<DnnEngines>(dnn_conv(c), DnnTarget{context.dnn(), {}});
   }
-  return PreparedConv{true, d->workspace,
-                      [c, d](Context& on, cudaStream_t stream, int64_t net, std::byte* scratch) {
-                        const float one = 1, sum = c.z.data ? 1 : 0;
-                        const std::byte* z = c.z.data ? c.z.of(net) : c.y.of(net);
+  if (variant >= parts.engines->count()) return std::nullopt;
+  const std::shared_ptr<const DnnPlan> plan = parts.engines->plan(variant);
+  if (!plan) return std::nullopt;
+  const size_t rounded_x = c.float8 ? rounded(static_cast<size_t>(c.batch * c.h * c.w * c.c)) : 0;
+  return PreparedConv{true, rounded_x + plan->workspace(),
+                      [=](Context& on, cudaStream_t stream, int64_t net, std::byte* scratch) {
+                        DnnOperands operands{c.x.of(net), c.weight.of(net), c.y.of(net),
+                                             c.z.of(net), c.bias.of(net),   c.scales.of(net)};
+                        if (c.float8) {
+                          round_to_float8(c, net, scratch, stream);
+                          operands.x = scratch;
+                        }
                         check(cudnnSetStream(on.dnn(), stream), "cudnnSetStream");
-                        const cudnnStatus_t result = cudnnConvolutionBiasActivationForward(
-                            on.dnn(), &one, d->x, c.x.of(net), d->weight, c.weight.of(net), d->conv,
-                            d->algorithm, scratch, d->workspace, &sum, d->y, z, d->bias,
-                            c.bias.of(net), d->activation, d->y, c.y.of(net));
+                        const cudnnStatus_t result =
+                            plan->run(on.dnn(), operands, scratch + rounded_x);
                         check(cudnnSetStream(on.dnn(), on.stream), "cudnnSetStream");
-                        check(result, "cudnnConvolutionBiasActivationForward");
+                        check(result, "cudnnBackendExecute");
                       }};
 }
 
@@ -233,7 +197,7 @@ class ProductPlan {
 
 // The input's pixels as the rows of a product: as they are, or gathered into scratch.
 std::optional<PreparedConv> prepare_product(const NetConv& c, int variant, Context& context) {
-  if (c.spec.groups != 1) return std::nullopt;
+  if (c.spec.groups != 1 || c.float8) return std::nullopt;
   const bool as_is = c.pointwise();
   const int64_t inputs = c.x.stride ? c.nets : 1;
   const size_t one = rounded(static_cast<size_t>(c.rows() * c.depth()) * size_of(c.dtype));
@@ -287,7 +251,7 @@ std::shared_ptr<SpreadWeight> spread_weight(const NetConv& c, Context& context,
 
 std::optional<PreparedConv> prepare_dense(const NetConv& c, int variant, Context& context,
                                           std::weak_ptr<SpreadWeight>& cache) {
-  if (!is_small_map(c)) return std::nullopt;
+  if (!is_small_map(c) || c.float8) return std::nullopt;
   const auto weight = spread_weight(c, context, cache);
   const auto plan = std::make_shared<ProductPlan>(
       Product{c.dtype, c.tf32, c.nets, c.batch, c.oh * c.ow * c.o, c.h * c.w * c.c, c.relu, c.x,
@@ -317,12 +281,56 @@ std::optional<PreparedConv> prepare_together(const NetConv& c, int variant, Cont
 
 // ---- the choice
 
+// Empty if this way does not suit the convolution.
+std::optional<PreparedConv> prepare(const NetConv& c, const ConvChoice& choice, Context& context,
+                                    Parts& parts) {
+  switch (choice.way) {
+    case ConvWay::kTogether:
+      return prepare_together(c, choice.variant, context);
+    case ConvWay::kDense:
+      return prepare_dense(c, choice.variant, context, parts.spread);
+    case ConvWay::kProduct:
+      return prepare_product(c, choice.variant, context);
+    case ConvWay::kLibrary:
+      return prepare_library(c, choice.variant, context, parts);
+    case ConvWay::kDirect:
+      return PreparedConv{false, 0, [c](Context&, cudaStream_t stream, int64_t, std::byte*) {
+                            conv_direct(c, stream);
+                          }};
+  }
+  return std::nullopt;
+}
+
+// What is worth trying, the likeliest first.
+std::vector<ConvChoice> candidates(const NetConv& c) {
+  std::vector<ConvChoice> list;
+  const auto add = [&](ConvWay way, int variants) {
+    for (int v = 0; v < variants; ++v) list.push_back({way, v});
+  };
+  // With few images all time goes into launches and into reading weights: one launch for all nets
+  // saves the former, splitting the sums over the whole GPU speeds up the latter. With many, cuDNN
+  // has kernels for newer tensor cores that ours does not use.
+  if (c.batch <= 64 || c.float8) add(ConvWay::kTogether, kTogetherVariants);
+  // 9/4 fewer products on 2x2 maps for 16/9 of the weights: nothing for a few images, where reading
+  // the weights is all.
+  if (c.batch >= 4 && is_small_map(c)) add(ConvWay::kDense, kProductVariants);
+  // Gathering writes and reads each pixel kh * kw times: nothing for large maps.
+  const int64_t numbers = c.rows() * c.depth() * (c.x.stride ? c.nets : 1);
+  if (c.pointwise() || static_cast<size_t>(numbers) * size_of(c.dtype) <= kMostGathered) {
+    add(ConvWay::kProduct, kProductVariants);
+  }
+  // cuDNN compiles its kernels for float8 when a plan is made, which takes a second each.
+  if (!c.float8 || c.batch > 32) add(ConvWay::kLibrary, kLibraryVariants);
+  return list;
+}
+
 // What the speed of a convolution depends on.
 std::vector<int64_t> form_of(const NetConv& c, int device) {
   int64_t octave = 1;
   while (octave < c.batch) octave *= 2;
   return {device,
           static_cast<int64_t>(c.dtype),
+          c.float8,
           c.tf32,
           c.nets,
           octave,
@@ -446,46 +454,6 @@ void Branches::each(Context& c, int64_t nets, int64_t at_once,
   }
 }
 
-std::optional<PreparedConv> prepare(const NetConv& c, const ConvChoice& choice, Context& context,
-                                    std::weak_ptr<SpreadWeight>& spread) {
-  switch (choice.way) {
-    case ConvWay::kTogether:
-      return prepare_together(c, choice.variant, context);
-    case ConvWay::kDense:
-      return prepare_dense(c, choice.variant, context, spread);
-    case ConvWay::kProduct:
-      return prepare_product(c, choice.variant, context);
-    case ConvWay::kLibrary:
-      return prepare_library(c, choice.variant, context);
-    case ConvWay::kDirect:
-      return PreparedConv{false, 0, [c](Context&, cudaStream_t stream, int64_t, std::byte*) {
-                            conv_direct(c, stream);
-                          }};
-  }
-  return std::nullopt;
-}
-
-std::vector<ConvChoice> candidates(const NetConv& c) {
-  std::vector<ConvChoice> list;
-  const auto add = [&](ConvWay way, int variants) {
-    for (int v = 0; v < variants; ++v) list.push_back({way, v});
-  };
-  // With few images all time goes into launches and into reading weights: one launch for all nets
-  // saves the former, splitting the sums over the whole GPU speeds up the latter. With many, cuDNN
-  // has kernels for newer tensor cores that ours does not use.
-  if (c.batch <= 64) add(ConvWay::kTogether, kTogetherVariants);
-  // 9/4 fewer products on 2x2 maps for 16/9 of the weights: nothing for a few images, where reading
-  // the weights is all.
-  if (c.batch >= 4 && is_small_map(c)) add(ConvWay::kDense, kProductVariants);
-  // Gathering writes and reads each pixel kh * kw times: nothing for large maps.
-  const int64_t numbers = c.rows() * c.depth() * (c.x.stride ? c.nets : 1);
-  if (c.pointwise() || static_cast<size_t>(numbers) * size_of(c.dtype) <= kMostGathered) {
-    add(ConvWay::kProduct, kProductVariants);
-  }
-  add(ConvWay::kLibrary, kLibraryVariants);
-  return list;
-}
-
 PreparedConv choose(const NetConv& c, std::optional<ConvWay> prefer, Context& context,
                     const Branches& branches, std::weak_ptr<SpreadWeight>& spread,
                     const std::function<std::byte*(size_t)>& scratch) {
@@ -507,9 +475,10 @@ PreparedConv choose(const NetConv& c, std::optional<ConvWay> prefer, Context& co
   ConvChoice best_choice;
   float best_time = std::numeric_limits<float>::infinity();
   Tensor flush;
+  Parts parts{spread, {}};
   for (const ConvChoice& choice : list) {
     if (best && choice.way == ConvWay::kDirect) continue;
-    std::optional<PreparedConv> p = prepare(c, choice, context, spread);
+    std::optional<PreparedConv> p = prepare(c, choice, context, parts);
     if (!p) continue;
     try {
       std::byte* memory = scratch(scratch_of_all(*p, c));

@@ -1,8 +1,8 @@
 // The ways to compute one convolution of all nets, and the choice between them.
 //
-// Which way is fastest depends on the layer, the batch, the number of nets and the GPU, so the
-// candidates that candidates() names are measured on the device when a batch size is prepared, once
-// for each form of layer and power of two of the batch in a process.
+// Which way is fastest depends on the layer, the batch, the number of nets and the GPU, so those
+// that are worth it are measured on the device when a batch size is prepared, once for each form of
+// layer and power of two of the batch in a process.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -18,11 +18,6 @@
 #include "nn/cuda/serve_kernels.h"
 
 namespace ens::cuda {
-
-struct ConvChoice {
-  ConvWay way = ConvWay::kDirect;
-  int variant = 0;  // of an algorithm or a tile
-};
 
 // Streams on which nets run side by side.
 class Branches {
@@ -61,13 +56,6 @@ struct PreparedConv {
   size_t scratch = 0;    // bytes that run() wants, for one net or for all
   std::function<void(Context&, cudaStream_t, int64_t net, std::byte* scratch)> run;
 };
-
-// Empty if this way does not suit the convolution. `spread` is where the layer keeps its matrix.
-std::optional<PreparedConv> prepare(const NetConv& conv, const ConvChoice& choice, Context& c,
-                                    std::weak_ptr<SpreadWeight>& spread);
-
-// What is worth trying, the likeliest first; every convolution has at least one that works.
-std::vector<ConvChoice> candidates(const NetConv& conv);
 
 // The fastest way on this device, or `prefer` where that suits. `scratch(bytes)` returns so much
 // memory of c's device. The convolution is computed in the process.

@@ -209,24 +209,39 @@ __global__ void repeat_kernel(Each<const T> bias, Each<T> all, int64_t numbers, 
 }
 
 template <typename T>
+__global__ void round_kernel(const T* x, const float* factor, Fp8* y, int64_t numbers) {
+  const int64_t i = this_number();
+  if (i < numbers) store(&y[i], load(x[i]) * *factor);
+}
+
+// W: T, or Fp8 for a convolution in float8.
+template <typename T, typename W>
 __global__ void conv_direct_kernel(Window win, int64_t o, int64_t kh, int64_t groups, bool relu,
-                                   Each<const T> x, Each<const T> weight, Each<const T> bias,
-                                   Each<const T> z, Each<T> y, int64_t numbers) {
+                                   Each<const T> x, Each<const W> weight, Each<const T> bias,
+                                   Each<const float> scales, Each<const T> z, Each<T> y,
+                                   int64_t numbers) {
+  constexpr bool kFloat8 = !std::is_same_v<T, W>;
   const int64_t i = this_number();
   if (i >= numbers) return;
   const int64_t net = blockIdx.y, out = i % o, per_group = win.c / groups;
   const int64_t first = out / (o / groups) * per_group;
-  const T* kernel = weight.of(net) + out * kh * win.kw * per_group;
-  float sum = load(bias.of(net)[out]);
+  const W* kernel = weight.of(net) + out * kh * win.kw * per_group;
+  float sum = 0;
   for (int64_t u = 0; u < kh; ++u) {
     for (int64_t v = 0; v < win.kw; ++v) {
       const int64_t at = win.pixel(i / o, u, v);
       if (at < 0) continue;
       const T* pixel = x.of(net) + at + first;
-      const T* tap = kernel + (u * win.kw + v) * per_group;
-      for (int64_t k = 0; k < per_group; ++k) sum += load(pixel[k]) * load(tap[k]);
+      const W* tap = kernel + (u * win.kw + v) * per_group;
+      for (int64_t k = 0; k < per_group; ++k) {
+        float value = load(pixel[k]);
+        if constexpr (kFloat8) value = load(Fp8(value * scales.of(net)[o]));
+        sum += value * load(tap[k]);
+      }
     }
   }
+  if constexpr (kFloat8) sum *= scales.of(net)[out];
+  sum += load(bias.of(net)[out]);
   if (z.data) sum += load(z.of(net)[i]);
   store(&y.of(net)[i], relu ? fmaxf(sum, 0.0f) : sum);
 }
@@ -323,13 +338,29 @@ void spread(const NetConv& conv, const NetMemory& matrix, const NetMemory& bias,
   });
 }
 
+void round_to_float8(const NetConv& conv, int64_t net, void* rounded, cudaStream_t stream) {
+  const int64_t numbers = conv.batch * conv.h * conv.w * conv.c;
+  const auto* factor = reinterpret_cast<const float*>(conv.scales.of(net)) + conv.o;
+  with_activation(conv.dtype, [&]<typename T>(T) {
+    launch(round_kernel<T>, grid_of(numbers, 1), dim3(kThreads), 0, stream,
+           reinterpret_cast<const T*>(conv.x.of(net)), factor, static_cast<Fp8*>(rounded), numbers);
+  });
+}
+
 void conv_direct(const NetConv& conv, cudaStream_t stream) {
   const int64_t numbers = conv.rows() * conv.o;
-  with_activation(conv.dtype, [&]<typename T>(T) {
-    launch(conv_direct_kernel<T>, grid_of(numbers, conv.nets), dim3(kThreads), 0, stream,
+  const auto run = [&]<typename T, typename W>(T, W) {
+    launch(conv_direct_kernel<T, W>, grid_of(numbers, conv.nets), dim3(kThreads), 0, stream,
            window_of(conv), conv.o, conv.kh, conv.spec.groups, conv.relu, each<const T>(conv.x),
-           each<const T>(conv.weight), each<const T>(conv.bias), each<const T>(conv.z),
-           each<T>(conv.y), numbers);
+           each<const W>(conv.weight), each<const T>(conv.bias), each<const float>(conv.scales),
+           each<const T>(conv.z), each<T>(conv.y), numbers);
+  };
+  with_activation(conv.dtype, [&]<typename T>(T t) {
+    if (conv.float8) {
+      run(t, Fp8{});
+    } else {
+      run(t, t);
+    }
   });
 }
 

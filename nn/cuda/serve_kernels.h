@@ -24,16 +24,21 @@ struct NetMemory {
 // A convolution of all nets at one batch size, each with weights [o, kh, kw, c / groups] and bias
 // [o], both of `dtype`: y = conv(x) + bias, + z if there is one, then ReLU if `relu`. A linear
 // layer is a convolution of one pixel.
+//
+// In float8 (nn/core/float8.h) the weights are Float8s, divided by the scales of their channels,
+// and x is rounded on the way. `scales` holds what the sums of each output channel are multiplied
+// by, and behind them what x is multiplied by before: [o + 1] float32 for each net.
 struct NetConv {
   Dtype dtype = Dtype::kF32;
   bool tf32 = true;  // for float32
+  bool float8 = false;
   int64_t nets = 1, batch = 1;
   int64_t c = 1, h = 1, w = 1;    // of the input
   int64_t o = 1, oh = 1, ow = 1;  // of the output
   int64_t kh = 1, kw = 1;
   ConvSpec spec;
   bool relu = false;
-  NetMemory weight, bias, x, z, y;
+  NetMemory weight, bias, scales, x, z, y;
 
   int64_t rows() const { return batch * oh * ow; }             // of the output: pixels
   int64_t depth() const { return c / spec.groups * kh * kw; }  // products in one sum
@@ -77,6 +82,9 @@ void gather(const NetConv& conv, const NetMemory& rows, int64_t nets, cudaStream
 // input image to an output image: from c.weight and c.bias to `matrix` and a bias [oh * ow * o].
 void spread(const NetConv& conv, const NetMemory& matrix, const NetMemory& bias,
             cudaStream_t stream);
+
+// Float8s of one net's x, in the same order. For convolutions in float8.
+void round_to_float8(const NetConv& conv, int64_t net, void* rounded, cudaStream_t stream);
 
 // Any convolution, by plain loops: for shapes that no library takes.
 void conv_direct(const NetConv& conv, cudaStream_t stream);

@@ -18,6 +18,7 @@
 #include "nn/cpu/threads.h"
 #include "nn/models/model.h"
 #include "nn/optim/optim.h"
+#include "nn/plan/float8.h"
 #include "nn/plan/plan.h"
 
 namespace ens {
@@ -28,7 +29,7 @@ struct Settings {
   int nets = 10, width = 64, samples = 9;
   double sample_ms = 30;  // at least
   std::vector<int64_t> batches = {1, 8, 32, 128, 512}, train_batches = {128, 512};
-  std::vector<std::string> only;  // peak, serve, train; empty: all
+  std::vector<std::string> only;  // peak, serve, serve8, train; empty: all
 };
 
 double now_ms() {
@@ -87,7 +88,17 @@ void peak(const Settings& s, Device device) {
   }
 }
 
-void serve(const Settings& s, Device device) {
+double relative_error(const std::vector<float>& want, const std::vector<float>& got) {
+  double error = 0, size = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    error += std::pow(got[i] - want[i], 2);
+    size += std::pow(want[i], 2);
+  }
+  return std::sqrt(error / size);
+}
+
+// `suffix` of the samples' names.
+void serve(const Settings& s, Device device, Dtype dtype, const std::string& suffix) {
   Backend& be = backend(device);
   ModelSpec spec;
   spec.width = s.width;
@@ -98,28 +109,26 @@ void serve(const Settings& s, Device device) {
     Rng rng(1, static_cast<uint64_t>(i));
     bodies.push_back(lower(*build_body(spec, split, rng), one));
   }
-  const int64_t most = *std::ranges::max_element(s.batches);
-  Plan plan(bodies, device, parse_dtype(s.dtype), most);
-  // The floor: every weight read once, every product made once.
-  std::printf(
-      "weights,0,ours,0,%.6g,bytes\n",
-      static_cast<double>(plan.parameters()) * static_cast<double>(size_of(parse_dtype(s.dtype))));
-  std::printf("flops,1,ours,0,%.6g,FLOP\n", static_cast<double>(plan.flops()));
-
   Rng rng(2);
   const Tensor few = random_tensor(batched(2, one), rng);
-  Plan cpu(bodies[0], {}, Dtype::kF32, 2);
-  const auto want = cpu.run(few).to_vector();
-  const auto got = plan.run_all(few).to_vector();
-  double error = 0, size = 0;
-  for (size_t i = 0; i < want.size(); ++i) {
-    error += std::pow(got[i] - want[i], 2);
-    size += std::pow(want[i], 2);
+  const bool float8 = dtype == Dtype::kF8;
+  if (float8) {
+    for (Graph& body : bodies) set_input_ranges(body, input_ranges(body, few));
   }
-  const double relative = std::sqrt(error / size);
-  std::printf("error,2,ours,0,%.3g,relative\n", relative);
-  if (!(relative < 2e-2)) {
-    fail("the first net's answers differ from the CPU's by " + std::to_string(relative), "serve");
+  const int64_t most = *std::ranges::max_element(s.batches);
+  Plan plan(bodies, device, dtype, most);
+  // The floor: every weight read once, every product made once.
+  std::printf("weights%s,0,ours,0,%.6g,bytes\n", suffix.c_str(),
+              static_cast<double>(plan.parameters()) * static_cast<double>(size_of(dtype)));
+  std::printf("flops,1,ours,0,%.6g,FLOP\n", static_cast<double>(plan.flops()));
+
+  const Tensor want = Plan(bodies[0], {}, Dtype::kF32, 2).run(few);
+  const double error = relative_error(want.to_vector(), plan.run_all(few).to_vector());
+  std::printf("error%s,2,ours,0,%.3g,relative\n", suffix.c_str(), error);
+  // In float8 a number's last bit is a sixteenth of it.
+  if (!(error < (float8 ? 0.15 : 2e-2))) {
+    fail("the first net's answers differ from the CPU's by " + std::to_string(error),
+         "serve" + suffix);
   }
 
   for (int64_t batch : s.batches) {
@@ -127,11 +136,11 @@ void serve(const Settings& s, Device device) {
     const Tensor features = host.to(device);
     int sample = 0;
     for (double ms : time_runs(s, be, [&] { plan.run_all(features); })) {
-      print_sample("serve", batch, sample++, ms, "ms");
+      print_sample(("serve" + suffix).c_str(), batch, sample++, ms, "ms");
     }
     sample = 0;
     for (double ms : time_runs(s, be, [&] { plan.run_all(host).to(Device{}); })) {
-      print_sample("serve_host", batch, sample++, ms, "ms");
+      print_sample(("serve_host" + suffix).c_str(), batch, sample++, ms, "ms");
     }
   }
 }
@@ -241,7 +250,7 @@ int run(int argc, char** argv) {
   app.add_option("--sample-ms", s.sample_ms, "least time of a sample");
   app.add_option("--batches", s.batches)->delimiter(',');
   app.add_option("--train-batches", s.train_batches)->delimiter(',');
-  app.add_option("--only", s.only, "peak, serve, train")->delimiter(',');
+  app.add_option("--only", s.only, "peak, serve, serve8, train")->delimiter(',');
   CLI11_PARSE(app, argc, argv);
   offer_gpus();
   const Device device = parse_device(s.device);
@@ -250,7 +259,8 @@ int run(int argc, char** argv) {
     return s.only.empty() || std::ranges::find(s.only, part) != s.only.end();
   };
   if (wanted("peak")) peak(s, device);
-  if (wanted("serve")) serve(s, device);
+  if (wanted("serve")) serve(s, device, parse_dtype(s.dtype), "");
+  if (wanted("serve8") && backend(device).serves(Dtype::kF8)) serve(s, device, Dtype::kF8, "8");
   if (wanted("train")) train(s, device);
   return 0;
 }

@@ -6,6 +6,7 @@
 #include "nn/core/error.h"
 #include "nn/cpu/allocator.h"
 #include "nn/cpu/threads.h"
+#include "nn/plan/float8.h"
 
 namespace ens {
 
@@ -31,6 +32,8 @@ Lanes::Lanes(CloudBundle bundle, const std::vector<Device>& devices, Dtype dtype
         for (int net = share.first; net < share.first + share.count; ++net) {
           const auto body = std::exchange(bundle.bodies[static_cast<size_t>(net)], nullptr);
           graphs.push_back(lower(*body, input));
+          if (bundle.ranges.empty()) continue;
+          set_input_ranges(graphs.back(), bundle.ranges[static_cast<size_t>(net)]);
         }
         share.plan = std::make_unique<Plan>(graphs, share.device, dtype, max_batch);
       }

@@ -95,13 +95,14 @@ struct Server::Impl {
   void log_serving() {
     const auto now = frontend.serving();
     // Where the processor lacks the instructions, bfloat16 is for the weights only.
-    const bool supported = backend(now->devices[0]).supports(now->dtype);
+    const bool weights_only =
+        now->dtype == Dtype::kBF16 && !backend(now->devices[0]).supports(Dtype::kBF16);
     spdlog::info(
         "event=serving nets={} of={} data={} fingerprint={} device={} dtype={} arithmetic={} "
         "lanes={} max_batch={} curve={}",
         fmt::join(now->part, ","), now->info.nets, now->info.data,
         now->fingerprint_hex().substr(0, 16), str(now->devices), ens::name(now->dtype),
-        ens::name(supported ? now->dtype : Dtype::kF32), now->lanes.count(), config.max_batch(),
+        ens::name(weights_only ? Dtype::kF32 : now->dtype), now->lanes.count(), config.max_batch(),
         security.has_value());
     metrics.serves(*now, ens::name(state.load()));
   }

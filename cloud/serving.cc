@@ -4,15 +4,29 @@
 
 #include "ensemble/model/precision.h"
 #include "nn/core/backend.h"
+#include "nn/core/error.h"
 #include "nn/io/checkpoint.h"
 
 namespace ens {
 namespace {
 
-// Trainings run in float32 or bfloat16; serving knows float16, too, on devices that have it, and
-// bfloat16 weights.
-Dtype serving_dtype(const std::string& text, Device device) {
+// Trainings run in float32 or bfloat16; serving knows float16 and float8, too, on devices that have
+// them, and bfloat16 weights. Float8 needs a calibrated bundle, and is never chosen unasked.
+Dtype serving_dtype(const CloudConfig& config, const CloudBundle& bundle, Device device) {
+  const std::string& text = config.dtype();
   const Backend& here = backend(device);
+  if (text == name(Dtype::kF8)) {
+    if (!here.serves(Dtype::kF8)) {
+      usage_fail("float8 needs an NVIDIA GPU of compute capability 8.9 or newer, which " +
+                     device.str() + " is not",
+                 "dtype", "use auto, float32 or bfloat16, on older GPUs float16");
+    }
+    if (bundle.ranges.empty()) {
+      usage_fail("the server nets are not calibrated for float8", config.bundle(),
+                 "run `ensembler calibrate RUN` first");
+    }
+    return Dtype::kF8;
+  }
   if (text == name(Dtype::kF16) && here.supports(Dtype::kF16)) return Dtype::kF16;
   const bool half = text == "auto" || text == name(Dtype::kBF16);
   if (half && here.serves(Dtype::kBF16)) return Dtype::kBF16;
@@ -28,7 +42,7 @@ Serving::Serving(const CloudConfig& config, CloudBundle bundle)
     : info(bundle.info),
       part(bundle.part),
       devices(parse_devices(config.device())),
-      dtype(serving_dtype(config.dtype(), devices[0])),
+      dtype(serving_dtype(config, bundle, devices[0])),
       input(smashed_shape(info.model, info.split)),
       output(answer_shape(info.model, info.split)),
       max_request_batch(config.max_request_batch()),

@@ -28,6 +28,7 @@ int main(int argc, char** argv) {
   ens::add_data_command(app);
   ens::add_keys_command(app);
   ens::add_parts_command(app);
+  ens::add_calibrate_command(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

@@ -221,7 +221,7 @@ constexpr Rule kCloudRules[] = {
     {"bundle", nullptr},
     {"bind", "tcp://127.0.0.1:5755"},
     {"device", "auto", 0, 0, kDevices},
-    {"dtype", "auto", 0, 0, "auto|float32|bfloat16|float16"},
+    {"dtype", "auto", 0, 0, "auto|float32|bfloat16|float16|float8"},
     {"max_batch", "32", 1, 4096},
     {"max_request_batch", "256", 1, 4096},
     {"max_queue", "1024", 1, 1e9},

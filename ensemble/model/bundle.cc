@@ -11,6 +11,7 @@
 
 #include "ensemble/model/bundle_file.h"
 #include "nn/core/error.h"
+#include "nn/plan/float8.h"
 
 namespace ens {
 namespace bundle_file {
@@ -151,6 +152,34 @@ void check_part(const std::vector<int>& part, const BundleInfo& info, const std:
   }
 }
 
+constexpr const char* kRanges = "ranges/";  // and the net's number: only in a calibrated bundle
+
+std::string ranges_name(int net) { return fmt::format("{}{:04}", kRanges, net); }
+
+void put_ranges(Checkpoint& checkpoint, int net, const std::vector<float>& ranges) {
+  checkpoint.texts[ranges_name(net)] = fmt::format("{}", fmt::join(ranges, ","));
+}
+
+// Those of the bundle's bodies, in their order; of all of them or of none.
+std::vector<std::vector<float>> get_ranges(const Checkpoint& checkpoint,
+                                           const CloudBundle& bundle) {
+  std::vector<std::vector<float>> all;
+  const auto first = checkpoint.texts.lower_bound(kRanges);
+  if (first == checkpoint.texts.end() || !first->first.starts_with(kRanges)) return all;
+  const Shape input = smashed_shape(bundle.info.model, bundle.info.split);
+  for (size_t i = 0; i < bundle.bodies.size(); ++i) {
+    const std::string& text = checkpoint.text(ranges_name(bundle.part[i]));
+    all.push_back(parse_floats(text, checkpoint.file));
+    Graph graph = lower(*bundle.bodies[i], input);
+    try {
+      set_input_ranges(graph, all.back());
+    } catch (const Error& error) {
+      fail(fmt::format("net {}: {}", bundle.part[i], error.what()), checkpoint.file);
+    }
+  }
+  return all;
+}
+
 }  // namespace
 
 std::string fingerprint_of(const std::vector<std::shared_ptr<Sequential>>& bodies) {
@@ -168,6 +197,7 @@ void write_cloud_bundle(const std::filesystem::path& file, CloudBundle& bundle) 
   checkpoint.kind = "cloud";
   for (size_t i = 0; i < bundle.bodies.size(); ++i) {
     put_module(checkpoint, body_name(i), *bundle.bodies[i]);
+    if (!bundle.ranges.empty()) put_ranges(checkpoint, static_cast<int>(i), bundle.ranges.at(i));
   }
   bundle.info.fingerprint = digest(checkpoint.tensors);
   bundle.part = all_of(bundle.info);
@@ -185,8 +215,9 @@ void write_part(const std::filesystem::path& file, const CloudBundle& bundle,
     if (at == bundle.part.end()) {
       fail(fmt::format("net {} is not in this bundle", net), file.string());
     }
-    put_module(checkpoint, body_name(static_cast<size_t>(net)),
-               *bundle.bodies[static_cast<size_t>(at - bundle.part.begin())]);
+    const auto i = static_cast<size_t>(at - bundle.part.begin());
+    put_module(checkpoint, body_name(static_cast<size_t>(net)), *bundle.bodies[i]);
+    if (!bundle.ranges.empty()) put_ranges(checkpoint, net, bundle.ranges.at(i));
   }
   put_info(checkpoint, bundle.info);
   checkpoint.texts["part"] = fmt::format("{}", fmt::join(part, ","));
@@ -219,6 +250,7 @@ CloudBundle read_cloud_bundle(const std::filesystem::path& file) {
     bundle.bodies.push_back(std::move(body));
   }
   check_count(checkpoint, count);
+  bundle.ranges = get_ranges(checkpoint, bundle);
   return bundle;
 }
 

@@ -29,14 +29,20 @@ struct CloudBundle {
   // Which of the N nets the bodies are, ascending: all, unless the ensemble is spread over servers.
   // Empty in a bundle that was never written: all.
   std::vector<int> part;
+  // For each body the ranges of its layers' inputs (nn/plan/float8.h), found by `ensembler
+  // calibrate` on what edges send; empty: not calibrated. The cloud could find them from its own
+  // traffic.
+  std::vector<std::vector<float>> ranges;
 };
 
-// Fills info.fingerprint and part from the bodies, which must be all N, and writes.
+// Fills info.fingerprint and part from the bodies, which must be all N, and writes. The fingerprint
+// does not depend on the ranges: edges go on with a cloud that has been calibrated.
 void write_cloud_bundle(const std::filesystem::path& file, CloudBundle& bundle);
 // Writes those nets alone, for one of several servers. The fingerprint stays that of all N. Error
 // unless `part` is ascending and within 0 to N-1.
 void write_part(const std::filesystem::path& file, const CloudBundle& bundle,
                 const std::vector<int>& part);
+// Error, which names the file, if it is damaged or its contents do not fit each other.
 CloudBundle read_cloud_bundle(const std::filesystem::path& file);
 
 // SHA-256 over names and weights of the bodies in order.

@@ -16,5 +16,6 @@ void add_demo_command(CLI::App& app);
 void add_data_command(CLI::App& app);
 void add_keys_command(CLI::App& app);
 void add_parts_command(CLI::App& app);
+void add_calibrate_command(CLI::App& app);
 
 }  // namespace ens

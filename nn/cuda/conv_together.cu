@@ -339,7 +339,7 @@ Problem<T, W> problem_of(const NetConv& c, int splits, std::byte* scratch, int32
 }  // namespace
 
 bool can_do_together(const NetConv& c) {
-  return c.dtype != Dtype::kF32 && (!c.float8 || c.dtype == Dtype::kBF16) && c.spec.groups == 1 &&
+  return c.dtype != Dtype::kF32 && (!c.float8 || c.dtype == Dtype::kF16) && c.spec.groups == 1 &&
          c.c % kLanes == 0 && c.o % kLanes == 0 && c.rows() < (int64_t{1} << 30) &&
          c.depth() < (int64_t{1} << 30);
 }
@@ -377,8 +377,8 @@ void conv_together(const NetConv& c, int variant, std::byte* scratch, int32_t* c
       launch(together_kernel<T, W, Large>, grid, dim3(Large::kThreads), 0, stream, p);
     }
   };
-  if (c.float8) {  // activations between are bfloat16
-    run(__nv_bfloat16{}, Fp8{});
+  if (c.float8) {
+    run(__half{}, Fp8{});
   } else if (c.dtype == Dtype::kF16) {
     run(__half{}, __half{});
   } else {

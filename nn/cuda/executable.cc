@@ -101,7 +101,7 @@ CudaExecutable::CudaExecutable(const std::vector<Graph>& nets, Dtype dtype, int6
     : graph_(nets[0]),
       nets_(static_cast<int64_t>(nets.size())),
       float8_(dtype == Dtype::kF8),
-      dtype_(float8_ ? Dtype::kBF16 : dtype),
+      dtype_(float8_ ? Dtype::kF16 : dtype),
       max_batch_(max_batch),
       device_((context(device), device)),  // from here on the thread's current one
       options_(options),
@@ -406,6 +406,17 @@ std::unique_ptr<Executable> compile_cuda(const std::vector<Graph>& nets, Dtype d
   }
   if (max_batch < 1) {
     usage_fail("the maximal batch must be at least 1, not " + std::to_string(max_batch), "compile");
+  }
+  // Between layers in float8 there are float16s, which end at 65504.
+  constexpr float kLargest = 8192;
+  for (const Graph& net : nets) {
+    if (dtype != Dtype::kF8) break;
+    for (const GraphStep& s : net.steps) {
+      if (s.input_max <= kLargest) continue;
+      usage_fail("activations as large as " + std::to_string(s.input_max) +
+                     " do not go with float8, between whose layers there is float16",
+                 "compile", "use bfloat16");
+    }
   }
   for (const Shape& one : nets.at(0).values) {
     if (one.rank() >= Shape::kMaxRank - 1) {

@@ -24,7 +24,7 @@ enum class ConvWay {
 const char* name(ConvWay way);
 
 // Backend::compile on device `device`. dtype: kF32, kBF16, kF16 or kF8, in which the layers that
-// nn/core/float8.h names are computed in float8 and all else in bfloat16. A prepared size serves
+// nn/core/float8.h names are computed in float8 and all else in float16. A prepared size serves
 // the batch sizes just below it, see batch_bucket(); it is prepared (kernels measured, graph
 // captured) when it is first needed.
 struct ServeOptions {

@@ -22,10 +22,13 @@ namespace ens {
 class Plan {
  public:
   // Compiles `graph` (as Module::lower makes it; fused here) for `device`, computing in `dtype`:
-  // kF32 or kBF16; a CPU without bfloat16 arithmetic computes in float32 instead. Batches of up to
-  // max_batch >= 1 images run in one go. Usage Error if the backend cannot run this graph or dtype.
+  // kF32 or kBF16; a CPU without bfloat16 arithmetic computes in float32 instead. On GPUs also
+  // kF16, or kF8 where Backend::serves() it: layers whose inputs are calibrated (nn/plan/float8.h)
+  // round to it, the others compute in a wider type. Batches of up to max_batch >= 1 images run in
+  // one go. Usage Error if the backend cannot run this graph or dtype.
   Plan(const Graph& graph, Device device, Dtype dtype, int64_t max_batch);
-  // The same for at least one net; Usage Error unless all have the same steps and shapes.
+  // The same for at least one net; Usage Error unless all have the same steps and shapes, and all or
+  // none are calibrated.
   Plan(const std::vector<Graph>& nets, Device device, Dtype dtype, int64_t max_batch);
 
   // images [B, ...input_shape()], B >= 1, any dtype, layout and device -> what the net makes of

@@ -204,6 +204,8 @@ TEST_F(LabTest, BadInputIsOneClearLine) {
        1,
        {"cifar10", "data get cifar10"}},
       {{e, "attack", out + "-missing"}, 2, {"not a finished run"}},
+      {{e, "calibrate", out + "-missing"}, 2, {"not a finished run"}},
+      {{e, "calibrate", out, "--images", "0"}, 2, {"--images"}},
       {{e, "report", out + "-missing", "-o", out + ".html"}, -1, {"missing"}},
       {{program("ensembler-cloud"), "--bundle", out + ".h5"}, 1, {".h5"}},
       {{program("ensembler-edge"), "--bundle", out + ".h5", "x.png"}, 1, {".h5"}},
@@ -239,6 +241,46 @@ TEST_F(LabTest, AFolderInUseAndAnotherConfigurationAreRefused) {
   const Outcome third = run(train(out));
   EXPECT_EQ(third.code, 2) << third.err;
   EXPECT_NE(third.err.find("epochs"), std::string::npos) << third.err;
+}
+
+TEST_F(LabTest, CalibrationWritesRangesOrNothing) {
+  const fs::path run_folder = folder_ / "run", cloud = run_folder / "cloud.h5";
+  ASSERT_EQ(run(train(run_folder)).code, 0);
+  const Checkpoint before = read_checkpoint(cloud, "cloud");
+  const auto calibrate = [&](const char* most_loss) {
+    return run({program("ensembler"), "calibrate", run_folder.string(), "--images", "96", "--test",
+                "0", "--device", "cpu", "--most-loss", most_loss});
+  };
+  // Float8 cannot be so much better.
+  const Outcome refused = calibrate("-101");
+  EXPECT_EQ(refused.code, 1) << refused.err;
+  EXPECT_NE(refused.err.find("points of accuracy, more than -101"), std::string::npos)
+      << refused.err;
+  EXPECT_NE(refused.err.find(cloud.string()), std::string::npos) << refused.err;
+  EXPECT_EQ(read_checkpoint(cloud, "cloud").texts, before.texts);
+
+  const Outcome done = calibrate("100");
+  ASSERT_EQ(done.code, 0) << done.err;
+  EXPECT_EQ(done.out, refused.out);
+  for (const char* part :
+       {"13 of 19 layers in float8", "the ranges of 96 training images", "float32 ",
+        " of 128 test images\nfloat8 ", " images change their class, "}) {
+    EXPECT_NE(done.out.find(part), std::string::npos) << part << "\n" << done.out;
+  }
+  // Ranges for every net and nothing else; edges have nothing to do with it.
+  Checkpoint after = read_checkpoint(cloud, "cloud");
+  for (const char* ranges : {"ranges/0000", "ranges/0001", "ranges/0002"}) {
+    EXPECT_EQ(std::ranges::count(after.text(ranges), ','), 18) << ranges;
+    after.texts.erase(ranges);
+  }
+  EXPECT_EQ(after.texts, before.texts);
+  EXPECT_EQ(after.numbers, before.numbers);
+  EXPECT_EQ(digest(after.tensors), digest(before.tensors));
+
+  const Outcome serve = run({program("ensembler-cloud"), "--bundle", cloud.string(), "--set",
+                             "device=cpu", "--set", "dtype=float8"});
+  EXPECT_EQ(serve.code, 2) << serve.err;
+  EXPECT_NE(serve.err.find("compute capability 8.9 or newer"), std::string::npos) << serve.err;
 }
 
 TEST_F(LabTest, AFullDiskLosesNothing) {

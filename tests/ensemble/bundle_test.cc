@@ -319,6 +319,68 @@ TEST(Bundle, PartsHoldTheirNetsAndNoOthers) {
   EXPECT_FALSE(std::filesystem::exists(dir / "x.h5"));
 }
 
+std::vector<std::vector<float>> some_ranges(const CloudBundle& cloud) {
+  const Shape input = smashed_shape(cloud.info.model, cloud.info.split);
+  std::vector<std::vector<float>> ranges;
+  for (const auto& body : cloud.bodies) {
+    std::vector<float>& one = ranges.emplace_back();
+    for (const GraphStep& s : lower(*body, input).steps) {
+      const bool layer = s.kind == GraphStep::Kind::kConv || s.kind == GraphStep::Kind::kLinear;
+      if (layer) one.push_back(0.1f + static_cast<float>(ranges.size() * 100 + one.size()) / 3);
+    }
+  }
+  return ranges;
+}
+
+TEST(Bundle, RangesTravelWithTheirNets) {
+  const TempDir dir;
+  Bundles bundles = random_bundles(1, 4);
+  write(bundles, dir.path());
+  EXPECT_TRUE(read_cloud_bundle(dir / "cloud.h5").ranges.empty());
+  const std::string fingerprint = bundles.cloud.info.fingerprint;
+
+  const auto ranges = some_ranges(bundles.cloud);
+  ASSERT_GT(ranges[0].size(), 10u);
+  bundles.cloud.ranges = ranges;
+  write_cloud_bundle(dir / "cloud.h5", bundles.cloud);
+  const CloudBundle cloud = read_cloud_bundle(dir / "cloud.h5");
+  EXPECT_EQ(cloud.ranges, ranges);
+  EXPECT_EQ(cloud.info.fingerprint, fingerprint) << "edges would have to be given new bundles";
+  for (size_t i = 0; i < 4; ++i) expect_same_state(*cloud.bodies[i], *bundles.cloud.bodies[i]);
+
+  write_part(dir / "part.h5", cloud, {1, 3});
+  const CloudBundle part = read_cloud_bundle(dir / "part.h5");
+  EXPECT_EQ(part.ranges, (std::vector{ranges[1], ranges[3]}));
+  write_part(dir / "smaller.h5", part, {3});
+  EXPECT_EQ(read_cloud_bundle(dir / "smaller.h5").ranges,
+            (std::vector<std::vector<float>>{ranges[3]}));
+}
+
+TEST(Bundle, RangesThatDoNotFitAreRefused) {
+  const TempDir dir;
+  Bundles bundles = random_bundles(1, 2, {1});
+  bundles.cloud.ranges = some_ranges(bundles.cloud);
+  write(bundles, dir.path());
+  const Checkpoint good = read_checkpoint(dir / "cloud.h5", "cloud");
+  const std::string text = good.text("ranges/0001"), rest = text.substr(text.find(','));
+  for (const std::string& bad :
+       {std::string(), text + ",1", rest.substr(1), "0" + rest, "-1" + rest, "nan" + rest,
+        "inf" + rest, "1e-42" + rest, "x" + rest, "1," + rest}) {
+    Checkpoint changed = good;
+    changed.texts["ranges/0001"] = bad;
+    write_checkpoint(dir / "bad.h5", changed, false);
+    EXPECT_NE(error_of([&] { read_cloud_bundle(dir / "bad.h5"); }).find("bad.h5"),
+              std::string::npos)
+        << bad;
+  }
+  for (const char* gone : {"ranges/0000", "ranges/0001"}) {
+    Checkpoint changed = good;
+    changed.texts.erase(gone);
+    write_checkpoint(dir / "bad.h5", changed, false);
+    EXPECT_NE(error_of([&] { read_cloud_bundle(dir / "bad.h5"); }).find(gone), std::string::npos);
+  }
+}
+
 TEST(Bundle, WritingNeedsAsManyBodiesAsItSays) {
   const TempDir dir;
   Bundles bundles = random_bundles(1);

@@ -192,6 +192,13 @@ TEST(Config, ServingConfigurationsAreChecked) {
     EXPECT_TRUE(contains(cloud_error(std::string("bundle: 'x' ") + beyond), field)) << beyond;
   }
   EXPECT_TRUE(contains(cloud_error("bundle: 'x' max_queue: 8 max_request_batch: 9"), "max_queue"));
+  EXPECT_TRUE(contains(cloud_error("bundle: 'x' dtype: 'float4'"), "float16|float8"));
+  for (const char* dtype : {"auto", "float32", "bfloat16", "float16", "float8"}) {
+    CloudConfig config;
+    config.set_bundle("x");
+    config.set_dtype(dtype);
+    EXPECT_NO_THROW(complete(config)) << dtype;
+  }
   EXPECT_TRUE(contains(cloud_error("bundle: 'x' secret_key: 'k'"), "belong together"));
   EdgeConfig edge;
   edge.set_bundle("x");

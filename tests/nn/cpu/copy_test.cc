@@ -4,18 +4,22 @@
 
 #include "nn/cpu/allocator.h"
 #include "tests/nn/cpu/naive.h"
+#include "tests/nn/plan/e4m3.h"
 
 namespace ens {
 namespace {
 
-const std::vector<Dtype> kTypes{Dtype::kF32, Dtype::kBF16, Dtype::kF16,
+const std::vector<Dtype> kTypes{Dtype::kF32, Dtype::kBF16, Dtype::kF16, Dtype::kF8,
                                 Dtype::kU8,  Dtype::kI8,   Dtype::kI32};
 
-// Small whole numbers: every type holds them exactly.
+// Small whole numbers with no more than four bits from the first to the last: every type holds them
+// exactly.
 Tensor numbers(const Shape& shape, Dtype dtype, Layout layout) {
   Tensor t = Tensor::empty(shape);
   int i = 0;
-  for (float& v : t.span<float>()) v = static_cast<float>(i++ * 37 % 127);
+  for (float& v : t.span<float>()) {
+    v = static_cast<float>(test::e4m3_value(test::e4m3_bits(i++ * 37 % 120)));
+  }
   Tensor typed = Tensor::empty(shape, dtype);
   typed.copy_from(t);
   Tensor placed = Tensor::empty(shape, dtype, {}, layout);
@@ -87,6 +91,43 @@ TEST(Copy, BFloat16RoundsLikeTheScalarType) {
   const Tensor b = Tensor::from(numbers, {static_cast<int64_t>(numbers.size())}).to(Dtype::kBF16);
   for (size_t i = 0; i < numbers.size(); ++i) {
     EXPECT_EQ(b.data<BFloat16>()[i].bits, BFloat16(numbers[i]).bits) << numbers[i];
+  }
+}
+
+TEST(Float8, HoldsWhatItsTableSays) {
+  for (int bits = 0; bits < 256; ++bits) {
+    Float8 f;
+    f.bits = static_cast<uint8_t>(bits);
+    const auto got = static_cast<float>(f);
+    const double want = test::e4m3_value(bits);
+    if (std::isnan(want)) {
+      EXPECT_TRUE(std::isnan(got)) << bits;
+    } else {
+      EXPECT_EQ(got, want) << bits;
+    }
+    EXPECT_EQ(std::signbit(got), bits >= 128) << bits;
+    EXPECT_EQ(Float8(got).bits, bits);
+  }
+}
+
+// Every tie, the numbers just beside it, what is too large or too small, and numbers in between.
+TEST(Float8, RoundsToTheNearestOfItsTable) {
+  std::vector<float> numbers{0,    448,   449,      464,      480,   1e5f,    3.4e38f, INFINITY,
+                             1e-3, 1e-30, 0x1p-10f, 0x1p-149, 0.001, 0.0009f, NAN};
+  for (int bits = 0; bits < 126; ++bits) {
+    const auto tie = static_cast<float>((test::e4m3_value(bits) + test::e4m3_value(bits + 1)) / 2);
+    numbers.insert(numbers.end(), {tie, std::nextafter(tie, 0.0f), std::nextafter(tie, 1e9f)});
+  }
+  Rng rng(1);
+  for (int i = 0; i < 3000; ++i) {
+    numbers.push_back(static_cast<float>(std::ldexp(rng.normal(), i % 24 - 14)));
+  }
+  for (size_t i = 0, n = numbers.size(); i < n; ++i) numbers.push_back(-numbers[i]);
+  const Tensor t = Tensor::from(numbers, {static_cast<int64_t>(numbers.size())}).to(Dtype::kF8);
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    const int want = test::e4m3_bits(numbers[i]);
+    ASSERT_EQ(Float8(numbers[i]).bits, want) << numbers[i];
+    ASSERT_EQ(t.data<Float8>()[i].bits, want) << numbers[i];
   }
 }
 

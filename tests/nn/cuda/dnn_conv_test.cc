@@ -176,7 +176,7 @@ TEST_P(DnnConvolutions, TakeFloat8) {
     GTEST_SKIP() << "neither a driver nor " << ENS_CUDA_STUB;
   }
   for (const Graph& net : whole_networks()) {
-    for (DnnConv c : convolutions(fuse(net), 128, Dtype::kBF16)) {
+    for (DnnConv c : convolutions(fuse(net), 128, Dtype::kF16)) {
       if (c.w[0] % 16 || c.w[1] % 16) continue;
       c.float8 = true;
       const DnnEngines engines(c, {nullptr, properties(GetParam())});

@@ -4,7 +4,9 @@
 
 #include <thread>
 
+#include "nn/core/float8.h"
 #include "nn/models/model.h"
+#include "nn/plan/float8.h"
 #include "nn/plan/fuse.h"
 #include "nn/plan/plan.h"
 #include "tests/nn/cuda/gpu.h"
@@ -134,9 +136,9 @@ TEST_F(GpuPlan, AllNetsAnswerLikeEachAlone) {
 }
 
 // Small, and with every kind of step: what is measured here is measured quickly.
-Graph small_graph(uint64_t seed) {
-  Net net({8, 8, 8}, seed);
-  int x = net.res_block(net.max_pool(net.graph.input, {3, 2, 1}), 16, 2);
+Graph small_graph(uint64_t seed, int64_t channels = 8) {
+  Net net({channels, 8, 8}, seed);
+  int x = net.res_block(net.max_pool(net.graph.input, {3, 2, 1}), 2 * channels, 2);
   net.linear(net.global_avg_pool(x), 10);
   return net.graph;
 }
@@ -153,6 +155,85 @@ TEST_F(GpuPlan, TheFastestWayIsARightOne) {
         expect_close(interpret(nets[static_cast<size_t>(i)], x), all.rows(i, 1), tolerance(dtype));
       }
     }
+  }
+}
+
+TEST_F(GpuPlan, TheFastestWayInFloat8IsARightOne) {
+  const Tensor x = random_batch(40, {16, 8, 8});
+  std::vector<Graph> nets{small_graph(1, 16), small_graph(2, 16)};
+  for (Graph& net : nets) set_input_ranges(net, input_ranges(net, x));
+  Plan plan(nets, kGpu, Dtype::kF8, 40);
+  for (int64_t batch : {2, 40}) {
+    const Tensor all = plan.run_all(x.rows(0, batch)).to(Device{});
+    for (int64_t i = 0; i < 2; ++i) {
+      const auto want = run_float8(fuse(nets[static_cast<size_t>(i)]), x.rows(0, batch));
+      const auto numbers = want.to_vector();
+      expect_close({numbers.begin(), numbers.end()}, all.rows(i, 1), 2e-2);
+    }
+  }
+}
+
+// Layers alone, on inputs that float16 holds: then every way must round to the same float8s as the
+// reference, and only the result is rounded once more.
+TEST_F(GpuPlan, Float8LayersAreThoseOfTheReference) {
+  struct Layer {
+    Shape input;
+    int64_t outputs;
+    int kernel;
+    ConvSpec spec;
+    bool residual;
+  };
+  for (const Layer& layer :
+       {Layer{{32, 6, 5}, 48, 3, {1, 1, 1, 1}, false},
+        Layer{{16, 9, 9}, 80, 3, {2, 1, 1, 1}, false}, Layer{{48, 2, 2}, 48, 3, {1, 1, 1, 1}, true},
+        Layer{{160, 4, 4}, 16, 1, {1, 0, 1, 1}, true},
+        Layer{{32, 7, 7}, 32, 3, {1, 2, 2, 1}, false}}) {
+    SCOPED_TRACE(layer.input.str());
+    std::vector<Graph> nets;
+    for (uint64_t seed : {1, 2, 3}) {
+      Net net(layer.input, seed);
+      const int x = net.graph.input;
+      int y = net.conv(x, layer.outputs, layer.kernel, layer.spec);
+      if (layer.residual && layer.input[0] == layer.outputs) y = net.add(y, x);
+      net.relu(y);
+      set_input_ranges(net.graph, {0.3f * static_cast<float>(seed)});
+      nets.push_back(fuse(net.graph));
+      ASSERT_TRUE(takes_float8(nets.back().steps[0]));
+    }
+    for (ConvWay way : {ConvWay::kTogether, ConvWay::kLibrary, ConvWay::kDirect}) {
+      SCOPED_TRACE(cuda::name(way));
+      const auto executable = cuda::compile_cuda(nets, Dtype::kF8, 40, 0, {false, way});
+      for (int64_t batch : {40, 1, 5}) {
+        SCOPED_TRACE(batch);
+        const Tensor x = random_batch(batch, layer.input, 9).to(Dtype::kF16).to(Dtype::kF32);
+        const Tensor all = executable->run(x.to(kGpu)).to(Device{});
+        for (int64_t i = 0; i < 3; ++i) {
+          const auto want = run_float8(nets[static_cast<size_t>(i)], x).to_vector();
+          expect_close({want.begin(), want.end()}, all.rows(i, 1), 6e-4);
+        }
+      }
+    }
+  }
+}
+
+TEST_F(GpuPlan, Float8BodiesAreCloseToTheReference) {
+  ModelSpec spec;
+  spec.width = 16;
+  std::vector<Graph> nets;
+  const Tensor x = random_batch(6, smashed_shape(spec, {}), 4);
+  for (uint64_t seed : {1, 2}) {
+    Graph graph = body_graph(spec, {}, seed);
+    set_input_ranges(graph, input_ranges(graph, x));
+    nets.push_back(fuse(graph));
+  }
+  const auto executable = cuda::compile_cuda(nets, Dtype::kF8, 8, 0, {false, ConvWay::kTogether});
+  const Tensor all = executable->run(x.to(kGpu)).to(Device{});
+  for (int64_t i = 0; i < 2; ++i) {
+    const auto want = run_float8(nets[static_cast<size_t>(i)], x).to_vector();
+    // Between the layers there are float16s here and float32s there. What they differ in decides
+    // which float8 is nearest now and then, and each such step is a sixteenth: after some layers
+    // the two are nearly as far apart as each is from a computation without float8.
+    expect_close({want.begin(), want.end()}, all.rows(i, 1), 0.12);
   }
 }
 

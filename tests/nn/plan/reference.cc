@@ -88,8 +88,7 @@ Numbers pool(const GraphStep& s, const Numbers& x, const Shape& in, const Shape&
   return y;
 }
 
-Numbers step(const GraphStep& s, const Graph& graph, const std::vector<Numbers>& values) {
-  const Numbers& x = values[s.input];
+Numbers step(const GraphStep& s, const Graph& graph, const Numbers& x) {
   const Shape& in = graph.shape(s.input);
   const Shape& out = graph.shape(s.output);
   switch (s.kind) {
@@ -136,7 +135,8 @@ Numbers step(const GraphStep& s, const Graph& graph, const std::vector<Numbers>&
 
 }  // namespace
 
-std::vector<double> interpret(const Graph& graph, const Tensor& input) {
+std::vector<double> interpret(const Graph& graph, const Tensor& input,
+                              const std::function<void(const GraphStep&, Numbers&)>& read) {
   Numbers result;
   const int64_t size = graph.shape(graph.input).numel();
   const auto numbers = input.span<float>();
@@ -144,7 +144,9 @@ std::vector<double> interpret(const Graph& graph, const Tensor& input) {
     std::vector<Numbers> values(graph.values.size());
     values[graph.input].assign(numbers.begin() + b * size, numbers.begin() + (b + 1) * size);
     for (const GraphStep& s : graph.steps) {
-      Numbers y = step(s, graph, values);
+      Numbers x = values[s.input];
+      if (read) read(s, x);
+      Numbers y = step(s, graph, x);
       if (s.residual >= 0) {
         for (size_t i = 0; i < y.size(); ++i) y[i] += values[s.residual][i];
       }

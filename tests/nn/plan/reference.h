@@ -1,6 +1,7 @@
 // A Graph by plain loops in double precision, and graphs to compare on.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "nn/core/graph.h"
@@ -9,8 +10,10 @@
 namespace ens::test {
 
 // input [B, ...graph input] -> all numbers of [B, ...graph output], row-major. Understands both
-// plain and fused graphs.
-std::vector<double> interpret(const Graph& graph, const Tensor& input);
+// plain and fused graphs. `read` may look at, and change, what a step reads of one image.
+std::vector<double> interpret(
+    const Graph& graph, const Tensor& input,
+    const std::function<void(const GraphStep&, std::vector<double>& x)>& read = {});
 
 // Builds graphs step by step with random weights of unit gain.
 class Net {

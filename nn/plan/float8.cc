@@ -1,0 +1,160 @@
+#include "nn/plan/float8.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+
+#include "nn/core/backend.h"
+#include "nn/core/error.h"
+#include "nn/core/float8.h"
+
+namespace ens {
+namespace {
+
+using Kind = GraphStep::Kind;
+
+constexpr int64_t kAtOnce = 32;  // images: all values of a graph are kept until they are through
+
+bool is_layer(const GraphStep& s) { return s.kind == Kind::kConv || s.kind == Kind::kLinear; }
+
+// The step without its residual and ReLU.
+Tensor compute(const GraphStep& s, const Tensor& x) {
+  Backend& be = backend(Device{});
+  switch (s.kind) {
+    case Kind::kConv:
+      return be.conv2d(x, s.weight, s.bias, s.conv);
+    case Kind::kLinear: {
+      const int64_t outputs = s.weight.dim(0);
+      Tensor y = Tensor::empty({x.dim(0), outputs});
+      be.gemm(false, true, 1.0f, x, s.weight, 0.0f, y);
+      return s.bias.defined() ? be.binary(BinaryOp::kAdd, y, s.bias.reshape({1, outputs})) : y;
+    }
+    case Kind::kChannelAffine:
+      return be.channel_affine(x, s.weight, s.bias, false);
+    case Kind::kActivation:
+      return be.unary(s.activation, x, s.a, s.b);
+    case Kind::kAdd:
+      return x;
+    case Kind::kMaxPool: {
+      Tensor workspace;
+      return be.max_pool(x, s.pool, false, workspace);
+    }
+    case Kind::kAvgPool:
+      return be.avg_pool(x, s.pool);
+    case Kind::kGlobalAvgPool:
+      return be.global_avg_pool(x);
+    case Kind::kFlatten:
+      return x.plain().reshape({x.dim(0), x.numel() / x.dim(0)});
+  }
+  fail(std::string("cannot compute a ") + name(s.kind) + " step", "float8");
+}
+
+// What the graph makes of the images. Every step reads what read(its index, its input) returns.
+Tensor run_steps(const Graph& graph, const Tensor& images,
+                 const std::function<Tensor(size_t, const Tensor&)>& read) {
+  const Shape& one = graph.shape(graph.input);
+  if (!images.defined() || images.rank() < 1 || images.dim(0) < 1 ||
+      !(images.shape() == batched(images.dim(0), one))) {
+    usage_fail("the network takes a batch of at least one input of shape " + one.str(), "float8",
+               "check the image size, the split point and the batch axis");
+  }
+  Backend& be = backend(Device{});
+  Tensor result = Tensor::empty(batched(images.dim(0), graph.shape(graph.output)));
+  for (int64_t first = 0; first < images.dim(0); first += kAtOnce) {
+    const int64_t count = std::min(kAtOnce, images.dim(0) - first);
+    std::vector<Tensor> values(graph.values.size());
+    const auto at = [&](int value) -> Tensor& { return values[static_cast<size_t>(value)]; };
+    at(graph.input) = images.rows(first, count).to(Device{}).to(Dtype::kF32);
+    for (size_t i = 0; i < graph.steps.size(); ++i) {
+      const GraphStep& step = graph.steps[i];
+      Tensor y = compute(step, read(i, at(step.input)));
+      if (step.residual >= 0) {
+        y = be.binary(step.relu ? BinaryOp::kAddRelu : BinaryOp::kAdd, y, at(step.residual));
+      } else if (step.relu) {
+        y = be.unary(UnaryOp::kRelu, y, 0, 0);
+      }
+      at(step.output) = y;
+    }
+    result.rows(first, count).copy_from(at(graph.output));
+  }
+  return result;
+}
+
+void round(std::span<float> numbers, float scale) {
+  for (float& v : numbers) v = static_cast<float>(Float8(v / scale)) * scale;
+}
+
+}  // namespace
+
+std::vector<float> input_ranges(const Graph& graph, const Tensor& images) {
+  // Without their signs, the bits of numbers are in the numbers' order: finite, infinite, NaN.
+  std::vector<uint32_t> largest(graph.steps.size(), 0);
+  run_steps(graph, images, [&](size_t i, const Tensor& x) {
+    if (is_layer(graph.steps[i])) {
+      for (const float v : x.span<float>()) {
+        largest[i] = std::max(largest[i], std::bit_cast<uint32_t>(v) & 0x7fffffffu);
+      }
+    }
+    return x;
+  });
+  std::vector<float> ranges;
+  for (size_t i = 0; i < graph.steps.size(); ++i) {
+    if (!is_layer(graph.steps[i])) continue;
+    const float range = std::bit_cast<float>(largest[i]);
+    if (!std::isfinite(range)) {
+      fail("the input of step " + std::to_string(i) + " (" + name(graph.steps[i].kind) +
+               ") is not finite",
+           "calibration", "check the images and the training");
+    }
+    ranges.push_back(std::isnormal(range) ? range : 1.0f);
+  }
+  return ranges;
+}
+
+void set_input_ranges(Graph& graph, const std::vector<float>& ranges) {
+  const auto layers = static_cast<size_t>(std::ranges::count_if(graph.steps, is_layer));
+  if (ranges.size() != layers) {
+    fail(std::to_string(ranges.size()) + " ranges for a network of " + std::to_string(layers) +
+             " layers",
+         "calibration", "calibrate again");
+  }
+  size_t next = 0;
+  for (GraphStep& step : graph.steps) {
+    if (!is_layer(step)) continue;
+    const float range = ranges[next++];
+    if (!std::isnormal(range) || range < 0) {
+      fail("the range of layer " + std::to_string(next) + " is " + std::to_string(range),
+           "calibration", "calibrate again");
+    }
+    step.input_max = range;
+  }
+}
+
+Tensor run_float8(const Graph& fused, const Tensor& images) {
+  Graph graph = fused;
+  std::vector<float> scales(graph.steps.size(), 0.0f);  // of the inputs that are rounded
+  for (size_t i = 0; i < graph.steps.size(); ++i) {
+    GraphStep& step = graph.steps[i];
+    if (!takes_float8(step)) continue;
+    const Float8Scales found = float8_scales(step);
+    step.weight = step.weight.clone();
+    const auto weight = step.weight.span<float>();
+    const size_t row = weight.size() / found.weight.size();
+    for (size_t o = 0; o < found.weight.size(); ++o) {
+      round(weight.subspan(o * row, row), found.weight[o]);
+    }
+    scales[i] = found.input;
+  }
+  return run_steps(graph, images, [&](size_t i, const Tensor& x) {
+    if (scales[i] == 0) return x;
+    const Tensor y = x.clone();
+    round(y.span<float>(), scales[i]);
+    return y;
+  });
+}
+
+}  // namespace ens

@@ -66,32 +66,42 @@ using Small = Tile<1, 4, 1, 1, 64, 4>;   // 16 x 64: a few pixels, long sums
 using Medium = Tile<2, 2, 2, 2, 32, 4>;  // 64 x 64
 using Large = Tile<4, 2, 2, 2, 32, 3>;   // 128 x 64
 
+__device__ inline __half2 halves(__nv_fp8x2_storage_t two) {
+  return __half2(__nv_cvt_fp8x2_to_halfraw2(two, __NV_E4M3));
+}
+
 // In float8, the numbers of a slab as the tensor cores take them: pixels rounded to float8s,
-// weights unpacked. 16-bit numbers hold every float8, and the products are then as exact as those
-// of float8 tensor cores.
-template <typename T, typename Tile>
-__device__ void unpack_float8(T* pixels, const Fp8* packed, T* weights, float factor) {
+// weights unpacked. float16 holds every float8, and the products are then as exact as those of
+// float8 tensor cores.
+template <typename Tile>
+__device__ void unpack_float8(__half* pixels, const Fp8* packed, __half* weights, float factor) {
+  constexpr int kPairs = kLanes / 2;
+  const auto place = [](__half* lines, int chunk) {
+    return reinterpret_cast<Pack<__half2, kPairs>*>(lines + chunk / Tile::kChunks * Tile::kLine +
+                                                    chunk % Tile::kChunks * kLanes);
+  };
   for (int i = static_cast<int>(threadIdx.x); i < Tile::kRows * Tile::kChunks;
        i += Tile::kThreads) {
-    auto* const eight = reinterpret_cast<Pack<T, kLanes>*>(
-        pixels + i / Tile::kChunks * Tile::kLine + i % Tile::kChunks * kLanes);
-    Pack<T, kLanes> numbers = *eight;
+    Pack<__half2, kPairs> numbers = *place(pixels, i);
 #pragma unroll
-    for (T& number : numbers.v) store(&number, load(Fp8(load(number) * factor)));
-    *eight = numbers;
+    for (__half2& two : numbers.v) {
+      const float2 value = __half22float2(two);
+      two = halves(__nv_cvt_float2_to_fp8x2(make_float2(value.x * factor, value.y * factor),
+                                            __NV_SATFINITE, __NV_E4M3));
+    }
+    *place(pixels, i) = numbers;
   }
   for (int i = static_cast<int>(threadIdx.x); i < Tile::kColumns * Tile::kChunks;
        i += Tile::kThreads) {
-    const auto eight = *reinterpret_cast<const Pack<Fp8, kLanes>*>(packed + i * kLanes);
-    Pack<T, kLanes> numbers;
+    const auto bytes = reinterpret_cast<const Pack<__nv_fp8x2_storage_t, kPairs>*>(packed)[i];
+    Pack<__half2, kPairs> numbers;
 #pragma unroll
-    for (int j = 0; j < kLanes; ++j) store(&numbers.v[j], load(eight.v[j]));
-    *reinterpret_cast<Pack<T, kLanes>*>(weights + i / Tile::kChunks * Tile::kLine +
-                                        i % Tile::kChunks * kLanes) = numbers;
+    for (int j = 0; j < kPairs; ++j) numbers.v[j] = halves(bytes.v[j]);
+    *place(weights, i) = numbers;
   }
 }
 
-// W: T, or Fp8 for a convolution in float8.
+// W: T, or, with T = __half, Fp8 for a convolution in float8.
 template <typename T, typename W, typename Tile>
 __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T, W> p) {
   using Bytes = SharedBytes<W, Tile>;
@@ -195,7 +205,7 @@ __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T, W> 
     const T* kernels;
     if constexpr (Bytes::kFloat8) {
       T* const unpacked = reinterpret_cast<T*>(shared + Tile::kStages * Bytes::kStage);
-      unpack_float8<T, Tile>(pixels_of(stage), weights_of(stage), unpacked, scales[p.o]);
+      unpack_float8<Tile>(pixels_of(stage), weights_of(stage), unpacked, scales[p.o]);
       __syncthreads();
       kernels = unpacked;
     } else {

@@ -27,22 +27,20 @@ const char* name(Pass pass) {
                                     : "conv2d_grad_weight";
 }
 
-// The way to compute one convolution: the first suggestion that has not refused.
+// The way to compute one convolution: the first suggestion that does not refuse.
 class Way {
  public:
-  Way(const DnnConv& conv, cudnnHandle_t handle) : conv_(conv), engines_(conv, {handle, {}}) {}
+  explicit Way(const DnnConv& conv) : conv_(conv) {}
 
   void run(Context& c, const DnnOperands& operands) {
-    for (; next_ < engines_.count(); ++next_, plan_ = nullptr) {
-      if (!plan_) plan_ = engines_.plan(next_);
-      if (!plan_ || plan_->workspace() > kMostWorkspace) continue;
-      const auto memory = plan_->workspace() ? c.allocate(plan_->workspace()) : nullptr;
-      const cudnnStatus_t status = plan_->run(c.dnn(), operands, memory.get());
-      if (status == CUDNN_STATUS_SUCCESS) return;
-      // Others of its reasons, above all a failed launch, will not get better with another engine.
-      if (status < CUDNN_STATUS_BAD_PARAM || status >= CUDNN_STATUS_EXECUTION_FAILED) {
-        check(status, name(conv_.pass));
-      }
+    if (plan_ && run(c, *plan_, operands)) return;
+    // Not kept: the suggestions take up a megabyte.
+    const DnnEngines engines(conv_, {c.dnn(), {}});
+    for (int i = 0; i < engines.count(); ++i) {
+      auto plan = engines.plan(i);
+      if (!plan || plan->workspace() > kMostWorkspace || !run(c, *plan, operands)) continue;
+      plan_ = std::move(plan);
+      return;
     }
     fail(std::string("cuDNN has no ") + name(conv_.pass) + " for " + conv_.x.str() + " and " +
              conv_.w.str() + " in " + ens::name(conv_.dtype),
@@ -50,10 +48,21 @@ class Way {
   }
 
  private:
+  // False if the engine refuses.
+  bool run(Context& c, const DnnPlan& plan, const DnnOperands& operands) const {
+    const auto memory = plan.workspace() ? c.allocate(plan.workspace()) : nullptr;
+    const cudnnStatus_t status = plan.run(c.dnn(), operands, memory.get());
+    // Other reasons will not get better with another engine.
+    if (status < CUDNN_STATUS_BAD_PARAM || status >= CUDNN_STATUS_EXECUTION_FAILED ||
+        status == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
+        status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED) {
+      check(status, name(conv_.pass));
+    }
+    return status == CUDNN_STATUS_SUCCESS;
+  }
+
   const DnnConv conv_;
-  const DnnEngines engines_;
-  std::unique_ptr<DnnPlan> plan_;  // of suggestion next_, if it has been made
-  int next_ = 0;
+  std::unique_ptr<DnnPlan> plan_;
 };
 
 // Each context has its own, as a plan is for one thread at a time; made on first use, never
@@ -66,7 +75,7 @@ Way& way_for(Context& c, const DnnConv& conv) {
     const std::lock_guard lock(*mutex);
     way = &(*ways)[{c.id, conv.key()}];
   }
-  if (!*way) *way = std::make_unique<Way>(conv, c.dnn());
+  if (!*way) *way = std::make_unique<Way>(conv);
   return **way;
 }
 

@@ -18,6 +18,7 @@ namespace ens::cuda {
 namespace {
 
 constexpr size_t kProductScratch = 32 << 20;    // cuBLAS's, for sums split over blocks
+constexpr size_t kMostWorkspace = 64 << 20;     // cuDNN's, for one net
 constexpr size_t kMostGathered = 256ull << 20;  // bytes; beyond, gathering costs more than it saves
 constexpr int kProductVariants = 3, kLibraryVariants = 8;
 constexpr size_t kFlush = 64 << 20;  // more than any L2 cache so far
@@ -29,7 +30,8 @@ size_t rounded(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
 struct ConvChoice {
   ConvWay way = ConvWay::kDirect;
-  int variant = 0;  // of an algorithm or a tile
+  int variant = 0;    // of a tile, or a place among a library's suggestions
+  int64_t batch = 0;  // at which it was measured
 };
 
 // What several ways to compute a convolution have in common; made when first wanted.
@@ -39,6 +41,20 @@ struct Parts {
 };
 
 // ---- cuDNN
+
+// While it lives, the context's handle works on another stream than the context's.
+class DnnOnStream {
+ public:
+  DnnOnStream(Context& c, cudaStream_t stream) : c_(c) {
+    check(cudnnSetStream(c.dnn(), stream), "cudnnSetStream");
+  }
+  ~DnnOnStream() { cudnnSetStream(c_.dnn(), c_.stream); }
+  DnnOnStream(const DnnOnStream&) = delete;
+  DnnOnStream& operator=(const DnnOnStream&) = delete;
+
+ private:
+  Context& c_;
+};
 
 DnnConv dnn_conv(const NetConv& c) {
   DnnConv d;
@@ -62,7 +78,7 @@ std::optional<PreparedConv> prepare_library(const NetConv& c, int variant, Conte
   }
   if (variant >= parts.engines->count()) return std::nullopt;
   const std::shared_ptr<const DnnPlan> plan = parts.engines->plan(variant);
-  if (!plan) return std::nullopt;
+  if (!plan || plan->workspace() > kMostWorkspace) return std::nullopt;
   const size_t rounded_x = c.float8 ? rounded(static_cast<size_t>(c.batch * c.h * c.w * c.c)) : 0;
   return PreparedConv{true, rounded_x + plan->workspace(),
                       [=](Context& on, cudaStream_t stream, int64_t net, std::byte* scratch) {
@@ -72,11 +88,9 @@ std::optional<PreparedConv> prepare_library(const NetConv& c, int variant, Conte
                           round_to_float8(c, net, scratch, stream);
                           operands.x = scratch;
                         }
-                        check(cudnnSetStream(on.dnn(), stream), "cudnnSetStream");
-                        const cudnnStatus_t result =
-                            plan->run(on.dnn(), operands, scratch + rounded_x);
-                        check(cudnnSetStream(on.dnn(), on.stream), "cudnnSetStream");
-                        check(result, "cudnnBackendExecute");
+                        const DnnOnStream here(on, stream);
+                        check(plan->run(on.dnn(), operands, scratch + rounded_x),
+                              "cudnnBackendExecute");
                       }};
 }
 
@@ -319,8 +333,10 @@ std::vector<ConvChoice> candidates(const NetConv& c) {
   if (c.pointwise() || static_cast<size_t>(numbers) * size_of(c.dtype) <= kMostGathered) {
     add(ConvWay::kProduct, kProductVariants);
   }
-  // cuDNN compiles its kernels for float8 when a plan is made, which takes a second each.
-  if (!c.float8 || c.batch > 32) add(ConvWay::kLibrary, kLibraryVariants);
+  // cuDNN compiles its kernels for float8 when a plan is made, which takes a second each; there are
+  // two of them.
+  if (!c.float8) add(ConvWay::kLibrary, kLibraryVariants);
+  if (c.float8 && c.batch > 32) add(ConvWay::kLibrary, 2);
   return list;
 }
 
@@ -466,9 +482,16 @@ PreparedConv choose(const NetConv& c, std::optional<ConvWay> prefer, Context& co
     const auto known = measured().choices.find(form);
     if (known != measured().choices.end()) list.push_back(known->second);
   }
-  const bool measure = list.empty();
-  const std::vector<ConvChoice> all = candidates(c);
-  list.insert(list.end(), all.begin(), all.end());
+  bool measure = list.empty();
+  if (!measure && !prefer && list[0].way == ConvWay::kLibrary && list[0].batch != c.batch) {
+    // cuDNN's suggestions come in another order for another batch.
+    measure = true;
+    list.clear();
+    for (int v = 0; v < kLibraryVariants; ++v) list.push_back({ConvWay::kLibrary, v});
+  } else {
+    const std::vector<ConvChoice> all = candidates(c);
+    list.insert(list.end(), all.begin(), all.end());
+  }
   list.push_back({ConvWay::kDirect, 0});
 
   std::optional<PreparedConv> best;
@@ -478,9 +501,9 @@ PreparedConv choose(const NetConv& c, std::optional<ConvWay> prefer, Context& co
   Parts parts{spread, {}};
   for (const ConvChoice& choice : list) {
     if (best && choice.way == ConvWay::kDirect) continue;
-    std::optional<PreparedConv> p = prepare(c, choice, context, parts);
-    if (!p) continue;
     try {
+      std::optional<PreparedConv> p = prepare(c, choice, context, parts);
+      if (!p) continue;
       std::byte* memory = scratch(scratch_of_all(*p, c));
       if (!measure) {
         run_all(*p, c, context, branches, memory);
@@ -490,7 +513,7 @@ PreparedConv choose(const NetConv& c, std::optional<ConvWay> prefer, Context& co
       const float time = time_of(*p, c, context, branches, memory, write_raw(context, flush));
       if (best && time >= best_time) continue;
       best = std::move(p);
-      best_choice = choice;
+      best_choice = {choice.way, choice.variant, c.batch};
       best_time = time;
     } catch (const Error&) {
       // A library refuses some shapes only when it is called. Direct loops have no excuse.

@@ -209,7 +209,9 @@ TEST_F(GpuPlan, Float8LayersAreThoseOfTheReference) {
         const Tensor all = executable->run(x.to(kGpu)).to(Device{});
         for (int64_t i = 0; i < 3; ++i) {
           const auto want = run_float8(nets[static_cast<size_t>(i)], x).to_vector();
-          expect_close({want.begin(), want.end()}, all.rows(i, 1), 6e-4);
+          // Tensor cores may keep fewer bits of sums of float8s than of a float32.
+          expect_close({want.begin(), want.end()}, all.rows(i, 1),
+                       way == ConvWay::kLibrary ? 3e-3 : 6e-4);
         }
       }
     }

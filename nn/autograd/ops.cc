@@ -79,11 +79,12 @@ Var conv2d(const Var& x, const Var& w, const Var& bias, const ConvSpec& spec) {
   require(kernel_fits(x.dim(2), w.dim(2), spec) && kernel_fits(x.dim(3), w.dim(3), spec), "conv2d",
           "the kernel " + w.shape().str() + " is larger than input " + x.shape().str());
   if (bias.defined()) require_vector(bias, w.dim(0), "conv2d");
-  Tensor y = of(x).conv2d(x.value(), w.value(), bias.defined() ? bias.value() : Tensor(), spec);
-  return Var::make(y, {x, w, bias}, [x, w, bias, spec](const Tensor& dy) {
+  const Tensor weight = of(x).conv_weight(w.value(), x.value().dtype());
+  Tensor y = of(x).conv2d(x.value(), weight, bias.defined() ? bias.value() : Tensor(), spec);
+  return Var::make(y, {x, w, bias}, [x, w, weight, bias, spec](const Tensor& dy) {
     Backend& be = of(x);
     if (x.requires_grad()) {
-      x.accumulate(be.conv2d_grad_input(dy, w.value(), spec, x.shape()).to(x.value().dtype()));
+      x.accumulate(be.conv2d_grad_input(dy, weight, spec, x.shape()).to(x.value().dtype()));
     }
     if (w.requires_grad()) {
       w.accumulate(be.conv2d_grad_weight(x.value(), dy, spec, w.shape()));

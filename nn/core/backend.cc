@@ -144,6 +144,7 @@ void Backend::gemm(bool, bool, float, const Tensor&, const Tensor&, float, Tenso
 Tensor Backend::conv2d(const Tensor&, const Tensor&, const Tensor&, const ConvSpec&) {
   unsupported("conv2d");
 }
+Tensor Backend::conv_weight(const Tensor& w, Dtype) { return w; }
 Tensor Backend::conv2d_grad_input(const Tensor&, const Tensor&, const ConvSpec&, const Shape&) {
   unsupported("conv2d_grad_input");
 }
@@ -165,6 +166,13 @@ Tensor Backend::global_avg_pool_grad(const Tensor&, const Shape&) {
 Tensor Backend::batch_norm_train(const Tensor&, const Tensor&, const Tensor&, float, bool,
                                  BatchNormSaved&) {
   unsupported("batch_norm_train");
+}
+void Backend::track_moments(const Tensor& mean, const Tensor& var, float momentum, float unbias,
+                            Tensor& running_mean, Tensor& running_var) {
+  axpy(-momentum, running_mean, running_mean);
+  axpy(momentum, mean, running_mean);
+  axpy(-momentum, running_var, running_var);
+  axpy(momentum * unbias, var, running_var);
 }
 BatchNormGrads Backend::batch_norm_train_grad(const Tensor&, const Tensor&, const Tensor&,
                                               const Tensor&, const Tensor&, float, bool,

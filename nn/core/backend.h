@@ -154,6 +154,9 @@ class Backend {
                     const Tensor& b, float beta, Tensor& c);
 
   // ---- convolution: x [B,C,H,W], w [O,C/groups,kh,kw] f32, bias [O] f32 or undefined.
+  // w in the form in which conv2d and conv2d_grad_input use it with activations of this dtype; they
+  // take it in place of w, which spares them to make it each for itself. May be w.
+  virtual Tensor conv_weight(const Tensor& w, Dtype activations);
   virtual Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const ConvSpec& spec);
   virtual Tensor conv2d_grad_input(const Tensor& dy, const Tensor& w, const ConvSpec& spec,
                                    const Shape& x_shape);
@@ -177,6 +180,10 @@ class Backend {
   virtual BatchNormGrads batch_norm_train_grad(const Tensor& dy, const Tensor& x, const Tensor& y,
                                                const Tensor& gamma, const Tensor& beta, float eps,
                                                bool relu, const BatchNormSaved& saved);
+  // What batch norm remembers of its batches, [C] f32, in place: running_mean += momentum * (mean -
+  // running_mean), running_var += momentum * (unbias * var - running_var).
+  virtual void track_moments(const Tensor& mean, const Tensor& var, float momentum, float unbias,
+                             Tensor& running_mean, Tensor& running_var);
   // y = x * scale[c] + shift[c], then ReLU if `relu`: batch norm with fixed statistics, and input
   // normalisation. scale, shift [C] f32. The gradient is that of x alone.
   virtual Tensor channel_affine(const Tensor& x, const Tensor& scale, const Tensor& shift,

@@ -128,6 +128,10 @@ DnnConv convolution(Pass pass, Dtype dtype, bool tf32, const Shape& x, const Sha
 
 }  // namespace
 
+Tensor CudaBackend::conv_weight(const Tensor& w, Dtype activations) {
+  return prepared(w, activations);
+}
+
 Tensor CudaBackend::conv2d(const Tensor& x, const Tensor& w, const Tensor& bias,
                            const ConvSpec& spec) {
   const Shape shape = conv_shape(x.shape(), w.shape(), spec);

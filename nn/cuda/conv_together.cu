@@ -356,8 +356,8 @@ bool can_do_together(const NetConv& c) {
 
 bool suits(const NetConv& c, int variant) {
   const Variant& v = variant_at(variant);
-  if (c.rows() < v.rows / 2 || c.rows() > 4096 * v.rows) return false;
-  if (v.rows == Small::kRows && c.rows() > 4 * Small::kRows) return false;
+  if (c.rows() > 4096 * v.rows) return false;
+  if (v.rows == Small::kRows ? c.rows() > 4 * v.rows : c.rows() < v.rows / 2) return false;
   if (v.splits == 1) return true;
   // A GPU has some 130 multiprocessors that take several blocks each: more need no splitting.
   return tiles(c, v) < 512 && c.depth() >= 4 * v.depth * v.splits;

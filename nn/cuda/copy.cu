@@ -66,10 +66,16 @@ __global__ void transpose_kernel(const From* s, To* d, int rows, int columns, in
 
 template <typename From, typename To>
 void transpose(Context& c, const From* s, To* d, int64_t matrices, int64_t rows, int64_t columns) {
-  // At most 64 x 32 or 32 x 64; a short side is taken whole.
-  int tile_rows = static_cast<int>(std::min<int64_t>(rows, 64));
-  int tile_columns = static_cast<int>(std::min<int64_t>(columns, 32));
-  if (rows <= 32) tile_columns = static_cast<int>(std::min<int64_t>(columns, 64));
+  // At most 64 x 32; a shorter side, such as a kernel's 9 positions, is taken whole, and of the
+  // other as much as fits.
+  int tile_rows, tile_columns;
+  if (rows < 32) {
+    tile_rows = static_cast<int>(rows);
+    tile_columns = static_cast<int>(std::min<int64_t>(columns, kTileNumbers / rows - 1));
+  } else {
+    tile_columns = static_cast<int>(std::min<int64_t>(columns, 32));
+    tile_rows = static_cast<int>(std::min<int64_t>(rows, kTileNumbers / (tile_columns | 1)));
+  }
   const auto pieces = [](int64_t n, int of) { return static_cast<unsigned>((n + of - 1) / of); };
   // A grid has at most 65535 blocks along z.
   constexpr int64_t kMost = 65535;

@@ -58,6 +58,7 @@ class CudaBackend final : public Backend {
             float beta, Tensor& c) override;
 
   // conv.cc
+  Tensor conv_weight(const Tensor& w, Dtype activations) override;
   Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias,
                 const ConvSpec& spec) override;
   Tensor conv2d_grad_input(const Tensor& dy, const Tensor& w, const ConvSpec& spec,
@@ -81,6 +82,8 @@ class CudaBackend final : public Backend {
   BatchNormGrads batch_norm_train_grad(const Tensor& dy, const Tensor& x, const Tensor& y,
                                        const Tensor& gamma, const Tensor& beta, float eps,
                                        bool relu, const BatchNormSaved& saved) override;
+  void track_moments(const Tensor& mean, const Tensor& var, float momentum, float unbias,
+                     Tensor& running_mean, Tensor& running_var) override;
   Tensor channel_affine(const Tensor& x, const Tensor& scale, const Tensor& shift,
                         bool relu) override;
   Tensor channel_affine_grad(const Tensor& dy, const Tensor& y, const Tensor& scale,

@@ -73,6 +73,7 @@ __global__ void moments_kernel(const T* x, float* parts, int64_t rows, int64_t c
   float sum[N] = {}, square[N] = {};
   if (c < channels) {
     const Pack<T, N> origin = *reinterpret_cast<const Pack<T, N>*>(x + c);
+#pragma unroll 8  // so many rows are on their way at once
     for (int64_t r = begin + threadIdx.y; r < end; r += blockDim.y) {
       const Pack<T, N> v = *reinterpret_cast<const Pack<T, N>*>(x + r * channels + c);
 #pragma unroll
@@ -101,28 +102,41 @@ __device__ inline void scale_shift(float mean, float var, float gamma, float bet
   *shift = beta - mean * *scale;
 }
 
-// Sums over the slices of one channel; both in double.
+// A warp for each channel, in blocks of kThreads.
+constexpr int kWarp = 32;
+__device__ inline int64_t channel_of_warp() { return first_item() / kWarp; }
+dim3 warps_for(int64_t channels) {
+  return dim3(static_cast<unsigned>((channels * kWarp + kThreads - 1) / kThreads));
+}
+
+// Sums over the slices of a warp's channel, in double and in an order that does not change; for all
+// its lanes.
 __device__ inline void add_slices(const float* parts, int64_t slices, int64_t channels, int64_t c,
                                   double* first, double* second) {
   double a = 0, b = 0;
-#pragma unroll 8
-  for (int64_t s = 0; s < slices; ++s) {
+  for (int64_t s = threadIdx.x % kWarp; s < slices; s += kWarp) {
     a += static_cast<double>(parts[s * 2 * channels + c]);
     b += static_cast<double>(parts[(s * 2 + 1) * channels + c]);
+  }
+#pragma unroll
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
+    a += __shfl_xor_sync(0xffffffffu, a, distance);
+    b += __shfl_xor_sync(0xffffffffu, b, distance);
   }
   *first = a;
   *second = b;
 }
 
-// A thread for each channel. coefficients [2][channels]: scale, shift.
+// coefficients [2][channels]: scale, shift.
 template <typename T>
 __global__ void moments_end_kernel(const T* x, const float* parts, const float* gamma,
                                    const float* beta, float* mean, float* var, float* coefficients,
                                    int64_t slices, int64_t rows, int64_t channels, float eps) {
-  const int64_t c = first_item();
+  const int64_t c = channel_of_warp();
   if (c >= channels) return;
   double sum, square;
   add_slices(parts, slices, channels, c, &sum, &square);
+  if (threadIdx.x % kWarp != 0) return;
   const double count = static_cast<double>(rows);
   const double offset = sum / count;
   const double variance = square / count - offset * offset;
@@ -183,6 +197,7 @@ __global__ void grad_sums_kernel(const T* dy, const T* x, const float* gamma, co
       centre[k] = mean[c + k];
       scale_shift(centre[k], var[c + k], gamma[c + k], beta[c + k], eps, &scale[k], &shift[k]);
     }
+#pragma unroll 4
     for (int64_t r = begin + threadIdx.y; r < end; r += blockDim.y) {
       const Pack<T, N> v = *reinterpret_cast<const Pack<T, N>*>(x + r * channels + c);
       const Pack<T, N> g = *reinterpret_cast<const Pack<T, N>*>(dy + r * channels + c);
@@ -213,10 +228,11 @@ __global__ void grad_end_kernel(const float* parts, const float* gamma, const fl
                                 const float* mean, const float* var, float eps, float* dgamma,
                                 float* dbeta, float* coefficients, int64_t slices, int64_t rows,
                                 int64_t channels) {
-  const int64_t c = first_item();
+  const int64_t c = channel_of_warp();
   if (c >= channels) return;
   double sum, product;
   add_slices(parts, slices, channels, c, &sum, &product);
+  if (threadIdx.x % kWarp != 0) return;
   const double count = static_cast<double>(rows);
   const double deviation = sqrt(static_cast<double>(var[c] + eps));
   float scale, shift;
@@ -230,6 +246,14 @@ __global__ void grad_end_kernel(const float* parts, const float* gamma, const fl
   coefficients[2 * channels + c] = static_cast<float>(of_x);
   coefficients[3 * channels + c] = static_cast<float>(-static_cast<double>(scale) * sum / count -
                                                       of_x * static_cast<double>(mean[c]));
+}
+
+__global__ void track_kernel(const float* mean, const float* var, float momentum, float unbias,
+                             float* running_mean, float* running_var, int64_t channels) {
+  const int64_t c = first_item();
+  if (c >= channels) return;
+  running_mean[c] += momentum * (mean[c] - running_mean[c]);
+  running_var[c] += momentum * (unbias * var[c] - running_var[c]);
 }
 
 template <typename T, int N>
@@ -297,7 +321,7 @@ Tensor CudaBackend::batch_norm_train(const Tensor& images, const Tensor& gamma, 
           auto* p = static_cast<float*>(parts.get());
           launch(moments_kernel<T, N>, v.grid, v.block, 0, ctx.stream, px, p, rows, channels,
                  v.slice);
-          launch(moments_end_kernel<T>, blocks_for(channels), kThreads, 0, ctx.stream, px, p,
+          launch(moments_end_kernel<T>, warps_for(channels), kThreads, 0, ctx.stream, px, p,
                  read<float>(ctx, gamma), read<float>(ctx, beta), write<float>(ctx, saved.mean),
                  write<float>(ctx, saved.var), scale, v.slices, rows, channels, eps);
         },
@@ -347,7 +371,7 @@ BatchNormGrads CudaBackend::batch_norm_train_grad(const Tensor& dy, const Tensor
           auto* p = static_cast<float*>(parts.get());
           launch(grad_sums_kernel<T, N>, v.grid, v.block, 0, ctx.stream, pg, px, pgamma, pbeta,
                  mean, var, eps, relu, p, rows, channels, v.slice);
-          launch(grad_end_kernel, blocks_for(channels), kThreads, 0, ctx.stream, p, pgamma, pbeta,
+          launch(grad_end_kernel, warps_for(channels), kThreads, 0, ctx.stream, p, pgamma, pbeta,
                  mean, var, eps, write<float>(ctx, grads.gamma), write<float>(ctx, grads.beta),
                  coefficients, v.slices, rows, channels);
         },
@@ -361,6 +385,15 @@ BatchNormGrads CudaBackend::batch_norm_train_grad(const Tensor& dy, const Tensor
         px, pg, pdx);
   });
   return grads;
+}
+
+void CudaBackend::track_moments(const Tensor& mean, const Tensor& var, float momentum, float unbias,
+                                Tensor& running_mean, Tensor& running_var) {
+  Context& ctx = context(device_);
+  const int64_t channels = running_mean.numel();
+  launch(track_kernel, blocks_for(channels), kThreads, 0, ctx.stream, read<float>(ctx, mean),
+         read<float>(ctx, var), momentum, unbias, write<float>(ctx, running_mean),
+         write<float>(ctx, running_var), channels);
 }
 
 Tensor CudaBackend::channel_affine(const Tensor& x, const Tensor& scale, const Tensor& shift,

@@ -333,10 +333,8 @@ std::vector<ConvChoice> candidates(const NetConv& c) {
   if (c.pointwise() || static_cast<size_t>(numbers) * size_of(c.dtype) <= kMostGathered) {
     add(ConvWay::kProduct, kProductVariants);
   }
-  // cuDNN compiles its kernels for float8 when a plan is made, which takes a second each; there are
-  // two of them.
-  if (!c.float8) add(ConvWay::kLibrary, kLibraryVariants);
-  if (c.float8 && c.batch > 32) add(ConvWay::kLibrary, 2);
+  // In float8 there are two, which cuDNN compiles when a plan is made.
+  add(ConvWay::kLibrary, c.float8 ? 2 : kLibraryVariants);
   return list;
 }
 

@@ -127,12 +127,8 @@ Var BatchNorm::forward(const Var& x) {
   const Var y = batch_norm_train(x, gamma_, beta_, kNormEps, relu_, mean, var);
   const double n = static_cast<double>(x.shape().numel()) / static_cast<double>(x.dim(1));
   const float unbias = n > 1 ? static_cast<float>(n / (n - 1)) : 1.0f;
-  Backend& be = backend(mean_.device());
-  // running += momentum * (batch - running), in place: the handle is shared with the state's list.
-  be.axpy(-kNormMomentum, mean_, mean_);
-  be.axpy(kNormMomentum, mean, mean_);
-  be.axpy(-kNormMomentum, var_, var_);
-  be.axpy(kNormMomentum * unbias, var, var_);
+  // In place: the handle is shared with the state's list.
+  backend(mean_.device()).track_moments(mean, var, kNormMomentum, unbias, mean_, var_);
   return y;
 }
 

@@ -40,9 +40,23 @@ __device__ void move(const From* s, To* d) {
 // Transposes `gridDim.z` matrices [rows][columns], a tile of tile_rows x tile_columns at a time,
 // which passes through shared memory so that both sides move whole rows.
 constexpr int kTileNumbers = 64 * 33;
+
+// Division of small numbers by one that the compiler does not know: by multiplication, as the
+// kernel's time is otherwise the divisions'.
+struct Divisor {
+  unsigned by, factor;
+  explicit Divisor(int by_) : by(static_cast<unsigned>(by_)), factor(0xffffffffu / by + 1) {}
+  __device__ int quotient(int i) const {
+    const auto wide = static_cast<uint64_t>(static_cast<unsigned>(i)) * factor;
+    return by == 1 ? i : static_cast<int>(wide >> 32);
+  }
+};
+
 template <typename From, typename To>
-__global__ void transpose_kernel(const From* s, To* d, int rows, int columns, int tile_rows,
-                                 int tile_columns) {
+__global__ void transpose_kernel(const From* s, To* d, int rows, int columns, Divisor by_rows,
+                                 Divisor by_columns) {
+  const int tile_rows = static_cast<int>(by_rows.by);
+  const int tile_columns = static_cast<int>(by_columns.by);
   __shared__ To tile[kTileNumbers];
   const int64_t matrix = static_cast<int64_t>(blockIdx.z) * rows * columns;
   const int r0 = static_cast<int>(blockIdx.y) * tile_rows;
@@ -50,14 +64,14 @@ __global__ void transpose_kernel(const From* s, To* d, int rows, int columns, in
   const int pitch = tile_columns | 1;
   const int numbers = tile_rows * tile_columns;
   for (int i = static_cast<int>(threadIdx.x); i < numbers; i += static_cast<int>(blockDim.x)) {
-    const int r = i / tile_columns, c = i % tile_columns;
+    const int r = by_columns.quotient(i), c = i - r * tile_columns;
     if (r0 + r < rows && c0 + c < columns) {
       move(s + matrix + static_cast<int64_t>(r0 + r) * columns + c0 + c, &tile[r * pitch + c]);
     }
   }
   __syncthreads();
   for (int i = static_cast<int>(threadIdx.x); i < numbers; i += static_cast<int>(blockDim.x)) {
-    const int c = i / tile_rows, r = i % tile_rows;
+    const int c = by_rows.quotient(i), r = i - c * tile_rows;
     if (r0 + r < rows && c0 + c < columns) {
       d[matrix + static_cast<int64_t>(c0 + c) * rows + r0 + r] = tile[r * pitch + c];
     }
@@ -83,7 +97,8 @@ void transpose(Context& c, const From* s, To* d, int64_t matrices, int64_t rows,
     const dim3 grid(pieces(columns, tile_columns), pieces(rows, tile_rows),
                     static_cast<unsigned>(std::min(kMost, matrices - first)));
     launch(transpose_kernel<From, To>, grid, kThreads, 0, c.stream, s + first * rows * columns,
-           d + first * rows * columns, rows, columns, tile_rows, tile_columns);
+           d + first * rows * columns, static_cast<int>(rows), static_cast<int>(columns),
+           Divisor(tile_rows), Divisor(tile_columns));
   }
 }
 

@@ -127,7 +127,7 @@ void calibrate(const Flags& flags) {
   }
 
   const Dataset train = draw(config, DataSplit::kTrain, flags.images);
-  const Tensor features = edge.smash(images_of(train, 0, train.count()));
+  const Tensor features = edge.smash(images_of(train, 0, train.count())).to(device);
   const Shape sent = smashed_shape(cloud.info.model, cloud.info.split);
   Progress progress("ranges", train.count() * std::ssize(cloud.bodies));
   std::vector<Graph> nets;

@@ -12,13 +12,13 @@ bool takes_float8(const GraphStep& s) {
 }
 
 Float8Scales float8_scales(const GraphStep& s) {
-  Float8Scales scales{2 * s.input_max / Float8::kMax, {}};
+  Float8Scales scales{2 * std::max(s.input_max, kSmallestInput) / Float8::kMax, {}};
   const auto weight = s.weight.span<float>();
   const size_t outputs = static_cast<size_t>(s.weight.dim(0)), one = weight.size() / outputs;
   for (size_t o = 0; o < outputs; ++o) {
     float largest = 0;
     for (const float w : weight.subspan(o * one, one)) largest = std::max(largest, std::abs(w));
-    scales.weight.push_back(largest > 0 ? largest / Float8::kMax : 1.0f);
+    scales.weight.push_back(std::max(largest, 1e-30f) / Float8::kMax);
   }
   return scales;
 }

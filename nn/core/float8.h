@@ -15,6 +15,9 @@ namespace ens {
 // Convolutions and linear layers whose input is calibrated (GraphStep::input_max), without groups,
 // with channels in multiples of 16: what tensor cores take.
 bool takes_float8(const GraphStep& step);
+// Ranges beyond it are refused, as between layers in float8 there may be float16s, which end at
+// 65504; and what is below the smallest makes no difference.
+inline constexpr float kLargestInput = 8192, kSmallestInput = 1e-30f;
 
 struct Float8Scales {
   float input;                // of the whole layer

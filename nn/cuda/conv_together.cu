@@ -349,8 +349,9 @@ Problem<T, W> problem_of(const NetConv& c, int splits, std::byte* scratch, int32
 }  // namespace
 
 bool can_do_together(const NetConv& c) {
+  const int64_t lanes = c.float8 ? kLanes8 : kLanes;
   return c.dtype != Dtype::kF32 && (!c.float8 || c.dtype == Dtype::kF16) && c.spec.groups == 1 &&
-         c.c % kLanes == 0 && c.o % kLanes == 0 && c.rows() < (int64_t{1} << 30) &&
+         c.c % lanes == 0 && c.o % lanes == 0 && c.rows() < (int64_t{1} << 30) &&
          c.depth() < (int64_t{1} << 30);
 }
 

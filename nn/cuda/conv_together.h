@@ -11,7 +11,7 @@
 
 namespace ens::cuda {
 
-// float16 or bfloat16, channels in multiples of 8, no groups.
+// float16, bfloat16, or float8 with float16; channels in multiples of 8 (float8: 16), no groups.
 bool can_do_together(const NetConv& conv);
 
 // Tile sizes and splits: 0 .. kTogetherVariants - 1.

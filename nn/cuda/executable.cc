@@ -407,17 +407,6 @@ std::unique_ptr<Executable> compile_cuda(const std::vector<Graph>& nets, Dtype d
   if (max_batch < 1) {
     usage_fail("the maximal batch must be at least 1, not " + std::to_string(max_batch), "compile");
   }
-  // Between layers in float8 there are float16s, which end at 65504.
-  constexpr float kLargest = 8192;
-  for (const Graph& net : nets) {
-    if (dtype != Dtype::kF8) break;
-    for (const GraphStep& s : net.steps) {
-      if (s.input_max <= kLargest) continue;
-      usage_fail("activations as large as " + std::to_string(s.input_max) +
-                     " do not go with float8, between whose layers there is float16",
-                 "compile", "use bfloat16");
-    }
-  }
   for (const Shape& one : nets.at(0).values) {
     if (one.rank() >= Shape::kMaxRank - 1) {
       usage_fail("no room for the axes of nets and batch in a value of shape " + one.str(),

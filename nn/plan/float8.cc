@@ -22,14 +22,13 @@ constexpr int64_t kAtOnce = 32;  // images: all values of a graph are kept until
 bool is_layer(const GraphStep& s) { return s.kind == Kind::kConv || s.kind == Kind::kLinear; }
 
 // The step without its residual and ReLU.
-Tensor compute(const GraphStep& s, const Tensor& x) {
-  Backend& be = backend(Device{});
+Tensor compute(Backend& be, const GraphStep& s, const Tensor& x) {
   switch (s.kind) {
     case Kind::kConv:
       return be.conv2d(x, s.weight, s.bias, s.conv);
     case Kind::kLinear: {
       const int64_t outputs = s.weight.dim(0);
-      Tensor y = Tensor::empty({x.dim(0), outputs});
+      Tensor y = Tensor::empty({x.dim(0), outputs}, Dtype::kF32, be.device());
       be.gemm(false, true, 1.0f, x, s.weight, 0.0f, y);
       return s.bias.defined() ? be.binary(BinaryOp::kAdd, y, s.bias.reshape({1, outputs})) : y;
     }
@@ -53,25 +52,32 @@ Tensor compute(const GraphStep& s, const Tensor& x) {
   fail(std::string("cannot compute a ") + name(s.kind) + " step", "float8");
 }
 
-// What the graph makes of the images. Every step reads what read(its index, its input) returns.
-Tensor run_steps(const Graph& graph, const Tensor& images,
+// What the graph makes of the images, on their device. Every step reads what read(its index, its
+// input) returns.
+Tensor run_steps(Graph graph, const Tensor& images,
                  const std::function<Tensor(size_t, const Tensor&)>& read) {
-  const Shape& one = graph.shape(graph.input);
+  const Shape one = graph.shape(graph.input);
   if (!images.defined() || images.rank() < 1 || images.dim(0) < 1 ||
       !(images.shape() == batched(images.dim(0), one))) {
     usage_fail("the network takes a batch of at least one input of shape " + one.str(), "float8",
                "check the image size, the split point and the batch axis");
   }
-  Backend& be = backend(Device{});
+  const Device device = images.device();
+  Backend& be = backend(device);
+  for (GraphStep& step : graph.steps) {
+    for (Tensor* t : {&step.weight, &step.bias}) {
+      if (t->defined()) *t = t->to(device);
+    }
+  }
   Tensor result = Tensor::empty(batched(images.dim(0), graph.shape(graph.output)));
   for (int64_t first = 0; first < images.dim(0); first += kAtOnce) {
     const int64_t count = std::min(kAtOnce, images.dim(0) - first);
     std::vector<Tensor> values(graph.values.size());
     const auto at = [&](int value) -> Tensor& { return values[static_cast<size_t>(value)]; };
-    at(graph.input) = images.rows(first, count).to(Device{}).to(Dtype::kF32);
+    at(graph.input) = images.rows(first, count).to(Dtype::kF32);
     for (size_t i = 0; i < graph.steps.size(); ++i) {
       const GraphStep& step = graph.steps[i];
-      Tensor y = compute(step, read(i, at(step.input)));
+      Tensor y = compute(be, step, read(i, at(step.input)));
       if (step.residual >= 0) {
         y = be.binary(step.relu ? BinaryOp::kAddRelu : BinaryOp::kAdd, y, at(step.residual));
       } else if (step.relu) {
@@ -79,7 +85,7 @@ Tensor run_steps(const Graph& graph, const Tensor& images,
       }
       at(step.output) = y;
     }
-    result.rows(first, count).copy_from(at(graph.output));
+    result.rows(first, count).copy_from(at(graph.output).to(Device{}));
   }
   return result;
 }
@@ -95,7 +101,8 @@ std::vector<float> input_ranges(const Graph& graph, const Tensor& images) {
   std::vector<uint32_t> largest(graph.steps.size(), 0);
   run_steps(graph, images, [&](size_t i, const Tensor& x) {
     if (is_layer(graph.steps[i])) {
-      for (const float v : x.span<float>()) {
+      const Tensor here = x.to(Device{});
+      for (const float v : here.span<float>()) {
         largest[i] = std::max(largest[i], std::bit_cast<uint32_t>(v) & 0x7fffffffu);
       }
     }
@@ -126,9 +133,10 @@ void set_input_ranges(Graph& graph, const std::vector<float>& ranges) {
   for (GraphStep& step : graph.steps) {
     if (!is_layer(step)) continue;
     const float range = ranges[next++];
-    if (!std::isnormal(range) || range < 0) {
-      fail("the range of layer " + std::to_string(next) + " is " + std::to_string(range),
-           "calibration", "calibrate again");
+    if (!(range > 0 && range <= kLargestInput)) {
+      fail("the range of layer " + std::to_string(next) + " is " + std::to_string(range) +
+               ", not within 0 and " + std::to_string(kLargestInput),
+           "calibration", "calibrate again, or serve this network in bfloat16");
     }
     step.input_max = range;
   }
@@ -149,7 +157,7 @@ Tensor run_float8(const Graph& fused, const Tensor& images) {
     }
     scales[i] = found.input;
   }
-  return run_steps(graph, images, [&](size_t i, const Tensor& x) {
+  return run_steps(graph, images.to(Device{}), [&](size_t i, const Tensor& x) {
     if (scales[i] == 0) return x;
     const Tensor y = x.clone();
     round(y.span<float>(), scales[i]);

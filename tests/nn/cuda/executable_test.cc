@@ -218,6 +218,14 @@ TEST_F(GpuPlan, Float8LayersAreThoseOfTheReference) {
   }
 }
 
+TEST_F(GpuPlan, RangesAreThoseOfTheCpu) {
+  const Graph graph = small_graph(1, 16);
+  const Tensor x = random_batch(40, {16, 8, 8});
+  const auto want = input_ranges(graph, x), got = input_ranges(graph, x.to(kGpu));
+  ASSERT_EQ(got.size(), want.size());
+  for (size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(got[i], want[i], 1e-4 * want[i]) << i;
+}
+
 TEST_F(GpuPlan, Float8BodiesAreCloseToTheReference) {
   ModelSpec spec;
   spec.width = 16;

@@ -200,8 +200,14 @@ TEST(Float8, WhatCannotBeCalibratedIsAnError) {
   EXPECT_THROW(input_ranges(net.graph, random_batch(2, {16, 4, 5})), Error);
   EXPECT_THROW(run_float8(net.graph, Tensor()), Error);
 
-  for (const std::vector<float>& bad :
-       {std::vector<float>{}, {1}, {1, 2, 3}, {1, 0}, {-1, 1}, {1, NAN}, {INFINITY, 1}}) {
+  for (const std::vector<float>& bad : {std::vector<float>{},
+                                        {1},
+                                        {1, 2, 3},
+                                        {1, 0},
+                                        {-1, 1},
+                                        {1, NAN},
+                                        {INFINITY, 1},
+                                        {1, 9000}}) {
     EXPECT_THROW(set_input_ranges(net.graph, bad), Error);
   }
   set_input_ranges(net.graph, {1, 2});

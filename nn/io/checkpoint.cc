@@ -517,21 +517,32 @@ class Reader {
     }
   }
 
+  // In the file's order: for any other, HDF5 1.10.8 makes a table first, and frees what is not
+  // there when a link turns out to be damaged on the way.
+  std::vector<std::string> link_names(hid_t group, const std::string& here) {
+    struct Found {
+      std::vector<std::string> names;
+      hsize_t& left;
+    } found{{}, links_left_};
+    const auto add = [](hid_t, const char* name, const H5L_info_t*, void* to) -> herr_t {
+      auto& f = *static_cast<Found*>(to);
+      if (f.left == 0) return 1;
+      --f.left;
+      f.names.emplace_back(name);
+      return 0;
+    };
+    const herr_t end = H5Literate(group, H5_INDEX_NAME, H5_ITER_NATIVE, nullptr, add, &found);
+    if (end < 0) fail(hdf5_reason(), at(here), kWriteAgain);
+    // A group may hold itself; the count of links bounds the walk.
+    if (end > 0) fail("more links than the file has room for", at(here), kWriteAgain);
+    return std::move(found.names);
+  }
+
   void walk(hid_t group, const std::string& prefix, int depth, std::map<std::string, Tensor>& out,
             std::map<std::string, std::string>& sums) {
     const std::string here = "/tensors/" + prefix;
     if (depth > kMaxDepth) fail("groups nested too deeply", at(here), kWriteAgain);
-    H5G_info_t info;
-    must(H5Gget_info(group, &info), at(here));
-    for (hsize_t i = 0; i < info.nlinks; ++i) {
-      // A group may hold itself; the count of links bounds the walk.
-      if (links_left_-- == 0) fail("more links than the file has room for", at(here), kWriteAgain);
-      const ssize_t length =
-          H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, nullptr, 0, H5P_DEFAULT);
-      if (length <= 0) fail(hdf5_reason(), at(here), kWriteAgain);
-      std::string link(static_cast<size_t>(length), '\0');
-      H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, link.data(), link.size() + 1,
-                         H5P_DEFAULT);
+    for (const std::string& link : link_names(group, here)) {
       const std::string name = prefix + link;
       check_link(group, link.c_str(), "tensor '" + name + "'");
       Handle object(H5Oopen(group, link.c_str(), H5P_DEFAULT), H5Oclose, at(here));

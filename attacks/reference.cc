@@ -58,9 +58,7 @@ Reference::Reference(const Dataset& data, int64_t images, Device device, Dtype d
   net.push(last_);
   net.to(device);
 
-  std::vector<int64_t> order = rng.permutation(data.count());
-  order.resize(static_cast<size_t>(std::min(images, data.count())));
-  const Dataset part = data.pick(order);
+  const Dataset part = data.draw(images, rng);
   OptimSpec sgd;
   sgd.weight_decay = 5e-4f;
   Optimizer optimizer(net.parameters(), sgd);

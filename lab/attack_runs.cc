@@ -123,9 +123,7 @@ struct AttackTarget::Impl {
     const auto train = shared_dataset(config, DataSplit::kTrain);
     const auto test = shared_dataset(config, DataSplit::kTest);
     Rng rng(config.seed(), "attacker's public images");
-    std::vector<int64_t> order = rng.permutation(train->count());
-    order.resize(static_cast<size_t>(std::min(settings.public_images(), train->count())));
-    public_data = train->pick(order);
+    public_data = train->draw(settings.public_images(), rng);
     const std::vector<int64_t> scored = private_indices(*test, settings);
     const Dataset private_data = test->pick(scored);
     truth = images_of(private_data, 0, private_data.count());

@@ -34,14 +34,12 @@ struct Flags {
   double most_loss = 0.2;
 };
 
-// So many images, drawn because image folders may be sorted; 0: all.
+// So many images; 0: all.
 Dataset draw(const RunConfig& config, DataSplit split, int64_t count) {
   const auto data = shared_dataset(config, split);
   if (count == 0 || count >= data->count()) return *data;
   Rng rng(config.seed(), "calibration");
-  std::vector<int64_t> order = rng.permutation(data->count());
-  order.resize(static_cast<size_t>(count));
-  return data->pick(order);
+  return data->draw(count, rng);
 }
 
 // The server nets in float8: computed by the device if it can, else rounded on the CPU.

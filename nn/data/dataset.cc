@@ -152,6 +152,12 @@ Dataset Dataset::head(int64_t n) const {
   return out;
 }
 
+Dataset Dataset::draw(int64_t n, Rng& rng) const {
+  std::vector<int64_t> order = rng.permutation(count());
+  order.resize(static_cast<size_t>(std::min(n, count())));
+  return pick(order);
+}
+
 Dataset Dataset::pick(const std::vector<int64_t>& indices) const {
   Dataset out{name, channels, height, width, {}, {}, class_names, mean, stddev};
   out.labels.reserve(indices.size());

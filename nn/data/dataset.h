@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "nn/core/rng.h"
+
 namespace ens {
 
 // Dense uint8 images of one size, NCHW, with one class label each. Immutable once loaded; safe to
@@ -26,6 +28,8 @@ struct Dataset {
   // The first `n` images (all, if there are fewer), or those with the given indices.
   Dataset head(int64_t n) const;
   Dataset pick(const std::vector<int64_t>& indices) const;
+  // So many (all, if there are fewer) at random and in random order: image folders may be sorted.
+  Dataset draw(int64_t n, Rng& rng) const;
 };
 
 enum class DataSplit { kTrain, kTest };

@@ -4,6 +4,13 @@
 #include <cmath>
 
 namespace ens {
+namespace {
+
+// Numbers as large as `largest` as Float8s up to `most`. Smaller ones than 1e-30 make no
+// difference, and would make the scale's reciprocal infinite.
+float scale_of(float largest, float most) { return std::max(largest, 1e-30f) / most; }
+
+}  // namespace
 
 bool takes_float8(const GraphStep& s) {
   const bool layer = s.kind == GraphStep::Kind::kConv || s.kind == GraphStep::Kind::kLinear;
@@ -12,13 +19,13 @@ bool takes_float8(const GraphStep& s) {
 }
 
 Float8Scales float8_scales(const GraphStep& s) {
-  Float8Scales scales{2 * std::max(s.input_max, kSmallestInput) / Float8::kMax, {}};
+  Float8Scales scales{scale_of(s.input_max, Float8::kMax / 2), {}};
   const auto weight = s.weight.span<float>();
   const size_t outputs = static_cast<size_t>(s.weight.dim(0)), one = weight.size() / outputs;
   for (size_t o = 0; o < outputs; ++o) {
     float largest = 0;
     for (const float w : weight.subspan(o * one, one)) largest = std::max(largest, std::abs(w));
-    scales.weight.push_back(std::max(largest, 1e-30f) / Float8::kMax);
+    scales.weight.push_back(scale_of(largest, Float8::kMax));
   }
   return scales;
 }

@@ -2,8 +2,8 @@
 //
 //   y = (sum of Float8(x / input) * Float8(w / weight[o])) * input * weight[o] + bias, ...
 //
-// with float32 sums; what is added and the result are as without float8. Layers that cannot be, and
-// all others, stay in the activations' type.
+// with float32 sums (tensor cores may keep fewer bits); what is added and the result are as without
+// float8. Layers that cannot be, and all others, stay in the activations' type.
 #pragma once
 
 #include <vector>
@@ -16,8 +16,8 @@ namespace ens {
 // with channels in multiples of 16: what tensor cores take.
 bool takes_float8(const GraphStep& step);
 // Ranges beyond it are refused, as between layers in float8 there may be float16s, which end at
-// 65504; and what is below the smallest makes no difference.
-inline constexpr float kLargestInput = 8192, kSmallestInput = 1e-30f;
+// 65504.
+inline constexpr float kLargestInput = 8192;
 
 struct Float8Scales {
   float input;                // of the whole layer

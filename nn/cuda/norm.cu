@@ -73,7 +73,6 @@ __global__ void moments_kernel(const T* x, float* parts, int64_t rows, int64_t c
   float sum[N] = {}, square[N] = {};
   if (c < channels) {
     const Pack<T, N> origin = *reinterpret_cast<const Pack<T, N>*>(x + c);
-#pragma unroll 8  // so many rows are on their way at once
     for (int64_t r = begin + threadIdx.y; r < end; r += blockDim.y) {
       const Pack<T, N> v = *reinterpret_cast<const Pack<T, N>*>(x + r * channels + c);
 #pragma unroll
@@ -197,7 +196,6 @@ __global__ void grad_sums_kernel(const T* dy, const T* x, const float* gamma, co
       centre[k] = mean[c + k];
       scale_shift(centre[k], var[c + k], gamma[c + k], beta[c + k], eps, &scale[k], &shift[k]);
     }
-#pragma unroll 4
     for (int64_t r = begin + threadIdx.y; r < end; r += blockDim.y) {
       const Pack<T, N> v = *reinterpret_cast<const Pack<T, N>*>(x + r * channels + c);
       const Pack<T, N> g = *reinterpret_cast<const Pack<T, N>*>(dy + r * channels + c);

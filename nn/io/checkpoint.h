@@ -8,13 +8,13 @@
 // The file, which h5dump and h5py open as they are (all numbers little-endian):
 //   user block  512 bytes before the HDF5 data: text lines with the length of the file and the
 //               SHA-256 of all that follows. It is checked before HDF5 parses anything, so a
-//               damaged or cut file never reaches the library.
+//               damaged or cut file never reaches the library, unless it becomes so only then.
 //   /           attributes "kind" and "checksum" (SHA-256 over kind, texts, numbers, and each data
 //               set's name, dtype, shape and checksum)
 //   /texts      one string attribute per text; stored with a final NUL that is not part of it
 //   /numbers    one 64-bit integer attribute per number
 //   /tensors/.. contiguous data sets, '/' in a name making groups; attributes "dtype" (bfloat16 and
-//               float16 are stored as their 16 bits in uint16) and "sha256" (hex, of the raw bytes)
+//               float16 are stored as their 16 bits in uint16, float8 as its 8 in uint8) and "sha256" (hex, of the raw bytes)
 // The same content gives the same bytes. SHA-256 finds damage; it does not prove who wrote the
 // file.
 #pragma once

@@ -91,7 +91,7 @@ std::vector<Graph> whole_networks() {
 
 class DnnConvolutions : public testing::TestWithParam<Gpu> {
  protected:
-  // Some suggestion can be built, and at most the first few cannot.
+  // Some suggestion can be built.
   void expect_ways(const DnnConv& conv) {
     if (!seen_.insert(conv.key()).second) return;
     SCOPED_TRACE(conv.x.str() + " " + conv.w.str() + " " + name(conv.dtype) + " pass " +

@@ -1,4 +1,4 @@
-// cuDNN's handles, and its classic convolutions.
+// cuDNN's handles, version and statuses.
 #include <cudnn.h>
 
 #include "tests/support/cuda_emulator/convolve.h"

@@ -173,6 +173,7 @@ class Training {
 
  private:
   void work() {
+    optimizer_->prepare();
     softmax_cross_entropy(net_->forward(cast(Var(images_), dtype_)), labels_).backward();
     optimizer_->apply();
   }

@@ -79,7 +79,7 @@ Var conv2d(const Var& x, const Var& w, const Var& bias, const ConvSpec& spec) {
   require(kernel_fits(x.dim(2), w.dim(2), spec) && kernel_fits(x.dim(3), w.dim(3), spec), "conv2d",
           "the kernel " + w.shape().str() + " is larger than input " + x.shape().str());
   if (bias.defined()) require_vector(bias, w.dim(0), "conv2d");
-  const Tensor weight = of(x).conv_weight(w.value(), x.value().dtype());
+  const Tensor weight = w.conv_weight(x.value().dtype());
   Tensor y = of(x).conv2d(x.value(), weight, bias.defined() ? bias.value() : Tensor(), spec);
   return Var::make(y, {x, w, bias}, [x, w, weight, bias, spec](const Tensor& dy) {
     Backend& be = of(x);
@@ -163,23 +163,27 @@ Var linear(const Var& x, const Var& w, const Var& bias) {
   });
 }
 
-Var batch_norm_train(const Var& x, const Var& gamma, const Var& beta, float eps, bool relu,
-                     Tensor& mean, Tensor& var) {
+Var batch_norm_train(const Var& x, const Var& gamma, const Var& beta, const Var& residual,
+                     const BatchNormSpec& spec) {
   require(x.defined() && (x.shape().rank() == 4 || x.shape().rank() == 2), "batch_norm",
           "expected [B,C,H,W] or [B,C]");
   require_vector(gamma, x.dim(1), "batch_norm");
   require_vector(beta, x.dim(1), "batch_norm");
+  const bool adds = residual.defined();
+  require(!adds || residual.shape() == x.shape(), "batch_norm",
+          "the residual must have the shape of the input");
   BatchNormSaved saved;
-  Tensor y = of(x).batch_norm_train(x.value(), gamma.value(), beta.value(), eps, relu, saved);
-  mean = saved.mean;
-  var = saved.var;
-  return Var::make(y, {x, gamma, beta}, [x, gamma, beta, y, eps, relu, saved](const Tensor& dy) {
-    BatchNormGrads g = of(x).batch_norm_train_grad(dy, x.value(), y, gamma.value(), beta.value(),
-                                                   eps, relu, saved);
-    x.accumulate(g.x);
-    gamma.accumulate(g.gamma);
-    beta.accumulate(g.beta);
-  });
+  Tensor y = of(x).batch_norm_train(x.value(), gamma.value(), beta.value(),
+                                    adds ? residual.value() : Tensor(), spec, saved);
+  return Var::make(y, {x, gamma, beta, residual},
+                   [x, gamma, beta, residual, y, adds, spec, saved](const Tensor& dy) {
+                     BatchNormGrads g = of(x).batch_norm_train_grad(
+                         dy, x.value(), y, gamma.value(), beta.value(), adds, spec, saved);
+                     x.accumulate(g.x);
+                     gamma.accumulate(g.gamma);
+                     beta.accumulate(g.beta);
+                     residual.accumulate(g.residual);
+                   });
 }
 
 Var batch_norm_eval(const Var& x, const Var& gamma, const Var& beta, const Tensor& mean,
@@ -476,7 +480,7 @@ Var channel_gram(const Var& x) {
   require_rank(x, 4, "channel_gram");
   const int64_t c = x.dim(1);
   const Tensor y = of(x).conv2d_grad_weight(x.value(), x.value(), ConvSpec{}, {c, c, 1, 1});
-  return Var::make(y.plain().reshape({c, c}), {x}, [x, c](const Tensor& dy) {
+  return Var::make(y.to(Dtype::kF32).plain().reshape({c, c}), {x}, [x, c](const Tensor& dy) {
     Backend& be = of(x);
     // d/dx of sum(dy * x x^T): (dy + dy^T) x, and dy^T = dy^T I.
     Tensor w = dy.plain().clone();

@@ -24,9 +24,9 @@ Var conv2d(const Var& x, const Var& w, const Var& bias, const ConvSpec& spec);
 Var conv_transpose2d(const Var& x, const Var& w, const Var& bias, const ConvSpec& spec,
                      int output_padding = 0);
 Var linear(const Var& x, const Var& w, const Var& bias);  // x [B,I], w [O,I], bias [O] -> [B,O]
-// Batch statistics over (B,H,W); writes them (biased variance) into mean and var, [C] float32.
-Var batch_norm_train(const Var& x, const Var& gamma, const Var& beta, float eps, bool relu,
-                     Tensor& mean, Tensor& var);
+// Batch statistics over (B,H,W); residual, of x's shape, may be undefined.
+Var batch_norm_train(const Var& x, const Var& gamma, const Var& beta, const Var& residual,
+                     const BatchNormSpec& spec);
 // Fixed statistics. Differentiable in x, gamma and beta.
 Var batch_norm_eval(const Var& x, const Var& gamma, const Var& beta, const Tensor& mean,
                     const Tensor& var, float eps, bool relu);

@@ -14,6 +14,8 @@ struct Var::Node {
   Tensor grad;
   bool requires_grad = false;
   bool leaf = true;
+  Tensor conv_weight;  // of `value`
+  bool conv_weight_current = false;
   uint64_t order = 0;  // creation order: inputs always come before results
   std::vector<Var> inputs;
   std::function<void(const Tensor&)> backward;
@@ -76,6 +78,24 @@ void Var::zero_grad() const {
   if (node_) node_->grad = Tensor();
 }
 
+Tensor Var::conv_weight(Dtype activations) const {
+  Node& node = *node_;
+  const bool kept = node.conv_weight.defined();
+  if (kept && node.conv_weight_current && node.conv_weight.dtype() == activations) {
+    return node.conv_weight;
+  }
+  Tensor made = backend(value().device()).conv_weight(value(), activations);
+  if (node.leaf && node.requires_grad && t_recording) {
+    node.conv_weight = made;
+    node.conv_weight_current = false;
+  }
+  return made;
+}
+
+Tensor& Var::kept_conv_weight() const { return node_->conv_weight; }
+
+void Var::set_conv_weight_current(bool current) const { node_->conv_weight_current = current; }
+
 Var Var::detach() const { return Var(value()); }
 
 Var Var::make(Tensor value, std::vector<Var> inputs,
@@ -99,6 +119,8 @@ void Var::accumulate(Tensor gradient) const {
     grad = std::move(gradient);
     return;
   }
+  // A weight's gradient comes in the activations' type: fine enough for one, not for their sum.
+  if (node_->leaf) grad = grad.to(node_->value.dtype());
   // The first gradient may be shared with another Var (add passes one tensor to both inputs), so
   // the sum goes to new memory.
   grad = backend(grad.device()).binary(BinaryOp::kAdd, grad, gradient);

@@ -35,6 +35,13 @@ class Var {
   const Tensor& grad() const;             // undefined tensor before any backward()
   void zero_grad() const;                 // forgets the gradient
 
+  // A convolution's weight as the backend computes with it (Backend::conv_weight): made when it is
+  // used, unless an Optimizer made it for the step. Kept for the next step where that has use.
+  Tensor conv_weight(Dtype activations) const;
+  // For Optimizer: what conv_weight has kept, undefined if nothing; whether it is up to date.
+  Tensor& kept_conv_weight() const;
+  void set_conv_weight_current(bool current) const;
+
   Var detach() const;  // same value, no history
 
   // Differentiates this one-element Var. The tape is freed as it is walked: call it once.

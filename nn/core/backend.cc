@@ -145,6 +145,11 @@ Tensor Backend::conv2d(const Tensor&, const Tensor&, const Tensor&, const ConvSp
   unsupported("conv2d");
 }
 Tensor Backend::conv_weight(const Tensor& w, Dtype) { return w; }
+void Backend::conv_weights(std::span<const Tensor> from, std::span<Tensor> to) {
+  for (size_t i = 0; i < from.size(); ++i) {
+    if (to[i].raw() != from[i].raw()) to[i].copy_from(from[i]);
+  }
+}
 Tensor Backend::conv2d_grad_input(const Tensor&, const Tensor&, const ConvSpec&, const Shape&) {
   unsupported("conv2d_grad_input");
 }
@@ -163,20 +168,13 @@ Tensor Backend::global_avg_pool(const Tensor&) { unsupported("global_avg_pool");
 Tensor Backend::global_avg_pool_grad(const Tensor&, const Shape&) {
   unsupported("global_avg_pool_grad");
 }
-Tensor Backend::batch_norm_train(const Tensor&, const Tensor&, const Tensor&, float, bool,
-                                 BatchNormSaved&) {
+Tensor Backend::batch_norm_train(const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                                 const BatchNormSpec&, BatchNormSaved&) {
   unsupported("batch_norm_train");
 }
-void Backend::track_moments(const Tensor& mean, const Tensor& var, float momentum, float unbias,
-                            Tensor& running_mean, Tensor& running_var) {
-  axpy(-momentum, running_mean, running_mean);
-  axpy(momentum, mean, running_mean);
-  axpy(-momentum, running_var, running_var);
-  axpy(momentum * unbias, var, running_var);
-}
 BatchNormGrads Backend::batch_norm_train_grad(const Tensor&, const Tensor&, const Tensor&,
-                                              const Tensor&, const Tensor&, float, bool,
-                                              const BatchNormSaved&) {
+                                              const Tensor&, const Tensor&, bool,
+                                              const BatchNormSpec&, const BatchNormSaved&) {
   unsupported("batch_norm_train_grad");
 }
 Tensor Backend::channel_affine(const Tensor&, const Tensor&, const Tensor&, bool) {

@@ -6,7 +6,7 @@
 //
 // Conventions, unless a verb says otherwise:
 // - activations are kF32 or kBF16, and a result has the dtype of the first activation; parameters
-//   (weights, bias, gamma, beta, running statistics) and their gradients are kF32 always ("float32
+//   (weights, bias, gamma, beta, running statistics) and their gradients are kF32 ("float32
 //   master weights"), and the backend converts them on the way;
 // - a backend may return any Layout, and must accept any; parameters are kPlain;
 // - arguments are not checked again for shape: callers in nn/autograd have done so;
@@ -68,6 +68,16 @@ enum class BinaryOp {
   kAddRelu,  // max(a + b, 0): the end of a residual block
 };
 
+// Batch normalisation of a training step.
+struct BatchNormSpec {
+  float eps = 1e-5f;
+  bool relu = false;  // at the end, after a residual
+  // What the layer remembers of its batches, [C] float32, changed in place: running += momentum *
+  // (this batch's - running), the variance without bias. Undefined: nothing.
+  Tensor running_mean, running_var;
+  float momentum = 0.1f;
+};
+
 // What batch_norm_train leaves for its gradient.
 struct BatchNormSaved {
   Tensor mean, var;  // [C] float32: statistics of this batch, biased variance
@@ -76,6 +86,7 @@ struct BatchNormSaved {
 
 struct BatchNormGrads {
   Tensor x, gamma, beta;
+  Tensor residual;  // undefined where there was none
 };
 
 struct SgdStep {
@@ -95,7 +106,8 @@ class Replay {
   virtual void run() = 0;  // on the thread that recorded
 };
 
-// A parameter, its gradient, and what the optimiser remembers of it: float32, plain, of one shape.
+// A parameter, its gradient, and what the optimiser remembers of it: of one shape, float32 and
+// plain, but for the gradient, which may be as conv2d_grad_weight left it.
 struct Update {
   Tensor param, grad;
   Tensor first;       // momentum, may be undefined; Adam's mean
@@ -157,9 +169,12 @@ class Backend {
   // w in the form in which conv2d and conv2d_grad_input use it with activations of this dtype; they
   // take it in place of w, which spares them to make it each for itself. May be w.
   virtual Tensor conv_weight(const Tensor& w, Dtype activations);
+  // The same for many weights at once, into what conv_weight has made of them before.
+  virtual void conv_weights(std::span<const Tensor> from, std::span<Tensor> to);
   virtual Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const ConvSpec& spec);
   virtual Tensor conv2d_grad_input(const Tensor& dy, const Tensor& w, const ConvSpec& spec,
                                    const Shape& x_shape);
+  // May answer in dy's dtype, and in any layout.
   virtual Tensor conv2d_grad_weight(const Tensor& x, const Tensor& dy, const ConvSpec& spec,
                                     const Shape& w_shape);
 
@@ -173,17 +188,17 @@ class Backend {
   virtual Tensor global_avg_pool(const Tensor& x);  // [B,C,H,W] -> [B,C], kPlain
   virtual Tensor global_avg_pool_grad(const Tensor& dy, const Shape& x_shape);
 
-  // ---- batch normalisation over (B,H,W) of a 4-D or (B) of a 2-D tensor, with ReLU if `relu`.
+  // ---- batch normalisation over (B,H,W) of a 4-D or (B) of a 2-D tensor:
+  // gamma * (x - mean) / sqrt(var + eps) + beta, + residual if that is defined, then ReLU if the
+  // spec says so. residual has x's shape.
   virtual Tensor batch_norm_train(const Tensor& x, const Tensor& gamma, const Tensor& beta,
-                                  float eps, bool relu, BatchNormSaved& saved);
-  // y is batch_norm_train's result.
+                                  const Tensor& residual, const BatchNormSpec& spec,
+                                  BatchNormSaved& saved);
+  // y is batch_norm_train's result; has_residual: whether it had one.
   virtual BatchNormGrads batch_norm_train_grad(const Tensor& dy, const Tensor& x, const Tensor& y,
-                                               const Tensor& gamma, const Tensor& beta, float eps,
-                                               bool relu, const BatchNormSaved& saved);
-  // What batch norm remembers of its batches, [C] f32, in place: running_mean += momentum * (mean -
-  // running_mean), running_var += momentum * (unbias * var - running_var).
-  virtual void track_moments(const Tensor& mean, const Tensor& var, float momentum, float unbias,
-                             Tensor& running_mean, Tensor& running_var);
+                                               const Tensor& gamma, const Tensor& beta,
+                                               bool has_residual, const BatchNormSpec& spec,
+                                               const BatchNormSaved& saved);
   // y = x * scale[c] + shift[c], then ReLU if `relu`: batch norm with fixed statistics, and input
   // normalisation. scale, shift [C] f32. The gradient is that of x alone.
   virtual Tensor channel_affine(const Tensor& x, const Tensor& scale, const Tensor& shift,

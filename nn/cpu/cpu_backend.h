@@ -63,11 +63,13 @@ class CpuBackend final : public Backend {
   Tensor global_avg_pool_grad(const Tensor& dy, const Shape& x_shape) override;
 
   // norm.cc
-  Tensor batch_norm_train(const Tensor& x, const Tensor& gamma, const Tensor& beta, float eps,
-                          bool relu, BatchNormSaved& saved) override;
+  Tensor batch_norm_train(const Tensor& x, const Tensor& gamma, const Tensor& beta,
+                          const Tensor& residual, const BatchNormSpec& spec,
+                          BatchNormSaved& saved) override;
   BatchNormGrads batch_norm_train_grad(const Tensor& dy, const Tensor& x, const Tensor& y,
-                                       const Tensor& gamma, const Tensor& beta, float eps,
-                                       bool relu, const BatchNormSaved& saved) override;
+                                       const Tensor& gamma, const Tensor& beta, bool has_residual,
+                                       const BatchNormSpec& spec,
+                                       const BatchNormSaved& saved) override;
   Tensor channel_affine(const Tensor& x, const Tensor& scale, const Tensor& shift,
                         bool relu) override;
   Tensor channel_affine_grad(const Tensor& dy, const Tensor& y, const Tensor& scale,

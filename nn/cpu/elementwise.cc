@@ -367,7 +367,8 @@ void CpuBackend::sgd_step(std::span<const Update> updates, const Tensor& rates, 
   const float lr = rates.data<float>()[0];
   for (const Update& u : updates) {
     float* p = u.param.data<float>();
-    const float* g = u.grad.data<float>();
+    const Tensor grad = u.grad.to(Dtype::kF32).plain();
+    const float* g = grad.data<float>();
     float* m = u.first.defined() ? u.first.data<float>() : nullptr;
     parallel_for(u.param.numel(), kGrain, [&](int64_t begin, int64_t end) {
       if (m) {
@@ -392,7 +393,8 @@ void CpuBackend::adam_step(std::span<const Update> updates, const Tensor& rates,
                       .eps = s.eps};
   for (const Update& u : updates) {
     float* p = u.param.data<float>();
-    const float* g = u.grad.data<float>();
+    const Tensor grad = u.grad.to(Dtype::kF32).plain();
+    const float* g = grad.data<float>();
     float* m = u.first.data<float>();
     float* v = u.second.data<float>();
     float* top = u.max_second.defined() ? u.max_second.data<float>() : nullptr;

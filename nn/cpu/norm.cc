@@ -293,10 +293,31 @@ struct ScaleShift {
   }
 };
 
+// What the layer remembers of its batches.
+void track(const BatchNormSpec& spec, const BatchNormSaved& saved, double count) {
+  const float unbias = count > 1 ? static_cast<float>(count / (count - 1)) : 1.0f;
+  const auto follow = [&](Tensor running, const Tensor& now, float factor) {
+    if (!running.defined()) return;
+    for (size_t c = 0; c < running.span<float>().size(); ++c) {
+      float& r = running.span<float>()[c];
+      r += spec.momentum * (factor * now.span<float>()[c] - r);
+    }
+  };
+  follow(spec.running_mean, saved.mean, 1.0f);
+  follow(spec.running_var, saved.var, unbias);
+}
+
 }  // namespace
 
 Tensor CpuBackend::batch_norm_train(const Tensor& x, const Tensor& gamma, const Tensor& beta,
-                                    float eps, bool relu, BatchNormSaved& saved) {
+                                    const Tensor& residual, const BatchNormSpec& spec,
+                                    BatchNormSaved& saved) {
+  if (residual.defined()) {
+    BatchNormSpec alone = spec;
+    alone.relu = false;
+    const Tensor y = batch_norm_train(x, gamma, beta, Tensor(), alone, saved);
+    return binary(spec.relu ? BinaryOp::kAddRelu : BinaryOp::kAdd, y, residual);
+  }
   prepare_threads();
   const ChannelView view = channel_view(x);
   const int64_t channels = view.channels();
@@ -319,8 +340,9 @@ Tensor CpuBackend::batch_norm_train(const Tensor& x, const Tensor& gamma, const 
       saved.mean.span<float>()[c] = static_cast<float>(static_cast<double>(origin[c]) + offset);
       saved.var.span<float>()[c] = static_cast<float>(std::max(square - offset * offset, 0.0));
     }
-    const ScaleShift n(gamma, beta, saved, eps);
-    with_relu(relu, [&](auto on) {
+    track(spec, saved, count);
+    const ScaleShift n(gamma, beta, saved, spec.eps);
+    with_relu(spec.relu, [&](auto on) {
       run_parallel(view,
                    Affine<T, decltype(on)::value>{px, y.data<T>(), n.scale.data(), n.shift.data()});
     });
@@ -328,23 +350,34 @@ Tensor CpuBackend::batch_norm_train(const Tensor& x, const Tensor& gamma, const 
   return y;
 }
 
-BatchNormGrads CpuBackend::batch_norm_train_grad(const Tensor& dy, const Tensor& x, const Tensor&,
-                                                 const Tensor& gamma, const Tensor& beta, float eps,
-                                                 bool relu, const BatchNormSaved& saved) {
+BatchNormGrads CpuBackend::batch_norm_train_grad(const Tensor& dy, const Tensor& x, const Tensor& y,
+                                                 const Tensor& gamma, const Tensor& beta,
+                                                 bool has_residual, const BatchNormSpec& spec,
+                                                 const BatchNormSaved& saved) {
+  if (has_residual) {
+    BatchNormSpec alone = spec;
+    alone.relu = false;
+    const Tensor dz = spec.relu ? unary_grad(UnaryOp::kRelu, y, y, dy, 0, 0) : dy;
+    BatchNormGrads grads = batch_norm_train_grad(dz, x, y, gamma, beta, false, alone, saved);
+    grads.residual = dz;
+    return grads;
+  }
   prepare_threads();
   const ChannelView view = channel_view(x);
   const auto channels = static_cast<size_t>(view.channels());
   const Tensor g = as(dy, x.dtype(), x.layout());
-  BatchNormGrads grads{Tensor::empty_like(x), Tensor::zeros({view.channels()}),
-                       Tensor::zeros({view.channels()})};
+  BatchNormGrads grads;
+  grads.x = Tensor::empty_like(x);
+  grads.gamma = Tensor::zeros({view.channels()});
+  grads.beta = Tensor::zeros({view.channels()});
   if (x.numel() == 0) return grads;
   const double count = static_cast<double>(view.outer * view.pixels);
-  const ScaleShift n(gamma, beta, saved, eps);
+  const ScaleShift n(gamma, beta, saved, spec.eps);
   const float* mean = saved.mean.data<float>();
   with_activation_type(x.dtype(), [&]<typename T>(T*) {
     const T* px = x.data<T>();
     const T* pg = g.data<T>();
-    with_relu(relu, [&](auto on) {
+    with_relu(spec.relu, [&](auto on) {
       constexpr bool kRelu = decltype(on)::value;
       const std::vector<double> sums =
           two_sums(view, [&](int64_t begin, int64_t end, double* sum, double* product) {
@@ -355,7 +388,8 @@ BatchNormGrads CpuBackend::batch_norm_train_grad(const Tensor& dy, const Tensor&
       // dx = gamma / deviation * (dz - dbeta / count - h * dgamma / count).
       std::vector<float> of_x(channels), constant(channels);
       for (size_t c = 0; c < channels; ++c) {
-        const double deviation = std::sqrt(static_cast<double>(saved.var.span<float>()[c] + eps));
+        const double deviation =
+            std::sqrt(static_cast<double>(saved.var.span<float>()[c] + spec.eps));
         const double dbeta = sums[c], dgamma = sums[c + channels] / deviation;
         grads.beta.span<float>()[c] = static_cast<float>(dbeta);
         grads.gamma.span<float>()[c] = static_cast<float>(dgamma);

@@ -17,7 +17,8 @@ constexpr bool kExactMemory = false;
 constexpr int kMaxContexts = 64;
 constexpr size_t kStageBytes = 4 << 20;
 constexpr size_t kBlasWorkspace = 32 << 20;  // what NVIDIA advises for Hopper
-constexpr int kOldestCompute = 80;           // nn/cuda is built for these and newer
+constexpr size_t kCounters = 1 << 16;
+constexpr int kOldestCompute = 80;  // nn/cuda is built for these and newer
 
 // Every context ever made, and those without a thread. Never destroyed: tensors may outlive main().
 struct Contexts {
@@ -260,6 +261,19 @@ cudnnHandle_t Context::dnn() {
     check(cudnnSetStream(dnn_, stream), "cudnnSetStream");
   }
   return dnn_;
+}
+
+int32_t* Context::counters(size_t n) {
+  if (n > kCounters) fail("a matrix of so many columns is not supported", "CUDA");
+  if (!counters_) {
+    if (capturing())
+      fail("the first batch norm is inside a captured step", "CUDA", "run the step once before");
+    void* data = nullptr;
+    check(cudaMalloc(&data, kCounters * sizeof(int32_t)), "cudaMalloc");
+    check(cudaMemsetAsync(data, 0, kCounters * sizeof(int32_t), stream), "cudaMemsetAsync");
+    counters_ = static_cast<int32_t*>(data);
+  }
+  return counters_;
 }
 
 std::shared_ptr<void> Context::allocate(size_t bytes) {

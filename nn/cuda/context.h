@@ -91,6 +91,10 @@ struct Context {
   cublasHandle_t blas();
   cudnnHandle_t dnn();
 
+  // At least so many zeros, for kernels whose blocks count who comes last and leave zeros again.
+  // The stream's own, as one kernel after another uses them.
+  int32_t* counters(size_t n);
+
   // Memory that lives until the stream has passed the point of its release.
   std::shared_ptr<void> allocate(size_t bytes);
 
@@ -119,6 +123,7 @@ struct Context {
   cublasHandle_t blas_ = nullptr;
   cudnnHandle_t dnn_ = nullptr;
   void* blas_workspace_ = nullptr;
+  int32_t* counters_ = nullptr;
   Stage stages_[2];
   int next_stage_ = 0;
   std::shared_ptr<Numbers> numbers_;

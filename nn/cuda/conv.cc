@@ -156,10 +156,7 @@ Tensor CudaBackend::conv2d_grad_weight(const Tensor& x, const Tensor& dy, const 
   if (x.numel() == 0) return Tensor::zeros(w_shape, Dtype::kF32, device());
   const DnnConv conv =
       convolution(Pass::kGradWeight, x.dtype(), tf32_, x.shape(), w_shape, dy.shape(), spec);
-  const Tensor dw = run(context(device_), conv, x, Tensor(), dy.to(x.dtype()));
-  Tensor result = Tensor::empty(w_shape, Dtype::kF32, device());
-  result.copy_from(dw);
-  return result;
+  return run(context(device_), conv, x, Tensor(), dy.to(x.dtype()));
 }
 
 }  // namespace ens::cuda

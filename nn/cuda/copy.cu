@@ -41,17 +41,6 @@ __device__ void move(const From* s, To* d) {
 // which passes through shared memory so that both sides move whole rows.
 constexpr int kTileNumbers = 64 * 33;
 
-// Division of small numbers by one that the compiler does not know: by multiplication, as the
-// kernel's time is otherwise the divisions'.
-struct Divisor {
-  unsigned by, factor;
-  explicit Divisor(int by_) : by(static_cast<unsigned>(by_)), factor(0xffffffffu / by + 1) {}
-  __device__ int quotient(int i) const {
-    const auto wide = static_cast<uint64_t>(static_cast<unsigned>(i)) * factor;
-    return by == 1 ? i : static_cast<int>(wide >> 32);
-  }
-};
-
 template <typename From, typename To>
 __global__ void transpose_kernel(const From* s, To* d, int rows, int columns, Divisor by_rows,
                                  Divisor by_columns) {

@@ -44,8 +44,6 @@ class CudaBackend final : public Backend {
                     float b) override;
   Tensor binary(BinaryOp op, const Tensor& a, const Tensor& b) override;
   void axpy(float alpha, const Tensor& x, Tensor& y) override;
-  void sgd_step(std::span<const Update> updates, const Tensor& rates, const SgdStep& s) override;
-  void adam_step(std::span<const Update> updates, const Tensor& rates, const AdamStep& s) override;
 
   // reduce.cu
   Tensor sum_to(const Tensor& x, const Shape& shape) override;
@@ -66,6 +64,11 @@ class CudaBackend final : public Backend {
   Tensor conv2d_grad_weight(const Tensor& x, const Tensor& dy, const ConvSpec& spec,
                             const Shape& w_shape) override;
 
+  // parameters.cu
+  void conv_weights(std::span<const Tensor> from, std::span<Tensor> to) override;
+  void sgd_step(std::span<const Update> updates, const Tensor& rates, const SgdStep& s) override;
+  void adam_step(std::span<const Update> updates, const Tensor& rates, const AdamStep& s) override;
+
   // pool.cu
   Tensor max_pool(const Tensor& x, const PoolSpec& spec, bool want_grad,
                   Tensor& workspace) override;
@@ -77,13 +80,13 @@ class CudaBackend final : public Backend {
   Tensor global_avg_pool_grad(const Tensor& dy, const Shape& x_shape) override;
 
   // norm.cu
-  Tensor batch_norm_train(const Tensor& x, const Tensor& gamma, const Tensor& beta, float eps,
-                          bool relu, BatchNormSaved& saved) override;
+  Tensor batch_norm_train(const Tensor& x, const Tensor& gamma, const Tensor& beta,
+                          const Tensor& residual, const BatchNormSpec& spec,
+                          BatchNormSaved& saved) override;
   BatchNormGrads batch_norm_train_grad(const Tensor& dy, const Tensor& x, const Tensor& y,
-                                       const Tensor& gamma, const Tensor& beta, float eps,
-                                       bool relu, const BatchNormSaved& saved) override;
-  void track_moments(const Tensor& mean, const Tensor& var, float momentum, float unbias,
-                     Tensor& running_mean, Tensor& running_var) override;
+                                       const Tensor& gamma, const Tensor& beta, bool has_residual,
+                                       const BatchNormSpec& spec,
+                                       const BatchNormSaved& saved) override;
   Tensor channel_affine(const Tensor& x, const Tensor& scale, const Tensor& shift,
                         bool relu) override;
   Tensor channel_affine_grad(const Tensor& dy, const Tensor& y, const Tensor& scale,

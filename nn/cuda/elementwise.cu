@@ -1,7 +1,4 @@
-// Elementwise verbs and optimiser updates. They work in memory order: the layout does not matter
-// once all operands agree.
-#include <span>
-
+// Elementwise verbs. They work in memory order: the layout does not matter once all operands agree.
 #include "nn/cuda/cuda_backend.h"
 #include "nn/cuda/kernels.h"
 
@@ -160,104 +157,6 @@ bool channel_vector(const Shape& a, const Shape& b) {
   return a.rank() == 4 && b[0] == 1 && b[1] == a[1] && b[2] == 1 && b[3] == 1;
 }
 
-// Many tensors in one launch: block k works on kPiece numbers of the tensor whose blocks it is
-// among.
-constexpr int kTensors = 64;
-constexpr int kPiece = 16 * kThreads;
-
-struct Slot {
-  float* param;
-  const float* grad;
-  float* first;   // may be null (no momentum)
-  float* second;  // Adam's
-  float* top;     // null without AMSGrad
-  int64_t size;
-};
-struct Slots {
-  int count = 0;
-  unsigned first_block[kTensors + 1] = {};
-  Slot slot[kTensors];
-};
-static_assert(sizeof(Slots) < 3900);  // kernel arguments
-
-// The slot of this block, and its numbers [begin, end).
-__device__ inline const Slot& find_slot(const Slots& s, int64_t* begin, int64_t* end) {
-  int low = 0, high = s.count;  // first_block[low] <= blockIdx.x < first_block[high]
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    if (s.first_block[middle] <= blockIdx.x) {
-      low = middle;
-    } else {
-      high = middle;
-    }
-  }
-  const Slot& slot = s.slot[low];
-  *begin = static_cast<int64_t>(blockIdx.x - s.first_block[low]) * kPiece;
-  *end = *begin + kPiece < slot.size ? *begin + kPiece : slot.size;
-  return slot;
-}
-
-__global__ void sgd_kernel(Slots slots, const float* rates, SgdStep s) {
-  int64_t begin, end;
-  const Slot& t = find_slot(slots, &begin, &end);
-  const float lr = rates[0];
-  const float g_part = s.nesterov ? 1.0f : 0.0f, m_part = s.nesterov ? s.momentum : 1.0f;
-  for (int64_t i = begin + threadIdx.x; i < end; i += kThreads) {
-    const float p = t.param[i];
-    const float d = t.grad[i] + s.weight_decay * p;
-    if (t.first) {
-      const float v = s.momentum * t.first[i] + d;
-      t.first[i] = v;
-      t.param[i] = p - lr * (g_part * d + m_part * v);
-    } else {
-      t.param[i] = p - lr * d;
-    }
-  }
-}
-
-__global__ void adam_kernel(Slots slots, const float* rates, AdamStep s) {
-  int64_t begin, end;
-  const Slot& t = find_slot(slots, &begin, &end);
-  const float lr = rates[0], step_size = lr * rates[1], root = rates[2];
-  const float keep = s.decoupled ? 1.0f - lr * s.weight_decay : 1.0f;
-  const float l2 = s.decoupled ? 0.0f : s.weight_decay;
-  for (int64_t i = begin + threadIdx.x; i < end; i += kThreads) {
-    const float p = t.param[i];
-    const float d = t.grad[i] + l2 * p;
-    const float m = s.beta1 * t.first[i] + (1.0f - s.beta1) * d;
-    const float v = s.beta2 * t.second[i] + (1.0f - s.beta2) * d * d;
-    t.first[i] = m;
-    t.second[i] = v;
-    float square = v;
-    if (t.top) {
-      square = fmaxf(t.top[i], v);
-      t.top[i] = square;
-    }
-    t.param[i] = keep * p - step_size * m / (sqrtf(square) * root + s.eps);
-  }
-}
-
-// Calls run(slots, blocks) for the updates, kTensors at a time.
-template <typename F>
-void for_slots(Context& c, std::span<const Update> updates, F&& run) {
-  const auto optional = [&](const Tensor& t) { return t.defined() ? write<float>(c, t) : nullptr; };
-  Slots slots;
-  const auto flush = [&] {
-    if (slots.count) run(slots, dim3(slots.first_block[slots.count]));
-    slots.count = 0;
-  };
-  for (const Update& u : updates) {
-    const int64_t n = u.param.numel();
-    if (n == 0) continue;
-    slots.slot[slots.count] = {write<float>(c, u.param), read<float>(c, u.grad), optional(u.first),
-                               optional(u.second),       optional(u.max_second), n};
-    slots.first_block[slots.count + 1] =
-        slots.first_block[slots.count] + static_cast<unsigned>((n + kPiece - 1) / kPiece);
-    if (++slots.count == kTensors) flush();
-  }
-  flush();
-}
-
 // f(N) with the pack size, as an integral_constant, that n numbers at these addresses allow.
 template <typename T, typename F, typename... P>
 void with_pack(int64_t n, F&& f, const P*... at) {
@@ -400,23 +299,6 @@ void CudaBackend::axpy(float alpha, const Tensor& x, Tensor& y) {
     } else {
       run(X{});
     }
-  });
-}
-
-void CudaBackend::sgd_step(std::span<const Update> updates, const Tensor& rates, const SgdStep& s) {
-  Context& c = context(device_);
-  const float* rate = read<float>(c, rates);
-  for_slots(c, updates, [&](const Slots& slots, dim3 blocks) {
-    launch(sgd_kernel, blocks, kThreads, 0, c.stream, slots, rate, s);
-  });
-}
-
-void CudaBackend::adam_step(std::span<const Update> updates, const Tensor& rates,
-                            const AdamStep& s) {
-  Context& c = context(device_);
-  const float* rate = read<float>(c, rates);
-  for_slots(c, updates, [&](const Slots& slots, dim3 blocks) {
-    launch(adam_kernel, blocks, kThreads, 0, c.stream, slots, rate, s);
   });
 }
 

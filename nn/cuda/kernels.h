@@ -69,6 +69,18 @@ __device__ inline int64_t first_item() {
 }
 __device__ inline int64_t item_stride() { return static_cast<int64_t>(gridDim.x) * blockDim.x; }
 
+// Division by a number that the compiler does not know, by multiplication: the kernel's time is
+// otherwise the divisions'. Right for 0 <= i with i * by < 2^32.
+struct Divisor {
+  unsigned by, factor;
+  __host__ __device__ explicit Divisor(int by_)
+      : by(static_cast<unsigned>(by_)), factor(0xffffffffu / by + 1) {}
+  __device__ int quotient(int i) const {
+    const auto wide = static_cast<uint64_t>(static_cast<unsigned>(i)) * factor;
+    return by == 1 ? i : static_cast<int>(wide >> 32);
+  }
+};
+
 // f(T{}) with the CUDA type of an activation's dtype.
 template <typename F>
 void with_activation(Dtype dtype, F&& f) {

@@ -1,8 +1,10 @@
 // Batch normalisation and per-channel scaling, over [rows][channels].
 //
-// All of it is bound by memory, so the aim is few passes: training forward reads x twice and writes
-// y; backward reads x and dy twice and writes dx, and finds out from x again where the ReLU was
-// active, instead of reading y as well. Sums go from threads to blocks to slices in a fixed order.
+// All of it is bound by memory or, for small maps, by the number of launches. Maps of few rows: one
+// launch, in which a block keeps all rows of its channels in registers. Others take two: one sums
+// slices of the rows, and its last block adds up what the slices gave; one normalises. Backward
+// finds out from x again where the ReLU was active, instead of reading y; only after a residual has
+// it to. Sums go from threads to warps to blocks to slices in a fixed order.
 #include <algorithm>
 
 #include "nn/cuda/cuda_backend.h"
@@ -11,139 +13,444 @@
 namespace ens::cuda {
 namespace {
 
-constexpr int kWide = 4;  // channels of one thread
+constexpr int kWarp = 32, kWarps = kThreads / kWarp;
 
-// How a block of kThreads covers the matrix: x over the channels, y over the rows.
+// How a grid of blocks of kThreads covers the matrix: x over packs of channels, y over the rows.
 struct Cover {
-  int wide;  // channels of one thread: kWide, or 1
   dim3 block, grid;
   int64_t slice;  // rows of one block
-  int64_t slices;
 };
 
-Cover cover(int64_t rows, int64_t channels, bool packed) {
+// At least `rows_each` rows for each thread, and about `most` blocks.
+Cover cover(int64_t rows, int64_t packs, int64_t rows_each, int64_t most) {
   Cover v;
-  v.wide = packed ? kWide : 1;
-  const int64_t threads = channels / v.wide;  // needed along the channels
   unsigned x = 1;
-  while (x < 32 && x < threads) x *= 2;
+  while (x < kWarp && x < packs) x *= 2;
   v.block = dim3(x, kThreads / x);
-  const int64_t across = (threads + x - 1) / x;
-  // Enough blocks to fill a GPU; at least eight rows for each thread.
-  v.slices = std::clamp<int64_t>(std::min<int64_t>(320 / across, rows / (8 * v.block.y)), 1, 256);
-  v.slice = (rows + v.slices - 1) / v.slices;
-  v.grid = dim3(static_cast<unsigned>(across), static_cast<unsigned>(v.slices));
+  const int64_t across = (packs + x - 1) / x;
+  const int64_t slices =
+      std::max<int64_t>(std::min(most / across, rows / (rows_each * v.block.y)), 1);
+  v.slice = (rows + slices - 1) / slices;
+  v.grid = dim3(static_cast<unsigned>(across), static_cast<unsigned>(slices));
+  return v;
+}
+// Sums: enough blocks to fill a GPU, few enough for one block to add up.
+Cover cover_sums(int64_t rows, int64_t packs) { return cover(rows, packs, 8, 256); }
+Cover cover_all(int64_t rows, int64_t packs) { return cover(rows, packs, 4, 4096); }
+
+// This thread's channels, and the rows of its block that are its own: first, first + blockDim.y,
+// ...
+template <int N>
+__device__ inline int64_t first_channel() {
+  return (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * N;
+}
+__device__ inline int64_t first_row(int64_t slice) {
+  return static_cast<int64_t>(blockIdx.y) * slice + threadIdx.y;
+}
+__device__ inline int64_t end_row(int64_t slice, int64_t rows) {
+  const int64_t end = (static_cast<int64_t>(blockIdx.y) + 1) * slice;
+  return end < rows ? end : rows;
+}
+__device__ inline int thread_of_block() {
+  return static_cast<int>(threadIdx.y * blockDim.x + threadIdx.x);
+}
+
+template <typename T, int N>
+__device__ inline Pack<T, N> pack_at(const T* p, int64_t i) {
+  return *reinterpret_cast<const Pack<T, N>*>(p + i);
+}
+template <typename T, int N>
+__device__ inline Pack<T, N>& pack_at(T* p, int64_t i) {
+  return *reinterpret_cast<Pack<T, N>*>(p + i);
+}
+
+// Adds up v over threadIdx.y: out[k * blockDim.x + x] is the sum of v[k] of the threads with this
+// x, for the block's threads to read.
+template <int K>
+__device__ void add_rows(float (&v)[K], float* out) {
+  __shared__ float warps[kWarps][K * kWarp];
+  const int t = thread_of_block(), across = static_cast<int>(blockDim.x);
+  for (int distance = across; distance < kWarp; distance *= 2) {
+#pragma unroll
+    for (int k = 0; k < K; ++k) v[k] += __shfl_xor_sync(0xffffffffu, v[k], distance);
+  }
+  if (t % kWarp < across) {
+#pragma unroll
+    for (int k = 0; k < K; ++k) warps[t / kWarp][k * across + t % kWarp] = v[k];
+  }
+  __syncthreads();
+  for (int i = t; i < K * across; i += kThreads) {
+    float sum = 0;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) sum += warps[w][i];
+    out[i] = sum;
+  }
+  __syncthreads();
+}
+
+// Where the blocks of a column of the grid leave what add_rows gave: [gridDim.x][gridDim.y][K *
+// blockDim.x].
+struct Parts {
+  float* numbers;
+  int32_t* counters;  // zeros, one for each column
+};
+
+// add_rows over all blocks of a column: true for the last of them to get here, and only there
+// `total` (as `out` above) holds the sums, in an order that does not change.
+template <int K>
+__device__ bool add_slices(float (&v)[K], const Parts& parts, double* total) {
+  constexpr int kWide = K < 4 ? K : 4;  // numbers of one read
+  __shared__ double shared[kThreads * kWide];
+  __shared__ bool last;
+  const int t = thread_of_block(), numbers = K * static_cast<int>(blockDim.x);
+  float* column = parts.numbers + static_cast<int64_t>(blockIdx.x) * gridDim.y * numbers;
+  add_rows(v, column + static_cast<int64_t>(blockIdx.y) * numbers);
+  __threadfence();
+  __syncthreads();
+  if (t == 0) {
+    int32_t& counter = parts.counters[blockIdx.x];
+    last = atomicAdd(&counter, 1) == static_cast<int32_t>(gridDim.y) - 1;
+    if (last) counter = 0;  // for the next launch
+  }
+  __syncthreads();
+  if (!last) return false;
+  __threadfence();
+  const int readers = numbers / kWide, step = kThreads / readers;
+  double sum[kWide] = {};
+#pragma unroll 8
+  for (int s = t / readers; s < static_cast<int>(gridDim.y); s += step) {
+    const auto part = pack_at<float, kWide>(
+        static_cast<const float*>(column), static_cast<int64_t>(s) * numbers + t % readers * kWide);
+#pragma unroll
+    for (int k = 0; k < kWide; ++k) sum[k] += static_cast<double>(part.v[k]);
+  }
+#pragma unroll
+  for (int k = 0; k < kWide; ++k) shared[t * kWide + k] = sum[k];
+  __syncthreads();
+  for (int i = t; i < numbers; i += kThreads) {
+    double all = 0;
+    for (int s = 0; s < step; ++s) all += shared[s * numbers + i];
+    total[i] = all;
+  }
+  __syncthreads();
+  return true;
+}
+
+// What the kernels know of a layer besides its images.
+struct Layer {
+  int64_t rows, channels;
+  const float *gamma, *beta;
+  float eps;
+  bool relu;
+  float *mean, *var;                  // of this batch
+  float *running_mean, *running_var;  // may be null
+  float momentum, unbias;
+};
+
+// Normalisation as y = x * scale + shift.
+__device__ inline void scale_shift(const Layer& l, int64_t c, float* scale, float* shift) {
+  *scale = l.gamma[c] / sqrtf(l.var[c] + l.eps);
+  *shift = l.beta[c] - l.mean[c] * *scale;
+}
+
+// From the sums of x - origin and of its square. The first row as origin keeps the variance from
+// cancelling.
+__device__ void end_moments(const Layer& l, int64_t c, float origin, double sum, double square) {
+  const double count = static_cast<double>(l.rows);
+  const double offset = sum / count;
+  const double variance = square / count - offset * offset;
+  const float mean = static_cast<float>(static_cast<double>(origin) + offset);
+  const float var = static_cast<float>(variance > 0 ? variance : 0);
+  l.mean[c] = mean;
+  l.var[c] = var;
+  if (l.running_mean) l.running_mean[c] += l.momentum * (mean - l.running_mean[c]);
+  if (l.running_var) l.running_var[c] += l.momentum * (l.unbias * var - l.running_var[c]);
+}
+
+// What the input's gradient is made of: dz * scale + x * of_x + constant.
+struct InputGrad {
+  float scale, of_x, constant;
+};
+
+// With h = (x - mean) / deviation: dbeta = sum dz, dgamma = sum dz h, and
+// dx = scale * (dz - dbeta / count - h * dgamma / count). From the sums of dz and dz * (x - mean).
+__device__ InputGrad end_grads(const Layer& l, int64_t c, float* dgamma, float* dbeta, double sum,
+                               double product) {
+  const double count = static_cast<double>(l.rows);
+  const double deviation = sqrt(static_cast<double>(l.var[c] + l.eps));
+  float scale, shift;
+  scale_shift(l, c, &scale, &shift);
+  const double of_h = product / deviation;
+  const double of_x = -static_cast<double>(scale) * of_h / count / deviation;
+  dbeta[c] = static_cast<float>(sum);
+  dgamma[c] = static_cast<float>(of_h);
+  return {scale, static_cast<float>(of_x),
+          static_cast<float>(-static_cast<double>(scale) * sum / count -
+                             of_x * static_cast<double>(l.mean[c]))};
+}
+
+template <typename T, int N>
+__device__ inline void add_moments(const Pack<T, N>& v, const Pack<T, N>& origin,
+                                   float (&sums)[2 * N]) {
+#pragma unroll
+  for (int k = 0; k < N; ++k) {
+    const float d = load(v.v[k]) - load(origin.v[k]);
+    sums[k] += d;
+    sums[N + k] += d * d;
+  }
+}
+
+template <typename T, int N>
+__device__ inline Pack<T, N> normalised(Pack<T, N> v, const Pack<T, N>* residual,
+                                        const float (&scale)[N], const float (&shift)[N],
+                                        bool relu) {
+#pragma unroll
+  for (int k = 0; k < N; ++k) {
+    float r = fmaf(load(v.v[k]), scale[k], shift[k]);
+    if (residual) r += load(residual->v[k]);
+    store(&v.v[k], relu && r < 0.0f ? 0.0f : r);
+  }
   return v;
 }
 
-// Adds up a and b over threadIdx.y, for the threads with y = 0; shared [2 * N][kThreads].
-template <int N>
-__device__ void add_rows(float* a, float* b, float (*shared)[kThreads]) {
-  const int t = static_cast<int>(threadIdx.y * blockDim.x + threadIdx.x);
+// dz: dy, or 0 where the ReLU cut, which y tells, or x where y is null.
+template <typename T, int N>
+__device__ inline Pack<T, N> before_relu(Pack<T, N> g, const Pack<T, N>& x, const Pack<T, N>* y,
+                                         const float (&scale)[N], const float (&shift)[N]) {
 #pragma unroll
   for (int k = 0; k < N; ++k) {
-    shared[k][t] = a[k];
-    shared[N + k][t] = b[k];
+    const float out = y ? load(y->v[k]) : fmaf(load(x.v[k]), scale[k], shift[k]);
+    if (!(out > 0.0f)) store(&g.v[k], 0.0f);
   }
-  __syncthreads();
-  for (unsigned half = blockDim.y / 2; half > 0; half /= 2) {
-    if (threadIdx.y < half) {
-      const int other = t + static_cast<int>(half * blockDim.x);
-#pragma unroll
-      for (int k = 0; k < 2 * N; ++k) shared[k][t] += shared[k][other];
-    }
-    __syncthreads();
-  }
+  return g;
+}
+
+template <typename T, int N>
+__device__ inline void add_grads(const Pack<T, N>& dz, const Pack<T, N>& x,
+                                 const float (&centre)[N], float (&sums)[2 * N]) {
 #pragma unroll
   for (int k = 0; k < N; ++k) {
-    a[k] = shared[k][t];
-    b[k] = shared[N + k][t];
+    const float d = load(dz.v[k]);
+    sums[k] += d;
+    sums[N + k] += d * (load(x.v[k]) - centre[k]);
   }
 }
 
-// Sums of x - x[0] and of its square by slice: parts[slice][2][channels]. The first row as origin
-// keeps the variance from cancelling.
 template <typename T, int N>
-__global__ void moments_kernel(const T* x, float* parts, int64_t rows, int64_t channels,
-                               int64_t slice) {
-  __shared__ float shared[2 * N][kThreads];
-  const int64_t c = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * N;
-  const int64_t begin = static_cast<int64_t>(blockIdx.y) * slice;
-  const int64_t end = begin + slice < rows ? begin + slice : rows;
-  float sum[N] = {}, square[N] = {};
-  if (c < channels) {
-    const Pack<T, N> origin = *reinterpret_cast<const Pack<T, N>*>(x + c);
-    for (int64_t r = begin + threadIdx.y; r < end; r += blockDim.y) {
-      const Pack<T, N> v = *reinterpret_cast<const Pack<T, N>*>(x + r * channels + c);
+__device__ inline Pack<T, N> input_grad(Pack<T, N> dz, const Pack<T, N>& x,
+                                        const InputGrad (&of)[N]) {
 #pragma unroll
-      for (int k = 0; k < N; ++k) {
-        const float d = load(v.v[k]) - load(origin.v[k]);
-        sum[k] += d;
-        square[k] += d * d;
-      }
+  for (int k = 0; k < N; ++k) {
+    store(&dz.v[k],
+          fmaf(load(dz.v[k]), of[k].scale, fmaf(load(x.v[k]), of[k].of_x, of[k].constant)));
+  }
+  return dz;
+}
+
+// ---- two launches
+
+template <typename T, int N>
+__global__ void moments_kernel(const T* x, Layer l, Parts parts, int64_t slice) {
+  __shared__ double total[2 * N * kWarp];
+  const int64_t c = first_channel<N>(), end = end_row(slice, l.rows);
+  float sums[2 * N] = {};
+  if (c < l.channels) {
+    const Pack<T, N> origin = pack_at<T, N>(x, c);
+    for (int64_t r = first_row(slice); r < end; r += blockDim.y) {
+      add_moments(pack_at<T, N>(x, r * l.channels + c), origin, sums);
     }
   }
-  add_rows<N>(sum, square, shared);
-  if (threadIdx.y == 0 && c < channels) {
-    float* out = parts + static_cast<int64_t>(blockIdx.y) * 2 * channels + c;
+  if (!add_slices(sums, parts, total)) return;
+  const int across = static_cast<int>(blockDim.x);
+  for (int i = thread_of_block(); i < N * across; i += kThreads) {
+    const int64_t channel =
+        (static_cast<int64_t>(blockIdx.x) * across + i % across) * N + i / across;
+    if (channel < l.channels) {
+      end_moments(l, channel, load(x[channel]), total[i], total[N * across + i]);
+    }
+  }
+}
+
+template <typename T, int N>
+__global__ void normalise_kernel(const T* x, const T* residual, T* y, Layer l, int64_t slice) {
+  const int64_t c = first_channel<N>(), end = end_row(slice, l.rows);
+  if (c >= l.channels) return;
+  float scale[N], shift[N];
+#pragma unroll
+  for (int k = 0; k < N; ++k) scale_shift(l, c + k, &scale[k], &shift[k]);
+  for (int64_t r = first_row(slice); r < end; r += blockDim.y) {
+    const int64_t at = r * l.channels + c;
+    Pack<T, N> added;
+    if (residual) added = pack_at<T, N>(residual, at);
+    pack_at<T, N>(y, at) =
+        normalised(pack_at<T, N>(x, at), residual ? &added : nullptr, scale, shift, l.relu);
+  }
+}
+
+// y and dz: null without a residual. of [channels].
+template <typename T, int N>
+__global__ void grad_sums_kernel(const T* dy, const T* x, const T* y, T* dz, Layer l, float* dgamma,
+                                 float* dbeta, InputGrad* of, Parts parts, int64_t slice) {
+  __shared__ double total[2 * N * kWarp];
+  const int64_t c = first_channel<N>(), end = end_row(slice, l.rows);
+  float sums[2 * N] = {};
+  if (c < l.channels) {
+    float scale[N], shift[N], centre[N];
 #pragma unroll
     for (int k = 0; k < N; ++k) {
-      out[k] = sum[k];
-      out[channels + k] = square[k];
+      centre[k] = l.mean[c + k];
+      scale_shift(l, c + k, &scale[k], &shift[k]);
+    }
+    for (int64_t r = first_row(slice); r < end; r += blockDim.y) {
+      const int64_t at = r * l.channels + c;
+      const Pack<T, N> v = pack_at<T, N>(x, at);
+      Pack<T, N> g = pack_at<T, N>(dy, at), out;
+      if (y) out = pack_at<T, N>(y, at);
+      if (l.relu) g = before_relu(g, v, y ? &out : nullptr, scale, shift);
+      if (dz) pack_at<T, N>(dz, at) = g;
+      add_grads(g, v, centre, sums);
+    }
+  }
+  if (!add_slices(sums, parts, total)) return;
+  const int across = static_cast<int>(blockDim.x);
+  for (int i = thread_of_block(); i < N * across; i += kThreads) {
+    const int64_t channel =
+        (static_cast<int64_t>(blockIdx.x) * across + i % across) * N + i / across;
+    if (channel < l.channels) {
+      of[channel] = end_grads(l, channel, dgamma, dbeta, total[i], total[N * across + i]);
     }
   }
 }
 
-// Normalisation as y = x * scale + shift.
-__device__ inline void scale_shift(float mean, float var, float gamma, float beta, float eps,
-                                   float* scale, float* shift) {
-  *scale = gamma / sqrtf(var + eps);
-  *shift = beta - mean * *scale;
+template <typename T, int N>
+__global__ void grad_input_kernel(const T* dy, const T* x, T* dx, Layer l, const InputGrad* of,
+                                  int64_t slice) {
+  const int64_t c = first_channel<N>(), end = end_row(slice, l.rows);
+  if (c >= l.channels) return;
+  float scale[N], shift[N];
+  InputGrad mine[N];
+#pragma unroll
+  for (int k = 0; k < N; ++k) {
+    mine[k] = of[c + k];
+    scale_shift(l, c + k, &scale[k], &shift[k]);
+  }
+  for (int64_t r = first_row(slice); r < end; r += blockDim.y) {
+    const int64_t at = r * l.channels + c;
+    const Pack<T, N> v = pack_at<T, N>(x, at);
+    Pack<T, N> g = pack_at<T, N>(dy, at);
+    if (l.relu) g = before_relu<T, N>(g, v, nullptr, scale, shift);
+    pack_at<T, N>(dx, at) = input_grad(g, v, mine);
+  }
 }
 
-// A warp for each channel, in blocks of kThreads.
-constexpr int kWarp = 32;
-__device__ inline int64_t channel_of_warp() { return first_item() / kWarp; }
-dim3 warps_for(int64_t channels) {
-  return dim3(static_cast<unsigned>((channels * kWarp + kThreads - 1) / kThreads));
-}
+// ---- one launch: block b has all rows of N channels, R of them in each thread's registers
 
-// Sums over the slices of a warp's channel, in double and in an order that does not change; for all
-// its lanes.
-__device__ inline void add_slices(const float* parts, int64_t slices, int64_t channels, int64_t c,
-                                  double* first, double* second) {
-  double a = 0, b = 0;
-  for (int64_t s = threadIdx.x % kWarp; s < slices; s += kWarp) {
-    a += static_cast<double>(parts[s * 2 * channels + c]);
-    b += static_cast<double>(parts[(s * 2 + 1) * channels + c]);
+constexpr int kMostRows = 8;  // R at most
+
+template <typename T, int N, int R>
+__global__ void whole_kernel(const T* x, const T* residual, T* y, Layer l) {
+  __shared__ float total[2 * N], of_channel[2][N];
+  const int64_t c = static_cast<int64_t>(blockIdx.x) * N;
+  const auto row = [](int i) { return static_cast<int64_t>(threadIdx.y) + i * kThreads; };
+  Pack<T, N> v[R];
+#pragma unroll
+  for (int i = 0; i < R; ++i) {
+    if (row(i) < l.rows) v[i] = pack_at<T, N>(x, row(i) * l.channels + c);
+  }
+  const Pack<T, N> origin = pack_at<T, N>(x, c);
+  float sums[2 * N] = {};
+#pragma unroll
+  for (int i = 0; i < R; ++i) {
+    if (row(i) < l.rows) add_moments(v[i], origin, sums);
+  }
+  add_rows(sums, total);
+  if (threadIdx.y < N) {
+    const int k = static_cast<int>(threadIdx.y);
+    end_moments(l, c + k, load(x[c + k]), static_cast<double>(total[k]),
+                static_cast<double>(total[N + k]));
+    scale_shift(l, c + k, &of_channel[0][k], &of_channel[1][k]);
+  }
+  __syncthreads();
+  float scale[N], shift[N];
+#pragma unroll
+  for (int k = 0; k < N; ++k) {
+    scale[k] = of_channel[0][k];
+    shift[k] = of_channel[1][k];
   }
 #pragma unroll
-  for (int distance = kWarp / 2; distance > 0; distance /= 2) {
-    a += __shfl_xor_sync(0xffffffffu, a, distance);
-    b += __shfl_xor_sync(0xffffffffu, b, distance);
+  for (int i = 0; i < R; ++i) {
+    if (row(i) >= l.rows) continue;
+    const int64_t at = row(i) * l.channels + c;
+    Pack<T, N> added;
+    if (residual) added = pack_at<T, N>(residual, at);
+    pack_at<T, N>(y, at) = normalised(v[i], residual ? &added : nullptr, scale, shift, l.relu);
   }
-  *first = a;
-  *second = b;
 }
 
-// coefficients [2][channels]: scale, shift.
-template <typename T>
-__global__ void moments_end_kernel(const T* x, const float* parts, const float* gamma,
-                                   const float* beta, float* mean, float* var, float* coefficients,
-                                   int64_t slices, int64_t rows, int64_t channels, float eps) {
-  const int64_t c = channel_of_warp();
-  if (c >= channels) return;
-  double sum, square;
-  add_slices(parts, slices, channels, c, &sum, &square);
-  if (threadIdx.x % kWarp != 0) return;
-  const double count = static_cast<double>(rows);
-  const double offset = sum / count;
-  const double variance = square / count - offset * offset;
-  mean[c] = static_cast<float>(static_cast<double>(load(x[c])) + offset);
-  var[c] = static_cast<float>(variance > 0 ? variance : 0);
-  scale_shift(mean[c], var[c], gamma[c], beta[c], eps, &coefficients[c],
-              &coefficients[channels + c]);
+template <typename T, int N, int R>
+__global__ void whole_grad_kernel(const T* dy, const T* x, const T* y, T* dz, T* dx, Layer l,
+                                  float* dgamma, float* dbeta) {
+  __shared__ float total[2 * N];
+  __shared__ InputGrad of_channel[N];
+  const int64_t c = static_cast<int64_t>(blockIdx.x) * N;
+  const auto row = [](int i) { return static_cast<int64_t>(threadIdx.y) + i * kThreads; };
+  float scale[N], shift[N], centre[N];
+#pragma unroll
+  for (int k = 0; k < N; ++k) {
+    centre[k] = l.mean[c + k];
+    scale_shift(l, c + k, &scale[k], &shift[k]);
+  }
+  Pack<T, N> v[R], g[R];
+#pragma unroll
+  for (int i = 0; i < R; ++i) {
+    if (row(i) >= l.rows) continue;
+    v[i] = pack_at<T, N>(x, row(i) * l.channels + c);
+    g[i] = pack_at<T, N>(dy, row(i) * l.channels + c);
+  }
+  float sums[2 * N] = {};
+#pragma unroll
+  for (int i = 0; i < R; ++i) {
+    if (row(i) >= l.rows) continue;
+    const int64_t at = row(i) * l.channels + c;
+    Pack<T, N> out;
+    if (y) out = pack_at<T, N>(y, at);
+    if (l.relu) g[i] = before_relu(g[i], v[i], y ? &out : nullptr, scale, shift);
+    if (dz) pack_at<T, N>(dz, at) = g[i];
+    add_grads(g[i], v[i], centre, sums);
+  }
+  add_rows(sums, total);
+  if (threadIdx.y < N) {
+    const int k = static_cast<int>(threadIdx.y);
+    of_channel[k] = end_grads(l, c + k, dgamma, dbeta, static_cast<double>(total[k]),
+                              static_cast<double>(total[N + k]));
+  }
+  __syncthreads();
+  InputGrad of[N];
+#pragma unroll
+  for (int k = 0; k < N; ++k) of[k] = of_channel[k];
+#pragma unroll
+  for (int i = 0; i < R; ++i) {
+    if (row(i) < l.rows) pack_at<T, N>(dx, row(i) * l.channels + c) = input_grad(g[i], v[i], of);
+  }
 }
+
+// f(R) with the rows that each thread has to keep, if one launch can do it.
+template <int N, typename F>
+bool in_one_launch(int64_t rows, F&& f) {
+  if constexpr (N > 1) {
+    if (rows <= 2 * kThreads) {
+      f(std::integral_constant<int, 2>{});
+      return true;
+    }
+    if (rows <= kMostRows * kThreads) {
+      f(std::integral_constant<int, kMostRows>{});
+      return true;
+    }
+  }
+  return false;
+}
+
+// ---- fixed scales
 
 // y = x * scale[c] + shift[c], then ReLU. n packs; c = element / inner % channels, with inner = 1
 // whenever N > 1.
@@ -179,98 +486,6 @@ __global__ void affine_grad_kernel(const T* dy, const T* y, T* dx, const float* 
   }
 }
 
-// Sums of dz and dz * (x - mean) by slice, where dz is dy, or 0 where the ReLU cut.
-template <typename T, int N>
-__global__ void grad_sums_kernel(const T* dy, const T* x, const float* gamma, const float* beta,
-                                 const float* mean, const float* var, float eps, bool relu,
-                                 float* parts, int64_t rows, int64_t channels, int64_t slice) {
-  __shared__ float shared[2 * N][kThreads];
-  const int64_t c = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * N;
-  const int64_t begin = static_cast<int64_t>(blockIdx.y) * slice;
-  const int64_t end = begin + slice < rows ? begin + slice : rows;
-  float sum[N] = {}, product[N] = {};
-  if (c < channels) {
-    float scale[N], shift[N], centre[N];
-#pragma unroll
-    for (int k = 0; k < N; ++k) {
-      centre[k] = mean[c + k];
-      scale_shift(centre[k], var[c + k], gamma[c + k], beta[c + k], eps, &scale[k], &shift[k]);
-    }
-    for (int64_t r = begin + threadIdx.y; r < end; r += blockDim.y) {
-      const Pack<T, N> v = *reinterpret_cast<const Pack<T, N>*>(x + r * channels + c);
-      const Pack<T, N> g = *reinterpret_cast<const Pack<T, N>*>(dy + r * channels + c);
-#pragma unroll
-      for (int k = 0; k < N; ++k) {
-        const float xk = load(v.v[k]);
-        const float d = relu && !(fmaf(xk, scale[k], shift[k]) > 0.0f) ? 0.0f : load(g.v[k]);
-        sum[k] += d;
-        product[k] += d * (xk - centre[k]);
-      }
-    }
-  }
-  add_rows<N>(sum, product, shared);
-  if (threadIdx.y == 0 && c < channels) {
-    float* out = parts + static_cast<int64_t>(blockIdx.y) * 2 * channels + c;
-#pragma unroll
-    for (int k = 0; k < N; ++k) {
-      out[k] = sum[k];
-      out[channels + k] = product[k];
-    }
-  }
-}
-
-// With h = (x - mean) / deviation: dbeta = sum dz, dgamma = sum dz h, and
-// dx = scale * (dz - dbeta / count - h * dgamma / count) = dz * scale + x * of_x + constant.
-// coefficients [4][channels]: scale, shift, of_x, constant.
-__global__ void grad_end_kernel(const float* parts, const float* gamma, const float* beta,
-                                const float* mean, const float* var, float eps, float* dgamma,
-                                float* dbeta, float* coefficients, int64_t slices, int64_t rows,
-                                int64_t channels) {
-  const int64_t c = channel_of_warp();
-  if (c >= channels) return;
-  double sum, product;
-  add_slices(parts, slices, channels, c, &sum, &product);
-  if (threadIdx.x % kWarp != 0) return;
-  const double count = static_cast<double>(rows);
-  const double deviation = sqrt(static_cast<double>(var[c] + eps));
-  float scale, shift;
-  scale_shift(mean[c], var[c], gamma[c], beta[c], eps, &scale, &shift);
-  const double of_h = product / deviation;
-  const double of_x = -static_cast<double>(scale) * of_h / count / deviation;
-  dbeta[c] = static_cast<float>(sum);
-  dgamma[c] = static_cast<float>(of_h);
-  coefficients[c] = scale;
-  coefficients[channels + c] = shift;
-  coefficients[2 * channels + c] = static_cast<float>(of_x);
-  coefficients[3 * channels + c] = static_cast<float>(-static_cast<double>(scale) * sum / count -
-                                                      of_x * static_cast<double>(mean[c]));
-}
-
-__global__ void track_kernel(const float* mean, const float* var, float momentum, float unbias,
-                             float* running_mean, float* running_var, int64_t channels) {
-  const int64_t c = first_item();
-  if (c >= channels) return;
-  running_mean[c] += momentum * (mean[c] - running_mean[c]);
-  running_var[c] += momentum * (unbias * var[c] - running_var[c]);
-}
-
-template <typename T, int N>
-__global__ void grad_input_kernel(const T* dy, const T* x, T* dx, const float* coefficients,
-                                  int64_t n, int64_t channels, bool relu) {
-  for (int64_t i = first_item(); i < n; i += item_stride()) {
-    const Pack<T, N> v = reinterpret_cast<const Pack<T, N>*>(x)[i];
-    Pack<T, N> g = reinterpret_cast<const Pack<T, N>*>(dy)[i];
-    const float* at = coefficients + i * N % channels;
-#pragma unroll
-    for (int k = 0; k < N; ++k) {
-      const float xk = load(v.v[k]), scale = at[k];
-      const float d = relu && !(fmaf(xk, scale, at[channels + k]) > 0.0f) ? 0.0f : load(g.v[k]);
-      store(&g.v[k], fmaf(d, scale, fmaf(xk, at[2 * channels + k], at[3 * channels + k])));
-    }
-    reinterpret_cast<Pack<T, N>*>(dx)[i] = g;
-  }
-}
-
 // f(N) with the pack size that these channels and addresses allow: N numbers of one pack lie in one
 // row.
 template <typename T, int N, typename F, typename... P>
@@ -290,108 +505,129 @@ int64_t inner_size(const Tensor& x) {
   return inner;
 }
 
-std::shared_ptr<void> floats(Context& c, int64_t n) {
-  return c.allocate(static_cast<size_t>(n) * sizeof(float));
+// Memory for add_slices.
+struct PartsMemory {
+  std::shared_ptr<void> numbers;
+  Parts parts;
+  PartsMemory(Context& c, const Cover& v, int sums)
+      : numbers(c.allocate(static_cast<size_t>(v.grid.x * v.grid.y * v.block.x) *
+                           static_cast<size_t>(sums) * sizeof(float))),
+        parts{static_cast<float*>(numbers.get()), c.counters(v.grid.x)} {}
+};
+
+Layer layer_of(Context& ctx, const Tensor& x, const Tensor& gamma, const Tensor& beta,
+               const BatchNormSpec& spec) {
+  Layer l{};
+  l.channels = x.dim(1);
+  l.rows = x.numel() / l.channels;
+  l.gamma = read<float>(ctx, gamma);
+  l.beta = read<float>(ctx, beta);
+  l.eps = spec.eps;
+  l.relu = spec.relu;
+  return l;
 }
 
 }  // namespace
 
 Tensor CudaBackend::batch_norm_train(const Tensor& images, const Tensor& gamma, const Tensor& beta,
-                                     float eps, bool relu, BatchNormSaved& saved) {
+                                     const Tensor& residual, const BatchNormSpec& spec,
+                                     BatchNormSaved& saved) {
   Context& ctx = context(device_);
   const Tensor x = channels_inner(images);
-  const int64_t channels = x.dim(1), n = x.numel();
-  saved.mean = Tensor::empty({channels}, Dtype::kF32, device());
-  saved.var = Tensor::empty({channels}, Dtype::kF32, device());
+  saved.mean = Tensor::empty({x.dim(1)}, Dtype::kF32, device());
+  saved.var = Tensor::empty({x.dim(1)}, Dtype::kF32, device());
   Tensor y = Tensor::empty_like(x);
-  if (n == 0) return y;
-  const int64_t rows = n / channels;
-  const auto coefficients = floats(ctx, 2 * channels);
-  auto* scale = static_cast<float*>(coefficients.get());
+  if (x.numel() == 0) return y;
+  const Tensor added = residual.defined() ? as(residual, x.dtype(), x.layout()) : Tensor();
+  Layer l = layer_of(ctx, x, gamma, beta, spec);
+  l.mean = write<float>(ctx, saved.mean);
+  l.var = write<float>(ctx, saved.var);
+  if (spec.running_mean.defined()) l.running_mean = write<float>(ctx, spec.running_mean);
+  if (spec.running_var.defined()) l.running_var = write<float>(ctx, spec.running_var);
+  l.momentum = spec.momentum;
+  const auto count = static_cast<double>(l.rows);
+  l.unbias = count > 1 ? static_cast<float>(count / (count - 1)) : 1.0f;
   with_activation(x.dtype(), [&]<typename T>(T) {
     const T* px = read<T>(ctx, x);
+    const T* padded = added.defined() ? read<T>(ctx, added) : nullptr;
     T* py = write<T>(ctx, y);
-    with_pack<T, kWide>(
-        channels,
-        [&]<int N>(std::integral_constant<int, N>) {
-          const Cover v = cover(rows, channels, N > 1);
-          const auto parts = floats(ctx, 2 * channels * v.slices);
-          auto* p = static_cast<float*>(parts.get());
-          launch(moments_kernel<T, N>, v.grid, v.block, 0, ctx.stream, px, p, rows, channels,
-                 v.slice);
-          launch(moments_end_kernel<T>, warps_for(channels), kThreads, 0, ctx.stream, px, p,
-                 read<float>(ctx, gamma), read<float>(ctx, beta), write<float>(ctx, saved.mean),
-                 write<float>(ctx, saved.var), scale, v.slices, rows, channels, eps);
-        },
-        px);
     with_pack<T, kPack<T>>(
-        channels,
+        l.channels,
         [&]<int N>(std::integral_constant<int, N>) {
-          launch(affine_kernel<T, N>, blocks_for(n / N), kThreads, 0, ctx.stream, px, py, scale,
-                 scale + channels, n / N, channels, 1, relu);
+          const int64_t packs = l.channels / N;
+          if (in_one_launch<N>(l.rows, [&]<int R>(std::integral_constant<int, R>) {
+                launch(whole_kernel<T, N, R>, dim3(static_cast<unsigned>(packs)), dim3(1, kThreads),
+                       0, ctx.stream, px, padded, py, l);
+              })) {
+            return;
+          }
+          const Cover sums = cover_sums(l.rows, packs), all = cover_all(l.rows, packs);
+          const PartsMemory memory(ctx, sums, 2 * N);
+          launch(moments_kernel<T, N>, sums.grid, sums.block, 0, ctx.stream, px, l, memory.parts,
+                 sums.slice);
+          launch(normalise_kernel<T, N>, all.grid, all.block, 0, ctx.stream, px, padded, py, l,
+                 all.slice);
         },
-        px, py);
+        px, padded, py);
   });
   return y;
 }
 
 BatchNormGrads CudaBackend::batch_norm_train_grad(const Tensor& dy, const Tensor& images,
-                                                  const Tensor&, const Tensor& gamma,
-                                                  const Tensor& beta, float eps, bool relu,
+                                                  const Tensor& result, const Tensor& gamma,
+                                                  const Tensor& beta, bool has_residual,
+                                                  const BatchNormSpec& spec,
                                                   const BatchNormSaved& saved) {
   Context& ctx = context(device_);
   const Tensor x = channels_inner(images);
   const Tensor g = as(dy, x.dtype(), x.layout());
-  const int64_t channels = x.dim(1), n = x.numel();
-  BatchNormGrads grads{Tensor::empty_like(x), Tensor::empty({channels}, Dtype::kF32, device()),
-                       Tensor::empty({channels}, Dtype::kF32, device())};
-  if (n == 0) {
+  const bool cuts = has_residual && spec.relu;  // y has to tell where
+  BatchNormGrads grads;
+  grads.x = Tensor::empty_like(x);
+  grads.gamma = Tensor::empty({x.dim(1)}, Dtype::kF32, device());
+  grads.beta = Tensor::empty({x.dim(1)}, Dtype::kF32, device());
+  if (has_residual) grads.residual = cuts ? Tensor::empty_like(x) : g;
+  if (x.numel() == 0) {
     grads.gamma.fill(0);
     grads.beta.fill(0);
     return grads;
   }
-  const int64_t rows = n / channels;
-  const auto memory = floats(ctx, 4 * channels);
-  auto* coefficients = static_cast<float*>(memory.get());
-  const float* pgamma = read<float>(ctx, gamma);
-  const float* pbeta = read<float>(ctx, beta);
-  const float* mean = read<float>(ctx, saved.mean);
-  const float* var = read<float>(ctx, saved.var);
+  const Tensor y = cuts ? as(result, x.dtype(), x.layout()) : Tensor();
+  Layer l = layer_of(ctx, x, gamma, beta, spec);
+  l.mean = const_cast<float*>(read<float>(ctx, saved.mean));  // only read from here on
+  l.var = const_cast<float*>(read<float>(ctx, saved.var));
+  float* dgamma = write<float>(ctx, grads.gamma);
+  float* dbeta = write<float>(ctx, grads.beta);
   with_activation(x.dtype(), [&]<typename T>(T) {
     const T* px = read<T>(ctx, x);
     const T* pg = read<T>(ctx, g);
+    const T* py = cuts ? read<T>(ctx, y) : nullptr;
+    T* pdz = cuts ? write<T>(ctx, grads.residual) : nullptr;
     T* pdx = write<T>(ctx, grads.x);
-    with_pack<T, kWide>(
-        channels,
-        [&]<int N>(std::integral_constant<int, N>) {
-          const Cover v = cover(rows, channels, N > 1);
-          const auto parts = floats(ctx, 2 * channels * v.slices);
-          auto* p = static_cast<float*>(parts.get());
-          launch(grad_sums_kernel<T, N>, v.grid, v.block, 0, ctx.stream, pg, px, pgamma, pbeta,
-                 mean, var, eps, relu, p, rows, channels, v.slice);
-          launch(grad_end_kernel, warps_for(channels), kThreads, 0, ctx.stream, p, pgamma, pbeta,
-                 mean, var, eps, write<float>(ctx, grads.gamma), write<float>(ctx, grads.beta),
-                 coefficients, v.slices, rows, channels);
-        },
-        px, pg);
     with_pack<T, kPack<T>>(
-        channels,
+        l.channels,
         [&]<int N>(std::integral_constant<int, N>) {
-          launch(grad_input_kernel<T, N>, blocks_for(n / N), kThreads, 0, ctx.stream, pg, px, pdx,
-                 coefficients, n / N, channels, relu);
+          const int64_t packs = l.channels / N;
+          if (in_one_launch<N>(l.rows, [&]<int R>(std::integral_constant<int, R>) {
+                launch(whole_grad_kernel<T, N, R>, dim3(static_cast<unsigned>(packs)),
+                       dim3(1, kThreads), 0, ctx.stream, pg, px, py, pdz, pdx, l, dgamma, dbeta);
+              })) {
+            return;
+          }
+          const Cover sums = cover_sums(l.rows, packs), all = cover_all(l.rows, packs);
+          const PartsMemory memory(ctx, sums, 2 * N);
+          const auto of = ctx.allocate(static_cast<size_t>(l.channels) * sizeof(InputGrad));
+          auto* pof = static_cast<InputGrad*>(of.get());
+          launch(grad_sums_kernel<T, N>, sums.grid, sums.block, 0, ctx.stream, pg, px, py, pdz, l,
+                 dgamma, dbeta, pof, memory.parts, sums.slice);
+          Layer second = l;
+          second.relu = l.relu && !cuts;  // else dz is there
+          launch(grad_input_kernel<T, N>, all.grid, all.block, 0, ctx.stream, cuts ? pdz : pg, px,
+                 pdx, second, pof, all.slice);
         },
-        px, pg, pdx);
+        px, pg, py, pdz, pdx);
   });
   return grads;
-}
-
-void CudaBackend::track_moments(const Tensor& mean, const Tensor& var, float momentum, float unbias,
-                                Tensor& running_mean, Tensor& running_var) {
-  Context& ctx = context(device_);
-  const int64_t channels = running_mean.numel();
-  launch(track_kernel, blocks_for(channels), kThreads, 0, ctx.stream, read<float>(ctx, mean),
-         read<float>(ctx, var), momentum, unbias, write<float>(ctx, running_mean),
-         write<float>(ctx, running_var), channels);
 }
 
 Tensor CudaBackend::channel_affine(const Tensor& x, const Tensor& scale, const Tensor& shift,

@@ -123,13 +123,16 @@ Var BatchNorm::forward(const Var& x) {
     if (t_probe) t_probe->entries_.push_back({x, mean_, var_});
     return batch_norm_eval(x, gamma_, beta_, mean_, var_, kNormEps, relu_);
   }
-  Tensor mean, var;
-  const Var y = batch_norm_train(x, gamma_, beta_, kNormEps, relu_, mean, var);
-  const double n = static_cast<double>(x.shape().numel()) / static_cast<double>(x.dim(1));
-  const float unbias = n > 1 ? static_cast<float>(n / (n - 1)) : 1.0f;
-  // In place: the handle is shared with the state's list.
-  backend(mean_.device()).track_moments(mean, var, kNormMomentum, unbias, mean_, var_);
-  return y;
+  return batch_norm_train(x, gamma_, beta_, Var(), spec(relu_));
+}
+
+Var BatchNorm::add_relu(const Var& x, const Var& residual) {
+  if (!training()) return ens::add_relu(forward(x), residual);
+  return batch_norm_train(x, gamma_, beta_, residual, spec(true));
+}
+
+BatchNormSpec BatchNorm::spec(bool relu) const {
+  return {kNormEps, relu, mean_, var_, kNormMomentum};
 }
 
 int BatchNorm::lower(Graph& graph, int input) const {
@@ -266,9 +269,9 @@ BasicBlock::BasicBlock(int64_t in, int64_t out, int stride, Rng& rng) {
 }
 
 Var BasicBlock::forward(const Var& x) {
-  const Var y = norm2_->forward(conv2_->forward(norm1_->forward(conv1_->forward(x))));
+  const Var y = conv2_->forward(norm1_->forward(conv1_->forward(x)));
   const Var shortcut = conv_short_ ? norm_short_->forward(conv_short_->forward(x)) : x;
-  return add_relu(y, shortcut);
+  return norm2_->add_relu(y, shortcut);
 }
 
 int BasicBlock::lower(Graph& graph, int input) const {

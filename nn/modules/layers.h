@@ -66,9 +66,12 @@ class BatchNorm : public Module {
  public:
   explicit BatchNorm(int64_t channels, bool relu = false);
   Var forward(const Var& x) override;
+  // relu(forward(x) + residual): the end of a residual block.
+  Var add_relu(const Var& x, const Var& residual);
   int lower(Graph& graph, int input) const override;
 
  private:
+  BatchNormSpec spec(bool relu) const;
   bool relu_;
   Var gamma_, beta_;
   Tensor mean_, var_;

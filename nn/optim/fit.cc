@@ -37,6 +37,7 @@ class Steps {
   std::function<float()> run(const Batch& batch, float rate) {
     Backend& be = backend(batch.images.device());
     if (!replays_ || options_.clip > 0 || batch.images.device() == Device{}) {
+      optimizer_.prepare();
       const Var value = loss_(batch);
       std::function<float()> number = be.item_later(value.value());
       if (batch.images.device() == Device{} && !std::isfinite(number())) return number;
@@ -56,6 +57,7 @@ class Steps {
     }
     optimizer_.set_rate(rate);
     const auto step = [&] {
+      optimizer_.prepare();
       const Var value = loss_(batch_);
       value_ = value.value();
       value.backward();

@@ -32,6 +32,18 @@ Optimizer::Optimizer(std::vector<NamedVar> parameters, const OptimSpec& spec) : 
   }
 }
 
+void Optimizer::prepare() {
+  std::vector<Tensor> from, to;
+  for (const Slot& slot : slots_) {
+    const Tensor& kept = slot.param.var.kept_conv_weight();
+    if (!kept.defined()) continue;
+    from.push_back(slot.param.var.value());
+    to.push_back(kept);
+    slot.param.var.set_conv_weight_current(true);
+  }
+  if (!from.empty()) backend(rates_.device()).conv_weights(from, to);
+}
+
 void Optimizer::step(float lr) {
   set_rate(lr);
   apply();
@@ -52,8 +64,9 @@ void Optimizer::apply() {
   for (Slot& slot : slots_) {
     const Tensor& grad = slot.param.var.grad();
     if (!grad.defined()) continue;
-    updates.push_back({slot.param.var.mutable_value(), grad.to(Dtype::kF32).plain(), slot.first,
-                       slot.second, slot.max_second});
+    updates.push_back(
+        {slot.param.var.mutable_value(), grad, slot.first, slot.second, slot.max_second});
+    slot.param.var.set_conv_weight_current(false);
   }
   if (!updates.empty()) {
     Backend& be = backend(rates_.device());
@@ -78,7 +91,8 @@ float Optimizer::clip_gradients(float limit) {
     const Tensor& g = slot.param.var.grad();
     if (!g.defined()) continue;
     Backend& be = backend(g.device());
-    const Tensor flat = be.unary(UnaryOp::kSquare, g, 0, 0).plain().reshape({g.numel()});
+    const Tensor flat =
+        be.unary(UnaryOp::kSquare, g.to(Dtype::kF32), 0, 0).plain().reshape({g.numel()});
     total += be.sum_to(flat, {1}).item();
   }
   const float norm = static_cast<float>(std::sqrt(total));
@@ -87,7 +101,8 @@ float Optimizer::clip_gradients(float limit) {
       Tensor g = slot.param.var.grad();
       if (!g.defined()) continue;
       slot.param.var.zero_grad();
-      slot.param.var.accumulate(backend(g.device()).unary(UnaryOp::kAffine, g, limit / norm, 0));
+      slot.param.var.accumulate(
+          backend(g.device()).unary(UnaryOp::kAffine, g.to(Dtype::kF32), limit / norm, 0));
     }
   }
   return norm;

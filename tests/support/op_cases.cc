@@ -51,10 +51,23 @@ OpCase norm_train(const std::string& name, const Shape& x, bool relu) {
            {},
            10};
   c.op = [=](Vars v) {
-    Tensor mean, var;
-    return batch_norm_train(v[0], v[1], v[2], kEps, relu, mean, var);
+    return batch_norm_train(v[0], v[1], v[2], Var(), {.eps = kEps, .relu = relu});
   };
   c.naive = [=](Arrays a) { return naive::batch_norm_train(a[0], a[1], a[2], kEps, relu); };
+  return c;
+}
+
+// The residual is the last operand.
+OpCase norm_residual(const std::string& name, const Shape& x, bool relu) {
+  OpCase c = norm_train(name, x, false);
+  c.operands.push_back({x});
+  c.op = [=](Vars v) {
+    return batch_norm_train(v[0], v[1], v[2], v[3], {.eps = kEps, .relu = relu});
+  };
+  c.naive = [=](Arrays a) {
+    const Array y = naive::batch_norm_train(a[0], a[1], a[2], kEps, false);
+    return naive::zip(y, a[3], [=](double n, double r) { return relu && n + r < 0 ? 0 : n + r; });
+  };
   return c;
 }
 
@@ -207,6 +220,9 @@ std::vector<OpCase> make_cases() {
       norm_train("relu_24", {2, 24, 3, 3}, true),
       norm_train("rows", {9, 5}, false),
       norm_train("rows_relu", {8, 16}, true),
+      norm_residual("residual", {3, 16, 4, 4}, false),
+      norm_residual("residual_relu", {3, 5, 4, 4}, true),
+      norm_residual("residual_relu_16", {4, 16, 4, 4}, true),
       norm_eval("3_channels", {2, 3, 4, 4}, false),
       norm_eval("relu_16", {2, 16, 3, 3}, true),
       norm_eval("rows", {6, 5}, false),

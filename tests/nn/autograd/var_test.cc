@@ -169,9 +169,8 @@ TEST(Var, WholeNetworkAgainstNumericDerivative) {
   const std::vector<int32_t> labels{4, 0, 2};
   std::vector<Var> v;
   for (const Array& a : at) v.emplace_back(a.tensor(), true);
-  Tensor mean, var;
   const Var h =
-      batch_norm_train(conv2d(v[0], v[1], Var(), {1, 1}), v[2], v[3], 1e-5f, true, mean, var);
+      batch_norm_train(conv2d(v[0], v[1], Var(), {1, 1}), v[2], v[3], Var(), {.relu = true});
   const Var sum_of_two = add(tanh(conv2d(h, v[4], Var(), {2, 1})), conv2d(h, v[5], Var(), {2, 0}));
   const Var loss = softmax_cross_entropy(linear(global_avg_pool(sum_of_two), v[6], v[7]),
                                          Tensor::from_labels(labels));

@@ -52,8 +52,9 @@ void check(const Shape& shape, Dtype dtype, Layout layout, bool relu, float mean
             (dz[i] - dbeta[c] / count - h[i] * dgamma[c] / count);
   }
 
+  const BatchNormSpec spec{.eps = eps, .relu = relu};
   BatchNormSaved saved;
-  const Tensor got = cpu_backend().batch_norm_train(x, gamma, beta, eps, relu, saved);
+  const Tensor got = cpu_backend().batch_norm_train(x, gamma, beta, Tensor(), spec, saved);
   EXPECT_EQ(got.layout(), x.layout());
   EXPECT_EQ(got.dtype(), dtype);
   const double tolerance = dtype == Dtype::kF32 ? 2e-5 : 1e-2;
@@ -61,7 +62,7 @@ void check(const Shape& shape, Dtype dtype, Layout layout, bool relu, float mean
   expect_near(saved.mean, m, 1e-5, "mean " + what);
   expect_near(saved.var, v, 1e-4, "var " + what);
   const BatchNormGrads g =
-      cpu_backend().batch_norm_train_grad(dy, x, got, gamma, beta, eps, relu, saved);
+      cpu_backend().batch_norm_train_grad(dy, x, got, gamma, beta, false, spec, saved);
   EXPECT_EQ(g.x.dtype(), dtype);
   expect_near(g.x, dx, dtype == Dtype::kF32 ? 1e-4 : 2e-2, "dx " + what);
   expect_near(g.gamma, dgamma, 1e-4, "dgamma " + what);
@@ -87,7 +88,7 @@ TEST(BatchNorm, VarianceSurvivesALargeMean) {
   }
   for (Layout layout : all_layouts()) {
     BatchNormSaved saved;
-    cpu_backend().batch_norm_train(x.with_layout(layout), gamma, beta, 1e-5f, false, saved);
+    cpu_backend().batch_norm_train(x.with_layout(layout), gamma, beta, Tensor(), {}, saved);
     expect_near(saved.var, want, 1e-4, name(layout));
   }
 }

@@ -17,6 +17,7 @@ std::vector<Values> train_verbs(uint64_t seed, Dtype dtype) {
   Backend& b = cpu_backend();
   const auto size = static_cast<int64_t>(6 + seed % 3);
   const ConvSpec spec{1, 1, 1, 1};
+  const BatchNormSpec norm{.relu = true};
   const Tensor x = random_tensor({8, 16, size, size}, seed, dtype);
   const Tensor w = random_tensor({32, 16, 3, 3}, seed + 1);
   const Tensor gamma = Tensor::full({32}, 1), beta = Tensor::zeros({32});
@@ -24,11 +25,11 @@ std::vector<Values> train_verbs(uint64_t seed, Dtype dtype) {
   for (int repeat = 0; repeat < 5; ++repeat) {
     const Tensor y = b.conv2d(x, w, Tensor(), spec);
     BatchNormSaved saved;
-    const Tensor z = b.batch_norm_train(y, gamma, beta, 1e-5f, true, saved);
+    const Tensor z = b.batch_norm_train(y, gamma, beta, Tensor(), norm, saved);
     Tensor workspace;
     const Tensor pooled = b.max_pool(z, {2, 2, 0}, true, workspace);
     const Tensor dz = b.max_pool_grad(pooled, workspace, {2, 2, 0}, z.shape());
-    const BatchNormGrads g = b.batch_norm_train_grad(dz, y, z, gamma, beta, 1e-5f, true, saved);
+    const BatchNormGrads g = b.batch_norm_train_grad(dz, y, z, gamma, beta, false, norm, saved);
     const Tensor dw = b.conv2d_grad_weight(x, g.x, spec, w.shape());
     const Tensor dx = b.conv2d_grad_input(g.x, w, spec, x.shape());
     results.assign({values(pooled), values(g.gamma), values(dw), values(dx)});

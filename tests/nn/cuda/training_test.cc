@@ -49,6 +49,7 @@ struct Training {
 
   void steps(int count) {
     for (int i = 0; i < count; ++i) {
+      optimizer->prepare();
       const Var l = loss(static_cast<uint32_t>(i));
       losses.push_back(l.item());
       l.backward();

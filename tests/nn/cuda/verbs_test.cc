@@ -204,21 +204,63 @@ TEST_F(GpuVerbs, BatchNormKeepsItsPrecisionFarFromZero) {
     Tensor x = uniform(shape, 1);
     for (float& v : x.span<float>()) v += 100;
     const Tensor gamma = Tensor::full({shape[1]}, 1.5f), beta = Tensor::full({shape[1]}, 0.25f);
+    const BatchNormSpec relu{.relu = true};
     BatchNormSaved here, there;
-    const Tensor want = cpu().batch_norm_train(x, gamma, beta, 1e-5f, true, here);
+    const Tensor want = cpu().batch_norm_train(x, gamma, beta, Tensor(), relu, here);
     const Tensor got =
-        gpu().batch_norm_train(x.to(kGpu), gamma.to(kGpu), beta.to(kGpu), 1e-5f, true, there);
+        gpu().batch_norm_train(x.to(kGpu), gamma.to(kGpu), beta.to(kGpu), Tensor(), relu, there);
     EXPECT_TRUE(near(got, want, 1e-3)) << shape.str();
     EXPECT_TRUE(near(there.mean, here.mean, 1e-6));
     EXPECT_TRUE(near(there.var, here.var, 1e-4));
     const Tensor dy = uniform(shape, 2);
-    const BatchNormGrads g =
-        cpu().batch_norm_train_grad(dy, x, want, gamma, beta, 1e-5f, false, here);
+    const BatchNormGrads g = cpu().batch_norm_train_grad(dy, x, want, gamma, beta, false, {}, here);
     const BatchNormGrads h = gpu().batch_norm_train_grad(
-        dy.to(kGpu), x.to(kGpu), got, gamma.to(kGpu), beta.to(kGpu), 1e-5f, false, there);
+        dy.to(kGpu), x.to(kGpu), got, gamma.to(kGpu), beta.to(kGpu), false, {}, there);
     EXPECT_TRUE(near(h.x, g.x, 1e-3)) << shape.str();
     EXPECT_TRUE(near(h.gamma, g.gamma, 1e-3)) << shape.str();
     EXPECT_TRUE(near(h.beta, g.beta, 1e-4)) << shape.str();
+  }
+}
+
+// Few rows, which one block holds, and many; channels that come in packs, and not; the second time
+// too, as blocks count each other in memory that they share with the next launch.
+TEST_F(GpuVerbs, BatchNormOfAnySizeWithResidualAndRunningStatistics) {
+  for (const Shape& shape : {Shape{2, 16, 4, 4}, Shape{40, 24, 7, 7}, Shape{130, 8, 4, 4},
+                             Shape{33, 320, 8, 8}, Shape{64, 5, 16, 16}, Shape{2100, 16}}) {
+    for (const Dtype dtype : {Dtype::kF32, Dtype::kBF16}) {
+      for (const bool with_residual : {false, true}) {
+        const Tensor x = uniform(shape, 1).to(dtype), r = uniform(shape, 2).to(dtype);
+        const Tensor dy = uniform(shape, 3).to(dtype);
+        const Tensor gamma = uniform({shape[1]}, 4), beta = uniform({shape[1]}, 5);
+        const auto run = [&](Backend& be, Dtype type, std::vector<Tensor>& results) {
+          const auto there = [&](const Tensor& t) { return t.to(type).to(be.device()); };
+          BatchNormSpec spec;
+          spec.relu = true;
+          spec.running_mean = Tensor::full({shape[1]}, 3, Dtype::kF32, be.device());
+          spec.running_var = Tensor::full({shape[1]}, 2, Dtype::kF32, be.device());
+          const Tensor g = gamma.to(be.device()), b = beta.to(be.device());
+          for (int time = 0; time < 2; ++time) {
+            BatchNormSaved saved;
+            const Tensor y = be.batch_norm_train(there(x), g, b,
+                                                 with_residual ? there(r) : Tensor(), spec, saved);
+            const BatchNormGrads d =
+                be.batch_norm_train_grad(there(dy), there(x), y, g, b, with_residual, spec, saved);
+            results = {y, d.x, d.gamma, d.beta, spec.running_mean, spec.running_var};
+            if (with_residual) results.push_back(d.residual);
+          }
+        };
+        std::vector<Tensor> got, want;
+        run(gpu(), dtype, got);
+        run(cpu(), Dtype::kF32, want);
+        // Where the result is nearly 0, the last bit of bfloat16 may decide what the ReLU cuts.
+        const double tolerance = dtype == Dtype::kF32 ? 1e-4 : 4e-2;
+        for (size_t i = 0; i < want.size(); ++i) {
+          EXPECT_TRUE(near(got[i], want[i], i == 4 || i == 5 ? 1e-5 : tolerance))
+              << shape.str() << " " << name(dtype) << " result " << i << " residual "
+              << with_residual;
+        }
+      }
+    }
   }
 }
 
@@ -232,6 +274,54 @@ TEST_F(GpuVerbs, ALabelThatIsNoClassGivesNoNumber) {
                                    probs)
             .to_vector();
     EXPECT_TRUE(std::isfinite(loss[0]) && std::isnan(loss[1]) && std::isfinite(loss[2])) << bad;
+  }
+}
+
+// As convolutions leave them: of 16 bits or 32, in either layout; more tensors than one launch
+// takes, and larger ones than one block.
+TEST_F(GpuVerbs, OptimisersTakeGradientsAsConvolutionsLeaveThem) {
+  std::vector<Shape> shapes = {{64, 40, 3, 3}, {5, 7, 3, 2}, {300, 33, 1, 1}, {1, 1, 5, 5}, {4, 3}};
+  for (int i = 0; i < 70; ++i) shapes.push_back({2 + i % 3, 3, 3, 1 + i % 4});
+  for (const char* kind : {"sgd", "adam"}) {
+    OptimSpec spec;
+    spec.kind = parse_optimizer(kind);
+    std::vector<NamedVar> here, there;
+    for (size_t i = 0; i < shapes.size(); ++i) {
+      const Tensor w = uniform(shapes[i], static_cast<uint32_t>(i));
+      here.push_back({std::to_string(i), Var(w.clone(), true)});
+      there.push_back({std::to_string(i), Var(w.to(kGpu), true)});
+    }
+    Optimizer a(here, spec), b(there, spec);
+    constexpr Dtype kTypes[] = {Dtype::kBF16, Dtype::kF32, Dtype::kF16};
+    for (uint32_t step = 0; step < 3; ++step) {
+      for (uint32_t i = 0; i < shapes.size(); ++i) {
+        const Dtype type = kTypes[(i + step) % 3];
+        const Tensor g = uniform(shapes[i], 100 * step + i).to(type);
+        const bool last = shapes[i].rank() == 4 && (i + step) % 2 == 0;
+        here[i].var.accumulate(g.to(Dtype::kF32));
+        there[i].var.accumulate(
+            g.with_layout(last ? Layout::kChannelsLast : Layout::kPlain).to(kGpu));
+      }
+      a.step(0.05f);
+      b.step(0.05f);
+    }
+    for (size_t i = 0; i < shapes.size(); ++i) {
+      EXPECT_TRUE(near(there[i].var.value(), here[i].var.value(), 1e-5)) << kind << shapes[i].str();
+    }
+  }
+}
+
+TEST_F(GpuVerbs, WeightsOfManyConvolutionsAtOnce) {
+  std::vector<Tensor> from, to;
+  for (int i = 0; i < 150; ++i) {
+    const Shape shape = i == 0 ? Shape{64, 40, 3, 3} : Shape{1 + i % 5, 1 + i % 7, 1 + i % 3, 3};
+    from.push_back(uniform(shape, static_cast<uint32_t>(i)).to(kGpu));
+    to.push_back(gpu().conv_weight(from.back(), i % 2 ? Dtype::kBF16 : Dtype::kF32));
+    from.back().copy_from(uniform(shape, static_cast<uint32_t>(1000 + i)));
+  }
+  gpu().conv_weights(from, to);
+  for (size_t i = 0; i < from.size(); ++i) {
+    EXPECT_TRUE(equal(to[i], from[i].to(to[i].dtype()))) << from[i].shape().str();
   }
 }
 

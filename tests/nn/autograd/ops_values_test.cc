@@ -92,7 +92,7 @@ INSTANTIATE_TEST_SUITE_P(Ops, OpLayouts, testing::ValuesIn(image_cases()), case_
 
 // ---- what does not fit the table
 
-TEST(BatchNormTrain, ReportsBatchStatistics) {
+TEST(BatchNormTrain, RemembersBatchStatistics) {
   for (const Shape& shape : {Shape{4, 3, 5, 2}, Shape{2, 16, 4, 4}, Shape{7, 5}}) {
     for (const bool relu : {false, true}) {
       Array x = filled(shape, Fill::kUniform, 1);
@@ -102,12 +102,18 @@ TEST(BatchNormTrain, ReportsBatchStatistics) {
       const Array beta = filled(channels, Fill::kUniform, 3);
       Array want_mean, want_var;
       naive::batch_norm_train(x, gamma, beta, 1e-5, relu, &want_mean, &want_var);
-      Tensor mean, var;
-      batch_norm_train(Var(x.tensor()), Var(gamma.tensor()), Var(beta.tensor()), 1e-5f, relu, mean,
-                       var);
-      EXPECT_TRUE(near(mean, want_mean, 1e-5)) << shape.str();
-      EXPECT_TRUE(near(var, want_var, 1e-4)) << shape.str();
-      EXPECT_EQ(mean.dtype(), Dtype::kF32);
+      // Running statistics that keep half of what they were.
+      BatchNormSpec spec{.relu = relu, .momentum = 0.5f};
+      spec.running_mean = Tensor::full(channels, 7);
+      spec.running_var = Tensor::full(channels, 9);
+      batch_norm_train(Var(x.tensor()), Var(gamma.tensor()), Var(beta.tensor()), Var(), spec);
+      const double n = static_cast<double>(x.size()) / static_cast<double>(shape[1]);
+      const auto half = [](double start, double factor) {
+        return [=](double now) { return (start + factor * now) / 2; };
+      };
+      EXPECT_TRUE(near(spec.running_mean, naive::map(want_mean, half(7, 1)), 1e-5)) << shape.str();
+      EXPECT_TRUE(near(spec.running_var, naive::map(want_var, half(9, n / (n - 1))), 1e-4))
+          << shape.str();
     }
   }
 }
@@ -117,9 +123,7 @@ TEST(BatchNormTrain, LargeMeanKeepsItsPrecision) {
   for (double& v : x.v) v = static_cast<float>(v + 100);
   const Array one = naive::map(Array(Shape{3}), [](double) { return 1.0; });
   const Array zero(Shape{3});
-  Tensor mean, var;
-  const Var y = batch_norm_train(Var(x.tensor()), Var(one.tensor()), Var(zero.tensor()), 1e-5f,
-                                 false, mean, var);
+  const Var y = batch_norm_train(Var(x.tensor()), Var(one.tensor()), Var(zero.tensor()), Var(), {});
   EXPECT_TRUE(near(y.value(), naive::batch_norm_train(x, one, zero, 1e-5, false), 1e-3));
 }
 
@@ -334,13 +338,15 @@ std::vector<BadCall> bad_calls() {
        }},
       {"batch_norm",
        [] {
-         Tensor m, v;
-         batch_norm_train(zeros({2, 3, 4, 4}), zeros({4}), zeros({3}), 1e-5f, false, m, v);
+         batch_norm_train(zeros({2, 3, 4, 4}), zeros({4}), zeros({3}), Var(), {});
        }},
       {"batch_norm",
        [] {
-         Tensor m, v;
-         batch_norm_train(zeros({2, 3, 4}), zeros({3}), zeros({3}), 1e-5f, false, m, v);
+         batch_norm_train(zeros({2, 3, 4}), zeros({3}), zeros({3}), Var(), {});
+       }},
+      {"batch_norm",
+       [] {
+         batch_norm_train(zeros({2, 3, 4, 4}), zeros({3}), zeros({3}), zeros({2, 3, 4, 1}), {});
        }},
       {"batch_norm",
        [two] {

@@ -16,7 +16,8 @@ constexpr bool kExactMemory = false;
 #endif
 constexpr int kMaxContexts = 64;
 constexpr size_t kStageBytes = 4 << 20;
-constexpr size_t kBlasWorkspace = 32 << 20;  // what NVIDIA advises for Hopper
+constexpr size_t kBlasWorkspace = 32 << 20;    // what NVIDIA advises for Hopper
+constexpr size_t kMostHeld = size_t{1} << 30;  // bytes that wait for a join
 constexpr size_t kCounters = 1 << 16;
 constexpr int kOldestCompute = 80;  // nn/cuda is built for these and newer
 
@@ -263,6 +264,61 @@ cudnnHandle_t Context::dnn() {
   return dnn_;
 }
 
+namespace {
+// `later` waits, on the GPU, for what `earlier` has been given so far. Both on the current device.
+void wait_for(cudaStream_t later, cudaStream_t earlier) {
+  cudaEvent_t event = nullptr;
+  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
+  const cudaError_t recorded = cudaEventRecord(event, earlier);
+  const cudaError_t waits =
+      recorded == cudaSuccess ? cudaStreamWaitEvent(later, event, 0) : cudaSuccess;
+  cudaEventDestroy(event);  // when it has happened
+  check(recorded, "cudaEventRecord");
+  check(waits, "cudaStreamWaitEvent");
+}
+}  // namespace
+
+void Context::hold(std::shared_ptr<void> memory) {
+  if (const Deleter* d = std::get_deleter<Deleter>(memory)) {
+    held_bytes_ += class_bytes(d->block->size_class);
+  }
+  held_.push_back(std::move(memory));
+}
+
+cudnnHandle_t Context::aside(std::vector<Tensor> reads, const Tensor& result) {
+  if (!second_dnn_) {
+    cudaStream_t made = nullptr;
+    check(cudaStreamCreateWithFlags(&made, cudaStreamNonBlocking), "cudaStreamCreate");
+    second = made;
+    check(cudnnCreate(&second_dnn_), "cudnnCreate");
+    check(cudnnSetStream(second_dnn_, made), "cudnnSetStream");
+  }
+  if (held_bytes_ > kMostHeld) join();
+  wait_for(second, stream);
+  aside_pending = true;
+  for (const Tensor& t : reads) hold(t.storage());
+  hold(result.storage());
+  if (Block* block = block_of(result)) block->aside = true;
+  return second_dnn_;
+}
+
+void* Context::allocate_aside(size_t bytes) {
+  auto memory = allocate(bytes);
+  void* data = memory.get();
+  hold(std::move(memory));
+  wait_for(second, stream);  // until when it is allocated
+  return data;
+}
+
+void Context::join() {
+  if (!aside_pending) return;
+  wait_for(stream, second);
+  aside_pending = false;
+  held_bytes_ = 0;
+  const auto done = std::move(held_);
+  held_.clear();
+}
+
 int32_t* Context::counters(size_t n) {
   if (n > kCounters) fail("a matrix of so many columns is not supported", "CUDA");
   if (!counters_) {
@@ -385,7 +441,10 @@ std::function<float()> Context::download_later(const float* src) {
   };
 }
 
-void Context::synchronize() { check(cudaStreamSynchronize(stream), "cudaStreamSynchronize"); }
+void Context::synchronize() {
+  join();
+  check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
+}
 
 Context& context(int device) {
   use_device(device);
@@ -427,6 +486,14 @@ void follow(Context& later, Context& earlier) {
   {
     std::lock_guard lock(earlier.capture_mutex);
     check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
+    // Nobody but the thread that owns a context may join its streams.
+    if (earlier.aside_pending) {
+      cudaEvent_t aside = nullptr;
+      check(cudaEventCreateWithFlags(&aside, cudaEventDisableTiming), "cudaEventCreate");
+      check(cudaEventRecord(aside, earlier.second), "cudaEventRecord");
+      check(cudaStreamWaitEvent(earlier.stream, aside, 0), "cudaStreamWaitEvent");
+      check(cudaEventDestroy(aside), "cudaEventDestroy");
+    }
     check(cudaEventRecord(event, earlier.stream), "cudaEventRecord");
   }
   if (before >= 0) use_device(before);
@@ -438,6 +505,7 @@ void follow(Context& later, Context& earlier) {
 const void* read_raw(Context& c, const Tensor& t) {
   if (Block* b = block_of(t)) {
     Context* writer = b->writer;
+    if (b->aside && writer == &c) c.join();
     const uint64_t me = uint64_t{1} << c.id;
     if (writer != &c && !(b->readers & me)) {
       follow(c, *writer);
@@ -450,6 +518,7 @@ const void* read_raw(Context& c, const Tensor& t) {
 void* write_raw(Context& c, const Tensor& t) {
   if (Block* b = block_of(t)) {
     Context* writer = b->writer;
+    if (b->aside && writer == &c) c.join();
     const uint64_t others = b->readers & ~(uint64_t{1} << c.id);
     if (writer != &c || others) {
       follow(c, *writer);
@@ -472,6 +541,7 @@ void* write_raw(Context& c, const Tensor& t) {
 
 Capture::Capture(Context& c) : c_(c) {
   if (c.capturing()) fail("a captured step inside another", "CUDA");
+  c.join();
   c.capture_mutex.lock();
   c.capture_pool = std::make_shared<Pool>(c.device);
   c.capturing_thread = std::this_thread::get_id();
@@ -492,6 +562,7 @@ void Capture::end() {
 std::unique_ptr<Capture::Graph> Capture::finish() {
   auto graph = std::make_unique<Graph>();
   graph->pool = c_.capture_pool;
+  c_.join();
   cudaGraph_t recorded = nullptr;
   const cudaError_t result = cudaStreamEndCapture(c_.stream, &recorded);
   end();
@@ -504,6 +575,10 @@ std::unique_ptr<Capture::Graph> Capture::finish() {
 
 Capture::~Capture() {
   if (!open_) return;
+  try {
+    c_.join();
+  } catch (const Error&) {  // the capture is spoilt, which is why it ends here
+  }
   cudaGraph_t recorded = nullptr;
   if (cudaStreamEndCapture(c_.stream, &recorded) == cudaSuccess && recorded) {
     cudaGraphDestroy(recorded);

@@ -18,6 +18,10 @@
 // With address sanitizer, or -DENS_EXACT_GPU_MEMORY for compute-sanitizer, every block outside of
 // captures is the driver's own, so that overruns and uses after release are found.
 //
+// Two at once. Work whose result is wanted only at the end of a step, the gradients of weights,
+// goes to a second stream of the context (aside() below), where it fills what the small kernels of
+// the chain leave idle. Whoever reads such a result through read() or write() waits for it.
+//
 // Graph capture. While a stream is being captured (Capture below) memory comes from a pool that
 // belongs to the graph, and verbs neither touch the host nor synchronise.
 #pragma once
@@ -77,6 +81,7 @@ struct Block {
   void* data = nullptr;
   int size_class = 0;
   bool exact = false;  // the driver's, not a pool's
+  bool aside = false;  // written on the second stream
   std::atomic<Context*> writer{nullptr};
   std::atomic<uint64_t> readers{0};  // bits: Context::id
   std::shared_ptr<Pool> pool;        // of a graph; else undefined: the writer's
@@ -90,6 +95,12 @@ struct Context {
   // Made on first use, bound to the stream.
   cublasHandle_t blas();
   cudnnHandle_t dnn();
+
+  // A handle for work on the second stream, after all that the stream has been given so far. The
+  // work reads what `reads` holds, which is kept until join(), and writes `result`.
+  cudnnHandle_t aside(std::vector<Tensor> reads, const Tensor& result);
+  void* allocate_aside(size_t bytes);  // scratch for it
+  void join();  // the stream waits for the second one, if that has been given anything
 
   // At least so many zeros, for kernels whose blocks count who comes last and leave zeros again.
   // The stream's own, as one kernel after another uses them.
@@ -113,6 +124,9 @@ struct Context {
   std::shared_ptr<Pool> capture_pool;  // while the stream is captured
   std::mutex capture_mutex;            // held as long: nobody else may touch the stream
   std::atomic<std::thread::id> capturing_thread{};
+  // The second stream; null until it is used. Whether join() has something to wait for.
+  std::atomic<cudaStream_t> second{nullptr};
+  std::atomic<bool> aside_pending{false};
 
  private:
   struct Stage {
@@ -124,6 +138,10 @@ struct Context {
   cudnnHandle_t dnn_ = nullptr;
   void* blas_workspace_ = nullptr;
   int32_t* counters_ = nullptr;
+  cudnnHandle_t second_dnn_ = nullptr;
+  void hold(std::shared_ptr<void> memory);
+  std::vector<std::shared_ptr<void>> held_;  // until join()
+  size_t held_bytes_ = 0;
   Stage stages_[2];
   int next_stage_ = 0;
   std::shared_ptr<Numbers> numbers_;

@@ -2,6 +2,7 @@
 //
 // Measuring the suggestions would be a little faster and would let the same seed give other numbers
 // in every run. Images and weights are channels-last.
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -13,6 +14,7 @@
 #include "nn/cuda/context.h"
 #include "nn/cuda/cuda_backend.h"
 #include "nn/cuda/dnn_conv.h"
+#include "nn/cuda/unfold.h"
 
 namespace ens::cuda {
 namespace {
@@ -32,13 +34,17 @@ class Way {
  public:
   explicit Way(const DnnConv& conv) : conv_(conv) {}
 
-  void run(Context& c, const DnnOperands& operands) {
-    if (plan_ && run(c, *plan_, operands)) return;
+  // `memory` gets so many bytes of scratch.
+  void run(cudnnHandle_t handle, const DnnOperands& operands,
+           const std::function<void*(size_t)>& memory) {
+    if (plan_ && run(handle, *plan_, operands, memory)) return;
     // Not kept: the suggestions take up a megabyte.
-    const DnnEngines engines(conv_, {c.dnn(), {}});
+    const DnnEngines engines(conv_, {handle, {}});
     for (int i = 0; i < engines.count(); ++i) {
       auto plan = engines.plan(i);
-      if (!plan || plan->workspace() > kMostWorkspace || !run(c, *plan, operands)) continue;
+      if (!plan || plan->workspace() > kMostWorkspace || !run(handle, *plan, operands, memory)) {
+        continue;
+      }
       plan_ = std::move(plan);
       return;
     }
@@ -49,9 +55,10 @@ class Way {
 
  private:
   // False if the engine refuses.
-  bool run(Context& c, const DnnPlan& plan, const DnnOperands& operands) const {
-    const auto memory = plan.workspace() ? c.allocate(plan.workspace()) : nullptr;
-    const cudnnStatus_t status = plan.run(c.dnn(), operands, memory.get());
+  bool run(cudnnHandle_t handle, const DnnPlan& plan, const DnnOperands& operands,
+           const std::function<void*(size_t)>& memory) const {
+    void* scratch = plan.workspace() ? memory(plan.workspace()) : nullptr;
+    const cudnnStatus_t status = plan.run(handle, operands, scratch);
     // Other reasons will not get better with another engine.
     if (status < CUDNN_STATUS_BAD_PARAM || status >= CUDNN_STATUS_EXECUTION_FAILED ||
         status == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
@@ -102,7 +109,15 @@ Tensor run(Context& c, const DnnConv& conv, const Tensor& x, const Tensor& w, co
   operands.x = memory(x, conv.x);
   operands.w = memory(w, conv.w);
   operands.y = memory(y, conv.y);
-  way_for(c, conv).run(c, operands);
+  Way& way = way_for(c, conv);
+  if (conv.pass == Pass::kGradWeight) {
+    // Wanted at the end of the step only.
+    way.run(c.aside(held, result), operands, [&](size_t bytes) { return c.allocate_aside(bytes); });
+    return result;
+  }
+  std::vector<std::shared_ptr<void>> scratch;
+  way.run(c.dnn(), operands,
+          [&](size_t bytes) { return scratch.emplace_back(c.allocate(bytes)).get(); });
   return result;
 }
 
@@ -136,9 +151,14 @@ Tensor CudaBackend::conv2d(const Tensor& x, const Tensor& w, const Tensor& bias,
                            const ConvSpec& spec) {
   const Shape shape = conv_shape(x.shape(), w.shape(), spec);
   if (shape.numel() == 0) return Tensor::empty(shape, x.dtype(), device());
-  const DnnConv conv =
-      convolution(Pass::kForward, x.dtype(), tf32_, x.shape(), w.shape(), shape, spec);
-  Tensor y = run(context(device_), conv, x, w, Tensor());
+  Context& c = context(device_);
+  Tensor y;
+  if (unfolds(x.shape(), w.shape(), spec)) {
+    y = unfolded_conv2d(c, x, prepared(w, x.dtype()), spec, shape, tf32_);
+  } else {
+    y = run(c, convolution(Pass::kForward, x.dtype(), tf32_, x.shape(), w.shape(), shape, spec), x,
+            w, Tensor());
+  }
   if (!bias.defined()) return y;
   return binary(BinaryOp::kAdd, y, bias.reshape({1, w.dim(0), 1, 1}));
 }
@@ -154,9 +174,13 @@ Tensor CudaBackend::conv2d_grad_input(const Tensor& dy, const Tensor& w, const C
 Tensor CudaBackend::conv2d_grad_weight(const Tensor& x, const Tensor& dy, const ConvSpec& spec,
                                        const Shape& w_shape) {
   if (x.numel() == 0) return Tensor::zeros(w_shape, Dtype::kF32, device());
+  Context& c = context(device_);
+  if (unfolds(x.shape(), w_shape, spec)) {
+    return unfolded_grad_weight(c, x, prepared(dy, x.dtype()), spec, w_shape, tf32_);
+  }
   const DnnConv conv =
       convolution(Pass::kGradWeight, x.dtype(), tf32_, x.shape(), w_shape, dy.shape(), spec);
-  return run(context(device_), conv, x, Tensor(), dy.to(x.dtype()));
+  return run(c, conv, x, Tensor(), dy.to(x.dtype()));
 }
 
 }  // namespace ens::cuda

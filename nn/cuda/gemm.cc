@@ -1,4 +1,5 @@
-// Matrix products.
+#include "nn/cuda/gemm.h"
+
 #include "nn/core/error.h"
 #include "nn/cuda/context.h"
 #include "nn/cuda/cuda_backend.h"
@@ -21,6 +22,20 @@ cudaDataType_t to_cuda(Dtype dtype) {
 
 }  // namespace
 
+void multiply(Context& c, const Product& p, const void* a, const void* b, Dtype in, void* to,
+              Dtype out) {
+  const auto size = [](int64_t n) { return static_cast<int>(n); };
+  // cuBLAS sees rows as columns: c' = op(b)' op(a)'.
+  check(
+      cublasGemmEx(c.blas(), p.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N,
+                   p.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, size(p.n), size(p.m), size(p.k),
+                   &p.alpha, b, to_cuda(in), size(p.transpose_b ? p.k : p.n), a, to_cuda(in),
+                   size(p.transpose_a ? p.m : p.k), &p.beta, to, to_cuda(out), size(p.n),
+                   p.tf32 && in == Dtype::kF32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F,
+                   CUBLAS_GEMM_DEFAULT),
+      "cublasGemmEx");
+}
+
 void CudaBackend::gemm(bool transpose_a, bool transpose_b, float alpha, const Tensor& a,
                        const Tensor& b, float beta, Tensor& c) {
   if (c.numel() == 0) return;
@@ -37,16 +52,8 @@ void CudaBackend::gemm(bool transpose_a, bool transpose_b, float alpha, const Te
     return copy(wide, c);
   }
   Context& ctx = context(device_);
-  const auto size = [](int64_t n) { return static_cast<int>(n); };
-  const bool tf32 = a.dtype() == Dtype::kF32 && tf32_;
-  // cuBLAS sees rows as columns: c' = op(b)' op(a)'.
-  check(cublasGemmEx(ctx.blas(), transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N,
-                     transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, size(c.dim(1)), size(c.dim(0)),
-                     size(k), &alpha, read_raw(ctx, other), to_cuda(a.dtype()), size(other.dim(1)),
-                     read_raw(ctx, a), to_cuda(a.dtype()), size(a.dim(1)), &beta, write_raw(ctx, c),
-                     to_cuda(c.dtype()), size(c.dim(1)),
-                     tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
-        "cublasGemmEx");
+  multiply(ctx, {transpose_a, transpose_b, c.dim(0), c.dim(1), k, alpha, beta, tf32_},
+           read_raw(ctx, a), read_raw(ctx, other), a.dtype(), write_raw(ctx, c), c.dtype());
 }
 
 }  // namespace ens::cuda

@@ -51,6 +51,17 @@ __device__ inline int64_t end_row(int64_t slice, int64_t rows) {
   const int64_t end = (static_cast<int64_t>(blockIdx.y) + 1) * slice;
   return end < rows ? end : rows;
 }
+// f(i, row) for kAtOnce of a thread's rows from `first` on, where they are before `end`. All are
+// read before the first is used: the time of one read, not of four.
+constexpr int kAtOnce = 4;
+template <typename F>
+__device__ inline void for_rows(int64_t first, int64_t end, F&& f) {
+#pragma unroll
+  for (int i = 0; i < kAtOnce; ++i) {
+    const int64_t row = first + i * static_cast<int64_t>(blockDim.y);
+    if (row < end) f(i, row);
+  }
+}
 __device__ inline int thread_of_block() {
   return static_cast<int>(threadIdx.y * blockDim.x + threadIdx.x);
 }
@@ -143,14 +154,16 @@ struct Layer {
   float eps;
   bool relu;
   float *mean, *var;                  // of this batch
+  float *scale, *shift;               // normalisation as y = x * scale + shift
   float *running_mean, *running_var;  // may be null
   float momentum, unbias;
 };
 
-// Normalisation as y = x * scale + shift.
-__device__ inline void scale_shift(const Layer& l, int64_t c, float* scale, float* shift) {
-  *scale = l.gamma[c] / sqrtf(l.var[c] + l.eps);
-  *shift = l.beta[c] - l.mean[c] * *scale;
+// Reads a channel's N numbers.
+template <int N>
+__device__ inline void read_channels(const float* from, int64_t c, float (&to)[N]) {
+#pragma unroll
+  for (int k = 0; k < N; ++k) to[k] = from[c + k];
 }
 
 // From the sums of x - origin and of its square. The first row as origin keeps the variance from
@@ -163,6 +176,9 @@ __device__ void end_moments(const Layer& l, int64_t c, float origin, double sum,
   const float var = static_cast<float>(variance > 0 ? variance : 0);
   l.mean[c] = mean;
   l.var[c] = var;
+  const float scale = l.gamma[c] / sqrtf(var + l.eps);
+  l.scale[c] = scale;
+  l.shift[c] = l.beta[c] - mean * scale;
   if (l.running_mean) l.running_mean[c] += l.momentum * (mean - l.running_mean[c]);
   if (l.running_var) l.running_var[c] += l.momentum * (l.unbias * var - l.running_var[c]);
 }
@@ -178,8 +194,7 @@ __device__ InputGrad end_grads(const Layer& l, int64_t c, float* dgamma, float* 
                                double product) {
   const double count = static_cast<double>(l.rows);
   const double deviation = sqrt(static_cast<double>(l.var[c] + l.eps));
-  float scale, shift;
-  scale_shift(l, c, &scale, &shift);
+  const float scale = l.scale[c];
   const double of_h = product / deviation;
   const double of_x = -static_cast<double>(scale) * of_h / count / deviation;
   dbeta[c] = static_cast<float>(sum);
@@ -201,25 +216,26 @@ __device__ inline void add_moments(const Pack<T, N>& v, const Pack<T, N>& origin
 }
 
 template <typename T, int N>
-__device__ inline Pack<T, N> normalised(Pack<T, N> v, const Pack<T, N>* residual,
+__device__ inline Pack<T, N> normalised(Pack<T, N> v, bool adds, const Pack<T, N>& residual,
                                         const float (&scale)[N], const float (&shift)[N],
                                         bool relu) {
 #pragma unroll
   for (int k = 0; k < N; ++k) {
     float r = fmaf(load(v.v[k]), scale[k], shift[k]);
-    if (residual) r += load(residual->v[k]);
+    if (adds) r += load(residual.v[k]);
     store(&v.v[k], relu && r < 0.0f ? 0.0f : r);
   }
   return v;
 }
 
-// dz: dy, or 0 where the ReLU cut, which y tells, or x where y is null.
+// dz: dy, or 0 where the ReLU cut, which y tells if `from_y`, else x.
 template <typename T, int N>
-__device__ inline Pack<T, N> before_relu(Pack<T, N> g, const Pack<T, N>& x, const Pack<T, N>* y,
-                                         const float (&scale)[N], const float (&shift)[N]) {
+__device__ inline Pack<T, N> before_relu(Pack<T, N> g, const Pack<T, N>& x, bool from_y,
+                                         const Pack<T, N>& y, const float (&scale)[N],
+                                         const float (&shift)[N]) {
 #pragma unroll
   for (int k = 0; k < N; ++k) {
-    const float out = y ? load(y->v[k]) : fmaf(load(x.v[k]), scale[k], shift[k]);
+    const float out = from_y ? load(y.v[k]) : fmaf(load(x.v[k]), scale[k], shift[k]);
     if (!(out > 0.0f)) store(&g.v[k], 0.0f);
   }
   return g;
@@ -256,8 +272,10 @@ __global__ void moments_kernel(const T* x, Layer l, Parts parts, int64_t slice) 
   float sums[2 * N] = {};
   if (c < l.channels) {
     const Pack<T, N> origin = pack_at<T, N>(x, c);
-    for (int64_t r = first_row(slice); r < end; r += blockDim.y) {
-      add_moments(pack_at<T, N>(x, r * l.channels + c), origin, sums);
+    for (int64_t r = first_row(slice); r < end; r += kAtOnce * blockDim.y) {
+      Pack<T, N> v[kAtOnce] = {};
+      for_rows(r, end, [&](int i, int64_t row) { v[i] = pack_at<T, N>(x, row * l.channels + c); });
+      for_rows(r, end, [&](int i, int64_t) { add_moments(v[i], origin, sums); });
     }
   }
   if (!add_slices(sums, parts, total)) return;
@@ -276,14 +294,18 @@ __global__ void normalise_kernel(const T* x, const T* residual, T* y, Layer l, i
   const int64_t c = first_channel<N>(), end = end_row(slice, l.rows);
   if (c >= l.channels) return;
   float scale[N], shift[N];
-#pragma unroll
-  for (int k = 0; k < N; ++k) scale_shift(l, c + k, &scale[k], &shift[k]);
-  for (int64_t r = first_row(slice); r < end; r += blockDim.y) {
-    const int64_t at = r * l.channels + c;
-    Pack<T, N> added;
-    if (residual) added = pack_at<T, N>(residual, at);
-    pack_at<T, N>(y, at) =
-        normalised(pack_at<T, N>(x, at), residual ? &added : nullptr, scale, shift, l.relu);
+  read_channels(l.scale, c, scale);
+  read_channels(l.shift, c, shift);
+  for (int64_t r = first_row(slice); r < end; r += kAtOnce * blockDim.y) {
+    Pack<T, N> v[kAtOnce] = {}, added[kAtOnce] = {};
+    for_rows(r, end, [&](int i, int64_t row) {
+      v[i] = pack_at<T, N>(x, row * l.channels + c);
+      if (residual) added[i] = pack_at<T, N>(residual, row * l.channels + c);
+    });
+    for_rows(r, end, [&](int i, int64_t row) {
+      pack_at<T, N>(y, row * l.channels + c) =
+          normalised(v[i], residual != nullptr, added[i], scale, shift, l.relu);
+    });
   }
 }
 
@@ -296,19 +318,22 @@ __global__ void grad_sums_kernel(const T* dy, const T* x, const T* y, T* dz, Lay
   float sums[2 * N] = {};
   if (c < l.channels) {
     float scale[N], shift[N], centre[N];
-#pragma unroll
-    for (int k = 0; k < N; ++k) {
-      centre[k] = l.mean[c + k];
-      scale_shift(l, c + k, &scale[k], &shift[k]);
-    }
-    for (int64_t r = first_row(slice); r < end; r += blockDim.y) {
-      const int64_t at = r * l.channels + c;
-      const Pack<T, N> v = pack_at<T, N>(x, at);
-      Pack<T, N> g = pack_at<T, N>(dy, at), out;
-      if (y) out = pack_at<T, N>(y, at);
-      if (l.relu) g = before_relu(g, v, y ? &out : nullptr, scale, shift);
-      if (dz) pack_at<T, N>(dz, at) = g;
-      add_grads(g, v, centre, sums);
+    read_channels(l.scale, c, scale);
+    read_channels(l.shift, c, shift);
+    read_channels(l.mean, c, centre);
+    for (int64_t r = first_row(slice); r < end; r += kAtOnce * blockDim.y) {
+      Pack<T, N> v[kAtOnce] = {}, g[kAtOnce] = {}, out[kAtOnce] = {};
+      for_rows(r, end, [&](int i, int64_t row) {
+        const int64_t at = row * l.channels + c;
+        v[i] = pack_at<T, N>(x, at);
+        g[i] = pack_at<T, N>(dy, at);
+        if (y) out[i] = pack_at<T, N>(y, at);
+      });
+      for_rows(r, end, [&](int i, int64_t row) {
+        if (l.relu) g[i] = before_relu(g[i], v[i], y != nullptr, out[i], scale, shift);
+        if (dz) pack_at<T, N>(dz, row * l.channels + c) = g[i];
+        add_grads(g[i], v[i], centre, sums);
+      });
     }
   }
   if (!add_slices(sums, parts, total)) return;
@@ -329,17 +354,20 @@ __global__ void grad_input_kernel(const T* dy, const T* x, T* dx, Layer l, const
   if (c >= l.channels) return;
   float scale[N], shift[N];
   InputGrad mine[N];
+  read_channels(l.scale, c, scale);
+  read_channels(l.shift, c, shift);
 #pragma unroll
-  for (int k = 0; k < N; ++k) {
-    mine[k] = of[c + k];
-    scale_shift(l, c + k, &scale[k], &shift[k]);
-  }
-  for (int64_t r = first_row(slice); r < end; r += blockDim.y) {
-    const int64_t at = r * l.channels + c;
-    const Pack<T, N> v = pack_at<T, N>(x, at);
-    Pack<T, N> g = pack_at<T, N>(dy, at);
-    if (l.relu) g = before_relu<T, N>(g, v, nullptr, scale, shift);
-    pack_at<T, N>(dx, at) = input_grad(g, v, mine);
+  for (int k = 0; k < N; ++k) mine[k] = of[c + k];
+  for (int64_t r = first_row(slice); r < end; r += kAtOnce * blockDim.y) {
+    Pack<T, N> v[kAtOnce] = {}, g[kAtOnce] = {};
+    for_rows(r, end, [&](int i, int64_t row) {
+      v[i] = pack_at<T, N>(x, row * l.channels + c);
+      g[i] = pack_at<T, N>(dy, row * l.channels + c);
+    });
+    for_rows(r, end, [&](int i, int64_t row) {
+      if (l.relu) g[i] = before_relu(g[i], v[i], false, v[i], scale, shift);
+      pack_at<T, N>(dx, row * l.channels + c) = input_grad(g[i], v[i], mine);
+    });
   }
 }
 
@@ -368,7 +396,8 @@ __global__ void whole_kernel(const T* x, const T* residual, T* y, Layer l) {
     const int k = static_cast<int>(threadIdx.y);
     end_moments(l, c + k, load(x[c + k]), static_cast<double>(total[k]),
                 static_cast<double>(total[N + k]));
-    scale_shift(l, c + k, &of_channel[0][k], &of_channel[1][k]);
+    of_channel[0][k] = l.scale[c + k];
+    of_channel[1][k] = l.shift[c + k];
   }
   __syncthreads();
   float scale[N], shift[N];
@@ -383,7 +412,7 @@ __global__ void whole_kernel(const T* x, const T* residual, T* y, Layer l) {
     const int64_t at = row(i) * l.channels + c;
     Pack<T, N> added;
     if (residual) added = pack_at<T, N>(residual, at);
-    pack_at<T, N>(y, at) = normalised(v[i], residual ? &added : nullptr, scale, shift, l.relu);
+    pack_at<T, N>(y, at) = normalised(v[i], residual != nullptr, added, scale, shift, l.relu);
   }
 }
 
@@ -395,11 +424,9 @@ __global__ void whole_grad_kernel(const T* dy, const T* x, const T* y, T* dz, T*
   const int64_t c = static_cast<int64_t>(blockIdx.x) * N;
   const auto row = [](int i) { return static_cast<int64_t>(threadIdx.y) + i * kThreads; };
   float scale[N], shift[N], centre[N];
-#pragma unroll
-  for (int k = 0; k < N; ++k) {
-    centre[k] = l.mean[c + k];
-    scale_shift(l, c + k, &scale[k], &shift[k]);
-  }
+  read_channels(l.scale, c, scale);
+  read_channels(l.shift, c, shift);
+  read_channels(l.mean, c, centre);
   Pack<T, N> v[R], g[R];
 #pragma unroll
   for (int i = 0; i < R; ++i) {
@@ -414,7 +441,7 @@ __global__ void whole_grad_kernel(const T* dy, const T* x, const T* y, T* dz, T*
     const int64_t at = row(i) * l.channels + c;
     Pack<T, N> out;
     if (y) out = pack_at<T, N>(y, at);
-    if (l.relu) g[i] = before_relu(g[i], v[i], y ? &out : nullptr, scale, shift);
+    if (l.relu) g[i] = before_relu(g[i], v[i], y != nullptr, out, scale, shift);
     if (dz) pack_at<T, N>(dz, at) = g[i];
     add_grads(g[i], v[i], centre, sums);
   }
@@ -540,8 +567,11 @@ Tensor CudaBackend::batch_norm_train(const Tensor& images, const Tensor& gamma, 
   if (x.numel() == 0) return y;
   const Tensor added = residual.defined() ? as(residual, x.dtype(), x.layout()) : Tensor();
   Layer l = layer_of(ctx, x, gamma, beta, spec);
+  saved.workspace = Tensor::empty({2, l.channels}, Dtype::kF32, device());
   l.mean = write<float>(ctx, saved.mean);
   l.var = write<float>(ctx, saved.var);
+  l.scale = write<float>(ctx, saved.workspace);
+  l.shift = l.scale + l.channels;
   if (spec.running_mean.defined()) l.running_mean = write<float>(ctx, spec.running_mean);
   if (spec.running_var.defined()) l.running_var = write<float>(ctx, spec.running_var);
   l.momentum = spec.momentum;
@@ -596,6 +626,8 @@ BatchNormGrads CudaBackend::batch_norm_train_grad(const Tensor& dy, const Tensor
   Layer l = layer_of(ctx, x, gamma, beta, spec);
   l.mean = const_cast<float*>(read<float>(ctx, saved.mean));  // only read from here on
   l.var = const_cast<float*>(read<float>(ctx, saved.var));
+  l.scale = const_cast<float*>(read<float>(ctx, saved.workspace));
+  l.shift = l.scale + l.channels;
   float* dgamma = write<float>(ctx, grads.gamma);
   float* dbeta = write<float>(ctx, grads.beta);
   with_activation(x.dtype(), [&]<typename T>(T) {

@@ -1,4 +1,6 @@
 // Pooling, over channels-last images: a thread for each pack of neighbouring channels at one place.
+#include <limits>
+
 #include "nn/cuda/cuda_backend.h"
 #include "nn/cuda/kernels.h"
 
@@ -7,8 +9,9 @@ namespace {
 
 // Sizes in packs of channels.
 struct Plane {
+  int64_t images;
   int height, width, out_height, out_width;
-  int64_t packs;  // of one pixel
+  int packs;  // of one pixel
   PoolSpec spec;
 };
 
@@ -28,37 +31,48 @@ __device__ Range windows_with(int in, const PoolSpec& s, int out_size) {
   return {begin, end < out_size ? end : out_size};
 }
 
-// The place that item i of images of height x width stands for.
+// Blocks along y stand for images, along x for an image's places of `height` x `width` pixels.
+dim3 grid_of(const Plane& p, int height, int width) {
+  const int64_t places = int64_t{height} * width * p.packs;
+  if (places > std::numeric_limits<int32_t>::max())
+    fail("images are too large for pooling", "CUDA");
+  return dim3(static_cast<unsigned>((places + kThreads - 1) / kThreads),
+              static_cast<unsigned>(std::min<int64_t>(p.images, 65535)));
+}
+
+// A thread's place.
 struct Place {
-  int64_t image, pack;
-  int row, column;
-  __device__ Place(int64_t i, int height, int width, int64_t packs) {
-    pack = i % packs;
-    i /= packs;
-    column = static_cast<int>(i % width);
-    i /= width;
-    row = static_cast<int>(i % height);
-    image = i / height;
+  int pack, row, column;
+  bool inside;
+  __device__ Place(const Plane& p, int height, int width) {
+    const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    const auto packs = static_cast<unsigned>(p.packs), across = static_cast<unsigned>(width);
+    const unsigned pixel = i / packs;
+    pack = static_cast<int>(i - pixel * packs);
+    row = static_cast<int>(pixel / across);
+    column = static_cast<int>(pixel % across);
+    inside = row < height;
   }
 };
 
 // taps: which element of its window each maximum was, 0 .. kernel * kernel - 1. May be null.
-template <typename T, int N>
-__global__ void max_kernel(const T* x, T* y, int32_t* taps, int64_t n, Plane p) {
-  const auto* in = reinterpret_cast<const Pack<T, N>*>(x);
-  for (int64_t i = first_item(); i < n; i += item_stride()) {
-    const Place at(i, p.out_height, p.out_width, p.packs);
-    const Range rows = window(at.row, p.spec, p.height);
-    const Range columns = window(at.column, p.spec, p.width);
-    const int top = at.row * p.spec.stride - p.spec.padding;
-    const int left = at.column * p.spec.stride - p.spec.padding;
-    Pack<T, N> best;
-    Pack<int32_t, N> tap;
+template <typename T, int N, typename Tap>
+__global__ void max_kernel(const T* x, T* y, Tap* taps, Plane p) {
+  const Place at(p, p.out_height, p.out_width);
+  if (!at.inside) return;
+  const Range rows = window(at.row, p.spec, p.height);
+  const Range columns = window(at.column, p.spec, p.width);
+  const int top = at.row * p.spec.stride - p.spec.padding;
+  const int left = at.column * p.spec.stride - p.spec.padding;
+  for (int64_t image = blockIdx.y; image < p.images; image += gridDim.y) {
+    const auto* in = reinterpret_cast<const Pack<T, N>*>(x) + image * p.height * p.width * p.packs;
+    Pack<T, N> best{};
+    Pack<Tap, N> tap{};
     bool first = true;
     for (int h = rows.begin; h < rows.end; ++h) {
       for (int w = columns.begin; w < columns.end; ++w) {
-        const Pack<T, N> v = in[((at.image * p.height + h) * p.width + w) * p.packs + at.pack];
-        const int here = (h - top) * p.spec.kernel + w - left;
+        const Pack<T, N> v = in[(h * p.width + w) * p.packs + at.pack];
+        const auto here = static_cast<Tap>((h - top) * p.spec.kernel + w - left);
 #pragma unroll
         for (int k = 0; k < N; ++k) {
           const float mine = load(v.v[k]), most = load(best.v[k]);
@@ -70,38 +84,42 @@ __global__ void max_kernel(const T* x, T* y, int32_t* taps, int64_t n, Plane p) 
         first = false;
       }
     }
-    reinterpret_cast<Pack<T, N>*>(y)[i] = best;
-    if (taps) {
-#pragma unroll
-      for (int k = 0; k < N; ++k) taps[i * N + k] = tap.v[k];
-    }
+    const int64_t o =
+        ((image * p.out_height + at.row) * p.out_width + at.column) * p.packs + at.pack;
+    reinterpret_cast<Pack<T, N>*>(y)[o] = best;
+    if (taps) reinterpret_cast<Pack<Tap, N>*>(taps)[o] = tap;
   }
 }
 
 // Each input sums the outputs that took it.
-template <typename T, int N>
-__global__ void max_grad_kernel(const T* dy, const int32_t* taps, T* dx, int64_t n, Plane p) {
-  for (int64_t i = first_item(); i < n; i += item_stride()) {
-    const Place at(i, p.height, p.width, p.packs);
-    const Range rows = windows_with(at.row, p.spec, p.out_height);
-    const Range columns = windows_with(at.column, p.spec, p.out_width);
+template <typename T, int N, typename Tap>
+__global__ void max_grad_kernel(const T* dy, const Tap* taps, T* dx, Plane p) {
+  const Place at(p, p.height, p.width);
+  if (!at.inside) return;
+  const Range rows = windows_with(at.row, p.spec, p.out_height);
+  const Range columns = windows_with(at.column, p.spec, p.out_width);
+  for (int64_t image = blockIdx.y; image < p.images; image += gridDim.y) {
+    const int64_t first = image * p.out_height * p.out_width * p.packs;
     float sum[N] = {};
     for (int oh = rows.begin; oh < rows.end; ++oh) {
       for (int ow = columns.begin; ow < columns.end; ++ow) {
-        const int tap = (at.row - oh * p.spec.stride + p.spec.padding) * p.spec.kernel + at.column -
-                        ow * p.spec.stride + p.spec.padding;
-        const int64_t o = ((at.image * p.out_height + oh) * p.out_width + ow) * p.packs + at.pack;
+        const auto tap =
+            static_cast<Tap>((at.row - oh * p.spec.stride + p.spec.padding) * p.spec.kernel +
+                             at.column - ow * p.spec.stride + p.spec.padding);
+        const int64_t o = first + (oh * p.out_width + ow) * p.packs + at.pack;
         const Pack<T, N> g = reinterpret_cast<const Pack<T, N>*>(dy)[o];
+        const Pack<Tap, N> took = reinterpret_cast<const Pack<Tap, N>*>(taps)[o];
 #pragma unroll
         for (int k = 0; k < N; ++k) {
-          if (taps[o * N + k] == tap) sum[k] += load(g.v[k]);
+          if (took.v[k] == tap) sum[k] += load(g.v[k]);
         }
       }
     }
     Pack<T, N> out;
 #pragma unroll
     for (int k = 0; k < N; ++k) store(&out.v[k], sum[k]);
-    reinterpret_cast<Pack<T, N>*>(dx)[i] = out;
+    reinterpret_cast<Pack<T, N>*>(
+        dx)[((image * p.height + at.row) * p.width + at.column) * p.packs + at.pack] = out;
   }
 }
 
@@ -110,16 +128,17 @@ __device__ inline float share(const Range& rows, const Range& columns) {
 }
 
 template <typename T, int N>
-__global__ void average_kernel(const T* x, T* y, int64_t n, Plane p) {
-  for (int64_t i = first_item(); i < n; i += item_stride()) {
-    const Place at(i, p.out_height, p.out_width, p.packs);
-    const Range rows = window(at.row, p.spec, p.height);
-    const Range columns = window(at.column, p.spec, p.width);
+__global__ void average_kernel(const T* x, T* y, Plane p) {
+  const Place at(p, p.out_height, p.out_width);
+  if (!at.inside) return;
+  const Range rows = window(at.row, p.spec, p.height);
+  const Range columns = window(at.column, p.spec, p.width);
+  for (int64_t image = blockIdx.y; image < p.images; image += gridDim.y) {
+    const auto* in = reinterpret_cast<const Pack<T, N>*>(x) + image * p.height * p.width * p.packs;
     float sum[N] = {};
     for (int h = rows.begin; h < rows.end; ++h) {
       for (int w = columns.begin; w < columns.end; ++w) {
-        const Pack<T, N> v = reinterpret_cast<const Pack<T, N>*>(
-            x)[((at.image * p.height + h) * p.width + w) * p.packs + at.pack];
+        const Pack<T, N> v = in[(h * p.width + w) * p.packs + at.pack];
 #pragma unroll
         for (int k = 0; k < N; ++k) sum[k] += load(v.v[k]);
       }
@@ -127,21 +146,24 @@ __global__ void average_kernel(const T* x, T* y, int64_t n, Plane p) {
     Pack<T, N> out;
 #pragma unroll
     for (int k = 0; k < N; ++k) store(&out.v[k], sum[k] * share(rows, columns));
-    reinterpret_cast<Pack<T, N>*>(y)[i] = out;
+    reinterpret_cast<Pack<T, N>*>(
+        y)[((image * p.out_height + at.row) * p.out_width + at.column) * p.packs + at.pack] = out;
   }
 }
 
 template <typename T, int N>
-__global__ void average_grad_kernel(const T* dy, T* dx, int64_t n, Plane p) {
-  for (int64_t i = first_item(); i < n; i += item_stride()) {
-    const Place at(i, p.height, p.width, p.packs);
-    const Range rows = windows_with(at.row, p.spec, p.out_height);
-    const Range columns = windows_with(at.column, p.spec, p.out_width);
+__global__ void average_grad_kernel(const T* dy, T* dx, Plane p) {
+  const Place at(p, p.height, p.width);
+  if (!at.inside) return;
+  const Range rows = windows_with(at.row, p.spec, p.out_height);
+  const Range columns = windows_with(at.column, p.spec, p.out_width);
+  for (int64_t image = blockIdx.y; image < p.images; image += gridDim.y) {
+    const auto* out_grad =
+        reinterpret_cast<const Pack<T, N>*>(dy) + image * p.out_height * p.out_width * p.packs;
     float sum[N] = {};
     for (int oh = rows.begin; oh < rows.end; ++oh) {
       for (int ow = columns.begin; ow < columns.end; ++ow) {
-        const Pack<T, N> g = reinterpret_cast<const Pack<T, N>*>(
-            dy)[((at.image * p.out_height + oh) * p.out_width + ow) * p.packs + at.pack];
+        const Pack<T, N> g = out_grad[(oh * p.out_width + ow) * p.packs + at.pack];
         const float part = share(window(oh, p.spec, p.height), window(ow, p.spec, p.width));
 #pragma unroll
         for (int k = 0; k < N; ++k) sum[k] += load(g.v[k]) * part;
@@ -150,7 +172,8 @@ __global__ void average_grad_kernel(const T* dy, T* dx, int64_t n, Plane p) {
     Pack<T, N> out;
 #pragma unroll
     for (int k = 0; k < N; ++k) store(&out.v[k], sum[k]);
-    reinterpret_cast<Pack<T, N>*>(dx)[i] = out;
+    reinterpret_cast<Pack<T, N>*>(
+        dx)[((image * p.height + at.row) * p.width + at.column) * p.packs + at.pack] = out;
   }
 }
 
@@ -183,11 +206,12 @@ Shape pooled_shape(const Shape& x, const PoolSpec& s) {
 // f(N, plane) with the pack size that the channels and addresses allow.
 template <typename T, typename F, typename... P>
 void with_plane(const Shape& in, const Shape& out, const PoolSpec& spec, F&& f, const P*... at) {
-  const Plane plane{static_cast<int>(in[2]),
+  const Plane plane{in[0],
+                    static_cast<int>(in[2]),
                     static_cast<int>(in[3]),
                     static_cast<int>(out[2]),
                     static_cast<int>(out[3]),
-                    in[1],
+                    static_cast<int>(in[1]),
                     spec};
   if (in[1] % kPack<T> == 0 && (aligned(at) && ...)) {
     Plane packed = plane;
@@ -195,6 +219,17 @@ void with_plane(const Shape& in, const Shape& out, const PoolSpec& spec, F&& f, 
     f(std::integral_constant<int, kPack<T>>{}, packed);
   } else {
     f(std::integral_constant<int, 1>{}, plane);
+  }
+}
+
+// f(Tap{}) with a type that holds a window's places.
+Dtype tap_dtype(const PoolSpec& s) { return s.kernel < 16 ? Dtype::kU8 : Dtype::kI32; }
+template <typename F>
+void with_tap(const PoolSpec& s, F&& f) {
+  if (tap_dtype(s) == Dtype::kU8) {
+    f(uint8_t{});
+  } else {
+    f(int32_t{});
   }
 }
 
@@ -210,17 +245,19 @@ Tensor CudaBackend::max_pool(const Tensor& input, const PoolSpec& spec, bool wan
   const Tensor x = channels_inner(input);
   const Shape shape = pooled_shape(x.shape(), spec);
   Tensor y = images(shape, x.dtype(), device());
-  workspace = want_grad ? images(shape, Dtype::kI32, device()) : Tensor();
+  workspace = want_grad ? images(shape, tap_dtype(spec), device()) : Tensor();
   if (y.numel() == 0) return y;
   with_activation(x.dtype(), [&]<typename T>(T) {
     const T* px = read<T>(c, x);
     T* py = write<T>(c, y);
-    int32_t* taps = want_grad ? write<int32_t>(c, workspace) : nullptr;
     with_plane<T>(
         x.shape(), shape, spec,
         [&]<int N>(std::integral_constant<int, N>, const Plane& p) {
-          launch(max_kernel<T, N>, blocks_for(y.numel() / N), kThreads, 0, c.stream, px, py, taps,
-                 y.numel() / N, p);
+          with_tap(spec, [&]<typename Tap>(Tap) {
+            Tap* taps = want_grad ? write<Tap>(c, workspace) : nullptr;
+            launch(max_kernel<T, N, Tap>, grid_of(p, p.out_height, p.out_width), kThreads, 0,
+                   c.stream, px, py, taps, p);
+          });
         },
         px, py);
   });
@@ -236,12 +273,13 @@ Tensor CudaBackend::max_pool_grad(const Tensor& dy, const Tensor& workspace, con
   with_activation(g.dtype(), [&]<typename T>(T) {
     const T* pg = read<T>(c, g);
     T* pdx = write<T>(c, dx);
-    const int32_t* taps = read<int32_t>(c, workspace);
     with_plane<T>(
         x_shape, g.shape(), spec,
         [&]<int N>(std::integral_constant<int, N>, const Plane& p) {
-          launch(max_grad_kernel<T, N>, blocks_for(dx.numel() / N), kThreads, 0, c.stream, pg, taps,
-                 pdx, dx.numel() / N, p);
+          with_tap(spec, [&]<typename Tap>(Tap) {
+            launch(max_grad_kernel<T, N, Tap>, grid_of(p, p.height, p.width), kThreads, 0, c.stream,
+                   pg, read<Tap>(c, workspace), pdx, p);
+          });
         },
         pg, pdx);
   });
@@ -260,8 +298,8 @@ Tensor CudaBackend::avg_pool(const Tensor& input, const PoolSpec& spec) {
     with_plane<T>(
         x.shape(), shape, spec,
         [&]<int N>(std::integral_constant<int, N>, const Plane& p) {
-          launch(average_kernel<T, N>, blocks_for(y.numel() / N), kThreads, 0, c.stream, px, py,
-                 y.numel() / N, p);
+          launch(average_kernel<T, N>, grid_of(p, p.out_height, p.out_width), kThreads, 0, c.stream,
+                 px, py, p);
         },
         px, py);
   });
@@ -279,8 +317,8 @@ Tensor CudaBackend::avg_pool_grad(const Tensor& dy, const PoolSpec& spec, const 
     with_plane<T>(
         x_shape, g.shape(), spec,
         [&]<int N>(std::integral_constant<int, N>, const Plane& p) {
-          launch(average_grad_kernel<T, N>, blocks_for(dx.numel() / N), kThreads, 0, c.stream, pg,
-                 pdx, dx.numel() / N, p);
+          launch(average_grad_kernel<T, N>, grid_of(p, p.height, p.width), kThreads, 0, c.stream,
+                 pg, pdx, p);
         },
         pg, pdx);
   });

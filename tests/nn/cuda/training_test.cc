@@ -117,11 +117,17 @@ TEST_F(GpuTraining, TenStepsStayCloseToTheCpu) {
   for (size_t i = 0; i < 10; ++i) {
     EXPECT_NEAR(gpu.losses[i], cpu.losses[i], 0.02 * cpu.losses[i]) << "step " << i;
   }
-  // Also in evaluation, where the running statistics count. One ReLU that falls on the other side
-  // moves this by 6 %, between the CPU's own instruction sets too.
+}
+
+// Evaluation, where the running statistics count. After few steps: these are still far from the
+// batches' own, so later one ReLU that falls on the other side moves the loss by a tenth.
+TEST_F(GpuTraining, EvaluationAfterAFewStepsMatchesTheCpu) {
+  Training gpu(kGpu, Dtype::kF32), cpu(Device{}, Dtype::kF32);
+  gpu.steps(2);
+  cpu.steps(2);
   gpu.net->train(false);
   cpu.net->train(false);
-  EXPECT_NEAR(gpu.loss(50).item(), cpu.loss(50).item(), 0.1 * cpu.loss(50).item());
+  EXPECT_NEAR(gpu.loss(50).item(), cpu.loss(50).item(), 0.01 * cpu.loss(50).item());
 }
 
 TEST_F(GpuTraining, TheSameSeedGivesTheSameNumbers) {

@@ -51,13 +51,14 @@ __device__ inline int64_t end_row(int64_t slice, int64_t rows) {
   const int64_t end = (static_cast<int64_t>(blockIdx.y) + 1) * slice;
   return end < rows ? end : rows;
 }
-// f(i, row) for kAtOnce of a thread's rows from `first` on, where they are before `end`. All are
-// read before the first is used: the time of one read, not of four.
+// f(i, row) for R of a thread's rows from `first` on, where they are before `end`. All are read
+// before the first is used: the time of one read, not of R. More would take the registers that
+// kernels of other nets need to run beside.
 constexpr int kAtOnce = 4;
-template <typename F>
+template <int R, typename F>
 __device__ inline void for_rows(int64_t first, int64_t end, F&& f) {
 #pragma unroll
-  for (int i = 0; i < kAtOnce; ++i) {
+  for (int i = 0; i < R; ++i) {
     const int64_t row = first + i * static_cast<int64_t>(blockDim.y);
     if (row < end) f(i, row);
   }
@@ -150,6 +151,7 @@ __device__ bool add_slices(float (&v)[K], const Parts& parts, double* total) {
 // What the kernels know of a layer besides its images.
 struct Layer {
   int64_t rows, channels;
+  double per_row;  // 1 / rows
   const float *gamma, *beta;
   float eps;
   bool relu;
@@ -166,21 +168,27 @@ __device__ inline void read_channels(const float* from, int64_t c, float (&to)[N
   for (int k = 0; k < N; ++k) to[k] = from[c + k];
 }
 
+struct ScaleShift {
+  float scale, shift;
+};
+
 // From the sums of x - origin and of its square. The first row as origin keeps the variance from
 // cancelling.
-__device__ void end_moments(const Layer& l, int64_t c, float origin, double sum, double square) {
-  const double count = static_cast<double>(l.rows);
-  const double offset = sum / count;
-  const double variance = square / count - offset * offset;
+__device__ ScaleShift end_moments(const Layer& l, int64_t c, float origin, double sum,
+                                  double square) {
+  const double offset = sum * l.per_row;
+  const double variance = square * l.per_row - offset * offset;
   const float mean = static_cast<float>(static_cast<double>(origin) + offset);
   const float var = static_cast<float>(variance > 0 ? variance : 0);
   l.mean[c] = mean;
   l.var[c] = var;
   const float scale = l.gamma[c] / sqrtf(var + l.eps);
+  const float shift = l.beta[c] - mean * scale;
   l.scale[c] = scale;
-  l.shift[c] = l.beta[c] - mean * scale;
+  l.shift[c] = shift;
   if (l.running_mean) l.running_mean[c] += l.momentum * (mean - l.running_mean[c]);
   if (l.running_var) l.running_var[c] += l.momentum * (l.unbias * var - l.running_var[c]);
+  return {scale, shift};
 }
 
 // What the input's gradient is made of: dz * scale + x * of_x + constant.
@@ -192,16 +200,14 @@ struct InputGrad {
 // dx = scale * (dz - dbeta / count - h * dgamma / count). From the sums of dz and dz * (x - mean).
 __device__ InputGrad end_grads(const Layer& l, int64_t c, float* dgamma, float* dbeta, double sum,
                                double product) {
-  const double count = static_cast<double>(l.rows);
-  const double deviation = sqrt(static_cast<double>(l.var[c] + l.eps));
-  const float scale = l.scale[c];
-  const double of_h = product / deviation;
-  const double of_x = -static_cast<double>(scale) * of_h / count / deviation;
+  const auto per_deviation = static_cast<double>(1.0f / sqrtf(l.var[c] + l.eps));
+  const auto scale = static_cast<double>(l.scale[c]);
+  const double of_h = product * per_deviation;
+  const double of_x = -scale * of_h * l.per_row * per_deviation;
   dbeta[c] = static_cast<float>(sum);
   dgamma[c] = static_cast<float>(of_h);
-  return {scale, static_cast<float>(of_x),
-          static_cast<float>(-static_cast<double>(scale) * sum / count -
-                             of_x * static_cast<double>(l.mean[c]))};
+  return {static_cast<float>(scale), static_cast<float>(of_x),
+          static_cast<float>(-scale * sum * l.per_row - of_x * static_cast<double>(l.mean[c]))};
 }
 
 template <typename T, int N>
@@ -272,10 +278,11 @@ __global__ void moments_kernel(const T* x, Layer l, Parts parts, int64_t slice) 
   float sums[2 * N] = {};
   if (c < l.channels) {
     const Pack<T, N> origin = pack_at<T, N>(x, c);
-    for (int64_t r = first_row(slice); r < end; r += kAtOnce * blockDim.y) {
-      Pack<T, N> v[kAtOnce] = {};
-      for_rows(r, end, [&](int i, int64_t row) { v[i] = pack_at<T, N>(x, row * l.channels + c); });
-      for_rows(r, end, [&](int i, int64_t) { add_moments(v[i], origin, sums); });
+    for (int64_t r = first_row(slice); r < end; r += 2 * kAtOnce * blockDim.y) {
+      Pack<T, N> v[2 * kAtOnce] = {};
+      for_rows<2 * kAtOnce>(
+          r, end, [&](int i, int64_t row) { v[i] = pack_at<T, N>(x, row * l.channels + c); });
+      for_rows<2 * kAtOnce>(r, end, [&](int i, int64_t) { add_moments(v[i], origin, sums); });
     }
   }
   if (!add_slices(sums, parts, total)) return;
@@ -298,11 +305,11 @@ __global__ void normalise_kernel(const T* x, const T* residual, T* y, Layer l, i
   read_channels(l.shift, c, shift);
   for (int64_t r = first_row(slice); r < end; r += kAtOnce * blockDim.y) {
     Pack<T, N> v[kAtOnce] = {}, added[kAtOnce] = {};
-    for_rows(r, end, [&](int i, int64_t row) {
+    for_rows<kAtOnce>(r, end, [&](int i, int64_t row) {
       v[i] = pack_at<T, N>(x, row * l.channels + c);
       if (residual) added[i] = pack_at<T, N>(residual, row * l.channels + c);
     });
-    for_rows(r, end, [&](int i, int64_t row) {
+    for_rows<kAtOnce>(r, end, [&](int i, int64_t row) {
       pack_at<T, N>(y, row * l.channels + c) =
           normalised(v[i], residual != nullptr, added[i], scale, shift, l.relu);
     });
@@ -323,13 +330,13 @@ __global__ void grad_sums_kernel(const T* dy, const T* x, const T* y, T* dz, Lay
     read_channels(l.mean, c, centre);
     for (int64_t r = first_row(slice); r < end; r += kAtOnce * blockDim.y) {
       Pack<T, N> v[kAtOnce] = {}, g[kAtOnce] = {}, out[kAtOnce] = {};
-      for_rows(r, end, [&](int i, int64_t row) {
+      for_rows<kAtOnce>(r, end, [&](int i, int64_t row) {
         const int64_t at = row * l.channels + c;
         v[i] = pack_at<T, N>(x, at);
         g[i] = pack_at<T, N>(dy, at);
         if (y) out[i] = pack_at<T, N>(y, at);
       });
-      for_rows(r, end, [&](int i, int64_t row) {
+      for_rows<kAtOnce>(r, end, [&](int i, int64_t row) {
         if (l.relu) g[i] = before_relu(g[i], v[i], y != nullptr, out[i], scale, shift);
         if (dz) pack_at<T, N>(dz, row * l.channels + c) = g[i];
         add_grads(g[i], v[i], centre, sums);
@@ -360,11 +367,11 @@ __global__ void grad_input_kernel(const T* dy, const T* x, T* dx, Layer l, const
   for (int k = 0; k < N; ++k) mine[k] = of[c + k];
   for (int64_t r = first_row(slice); r < end; r += kAtOnce * blockDim.y) {
     Pack<T, N> v[kAtOnce] = {}, g[kAtOnce] = {};
-    for_rows(r, end, [&](int i, int64_t row) {
+    for_rows<kAtOnce>(r, end, [&](int i, int64_t row) {
       v[i] = pack_at<T, N>(x, row * l.channels + c);
       g[i] = pack_at<T, N>(dy, row * l.channels + c);
     });
-    for_rows(r, end, [&](int i, int64_t row) {
+    for_rows<kAtOnce>(r, end, [&](int i, int64_t row) {
       if (l.relu) g[i] = before_relu(g[i], v[i], false, v[i], scale, shift);
       pack_at<T, N>(dx, row * l.channels + c) = input_grad(g[i], v[i], mine);
     });
@@ -377,7 +384,8 @@ constexpr int kMostRows = 8;  // R at most
 
 template <typename T, int N, int R>
 __global__ void whole_kernel(const T* x, const T* residual, T* y, Layer l) {
-  __shared__ float total[2 * N], of_channel[2][N];
+  __shared__ float total[2 * N];
+  __shared__ ScaleShift of_channel[N];
   const int64_t c = static_cast<int64_t>(blockIdx.x) * N;
   const auto row = [](int i) { return static_cast<int64_t>(threadIdx.y) + i * kThreads; };
   Pack<T, N> v[R];
@@ -394,17 +402,15 @@ __global__ void whole_kernel(const T* x, const T* residual, T* y, Layer l) {
   add_rows(sums, total);
   if (threadIdx.y < N) {
     const int k = static_cast<int>(threadIdx.y);
-    end_moments(l, c + k, load(x[c + k]), static_cast<double>(total[k]),
-                static_cast<double>(total[N + k]));
-    of_channel[0][k] = l.scale[c + k];
-    of_channel[1][k] = l.shift[c + k];
+    of_channel[k] = end_moments(l, c + k, load(x[c + k]), static_cast<double>(total[k]),
+                                static_cast<double>(total[N + k]));
   }
   __syncthreads();
   float scale[N], shift[N];
 #pragma unroll
   for (int k = 0; k < N; ++k) {
-    scale[k] = of_channel[0][k];
-    shift[k] = of_channel[1][k];
+    scale[k] = of_channel[k].scale;
+    shift[k] = of_channel[k].shift;
   }
 #pragma unroll
   for (int i = 0; i < R; ++i) {
@@ -547,6 +553,7 @@ Layer layer_of(Context& ctx, const Tensor& x, const Tensor& gamma, const Tensor&
   Layer l{};
   l.channels = x.dim(1);
   l.rows = x.numel() / l.channels;
+  l.per_row = 1.0 / static_cast<double>(l.rows);
   l.gamma = read<float>(ctx, gamma);
   l.beta = read<float>(ctx, beta);
   l.eps = spec.eps;

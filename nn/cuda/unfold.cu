@@ -11,9 +11,9 @@ constexpr int64_t kMostChannels = 4, kMostDepth = 128;
 struct Windows {
   int height, width, channels, out_height, out_width, kernel_width;
   int stride, padding, dilation;
-  int used, depth;                   // numbers of a row, and with zeros: a multiple of 8
-  int64_t rows;                      // batch * out_height * out_width
-  int64_t pixel_step, channel_step;  // between neighbours in x: by the layout
+  int used, depth;               // numbers of a row, and with zeros: a multiple of 8
+  int64_t rows;                  // batch * out_height * out_width
+  int pixel_step, channel_step;  // between neighbours in x: by the layout
 };
 
 Windows windows_of(const Tensor& x, const Shape& w, const ConvSpec& spec, const Shape& y) {
@@ -31,41 +31,40 @@ Windows windows_of(const Tensor& x, const Shape& w, const ConvSpec& spec, const 
   v.depth = (v.used + 7) / 8 * 8;
   v.rows = y[0] * y[2] * y[3];
   const bool last = x.layout() == Layout::kChannelsLast;
-  v.pixel_step = last ? x.dim(1) : 1;
-  v.channel_step = last ? 1 : x.dim(2) * x.dim(3);
+  v.pixel_step = last ? v.channels : 1;
+  v.channel_step = last ? 1 : v.height * v.width;
   return v;
 }
 
-// A thread for eight neighbours of a row; blockIdx.y, .z: output row and image.
+// A thread for each row of the matrix.
 template <typename T>
-__global__ void unfold_kernel(const T* x, T* matrix, Windows v, Divisor by_packs,
-                              Divisor by_channels, Divisor by_kernel_width, int images) {
-  const int packs = v.depth / 8;
-  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  const int column = by_packs.quotient(i), first = (i - column * packs) * 8;
-  if (column >= v.out_width) return;
-  const int top = static_cast<int>(blockIdx.y) * v.stride - v.padding;
-  const int left = column * v.stride - v.padding;
-  for (int image = static_cast<int>(blockIdx.z); image < images;
-       image += static_cast<int>(gridDim.z)) {
-    const T* from = x + static_cast<int64_t>(image) * v.height * v.width * v.channels;
+__global__ void unfold_kernel(const T* x, T* matrix, Windows v, int64_t x_image) {
+  const int64_t line = first_item();
+  if (line >= v.rows) return;
+  const int64_t image = line / (v.out_height * v.out_width);
+  const int place = static_cast<int>(line - image * (v.out_height * v.out_width));
+  const int top = place / v.out_width * v.stride - v.padding;
+  const int left = place % v.out_width * v.stride - v.padding;
+  const T* from = x + image * x_image;
+  int row = top, column = left, channel = 0, used = 0;
+  for (int first = 0; first < v.depth; first += 8) {
     Pack<T, 8> out;
 #pragma unroll
     for (int k = 0; k < 8; ++k) {
-      const int tap = by_channels.quotient(first + k), channel = first + k - tap * v.channels;
-      const int down = by_kernel_width.quotient(tap), across = tap - down * v.kernel_width;
-      const int row = top + down * v.dilation, at = left + across * v.dilation;
       const bool inside =
-          first + k < v.used && row >= 0 && row < v.height && at >= 0 && at < v.width;
+          used++ < v.used && row >= 0 && row < v.height && column >= 0 && column < v.width;
       if (inside) {
-        out.v[k] = from[(static_cast<int64_t>(row) * v.width + at) * v.pixel_step +
-                        channel * v.channel_step];
+        out.v[k] = from[(row * v.width + column) * v.pixel_step + channel * v.channel_step];
       } else {
         store(&out.v[k], 0.0f);
       }
+      if (++channel < v.channels) continue;
+      channel = 0;
+      column += v.dilation;
+      if (column < left + v.kernel_width * v.dilation) continue;
+      column = left;
+      row += v.dilation;
     }
-    const int64_t line =
-        (static_cast<int64_t>(image) * v.out_height + blockIdx.y) * v.out_width + column;
     *reinterpret_cast<Pack<T, 8>*>(matrix + line * v.depth + first) = out;
   }
 }
@@ -86,14 +85,10 @@ __global__ void resize_kernel(const T* s, T* d, int64_t n, int64_t from, int64_t
 template <typename T>
 std::shared_ptr<void> unfold(Context& c, const Tensor& x, const Windows& v) {
   auto matrix = c.allocate(static_cast<size_t>(v.rows * v.depth) * sizeof(T));
-  constexpr unsigned kMostImages = 65535;
-  const unsigned items = static_cast<unsigned>(v.out_width * (v.depth / 8));
-  const unsigned threads = std::min(items, 256u);
-  const dim3 grid((items + threads - 1) / threads, static_cast<unsigned>(v.out_height),
-                  std::min(static_cast<unsigned>(x.dim(0)), kMostImages));
-  launch(unfold_kernel<T>, grid, threads, 0, c.stream, read<T>(c, x), static_cast<T*>(matrix.get()),
-         v, Divisor(v.depth / 8), Divisor(v.channels), Divisor(v.kernel_width),
-         static_cast<int>(x.dim(0)));
+  // Blocks of 128, as there are as many threads as pixels only.
+  constexpr int kBlock = 128;
+  launch(unfold_kernel<T>, dim3(static_cast<unsigned>((v.rows + kBlock - 1) / kBlock)), kBlock, 0,
+         c.stream, read<T>(c, x), static_cast<T*>(matrix.get()), v, x.numel() / x.dim(0));
   return matrix;
 }
 
@@ -107,7 +102,7 @@ void resize(Context& c, const T* s, T* d, int64_t rows, int64_t from, int64_t to
 bool unfolds(const Shape& x, const Shape& w, const ConvSpec& spec) {
   const int64_t depth = w[1] * w[2] * w[3];
   return spec.groups == 1 && x[1] <= kMostChannels && depth > 1 && depth <= kMostDepth &&
-         x[2] < 65536 && x[3] < 65536;
+         x[2] * x[3] < (1 << 28);
 }
 
 Tensor unfolded_conv2d(Context& c, const Tensor& x, const Tensor& w, const ConvSpec& spec,

@@ -1,6 +1,7 @@
 #include "nn/cuda/cuda_backend.h"
 
 #include <cstdio>
+#include <cstdlib>
 #include <mutex>
 
 #include "nn/core/error.h"
@@ -10,6 +11,9 @@
 namespace ens {
 
 void offer_gpus() {
+  // Nets that are trained side by side have two streams each; with the driver's 8 queues to the GPU
+  // some of them would wait for others. Read when CUDA starts.
+  setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", /*overwrite=*/0);
   offer_devices([]() -> std::string {
     std::string why;
     const int devices = cuda::count_devices(why);

@@ -14,6 +14,7 @@ namespace ens::cuda {
 namespace {
 
 constexpr int kWarp = 32, kWarps = kThreads / kWarp;
+constexpr int kMostAcross = 8;  // packs of channels that a block spans: shared memory for the rest
 
 // How a grid of blocks of kThreads covers the matrix: x over packs of channels, y over the rows.
 struct Cover {
@@ -25,7 +26,7 @@ struct Cover {
 Cover cover(int64_t rows, int64_t packs, int64_t rows_each, int64_t most) {
   Cover v;
   unsigned x = 1;
-  while (x < kWarp && x < packs) x *= 2;
+  while (x < kMostAcross && x < packs) x *= 2;
   v.block = dim3(x, kThreads / x);
   const int64_t across = (packs + x - 1) / x;
   const int64_t slices =
@@ -54,7 +55,7 @@ __device__ inline int64_t end_row(int64_t slice, int64_t rows) {
 // f(i, row) for R of a thread's rows from `first` on, where they are before `end`. All are read
 // before the first is used: the time of one read, not of R. More would take the registers that
 // kernels of other nets need to run beside.
-constexpr int kAtOnce = 4;
+constexpr int kAtOnce = 2;
 template <int R, typename F>
 __device__ inline void for_rows(int64_t first, int64_t end, F&& f) {
 #pragma unroll
@@ -80,7 +81,7 @@ __device__ inline Pack<T, N>& pack_at(T* p, int64_t i) {
 // x, for the block's threads to read.
 template <int K>
 __device__ void add_rows(float (&v)[K], float* out) {
-  __shared__ float warps[kWarps][K * kWarp];
+  __shared__ float warps[kWarps][K * kMostAcross];
   const int t = thread_of_block(), across = static_cast<int>(blockDim.x);
   for (int distance = across; distance < kWarp; distance *= 2) {
 #pragma unroll
@@ -273,16 +274,16 @@ __device__ inline Pack<T, N> input_grad(Pack<T, N> dz, const Pack<T, N>& x,
 
 template <typename T, int N>
 __global__ void moments_kernel(const T* x, Layer l, Parts parts, int64_t slice) {
-  __shared__ double total[2 * N * kWarp];
+  __shared__ double total[2 * N * kMostAcross];
   const int64_t c = first_channel<N>(), end = end_row(slice, l.rows);
   float sums[2 * N] = {};
   if (c < l.channels) {
     const Pack<T, N> origin = pack_at<T, N>(x, c);
-    for (int64_t r = first_row(slice); r < end; r += 2 * kAtOnce * blockDim.y) {
-      Pack<T, N> v[2 * kAtOnce] = {};
-      for_rows<2 * kAtOnce>(
+    for (int64_t r = first_row(slice); r < end; r += 4 * kAtOnce * blockDim.y) {
+      Pack<T, N> v[4 * kAtOnce] = {};
+      for_rows<4 * kAtOnce>(
           r, end, [&](int i, int64_t row) { v[i] = pack_at<T, N>(x, row * l.channels + c); });
-      for_rows<2 * kAtOnce>(r, end, [&](int i, int64_t) { add_moments(v[i], origin, sums); });
+      for_rows<4 * kAtOnce>(r, end, [&](int i, int64_t) { add_moments(v[i], origin, sums); });
     }
   }
   if (!add_slices(sums, parts, total)) return;
@@ -320,7 +321,7 @@ __global__ void normalise_kernel(const T* x, const T* residual, T* y, Layer l, i
 template <typename T, int N>
 __global__ void grad_sums_kernel(const T* dy, const T* x, const T* y, T* dz, Layer l, float* dgamma,
                                  float* dbeta, InputGrad* of, Parts parts, int64_t slice) {
-  __shared__ double total[2 * N * kWarp];
+  __shared__ double total[2 * N * kMostAcross];
   const int64_t c = first_channel<N>(), end = end_row(slice, l.rows);
   float sums[2 * N] = {};
   if (c < l.channels) {

@@ -128,22 +128,42 @@ class Gradient {
   Exchange exchange_;
 };
 
+// f(k, i) for kAtOnce of a thread's numbers from i on, where they are before `end`. All are read
+// before the first is written: what is written might be what is read next, for all the compiler
+// knows, and it would wait each time.
+constexpr int kAtOnce = 4;
+template <typename F>
+__device__ inline void for_numbers(int first, int end, F&& f) {
+#pragma unroll
+  for (int k = 0; k < kAtOnce; ++k) {
+    const int i = first + k * kThreads;
+    if (i < end) f(k, i);
+  }
+}
+
 __global__ void sgd_kernel(Slots<UpdateSlot> slots, const float* rates, SgdStep s) {
   int begin, end;
   const UpdateSlot& t = find_slot(slots, &begin, &end);
   const Gradient grad(t, begin);
   const float lr = rates[0];
   const float g_part = s.nesterov ? 1.0f : 0.0f, m_part = s.nesterov ? s.momentum : 1.0f;
-  for (int i = begin + static_cast<int>(threadIdx.x); i < end; i += kThreads) {
-    const float p = t.param[i];
-    const float d = grad.at(i) + s.weight_decay * p;
-    if (t.first) {
-      const float v = s.momentum * t.first[i] + d;
-      t.first[i] = v;
-      t.param[i] = p - lr * (g_part * d + m_part * v);
-    } else {
-      t.param[i] = p - lr * d;
-    }
+  for (int at = begin + static_cast<int>(threadIdx.x); at < end; at += kAtOnce * kThreads) {
+    float p[kAtOnce], g[kAtOnce], m[kAtOnce] = {};
+    for_numbers(at, end, [&](int k, int i) {
+      p[k] = t.param[i];
+      g[k] = grad.at(i);
+      if (t.first) m[k] = t.first[i];
+    });
+    for_numbers(at, end, [&](int k, int i) {
+      const float d = g[k] + s.weight_decay * p[k];
+      if (t.first) {
+        const float v = s.momentum * m[k] + d;
+        t.first[i] = v;
+        t.param[i] = p[k] - lr * (g_part * d + m_part * v);
+      } else {
+        t.param[i] = p[k] - lr * d;
+      }
+    });
   }
 }
 
@@ -154,19 +174,24 @@ __global__ void adam_kernel(Slots<UpdateSlot> slots, const float* rates, AdamSte
   const float lr = rates[0], step_size = lr * rates[1], root = rates[2];
   const float keep = s.decoupled ? 1.0f - lr * s.weight_decay : 1.0f;
   const float l2 = s.decoupled ? 0.0f : s.weight_decay;
-  for (int i = begin + static_cast<int>(threadIdx.x); i < end; i += kThreads) {
-    const float p = t.param[i];
-    const float d = grad.at(i) + l2 * p;
-    const float m = s.beta1 * t.first[i] + (1.0f - s.beta1) * d;
-    const float v = s.beta2 * t.second[i] + (1.0f - s.beta2) * d * d;
-    t.first[i] = m;
-    t.second[i] = v;
-    float square = v;
-    if (t.top) {
-      square = fmaxf(t.top[i], v);
-      t.top[i] = square;
-    }
-    t.param[i] = keep * p - step_size * m / (sqrtf(square) * root + s.eps);
+  for (int at = begin + static_cast<int>(threadIdx.x); at < end; at += kAtOnce * kThreads) {
+    float p[kAtOnce], g[kAtOnce], mean[kAtOnce], square[kAtOnce], top[kAtOnce] = {};
+    for_numbers(at, end, [&](int k, int i) {
+      p[k] = t.param[i];
+      g[k] = grad.at(i);
+      mean[k] = t.first[i];
+      square[k] = t.second[i];
+      if (t.top) top[k] = t.top[i];
+    });
+    for_numbers(at, end, [&](int k, int i) {
+      const float d = g[k] + l2 * p[k];
+      const float m = s.beta1 * mean[k] + (1.0f - s.beta1) * d;
+      float v = s.beta2 * square[k] + (1.0f - s.beta2) * d * d;
+      t.first[i] = m;
+      t.second[i] = v;
+      if (t.top) t.top[i] = v = fmaxf(top[k], v);
+      t.param[i] = keep * p[k] - step_size * m / (sqrtf(v) * root + s.eps);
+    });
   }
 }
 
@@ -175,8 +200,11 @@ __global__ void weights_kernel(Slots<WeightSlot> slots) {
   int begin, end;
   const WeightSlot& t = find_slot(slots, &begin, &end);
   const Exchange exchange(t.axes.channels, t.axes.pixels, begin);
-  for (int i = begin + static_cast<int>(threadIdx.x); i < end; i += kThreads) {
-    store(static_cast<T*>(t.to) + i, t.from[t.axes.pixels == 1 ? i : exchange(i)]);
+  for (int at = begin + static_cast<int>(threadIdx.x); at < end; at += kAtOnce * kThreads) {
+    float w[kAtOnce];
+    for_numbers(at, end,
+                [&](int k, int i) { w[k] = t.from[t.axes.pixels == 1 ? i : exchange(i)]; });
+    for_numbers(at, end, [&](int k, int i) { store(static_cast<T*>(t.to) + i, w[k]); });
   }
 }
 

@@ -15,6 +15,7 @@ namespace ens::cuda {
 
 // How a convolution (or linear layer) of all nets is computed.
 enum class ConvWay {
+  kFew,       // one launch of our own kernel for few pixels, for all nets (16-bit types)
   kTogether,  // one launch of our own kernel on the tensor cores, for all nets (16-bit types)
   kDense,     // maps of few pixels: one batched matrix product over images, weights spread out
   kProduct,   // the pixels that each sum reads gathered, then one batched matrix product

@@ -148,7 +148,7 @@ __global__ void sgd_kernel(Slots<UpdateSlot> slots, const float* rates, SgdStep 
   const float lr = rates[0];
   const float g_part = s.nesterov ? 1.0f : 0.0f, m_part = s.nesterov ? s.momentum : 1.0f;
   for (int at = begin + static_cast<int>(threadIdx.x); at < end; at += kAtOnce * kThreads) {
-    float p[kAtOnce], g[kAtOnce], m[kAtOnce] = {};
+    float p[kAtOnce] = {}, g[kAtOnce] = {}, m[kAtOnce] = {};
     for_numbers(at, end, [&](int k, int i) {
       p[k] = t.param[i];
       g[k] = grad.at(i);
@@ -175,7 +175,8 @@ __global__ void adam_kernel(Slots<UpdateSlot> slots, const float* rates, AdamSte
   const float keep = s.decoupled ? 1.0f - lr * s.weight_decay : 1.0f;
   const float l2 = s.decoupled ? 0.0f : s.weight_decay;
   for (int at = begin + static_cast<int>(threadIdx.x); at < end; at += kAtOnce * kThreads) {
-    float p[kAtOnce], g[kAtOnce], mean[kAtOnce], square[kAtOnce], top[kAtOnce] = {};
+    float p[kAtOnce] = {}, g[kAtOnce] = {}, mean[kAtOnce] = {}, square[kAtOnce] = {},
+          top[kAtOnce] = {};
     for_numbers(at, end, [&](int k, int i) {
       p[k] = t.param[i];
       g[k] = grad.at(i);
@@ -201,7 +202,7 @@ __global__ void weights_kernel(Slots<WeightSlot> slots) {
   const WeightSlot& t = find_slot(slots, &begin, &end);
   const Exchange exchange(t.axes.channels, t.axes.pixels, begin);
   for (int at = begin + static_cast<int>(threadIdx.x); at < end; at += kAtOnce * kThreads) {
-    float w[kAtOnce];
+    float w[kAtOnce] = {};
     for_numbers(at, end,
                 [&](int k, int i) { w[k] = t.from[t.axes.pixels == 1 ? i : exchange(i)]; });
     for_numbers(at, end, [&](int k, int i) { store(static_cast<T*>(t.to) + i, w[k]); });

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "nn/core/error.h"
+#include "nn/cuda/conv_few.h"
 #include "nn/cuda/conv_together.h"
 #include "nn/cuda/dnn_conv.h"
 
@@ -293,12 +294,21 @@ std::optional<PreparedConv> prepare_together(const NetConv& c, int variant, Cont
                       }};
 }
 
+std::optional<PreparedConv> prepare_few(const NetConv& c, int variant) {
+  if (variant >= kFewVariants || !can_do_few(c) || !suits_few(c, variant)) return std::nullopt;
+  return PreparedConv{false, 0, [=](Context&, cudaStream_t stream, int64_t, std::byte*) {
+                        conv_few(c, variant, stream);
+                      }};
+}
+
 // ---- the choice
 
 // Empty if this way does not suit the convolution.
 std::optional<PreparedConv> prepare(const NetConv& c, const ConvChoice& choice, Context& context,
                                     Parts& parts) {
   switch (choice.way) {
+    case ConvWay::kFew:
+      return prepare_few(c, choice.variant);
     case ConvWay::kTogether:
       return prepare_together(c, choice.variant, context);
     case ConvWay::kDense:
@@ -324,6 +334,7 @@ std::vector<ConvChoice> candidates(const NetConv& c) {
   // With few images all time goes into launches and into reading weights: one launch for all nets
   // saves the former, splitting the sums over the whole GPU speeds up the latter. With many, cuDNN
   // has kernels for newer tensor cores that ours does not use.
+  if (c.batch <= 64) add(ConvWay::kFew, kFewVariants);
   if (c.batch <= 64 || c.float8) add(ConvWay::kTogether, kTogetherVariants);
   // 9/4 fewer products on 2x2 maps for 16/9 of the weights: nothing for a few images, where reading
   // the weights is all.
@@ -418,6 +429,8 @@ float time_of(const PreparedConv& p, const NetConv& c, Context& context, const B
 
 const char* name(ConvWay way) {
   switch (way) {
+    case ConvWay::kFew:
+      return "few";
     case ConvWay::kTogether:
       return "together";
     case ConvWay::kDense:

@@ -17,8 +17,8 @@ namespace {
 
 using cuda::ConvWay;
 
-constexpr ConvWay kWays[] = {ConvWay::kTogether, ConvWay::kDense, ConvWay::kProduct,
-                             ConvWay::kLibrary, ConvWay::kDirect};
+constexpr ConvWay kWays[] = {ConvWay::kFew,     ConvWay::kTogether, ConvWay::kDense,
+                             ConvWay::kProduct, ConvWay::kLibrary,  ConvWay::kDirect};
 
 double tolerance(Dtype dtype) {
   return dtype == Dtype::kF32 ? 1e-4 : dtype == Dtype::kBF16 ? 3e-2 : 5e-3;
@@ -123,7 +123,7 @@ TEST_F(GpuPlan, AllNetsAnswerLikeEachAlone) {
   std::vector<Graph> graphs;
   for (int i = 0; i < 5; ++i) graphs.push_back(fuse(body_graph(spec, {}, 30 + i)));
   const Tensor x = random_batch(4, smashed_shape(spec, {})).to(kGpu);
-  for (ConvWay way : {ConvWay::kTogether, ConvWay::kLibrary}) {
+  for (ConvWay way : {ConvWay::kFew, ConvWay::kTogether, ConvWay::kLibrary}) {
     SCOPED_TRACE(cuda::name(way));
     const Tensor all = cuda::compile_cuda(graphs, Dtype::kF16, 4, 0, {false, way})->run(x);
     for (int64_t i : {0, 4}) {

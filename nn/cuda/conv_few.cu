@@ -1,0 +1,244 @@
+#include <cuda_pipeline.h>
+
+#include <cstring>
+#include <type_traits>
+
+#include "nn/cuda/conv_few.h"
+#include "nn/cuda/kernels.h"
+
+namespace ens::cuda {
+namespace {
+
+constexpr int kWarpsOfBlock = 4;  // each sums a part of the products
+constexpr int kChannels = 16;     // output channels of a block
+constexpr int kStep = 32;         // products of a sum that a warp does at once
+constexpr int kPixels = 8;        // that the tensor cores take at once
+
+template <typename T>
+struct Problem {
+  const T *x, *weight, *bias, *z;
+  T* y;
+  int64_t x_net, weight_net, bias_net, z_net, y_net;  // numbers to the next net
+  int rows, depth, o, c, h, w, oh, ow, stride, padding, dilation;
+  Divisor by_steps_of_tap, by_kw;
+  bool relu;
+};
+
+// d [16][8] += a [16][16] b [16][8], as mma.m16n8k16 spreads them over a warp: lane 4 g + t has of
+// a rows g and g + 8, of b column g, of both places 2 t, 2 t + 1, 2 t + 8, 2 t + 9 of the sum; of d
+// rows g and g + 8, columns 2 t and 2 t + 1.
+template <typename T>
+__device__ inline void multiply_add(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#ifdef __CUDA_ARCH__
+  if constexpr (std::is_same_v<T, __half>) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  } else {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+        "{%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  }
+#else  // the emulated GPU has no such instruction
+  const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
+  const auto product = [](uint32_t u, uint32_t v) {
+    Pack<T, 2> p, q;
+    memcpy(&p, &u, sizeof p);
+    memcpy(&q, &v, sizeof q);
+    return load(p.v[0]) * load(q.v[0]) + load(p.v[1]) * load(q.v[1]);
+  };
+  for (int k = 0; k < 4; ++k) {
+    for (int half = 0; half < 2; ++half) {
+      const uint32_t top = __shfl_sync(0xffffffffu, a[2 * half], g * 4 + k);
+      const uint32_t bottom = __shfl_sync(0xffffffffu, a[2 * half + 1], g * 4 + k);
+      for (int column = 0; column < 2; ++column) {
+        const uint32_t mine = __shfl_sync(0xffffffffu, b[half], (2 * t + column) * 4 + k);
+        d[column] += product(top, mine);
+        d[2 + column] += product(bottom, mine);
+      }
+    }
+  }
+#endif
+}
+
+constexpr int kNowhere = -(1 << 28);  // a row that no image has
+
+// What a warp reads for a step: 16 bytes for each lane of two rows of weights and of kTiles pixels.
+template <int kTiles>
+using Slab = uint4[2 + kTiles][32];
+// Slabs of which all but one are on their way while that one is multiplied: what 48 KiB hold.
+template <int kTiles>
+constexpr int kSlabs = 48 * 1024 / (kWarpsOfBlock * static_cast<int>(sizeof(Slab<kTiles>)));
+
+// A block: kChannels output channels of kTiles * kPixels pixels (blockIdx.x, .y) of a net (.z).
+template <typename T, int kTiles>
+__global__ void __launch_bounds__(32 * kWarpsOfBlock) few_kernel(Problem<T> p) {
+  using Sums = float[kTiles * kPixels][kChannels + 1];
+  constexpr int kAll = kSlabs<kTiles>;
+  __shared__ Slab<kTiles> slabs[kWarpsOfBlock][kAll];
+  static_assert(sizeof(Sums) * kWarpsOfBlock <= sizeof slabs);
+  const int net = static_cast<int>(blockIdx.z);
+  const int o = static_cast<int>(blockIdx.x) * kChannels;
+  const int first_pixel = static_cast<int>(blockIdx.y) * kTiles * kPixels;
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  const int g = lane / 4, t = lane % 4;
+
+  // This lane's pixels: where their windows begin.
+  const T* image[kTiles];
+  int top[kTiles], left[kTiles];
+#pragma unroll
+  for (int j = 0; j < kTiles; ++j) {
+    const int wanted = first_pixel + j * kPixels + g, pixel = min(wanted, p.rows - 1);
+    const int line = pixel / p.ow;
+    top[j] = wanted < p.rows ? line % p.oh * p.stride - p.padding : kNowhere;
+    left[j] = pixel % p.ow * p.stride - p.padding;
+    image[j] = p.x + net * p.x_net + static_cast<int64_t>(line / p.oh) * p.h * p.w * p.c + t * 8;
+  }
+  const T* weight = p.weight + net * p.weight_net + static_cast<int64_t>(o + g) * p.depth + t * 8;
+  const int64_t below = static_cast<int64_t>(8) * p.depth;
+  const int steps = p.depth / kStep;
+  const int begin = steps * warp / kWarpsOfBlock, end = steps * (warp + 1) / kWarpsOfBlock;
+
+  // A lane reads back what it has asked for itself: no barriers.
+  const auto ask = [&](int step) {
+    if (step < end) {
+      Slab<kTiles>& slab = slabs[warp][step % kAll];
+      const T* from = weight + step * kStep;
+      __pipeline_memcpy_async(&slab[0][lane], from, 16);
+      __pipeline_memcpy_async(&slab[1][lane], from + below, 16);
+      const int tap = p.by_steps_of_tap.quotient(step), channel = step * kStep - tap * p.c;
+      const int down = p.by_kw.quotient(tap);
+      const int across = tap - down * static_cast<int>(p.by_kw.by);
+#pragma unroll
+      for (int j = 0; j < kTiles; ++j) {
+        const int row = top[j] + down * p.dilation, column = left[j] + across * p.dilation;
+        const bool inside = row >= 0 && row < p.h && column >= 0 && column < p.w;
+        const int at = inside ? (row * p.w + column) * p.c + channel : 0;
+        __pipeline_memcpy_async(&slab[2 + j][lane], image[j] + at, 16, inside ? 0 : 16);
+      }
+    }
+    __pipeline_commit();
+  };
+#pragma unroll
+  for (int i = 0; i < kAll - 1; ++i) ask(begin + i);
+  float d[kTiles][4] = {};
+  for (int step = begin; step < end; ++step) {
+    ask(step + kAll - 1);
+    __pipeline_wait_prior(kAll - 1);
+    const Slab<kTiles>& slab = slabs[warp][step % kAll];
+    const uint4 above = slab[0][lane], under = slab[1][lane];
+    const uint32_t a[2][4] = {{above.x, under.x, above.y, under.y},
+                              {above.z, under.z, above.w, under.w}};
+#pragma unroll
+    for (int j = 0; j < kTiles; ++j) {
+      const uint4 pixel = slab[2 + j][lane];
+      multiply_add<T>(d[j], a[0], {pixel.x, pixel.y});
+      multiply_add<T>(d[j], a[1], {pixel.z, pixel.w});
+    }
+  }
+  __pipeline_wait_prior(0);
+  __syncthreads();  // from here on the memory holds sums
+
+  auto* sums = reinterpret_cast<Sums*>(&slabs[0][0]);
+#pragma unroll
+  for (int j = 0; j < kTiles; ++j) {
+    float(*to)[kChannels + 1] = &sums[warp][j * kPixels + 2 * t];
+    to[0][g] = d[j][0];
+    to[1][g] = d[j][1];
+    to[0][g + 8] = d[j][2];
+    to[1][g + 8] = d[j][3];
+  }
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i < kTiles * kPixels * kChannels;
+       i += 32 * kWarpsOfBlock) {
+    const int pixel = i / kChannels, channel = i % kChannels;
+    if (first_pixel + pixel >= p.rows) break;
+    float sum = load(p.bias[net * p.bias_net + o + channel]);
+#pragma unroll
+    for (int k = 0; k < kWarpsOfBlock; ++k) sum += sums[k][pixel][channel];
+    const int64_t at = static_cast<int64_t>(first_pixel + pixel) * p.o + o + channel;
+    if (p.z) sum += load(p.z[net * p.z_net + at]);
+    store(p.y + net * p.y_net + at, p.relu && sum < 0.0f ? 0.0f : sum);
+  }
+}
+
+int pixels_of(int variant) { return kPixels << variant; }
+
+template <typename T>
+Problem<T> problem_of(const NetConv& c) {
+  const auto at = [](const NetMemory& m) { return static_cast<T*>(m.data); };
+  const auto distance = [](const NetMemory& m) {
+    return static_cast<int64_t>(m.stride / sizeof(T));
+  };
+  const auto i = [](int64_t n) { return static_cast<int>(n); };
+  return {at(c.x),
+          at(c.weight),
+          at(c.bias),
+          at(c.z),
+          at(c.y),
+          distance(c.x),
+          distance(c.weight),
+          distance(c.bias),
+          distance(c.z),
+          distance(c.y),
+          i(c.rows()),
+          i(c.depth()),
+          i(c.o),
+          i(c.c),
+          i(c.h),
+          i(c.w),
+          i(c.oh),
+          i(c.ow),
+          c.spec.stride,
+          c.spec.padding,
+          c.spec.dilation,
+          Divisor(i(c.c / kStep)),
+          Divisor(i(c.kw)),
+          c.relu};
+}
+
+}  // namespace
+
+bool can_do_few(const NetConv& c) {
+  return (c.dtype == Dtype::kF16 || c.dtype == Dtype::kBF16) && !c.float8 && c.spec.groups == 1 &&
+         c.c % kStep == 0 && c.o % kChannels == 0 && c.rows() < (1 << 16) &&
+         c.h * c.w * c.c < (1 << 28) && c.depth() < (1 << 20);
+}
+
+bool suits_few(const NetConv& c, int variant) {
+  const int64_t pixels = pixels_of(variant);
+  if (variant > 0 && pixels >= 2 * c.rows()) return false;
+  return c.rows() <= 16 * pixels;
+}
+
+void conv_few(const NetConv& c, int variant, cudaStream_t stream) {
+  const dim3 grid(static_cast<unsigned>(c.o / kChannels),
+                  static_cast<unsigned>((c.rows() + pixels_of(variant) - 1) / pixels_of(variant)),
+                  static_cast<unsigned>(c.nets));
+  const auto run = [&]<typename T>(T) {
+    const auto with = [&]<int kTiles>(std::integral_constant<int, kTiles>) {
+      launch(few_kernel<T, kTiles>, grid, 32 * kWarpsOfBlock, 0, stream, problem_of<T>(c));
+    };
+    switch (variant) {
+      case 0:
+        return with(std::integral_constant<int, 1>{});
+      case 1:
+        return with(std::integral_constant<int, 2>{});
+      case 2:
+        return with(std::integral_constant<int, 4>{});
+      default:
+        return with(std::integral_constant<int, 8>{});
+    }
+  };
+  if (c.dtype == Dtype::kF16) {
+    run(__half{});
+  } else {
+    run(__nv_bfloat16{});
+  }
+}
+
+}  // namespace ens::cuda

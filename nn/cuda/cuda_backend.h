@@ -87,6 +87,8 @@ class CudaBackend final : public Backend {
                                        const Tensor& gamma, const Tensor& beta, bool has_residual,
                                        const BatchNormSpec& spec,
                                        const BatchNormSaved& saved) override;
+
+  // channel_affine.cu
   Tensor channel_affine(const Tensor& x, const Tensor& scale, const Tensor& shift,
                         bool relu) override;
   Tensor channel_affine_grad(const Tensor& dy, const Tensor& y, const Tensor& scale,

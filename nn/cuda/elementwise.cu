@@ -157,16 +157,6 @@ bool channel_vector(const Shape& a, const Shape& b) {
   return a.rank() == 4 && b[0] == 1 && b[1] == a[1] && b[2] == 1 && b[3] == 1;
 }
 
-// f(N) with the pack size, as an integral_constant, that n numbers at these addresses allow.
-template <typename T, typename F, typename... P>
-void with_pack(int64_t n, F&& f, const P*... at) {
-  if (n % kPack<T> == 0 && (aligned(at) && ...)) {
-    f(std::integral_constant<int, kPack<T>>{});
-  } else {
-    f(std::integral_constant<int, 1>{});
-  }
-}
-
 }  // namespace
 
 Tensor CudaBackend::unary(UnaryOp op, const Tensor& x, float a, float b) {

@@ -96,6 +96,16 @@ void with_activation(Dtype dtype, F&& f) {
   }
 }
 
+// f(N) with the pack size, as an integral_constant, that n numbers at these addresses allow.
+template <typename T, typename F, typename... P>
+void with_pack(int64_t n, F&& f, const P*... at) {
+  if (n % kPack<T> == 0 && (aligned(at) && ...)) {
+    f(std::integral_constant<int, kPack<T>>{});
+  } else {
+    f(std::integral_constant<int, 1>{});
+  }
+}
+
 // t in this dtype and layout; itself if it is so already.
 inline Tensor as(const Tensor& t, Dtype dtype, Layout layout) {
   if (t.dtype() == dtype && t.layout() == layout) return t;

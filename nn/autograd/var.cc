@@ -59,6 +59,8 @@ const Tensor& Var::value() const {
 
 Tensor& Var::mutable_value() const {
   if (!node_ || !node_->leaf) fail("only a leaf's value can be changed", "Var");
+  node_->conv_weight = Tensor();  // it may move to another device
+  node_->conv_weight_current = false;
   return node_->value;
 }
 
@@ -67,6 +69,7 @@ bool Var::requires_grad() const { return node_ && node_->requires_grad; }
 void Var::set_requires_grad(bool on) const {
   if (!node_ || !node_->leaf) fail("only a leaf can be told to require gradients", "Var");
   node_->requires_grad = on;
+  if (!on) node_->conv_weight = Tensor();  // nobody will bring it up to date
 }
 
 const Tensor& Var::grad() const {
@@ -80,19 +83,18 @@ void Var::zero_grad() const {
 
 Tensor Var::conv_weight(Dtype activations) const {
   Node& node = *node_;
-  const bool kept = node.conv_weight.defined();
-  if (kept && node.conv_weight_current && node.conv_weight.dtype() == activations) {
-    return node.conv_weight;
-  }
+  const bool kept = node.conv_weight.defined() && node.conv_weight.dtype() == activations;
+  if (kept && node.conv_weight_current) return node.conv_weight;
   Tensor made = backend(value().device()).conv_weight(value(), activations);
-  if (node.leaf && node.requires_grad && t_recording) {
+  // What is kept stays: a recorded step may know where it lies.
+  if (!kept && node.leaf && node.requires_grad && t_recording) {
     node.conv_weight = made;
     node.conv_weight_current = false;
   }
   return made;
 }
 
-Tensor& Var::kept_conv_weight() const { return node_->conv_weight; }
+const Tensor& Var::kept_conv_weight() const { return node_->conv_weight; }
 
 void Var::set_conv_weight_current(bool current) const { node_->conv_weight_current = current; }
 
@@ -114,13 +116,15 @@ Var Var::make(Tensor value, std::vector<Var> inputs,
 
 void Var::accumulate(Tensor gradient) const {
   if (!requires_grad()) return;
+  // A weight's gradient comes in the activations' type: fine enough for an optimiser to take, not
+  // for a sum, or for what comes before the weight.
+  if (!node_->leaf) gradient = gradient.to(node_->value.dtype());
   Tensor& grad = node_->grad;
   if (!grad.defined()) {
     grad = std::move(gradient);
     return;
   }
-  // A weight's gradient comes in the activations' type: fine enough for one, not for their sum.
-  if (node_->leaf) grad = grad.to(node_->value.dtype());
+  grad = grad.to(node_->value.dtype());
   // The first gradient may be shared with another Var (add passes one tensor to both inputs), so
   // the sum goes to new memory.
   grad = backend(grad.device()).binary(BinaryOp::kAdd, grad, gradient);

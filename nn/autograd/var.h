@@ -25,7 +25,7 @@ class Var {
 
   bool defined() const { return node_ != nullptr; }
   const Tensor& value() const;
-  Tensor& mutable_value() const;  // leaves only: optimisers and checkpoint loading write here
+  Tensor& mutable_value() const;  // leaves only: for whoever replaces or changes it
   const Shape& shape() const { return value().shape(); }
   int64_t dim(int axis) const { return value().dim(axis); }
   float item() const { return value().item(); }
@@ -36,10 +36,11 @@ class Var {
   void zero_grad() const;                 // forgets the gradient
 
   // A convolution's weight as the backend computes with it (Backend::conv_weight): made when it is
-  // used, unless an Optimizer made it for the step. Kept for the next step where that has use.
+  // used, unless an Optimizer made it for the step. The first is kept, for the Optimizer to bring up
+  // to date; so a leaf that requires a gradient takes part in one tape at a time.
   Tensor conv_weight(Dtype activations) const;
   // For Optimizer: what conv_weight has kept, undefined if nothing; whether it is up to date.
-  Tensor& kept_conv_weight() const;
+  const Tensor& kept_conv_weight() const;
   void set_conv_weight_current(bool current) const;
 
   Var detach() const;  // same value, no history

@@ -174,7 +174,7 @@ class Backend {
   virtual Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const ConvSpec& spec);
   virtual Tensor conv2d_grad_input(const Tensor& dy, const Tensor& w, const ConvSpec& spec,
                                    const Shape& x_shape);
-  // May answer in dy's dtype, and in any layout.
+  // May answer in the activations' dtype, and in any layout.
   virtual Tensor conv2d_grad_weight(const Tensor& x, const Tensor& dy, const ConvSpec& spec,
                                     const Shape& w_shape);
 

@@ -37,6 +37,12 @@ Contexts& contexts() {
 struct Lease {
   std::vector<Context*> mine;
   ~Lease() {
+    for (Context* c : mine) {
+      try {
+        c->join();
+      } catch (const Error&) {  // CUDA is gone
+      }
+    }
     Contexts& all = contexts();
     std::lock_guard lock(all.mutex);
     all.idle.insert(all.idle.end(), mine.begin(), mine.end());
@@ -102,6 +108,7 @@ void* driver_allocate(Context& c, int size_class) {
   cudaError_t result = cudaMalloc(&data, bytes);
   if (result == cudaErrorMemoryAllocation && !c.capturing()) {
     cudaGetLastError();
+    c.join();  // and gives up what is held for the second stream
     if (release_idle(c.device)) result = cudaMalloc(&data, bytes);
   }
   cudaThreadExchangeStreamCaptureMode(&mode);
@@ -155,6 +162,18 @@ Block* block_of(const Tensor& t) {
 
 [[noreturn]] void fail_call(const char* call, const std::string& what) {
   fail(std::string(call) + ": " + what, "CUDA");
+}
+
+// `later` waits, on the GPU, for what `earlier` has been given so far. Both on the current device.
+void wait_for(cudaStream_t later, cudaStream_t earlier) {
+  cudaEvent_t event = nullptr;
+  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
+  const cudaError_t recorded = cudaEventRecord(event, earlier);
+  const cudaError_t waits =
+      recorded == cudaSuccess ? cudaStreamWaitEvent(later, event, 0) : cudaSuccess;
+  cudaEventDestroy(event);  // when it has happened
+  check(recorded, "cudaEventRecord");
+  check(waits, "cudaStreamWaitEvent");
 }
 
 std::string why_not(cudaError_t result) {
@@ -264,20 +283,6 @@ cudnnHandle_t Context::dnn() {
   return dnn_;
 }
 
-namespace {
-// `later` waits, on the GPU, for what `earlier` has been given so far. Both on the current device.
-void wait_for(cudaStream_t later, cudaStream_t earlier) {
-  cudaEvent_t event = nullptr;
-  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
-  const cudaError_t recorded = cudaEventRecord(event, earlier);
-  const cudaError_t waits =
-      recorded == cudaSuccess ? cudaStreamWaitEvent(later, event, 0) : cudaSuccess;
-  cudaEventDestroy(event);  // when it has happened
-  check(recorded, "cudaEventRecord");
-  check(waits, "cudaStreamWaitEvent");
-}
-}  // namespace
-
 void Context::hold(std::shared_ptr<void> memory) {
   if (const Deleter* d = std::get_deleter<Deleter>(memory)) {
     held_bytes_ += class_bytes(d->block->size_class);
@@ -286,19 +291,26 @@ void Context::hold(std::shared_ptr<void> memory) {
 }
 
 cudnnHandle_t Context::aside(std::vector<Tensor> reads, const Tensor& result) {
-  if (!second_dnn_) {
+  if (!second) {
     cudaStream_t made = nullptr;
     check(cudaStreamCreateWithFlags(&made, cudaStreamNonBlocking), "cudaStreamCreate");
     second = made;
-    check(cudnnCreate(&second_dnn_), "cudnnCreate");
-    check(cudnnSetStream(second_dnn_, made), "cudnnSetStream");
+  }
+  if (!second_dnn_) {
+    cudnnHandle_t made = nullptr;
+    check(cudnnCreate(&made), "cudnnCreate");
+    check(cudnnSetStream(made, second), "cudnnSetStream");
+    second_dnn_ = made;
   }
   if (held_bytes_ > kMostHeld) join();
   wait_for(second, stream);
   aside_pending = true;
-  for (const Tensor& t : reads) hold(t.storage());
+  for (const Tensor& t : reads) {
+    hold(t.storage());
+    if (Block* block = block_of(t)) block->read_aside = true;
+  }
   hold(result.storage());
-  if (Block* block = block_of(result)) block->aside = true;
+  if (Block* block = block_of(result)) block->written_aside = true;
   return second_dnn_;
 }
 
@@ -486,14 +498,8 @@ void follow(Context& later, Context& earlier) {
   {
     std::lock_guard lock(earlier.capture_mutex);
     check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
-    // Nobody but the thread that owns a context may join its streams.
-    if (earlier.aside_pending) {
-      cudaEvent_t aside = nullptr;
-      check(cudaEventCreateWithFlags(&aside, cudaEventDisableTiming), "cudaEventCreate");
-      check(cudaEventRecord(aside, earlier.second), "cudaEventRecord");
-      check(cudaStreamWaitEvent(earlier.stream, aside, 0), "cudaStreamWaitEvent");
-      check(cudaEventDestroy(aside), "cudaEventDestroy");
-    }
+    // join() is for the thread that owns the context: it gives up what is held.
+    if (earlier.aside_pending) wait_for(earlier.stream, earlier.second);
     check(cudaEventRecord(event, earlier.stream), "cudaEventRecord");
   }
   if (before >= 0) use_device(before);
@@ -505,7 +511,7 @@ void follow(Context& later, Context& earlier) {
 const void* read_raw(Context& c, const Tensor& t) {
   if (Block* b = block_of(t)) {
     Context* writer = b->writer;
-    if (b->aside && writer == &c) c.join();
+    if (b->written_aside && writer == &c) c.join();
     const uint64_t me = uint64_t{1} << c.id;
     if (writer != &c && !(b->readers & me)) {
       follow(c, *writer);
@@ -518,7 +524,7 @@ const void* read_raw(Context& c, const Tensor& t) {
 void* write_raw(Context& c, const Tensor& t) {
   if (Block* b = block_of(t)) {
     Context* writer = b->writer;
-    if (b->aside && writer == &c) c.join();
+    if ((b->written_aside || b->read_aside) && writer == &c) c.join();
     const uint64_t others = b->readers & ~(uint64_t{1} << c.id);
     if (writer != &c || others) {
       follow(c, *writer);

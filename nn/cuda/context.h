@@ -81,7 +81,8 @@ struct Block {
   void* data = nullptr;
   int size_class = 0;
   bool exact = false;  // the driver's, not a pool's
-  bool aside = false;  // written on the second stream
+  // Of the writer's second stream, perhaps not yet joined: who writes, who reads.
+  bool written_aside = false, read_aside = false;
   std::atomic<Context*> writer{nullptr};
   std::atomic<uint64_t> readers{0};  // bits: Context::id
   std::shared_ptr<Pool> pool;        // of a graph; else undefined: the writer's

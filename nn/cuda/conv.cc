@@ -1,4 +1,5 @@
-// Convolutions of the training: what cuDNN suggests first for a shape is what computes it.
+// Convolutions of the training: what cuDNN suggests first for a shape is what computes it, but for
+// few channels (unfold.h).
 //
 // Measuring the suggestions would be a little faster and would let the same seed give other numbers
 // in every run. Images and weights are channels-last.
@@ -153,7 +154,7 @@ Tensor CudaBackend::conv2d(const Tensor& x, const Tensor& w, const Tensor& bias,
   if (shape.numel() == 0) return Tensor::empty(shape, x.dtype(), device());
   Context& c = context(device_);
   Tensor y;
-  if (unfolds(x.shape(), w.shape(), spec)) {
+  if (unfolds(x.shape(), w.shape(), shape, spec)) {
     y = unfolded_conv2d(c, x, prepared(w, x.dtype()), spec, shape, tf32_);
   } else {
     y = run(c, convolution(Pass::kForward, x.dtype(), tf32_, x.shape(), w.shape(), shape, spec), x,
@@ -175,7 +176,7 @@ Tensor CudaBackend::conv2d_grad_weight(const Tensor& x, const Tensor& dy, const 
                                        const Shape& w_shape) {
   if (x.numel() == 0) return Tensor::zeros(w_shape, Dtype::kF32, device());
   Context& c = context(device_);
-  if (unfolds(x.shape(), w_shape, spec)) {
+  if (unfolds(x.shape(), w_shape, dy.shape(), spec)) {
     return unfolded_grad_weight(c, x, prepared(dy, x.dtype()), spec, w_shape, tf32_);
   }
   const DnnConv conv =

@@ -129,6 +129,7 @@ __global__ void __launch_bounds__(32 * kWarpsOfBlock) few_kernel(Problem<T> p) {
   for (int step = begin; step < end; ++step) {
     ask(step + kAll - 1);
     __pipeline_wait_prior(kAll - 1);
+    __syncwarp();  // so that the compiler reads after the wait
     const Slab<kTiles>& slab = slabs[warp][step % kAll];
     const uint4 above = slab[0][lane], under = slab[1][lane];
     const uint32_t a[2][4] = {{above.x, under.x, above.y, under.y},

@@ -1,10 +1,11 @@
 // Batch normalisation, over [rows][channels].
 //
-// All of it is bound by memory or, for small maps, by the number of launches. Maps of few rows: one
-// launch, in which a block keeps all rows of its channels in registers. Others take two: one sums
-// slices of the rows, and its last block adds up what the slices gave; one normalises. Backward
-// finds out from x again where the ReLU was active, instead of reading y; only after a residual has
-// it to. Sums go from threads to warps to blocks to slices in a fixed order.
+// All of it is bound by memory or, for small maps, by the number of launches. Few rows, of
+// channels that come in packs: one launch, in which a block keeps all rows of its channels in
+// registers. Others take two: one sums slices of the rows, and its last block adds up what the
+// slices gave; one normalises. Backward finds out from x again where the ReLU was active, instead
+// of reading y; only after a residual has it to. Sums go from threads to warps to blocks to slices
+// in a fixed order.
 #include <algorithm>
 
 #include "nn/cuda/cuda_backend.h"

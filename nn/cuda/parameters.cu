@@ -27,7 +27,7 @@ struct Slots {
 
 // Sizes within which Divisor and 32 bits do for a layout's arithmetic.
 constexpr int64_t kMostChannels = 32768, kMostPixels = 8192;
-constexpr int64_t kMostNumbers = std::numeric_limits<int32_t>::max();
+constexpr int64_t kMostNumbers = std::numeric_limits<int32_t>::max() - kPiece;
 
 // The axes that plain and channels-last memory exchange; pixels 1: the same memory in both.
 struct Axes {

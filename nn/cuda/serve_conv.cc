@@ -514,7 +514,11 @@ PreparedConv choose(const NetConv& c, std::optional<ConvWay> prefer, Context& co
     if (best && choice.way == ConvWay::kDirect) continue;
     try {
       std::optional<PreparedConv> p = prepare(c, choice, context, parts);
-      if (!p) continue;
+      if (!p) {
+        // What was measured for the octave may not suit this batch.
+        if (!prefer && &choice == &list.front()) measure = true;
+        continue;
+      }
       std::byte* memory = scratch(scratch_of_all(*p, c));
       if (!measure) {
         run_all(*p, c, context, branches, memory);

@@ -40,7 +40,7 @@ class Branches {
 
 // How many nets run side by side. A batch of 64 makes each layer of one net large enough for the
 // whole GPU; then a few streams fill the gaps between kernels, and the maps of few nets are more
-// likely to stay in the L2 cache than those of ten.
+// likely to stay in the L2 cache than those of ten. Measured on an H200: 6 at batch 128, 2 at 512.
 inline int64_t nets_at_once(int64_t nets, int64_t batch) {
   return batch < 64 ? nets : std::min<int64_t>(nets, batch < 256 ? 6 : 2);
 }

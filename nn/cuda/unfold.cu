@@ -6,6 +6,7 @@ namespace ens::cuda {
 namespace {
 
 constexpr int64_t kMostChannels = 4, kMostDepth = 128;
+constexpr int64_t kMostNumbers = 1 << 26;  // of the matrix
 
 // The matrix of windows: [rows][depth], a row for each output pixel, kh * kw * c numbers and zeros.
 struct Windows {
@@ -99,10 +100,10 @@ void resize(Context& c, const T* s, T* d, int64_t rows, int64_t from, int64_t to
 
 }  // namespace
 
-bool unfolds(const Shape& x, const Shape& w, const ConvSpec& spec) {
+bool unfolds(const Shape& x, const Shape& w, const Shape& y, const ConvSpec& spec) {
   const int64_t depth = w[1] * w[2] * w[3];
   return spec.groups == 1 && x[1] <= kMostChannels && depth > 1 && depth <= kMostDepth &&
-         x[2] * x[3] < (1 << 28);
+         x[2] * x[3] < (1 << 28) && y[0] * y[2] * y[3] * depth <= kMostNumbers;
 }
 
 Tensor unfolded_conv2d(Context& c, const Tensor& x, const Tensor& w, const ConvSpec& spec,

@@ -8,8 +8,9 @@
 
 namespace ens::cuda {
 
-// Whether this is one of them: x [B,C,H,W], w [O,C,kh,kw].
-bool unfolds(const Shape& x, const Shape& w, const ConvSpec& spec);
+// Whether this is one of them: x [B,C,H,W], w [O,C,kh,kw], y [B,O,H',W']. The matrix has to be of a
+// reasonable size.
+bool unfolds(const Shape& x, const Shape& w, const Shape& y, const ConvSpec& spec);
 
 // y [B,O,H',W'] of this shape, in x's dtype and channels-last, without a bias. w is of x's dtype
 // and channels-last; x of either layout.

@@ -127,6 +127,7 @@ Var BatchNorm::forward(const Var& x) {
 }
 
 Var BatchNorm::add_relu(const Var& x, const Var& residual) {
+  if (relu_) fail("the normalisation before a residual must not end in a ReLU", "BatchNorm");
   if (!training()) return ens::add_relu(forward(x), residual);
   return batch_norm_train(x, gamma_, beta_, residual, spec(true));
 }
@@ -241,9 +242,7 @@ int Flatten::lower(Graph& graph, int input) const {
   return graph.append(step(GraphStep::Kind::kFlatten, input));
 }
 
-Dropout::Dropout(float p, Rng& rng) : p_(p), key_(rng.next()) {
-  add_counter("calls", counter_);
-}
+Dropout::Dropout(float p, Rng& rng) : p_(p), key_(rng.next()) { add_counter("calls", counter_); }
 
 Var Dropout::forward(const Var& x) {
   if (!training()) return x;

@@ -58,6 +58,7 @@ std::vector<NamedTensor> Module::state() const {
 void Module::load_state(const std::vector<NamedTensor>& given, const std::string& source) {
   std::map<std::string, Tensor> by_name;
   for (const NamedTensor& t : given) by_name[t.name] = t.tensor;
+  for (const NamedVar& p : parameters()) p.var.set_conv_weight_current(false);
   std::vector<NamedTensor> own = state();
   const std::string hint = "the file belongs to another model or another split";
   for (NamedTensor& mine : own) {

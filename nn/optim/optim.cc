@@ -39,9 +39,10 @@ void Optimizer::prepare() {
     if (!kept.defined()) continue;
     from.push_back(slot.param.var.value());
     to.push_back(kept);
-    slot.param.var.set_conv_weight_current(true);
   }
-  if (!from.empty()) backend(rates_.device()).conv_weights(from, to);
+  if (from.empty()) return;
+  backend(rates_.device()).conv_weights(from, to);
+  for (const Slot& slot : slots_) slot.param.var.set_conv_weight_current(true);
 }
 
 void Optimizer::step(float lr) {
@@ -62,11 +63,10 @@ void Optimizer::set_rate(float lr) {
 void Optimizer::apply() {
   std::vector<Update> updates;
   for (Slot& slot : slots_) {
+    slot.param.var.set_conv_weight_current(false);
     const Tensor& grad = slot.param.var.grad();
     if (!grad.defined()) continue;
-    updates.push_back(
-        {slot.param.var.mutable_value(), grad, slot.first, slot.second, slot.max_second});
-    slot.param.var.set_conv_weight_current(false);
+    updates.push_back({slot.param.var.value(), grad, slot.first, slot.second, slot.max_second});
   }
   if (!updates.empty()) {
     Backend& be = backend(rates_.device());

@@ -222,7 +222,7 @@ std::vector<OpCase> make_cases() {
       norm_train("rows_relu", {8, 16}, true),
       norm_residual("residual", {3, 16, 4, 4}, false),
       norm_residual("residual_relu", {3, 5, 4, 4}, true),
-      norm_residual("residual_relu_16", {4, 16, 4, 4}, true),
+      norm_residual("residual_relu_16", {3, 16, 3, 3}, true),
       norm_eval("3_channels", {2, 3, 4, 4}, false),
       norm_eval("relu_16", {2, 16, 3, 3}, true),
       norm_eval("rows", {6, 5}, false),

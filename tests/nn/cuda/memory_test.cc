@@ -78,6 +78,30 @@ TEST_F(GpuMemory, SteadyWorkAsksTheDriverForNothing) {
   EXPECT_EQ(cuda::bytes_reserved(0), held);
 }
 
+// The gradient of a weight is computed on a second stream: its input may be overwritten at once,
+// the result read by any thread, or dropped.
+TEST_F(GpuMemory, WeightGradientsMindWhoeverTouchesTheirMemory) {
+  const ConvSpec spec{1, 1};
+  const Tensor x = uniform({4, 16, 8, 8}, 1), dy = uniform({4, 24, 8, 8}, 2);
+  const Shape w{24, 16, 3, 3};
+  const Tensor want = backend(Device{}).conv2d_grad_weight(x, dy, spec, w);
+  for (const bool other_thread : {false, true}) {
+    Tensor input = x.with_layout(Layout::kChannelsLast).to(kGpu);
+    const Tensor slope = dy.with_layout(Layout::kChannelsLast).to(kGpu);
+    Tensor got = gpu().conv2d_grad_weight(input, slope, spec, w);
+    gpu().conv2d_grad_weight(input, slope, spec, w);  // nobody wants this one
+    if (other_thread) {
+      Tensor there;
+      std::jthread([&] { there = got.to(Device{}); }).join();
+      EXPECT_TRUE(near(there, want, 1e-5));
+    }
+    input.fill(NAN);
+    EXPECT_TRUE(near(got.to(Device{}), want, 1e-5));
+    got.fill(0);
+    EXPECT_EQ(got.to_vector(), std::vector<float>(static_cast<size_t>(w.numel())));
+  }
+}
+
 TEST_F(GpuMemory, NumbersArriveLater) {
   std::vector<std::function<float()>> numbers;
   Tensor x = Tensor::zeros({1}, Dtype::kF32, kGpu);

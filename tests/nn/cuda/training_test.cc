@@ -139,7 +139,61 @@ TEST_F(GpuTraining, TheSameSeedGivesTheSameNumbers) {
   }
 }
 
-// On one stream each, and no net sees another's numbers.
+// What a recorded step knows of stays where it is, whatever the net is used for in between.
+TEST_F(GpuTraining, ARecordedStepDoesNotMindOtherUsesOfItsNet) {
+  Training alone(kGpu, Dtype::kBF16), used(kGpu, Dtype::kBF16);
+  for (Training* t : {&alone, &used}) {
+    const Tensor images = uniform({kBatch, 3, 32, 32}, 5).to(kGpu);
+    const Tensor labels = Tensor::from_labels(std::vector<int32_t>(kBatch, 3)).to(kGpu);
+    const auto step = [&] {
+      t->optimizer->prepare();
+      softmax_cross_entropy(t->net->forward(cast(Var(images), t->dtype)), labels).backward();
+      t->optimizer->apply();
+    };
+    t->optimizer->set_rate(0.02f);
+    for (int i = 0; i < 3; ++i) step();
+    const auto replay = backend(kGpu).record(step);
+    ASSERT_NE(replay, nullptr);
+    for (int i = 0; i < 3; ++i) {
+      if (t == &used) {
+        t->loss(7);
+        std::vector<Tensor> others;
+        for (const NamedVar& p : t->net->parameters()) {
+          others.push_back(Tensor::full(p.var.shape(), NAN, Dtype::kBF16, kGpu));
+        }
+      }
+      replay->run();
+    }
+  }
+  const auto a = alone.net->parameters(), b = used.net->parameters();
+  for (size_t i = 0; i < a.size(); ++i) {
+    EXPECT_EQ(a[i].var.value().to_vector(), b[i].var.value().to_vector()) << a[i].name;
+  }
+}
+
+// Weights that are loaded between prepare() and the forward pass, and nets that change devices.
+TEST_F(GpuTraining, PreparedWeightsFollowTheirNet) {
+  Training a(kGpu, Dtype::kF32, 1), b(kGpu, Dtype::kF32, 2);
+  const auto same = [&] {
+    const NoGrad evaluation;
+    a.net->train(false);
+    b.net->train(false);
+    EXPECT_EQ(a.loss(3).item(), b.loss(3).item());
+    a.net->train();
+    b.net->train();
+  };
+  a.steps(2);
+  b.steps(1);
+  b.optimizer->prepare();
+  b.net->load_state(a.net->state(), "the other net");
+  same();
+  b.net->to(Device{});
+  b.net->to(kGpu);
+  b.optimizer->prepare();
+  same();
+}
+
+// On streams of their own, and no net sees another's numbers.
 TEST_F(GpuTraining, NetsSideBySideTrainAsAlone) {
   std::vector<std::unique_ptr<Training>> together;
   std::vector<std::vector<double>> alone;

@@ -1,6 +1,7 @@
 #include "ensemble/train/train_net.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include "ensemble/model/precision.h"
 #include "ensemble/train/setup.h"
@@ -56,6 +57,25 @@ int64_t load_state(const NetTraining& job, Module& net, Optimizer& optimizer) {
   }
   return c.number(kEpochsDone);
 }
+
+// When a training's state is saved: after an epoch, but so that saving takes no more than a tenth
+// of the time. On a GPU an epoch can be shorter than the writing of what it has changed.
+class Saving {
+ public:
+  bool worth_it() const { return Clock::now() - end_ >= 9 * cost_; }
+  template <typename F>
+  void time(F&& save) {
+    const auto begin = Clock::now();
+    save();
+    end_ = Clock::now();
+    cost_ = end_ - begin;
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Clock::duration cost_{};  // of the last time
+  Clock::time_point end_{};
+};
 
 LoaderOptions loader_options(const RunConfig& config, const TrainConfig& stage, uint64_t seed,
                              Device device) {
@@ -120,6 +140,7 @@ void train_net(const TrainingScene& scene, Module& net, const NetTraining& job,
     scene.run.add_metric(
         {job.stage, job.index, epoch, (epoch + 1) * loader.batches(), name, value});
   };
+  Saving saving;
   double recent = 0, last_accuracy = -1;
   int64_t steps = 0;
   fit(
@@ -148,7 +169,10 @@ void train_net(const TrainingScene& scene, Module& net, const NetTraining& job,
         if (job.epoch_metrics) {
           for (const auto& [name, value] : job.epoch_metrics()) metric(stats.epoch, name, value);
         }
-        save_state(job, net, optimizer, stats.epoch + 1);
+        const bool last = stats.epoch + 1 == options.epochs;
+        if (last || saving.worth_it()) {
+          saving.time([&] { save_state(job, net, optimizer, stats.epoch + 1); });
+        }
       });
 }
 

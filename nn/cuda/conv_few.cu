@@ -16,9 +16,8 @@ constexpr int kPixels = 8;        // that the tensor cores take at once
 
 template <typename T>
 struct Problem {
-  const T *x, *weight, *bias, *z;
-  T* y;
-  int64_t x_net, weight_net, bias_net, z_net, y_net;  // numbers to the next net
+  Each<const T> x, weight, bias, z;
+  Each<T> y;
   int rows, depth, o, c, h, w, oh, ow, stride, padding, dilation;
   Divisor by_steps_of_tap, by_kw;
   bool relu;
@@ -96,9 +95,9 @@ __global__ void __launch_bounds__(32 * kWarpsOfBlock) few_kernel(Problem<T> p) {
     const int line = pixel / p.ow;
     top[j] = wanted < p.rows ? line % p.oh * p.stride - p.padding : kNowhere;
     left[j] = pixel % p.ow * p.stride - p.padding;
-    image[j] = p.x + net * p.x_net + static_cast<int64_t>(line / p.oh) * p.h * p.w * p.c + t * 8;
+    image[j] = p.x.of(net) + static_cast<int64_t>(line / p.oh) * p.h * p.w * p.c + t * 8;
   }
-  const T* weight = p.weight + net * p.weight_net + static_cast<int64_t>(o + g) * p.depth + t * 8;
+  const T* weight = p.weight.of(net) + static_cast<int64_t>(o + g) * p.depth + t * 8;
   const int64_t below = static_cast<int64_t>(8) * p.depth;
   const int steps = p.depth / kStep;
   const int begin = steps * warp / kWarpsOfBlock, end = steps * (warp + 1) / kWarpsOfBlock;
@@ -158,12 +157,12 @@ __global__ void __launch_bounds__(32 * kWarpsOfBlock) few_kernel(Problem<T> p) {
        i += 32 * kWarpsOfBlock) {
     const int pixel = i / kChannels, channel = i % kChannels;
     if (first_pixel + pixel >= p.rows) break;
-    float sum = load(p.bias[net * p.bias_net + o + channel]);
+    float sum = load(p.bias.of(net)[o + channel]);
 #pragma unroll
     for (int k = 0; k < kWarpsOfBlock; ++k) sum += sums[k][pixel][channel];
     const int64_t at = static_cast<int64_t>(first_pixel + pixel) * p.o + o + channel;
-    if (p.z) sum += load(p.z[net * p.z_net + at]);
-    store(p.y + net * p.y_net + at, p.relu && sum < 0.0f ? 0.0f : sum);
+    if (p.z.data) sum += load(p.z.of(net)[at]);
+    store(p.y.of(net) + at, p.relu && sum < 0.0f ? 0.0f : sum);
   }
 }
 
@@ -171,21 +170,12 @@ int pixels_of(int variant) { return kPixels << variant; }
 
 template <typename T>
 Problem<T> problem_of(const NetConv& c) {
-  const auto at = [](const NetMemory& m) { return static_cast<T*>(m.data); };
-  const auto distance = [](const NetMemory& m) {
-    return static_cast<int64_t>(m.stride / sizeof(T));
-  };
   const auto i = [](int64_t n) { return static_cast<int>(n); };
-  return {at(c.x),
-          at(c.weight),
-          at(c.bias),
-          at(c.z),
-          at(c.y),
-          distance(c.x),
-          distance(c.weight),
-          distance(c.bias),
-          distance(c.z),
-          distance(c.y),
+  return {each<const T>(c.x),
+          each<const T>(c.weight),
+          each<const T>(c.bias),
+          each<const T>(c.z),
+          each<T>(c.y),
           i(c.rows()),
           i(c.depth()),
           i(c.o),

@@ -19,14 +19,13 @@ constexpr int kLanes8 = 16;  // of 8 bits
 // A convolution as the product of [rows, depth] (pixels, gathered on the way) and [depth, o].
 template <typename T, typename W>
 struct Problem {
-  const T* x;
-  const W* weight;
-  const T *bias, *z;
-  const float* scales;  // in float8
-  T* y;
-  int64_t x_net, weight_net, bias_net, z_net, scales_net, y_net;  // numbers to the next net
-  float* partial;                                                 // [tiles, splits, tile]
-  int32_t* counters;                                              // [tiles]
+  Each<const T> x;
+  Each<const W> weight;
+  Each<const T> bias, z;
+  Each<const float> scales;  // in float8
+  Each<T> y;
+  float* partial;     // [tiles, splits, tile]
+  int32_t* counters;  // [tiles]
   int rows, depth, o, c, h, w, oh, ow, kw, stride, padding, dilation;
   int splits;
   bool relu;
@@ -106,7 +105,6 @@ template <typename T, typename W, typename Tile>
 __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T, W> p) {
   using Bytes = SharedBytes<W, Tile>;
   alignas(128) __shared__ unsigned char shared[Bytes::kAll];
-  __shared__ bool last;
   const auto pixels_of = [&](int stage) {
     return reinterpret_cast<T*>(shared + stage * Bytes::kStage);
   };
@@ -118,9 +116,9 @@ __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T, W> 
   const int split = static_cast<int>(blockIdx.z) % p.splits;
   const int first_row = static_cast<int>(blockIdx.x) * Tile::kRows;
   const int first_column = static_cast<int>(blockIdx.y) * Tile::kColumns;
-  const T* const x = p.x + net * p.x_net;
-  const W* const weight = p.weight + net * p.weight_net;
-  const float* const scales = p.scales + net * p.scales_net;
+  const T* const x = p.x.of(net);
+  const W* const weight = p.weight.of(net);
+  const float* const scales = p.scales.of(net);
 
   // The slabs of this split.
   const int all_slabs = (p.depth + Tile::kDepth - 1) / Tile::kDepth;
@@ -255,15 +253,7 @@ __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T, W> 
       parts[static_cast<int64_t>(split) * kNumbers + i] =
           tile[i / Tile::kColumns * Tile::kSumLine + i % Tile::kColumns];
     }
-    __threadfence();
-    __syncthreads();
-    if (thread == 0) {
-      last = atomicAdd(p.counters + number, 1) == p.splits - 1;
-      if (last) p.counters[number] = 0;
-    }
-    __syncthreads();
-    if (!last) return;
-    __threadfence();
+    if (!is_last_block(p.counters + number, p.splits, thread == 0)) return;
     for (int i = thread; i < kNumbers; i += Tile::kThreads) {
       float sum = 0;
       for (int s = 0; s < p.splits; ++s) sum += parts[static_cast<int64_t>(s) * kNumbers + i];
@@ -276,20 +266,20 @@ __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T, W> 
     const int row = i / (Tile::kColumns / kLanes), column = i % (Tile::kColumns / kLanes) * kLanes;
     if (first_row + row >= p.rows || first_column + column >= p.o) continue;
     const int64_t at = static_cast<int64_t>(first_row + row) * p.o + first_column + column;
-    const auto bias = *reinterpret_cast<const Pack<T, kLanes>*>(p.bias + net * p.bias_net +
-                                                                first_column + column);
+    const auto bias =
+        *reinterpret_cast<const Pack<T, kLanes>*>(p.bias.of(net) + first_column + column);
     Pack<T, kLanes> z{};
-    if (p.z) z = *reinterpret_cast<const Pack<T, kLanes>*>(p.z + net * p.z_net + at);
+    if (p.z.data) z = *reinterpret_cast<const Pack<T, kLanes>*>(p.z.of(net) + at);
     Pack<T, kLanes> y;
 #pragma unroll
     for (int j = 0; j < kLanes; ++j) {
       float sum = tile[row * Tile::kSumLine + column + j];
       if constexpr (Bytes::kFloat8) sum *= scales[first_column + column + j];
       sum += load(bias.v[j]);
-      if (p.z) sum += load(z.v[j]);
+      if (p.z.data) sum += load(z.v[j]);
       store(&y.v[j], p.relu ? fmaxf(sum, 0.0f) : sum);
     }
-    *reinterpret_cast<Pack<T, kLanes>*>(p.y + net * p.y_net + at) = y;
+    *reinterpret_cast<Pack<T, kLanes>*>(p.y.of(net) + at) = y;
   }
 }
 
@@ -312,22 +302,13 @@ int64_t tiles(const NetConv& c, const Variant& v) {
 
 template <typename T, typename W>
 Problem<T, W> problem_of(const NetConv& c, int splits, std::byte* scratch, int32_t* counters) {
-  const auto distance = [](const NetMemory& m, size_t one = sizeof(T)) {
-    return static_cast<int64_t>(m.stride / one);
-  };
   const auto i = [](int64_t n) { return static_cast<int>(n); };
-  return {static_cast<const T*>(c.x.data),
-          static_cast<const W*>(c.weight.data),
-          static_cast<const T*>(c.bias.data),
-          static_cast<const T*>(c.z.data),
-          static_cast<const float*>(c.scales.data),
-          static_cast<T*>(c.y.data),
-          distance(c.x),
-          distance(c.weight, sizeof(W)),
-          distance(c.bias),
-          distance(c.z),
-          distance(c.scales, sizeof(float)),
-          distance(c.y),
+  return {each<const T>(c.x),
+          each<const W>(c.weight),
+          each<const T>(c.bias),
+          each<const T>(c.z),
+          each<const float>(c.scales),
+          each<T>(c.y),
           reinterpret_cast<float*>(scratch),
           counters,
           i(c.rows()),

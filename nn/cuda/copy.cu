@@ -173,9 +173,6 @@ void convert(Context& c, const Tensor& src, Tensor& dst) {
 
 bool ours(Layout layout) { return layout == Layout::kPlain || layout == Layout::kChannelsLast; }
 
-// Whether plain and channels-last memory are the same.
-bool same_order(const Shape& s) { return s.rank() != 4 || s[1] == 1 || s[2] * s[3] == 1; }
-
 // Between plain and channels-last: float types to each other, the rest to themselves.
 void change_layout(Context& c, const Tensor& src, Tensor& dst) {
   const Shape& s = src.shape();

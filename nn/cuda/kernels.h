@@ -81,6 +81,22 @@ struct Divisor {
   }
 };
 
+// Whether this is the last of `all` blocks to get here, which then sees what the others have
+// written before. The counter is 0 before the first and after the last of them. For all threads of
+// a block, `first` being true for one.
+__device__ inline bool is_last_block(int32_t* counter, int all, bool first) {
+  __shared__ bool last;
+  __threadfence();
+  __syncthreads();
+  if (first) {
+    last = atomicAdd(counter, 1) == all - 1;
+    if (last) *counter = 0;
+  }
+  __syncthreads();
+  if (last) __threadfence();
+  return last;
+}
+
 // f(T{}) with the CUDA type of an activation's dtype.
 template <typename F>
 void with_activation(Dtype dtype, F&& f) {
@@ -105,6 +121,9 @@ void with_pack(int64_t n, F&& f, const P*... at) {
     f(std::integral_constant<int, 1>{});
   }
 }
+
+// Whether plain and channels-last memory are the same.
+inline bool same_order(const Shape& s) { return s.rank() != 4 || s[1] == 1 || s[2] * s[3] == 1; }
 
 // t in this dtype and layout; itself if it is so already.
 inline Tensor as(const Tensor& t, Dtype dtype, Layout layout) {

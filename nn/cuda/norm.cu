@@ -40,8 +40,7 @@ Cover cover(int64_t rows, int64_t packs, int64_t rows_each, int64_t most) {
 Cover cover_sums(int64_t rows, int64_t packs) { return cover(rows, packs, 8, 256); }
 Cover cover_all(int64_t rows, int64_t packs) { return cover(rows, packs, 4, 4096); }
 
-// This thread's channels, and the rows of its block that are its own: first, first + blockDim.y,
-// ...
+// This thread's channels, and its rows of its block's: every blockDim.y-th from first_row on.
 template <int N>
 __device__ inline int64_t first_channel() {
   return (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * N;
@@ -115,20 +114,12 @@ template <int K>
 __device__ bool add_slices(float (&v)[K], const Parts& parts, double* total) {
   constexpr int kWide = K < 4 ? K : 4;  // numbers of one read
   __shared__ double shared[kThreads * kWide];
-  __shared__ bool last;
   const int t = thread_of_block(), numbers = K * static_cast<int>(blockDim.x);
   float* column = parts.numbers + static_cast<int64_t>(blockIdx.x) * gridDim.y * numbers;
   add_rows(v, column + static_cast<int64_t>(blockIdx.y) * numbers);
-  __threadfence();
-  __syncthreads();
-  if (t == 0) {
-    int32_t& counter = parts.counters[blockIdx.x];
-    last = atomicAdd(&counter, 1) == static_cast<int32_t>(gridDim.y) - 1;
-    if (last) counter = 0;  // for the next launch
+  if (!is_last_block(parts.counters + blockIdx.x, static_cast<int>(gridDim.y), t == 0)) {
+    return false;
   }
-  __syncthreads();
-  if (!last) return false;
-  __threadfence();
   const int readers = numbers / kWide, step = kThreads / readers;
   double sum[kWide] = {};
 #pragma unroll 8
@@ -162,6 +153,17 @@ struct Layer {
   float *running_mean, *running_var;  // may be null
   float momentum, unbias;
 };
+
+// f(channel, its sums) for the block's channels, of what add_slices gave for 2 N sums.
+template <int N, typename F>
+__device__ inline void for_channels(const Layer& l, const double* total, F&& f) {
+  const int across = static_cast<int>(blockDim.x);
+  for (int i = thread_of_block(); i < N * across; i += kThreads) {
+    const int64_t channel =
+        (static_cast<int64_t>(blockIdx.x) * across + i % across) * N + i / across;
+    if (channel < l.channels) f(channel, total[i], total[N * across + i]);
+  }
+}
 
 // Reads a channel's N numbers.
 template <int N>
@@ -288,14 +290,9 @@ __global__ void moments_kernel(const T* x, Layer l, Parts parts, int64_t slice) 
     }
   }
   if (!add_slices(sums, parts, total)) return;
-  const int across = static_cast<int>(blockDim.x);
-  for (int i = thread_of_block(); i < N * across; i += kThreads) {
-    const int64_t channel =
-        (static_cast<int64_t>(blockIdx.x) * across + i % across) * N + i / across;
-    if (channel < l.channels) {
-      end_moments(l, channel, load(x[channel]), total[i], total[N * across + i]);
-    }
-  }
+  for_channels<N>(l, total, [&](int64_t channel, double sum, double square) {
+    end_moments(l, channel, load(x[channel]), sum, square);
+  });
 }
 
 template <typename T, int N>
@@ -346,14 +343,9 @@ __global__ void grad_sums_kernel(const T* dy, const T* x, const T* y, T* dz, Lay
     }
   }
   if (!add_slices(sums, parts, total)) return;
-  const int across = static_cast<int>(blockDim.x);
-  for (int i = thread_of_block(); i < N * across; i += kThreads) {
-    const int64_t channel =
-        (static_cast<int64_t>(blockIdx.x) * across + i % across) * N + i / across;
-    if (channel < l.channels) {
-      of[channel] = end_grads(l, channel, dgamma, dbeta, total[i], total[N * across + i]);
-    }
-  }
+  for_channels<N>(l, total, [&](int64_t channel, double sum, double product) {
+    of[channel] = end_grads(l, channel, dgamma, dbeta, sum, product);
+  });
 }
 
 template <typename T, int N>

@@ -34,7 +34,7 @@ struct Axes {
   int32_t channels = 1, pixels = 1;
 };
 Axes axes_of(const Shape& s) {
-  if (s.rank() != 4 || s[1] == 1 || s[2] * s[3] == 1) return {};
+  if (same_order(s)) return {};
   return {static_cast<int32_t>(s[1]), static_cast<int32_t>(s[2] * s[3])};
 }
 bool can_exchange(const Shape& s) {

@@ -6,18 +6,6 @@ namespace {
 
 constexpr int kTile = 32;  // of a transposition
 
-// NetMemory with its type, for kernels.
-template <typename T>
-struct Each {
-  T* data;
-  int64_t stride;  // numbers
-  __device__ T* of(int64_t net) const { return data + stride * net; }
-};
-template <typename T>
-Each<T> each(const NetMemory& m) {
-  return {static_cast<T*>(m.data), static_cast<int64_t>(m.stride / sizeof(T))};
-}
-
 // One thread for each of `numbers`, in the y direction one row of blocks for each net.
 dim3 grid_of(int64_t numbers, int64_t nets) {
   return {static_cast<unsigned>((numbers + kThreads - 1) / kThreads), static_cast<unsigned>(nets)};

@@ -21,6 +21,18 @@ struct NetMemory {
   std::byte* of(int64_t net) const { return static_cast<std::byte*>(data) + stride * net; }
 };
 
+// NetMemory with its type, for kernels.
+template <typename T>
+struct Each {
+  T* data;
+  int64_t stride;  // numbers
+  __device__ T* of(int64_t net) const { return data + stride * net; }
+};
+template <typename T>
+Each<T> each(const NetMemory& m) {
+  return {static_cast<T*>(m.data), static_cast<int64_t>(m.stride / sizeof(T))};
+}
+
 // A convolution of all nets at one batch size, each with weights [o, kh, kw, c / groups] and bias
 // [o], both of `dtype`: y = conv(x) + bias, + z if there is one, then ReLU if `relu`. A linear
 // layer is a convolution of one pixel.

@@ -104,6 +104,19 @@ class DnnConvolutions : public testing::TestWithParam<Gpu> {
     FAIL() << "none of " << engines.count() << " suggestions can be built";
   }
 
+  // All three passes of a training, with and without TF32.
+  void expect_training(DnnConv c) {
+    c.z = c.bias = c.relu = false;
+    for (const auto pass :
+         {DnnConv::Pass::kForward, DnnConv::Pass::kGradInput, DnnConv::Pass::kGradWeight}) {
+      for (const bool tf32 : {true, false}) {
+        c.pass = pass;
+        c.tf32 = tf32;
+        expect_ways(c);
+      }
+    }
+  }
+
  private:
   std::set<std::vector<int64_t>> seen_;
 };
@@ -121,16 +134,8 @@ TEST_P(DnnConvolutions, ServeWholeNetworks) {
 TEST_P(DnnConvolutions, TrainWholeNetworks) {
   for (const Graph& net : whole_networks()) {
     for (const Dtype dtype : {Dtype::kBF16, Dtype::kF32}) {
-      for (DnnConv c : convolutions(net, 128, dtype)) {
-        c.z = c.bias = c.relu = false;
-        for (const auto pass :
-             {DnnConv::Pass::kForward, DnnConv::Pass::kGradInput, DnnConv::Pass::kGradWeight}) {
-          for (const bool tf32 : {true, false}) {
-            c.pass = pass;
-            c.tf32 = tf32;
-            expect_ways(c);
-          }
-        }
+      for (const DnnConv& c : convolutions(net, 128, dtype)) {
+        expect_training(c);
       }
     }
   }
@@ -144,16 +149,8 @@ TEST_P(DnnConvolutions, TrainNarrowNetworks) {
   const auto net = build_cells(spec, 0, static_cast<int>(cell_names(spec).size()), rng);
   const Graph graph = lower(*net, spec.input_shape());
   for (const Dtype dtype : {Dtype::kBF16, Dtype::kF32}) {
-    for (DnnConv c : convolutions(graph, 64, dtype)) {
-      c.z = c.bias = c.relu = false;
-      for (const auto pass :
-           {DnnConv::Pass::kForward, DnnConv::Pass::kGradInput, DnnConv::Pass::kGradWeight}) {
-        for (const bool tf32 : {true, false}) {
-          c.pass = pass;
-          c.tf32 = tf32;
-          expect_ways(c);
-        }
-      }
+    for (const DnnConv& c : convolutions(graph, 64, dtype)) {
+      expect_training(c);
     }
   }
 }
@@ -174,15 +171,8 @@ TEST_P(DnnConvolutions, TrainDecoders) {
     c.y = {64, l.out, out, out};
     c.spec = l.spec;
     for (const Dtype dtype : {Dtype::kBF16, Dtype::kF32}) {
-      for (const auto pass :
-           {DnnConv::Pass::kForward, DnnConv::Pass::kGradInput, DnnConv::Pass::kGradWeight}) {
-        for (const bool tf32 : {true, false}) {
-          c.dtype = dtype;
-          c.pass = pass;
-          c.tf32 = tf32;
-          expect_ways(c);
-        }
-      }
+      c.dtype = dtype;
+      expect_training(c);
     }
   }
 }
@@ -206,15 +196,8 @@ TEST_P(DnnConvolutions, OddShapes) {
     c.y = {2, o.outputs, out, out};
     c.spec = o.spec;
     for (const Dtype dtype : {Dtype::kBF16, Dtype::kF16, Dtype::kF32}) {
-      for (const auto pass :
-           {DnnConv::Pass::kForward, DnnConv::Pass::kGradInput, DnnConv::Pass::kGradWeight}) {
-        for (const bool tf32 : {true, false}) {
-          c.dtype = dtype;
-          c.pass = pass;
-          c.tf32 = tf32;
-          expect_ways(c);
-        }
-      }
+      c.dtype = dtype;
+      expect_training(c);
     }
   }
 }

@@ -183,9 +183,11 @@ std::vector<Colours> symmetries(int channels) {
           Colours::kHueNegative};
 }
 
-// Each undoes itself. Not clipped: a head must be able to undo it too.
-Tensor recolour(const Tensor& images, Colours how) {
-  if (how == Colours::kAsTheyAre) return images;
+// Each undoes itself. Not clipped: a head must be able to undo it too. The result is on the CPU
+// unless the colours stay.
+Tensor recolour(const Tensor& given, Colours how) {
+  if (how == Colours::kAsTheyAre) return given;
+  const Tensor images = given.to(Device{}).plain();
   const int64_t channels = images.dim(1), pixels = images.dim(2) * images.dim(3);
   Tensor out = Tensor::empty(images.shape());
   const float* from = images.data<float>();

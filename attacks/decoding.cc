@@ -55,7 +55,7 @@ std::shared_ptr<Sequential> train_decoder(const AdversaryView& view, const Attac
       fitting, loader, optimizer,
       [&](const Batch& b) {
         const Tensor images = b.images.to(view.device);
-        const Var z(features(images).to(view.dtype));
+        const Var z(features(images).to(view.device).to(view.dtype));
         return mse(decoder->forward(z), Var(images));
       },
       [&](int64_t images, double loss) {

@@ -22,7 +22,8 @@ PublicSplit split_public(const Dataset& data);
 int decoder_width(const Shape& smashed, const AttackOptions& options);
 
 // Trains a decoder of features -> images by mean squared error on `data` without augmentation.
-// `features` maps images [B,...] to features [B,C,H,W] without recording gradients.
+// `features` maps images [B,...] on view.device to features [B,C,H,W], on any device, without
+// recording gradients.
 std::shared_ptr<Sequential> train_decoder(
     const AdversaryView& view, const AttackOptions& options, const Dataset& data,
     const std::function<Tensor(const Tensor& images)>& features, uint64_t seed,

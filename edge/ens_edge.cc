@@ -89,10 +89,10 @@ int ens_edge_classify(ens_edge* edge, const float* images, int64_t count, float*
     if (!images || !logits || count < 1) return invalid("no images, or no room for logits");
     const ens::Shape one = edge->client.info().model.input_shape();
     ens::Tensor batch = ens::Tensor::empty(ens::batched(count, one));
-    std::memcpy(batch.raw(), images, batch.bytes());
+    std::memcpy(batch.host(), images, batch.bytes());
     ens::Result<ens::Classified> result = edge->client.classify(batch);
     if (result.status.ok()) {
-      std::memcpy(logits, result.value.logits.raw(), result.value.logits.bytes());
+      std::memcpy(logits, result.value.logits.host(), result.value.logits.bytes());
     }
     return result.status;
   });

@@ -58,6 +58,12 @@ std::vector<int64_t> private_indices(const Dataset& test, const AttackConfig& se
   return chosen;
 }
 
+// The attacks' settings with all defaults.
+AttackConfig settings_of(RunConfig wanted) {
+  complete(wanted);
+  return wanted.attack();
+}
+
 // What makes two results of one attack on one run differ.
 std::string identity_of(const AttackConfig& settings, bool on_the_wire) {
   return to_text(settings) + (on_the_wire ? "observed: wire\n" : "observed: edge\n");
@@ -104,10 +110,13 @@ AttackOptions attack_options(const AttackConfig& c) {
 }
 
 struct AttackTarget::Impl {
-  Impl(const fs::path& folder_, const AttackConfig& settings_, const std::string& data_root)
-      : folder(folder_), settings(settings_) {
+  Impl(const fs::path& folder_, const RunConfig& wanted)
+      : folder(folder_), settings(settings_of(wanted)) {
     read_config(folder / "config.txtpb", config);
-    if (!data_root.empty()) config.mutable_data()->set_root(data_root);
+    if (wanted.has_device()) config.set_device(wanted.device());
+    if (wanted.has_dtype()) config.set_dtype(wanted.dtype());
+    if (wanted.has_tf32()) config.set_tf32(wanted.tf32());
+    if (!wanted.data().root().empty()) config.mutable_data()->set_root(wanted.data().root());
     *config.mutable_attack() = settings;
     complete(config);
     cloud = read_cloud_bundle(folder / "cloud.h5");
@@ -209,9 +218,8 @@ struct AttackTarget::Impl {
   Tensor traffic;  // computed when the first attack wants it
 };
 
-AttackTarget::AttackTarget(const fs::path& folder, const AttackConfig& settings,
-                           const std::string& data_root)
-    : impl_(std::make_unique<Impl>(folder, settings, data_root)) {}
+AttackTarget::AttackTarget(const fs::path& folder, const RunConfig& wanted)
+    : impl_(std::make_unique<Impl>(folder, wanted)) {}
 AttackTarget::~AttackTarget() = default;
 
 int64_t AttackTarget::work(const std::string& attack) const {
@@ -274,8 +282,8 @@ bool attack_done(const fs::path& folder, const std::string& attack, const Attack
          !before.contains("error");
 }
 
-int run_attacks(const std::vector<AttackJob>& jobs, const AttackConfig& settings,
-                const std::string& data_root, bool again) {
+int run_attacks(const std::vector<AttackJob>& jobs, const RunConfig& wanted, bool again) {
+  const AttackConfig settings = settings_of(wanted);
   std::map<fs::path, std::shared_ptr<AttackTarget>> targets;
   std::vector<const AttackJob*> todo;
   int64_t total = 0;
@@ -285,7 +293,7 @@ int run_attacks(const std::vector<AttackJob>& jobs, const AttackConfig& settings
       continue;
     }
     std::shared_ptr<AttackTarget>& target = targets[job.folder];
-    if (!target) target = std::make_shared<AttackTarget>(job.folder, settings, data_root);
+    if (!target) target = std::make_shared<AttackTarget>(job.folder, wanted);
     total += target->work(job.attack);
     todo.push_back(&job);
   }

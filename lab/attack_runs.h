@@ -20,9 +20,10 @@ Tensor features_like(int64_t count, const AdversaryView& view);
 // One finished run, opened for attacks: bundles, data, the client's features. Thread-safe.
 class AttackTarget {
  public:
-  // Error if the run's files are damaged or the data are not there.
-  AttackTarget(const std::filesystem::path& folder, const AttackConfig& settings,
-               const std::string& data_root);
+  // Of `wanted` the attacks' settings count, and whatever it has of where to compute: device, dtype,
+  // tf32, data.root; all else, and what it leaves open of these, is as the run was trained. Error if
+  // the run's files are damaged or the data are not there.
+  AttackTarget(const std::filesystem::path& folder, const RunConfig& wanted);
   ~AttackTarget();
 
   // Runs one attack and leaves its result in FOLDER/attack/NAME: result.json, original.png,
@@ -50,8 +51,7 @@ struct AttackJob {
 };
 // Runs the jobs side by side with one progress line. A job that fails does not stop the others;
 // returns how many failed. Jobs whose result is there already, for the same settings, are skipped
-// unless `again`.
-int run_attacks(const std::vector<AttackJob>& jobs, const AttackConfig& settings,
-                const std::string& data_root, bool again);
+// unless `again`. `wanted`: see AttackTarget.
+int run_attacks(const std::vector<AttackJob>& jobs, const RunConfig& wanted, bool again);
 
 }  // namespace ens

@@ -22,12 +22,17 @@ void ConfigFlags::add_to(CLI::App& command) {
                      "auto, cpu, cuda or cuda:1 (default: the configuration's)");
 }
 
-RunConfig ConfigFlags::resolve() const {
+RunConfig ConfigFlags::given() const {
   RunConfig config;
   if (!file.empty()) read_config(find_config(file), config);
   apply_overrides(overrides, config);
   if (!data_root.empty()) config.mutable_data()->set_root(data_root);
   if (!device.empty()) config.set_device(device);
+  return config;
+}
+
+RunConfig ConfigFlags::resolve() const {
+  RunConfig config = given();
   complete(config);
   return config;
 }

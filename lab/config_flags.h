@@ -18,8 +18,11 @@ struct ConfigFlags {
   std::string device;
 
   void add_to(CLI::App& command);
-  // Defaults < file < --set < --data and --device; completed and checked. Does not touch the disk otherwise.
+  // Defaults < file < --set < --data and --device; completed and checked. Does not touch the disk
+  // otherwise.
   RunConfig resolve() const;
+  // The same without defaults: what was said.
+  RunConfig given() const;
 };
 
 // A configuration by path, or by the name of one that comes with the program ("demo" or

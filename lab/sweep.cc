@@ -385,8 +385,7 @@ class Sweep {
   std::shared_ptr<AttackTarget> target(size_t cell) {
     std::lock_guard lock(targets_mutex_);
     if (!targets_[cell]) {
-      targets_[cell] = std::make_shared<AttackTarget>(folder(cell), cells_[cell].config.attack(),
-                                                      options_.data_root);
+      targets_[cell] = std::make_shared<AttackTarget>(folder(cell), cells_[cell].config);
     }
     return targets_[cell];
   }

@@ -30,7 +30,6 @@ void add_attack_command(CLI::App& app) {
       ->allow_extra_args(false);
   command->add_flag("--again", flags->again, "Also those whose results are there already");
   command->callback([flags] {
-    const RunConfig config = flags->config.resolve();
     std::vector<AttackJob> jobs;
     std::vector<std::filesystem::path> folders;
     for (const std::string& run : flags->runs) {
@@ -43,7 +42,7 @@ void add_attack_command(CLI::App& app) {
         jobs.push_back({run, a, {}});
       }
     }
-    const int failures = run_attacks(jobs, config.attack(), flags->config.data_root, flags->again);
+    const int failures = run_attacks(jobs, flags->config.given(), flags->again);
     print_results(folders);
     if (failures > 0)
       fail(fmt::format("{} of {} attacks failed", failures, jobs.size()), "attack",

@@ -183,7 +183,7 @@ void run_demo(const Flags& flags) {
   for (const char* attack : {"shadow-n1", "alignment-shadow", "oracle"}) {
     jobs.push_back({none, attack, {}});
   }
-  const int failures = run_attacks(jobs, config.attack(), config.data().root(), false);
+  const int failures = run_attacks(jobs, config, false);
   print_results({none, ensembler});
 
   heading("5. report");

@@ -56,7 +56,7 @@ Tensor Tensor::from(std::span<const float> values, const Shape& shape) {
     fail(std::to_string(values.size()) + " values do not fill shape " + shape.str());
   }
   Tensor t = empty(shape);
-  std::memcpy(t.raw(), values.data(), t.bytes());
+  std::memcpy(t.host(), values.data(), t.bytes());
   return t;
 }
 
@@ -66,7 +66,7 @@ Tensor Tensor::from(std::initializer_list<float> values, const Shape& shape) {
 
 Tensor Tensor::from_labels(std::span<const int32_t> values) {
   Tensor t = empty({static_cast<int64_t>(values.size())}, Dtype::kI32);
-  std::memcpy(t.raw(), values.data(), t.bytes());
+  std::memcpy(t.host(), values.data(), t.bytes());
   return t;
 }
 
@@ -152,6 +152,9 @@ void Tensor::check_dtype(Dtype wanted) const {
   if (wanted != dtype_) {
     fail(std::string("tensor holds ") + ens::name(dtype_) + ", not " + ens::name(wanted));
   }
+}
+
+void Tensor::check_host() const {
   if (device_.type != Device::Type::kCpu) fail("tensor is on " + device_.str() + ", not the CPU");
 }
 

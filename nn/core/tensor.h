@@ -61,11 +61,15 @@ class Tensor {
   // The memory that this tensor or view lies in; for backends.
   const std::shared_ptr<void>& storage() const { return storage_; }
   void* raw() const { return static_cast<std::byte*>(storage_.get()) + offset_; }
+  void* host() const {  // the same, where the CPU reads or writes it; Error on any other device
+    check_host();
+    return raw();
+  }
   // Typed pointer; Error if T is not the dtype. The memory order is that of layout().
   template <typename T>
   T* data() const {
     check_dtype(dtype_of<T>());
-    return static_cast<T*>(raw());
+    return static_cast<T*>(host());
   }
   // All elements of a CPU tensor, in memory order.
   template <typename T>
@@ -90,6 +94,7 @@ class Tensor {
 
  private:
   void check_dtype(Dtype wanted) const;
+  void check_host() const;
 
   std::shared_ptr<void> storage_;
   size_t offset_ = 0;  // bytes

@@ -141,10 +141,10 @@ const Conv& cached_conv(Pass pass, const Shape& x, const Shape& w, const Shape& 
 class Input {
  public:
   Input(const Tensor& t, const MemoryDesc& desc, const MemoryDesc& is)
-      : tensor_(t), memory_(bind(desc, t.raw())) {
+      : tensor_(t), memory_(bind(desc, t.host())) {
     if (is == desc) return;
     buffer_ = allocate(desc.get_size());
-    reorder(is, t.raw(), desc, buffer_.get());
+    reorder(is, t.host(), desc, buffer_.get());
     memory_.set_data_handle(buffer_.get());
   }
   Input(const Tensor& t, const MemoryDesc& desc) : Input(t, desc, describe(t)) {}
@@ -167,9 +167,9 @@ class Output {
       tensor_ = Tensor::empty(shape, dtype);
     }
   }
-  dnnl::memory memory() const { return bind(desc_, buffer_ ? buffer_.get() : tensor_.raw()); }
+  dnnl::memory memory() const { return bind(desc_, buffer_ ? buffer_.get() : tensor_.host()); }
   Tensor result() const {
-    if (buffer_) reorder(desc_, buffer_.get(), describe(tensor_), tensor_.raw());
+    if (buffer_) reorder(desc_, buffer_.get(), describe(tensor_), tensor_.host());
     return tensor_;
   }
 
@@ -181,7 +181,7 @@ class Output {
 
 const void* blocked(const Tensor& t, Tensor& holder) {
   holder = t.with_layout(BlockConv::layout());
-  return holder.raw();
+  return holder.host();
 }
 
 // Our own kernels: forward and towards the input.
@@ -191,7 +191,7 @@ Tensor block_conv(const BlockConv& conv, const Tensor& in, const Tensor& w, cons
   const Buffer weight(conv.packed_bytes());
   conv.pack(w.data<float>(), weight.data());
   conv.run(blocked(in, source), weight.data(), bias.defined() ? bias.data<float>() : nullptr,
-           nullptr, false, y.raw());
+           nullptr, false, y.host());
   return y;
 }
 
@@ -285,12 +285,12 @@ Tensor CpuBackend::conv2d_grad_weight(const Tensor& x, const Tensor& dy, const C
   const MemoryDesc plain = describe_weight(w_shape, Dtype::kF32, spec.groups, false);
   const bool direct = conv.w == plain;
   const Buffer own(direct ? 1 : conv.w.get_size());
-  void* target = direct ? dw.raw() : own.data();
+  void* target = direct ? dw.host() : own.data();
   execute(conv.primitive, conv.scratchpad,
           {{DNNL_ARG_SRC, source.memory()},
            {DNNL_ARG_DIFF_DST, gradient.memory()},
            {DNNL_ARG_DIFF_WEIGHTS, bind(conv.w, target)}});
-  if (!direct) reorder(conv.w, target, plain, dw.raw());
+  if (!direct) reorder(conv.w, target, plain, dw.host());
   return dw;
 }
 

@@ -105,8 +105,8 @@ void change_layout(const Tensor& src, Tensor& dst) {
   const Shape& shape = src.shape();
   const ImageOrder from(shape, src.layout()), to(shape, dst.layout());
   const int64_t channels = shape[1], pixels = from.pixels, image = channels * pixels;
-  const auto* s = static_cast<const Bits*>(src.raw());
-  auto* d = static_cast<Bits*>(dst.raw());
+  const auto* s = static_cast<const Bits*>(src.host());
+  auto* d = static_cast<Bits*>(dst.host());
   parallel_for(shape[0], std::max<int64_t>(1, kGrain / std::max<int64_t>(image, 1)),
                [&](int64_t begin, int64_t end) {
                  for (int64_t n = begin; n < end; ++n) {
@@ -165,8 +165,8 @@ void copy_ranges(const Tensor& src, const AxisView& from, int64_t src_start, Ten
                  const AxisView& to, int64_t dst_start, int64_t length) {
   const size_t element = size_of(src.dtype());
   const size_t bytes = static_cast<size_t>(length * from.inner) * element;
-  const auto* s = static_cast<const std::byte*>(src.raw());
-  auto* d = static_cast<std::byte*>(dst.raw());
+  const auto* s = static_cast<const std::byte*>(src.host());
+  auto* d = static_cast<std::byte*>(dst.host());
   if (from.outer == 1) {
     copy_bytes(d + static_cast<size_t>(dst_start * to.inner) * element,
                s + static_cast<size_t>(src_start * from.inner) * element, bytes);
@@ -197,14 +197,14 @@ void CpuBackend::copy(const Tensor& src, Tensor& dst) {
   if (src.numel() == 0) return;
   if (src.layout() == dst.layout()) {
     if (src.dtype() == dst.dtype()) {
-      if (src.raw() != dst.raw()) copy_bytes(dst.raw(), src.raw(), src.bytes());
+      if (src.host() != dst.host()) copy_bytes(dst.host(), src.host(), src.bytes());
     } else {
       convert(src, dst);
     }
     return;
   }
   if (dnnl_float(src.dtype()) && dnnl_float(dst.dtype())) {
-    reorder(describe(src), src.raw(), describe(dst), dst.raw());
+    reorder(describe(src), src.host(), describe(dst), dst.host());
     return;
   }
   if (src.dtype() != dst.dtype()) {

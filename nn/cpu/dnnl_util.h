@@ -59,7 +59,7 @@ std::optional<Layout> layout_of(const MemoryDesc& desc, const Shape& shape, Dtyp
 inline dnnl::memory bind(const MemoryDesc& desc, void* data) {
   return dnnl::memory(desc, engine(), data);
 }
-inline dnnl::memory bind(const Tensor& t) { return bind(describe(t), t.raw()); }
+inline dnnl::memory bind(const Tensor& t) { return bind(describe(t), t.host()); }
 
 // Attributes with scratchpad mode `user`. Start every primitive's attributes from this.
 dnnl::primitive_attr user_scratchpad();

@@ -92,7 +92,7 @@ class Constants {
       if (p.desc == wanted) return p.data;
     }
     return add(packed,
-               packed.empty() ? bind(plain, layers_[step].source[which].raw()) : packed[0].data,
+               packed.empty() ? bind(plain, layers_[step].source[which].host()) : packed[0].data,
                wanted);
   }
 
@@ -779,7 +779,7 @@ Tensor CpuNet::run(const Tensor& input) try {
     }
   }
 
-  void* source = input.raw();
+  void* source = input.host();
   if (count < p.batch) {  // the missing images are zeros
     const size_t one = input.bytes() / static_cast<size_t>(count);
     std::byte* staged = p.base + p.slots[kInputSlot].offset;
@@ -793,7 +793,7 @@ Tensor CpuNet::run(const Tensor& input) try {
   std::vector<int64_t> shape{p.batch};
   shape.insert(shape.end(), one.dims().begin(), one.dims().end());
   Tensor result = Tensor::empty(Shape(shape));
-  for (memory& m : p.output) m.set_data_handle(result.raw());
+  for (memory& m : p.output) m.set_data_handle(result.host());
 
   for (const Op& op : p.ops) {
     if (op.block) {

@@ -75,9 +75,9 @@ void CpuBackend::gemm(bool transpose_a, bool transpose_b, float alpha, const Ten
     return Matmul{dnnl::matmul(pd), da, db, dc, pd.scratchpad_desc()};
   });
   execute(m.primitive, m.scratchpad,
-          {{DNNL_ARG_SRC, bind(m.a, a.raw())},
-           {DNNL_ARG_WEIGHTS, bind(m.b, other.raw())},
-           {DNNL_ARG_DST, bind(m.c, c.raw())}});
+          {{DNNL_ARG_SRC, bind(m.a, a.host())},
+           {DNNL_ARG_WEIGHTS, bind(m.b, other.host())},
+           {DNNL_ARG_DST, bind(m.c, c.host())}});
 }
 
 }  // namespace ens::cpu

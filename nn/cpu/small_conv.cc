@@ -28,7 +28,7 @@ struct Order {
 
 // Each image as one row. Shares t's memory, which must outlive the view.
 Tensor as_rows(const Tensor& t) {
-  return Tensor::wrap(t.raw(), {t.dim(0), t.numel() / t.dim(0)}, t.dtype(), nullptr);
+  return Tensor::wrap(t.host(), {t.dim(0), t.numel() / t.dim(0)}, t.dtype(), nullptr);
 }
 
 // Plain tensors would have lanes of one channel, which spread() copies number by number.

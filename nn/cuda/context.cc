@@ -160,6 +160,12 @@ Block* block_of(const Tensor& t) {
   return d ? d->block : nullptr;
 }
 
+void check_place(const Tensor& t) {
+  if (t.device().type != Device::Type::kCuda) {
+    fail("a tensor on the " + t.device().str() + " among others on a GPU", "CUDA");
+  }
+}
+
 [[noreturn]] void fail_call(const char* call, const std::string& what) {
   fail(std::string(call) + ": " + what, "CUDA");
 }
@@ -509,6 +515,7 @@ void follow(Context& later, Context& earlier) {
 }
 
 const void* read_raw(Context& c, const Tensor& t) {
+  check_place(t);
   if (Block* b = block_of(t)) {
     Context* writer = b->writer;
     if (b->written_aside && writer == &c) c.join();
@@ -522,6 +529,7 @@ const void* read_raw(Context& c, const Tensor& t) {
 }
 
 void* write_raw(Context& c, const Tensor& t) {
+  check_place(t);
   if (Block* b = block_of(t)) {
     Context* writer = b->writer;
     if ((b->written_aside || b->read_aside) && writer == &c) c.join();

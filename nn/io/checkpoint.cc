@@ -271,8 +271,8 @@ class Writer {
     Handle data(H5Dcreate2(file_, ("/tensors/" + name).c_str(), type, space, link_properties_,
                            data_properties_, H5P_DEFAULT),
                 H5Dclose, at);
-    must(H5Dwrite(data, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, plain.raw()), at);
-    const std::string sum = to_hex(sha256(plain.raw(), plain.bytes()));
+    must(H5Dwrite(data, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, plain.host()), at);
+    const std::string sum = to_hex(sha256(plain.host(), plain.bytes()));
     text(data, "dtype", ens::name(plain.dtype()));
     text(data, "sha256", sum);
     return sum;
@@ -614,10 +614,10 @@ class Reader {
     Shape shape(std::span<const int64_t>(reinterpret_cast<const int64_t*>(dims),
                                          static_cast<size_t>(rank)));
     Tensor out = Tensor::empty(shape, dtype);
-    if (H5Dread(data, file_type(dtype), H5S_ALL, H5S_ALL, H5P_DEFAULT, out.raw()) < 0) {
+    if (H5Dread(data, file_type(dtype), H5S_ALL, H5S_ALL, H5P_DEFAULT, out.host()) < 0) {
       fail(hdf5_reason(), entry, kWriteAgain);
     }
-    if (to_hex(sha256(out.raw(), out.bytes())) != sum) {
+    if (to_hex(sha256(out.host(), out.bytes())) != sum) {
       fail("damaged: the SHA-256 of the data is not the stored one", entry, kWriteAgain);
     }
     return out;
@@ -690,7 +690,7 @@ std::string digest(const std::map<std::string, Tensor>& tensors) {
     if (!tensor.defined()) fail("the tensor is not set", "digest: '" + name + "'");
     const Tensor plain = readable(tensor);
     add_description(hash, name, plain);
-    hash.add(plain.raw(), plain.bytes());
+    hash.add(plain.host(), plain.bytes());
   }
   return hash.finish();
 }

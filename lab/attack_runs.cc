@@ -248,12 +248,15 @@ std::string AttackTarget::run(
       const MetricMode mode =
           impl_->settings.metric() == "he19" ? MetricMode::kHe19 : MetricMode::kDefault;
       Evaluator evaluator(impl_->truth, mode);
-      evaluator.consult(shared_reference(impl_->config,
-                                         [&](int64_t) {
-                                           if (progress)
-                                             progress(0, "the reference classifier learns");
-                                         }),
-                        impl_->labels);
+      const int64_t wanted = impl_->settings.reference_images();
+      int64_t seen = 0;
+      const auto learns = [&](int64_t images) {
+        seen += images;
+        if (progress)
+          progress(0,
+                   fmt::format("the reference classifier learns, {} of {} images", seen, wanted));
+      };
+      evaluator.consult(shared_reference(impl_->config, learns), impl_->labels);
       const AttackScore score = evaluator.evaluate(*attack, view, options);
       result = to_json(score);
       write_png(file.parent_path() / "original.png", strip(impl_->truth, 16));

@@ -3,6 +3,7 @@
 #include <thread>
 
 #include "nn/autograd/ops.h"
+#include "nn/core/error.h"
 #include "nn/cuda/context.h"
 #include "tests/nn/cuda/gpu.h"
 #include "tests/support/compare.h"
@@ -52,6 +53,24 @@ TEST_F(GpuMemory, FreedByAnotherThread) {
         Tensor::full({1 << 20}, 1e9f, Dtype::kF32, kGpu);  // likely the same memory
     EXPECT_EQ(result.to_vector()[99], 4.5f);
   }
+}
+
+// Neither side may touch the other's memory.
+TEST_F(GpuMemory, TensorsOfTwoDevicesInOneOperationAreAnError) {
+  const Tensor image = Tensor::zeros({1, 8, 4, 4}), kernel = Tensor::zeros({8, 8, 3, 3});
+  const auto conv = [](const Tensor& x, const Tensor& w) {
+    ens::conv2d(Var(x), Var(w), {}, {1, 1});
+  };
+  EXPECT_THROW(conv(image, kernel.to(kGpu)), Error);
+  EXPECT_THROW(conv(image.to(kGpu), kernel), Error);
+  for (Dtype dtype : {Dtype::kF32, Dtype::kBF16}) {
+    const Tensor here = image.to(dtype), there = here.to(kGpu);
+    EXPECT_THROW(gpu().binary(BinaryOp::kAdd, here, there), Error);
+    EXPECT_THROW(gpu().binary(BinaryOp::kAdd, there, here), Error);
+    EXPECT_THROW(backend(Device{}).binary(BinaryOp::kAdd, here, there), Error);
+    EXPECT_THROW(backend(Device{}).binary(BinaryOp::kAdd, there, here), Error);
+  }
+  EXPECT_THROW(static_cast<void>(image.to(kGpu).host()), Error);
 }
 
 TEST_F(GpuMemory, ThreadsTakeTurnsWithContexts) {

@@ -69,7 +69,7 @@ RunConfig unprotected(RunConfig config) {
 }
 
 std::string wait_for_ready(Process& cloud, const fs::path& ready_file, const fs::path& log) {
-  for (int i = 0; i < 600; ++i) {
+  for (int i = 0; i < 6000; ++i) {  // five minutes: a GPU is measured first
     std::ifstream in(ready_file);
     std::string endpoint;
     if (std::getline(in, endpoint) && !endpoint.empty()) return endpoint;

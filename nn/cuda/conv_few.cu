@@ -1,10 +1,7 @@
-#include <cuda_pipeline.h>
-
-#include <cstring>
 #include <type_traits>
 
 #include "nn/cuda/conv_few.h"
-#include "nn/cuda/kernels.h"
+#include "nn/cuda/tensor_cores.h"
 
 namespace ens::cuda {
 namespace {
@@ -22,47 +19,6 @@ struct Problem {
   Divisor by_steps_of_tap, by_kw;
   bool relu;
 };
-
-// d [16][8] += a [16][16] b [16][8], as mma.m16n8k16 spreads them over a warp: lane 4 g + t has of
-// a rows g and g + 8, of b column g, of both places 2 t, 2 t + 1, 2 t + 8, 2 t + 9 of the sum; of d
-// rows g and g + 8, columns 2 t and 2 t + 1.
-template <typename T>
-__device__ inline void multiply_add(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-#ifdef __CUDA_ARCH__
-  if constexpr (std::is_same_v<T, __half>) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-        "{%0,%1,%2,%3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-  } else {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
-        "{%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-  }
-#else  // the emulated GPU has no such instruction
-  const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
-  const auto product = [](uint32_t u, uint32_t v) {
-    Pack<T, 2> p, q;
-    memcpy(&p, &u, sizeof p);
-    memcpy(&q, &v, sizeof q);
-    return load(p.v[0]) * load(q.v[0]) + load(p.v[1]) * load(q.v[1]);
-  };
-  for (int k = 0; k < 4; ++k) {
-    for (int half = 0; half < 2; ++half) {
-      const uint32_t top = __shfl_sync(0xffffffffu, a[2 * half], g * 4 + k);
-      const uint32_t bottom = __shfl_sync(0xffffffffu, a[2 * half + 1], g * 4 + k);
-      for (int column = 0; column < 2; ++column) {
-        const uint32_t mine = __shfl_sync(0xffffffffu, b[half], (2 * t + column) * 4 + k);
-        d[column] += product(top, mine);
-        d[2 + column] += product(bottom, mine);
-      }
-    }
-  }
-#endif
-}
 
 constexpr int kNowhere = -(1 << 28);  // a row that no image has
 

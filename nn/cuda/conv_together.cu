@@ -1,20 +1,16 @@
-#include <cuda_pipeline.h>
-#include <mma.h>
-
 #include <algorithm>
 #include <array>
 
 #include "nn/cuda/conv_together.h"
-#include "nn/cuda/kernels.h"
+#include "nn/cuda/tensor_cores.h"
 
 namespace ens::cuda {
 namespace {
 
-namespace wmma = nvcuda::wmma;
-
-constexpr int kEdge = 16;    // of the matrices that the tensor cores multiply
+constexpr int kEdge = 16;    // of the matrices that a warp multiplies at once
 constexpr int kLanes = 8;    // numbers of 16 bits in the 16 bytes that a thread moves at once
 constexpr int kLanes8 = 16;  // of 8 bits
+constexpr int kNowhere = -(1 << 28);  // a row that no image has
 
 // A convolution as the product of [rows, depth] (pixels, gathered on the way) and [depth, o].
 template <typename T, typename W>
@@ -47,8 +43,9 @@ struct Tile {
   static constexpr int kLinesAtOnce = kThreads / kChunks;
   static_assert(kRows % kLinesAtOnce == 0 && kColumns % kLinesAtOnce == 0);
 };
-// What lies in shared memory, in bytes: of each stage the pixels and behind them the weights; in
-// float8 behind all stages the weights of one as 16-bit numbers; in the end, instead, the sums.
+// What lies in dynamic shared memory, in bytes: of each stage the pixels and behind them the
+// weights; in float8 behind all stages the weights of one as 16-bit numbers; in the end, instead,
+// the sums.
 template <typename W, typename Tile>
 struct SharedBytes {
   static constexpr bool kFloat8 = std::is_same_v<W, Fp8>;
@@ -59,11 +56,13 @@ struct SharedBytes {
   static constexpr int kUnpacked = kFloat8 ? Tile::kColumns * Tile::kLine * 2 : 0;
   static constexpr int kAll =
       std::max(Tile::kStages * kStage + kUnpacked, Tile::kRows* Tile::kSumLine * 4);
-  static_assert(kAll <= 48 * 1024, "what a kernel gets without asking");
+  static_assert(kAll <= 112 * 1024, "two blocks to a multiprocessor");
 };
 using Small = Tile<1, 4, 1, 1, 64, 4>;   // 16 x 64: a few pixels, long sums
 using Medium = Tile<2, 2, 2, 2, 32, 4>;  // 64 x 64
-using Large = Tile<4, 2, 2, 2, 32, 3>;   // 128 x 64
+using Large = Tile<2, 2, 4, 2, 32, 4>;   // 128 x 64
+using Wide = Tile<2, 2, 4, 4, 32, 4>;    // 128 x 128: half of the reading of the one before
+using Tall = Tile<4, 1, 4, 4, 32, 4>;    // 256 x 64: the same for few channels
 
 __device__ inline __half2 halves(__nv_fp8x2_storage_t two) {
   return __half2(__nv_cvt_fp8x2_to_halfraw2(two, __NV_E4M3));
@@ -104,7 +103,7 @@ __device__ void unpack_float8(__half* pixels, const Fp8* packed, __half* weights
 template <typename T, typename W, typename Tile>
 __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T, W> p) {
   using Bytes = SharedBytes<W, Tile>;
-  alignas(128) __shared__ unsigned char shared[Bytes::kAll];
+  unsigned char* const shared = dynamic_shared();
   const auto pixels_of = [&](int stage) {
     return reinterpret_cast<T*>(shared + stage * Bytes::kStage);
   };
@@ -130,47 +129,27 @@ __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T, W> 
   constexpr int kPixels = Tile::kRows / Tile::kLinesAtOnce;
   constexpr int kKernels = Tile::kColumns / Tile::kLinesAtOnce;
   const int chunk = thread % Tile::kChunks, line = thread / Tile::kChunks;
-  int image[kPixels], top[kPixels], left[kPixels];
+  int window[kPixels], top[kPixels], left[kPixels];
 #pragma unroll
   for (int j = 0; j < kPixels; ++j) {
     const int row = first_row + line + j * Tile::kLinesAtOnce;
-    image[j] = row < p.rows ? row / p.ow / p.oh : -1;
-    top[j] = row / p.ow % p.oh * p.stride - p.padding;
+    const int above = row / p.ow % p.oh * p.stride - p.padding;
     left[j] = row % p.ow * p.stride - p.padding;
+    window[j] = (row / p.ow / p.oh * p.h + above) * p.w + left[j];
+    top[j] = row < p.rows ? above : kNowhere;
   }
   int k = begin * Tile::kDepth + chunk * kLanes;  // the next product that this thread loads
   int channel = k % p.c, v = k / p.c % p.kw, u = k / p.c / p.kw;
-  int first_k = begin * Tile::kDepth;  // of the slab
-  const auto fetch = [&](int stage) {
+  const auto fetch_pixels = [&](int stage) {
     T* const pixels = pixels_of(stage) + line * Tile::kLine + chunk * kLanes;
+    const int down = u * p.dilation, across = v * p.dilation;
+    const int beyond = down * p.w + across;
 #pragma unroll
     for (int j = 0; j < kPixels; ++j) {
-      const int r = top[j] + u * p.dilation, q = left[j] + v * p.dilation;
-      const bool there = image[j] >= 0 && k < p.depth && r >= 0 && r < p.h && q >= 0 && q < p.w;
-      const int64_t at =
-          there ? ((static_cast<int64_t>(image[j]) * p.h + r) * p.w + q) * p.c + channel : 0;
-      __pipeline_memcpy_async(pixels + j * Tile::kLinesAtOnce * Tile::kLine, x + at, 16,
-                              there ? 0 : 16);
-    }
-    if constexpr (Bytes::kFloat8) {
-      constexpr int kChunks8 = Tile::kDepth / kLanes8;
-      for (int i = thread; i < Tile::kColumns * kChunks8; i += Tile::kThreads) {
-        const int column = first_column + i / kChunks8, from = first_k + i % kChunks8 * kLanes8;
-        const bool there = column < p.o && from < p.depth;
-        const int64_t at = there ? static_cast<int64_t>(column) * p.depth + from : 0;
-        __pipeline_memcpy_async(weights_of(stage) + i * kLanes8, weight + at, 16, there ? 0 : 16);
-      }
-      first_k += Tile::kDepth;
-    } else {
-      T* const kernels = weights_of(stage) + line * Tile::kLine + chunk * kLanes;
-#pragma unroll
-      for (int j = 0; j < kKernels; ++j) {
-        const int column = first_column + line + j * Tile::kLinesAtOnce;
-        const bool there = column < p.o && k < p.depth;
-        const int64_t at = there ? static_cast<int64_t>(column) * p.depth + k : 0;
-        __pipeline_memcpy_async(kernels + j * Tile::kLinesAtOnce * Tile::kLine, weight + at, 16,
-                                there ? 0 : 16);
-      }
+      const int r = top[j] + down, q = left[j] + across;
+      const bool there = k < p.depth && r >= 0 && r < p.h && q >= 0 && q < p.w;
+      const int at = there ? (window[j] + beyond) * p.c + channel : 0;
+      copy_through_l1(pixels + j * Tile::kLinesAtOnce * Tile::kLine, x + at, there);
     }
     k += Tile::kDepth;
     channel += Tile::kDepth;
@@ -179,24 +158,48 @@ __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T, W> 
       if (++v == p.kw) v = 0, ++u;
     }
   };
+  const auto fetch_weights = [&](int slab, int stage) {
+    const int first_k = slab * Tile::kDepth;
+    if constexpr (Bytes::kFloat8) {
+      constexpr int kChunks8 = Tile::kDepth / kLanes8;
+      for (int i = thread; i < Tile::kColumns * kChunks8; i += Tile::kThreads) {
+        const int column = first_column + i / kChunks8, from = first_k + i % kChunks8 * kLanes8;
+        const bool there = column < p.o && from < p.depth;
+        const int64_t at = there ? static_cast<int64_t>(column) * p.depth + from : 0;
+        __pipeline_memcpy_async(weights_of(stage) + i * kLanes8, weight + at, 16, there ? 0 : 16);
+      }
+    } else {
+      const int mine = first_k + chunk * kLanes;
+      T* const kernels = weights_of(stage) + line * Tile::kLine + chunk * kLanes;
+#pragma unroll
+      for (int j = 0; j < kKernels; ++j) {
+        const int column = first_column + line + j * Tile::kLinesAtOnce;
+        const bool there = column < p.o && mine < p.depth;
+        const int64_t at = there ? static_cast<int64_t>(column) * p.depth + mine : 0;
+        __pipeline_memcpy_async(kernels + j * Tile::kLinesAtOnce * Tile::kLine, weight + at, 16,
+                                there ? 0 : 16);
+      }
+    }
+  };
 
-  const int warp = thread / 32;
+  const int warp = thread / 32, lane = thread % 32;
   const int down = warp % Tile::kWarpsDown * Tile::kDown * kEdge;
   const int across = warp / Tile::kWarpsDown * Tile::kAcross * kEdge;
-  wmma::fragment<wmma::accumulator, kEdge, kEdge, kEdge, float> sums[Tile::kDown][Tile::kAcross];
-#pragma unroll
-  for (auto& line_of_sums : sums) {
-#pragma unroll
-    for (auto& sum : line_of_sums) wmma::fill_fragment(sum, 0.0f);
-  }
+  float sums[Tile::kDown][Tile::kAcross][2][4] = {};  // 16 x 16 each, as two of 16 x 8
   for (int i = 0; i < Tile::kStages - 1; ++i) {
-    if (begin + i < end) fetch(i);
+    if (begin + i < end) {
+      fetch_weights(begin + i, i);
+      fetch_pixels(i);
+    }
     __pipeline_commit();
   }
   for (int i = begin; i < end; ++i) {
     __pipeline_wait_prior(Tile::kStages - 2);
     __syncthreads();  // slab i is there for all, and all have done with the one before it
-    if (i + Tile::kStages - 1 < end) fetch((i - begin + Tile::kStages - 1) % Tile::kStages);
+    if (const int next = i + Tile::kStages - 1; next < end) {
+      fetch_weights(next, (next - begin) % Tile::kStages);
+      fetch_pixels((next - begin) % Tile::kStages);
+    }
     __pipeline_commit();
     const int stage = (i - begin) % Tile::kStages;
     const T* const pixels = pixels_of(stage);
@@ -211,21 +214,23 @@ __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T, W> 
     }
 #pragma unroll
     for (int d = 0; d < Tile::kDepth; d += kEdge) {
-      wmma::fragment<wmma::matrix_a, kEdge, kEdge, kEdge, T, wmma::row_major> a[Tile::kDown];
-      wmma::fragment<wmma::matrix_b, kEdge, kEdge, kEdge, T, wmma::col_major> b[Tile::kAcross];
+      uint32_t a[Tile::kDown][4], b[Tile::kAcross][4];
 #pragma unroll
       for (int m = 0; m < Tile::kDown; ++m) {
-        wmma::load_matrix_sync(a[m], pixels + (down + m * kEdge) * Tile::kLine + d, Tile::kLine);
+        const int row = down + m * kEdge + lane % 16, place = d + lane / 16 * 8;
+        load_matrices(a[m], pixels + row * Tile::kLine + place);
       }
 #pragma unroll
       for (int n = 0; n < Tile::kAcross; ++n) {
-        wmma::load_matrix_sync(b[n], kernels + (across + n * kEdge) * Tile::kLine + d, Tile::kLine);
+        const int row = across + n * kEdge + lane / 16 * 8 + lane % 8, place = d + lane / 8 % 2 * 8;
+        load_matrices(b[n], kernels + row * Tile::kLine + place);
       }
 #pragma unroll
       for (int m = 0; m < Tile::kDown; ++m) {
 #pragma unroll
         for (int n = 0; n < Tile::kAcross; ++n) {
-          wmma::mma_sync(sums[m][n], a[m], b[n], sums[m][n]);
+          multiply_add<T>(sums[m][n][0], a[m], {b[n][0], b[n][1]});
+          multiply_add<T>(sums[m][n][1], a[m], {b[n][2], b[n][3]});
         }
       }
     }
@@ -236,9 +241,14 @@ __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T, W> 
 #pragma unroll
   for (int m = 0; m < Tile::kDown; ++m) {
 #pragma unroll
-    for (int n = 0; n < Tile::kAcross; ++n) {
-      wmma::store_matrix_sync(tile + (down + m * kEdge) * Tile::kSumLine + across + n * kEdge,
-                              sums[m][n], Tile::kSumLine, wmma::mem_row_major);
+    for (int n = 0; n < 2 * Tile::kAcross; ++n) {
+      const float(&d)[4] = sums[m][n / 2][n % 2];
+      float* const to =
+          tile + (down + m * kEdge + lane / 4) * Tile::kSumLine + across + n * 8 + lane % 4 * 2;
+      to[0] = d[0];
+      to[1] = d[1];
+      to[8 * Tile::kSumLine] = d[2];
+      to[8 * Tile::kSumLine + 1] = d[3];
     }
   }
   __syncthreads();
@@ -292,7 +302,9 @@ constexpr Variant variant_of(int splits) {
 }
 constexpr std::array<Variant, kTogetherVariants> kVariants = {
     variant_of<Small>(1),  variant_of<Small>(4),  variant_of<Small>(16), variant_of<Medium>(1),
-    variant_of<Medium>(2), variant_of<Medium>(8), variant_of<Large>(1),  variant_of<Large>(4)};
+    variant_of<Medium>(2), variant_of<Medium>(8), variant_of<Large>(1),  variant_of<Large>(2),
+    variant_of<Large>(4),  variant_of<Wide>(1),   variant_of<Wide>(2),   variant_of<Wide>(4),
+    variant_of<Tall>(1)};
 
 const Variant& variant_at(int variant) { return kVariants.at(static_cast<size_t>(variant)); }
 
@@ -333,13 +345,14 @@ bool can_do_together(const NetConv& c) {
   const int64_t lanes = c.float8 ? kLanes8 : kLanes;
   return c.dtype != Dtype::kF32 && (!c.float8 || c.dtype == Dtype::kF16) && c.spec.groups == 1 &&
          c.c % lanes == 0 && c.o % lanes == 0 && c.rows() < (int64_t{1} << 30) &&
-         c.depth() < (int64_t{1} << 30);
+         c.batch * c.h * c.w * c.c < (int64_t{1} << 31) && c.depth() < (int64_t{1} << 30);
 }
 
 bool suits(const NetConv& c, int variant) {
   const Variant& v = variant_at(variant);
   if (c.rows() > 4096 * v.rows) return false;
   if (v.rows == Small::kRows ? c.rows() > 4 * v.rows : c.rows() < v.rows / 2) return false;
+  if (c.o <= v.columns / 2) return false;
   if (v.splits == 1) return true;
   // A GPU has some 130 multiprocessors that take several blocks each: more need no splitting.
   return tiles(c, v) < 512 && c.depth() >= 4 * v.depth * v.splits;
@@ -361,13 +374,15 @@ void conv_together(const NetConv& c, int variant, std::byte* scratch, int32_t* c
                   static_cast<unsigned>(c.nets * v.splits));
   const auto run = [&]<typename T, typename W>(T, W) {
     const Problem<T, W> p = problem_of<T, W>(c, v.splits, scratch, counters);
-    if (v.rows == Small::kRows) {
-      launch(together_kernel<T, W, Small>, grid, dim3(Small::kThreads), 0, stream, p);
-    } else if (v.rows == Medium::kRows) {
-      launch(together_kernel<T, W, Medium>, grid, dim3(Medium::kThreads), 0, stream, p);
-    } else {
-      launch(together_kernel<T, W, Large>, grid, dim3(Large::kThreads), 0, stream, p);
-    }
+    const auto with = [&]<typename Tile>(Tile) {
+      launch(together_kernel<T, W, Tile>, grid, dim3(Tile::kThreads), SharedBytes<W, Tile>::kAll,
+             stream, p);
+    };
+    if (v.rows == Small::kRows) return with(Small{});
+    if (v.rows == Medium::kRows) return with(Medium{});
+    if (v.rows == Tall::kRows) return with(Tall{});
+    if (v.columns == Wide::kColumns) return with(Wide{});
+    with(Large{});
   };
   if (c.float8) {
     run(__half{}, Fp8{});

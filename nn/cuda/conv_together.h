@@ -15,7 +15,7 @@ namespace ens::cuda {
 bool can_do_together(const NetConv& conv);
 
 // Tile sizes and splits: 0 .. kTogetherVariants - 1.
-constexpr int kTogetherVariants = 8;
+constexpr int kTogetherVariants = 13;
 // False where the variant makes no sense for the convolution: a tile mostly empty, too short sums.
 bool suits(const NetConv& conv, int variant);
 // What conv_together() needs: bytes for partial sums, and counters that are 0 before its first call

@@ -10,15 +10,26 @@
 
 namespace ens::cuda {
 
-// kernel<<<grid, block, shared_bytes, stream>>>(args...), each argument converted to the kernel's
-// own parameter type. Error if the launch is refused; what goes wrong later shows at the next
-// synchronisation.
+// kernel<<<grid, block, shared_bytes, stream>>>(args...), each argument converted to the
+// kernel's own parameter type. Error if the launch is refused; what goes wrong later shows at the
+// next synchronisation.
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
             A&&... args) {
   static_assert(sizeof...(P) == sizeof...(A), "one argument for each parameter");
+  if (shared_bytes > 48 * 1024) {  // what a kernel gets without asking
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(shared_bytes)),
+          "cudaFuncSetAttribute");
+  }
   kernel<<<grid, block, shared_bytes, stream>>>(static_cast<P>(args)...);
   check(cudaGetLastError(), "kernel launch");
+}
+
+// The block's dynamic shared memory.
+__device__ inline unsigned char* dynamic_shared() {
+  extern __shared__ __align__(128) unsigned char memory[];
+  return memory;
 }
 
 }  // namespace ens::cuda

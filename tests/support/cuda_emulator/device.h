@@ -42,7 +42,6 @@ int current_lane();
 void copy_later(void* shared, const void* global, size_t bytes, size_t zeros);
 void commit_copies();
 void wait_for_copies(size_t left);
-void check_fragment(const void* p, size_t row_bytes);  // 32-byte aligned, rows of 16-byte multiples
 
 template <typename T>
 uint64_t to_bits(T value) {

@@ -33,6 +33,7 @@ uint64_t random_below(uint64_t n);
 
 // ---- memory (memory.cc). Each device has addresses of its own. They are closed to the host's
 // code, and to the other devices' work: touching them is a fault, whose report names the memory.
+constexpr size_t kMostSharedBytes = 227 << 10;     // dynamic, of a block
 constexpr size_t kDeviceMemory = size_t{4} << 30;  // what a device says it has
 constexpr int kHost = -1;
 
@@ -123,6 +124,6 @@ int current_device();
 cudaError_t set_error(cudaError_t error);  // remembers it for cudaGetLastError, and returns it
 
 // ---- kernels (grid.cc): every thread of every block, under the lock.
-void run_grid(const Label& name, dim3 grid, dim3 block, const Work& thread);
+void run_grid(const Label& name, dim3 grid, dim3 block, size_t shared_bytes, const Work& thread);
 
 }  // namespace ens::emulator

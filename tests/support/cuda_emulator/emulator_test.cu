@@ -175,6 +175,22 @@ TEST(CudaEmulator, RefusesImpossibleLaunches) {
   EXPECT_EQ(cudaGetLastError(), cudaSuccess);
 }
 
+__global__ void reverse_block(int* p) {
+  int* const shared = reinterpret_cast<int*>(dynamic_shared());
+  shared[threadIdx.x] = p[threadIdx.x];
+  __syncthreads();
+  p[threadIdx.x] = shared[blockDim.x - 1 - threadIdx.x];
+}
+
+TEST(CudaEmulator, DynamicSharedMemory) {
+  std::vector<int> x = numbers(64);
+  const Array<int> p(64);
+  ENS_OK(cudaMemcpy(p, x.data(), 256, cudaMemcpyHostToDevice));
+  ENS_OK(launch(reverse_block, dim3(1), dim3(64), 256, nullptr, p));
+  std::ranges::reverse(x);
+  EXPECT_EQ(fetch<int>(p, 64), x);
+}
+
 // ---- memory
 
 TEST(CudaEmulatorDeathTest, HostCodeMustNotTouchDeviceMemory) {
@@ -224,6 +240,16 @@ TEST(CudaEmulatorDeathTest, KernelsStayInsideTheirMemory) {
       {
         const Array<int> p(100);
         fill_all(p, 101, 1, nullptr);
+        cudaDeviceSynchronize();
+      },
+      "AddressSanitizer.*");
+}
+
+TEST(CudaEmulatorDeathTest, KernelsGetTheSharedMemoryTheyAskFor) {
+  EXPECT_DEATH(
+      {
+        const Array<int> p(64);
+        launch(reverse_block, dim3(1), dim3(64), 252, nullptr, p);
         cudaDeviceSynchronize();
       },
       "AddressSanitizer.*");

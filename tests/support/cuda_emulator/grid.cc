@@ -25,6 +25,8 @@ namespace {
 
 constexpr size_t kStackBytes = 256 << 10;
 
+alignas(1024) unsigned char shared_memory[kMostSharedBytes];  // dynamic, of the block that runs
+
 struct Fiber {
   boost::context::stack_context stack;
   boost::context::fiber context;  // its own, while it is not running
@@ -259,6 +261,11 @@ const Exchange& exchange(unsigned mask, uint64_t value) {
 
 int current_lane() { return lane(); }
 
+unsigned char* dynamic_shared() {
+  if (!grid().current) die("dynamic shared memory outside a kernel");
+  return shared_memory;
+}
+
 void copy_later(void* shared, const void* global, size_t bytes, size_t zeros) {
   if ((bytes != 4 && bytes != 8 && bytes != 16) || zeros > bytes ||
       reinterpret_cast<uintptr_t>(shared) % bytes || reinterpret_cast<uintptr_t>(global) % bytes) {
@@ -284,19 +291,14 @@ void wait_for_copies(size_t left) {
   }
 }
 
-void check_fragment(const void* p, size_t row_bytes) {
-  if (reinterpret_cast<uintptr_t>(p) % 32 || row_bytes % 16) {
-    die_in_kernel("a matrix fragment that is not aligned to 32 bytes, or with odd rows");
-  }
-}
-
-void run_grid(const Label& name, dim3 blocks, dim3 block, const Work& thread) {
+void run_grid(const Label& name, dim3 blocks, dim3 block, size_t shared_bytes, const Work& thread) {
   Grid& g = grid();
   g.thread = &thread;
   g.label = &name;
   g.threads = static_cast<int>(block.x * block.y * block.z);
   blockDim = block;
   gridDim = blocks;
+  poison(shared_memory + shared_bytes, sizeof shared_memory - shared_bytes);
   const uint64_t count = uint64_t{blocks.x} * blocks.y * blocks.z;
   const uint64_t first = random_below(count);
   const bool forward = random_below(2) == 0;
@@ -307,6 +309,7 @@ void run_grid(const Label& name, dim3 blocks, dim3 block, const Work& thread) {
     run_block();
   }
   g.current = nullptr;
+  unpoison(shared_memory, sizeof shared_memory);
 }
 
 }  // namespace ens::emulator

@@ -11,6 +11,10 @@
 
 namespace ens::emulator {
 
+// The dynamic shared memory of the block that is running; beyond what its launch asked for it is
+// poisoned. Kernels only.
+unsigned char* dynamic_shared();
+
 // What launch() below does once the arguments are captured; `pointers` are those among them.
 cudaError_t launch_kernel(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes,
                           cudaStream_t stream, size_t parameter_bytes,

@@ -10,9 +10,8 @@
 namespace ens::emulator {
 namespace {
 
-constexpr size_t kSharedBytes = 48 << 10;       // of a block, unless it asks for more
-constexpr size_t kMostSharedBytes = 227 << 10;  // then so many
-constexpr size_t kParameterBytes = 4096;        // the older limit, which every GPU has
+constexpr size_t kSharedBytes = 48 << 10;  // of a block, unless it asks for more
+constexpr size_t kParameterBytes = 4096;   // the older limit, which every GPU has
 
 thread_local int device = 0;
 thread_local cudaError_t last_error = cudaSuccess;
@@ -158,8 +157,9 @@ cudaError_t launch_kernel(const void* kernel, dim3 grid, dim3 block, size_t shar
           ". pointer is not memory of device " + std::to_string(current_device()));
     }
   }
-  return set_error(
-      enqueue(stream, label, [=, t = std::move(thread)] { run_grid(label, grid, block, t); }));
+  return set_error(enqueue(stream, label, [=, t = std::move(thread)] {
+    run_grid(label, grid, block, shared_bytes, t);
+  }));
 }
 
 }  // namespace ens::emulator

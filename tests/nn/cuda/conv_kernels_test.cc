@@ -1,0 +1,150 @@
+// Every variant of the serving convolutions of our own against the plain loops of conv_direct.
+#include <functional>
+#include <set>
+#include <vector>
+
+#include "nn/cuda/context.h"
+#include "nn/cuda/conv_few.h"
+#include "nn/cuda/conv_together.h"
+#include "tests/nn/cuda/gpu.h"
+#include "tests/support/compare.h"
+
+namespace ens::test {
+namespace {
+
+using cuda::NetConv;
+
+struct Case {
+  int64_t nets, batch, c, h, w, o, k;
+  ConvSpec spec;
+  bool one_input, residual, relu;
+};
+
+constexpr Case kCases[] = {
+    {3, 1, 32, 2, 2, 16, 3, {1, 1}, false, true, true},
+    {2, 1, 64, 4, 4, 48, 3, {1, 1}, true, false, true},
+    {2, 3, 32, 5, 7, 32, 3, {2, 1}, false, false, false},
+    {1, 2, 96, 4, 4, 16, 1, {2, 0}, false, true, false},
+    {2, 5, 32, 6, 6, 32, 3, {1, 2, 2}, false, true, true},
+    {1, 4, 288, 3, 3, 16, 2, {1, 0}, false, false, true},
+    {2, 1, 32, 1, 1, 16, 1, {1, 0}, false, false, false},
+    // For the larger tiles, none of which they fill; the last two for sums that are split.
+    {2, 3, 24, 9, 7, 136, 3, {1, 1}, true, true, true},
+    {1, 2, 8, 12, 11, 72, 2, {1, 1}, false, false, false},
+    {1, 1, 120, 9, 8, 72, 3, {1, 1}, false, true, true},
+    {1, 1, 512, 3, 3, 40, 3, {1, 1}, false, false, false},
+};
+
+class GpuConvKernels : public OnGpu<testing::Test> {
+ protected:
+  // One of them with its operands; `want` is what it has to be.
+  NetConv prepare(const Case& each, Dtype dtype) {
+    NetConv conv;
+    conv.dtype = dtype;
+    conv.nets = each.nets;
+    conv.batch = each.batch;
+    conv.c = each.c;
+    conv.h = each.h;
+    conv.w = each.w;
+    conv.o = each.o;
+    conv.kh = conv.kw = each.k;
+    conv.spec = each.spec;
+    const auto size = [&](int64_t in) {
+      return (in + 2 * each.spec.padding - each.spec.dilation * (each.k - 1) - 1) /
+                 each.spec.stride +
+             1;
+    };
+    conv.oh = size(each.h);
+    conv.ow = size(each.w);
+    conv.relu = each.relu;
+    held_.clear();
+    const auto memory = [&](int64_t nets, int64_t numbers, uint32_t seed) {
+      held_.push_back(uniform({nets * numbers}, seed).to(dtype).to(kGpu));
+      return cuda::NetMemory{cuda::write_raw(ctx_, held_.back()),
+                             nets == 1 ? 0 : static_cast<size_t>(numbers) * size_of(dtype)};
+    };
+    conv.x = memory(each.one_input ? 1 : each.nets, each.batch * each.h * each.w * each.c, 1);
+    conv.weight = memory(each.nets, each.o * conv.depth(), 2);
+    conv.bias = memory(each.nets, each.o, 3);
+    const int64_t out = conv.rows() * each.o;
+    if (each.residual) conv.z = memory(each.nets, out, 4);
+    conv.y = memory(each.nets, out, 5);
+    conv_direct(conv, ctx_.stream);
+    want_ = result();
+    return conv;
+  }
+  Tensor result() const { return held_.back().to(Dtype::kF32).to(Device{}); }
+
+  // After run(), which computes `conv` anew.
+  void expect_right(const NetConv& conv, int variant, const std::function<void()>& run) {
+    held_.back().fill(0);
+    run();
+    EXPECT_TRUE(near(result(), want_, conv.dtype == Dtype::kF16 ? 2e-3 : 1.5e-2))
+        << conv.rows() << " pixels, depth " << conv.depth() << ", variant " << variant << ", "
+        << name(conv.dtype);
+  }
+
+  cuda::Context& ctx_ = cuda::context(0);
+  std::vector<Tensor> held_;  // the last one is y
+  Tensor want_;
+};
+
+TEST_F(GpuConvKernels, FewAgreesWithPlainLoops) {
+  std::set<int> variants;
+  for (const Case& each : kCases) {
+    for (const Dtype dtype : {Dtype::kF16, Dtype::kBF16}) {
+      const NetConv conv = prepare(each, dtype);
+      for (int v = 0; v < cuda::kFewVariants; ++v) {
+        if (!can_do_few(conv) || !suits_few(conv, v)) continue;
+        variants.insert(v);
+        expect_right(conv, v, [&] { conv_few(conv, v, ctx_.stream); });
+      }
+    }
+  }
+  EXPECT_EQ(std::ssize(variants), cuda::kFewVariants);
+}
+
+TEST_F(GpuConvKernels, TogetherAgreesWithPlainLoops) {
+  std::set<int> variants;
+  for (size_t i = 0; i < std::size(kCases); ++i) {
+    const NetConv conv = prepare(kCases[i], i % 2 ? Dtype::kF16 : Dtype::kBF16);
+    ASSERT_TRUE(can_do_together(conv));
+    for (int v = 0; v < cuda::kTogetherVariants; ++v) {
+      if (!suits(conv, v)) continue;
+      variants.insert(v);
+      const auto bytes = [&](size_t n) {
+        return Tensor::zeros({static_cast<int64_t>(n) + 1}, Dtype::kU8, kGpu);
+      };
+      const size_t partial = together_scratch(conv, v);
+      Tensor scratch = bytes(partial);
+      Tensor counters = bytes(static_cast<size_t>(together_counters(conv, v)) * 4);
+      for (int times = partial ? 2 : 1; times > 0;
+           --times) {  // it leaves the counters as they were
+        expect_right(conv, v, [&] {
+          conv_together(conv, v, cuda::write<std::byte>(ctx_, scratch),
+                        cuda::write<int32_t>(ctx_, counters), ctx_.stream);
+        });
+      }
+    }
+  }
+  EXPECT_EQ(std::ssize(variants), cuda::kTogetherVariants);
+}
+
+TEST_F(GpuConvKernels, FewKnowsWhatItCannotDo) {
+  NetConv conv;
+  conv.dtype = Dtype::kF16;
+  conv.c = 32;
+  conv.o = 16;
+  EXPECT_TRUE(can_do_few(conv));
+  for (const auto& spoil : std::vector<std::function<void(NetConv&)>>{
+           [](NetConv& c) { c.c = 24; }, [](NetConv& c) { c.o = 24; },
+           [](NetConv& c) { c.dtype = Dtype::kF32; }, [](NetConv& c) { c.float8 = true; },
+           [](NetConv& c) { c.spec.groups = 2; }, [](NetConv& c) { c.batch = 1 << 16; }}) {
+    NetConv bad = conv;
+    spoil(bad);
+    EXPECT_FALSE(can_do_few(bad));
+  }
+}
+
+}  // namespace
+}  // namespace ens::test

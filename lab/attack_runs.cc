@@ -222,6 +222,8 @@ AttackTarget::AttackTarget(const fs::path& folder, const RunConfig& wanted)
     : impl_(std::make_unique<Impl>(folder, wanted)) {}
 AttackTarget::~AttackTarget() = default;
 
+Device AttackTarget::device() const { return impl_->public_view().device; }
+
 int64_t AttackTarget::work(const std::string& attack) const {
   const auto made = make_attack(attack);
   AdversaryView view = impl_->public_view();
@@ -303,16 +305,17 @@ int run_attacks(const std::vector<AttackJob>& jobs, const RunConfig& wanted, boo
   if (todo.empty()) return 0;
   Progress progress(fmt::format("{} attack{}", todo.size(), todo.size() == 1 ? "" : "s"), total);
   std::atomic<int> failures{0};
-  run_side_by_side(static_cast<int>(todo.size()), 0, [&](int i) {
-    const AttackJob& job = *todo[static_cast<size_t>(i)];
-    const std::string failure =
-        targets.at(job.folder)
-            ->run(job.attack, job.observed, [&](int64_t images, const std::string& note) {
-              progress.add(images);
-              progress.note(note);
-            });
-    if (!failure.empty()) ++failures;
-  });
+  const auto report = [&](int64_t images, const std::string& note) {
+    progress.add(images);
+    progress.note(note);
+  };
+  run_side_by_side(
+      static_cast<int>(todo.size()), 0,
+      [&](int i) {
+        const AttackJob& job = *todo[static_cast<size_t>(i)];
+        if (!targets.at(job.folder)->run(job.attack, job.observed, report).empty()) ++failures;
+      },
+      targets.at(todo[0]->folder)->device());
   return failures;
 }
 

@@ -32,6 +32,7 @@ class AttackTarget {
   // undefined: computed here as the edge computes them.
   std::string run(const std::string& attack, const Tensor& observed,
                   const std::function<void(int64_t images, const std::string& note)>& progress);
+  Device device() const;  // where it is attacked
   // Images that run() will pass through networks.
   int64_t work(const std::string& attack) const;
 

@@ -194,10 +194,21 @@ class Sweep {
     const int threads = cpu::compute_threads();
     const int jobs =
         std::clamp(options_.jobs > 0 ? options_.jobs : threads, 1, static_cast<int>(tasks_.size()));
-    run_side_by_side(jobs, jobs, [&](int) { worker(); });
+    run_side_by_side(
+        jobs, jobs, [&](int) { worker(); }, device());
     progress.note(summary_line());
     progress.finish();
     progress_ = nullptr;
+  }
+
+  // A GPU if any cell wants one.
+  Device device() const {
+    Device found;
+    for (const Task& task : tasks_) {
+      const Device wanted = parse_devices(cells_[task.cell].config.device())[0];
+      if (wanted.type != Device::Type::kCpu) found = wanted;
+    }
+    return found;
   }
 
   std::string summary_line() const {

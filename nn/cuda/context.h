@@ -82,7 +82,7 @@ struct Block {
   int size_class = 0;
   bool exact = false;  // the driver's, not a pool's
   // Of the writer's second stream, perhaps not yet joined: who writes, who reads.
-  bool written_aside = false, read_aside = false;
+  std::atomic<bool> written_aside{false}, read_aside{false};
   std::atomic<Context*> writer{nullptr};
   std::atomic<uint64_t> readers{0};  // bits: Context::id
   std::shared_ptr<Pool> pool;        // of a graph; else undefined: the writer's

@@ -26,6 +26,29 @@ struct Pending {
   int64_t images;
 };
 
+// Threads that work on a GPU beside those that asked for jobs side by side, counted over all calls:
+// jobs may have jobs of their own, and each thread has a stream and memory there. Who gets none
+// does its jobs alone, so nobody waits for another.
+constexpr int kMostHelpers = 15;
+class Helpers {
+ public:
+  const int count;
+  explicit Helpers(int wanted) : count(take(wanted)) {}
+  ~Helpers() { take(-count); }
+  Helpers(const Helpers&) = delete;
+  Helpers& operator=(const Helpers&) = delete;
+
+ private:
+  static int take(int wanted) {
+    static std::mutex mutex;
+    static int idle = kMostHelpers;
+    const std::lock_guard lock(mutex);
+    const int taken = std::min(wanted, idle);
+    idle -= taken;
+    return taken;
+  }
+};
+
 // Steps of one training: as they are written, or recorded and replayed.
 class Steps {
  public:
@@ -137,11 +160,13 @@ void fit(const FitOptions& options, Loader& loader, Optimizer& optimizer,
 }
 
 void run_side_by_side(int count, int at_once, const std::function<void(int)>& job, Device device) {
-  constexpr int kMostOnGpu = 16;
   const bool on_cpu = device.type == Device::Type::kCpu;
   const int threads = cpu::compute_threads();
-  const int all = on_cpu ? threads : kMostOnGpu;
-  const int workers = std::clamp(at_once > 0 ? at_once : all, 1, std::max(count, 1));
+  const int all = on_cpu ? threads : 1 + kMostHelpers;
+  const int wanted = std::clamp(at_once > 0 ? at_once : all, 1, std::max(count, 1));
+  // On a GPU the calling thread is one of them; on a CPU it waits, as the others are pinned.
+  const Helpers helpers(on_cpu ? 0 : wanted - 1);
+  const int workers = on_cpu ? wanted : 1 + helpers.count;
   if (workers == 1) {
     for (int i = 0; i < count; ++i) job(i);
     return;
@@ -151,26 +176,35 @@ void run_side_by_side(int count, int at_once, const std::function<void(int)>& jo
   std::atomic<int> next{0};
   std::mutex mutex;
   std::exception_ptr error;
+  const int share = std::max(1, threads / workers);  // compute threads of each
+  const auto work = [&] {
+    for (int i = next++; i < count; i = next++) {
+      try {
+        job(i);
+      } catch (...) {
+        std::lock_guard lock(mutex);
+        if (!error) error = std::current_exception();
+        next = count;
+      }
+    }
+  };
   {
     std::vector<std::jthread> team;
-    for (int w = 0; w < workers; ++w) {
+    for (int w = on_cpu ? 0 : 1; w < workers; ++w) {
       team.emplace_back([&] {
-        cpu::set_compute_threads(std::max(1, threads / workers));
+        cpu::set_compute_threads(share);
         if (on_cpu) {
           cpu::pin_compute_threads();
         } else {
           cpu::unpin_this_thread();
         }
-        for (int i = next++; i < count; i = next++) {
-          try {
-            job(i);
-          } catch (...) {
-            std::lock_guard lock(mutex);
-            if (!error) error = std::current_exception();
-            next = count;
-          }
-        }
+        work();
       });
+    }
+    if (!on_cpu) {
+      cpu::set_compute_threads(share);
+      work();
+      cpu::set_compute_threads(threads);
     }
   }
   if (error) std::rethrow_exception(error);

@@ -44,8 +44,9 @@ void fit(const FitOptions& options, Loader& loader, Optimizer& optimizer,
 // Runs job(0) .. job(count-1), `at_once` of them side by side (0: as many as there are compute
 // threads), each on its own share of this thread's compute threads: independent trainings side by
 // side use a CPU better than one training on all cores. On a GPU (`device`) each has a stream of
-// its own, and 0 means all, but 16 at most. Returns when all are done; rethrows the first exception
-// after the running jobs have ended (the rest are not started).
+// its own, and 0 means all; there the calling thread takes part, and no more than 15 others do at a
+// time, over all calls, so that jobs may use this themselves. Returns when all are done; rethrows
+// the first exception after the running jobs have ended (the rest are not started).
 void run_side_by_side(int count, int at_once, const std::function<void(int)>& job,
                       Device device = {});
 

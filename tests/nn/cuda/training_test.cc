@@ -1,7 +1,12 @@
 // A whole small network: forward, backward and ten training steps against the CPU, and against
 // itself.
+#include <atomic>
 #include <cmath>
+#include <mutex>
+#include <set>
+#include <thread>
 
+#include "nn/core/error.h"
 #include "nn/models/model.h"
 #include "nn/optim/fit.h"
 #include "nn/optim/optim.h"
@@ -203,8 +208,48 @@ TEST_F(GpuTraining, NetsSideBySideTrainAsAlone) {
     one.steps(4);
     alone.push_back(one.losses);
   }
-  run_side_by_side(3, 3, [&](int i) { together[static_cast<size_t>(i)]->steps(4); });
+  run_side_by_side(
+      3, 3, [&](int i) { together[static_cast<size_t>(i)]->steps(4); }, kGpu);
   for (size_t i = 0; i < 3; ++i) EXPECT_EQ(together[i]->losses, alone[i]) << "net " << i;
+}
+
+// As attacks do, which train several nets each. There are streams for 64 threads.
+TEST_F(GpuTraining, JobsSideBySideMayHaveSuchJobsThemselves) {
+  const Tensor shared = Tensor::full({64}, 2.0f, Dtype::kF32, kGpu);
+  std::mutex mutex;
+  std::set<std::thread::id> threads;
+  std::vector<float> sums(20 * 20);
+  run_side_by_side(
+      20, 0,
+      [&](int i) {
+        run_side_by_side(
+            20, 0,
+            [&](int j) {
+              {
+                const std::lock_guard lock(mutex);
+                threads.insert(std::this_thread::get_id());
+              }
+              const Tensor mine = Tensor::full({64}, static_cast<float>(i), Dtype::kF32, kGpu);
+              sums[static_cast<size_t>(20 * i + j)] =
+                  backend(kGpu).binary(BinaryOp::kMul, shared, mine).to_vector()[63];
+            },
+            kGpu);
+      },
+      kGpu);
+  for (size_t k = 0; k < sums.size(); ++k) EXPECT_EQ(sums[k], 2.0f * static_cast<float>(k / 20));
+  EXPECT_GT(threads.size(), 1u);
+  // The calling thread throws like the others, and all come back.
+  EXPECT_THROW(run_side_by_side(
+                   40, 0,
+                   [](int i) {
+                     if (i % 16 == 3) fail("job");
+                   },
+                   kGpu),
+               Error);
+  std::atomic<int> done{0};
+  run_side_by_side(
+      40, 0, [&](int) { ++done; }, kGpu);
+  EXPECT_EQ(done, 40);
 }
 
 Dataset noise_images(int64_t count) {

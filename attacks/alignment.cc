@@ -38,7 +38,7 @@ class Substitute : public Module {
     head_ = add("head", build_head(view.model, view.split, rng));
     const Shape z = smashed_shape(view.model, view.split);
     map_ = add_parameter("map", Tensor::zeros({1, z[0], z[1], z[2]}));
-    size_ = Tensor::full({1, z[0], 1, 1}, 1.0f);
+    size_ = Tensor::full({1, z[0], 1, 1}, 1.0f, Dtype::kF32, view.device);
     to(view.device);
   }
 
@@ -50,24 +50,26 @@ class Substitute : public Module {
     const FeatureMoments own = feature_moments({&z, 1}, z.device());
     const std::vector<float> a = own.covariance.to_vector(), b = wanted.covariance.to_vector();
     const auto c = static_cast<size_t>(size_.dim(1));
+    Tensor size = Tensor::full(size_.shape(), 1.0f);
     for (size_t i = 0; i < c; ++i) {
       const float from = std::sqrt(std::max(a[i * c + i], 0.0f)) * own.scale;
       const float to = std::sqrt(std::max(b[i * c + i], 0.0f)) * wanted.scale;
-      if (from > 1e-6f && to > 1e-6f) size_.data<float>()[i] = to / from;
+      if (from > 1e-6f && to > 1e-6f) size.data<float>()[i] = to / from;
     }
+    size_ = size.to(size_.device());
   }
 
   // Images -> features, float32: what compares distributions wants the precision.
   Var forward(const Var& images) override {
     const Var z = cast(head_->forward(cast(images, dtype_)), Dtype::kF32);
-    return ens::add(mul(z, Var(size_.to(z.value().device()))), map_);
+    return ens::add(mul(z, Var(size_)), map_);
   }
 
  private:
   Dtype dtype_;
   std::shared_ptr<Sequential> head_;
   Var map_;
-  Tensor size_;  // [1,C,1,1], on the CPU
+  Tensor size_;  // [1,C,1,1]
 };
 
 // Tells the client's features from the substitute's by one number for each image: three
@@ -248,7 +250,8 @@ class Alignment {
     Reconstruction r;
     r.part = part_;
     r.merit = criterion(colours_);
-    auto decoder = train_decoder(view_, options_, data_.train, features, rng_.next(), part_);
+    auto decoder = train_decoder(view_, options_, data_.train, features, rng_.next(), part_,
+                                 /*replay=*/colours_ == Colours::kAsTheyAre);
     r.images = decode(*decoder, view_, view_.observed);
     r.own_truth = images_of(data_.held_out, 0, data_.held_out.count());
     r.own_images = decode(*decoder, view_, features(r.own_truth));

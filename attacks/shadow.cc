@@ -84,14 +84,13 @@ Var weighted_answers(std::vector<Var> answers, const Var& weights) {
 Var statistics_mismatch(const BatchNormProbe& probe) {
   Var total;
   for (const BatchNormProbe::Entry& e : probe.entries()) {
-    const std::vector<float> mean = e.mean.to_vector(), var = e.var.to_vector();
-    Tensor scale = Tensor::empty(e.mean.shape()), shift = Tensor::empty(e.mean.shape());
-    for (size_t i = 0; i < mean.size(); ++i) {
-      scale.data<float>()[i] = 1 / std::sqrt(var[i] + 1e-5f);
-      shift.data<float>()[i] = -mean[i] * scale.data<float>()[i];
-    }
-    const Device device = e.mean.device();
-    const Var x = channel_affine(e.input, scale.to(device), shift.to(device));
+    Backend& be = backend(e.mean.device());  // which does it all: the step may be recorded
+    const Tensor deviation = be.unary(UnaryOp::kSqrt, be.unary(UnaryOp::kAffine, e.var, 1, 1e-5f), 0, 0);
+    const Tensor one = Tensor::full(e.var.shape(), 1.0f, Dtype::kF32, e.var.device());
+    const Tensor scale = be.binary(BinaryOp::kDiv, one, deviation);
+    const Tensor shift =
+        be.unary(UnaryOp::kAffine, be.binary(BinaryOp::kMul, e.mean, scale), -1, 0);
+    const Var x = channel_affine(e.input, scale, shift);
     Shape channels = x.shape();
     for (int axis = 0; axis < channels.rank(); ++axis) {
       if (axis != 1) channels.set(axis, 1);
@@ -134,6 +133,7 @@ void train_on(ShadowNet& shadow, const AdversaryView& view, const AttackOptions&
   fitting.label = "the shadow of " + part;
   fitting.epochs = epochs;
   fitting.lr = options.shadow_lr;
+  fitting.replay = true;
   fit(
       fitting, loader, optimizer,
       [&](const Batch& b) {
@@ -225,7 +225,8 @@ Reconstruction shadow_reconstruction(const AdversaryView& view, const AttackOpti
     return shadow.features(Var(images.to(view.device).to(view.dtype))).value();
   };
   Rng rng(view.seed, "shadow decoder/" + part);
-  auto decoder = train_decoder(view, options, data.train, features, rng.next(), part);
+  auto decoder = train_decoder(view, options, data.train, features, rng.next(), part,
+                               /*replay=*/true);
   Reconstruction r;
   r.part = part;
   r.shadow_accuracy = shadow.accuracy;

@@ -18,6 +18,7 @@
 #include "lab/datasets.h"
 #include "lab/references.h"
 #include "lab/results.h"
+#include "nn/core/backend.h"
 #include "nn/core/error.h"
 #include "nn/data/image.h"
 #include "nn/data/loader.h"
@@ -58,15 +59,31 @@ std::vector<int64_t> private_indices(const Dataset& test, const AttackConfig& se
   return chosen;
 }
 
-// The attacks' settings with all defaults.
-AttackConfig settings_of(RunConfig wanted) {
+// How a run is attacked: as it was trained, but for what `wanted` says of where to compute.
+RunConfig attacked(const fs::path& folder, RunConfig wanted) {
+  RunConfig config;
+  read_config(folder / "config.txtpb", config);
+  if (wanted.has_device()) config.set_device(wanted.device());
+  if (wanted.has_dtype()) config.set_dtype(wanted.dtype());
+  if (wanted.has_tf32()) config.set_tf32(wanted.tf32());
+  if (!wanted.data().root().empty()) config.mutable_data()->set_root(wanted.data().root());
   complete(wanted);
-  return wanted.attack();
+  *config.mutable_attack() = wanted.attack();
+  complete(config);
+  return config;
 }
 
-// What makes two results of one attack on one run differ.
-std::string identity_of(const AttackConfig& settings, bool on_the_wire) {
-  return to_text(settings) + (on_the_wire ? "observed: wire\n" : "observed: edge\n");
+// What makes two results of one attack on one run differ. Where it was computed does not; the type
+// of its numbers does, if it is not the run's own.
+std::string identity_of(const fs::path& folder, const RunConfig& config, bool on_the_wire) {
+  RunConfig trained;
+  read_config(folder / "config.txtpb", trained);
+  complete(trained);
+  std::string identity =
+      to_text(config.attack()) + (on_the_wire ? "observed: wire\n" : "observed: edge\n");
+  if (config.dtype() != trained.dtype()) identity += "dtype: " + config.dtype() + "\n";
+  if (config.tf32() != trained.tf32()) identity += config.tf32() ? "tf32: true\n" : "tf32: false\n";
+  return identity;
 }
 
 fs::path result_file(const fs::path& folder, const std::string& attack) {
@@ -111,14 +128,7 @@ AttackOptions attack_options(const AttackConfig& c) {
 
 struct AttackTarget::Impl {
   Impl(const fs::path& folder_, const RunConfig& wanted)
-      : folder(folder_), settings(settings_of(wanted)) {
-    read_config(folder / "config.txtpb", config);
-    if (wanted.has_device()) config.set_device(wanted.device());
-    if (wanted.has_dtype()) config.set_dtype(wanted.dtype());
-    if (wanted.has_tf32()) config.set_tf32(wanted.tf32());
-    if (!wanted.data().root().empty()) config.mutable_data()->set_root(wanted.data().root());
-    *config.mutable_attack() = settings;
-    complete(config);
+      : folder(folder_), config(attacked(folder_, wanted)), settings(config.attack()) {
     cloud = read_cloud_bundle(folder / "cloud.h5");
     EdgeBundle bundle = read_edge_bundle(folder / "edge.h5");
     head = bundle.head;
@@ -202,8 +212,8 @@ struct AttackTarget::Impl {
   }
 
   const fs::path folder;
+  const RunConfig config;
   const AttackConfig settings;
-  RunConfig config;
   CloudBundle cloud;
   std::unique_ptr<EdgePipeline> edge;
   std::mutex edge_mutex;  // a pipeline serves one thread at a time
@@ -272,50 +282,64 @@ std::string AttackTarget::run(
   result["title"] = attack->title();
   result["level"] = name(attack->level());
   result["metric"] = impl_->settings.metric();
-  result["settings"] = identity_of(impl_->settings, observed.defined());
+  result["settings"] = identity_of(impl_->folder, impl_->config, observed.defined());
+  result["device"] = backend(device()).description();
+  result["dtype"] = name(impl_->public_view().dtype);
   result["observed"] = observed.defined() ? "recorded on the wire" : "computed by the edge";
   write_file_atomically(file, result.dump(2) + "\n", /*secret=*/false);
   return failure;
 }
 
-bool attack_done(const fs::path& folder, const std::string& attack, const AttackConfig& settings,
+bool attack_done(const fs::path& folder, const std::string& attack, const RunConfig& wanted,
                  bool on_the_wire) {
   std::ifstream in(result_file(folder, attack));
   if (!in) return false;
   const json before = json::parse(in, nullptr, /*allow_exceptions=*/false);
-  return before.is_object() && before.value("settings", "") == identity_of(settings, on_the_wire) &&
-         !before.contains("error");
+  if (!before.is_object() || before.contains("error")) return false;
+  try {
+    return before.value("settings", "") ==
+           identity_of(folder, attacked(folder, wanted), on_the_wire);
+  } catch (const std::exception&) {  // a damaged run: the attack will say so
+    return false;
+  }
 }
 
 int run_attacks(const std::vector<AttackJob>& jobs, const RunConfig& wanted, bool again) {
-  const AttackConfig settings = settings_of(wanted);
   std::map<fs::path, std::shared_ptr<AttackTarget>> targets;
   std::vector<const AttackJob*> todo;
-  int64_t total = 0;
+  std::vector<int64_t> work;  // of each of them
   for (const AttackJob& job : jobs) {
-    if (!again && attack_done(job.folder, job.attack, settings, job.observed.defined())) {
+    if (!again && attack_done(job.folder, job.attack, wanted, job.observed.defined())) {
       fmt::print(stderr, "{}: already there\n", (job.folder / "attack" / job.attack).string());
       continue;
     }
     std::shared_ptr<AttackTarget>& target = targets[job.folder];
     if (!target) target = std::make_shared<AttackTarget>(job.folder, wanted);
-    total += target->work(job.attack);
+    work.push_back(target->work(job.attack));
     todo.push_back(&job);
   }
   if (todo.empty()) return 0;
-  Progress progress(fmt::format("{} attack{}", todo.size(), todo.size() == 1 ? "" : "s"), total);
+  Progress progress(fmt::format("{} attack{}", todo.size(), todo.size() == 1 ? "" : "s"),
+                    std::accumulate(work.begin(), work.end(), int64_t{0}));
   std::atomic<int> failures{0};
-  const auto report = [&](int64_t images, const std::string& note) {
-    progress.add(images);
-    progress.note(note);
-  };
+  Device where;  // a GPU if any run is attacked on one
+  for (const auto& [folder, target] : targets) {
+    if (target->device().type != Device::Type::kCpu) where = target->device();
+  }
   run_side_by_side(
       static_cast<int>(todo.size()), 0,
       [&](int i) {
         const AttackJob& job = *todo[static_cast<size_t>(i)];
+        std::atomic<int64_t> left = work[static_cast<size_t>(i)];
+        const auto report = [&](int64_t images, const std::string& note) {
+          left -= images;
+          progress.add(images);
+          progress.note(note);
+        };
         if (!targets.at(job.folder)->run(job.attack, job.observed, report).empty()) ++failures;
+        progress.skip(std::max<int64_t>(left, 0));  // it may need less than it said
       },
-      targets.at(todo[0]->folder)->device());
+      where);
   return failures;
 }
 

@@ -20,9 +20,9 @@ Tensor features_like(int64_t count, const AdversaryView& view);
 // One finished run, opened for attacks: bundles, data, the client's features. Thread-safe.
 class AttackTarget {
  public:
-  // Of `wanted` the attacks' settings count, and whatever it has of where to compute: device, dtype,
-  // tf32, data.root; all else, and what it leaves open of these, is as the run was trained. Error if
-  // the run's files are damaged or the data are not there.
+  // Of `wanted` the attacks' settings count, and whatever it has of where to compute: device,
+  // dtype, tf32, data.root; all else, and what it leaves open of these, is as the run was trained.
+  // Error if the run's files are damaged or the data are not there.
   AttackTarget(const std::filesystem::path& folder, const RunConfig& wanted);
   ~AttackTarget();
 
@@ -41,9 +41,10 @@ class AttackTarget {
   std::unique_ptr<Impl> impl_;
 };
 
-// Whether FOLDER/attack/NAME holds a result (not a failure) for these settings.
+// Whether FOLDER/attack/NAME holds a result (not a failure) for these settings, in
+// this type of numbers.
 bool attack_done(const std::filesystem::path& folder, const std::string& attack,
-                 const AttackConfig& settings, bool on_the_wire);
+                 const RunConfig& wanted, bool on_the_wire);
 
 struct AttackJob {
   std::filesystem::path folder;

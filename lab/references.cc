@@ -17,7 +17,8 @@ std::shared_ptr<const Reference> shared_reference(
   const int64_t images = config.attack().reference_images();
   if (images == 0) return nullptr;
   const std::string key = to_text(config.data()) + "seed: " + std::to_string(config.seed()) +
-                          " images: " + std::to_string(images) + " device: " + config.device();
+                          " images: " + std::to_string(images) + " device: " + config.device() +
+                          " dtype: " + config.dtype();
   std::lock_guard lock(mutex);
   std::shared_ptr<const Reference>& entry = trained[key];
   if (!entry) {

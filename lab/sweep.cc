@@ -161,7 +161,7 @@ class Sweep {
       const bool shared = !seen.insert(stage1_[c]).second || outside_.contains(stage1_[c]);
       std::vector<std::string> missing;
       for (const std::string& attack : cell.attacks) {
-        if (!attack_done(folder(c), attack, cell.config.attack(), false)) missing.push_back(attack);
+        if (!attack_done(folder(c), attack, cell.config, false)) missing.push_back(attack);
       }
       if (trained(c) && missing.empty()) {
         ++finished_before_;
@@ -191,11 +191,13 @@ class Sweep {
     for (const Task& task : tasks_) total += static_cast<int64_t>(task.seconds * 1000);
     Progress progress("sweep", std::max<int64_t>(total, 1), "ms of work");
     progress_ = &progress;
-    const int threads = cpu::compute_threads();
+    const Device where = device();
+    // On a GPU a training fills several streams by itself.
+    const int all = where.type == Device::Type::kCpu ? cpu::compute_threads() : 4;
     const int jobs =
-        std::clamp(options_.jobs > 0 ? options_.jobs : threads, 1, static_cast<int>(tasks_.size()));
+        std::clamp(options_.jobs > 0 ? options_.jobs : all, 1, static_cast<int>(tasks_.size()));
     run_side_by_side(
-        jobs, jobs, [&](int) { worker(); }, device());
+        jobs, jobs, [&](int) { worker(); }, where);
     progress.note(summary_line());
     progress.finish();
     progress_ = nullptr;
@@ -205,6 +207,7 @@ class Sweep {
   Device device() const {
     Device found;
     for (const Task& task : tasks_) {
+      if (task.state == State::kFailed) continue;
       const Device wanted = parse_devices(cells_[task.cell].config.device())[0];
       if (wanted.type != Device::Type::kCpu) found = wanted;
     }

@@ -85,10 +85,10 @@ Encoded encode(const Tensor& values, wire::DType dtype) {
 
 void decode(const wire::TensorInfo& info, const void* bytes, Tensor values) {
   if (info.dtype() == wire::FLOAT32) {
-    std::memcpy(values.raw(), bytes, values.bytes());
+    std::memcpy(values.host(), bytes, values.bytes());
   } else if (info.dtype() == wire::FLOAT16) {
     Tensor staged = Tensor::empty(values.shape(), Dtype::kF16);
-    std::memcpy(staged.raw(), bytes, staged.bytes());
+    std::memcpy(staged.host(), bytes, staged.bytes());
     values.copy_from(staged);
   } else {
     const auto* from = static_cast<const uint8_t*>(bytes);
@@ -172,9 +172,9 @@ bool finite_bits(const void* data, int64_t count, Bits exponent) {
 bool all_finite(const Tensor& tensor) {
   switch (tensor.dtype()) {
     case Dtype::kF32:
-      return finite_bits<uint32_t>(tensor.raw(), tensor.numel(), 0x7f800000u);
+      return finite_bits<uint32_t>(tensor.host(), tensor.numel(), 0x7f800000u);
     case Dtype::kF16:
-      return finite_bits<uint16_t>(tensor.raw(), tensor.numel(), 0x7c00u);
+      return finite_bits<uint16_t>(tensor.host(), tensor.numel(), 0x7c00u);
     default:
       fail(std::string("all_finite of ") + name(tensor.dtype()));
   }

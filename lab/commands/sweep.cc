@@ -34,7 +34,7 @@ void add_sweep_command(CLI::App& app) {
                    "Folders of other runs and sweeps: what was trained there is not trained again")
       ->allow_extra_args(false);
   command->add_option("-j,--jobs", flags->options.jobs,
-                      "Cells at once (default: one for each CPU thread)");
+                      "Cells at once (default: one for each CPU thread; on a GPU 4)");
   command->add_option("--memory", flags->options.memory_gb,
                       "GB that the cells may use together (default: most of what is free)");
   command->add_flag("--dry-run", flags->dry_run, "Print the cells and an estimate of the time");

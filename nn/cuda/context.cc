@@ -160,10 +160,10 @@ Block* block_of(const Tensor& t) {
   return d ? d->block : nullptr;
 }
 
-void check_place(const Tensor& t) {
-  if (t.device().type != Device::Type::kCuda) {
-    fail("a tensor on the " + t.device().str() + " among others on a GPU", "CUDA");
-  }
+void check_place(const Context& c, const Tensor& t) {
+  const Device here{Device::Type::kCuda, c.device};
+  if (t.device() == here) return;
+  fail("a tensor on " + t.device().str() + " among others on " + here.str(), "CUDA");
 }
 
 [[noreturn]] void fail_call(const char* call, const std::string& what) {
@@ -515,7 +515,11 @@ void follow(Context& later, Context& earlier) {
 }
 
 const void* read_raw(Context& c, const Tensor& t) {
-  check_place(t);
+  check_place(c, t);
+  return read_from_afar(c, t);
+}
+
+const void* read_from_afar(Context& c, const Tensor& t) {
   if (Block* b = block_of(t)) {
     Context* writer = b->writer;
     if (b->written_aside && writer == &c) c.join();
@@ -529,7 +533,7 @@ const void* read_raw(Context& c, const Tensor& t) {
 }
 
 void* write_raw(Context& c, const Tensor& t) {
-  check_place(t);
+  check_place(c, t);
   if (Block* b = block_of(t)) {
     Context* writer = b->writer;
     if ((b->written_aside || b->read_aside) && writer == &c) c.join();

@@ -155,8 +155,10 @@ Context& context(int device);
 void follow(Context& later, Context& earlier);
 
 // The tensor's memory, after its last writer; and for writing, also after its readers. The tensor
-// must be on c's device. For memory that is not ours (Tensor::wrap) the caller keeps the order.
+// must be on c's device, else an Error. For memory that is not ours (Tensor::wrap) the caller keeps
+// the order.
 const void* read_raw(Context& c, const Tensor& t);
+const void* read_from_afar(Context& c, const Tensor& t);  // of any GPU, for copies between them
 void* write_raw(Context& c, const Tensor& t);
 
 template <typename T>

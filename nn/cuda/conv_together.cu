@@ -37,11 +37,15 @@ struct Tile {
   static constexpr int kThreads = 32 * kWarpsDown * kWarpsAcross;
   static constexpr int kRows = kWarpsDown * kDown * kEdge;
   static constexpr int kColumns = kWarpsAcross * kAcross * kEdge;
-  // Lines of shared memory are a little longer, so that a column's numbers lie in several banks.
-  static constexpr int kLine = kDepth + kLanes, kSumLine = kColumns + 4;
+  static constexpr int kSumLine = kColumns + 8;    // a column's sums lie in several banks
   static constexpr int kChunks = kDepth / kLanes;  // of a line
   static constexpr int kLinesAtOnce = kThreads / kChunks;
-  static_assert(kRows % kLinesAtOnce == 0 && kColumns % kLinesAtOnce == 0);
+  static_assert(kRows % kLinesAtOnce == 0 && kColumns % kLinesAtOnce == 0 && kLinesAtOnce % 8 == 0);
+  // Where a line of shared memory has a chunk: eight lines have theirs in different banks.
+  static_assert(kChunks == 4 || kChunks == 8);
+  __device__ static int place(int line, int chunk) {
+    return line * kDepth + (chunk ^ (kChunks == 8 ? line & 7 : line >> 1 & 3)) * kLanes;
+  }
 };
 // What lies in dynamic shared memory, in bytes: of each stage the pixels and behind them the
 // weights; in float8 behind all stages the weights of one as 16-bit numbers; in the end, instead,
@@ -49,14 +53,14 @@ struct Tile {
 template <typename W, typename Tile>
 struct SharedBytes {
   static constexpr bool kFloat8 = std::is_same_v<W, Fp8>;
-  static constexpr int kPixels = Tile::kRows * Tile::kLine * 2;
+  static constexpr int kPixels = Tile::kRows * Tile::kDepth * 2;
   static constexpr int kWeights =
-      kFloat8 ? Tile::kColumns * Tile::kDepth : Tile::kColumns * Tile::kLine * 2;
+      kFloat8 ? Tile::kColumns * Tile::kDepth : Tile::kColumns * Tile::kDepth * 2;
   static constexpr int kStage = kPixels + kWeights;
-  static constexpr int kUnpacked = kFloat8 ? Tile::kColumns * Tile::kLine * 2 : 0;
+  static constexpr int kUnpacked = kFloat8 ? Tile::kColumns * Tile::kDepth * 2 : 0;
   static constexpr int kAll =
       std::max(Tile::kStages * kStage + kUnpacked, Tile::kRows* Tile::kSumLine * 4);
-  static_assert(kAll <= 112 * 1024, "two blocks to a multiprocessor");
+  static_assert(kAll <= 99 * 1024, "what every GPU since 8.0 has for a block");
 };
 using Small = Tile<1, 4, 1, 1, 64, 4>;   // 16 x 64: a few pixels, long sums
 using Medium = Tile<2, 2, 2, 2, 32, 4>;  // 64 x 64
@@ -75,8 +79,8 @@ template <typename Tile>
 __device__ void unpack_float8(__half* pixels, const Fp8* packed, __half* weights, float factor) {
   constexpr int kPairs = kLanes / 2;
   const auto place = [](__half* lines, int chunk) {
-    return reinterpret_cast<Pack<__half2, kPairs>*>(lines + chunk / Tile::kChunks * Tile::kLine +
-                                                    chunk % Tile::kChunks * kLanes);
+    return reinterpret_cast<Pack<__half2, kPairs>*>(
+        lines + Tile::place(chunk / Tile::kChunks, chunk % Tile::kChunks));
   };
   for (int i = static_cast<int>(threadIdx.x); i < Tile::kRows * Tile::kChunks;
        i += Tile::kThreads) {
@@ -141,7 +145,7 @@ __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T, W> 
   int k = begin * Tile::kDepth + chunk * kLanes;  // the next product that this thread loads
   int channel = k % p.c, v = k / p.c % p.kw, u = k / p.c / p.kw;
   const auto fetch_pixels = [&](int stage) {
-    T* const pixels = pixels_of(stage) + line * Tile::kLine + chunk * kLanes;
+    T* const pixels = pixels_of(stage) + Tile::place(line, chunk);
     const int down = u * p.dilation, across = v * p.dilation;
     const int beyond = down * p.w + across;
 #pragma unroll
@@ -149,7 +153,7 @@ __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T, W> 
       const int r = top[j] + down, q = left[j] + across;
       const bool there = k < p.depth && r >= 0 && r < p.h && q >= 0 && q < p.w;
       const int at = there ? (window[j] + beyond) * p.c + channel : 0;
-      copy_through_l1(pixels + j * Tile::kLinesAtOnce * Tile::kLine, x + at, there);
+      copy_through_l1(pixels + j * Tile::kLinesAtOnce * Tile::kDepth, x + at, there);
     }
     k += Tile::kDepth;
     channel += Tile::kDepth;
@@ -170,13 +174,13 @@ __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T, W> 
       }
     } else {
       const int mine = first_k + chunk * kLanes;
-      T* const kernels = weights_of(stage) + line * Tile::kLine + chunk * kLanes;
+      T* const kernels = weights_of(stage) + Tile::place(line, chunk);
 #pragma unroll
       for (int j = 0; j < kKernels; ++j) {
         const int column = first_column + line + j * Tile::kLinesAtOnce;
         const bool there = column < p.o && mine < p.depth;
         const int64_t at = there ? static_cast<int64_t>(column) * p.depth + mine : 0;
-        __pipeline_memcpy_async(kernels + j * Tile::kLinesAtOnce * Tile::kLine, weight + at, 16,
+        __pipeline_memcpy_async(kernels + j * Tile::kLinesAtOnce * Tile::kDepth, weight + at, 16,
                                 there ? 0 : 16);
       }
     }
@@ -217,13 +221,13 @@ __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T, W> 
       uint32_t a[Tile::kDown][4], b[Tile::kAcross][4];
 #pragma unroll
       for (int m = 0; m < Tile::kDown; ++m) {
-        const int row = down + m * kEdge + lane % 16, place = d + lane / 16 * 8;
-        load_matrices(a[m], pixels + row * Tile::kLine + place);
+        const int row = down + m * kEdge + lane % 16;
+        load_matrices(a[m], pixels + Tile::place(row, d / kLanes + lane / 16));
       }
 #pragma unroll
       for (int n = 0; n < Tile::kAcross; ++n) {
-        const int row = across + n * kEdge + lane / 16 * 8 + lane % 8, place = d + lane / 8 % 2 * 8;
-        load_matrices(b[n], kernels + row * Tile::kLine + place);
+        const int row = across + n * kEdge + lane / 16 * 8 + lane % 8;
+        load_matrices(b[n], kernels + Tile::place(row, d / kLanes + lane / 8 % 2));
       }
 #pragma unroll
       for (int m = 0; m < Tile::kDown; ++m) {
@@ -254,20 +258,30 @@ __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T, W> 
   __syncthreads();
 
   constexpr int kNumbers = Tile::kRows * Tile::kColumns;
+  const auto place_of_sum = [](int i) {
+    return i / Tile::kColumns * Tile::kSumLine + i % Tile::kColumns;
+  };
   if (p.splits > 1) {
     // The block that comes last adds up what all have left, in a fixed order.
     const int64_t number =
         (static_cast<int64_t>(net) * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
     float* const parts = p.partial + number * p.splits * kNumbers;
-    for (int i = thread; i < kNumbers; i += Tile::kThreads) {
-      parts[static_cast<int64_t>(split) * kNumbers + i] =
-          tile[i / Tile::kColumns * Tile::kSumLine + i % Tile::kColumns];
+    for (int i = 4 * thread; i < kNumbers; i += 4 * Tile::kThreads) {
+      *reinterpret_cast<float4*>(parts + split * kNumbers + i) =
+          *reinterpret_cast<const float4*>(tile + place_of_sum(i));
     }
     if (!is_last_block(p.counters + number, p.splits, thread == 0)) return;
-    for (int i = thread; i < kNumbers; i += Tile::kThreads) {
-      float sum = 0;
-      for (int s = 0; s < p.splits; ++s) sum += parts[static_cast<int64_t>(s) * kNumbers + i];
-      tile[i / Tile::kColumns * Tile::kSumLine + i % Tile::kColumns] = sum;
+#pragma unroll 4
+    for (int i = 4 * thread; i < kNumbers; i += 4 * Tile::kThreads) {
+      float4 sum{};
+      for (int s = 0; s < p.splits; ++s) {
+        const float4 part = *reinterpret_cast<const float4*>(parts + s * kNumbers + i);
+        sum.x += part.x;
+        sum.y += part.y;
+        sum.z += part.z;
+        sum.w += part.w;
+      }
+      *reinterpret_cast<float4*>(tile + place_of_sum(i)) = sum;
     }
     __syncthreads();
   }
@@ -352,7 +366,7 @@ bool suits(const NetConv& c, int variant) {
   const Variant& v = variant_at(variant);
   if (c.rows() > 4096 * v.rows) return false;
   if (v.rows == Small::kRows ? c.rows() > 4 * v.rows : c.rows() < v.rows / 2) return false;
-  if (c.o <= v.columns / 2) return false;
+  if (v.columns > Small::kColumns && c.o <= v.columns / 2) return false;
   if (v.splits == 1) return true;
   // A GPU has some 130 multiprocessors that take several blocks each: more need no splitting.
   return tiles(c, v) < 512 && c.depth() >= 4 * v.depth * v.splits;

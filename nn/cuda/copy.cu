@@ -200,7 +200,7 @@ bool is_float(Dtype d) { return d == Dtype::kF32 || d == Dtype::kBF16 || d == Dt
 void copy_on_device(Context& c, const Tensor& src, Tensor& dst) {
   const bool same_layout = src.layout() == dst.layout() || same_order(src.shape());
   if (same_layout && src.dtype() == dst.dtype()) {
-    const void* s = read_raw(c, src);
+    const void* s = read_from_afar(c, src);
     void* d = write_raw(c, dst);
     if (s != d) {
       check(cudaMemcpyAsync(d, s, src.bytes(), cudaMemcpyDeviceToDevice, c.stream),

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <optional>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "nn/core/backend.h"
@@ -26,27 +27,27 @@ struct Pending {
   int64_t images;
 };
 
-// Threads that work on a GPU beside those that asked for jobs side by side, counted over all calls:
-// jobs may have jobs of their own, and each thread has a stream and memory there. Who gets none
-// does its jobs alone, so nobody waits for another.
-constexpr int kMostHelpers = 15;
-class Helpers {
+// Leave for one more thread to work on a GPU beside those that asked for jobs side by side, counted
+// over all calls: jobs may have jobs of their own, and each thread has a stream and memory there.
+class Seat {
  public:
-  const int count;
-  explicit Helpers(int wanted) : count(take(wanted)) {}
-  ~Helpers() { take(-count); }
-  Helpers(const Helpers&) = delete;
-  Helpers& operator=(const Helpers&) = delete;
+  static std::optional<Seat> take() {
+    int left = idle_;
+    while (left > 0) {
+      if (idle_.compare_exchange_weak(left, left - 1)) return Seat();
+    }
+    return std::nullopt;
+  }
+  Seat(Seat&& other) noexcept : taken_(std::exchange(other.taken_, false)) {}
+  Seat& operator=(Seat&&) = delete;
+  ~Seat() {
+    if (taken_) ++idle_;
+  }
 
  private:
-  static int take(int wanted) {
-    static std::mutex mutex;
-    static int idle = kMostHelpers;
-    const std::lock_guard lock(mutex);
-    const int taken = std::min(wanted, idle);
-    idle -= taken;
-    return taken;
-  }
+  Seat() = default;
+  bool taken_ = true;
+  static inline std::atomic<int> idle_{15};
 };
 
 // Steps of one training: as they are written, or recorded and replayed.
@@ -162,11 +163,11 @@ void fit(const FitOptions& options, Loader& loader, Optimizer& optimizer,
 void run_side_by_side(int count, int at_once, const std::function<void(int)>& job, Device device) {
   const bool on_cpu = device.type == Device::Type::kCpu;
   const int threads = cpu::compute_threads();
-  const int all = on_cpu ? threads : 1 + kMostHelpers;
-  const int wanted = std::clamp(at_once > 0 ? at_once : all, 1, std::max(count, 1));
-  // On a GPU the calling thread is one of them; on a CPU it waits, as the others are pinned.
-  const Helpers helpers(on_cpu ? 0 : wanted - 1);
-  const int workers = on_cpu ? wanted : 1 + helpers.count;
+  constexpr int kAllOnGpu = 16;
+  const int workers = std::clamp(at_once > 0 ? at_once
+                                 : on_cpu    ? threads
+                                             : kAllOnGpu,
+                                 1, std::max(count, 1));
   if (workers == 1) {
     for (int i = 0; i < count; ++i) job(i);
     return;
@@ -177,9 +178,10 @@ void run_side_by_side(int count, int at_once, const std::function<void(int)>& jo
   std::mutex mutex;
   std::exception_ptr error;
   const int share = std::max(1, threads / workers);  // compute threads of each
-  const auto work = [&] {
+  const auto work = [&](const std::function<void()>& before_each) {
     for (int i = next++; i < count; i = next++) {
       try {
+        if (before_each) before_each();
         job(i);
       } catch (...) {
         std::lock_guard lock(mutex);
@@ -188,25 +190,32 @@ void run_side_by_side(int count, int at_once, const std::function<void(int)>& jo
       }
     }
   };
-  {
-    std::vector<std::jthread> team;
-    for (int w = on_cpu ? 0 : 1; w < workers; ++w) {
+  std::vector<std::jthread> team;
+  if (on_cpu) {
+    for (int w = 0; w < workers; ++w) {
       team.emplace_back([&] {
         cpu::set_compute_threads(share);
-        if (on_cpu) {
-          cpu::pin_compute_threads();
-        } else {
-          cpu::unpin_this_thread();
-        }
-        work();
+        cpu::pin_compute_threads();
+        work(nullptr);
       });
     }
-    if (!on_cpu) {
-      cpu::set_compute_threads(share);
-      work();
-      cpu::set_compute_threads(threads);
-    }
+  } else {
+    // This thread takes part, and does it all if nobody may help, so no call waits for another.
+    cpu::set_compute_threads(share);
+    work([&] {
+      while (std::ssize(team) < workers - 1 && next < count) {
+        std::optional<Seat> seat = Seat::take();
+        if (!seat) return;
+        team.emplace_back([&, mine = std::move(*seat)] {
+          cpu::set_compute_threads(share);
+          cpu::unpin_this_thread();
+          work(nullptr);
+        });
+      }
+    });
+    cpu::set_compute_threads(threads);
   }
+  team.clear();  // when all have ended
   if (error) std::rethrow_exception(error);
 }
 

@@ -34,11 +34,16 @@ constexpr Case kCases[] = {
     {1, 1, 120, 9, 8, 72, 3, {1, 1}, false, true, true},
     {1, 1, 512, 3, 3, 40, 3, {1, 1}, false, false, false},
 };
+// For float8: all tiles but one, and narrow layers.
+constexpr Case kFloat8Cases[] = {
+    {2, 2, 32, 9, 8, 80, 3, {1, 1}, false, true, true},
+    {1, 2, 16, 5, 4, 16, 3, {2, 1}, true, false, false},
+};
 
 class GpuConvKernels : public OnGpu<testing::Test> {
  protected:
   // One of them with its operands; `want` is what it has to be.
-  NetConv prepare(const Case& each, Dtype dtype) {
+  NetConv prepare(const Case& each, Dtype dtype, bool float8 = false) {
     NetConv conv;
     conv.dtype = dtype;
     conv.nets = each.nets;
@@ -58,13 +63,21 @@ class GpuConvKernels : public OnGpu<testing::Test> {
     conv.ow = size(each.w);
     conv.relu = each.relu;
     held_.clear();
-    const auto memory = [&](int64_t nets, int64_t numbers, uint32_t seed) {
-      held_.push_back(uniform({nets * numbers}, seed).to(dtype).to(kGpu));
+    const auto hold = [&](const Tensor& all, int64_t nets) {
+      held_.push_back(all.to(kGpu));
       return cuda::NetMemory{cuda::write_raw(ctx_, held_.back()),
-                             nets == 1 ? 0 : static_cast<size_t>(numbers) * size_of(dtype)};
+                             nets == 1 ? 0 : all.bytes() / static_cast<size_t>(nets)};
+    };
+    const auto memory = [&](int64_t nets, int64_t numbers, uint32_t seed) {
+      return hold(uniform({nets * numbers}, seed).to(dtype), nets);
     };
     conv.x = memory(each.one_input ? 1 : each.nets, each.batch * each.h * each.w * each.c, 1);
     conv.weight = memory(each.nets, each.o * conv.depth(), 2);
+    conv.float8 = float8;
+    if (float8) {
+      conv.weight = hold(uniform({each.nets * each.o * conv.depth()}, 2).to(Dtype::kF8), each.nets);
+      conv.scales = hold(uniform({each.nets * (each.o + 1)}, 6), each.nets);
+    }
     conv.bias = memory(each.nets, each.o, 3);
     const int64_t out = conv.rows() * each.o;
     if (each.residual) conv.z = memory(each.nets, out, 4);
@@ -82,6 +95,28 @@ class GpuConvKernels : public OnGpu<testing::Test> {
     EXPECT_TRUE(near(result(), want_, conv.dtype == Dtype::kF16 ? 2e-3 : 1.5e-2))
         << conv.rows() << " pixels, depth " << conv.depth() << ", variant " << variant << ", "
         << name(conv.dtype);
+  }
+
+  // Every variant that suits; which ones do goes to `variants`.
+  void together(const NetConv& conv, std::set<int>& variants) {
+    ASSERT_TRUE(can_do_together(conv));
+    for (int v = 0; v < cuda::kTogetherVariants; ++v) {
+      if (!suits(conv, v)) continue;
+      variants.insert(v);
+      const auto bytes = [&](size_t n) {
+        return Tensor::zeros({static_cast<int64_t>(n) + 1}, Dtype::kU8, kGpu);
+      };
+      const size_t partial = together_scratch(conv, v);
+      Tensor scratch = bytes(partial);
+      Tensor counters = bytes(static_cast<size_t>(together_counters(conv, v)) * 4);
+      for (int times = partial ? 2 : 1; times > 0;
+           --times) {  // it leaves the counters as they were
+        expect_right(conv, v, [&] {
+          conv_together(conv, v, cuda::write<std::byte>(ctx_, scratch),
+                        cuda::write<int32_t>(ctx_, counters), ctx_.stream);
+        });
+      }
+    }
   }
 
   cuda::Context& ctx_ = cuda::context(0);
@@ -107,27 +142,15 @@ TEST_F(GpuConvKernels, FewAgreesWithPlainLoops) {
 TEST_F(GpuConvKernels, TogetherAgreesWithPlainLoops) {
   std::set<int> variants;
   for (size_t i = 0; i < std::size(kCases); ++i) {
-    const NetConv conv = prepare(kCases[i], i % 2 ? Dtype::kF16 : Dtype::kBF16);
-    ASSERT_TRUE(can_do_together(conv));
-    for (int v = 0; v < cuda::kTogetherVariants; ++v) {
-      if (!suits(conv, v)) continue;
-      variants.insert(v);
-      const auto bytes = [&](size_t n) {
-        return Tensor::zeros({static_cast<int64_t>(n) + 1}, Dtype::kU8, kGpu);
-      };
-      const size_t partial = together_scratch(conv, v);
-      Tensor scratch = bytes(partial);
-      Tensor counters = bytes(static_cast<size_t>(together_counters(conv, v)) * 4);
-      for (int times = partial ? 2 : 1; times > 0;
-           --times) {  // it leaves the counters as they were
-        expect_right(conv, v, [&] {
-          conv_together(conv, v, cuda::write<std::byte>(ctx_, scratch),
-                        cuda::write<int32_t>(ctx_, counters), ctx_.stream);
-        });
-      }
-    }
+    together(prepare(kCases[i], i % 2 ? Dtype::kF16 : Dtype::kBF16), variants);
   }
   EXPECT_EQ(std::ssize(variants), cuda::kTogetherVariants);
+}
+
+TEST_F(GpuConvKernels, TogetherAgreesWithPlainLoopsInFloat8) {
+  std::set<int> variants;
+  for (const Case& each : kFloat8Cases) together(prepare(each, Dtype::kF16, true), variants);
+  EXPECT_GT(std::ssize(variants), 4);
 }
 
 TEST_F(GpuConvKernels, FewKnowsWhatItCannotDo) {

@@ -85,7 +85,8 @@ Var statistics_mismatch(const BatchNormProbe& probe) {
   Var total;
   for (const BatchNormProbe::Entry& e : probe.entries()) {
     Backend& be = backend(e.mean.device());  // which does it all: the step may be recorded
-    const Tensor deviation = be.unary(UnaryOp::kSqrt, be.unary(UnaryOp::kAffine, e.var, 1, 1e-5f), 0, 0);
+    const Tensor deviation =
+        be.unary(UnaryOp::kSqrt, be.unary(UnaryOp::kAffine, e.var, 1, 1e-5f), 0, 0);
     const Tensor one = Tensor::full(e.var.shape(), 1.0f, Dtype::kF32, e.var.device());
     const Tensor scale = be.binary(BinaryOp::kDiv, one, deviation);
     const Tensor shift =

@@ -65,7 +65,7 @@ class GpuConvKernels : public OnGpu<testing::Test> {
     held_.clear();
     const auto hold = [&](const Tensor& all, int64_t nets) {
       held_.push_back(all.to(kGpu));
-      return cuda::NetMemory{cuda::write_raw(ctx_, held_.back()),
+      return cuda::NetMemory{cuda::write_raw(ctx(), held_.back()),
                              nets == 1 ? 0 : all.bytes() / static_cast<size_t>(nets)};
     };
     const auto memory = [&](int64_t nets, int64_t numbers, uint32_t seed) {
@@ -82,7 +82,7 @@ class GpuConvKernels : public OnGpu<testing::Test> {
     const int64_t out = conv.rows() * each.o;
     if (each.residual) conv.z = memory(each.nets, out, 4);
     conv.y = memory(each.nets, out, 5);
-    conv_direct(conv, ctx_.stream);
+    conv_direct(conv, ctx().stream);
     want_ = result();
     return conv;
   }
@@ -112,15 +112,15 @@ class GpuConvKernels : public OnGpu<testing::Test> {
       for (int times = partial ? 2 : 1; times > 0;
            --times) {  // it leaves the counters as they were
         expect_right(conv, v, [&] {
-          conv_together(conv, v, cuda::write<std::byte>(ctx_, scratch),
-                        cuda::write<int32_t>(ctx_, counters), ctx_.stream);
+          conv_together(conv, v, cuda::write<std::byte>(ctx(), scratch),
+                        cuda::write<int32_t>(ctx(), counters), ctx().stream);
         });
       }
     }
   }
 
-  cuda::Context& ctx_ = cuda::context(0);
-  std::vector<Tensor> held_;  // the last one is y
+  cuda::Context& ctx() { return cuda::context(0); }  // not before SetUp(): there may be no GPU
+  std::vector<Tensor> held_;                         // the last one is y
   Tensor want_;
 };
 
@@ -132,7 +132,7 @@ TEST_F(GpuConvKernels, FewAgreesWithPlainLoops) {
       for (int v = 0; v < cuda::kFewVariants; ++v) {
         if (!can_do_few(conv) || !suits_few(conv, v)) continue;
         variants.insert(v);
-        expect_right(conv, v, [&] { conv_few(conv, v, ctx_.stream); });
+        expect_right(conv, v, [&] { conv_few(conv, v, ctx().stream); });
       }
     }
   }

@@ -200,7 +200,7 @@ bool is_float(Dtype d) { return d == Dtype::kF32 || d == Dtype::kBF16 || d == Dt
 void copy_on_device(Context& c, const Tensor& src, Tensor& dst) {
   const bool same_layout = src.layout() == dst.layout() || same_order(src.shape());
   if (same_layout && src.dtype() == dst.dtype()) {
-    const void* s = read_from_afar(c, src);
+    const void* s = read_raw(c, src);
     void* d = write_raw(c, dst);
     if (s != d) {
       check(cudaMemcpyAsync(d, s, src.bytes(), cudaMemcpyDeviceToDevice, c.stream),
@@ -283,7 +283,7 @@ void CudaBackend::copy(const Tensor& src, Tensor& dst) {
                        ? dst
                        : Tensor::empty(src.shape(), src.dtype(), here, src.layout());
   Context& c = context(device_);
-  const void* s = read_raw(c, src);
+  const void* s = read_from_afar(c, src);
   check(cudaMemcpyPeerAsync(write_raw(c, arrived), device_, s, src.device().index, src.bytes(),
                             c.stream),
         "cudaMemcpyPeerAsync");

@@ -73,6 +73,21 @@ TEST_F(GpuMemory, TensorsOfTwoDevicesInOneOperationAreAnError) {
   EXPECT_THROW(static_cast<void>(image.to(kGpu).host()), Error);
 }
 
+// Copies alone may read another GPU's memory.
+TEST_F(GpuMemory, CopiesBetweenGpus) {
+  if (parse_devices("cuda:all").size() < 2) GTEST_SKIP() << "one GPU";
+  const Device other{Device::Type::kCuda, 1};
+  const Tensor x = uniform({2, 3, 4, 5}, 1);
+  for (const Layout layout : {Layout::kPlain, Layout::kChannelsLast}) {
+    const Tensor here = x.to(kGpu).with_layout(layout);
+    EXPECT_EQ(here.to(other).to_vector(), x.to_vector());
+    Tensor there = Tensor::empty(x.shape(), Dtype::kBF16, other, Layout::kChannelsLast);
+    there.copy_from(here);
+    EXPECT_EQ(there.to_vector(), x.to(Dtype::kBF16).to_vector());
+    EXPECT_THROW(gpu().binary(BinaryOp::kAdd, here, here.to(other)), Error);
+  }
+}
+
 TEST_F(GpuMemory, ThreadsTakeTurnsWithContexts) {
   int first = -1;
   std::jthread([&] { first = cuda::context(0).id; }).join();

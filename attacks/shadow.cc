@@ -84,14 +84,10 @@ Var weighted_answers(std::vector<Var> answers, const Var& weights) {
 Var statistics_mismatch(const BatchNormProbe& probe) {
   Var total;
   for (const BatchNormProbe::Entry& e : probe.entries()) {
-    Backend& be = backend(e.mean.device());  // which does it all: the step may be recorded
-    const Tensor deviation =
-        be.unary(UnaryOp::kSqrt, be.unary(UnaryOp::kAffine, e.var, 1, 1e-5f), 0, 0);
-    const Tensor one = Tensor::full(e.var.shape(), 1.0f, Dtype::kF32, e.var.device());
-    const Tensor scale = be.binary(BinaryOp::kDiv, one, deviation);
-    const Tensor shift =
-        be.unary(UnaryOp::kAffine, be.binary(BinaryOp::kMul, e.mean, scale), -1, 0);
-    const Var x = channel_affine(e.input, scale, shift);
+    const Device device = e.mean.device();
+    const Var one(Tensor::full(e.mean.shape(), 1.0f, Dtype::kF32, device));
+    const Var zero(Tensor::zeros(e.mean.shape(), Dtype::kF32, device));
+    const Var x = batch_norm_eval(e.input, one, zero, e.mean, e.var, 1e-5f, false);
     Shape channels = x.shape();
     for (int axis = 0; axis < channels.rank(); ++axis) {
       if (axis != 1) channels.set(axis, 1);

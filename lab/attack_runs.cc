@@ -60,31 +60,33 @@ std::vector<int64_t> private_indices(const Dataset& test, const AttackConfig& se
 }
 
 // How a run is attacked: as it was trained, but for what `wanted` says of where to compute.
-RunConfig attacked(const fs::path& folder, RunConfig wanted) {
+struct Attacked {
   RunConfig config;
-  read_config(folder / "config.txtpb", config);
-  if (wanted.has_device()) config.set_device(wanted.device());
-  if (wanted.has_dtype()) config.set_dtype(wanted.dtype());
-  if (wanted.has_tf32()) config.set_tf32(wanted.tf32());
-  if (!wanted.data().root().empty()) config.mutable_data()->set_root(wanted.data().root());
-  complete(wanted);
-  *config.mutable_attack() = wanted.attack();
-  complete(config);
-  return config;
-}
+  std::string numbers;  // the type of numbers, if it is not the run's own
 
-// What makes two results of one attack on one run differ. Where it was computed does not; the type
-// of its numbers does, if it is not the run's own.
-std::string identity_of(const fs::path& folder, const RunConfig& config, bool on_the_wire) {
-  RunConfig trained;
-  read_config(folder / "config.txtpb", trained);
-  complete(trained);
-  std::string identity =
-      to_text(config.attack()) + (on_the_wire ? "observed: wire\n" : "observed: edge\n");
-  if (config.dtype() != trained.dtype()) identity += "dtype: " + config.dtype() + "\n";
-  if (config.tf32() != trained.tf32()) identity += config.tf32() ? "tf32: true\n" : "tf32: false\n";
-  return identity;
-}
+  Attacked(const fs::path& folder, RunConfig wanted) {
+    read_config(folder / "config.txtpb", config);
+    complete(config);
+    if (wanted.has_device()) config.set_device(wanted.device());
+    if (wanted.has_dtype() && wanted.dtype() != config.dtype()) {
+      config.set_dtype(wanted.dtype());
+      numbers += "dtype: " + wanted.dtype() + "\n";
+    }
+    if (wanted.has_tf32() && wanted.tf32() != config.tf32()) {
+      config.set_tf32(wanted.tf32());
+      numbers += wanted.tf32() ? "tf32: true\n" : "tf32: false\n";
+    }
+    if (!wanted.data().root().empty()) config.mutable_data()->set_root(wanted.data().root());
+    complete(wanted);
+    *config.mutable_attack() = wanted.attack();
+  }
+
+  // What makes two results of one attack on one run differ; where it was computed does not.
+  std::string identity(bool on_the_wire) const {
+    return to_text(config.attack()) + (on_the_wire ? "observed: wire\n" : "observed: edge\n") +
+           numbers;
+  }
+};
 
 fs::path result_file(const fs::path& folder, const std::string& attack) {
   return folder / "attack" / attack / "result.json";
@@ -128,14 +130,16 @@ AttackOptions attack_options(const AttackConfig& c) {
 
 struct AttackTarget::Impl {
   Impl(const fs::path& folder_, const RunConfig& wanted)
-      : folder(folder_), config(attacked(folder_, wanted)), settings(config.attack()) {
+      : folder(folder_),
+        attacked(folder, wanted),
+        device(devices_for(config)[0]),
+        dtype(choose_dtype(config.dtype(), device)) {
     cloud = read_cloud_bundle(folder / "cloud.h5");
     EdgeBundle bundle = read_edge_bundle(folder / "edge.h5");
     head = bundle.head;
     noise = mean_noise(bundle.protection);
     selected = bundle.selector.selected();
     edge = std::make_unique<EdgePipeline>(std::move(bundle));
-    const Device device = devices_for(config)[0];
     head->to(device);
     for (const auto& body : cloud.bodies) body->to(device);
 
@@ -184,8 +188,8 @@ struct AttackTarget::Impl {
     view.split = cloud.info.split;
     view.bodies = cloud.bodies;
     view.public_data = &public_data;
-    view.device = parse_devices(config.device())[0];
-    view.dtype = choose_dtype(config.dtype(), view.device);
+    view.device = device;
+    view.dtype = dtype;
     view.seed = config.seed();
     return view;
   }
@@ -212,8 +216,11 @@ struct AttackTarget::Impl {
   }
 
   const fs::path folder;
-  const RunConfig config;
-  const AttackConfig settings;
+  const Attacked attacked;
+  const RunConfig& config = attacked.config;
+  const AttackConfig& settings = config.attack();
+  const Device device;
+  const Dtype dtype;
   CloudBundle cloud;
   std::unique_ptr<EdgePipeline> edge;
   std::mutex edge_mutex;  // a pipeline serves one thread at a time
@@ -232,7 +239,7 @@ AttackTarget::AttackTarget(const fs::path& folder, const RunConfig& wanted)
     : impl_(std::make_unique<Impl>(folder, wanted)) {}
 AttackTarget::~AttackTarget() = default;
 
-Device AttackTarget::device() const { return impl_->public_view().device; }
+Device AttackTarget::device() const { return impl_->device; }
 
 int64_t AttackTarget::work(const std::string& attack) const {
   const auto made = make_attack(attack);
@@ -282,9 +289,9 @@ std::string AttackTarget::run(
   result["title"] = attack->title();
   result["level"] = name(attack->level());
   result["metric"] = impl_->settings.metric();
-  result["settings"] = identity_of(impl_->folder, impl_->config, observed.defined());
+  result["settings"] = impl_->attacked.identity(observed.defined());
   result["device"] = backend(device()).description();
-  result["dtype"] = name(impl_->public_view().dtype);
+  result["dtype"] = name(impl_->dtype);
   result["observed"] = observed.defined() ? "recorded on the wire" : "computed by the edge";
   write_file_atomically(file, result.dump(2) + "\n", /*secret=*/false);
   return failure;
@@ -297,8 +304,7 @@ bool attack_done(const fs::path& folder, const std::string& attack, const RunCon
   const json before = json::parse(in, nullptr, /*allow_exceptions=*/false);
   if (!before.is_object() || before.contains("error")) return false;
   try {
-    return before.value("settings", "") ==
-           identity_of(folder, attacked(folder, wanted), on_the_wire);
+    return before.value("settings", "") == Attacked(folder, wanted).identity(on_the_wire);
   } catch (const std::exception&) {  // a damaged run: the attack will say so
     return false;
   }

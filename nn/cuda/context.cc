@@ -209,6 +209,13 @@ void check(cudnnStatus_t result, const char* call) {
   if (result != CUDNN_STATUS_SUCCESS) fail_call(call, cudnnGetErrorString(result));
 }
 
+void ask_for_shared(const void* kernel, size_t bytes) {
+  if (bytes <= 40 * 1024) return;  // it has 48 KiB, together with what it declares itself
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             static_cast<int>(bytes)),
+        "cudaFuncSetAttribute");
+}
+
 int count_devices(std::string& why) {
   int count = 0;
   const cudaError_t result = cudaGetDeviceCount(&count);

@@ -50,6 +50,9 @@ void check(cudaError_t result, const char* call);
 void check(cublasStatus_t result, const char* call);
 void check(cudnnStatus_t result, const char* call);
 
+// Lets a kernel be launched with so much dynamic shared memory, if that is more than it has anyway.
+void ask_for_shared(const void* kernel, size_t bytes);
+
 // Usable devices, 0 if there are none; then `why` says why. Never throws.
 int count_devices(std::string& why);
 

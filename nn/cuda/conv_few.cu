@@ -20,8 +20,6 @@ struct Problem {
   bool relu;
 };
 
-constexpr int kNowhere = -(1 << 28);  // a row that no image has
-
 // What a warp reads for a step: 16 bytes for each lane of two rows of weights and of kTiles pixels.
 template <int kTiles>
 using Slab = uint4[2 + kTiles][32];

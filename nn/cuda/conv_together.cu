@@ -10,8 +10,6 @@ namespace {
 constexpr int kEdge = 16;    // of the matrices that a warp multiplies at once
 constexpr int kLanes = 8;    // numbers of 16 bits in the 16 bytes that a thread moves at once
 constexpr int kLanes8 = 16;  // of 8 bits
-constexpr int kNowhere = -(1 << 28);  // a row that no image has
-
 // A convolution as the product of [rows, depth] (pixels, gathered on the way) and [depth, o].
 template <typename T, typename W>
 struct Problem {
@@ -54,8 +52,7 @@ template <typename W, typename Tile>
 struct SharedBytes {
   static constexpr bool kFloat8 = std::is_same_v<W, Fp8>;
   static constexpr int kPixels = Tile::kRows * Tile::kDepth * 2;
-  static constexpr int kWeights =
-      kFloat8 ? Tile::kColumns * Tile::kDepth : Tile::kColumns * Tile::kDepth * 2;
+  static constexpr int kWeights = Tile::kColumns * Tile::kDepth * static_cast<int>(sizeof(W));
   static constexpr int kStage = kPixels + kWeights;
   static constexpr int kUnpacked = kFloat8 ? Tile::kColumns * Tile::kDepth * 2 : 0;
   static constexpr int kAll =

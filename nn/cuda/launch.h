@@ -17,11 +17,7 @@ template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
             A&&... args) {
   static_assert(sizeof...(P) == sizeof...(A), "one argument for each parameter");
-  if (shared_bytes > 40 * 1024) {  // a kernel gets 48 KiB with its own without asking
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(shared_bytes)),
-          "cudaFuncSetAttribute");
-  }
+  ask_for_shared(reinterpret_cast<const void*>(kernel), shared_bytes);
   kernel<<<grid, block, shared_bytes, stream>>>(static_cast<P>(args)...);
   check(cudaGetLastError(), "kernel launch");
 }

@@ -59,6 +59,8 @@ struct NetConv {
   }
 };
 
+constexpr int kNowhere = -(1 << 28);  // a row that no image has, for pixels beyond the last
+
 // x [images, c, pixels] float32 in this order, for all nets the same -> y [batch, pixels, c], zeros
 // from `images` on.
 void enter(Dtype dtype, const float* x, void* y, int64_t images, int64_t batch, int64_t c,

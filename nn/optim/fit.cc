@@ -5,10 +5,11 @@
 #include <chrono>
 #include <cmath>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <optional>
+#include <semaphore>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "nn/core/backend.h"
@@ -27,28 +28,10 @@ struct Pending {
   int64_t images;
 };
 
-// Leave for one more thread to work on a GPU beside those that asked for jobs side by side, counted
-// over all calls: jobs may have jobs of their own, and each thread has a stream and memory there.
-class Seat {
- public:
-  static std::optional<Seat> take() {
-    int left = idle_;
-    while (left > 0) {
-      if (idle_.compare_exchange_weak(left, left - 1)) return Seat();
-    }
-    return std::nullopt;
-  }
-  Seat(Seat&& other) noexcept : taken_(std::exchange(other.taken_, false)) {}
-  Seat& operator=(Seat&&) = delete;
-  ~Seat() {
-    if (taken_) ++idle_;
-  }
-
- private:
-  Seat() = default;
-  bool taken_ = true;
-  static inline std::atomic<int> idle_{15};
-};
+// How many threads may work on a GPU beside those that asked for jobs side by side, over all calls:
+// jobs may have jobs of their own, and each thread has a stream and memory there.
+constexpr int kHelpers = 15;
+std::counting_semaphore<kHelpers> idle_helpers(kHelpers);
 
 // Steps of one training: as they are written, or recorded and replayed.
 class Steps {
@@ -163,11 +146,8 @@ void fit(const FitOptions& options, Loader& loader, Optimizer& optimizer,
 void run_side_by_side(int count, int at_once, const std::function<void(int)>& job, Device device) {
   const bool on_cpu = device.type == Device::Type::kCpu;
   const int threads = cpu::compute_threads();
-  constexpr int kAllOnGpu = 16;
-  const int workers = std::clamp(at_once > 0 ? at_once
-                                 : on_cpu    ? threads
-                                             : kAllOnGpu,
-                                 1, std::max(count, 1));
+  const int all = on_cpu ? threads : 1 + kHelpers;
+  const int workers = std::clamp(at_once > 0 ? at_once : all, 1, std::max(count, 1));
   if (workers == 1) {
     for (int i = 0; i < count; ++i) job(i);
     return;
@@ -203,10 +183,10 @@ void run_side_by_side(int count, int at_once, const std::function<void(int)>& jo
     // This thread takes part, and does it all if nobody may help, so no call waits for another.
     cpu::set_compute_threads(share);
     work([&] {
-      while (std::ssize(team) < workers - 1 && next < count) {
-        std::optional<Seat> seat = Seat::take();
-        if (!seat) return;
-        team.emplace_back([&, mine = std::move(*seat)] {
+      while (std::ssize(team) < workers - 1 && next < count && idle_helpers.try_acquire()) {
+        // Goes with the thread, or at once if it cannot be started.
+        const std::shared_ptr<void> leave(nullptr, [](void*) { idle_helpers.release(); });
+        team.emplace_back([&, leave] {
           cpu::set_compute_threads(share);
           cpu::unpin_this_thread();
           work(nullptr);

@@ -3,7 +3,6 @@
 #include <nlohmann/json.hpp>
 
 #include "lab/attack_runs.h"
-#include "lab/datasets.h"
 #include "lab/runs.h"
 #include "nn/core/error.h"
 #include "tests/nn/cuda/gpu.h"

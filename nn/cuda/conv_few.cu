@@ -57,12 +57,16 @@ __global__ void __launch_bounds__(32 * kWarpsOfBlock) few_kernel(Problem<T> p) {
   const int begin = steps * warp / kWarpsOfBlock, end = steps * (warp + 1) / kWarpsOfBlock;
 
   // A lane reads back what it has asked for itself: no barriers.
-  const auto ask = [&](int step) {
+  const auto ask_weights = [&](int step) {
+    if (step >= end) return;
+    Slab<kTiles>& slab = slabs[warp][step % kAll];
+    const T* from = weight + step * kStep;
+    __pipeline_memcpy_async(&slab[0][lane], from, 16);
+    __pipeline_memcpy_async(&slab[1][lane], from + below, 16);
+  };
+  const auto ask_pixels = [&](int step) {
     if (step < end) {
       Slab<kTiles>& slab = slabs[warp][step % kAll];
-      const T* from = weight + step * kStep;
-      __pipeline_memcpy_async(&slab[0][lane], from, 16);
-      __pipeline_memcpy_async(&slab[1][lane], from + below, 16);
       const int tap = p.by_steps_of_tap.quotient(step), channel = step * kStep - tap * p.c;
       const int down = p.by_kw.quotient(tap);
       const int across = tap - down * static_cast<int>(p.by_kw.by);
@@ -77,10 +81,14 @@ __global__ void __launch_bounds__(32 * kWarpsOfBlock) few_kernel(Problem<T> p) {
     __pipeline_commit();
   };
 #pragma unroll
-  for (int i = 0; i < kAll - 1; ++i) ask(begin + i);
+  for (int i = 0; i < kAll - 1; ++i) ask_weights(begin + i);
+  wait_for_previous();  // nobody writes weights
+#pragma unroll
+  for (int i = 0; i < kAll - 1; ++i) ask_pixels(begin + i);
   float d[kTiles][4] = {};
   for (int step = begin; step < end; ++step) {
-    ask(step + kAll - 1);
+    ask_weights(step + kAll - 1);
+    ask_pixels(step + kAll - 1);
     __pipeline_wait_prior(kAll - 1);
     __syncwarp();  // so that the compiler reads after the wait
     const Slab<kTiles>& slab = slabs[warp][step % kAll];
@@ -160,13 +168,13 @@ bool suits_few(const NetConv& c, int variant) {
   return c.rows() <= 16 * pixels;
 }
 
-void conv_few(const NetConv& c, int variant, cudaStream_t stream) {
+void conv_few(const NetConv& c, int variant, Lane lane) {
   const dim3 grid(static_cast<unsigned>(c.o / kChannels),
                   static_cast<unsigned>((c.rows() + pixels_of(variant) - 1) / pixels_of(variant)),
                   static_cast<unsigned>(c.nets));
   const auto run = [&]<typename T>(T) {
     const auto with = [&]<int kTiles>(std::integral_constant<int, kTiles>) {
-      launch(few_kernel<T, kTiles>, grid, 32 * kWarpsOfBlock, 0, stream, problem_of<T>(c));
+      launch(few_kernel<T, kTiles>, grid, 32 * kWarpsOfBlock, 0, lane, problem_of<T>(c));
     };
     switch (variant) {
       case 0:

@@ -188,10 +188,11 @@ __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T, W> 
   const int across = warp / Tile::kWarpsDown * Tile::kAcross * kEdge;
   float sums[Tile::kDown][Tile::kAcross][2][4] = {};  // 16 x 16 each, as two of 16 x 8
   for (int i = 0; i < Tile::kStages - 1; ++i) {
-    if (begin + i < end) {
-      fetch_weights(begin + i, i);
-      fetch_pixels(i);
-    }
+    if (begin + i < end) fetch_weights(begin + i, i);
+  }
+  wait_for_previous();  // nobody writes weights
+  for (int i = 0; i < Tile::kStages - 1; ++i) {
+    if (begin + i < end) fetch_pixels(i);
     __pipeline_commit();
   }
   for (int i = begin; i < end; ++i) {
@@ -378,7 +379,7 @@ size_t together_scratch(const NetConv& c, int variant) {
 int64_t together_counters(const NetConv& c, int variant) { return tiles(c, variant_at(variant)); }
 
 void conv_together(const NetConv& c, int variant, std::byte* scratch, int32_t* counters,
-                   cudaStream_t stream) {
+                   Lane lane) {
   const Variant& v = variant_at(variant);
   const dim3 grid(static_cast<unsigned>((c.rows() + v.rows - 1) / v.rows),
                   static_cast<unsigned>((c.o + v.columns - 1) / v.columns),
@@ -387,7 +388,7 @@ void conv_together(const NetConv& c, int variant, std::byte* scratch, int32_t* c
     const Problem<T, W> p = problem_of<T, W>(c, v.splits, scratch, counters);
     const auto with = [&]<typename Tile>(Tile) {
       launch(together_kernel<T, W, Tile>, grid, dim3(Tile::kThreads), SharedBytes<W, Tile>::kAll,
-             stream, p);
+             lane, p);
     };
     if (v.rows == Small::kRows) return with(Small{});
     if (v.rows == Medium::kRows) return with(Medium{});

@@ -29,13 +29,16 @@ int64_t pixels_of(const Shape& one) { return one.numel() / std::max<int64_t>(cha
 // What a step does, for one net or for all.
 struct Op {
   bool per_net = false;
-  std::function<void(Context&, cudaStream_t, int64_t net)> run;
+  bool early = false;  // one kernel, which can be launched early
+  std::function<void(Context&, Lane, int64_t net)> run;
 };
 
 // The nets for one batch size.
 struct Program {
   int64_t batch = 0;
   std::vector<Op> ops;  // they hold what the graph reads
+  // Whether the kernel before waits, too, so that waiting for it is waiting for all before it.
+  bool can_be_early(size_t op) const { return op > 0 && ops[op - 1].early && ops[op].early; }
   Tensor scratch;
   std::unique_ptr<Capture::Graph> graph;
 };
@@ -65,7 +68,8 @@ class CudaExecutable : public Executable {
   Program build(Context& c, int64_t batch);
   Op lower(Context& c, size_t step, int64_t batch);
   Op lower_conv(Context& c, size_t step, int64_t batch);
-  void enqueue(Context& c, const Program& p) const;
+  void enqueue(Context& c, const Program& p, bool early) const;
+  std::unique_ptr<Capture::Graph> record(Context& c, const Program& p, bool early) const;
   std::byte* scratch(Context& c, size_t bytes);
 
   Tensor bytes(size_t count) const {
@@ -254,19 +258,34 @@ Program CudaExecutable::build(Context& c, int64_t batch) {
     if (op.run) p.ops.push_back(std::move(op));
   }
   if (p.ops.empty()) return p;
-  enqueue(c, p);  // what is loaded on first use must not be loaded in a capture
+  enqueue(c, p, false);  // what is loaded on first use must not be loaded in a capture
   c.synchronize();
-  Capture capture(c);
-  enqueue(c, p);
-  p.graph = capture.finish();
+  p.graph = record(c, p, false);
   p.scratch = scratch_;
+  bool any = false;
+  for (size_t i = 0; i < p.ops.size(); ++i) any = any || p.can_be_early(i);
+  if (!any || !options_.early.value_or(can_launch_early())) return p;
+  try {
+    auto early = record(c, p, true);
+    if (options_.early || time_of(*early, c) < time_of(*p.graph, c)) p.graph = std::move(early);
+  } catch (const Error&) {  // older drivers cannot record it
+    if (options_.early) throw;
+  }
   return p;
 }
 
-void CudaExecutable::enqueue(Context& c, const Program& p) const {
+std::unique_ptr<Capture::Graph> CudaExecutable::record(Context& c, const Program& p,
+                                                       bool early) const {
+  Capture capture(c);
+  enqueue(c, p, early);
+  return capture.finish();
+}
+
+void CudaExecutable::enqueue(Context& c, const Program& p, bool early) const {
   for (size_t i = 0; i < p.ops.size();) {
     if (!p.ops[i].per_net) {
-      p.ops[i++].run(c, c.stream, 0);
+      p.ops[i].run(c, {c.stream, early && p.can_be_early(i)}, 0);
+      ++i;
       continue;
     }
     size_t end = i;
@@ -287,42 +306,42 @@ Op CudaExecutable::lower(Context& c, size_t index, int64_t batch) {
   const int64_t n = numbers(s.output, batch), nets = nets_;
   const Dtype dtype = dtype_;
   const auto all = [](auto f) {
-    return Op{false, [f](Context&, cudaStream_t stream, int64_t) { f(stream); }};
+    return Op{false, true, [f](Context&, Lane lane, int64_t) { f(lane); }};
   };
   switch (s.kind) {
     case Kind::kConv:
     case Kind::kLinear:
       return lower_conv(c, index, batch);
     case Kind::kChannelAffine:
-      return all([=, relu = s.relu, channels = channels_of(in)](cudaStream_t stream) {
-        affine(dtype, x, w.weight, w.bias, y, nets, n, channels, relu, stream);
+      return all([=, relu = s.relu, channels = channels_of(in)](Lane lane) {
+        affine(dtype, x, w.weight, w.bias, y, nets, n, channels, relu, lane);
       });
     case Kind::kActivation:
-      return all([=, op = s.activation, a = s.a, b = s.b](cudaStream_t stream) {
-        activate(dtype, op, a, b, x, y, nets, n, stream);
+      return all([=, op = s.activation, a = s.a, b = s.b](Lane lane) {
+        activate(dtype, op, a, b, x, y, nets, n, lane);
       });
     case Kind::kAdd:
-      return all([=, z = at(s.residual), relu = s.relu](cudaStream_t stream) {
-        add(dtype, x, z, y, nets, n, relu, stream);
+      return all([=, z = at(s.residual), relu = s.relu](Lane lane) {
+        add(dtype, x, z, y, nets, n, relu, lane);
       });
     case Kind::kMaxPool:
     case Kind::kAvgPool: {
       const PoolShape pool_shape{batch,         in[0],         in[1],         in[2],
                                  out[1],        out[2],        s.pool.kernel, s.pool.kernel,
                                  s.pool.stride, s.pool.padding};
-      return all([=, maximum = s.kind == Kind::kMaxPool](cudaStream_t stream) {
-        pool(dtype, maximum, pool_shape, x, y, nets, stream);
+      return all([=, maximum = s.kind == Kind::kMaxPool](Lane lane) {
+        pool(dtype, maximum, pool_shape, x, y, nets, lane);
       });
     }
     case Kind::kGlobalAvgPool: {
       const PoolShape whole{
           batch, in[0], in[1], in[2], 1, 1, static_cast<int>(in[1]), static_cast<int>(in[2]), 1, 0};
-      return all([=](cudaStream_t stream) { pool(dtype, false, whole, x, y, nets, stream); });
+      return all([=](Lane lane) { pool(dtype, false, whole, x, y, nets, lane); });
     }
     case Kind::kFlatten:
       if (y.data == x.data) return {};
-      return all([=, channels = channels_of(in), pixels = pixels_of(in)](cudaStream_t stream) {
-        flatten(dtype, x, y, nets, batch, channels, pixels, stream);
+      return all([=, channels = channels_of(in), pixels = pixels_of(in)](Lane lane) {
+        flatten(dtype, x, y, nets, batch, channels, pixels, lane);
       });
   }
   return {};
@@ -361,10 +380,10 @@ Op CudaExecutable::lower_conv(Context& c, size_t index, int64_t batch) {
   // Nets on parallel branches are at different steps at a time: each has its part of the scratch,
   // whose size is known when all steps are.
   if (p.per_net) net_scratch_ = std::max(net_scratch_, rounded(p.scratch));
-  return {p.per_net, [this, run = std::move(p.run), per_net = p.per_net](
-                         Context& on, cudaStream_t stream, int64_t net) {
+  return {p.per_net, p.early,
+          [this, run = std::move(p.run), per_net = p.per_net](Context& on, Lane lane, int64_t net) {
             auto* memory = static_cast<std::byte*>(scratch_.raw());
-            run(on, stream, net, per_net ? memory + net_scratch_ * net : memory);
+            run(on, lane, net, per_net ? memory + net_scratch_ * net : memory);
           }};
 }
 

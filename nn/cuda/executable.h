@@ -1,8 +1,9 @@
 // Serving on a GPU: nets of one form, each batch size captured as one CUDA graph.
 //
 // A step is computed for all nets in one launch where there is such a kernel (all but cuDNN's);
-// the steps between are computed net by net on parallel branches of the graph. Values lie channels
-// last, those of each net in an arena of its own, at equal distances.
+// the steps between are computed net by net on parallel branches of the graph. Kernels of our own
+// that follow each other may be launched early (Lane, context.h). Values lie channels last, those
+// of each net in an arena of its own, at equal distances.
 #pragma once
 
 #include <memory>
@@ -29,8 +30,10 @@ const char* name(ConvWay way);
 // the batch sizes just below it, see batch_bucket(); it is prepared (kernels measured, graph
 // captured) when it is first needed.
 struct ServeOptions {
-  bool tf32 = true;               // float32 products may round their factors to TF32
-  std::optional<ConvWay> prefer;  // instead of measuring, this way wherever it is possible
+  bool tf32 = true;  // float32 products may round their factors to TF32
+  // Instead of measuring: this way wherever it is possible; early launches or not.
+  std::optional<ConvWay> prefer;
+  std::optional<bool> early;
 };
 std::unique_ptr<Executable> compile_cuda(const std::vector<Graph>& nets, Dtype dtype,
                                          int64_t max_batch, int device,

@@ -81,15 +81,15 @@ std::optional<PreparedConv> prepare_library(const NetConv& c, int variant, Conte
   const std::shared_ptr<const DnnPlan> plan = parts.engines->plan(variant);
   if (!plan || plan->workspace() > kMostWorkspace) return std::nullopt;
   const size_t rounded_x = c.float8 ? rounded(static_cast<size_t>(c.batch * c.h * c.w * c.c)) : 0;
-  return PreparedConv{true, rounded_x + plan->workspace(),
-                      [=](Context& on, cudaStream_t stream, int64_t net, std::byte* scratch) {
+  return PreparedConv{true, false, rounded_x + plan->workspace(),
+                      [=](Context& on, Lane lane, int64_t net, std::byte* scratch) {
                         DnnOperands operands{c.x.of(net), c.weight.of(net), c.y.of(net),
                                              c.z.of(net), c.bias.of(net),   c.scales.of(net)};
                         if (c.float8) {
-                          round_to_float8(c, net, scratch, stream);
+                          round_to_float8(c, net, scratch, lane.stream);
                           operands.x = scratch;
                         }
-                        const DnnOnStream here(on, stream);
+                        const DnnOnStream here(on, lane.stream);
                         check(plan->run(on.dnn(), operands, scratch + rounded_x),
                               "cudnnBackendExecute");
                       }};
@@ -221,10 +221,11 @@ std::optional<PreparedConv> prepare_product(const NetConv& c, int variant, Conte
   const auto plan = std::make_shared<ProductPlan>(Product{
       c.dtype, c.tf32, c.nets, c.rows(), c.o, c.depth(), c.relu, x, c.weight, c.bias, c.z, c.y});
   if (!plan->choose(variant, context.device)) return std::nullopt;
-  return PreparedConv{false, gathered + plan->workspace(),
-                      [=](Context& on, cudaStream_t stream, int64_t, std::byte* scratch) {
-                        if (!as_is) gather(c, {scratch, x.stride}, inputs, stream);
-                        plan->run(on.device, stream, as_is ? x.data : scratch, scratch + gathered);
+  return PreparedConv{false, false, gathered + plan->workspace(),
+                      [=](Context& on, Lane lane, int64_t, std::byte* scratch) {
+                        if (!as_is) gather(c, {scratch, x.stride}, inputs, lane.stream);
+                        plan->run(on.device, lane.stream, as_is ? x.data : scratch,
+                                  scratch + gathered);
                       }};
 }
 
@@ -273,9 +274,9 @@ std::optional<PreparedConv> prepare_dense(const NetConv& c, int variant, Context
               weight->matrix, weight->bias, c.z, c.y});
   if (!plan->choose(variant, context.device)) return std::nullopt;
   return PreparedConv{
-      false, plan->workspace(),
-      [plan, weight, x = c.x.data](Context& on, cudaStream_t stream, int64_t, std::byte* scratch) {
-        plan->run(on.device, stream, x, scratch);
+      false, false, plan->workspace(),
+      [plan, weight, x = c.x.data](Context& on, Lane lane, int64_t, std::byte* scratch) {
+        plan->run(on.device, lane.stream, x, scratch);
       }};
 }
 
@@ -287,17 +288,17 @@ std::optional<PreparedConv> prepare_together(const NetConv& c, int variant, Cont
       bytes_on(context, static_cast<size_t>(together_counters(c, variant)) * sizeof(int32_t));
   check(cudaMemsetAsync(write_raw(context, counters), 0, counters.bytes(), context.stream),
         "cudaMemsetAsync");
-  return PreparedConv{false, together_scratch(c, variant),
-                      [=](Context&, cudaStream_t stream, int64_t, std::byte* scratch) {
+  return PreparedConv{false, true, together_scratch(c, variant),
+                      [=](Context&, Lane lane, int64_t, std::byte* scratch) {
                         conv_together(c, variant, scratch, static_cast<int32_t*>(counters.raw()),
-                                      stream);
+                                      lane);
                       }};
 }
 
 std::optional<PreparedConv> prepare_few(const NetConv& c, int variant) {
   if (variant >= kFewVariants || !can_do_few(c) || !suits_few(c, variant)) return std::nullopt;
-  return PreparedConv{false, 0, [=](Context&, cudaStream_t stream, int64_t, std::byte*) {
-                        conv_few(c, variant, stream);
+  return PreparedConv{false, true, 0, [=](Context&, Lane lane, int64_t, std::byte*) {
+                        conv_few(c, variant, lane);
                       }};
 }
 
@@ -318,9 +319,8 @@ std::optional<PreparedConv> prepare(const NetConv& c, const ConvChoice& choice, 
     case ConvWay::kLibrary:
       return prepare_library(c, choice.variant, context, parts);
     case ConvWay::kDirect:
-      return PreparedConv{false, 0, [c](Context&, cudaStream_t stream, int64_t, std::byte*) {
-                            conv_direct(c, stream);
-                          }};
+      return PreparedConv{false, true, 0,
+                          [c](Context&, Lane lane, int64_t, std::byte*) { conv_direct(c, lane); }};
   }
   return std::nullopt;
 }
@@ -404,28 +404,33 @@ struct Event {
   Event& operator=(const Event&) = delete;
 };
 
-// Milliseconds, as part of a graph and with the weights not in the cache, as in use.
+// As part of a graph and with the weights not in the cache, as in use.
 float time_of(const PreparedConv& p, const NetConv& c, Context& context, const Branches& branches,
               std::byte* scratch, void* flush) {
   run_all(p, c, context, branches, scratch);  // loads what is loaded on first use
   Capture capture(context);
   run_all(p, c, context, branches, scratch);
-  const auto graph = capture.finish();
+  return time_of(*capture.finish(), context, [&] {
+    check(cudaMemsetAsync(flush, 0, kFlush, context.stream), "cudaMemsetAsync");
+  });
+}
+
+}  // namespace
+
+float time_of(const Capture::Graph& graph, Context& c, const std::function<void()>& before) {
   const Event begin, end;
   std::array<float, 3> times{};
   for (float& t : times) {
-    check(cudaMemsetAsync(flush, 0, kFlush, context.stream), "cudaMemsetAsync");
-    check(cudaEventRecord(begin.event, context.stream), "cudaEventRecord");
-    graph->launch(context);
-    check(cudaEventRecord(end.event, context.stream), "cudaEventRecord");
+    if (before) before();
+    check(cudaEventRecord(begin.event, c.stream), "cudaEventRecord");
+    graph.launch(c);
+    check(cudaEventRecord(end.event, c.stream), "cudaEventRecord");
     check(cudaEventSynchronize(end.event), "cudaEventSynchronize");
     check(cudaEventElapsedTime(&t, begin.event, end.event), "cudaEventElapsedTime");
   }
   std::ranges::sort(times);
   return times[1];
 }
-
-}  // namespace
 
 const char* name(ConvWay way) {
   switch (way) {

@@ -53,9 +53,14 @@ struct SpreadWeight {
 
 struct PreparedConv {
   bool per_net = false;  // run() is for one net, else for all
+  bool early = false;    // run() heeds Lane::early
   size_t scratch = 0;    // bytes that run() wants, for one net or for all
-  std::function<void(Context&, cudaStream_t, int64_t net, std::byte* scratch)> run;
+  std::function<void(Context&, Lane, int64_t net, std::byte* scratch)> run;
 };
+
+// Milliseconds that the graph takes on c's stream: the median of three. `before` is given to the
+// stream before each.
+float time_of(const Capture::Graph& graph, Context& c, const std::function<void()>& before = {});
 
 // The fastest way on this device, or `prefer` where that suits. `scratch(bytes)` returns so much
 // memory of c's device. The convolution is computed in the process.

@@ -52,6 +52,7 @@ __global__ void leave_kernel(Each<const T> x, float* y, int64_t numbers, int64_t
 template <typename T>
 __global__ void flatten_kernel(Each<const T> x, Each<T> y, int64_t numbers, int64_t c,
                                int64_t pixels) {
+  wait_for_previous();
   const int64_t i = this_number();
   if (i < numbers) y.of(blockIdx.y)[i] = x.of(blockIdx.y)[transposed(i, c, pixels)];
 }
@@ -59,6 +60,7 @@ __global__ void flatten_kernel(Each<const T> x, Each<T> y, int64_t numbers, int6
 template <typename T>
 __global__ void affine_kernel(Each<const T> x, Each<const float> scale, Each<const float> shift,
                               Each<T> y, int64_t numbers, int64_t c, bool relu) {
+  wait_for_previous();
   const int64_t i = this_number();
   if (i >= numbers) return;
   const int64_t net = blockIdx.y, channel = i % c;
@@ -95,6 +97,7 @@ __device__ float apply(UnaryOp op, float x, float a, float b) {
 template <typename T>
 __global__ void activate_kernel(UnaryOp op, float a, float b, Each<const T> x, Each<T> y,
                                 int64_t numbers) {
+  wait_for_previous();
   const int64_t i = this_number();
   if (i < numbers) {
     store(&y.of(blockIdx.y)[i], apply(op, load(x.of(blockIdx.y)[i]), a, b));
@@ -104,6 +107,7 @@ __global__ void activate_kernel(UnaryOp op, float a, float b, Each<const T> x, E
 template <typename T>
 __global__ void add_kernel(Each<const T> x, Each<const T> z, Each<T> y, int64_t numbers,
                            bool relu) {
+  wait_for_previous();
   const int64_t i = this_number();
   if (i >= numbers) return;
   const float v = load(x.of(blockIdx.y)[i]) + load(z.of(blockIdx.y)[i]);
@@ -113,6 +117,7 @@ __global__ void add_kernel(Each<const T> x, Each<const T> z, Each<T> y, int64_t 
 template <typename T>
 __global__ void pool_kernel(bool maximum, PoolShape s, Each<const T> x, Each<T> y,
                             int64_t numbers) {
+  wait_for_previous();
   const int64_t i = this_number();
   if (i >= numbers) return;
   const int64_t channel = i % s.c, column = i / s.c % s.ow, row = i / s.c / s.ow % s.oh;
@@ -209,6 +214,7 @@ __global__ void conv_direct_kernel(Window win, int64_t o, int64_t kh, int64_t gr
                                    Each<const float> scales, Each<const T> z, Each<T> y,
                                    int64_t numbers) {
   constexpr bool kFloat8 = !std::is_same_v<T, W>;
+  wait_for_previous();
   const int64_t i = this_number();
   if (i >= numbers) return;
   const int64_t net = blockIdx.y, out = i % o, per_group = win.c / groups;
@@ -255,45 +261,51 @@ void leave(Dtype dtype, const NetMemory& x, float* y, int64_t nets, int64_t imag
   });
 }
 
+bool can_launch_early() {
+  cudaFuncAttributes attributes{};
+  check(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(&pool_kernel<float>)),
+        "cudaFuncGetAttributes");
+  return attributes.ptxVersion >= 90;
+}
+
 void flatten(Dtype dtype, const NetMemory& x, const NetMemory& y, int64_t nets, int64_t batch,
-             int64_t c, int64_t pixels, cudaStream_t stream) {
+             int64_t c, int64_t pixels, Lane lane) {
   const int64_t numbers = batch * c * pixels;
   with_activation(dtype, [&]<typename T>(T) {
-    launch(flatten_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, stream, each<const T>(x),
+    launch(flatten_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, lane, each<const T>(x),
            each<T>(y), numbers, c, pixels);
   });
 }
 
 void affine(Dtype dtype, const NetMemory& x, const NetMemory& scale, const NetMemory& shift,
-            const NetMemory& y, int64_t nets, int64_t numbers, int64_t c, bool relu,
-            cudaStream_t stream) {
+            const NetMemory& y, int64_t nets, int64_t numbers, int64_t c, bool relu, Lane lane) {
   with_activation(dtype, [&]<typename T>(T) {
-    launch(affine_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, stream, each<const T>(x),
+    launch(affine_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, lane, each<const T>(x),
            each<const float>(scale), each<const float>(shift), each<T>(y), numbers, c, relu);
   });
 }
 
 void activate(Dtype dtype, UnaryOp op, float a, float b, const NetMemory& x, const NetMemory& y,
-              int64_t nets, int64_t numbers, cudaStream_t stream) {
+              int64_t nets, int64_t numbers, Lane lane) {
   with_activation(dtype, [&]<typename T>(T) {
-    launch(activate_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, stream, op, a, b,
+    launch(activate_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, lane, op, a, b,
            each<const T>(x), each<T>(y), numbers);
   });
 }
 
 void add(Dtype dtype, const NetMemory& x, const NetMemory& z, const NetMemory& y, int64_t nets,
-         int64_t numbers, bool relu, cudaStream_t stream) {
+         int64_t numbers, bool relu, Lane lane) {
   with_activation(dtype, [&]<typename T>(T) {
-    launch(add_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, stream, each<const T>(x),
+    launch(add_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, lane, each<const T>(x),
            each<const T>(z), each<T>(y), numbers, relu);
   });
 }
 
 void pool(Dtype dtype, bool maximum, const PoolShape& shape, const NetMemory& x, const NetMemory& y,
-          int64_t nets, cudaStream_t stream) {
+          int64_t nets, Lane lane) {
   const int64_t numbers = shape.batch * shape.oh * shape.ow * shape.c;
   with_activation(dtype, [&]<typename T>(T) {
-    launch(pool_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, stream, maximum, shape,
+    launch(pool_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, lane, maximum, shape,
            each<const T>(x), each<T>(y), numbers);
   });
 }
@@ -335,10 +347,10 @@ void round_to_float8(const NetConv& conv, int64_t net, void* rounded, cudaStream
   });
 }
 
-void conv_direct(const NetConv& conv, cudaStream_t stream) {
+void conv_direct(const NetConv& conv, Lane lane) {
   const int64_t numbers = conv.rows() * conv.o;
   const auto run = [&]<typename T, typename W>(T, W) {
-    launch(conv_direct_kernel<T, W>, grid_of(numbers, conv.nets), dim3(kThreads), 0, stream,
+    launch(conv_direct_kernel<T, W>, grid_of(numbers, conv.nets), dim3(kThreads), 0, lane,
            window_of(conv), conv.o, conv.kh, conv.spec.groups, conv.relu, each<const T>(conv.x),
            each<const W>(conv.weight), each<const T>(conv.bias), each<const float>(conv.scales),
            each<const T>(conv.z), each<T>(conv.y), numbers);

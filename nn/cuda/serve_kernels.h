@@ -1,7 +1,8 @@
 // Kernels of the serving executable (executable.cc): each does its step for all nets in one launch.
 //
 // Activations are `dtype` (float32, bfloat16, float16) and lie image by image, pixel by pixel,
-// channels last; a vector is one pixel. Arithmetic is float32.
+// channels last; a vector is one pixel. Arithmetic is float32. Those that take a Lane may be
+// launched early.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -11,8 +12,13 @@
 
 #include "nn/core/backend.h"
 #include "nn/core/dtype.h"
+#include "nn/cuda/context.h"
 
 namespace ens::cuda {
+
+// Whether the current device's kernels can be launched early, and wait: compute capability 9.0, in
+// the GPU and in what they were compiled for.
+bool can_launch_early();
 
 // A block of memory for each net, at equal distances. stride 0: one that all nets read.
 struct NetMemory {
@@ -70,15 +76,14 @@ void leave(Dtype dtype, const NetMemory& x, float* y, int64_t nets, int64_t imag
            int64_t pixels, cudaStream_t stream);
 // x -> y [batch, c * pixels] in the order [c, pixels].
 void flatten(Dtype dtype, const NetMemory& x, const NetMemory& y, int64_t nets, int64_t batch,
-             int64_t c, int64_t pixels, cudaStream_t stream);
+             int64_t c, int64_t pixels, Lane lane);
 // y = x * scale[c] + shift[c], then ReLU if `relu`. scale, shift: float32 [c] for each net.
 void affine(Dtype dtype, const NetMemory& x, const NetMemory& scale, const NetMemory& shift,
-            const NetMemory& y, int64_t nets, int64_t numbers, int64_t c, bool relu,
-            cudaStream_t stream);
+            const NetMemory& y, int64_t nets, int64_t numbers, int64_t c, bool relu, Lane lane);
 void activate(Dtype dtype, UnaryOp op, float a, float b, const NetMemory& x, const NetMemory& y,
-              int64_t nets, int64_t numbers, cudaStream_t stream);
+              int64_t nets, int64_t numbers, Lane lane);
 void add(Dtype dtype, const NetMemory& x, const NetMemory& z, const NetMemory& y, int64_t nets,
-         int64_t numbers, bool relu, cudaStream_t stream);
+         int64_t numbers, bool relu, Lane lane);
 
 // Windows of kh x kw over maps of h x w pixels.
 struct PoolShape {
@@ -86,7 +91,7 @@ struct PoolShape {
   int kh, kw, stride, padding;
 };
 void pool(Dtype dtype, bool maximum, const PoolShape& shape, const NetMemory& x, const NetMemory& y,
-          int64_t nets, cudaStream_t stream);
+          int64_t nets, Lane lane);
 
 // Writes what each sum of a convolution reads as one row: [batch, oh, ow] x [kh, kw, c], zeros
 // beyond the edges; for `nets` nets, 1 if x is shared. Without groups.
@@ -101,6 +106,6 @@ void spread(const NetConv& conv, const NetMemory& matrix, const NetMemory& bias,
 void round_to_float8(const NetConv& conv, int64_t net, void* rounded, cudaStream_t stream);
 
 // Any convolution, by plain loops: for shapes that no library takes.
-void conv_direct(const NetConv& conv, cudaStream_t stream);
+void conv_direct(const NetConv& conv, Lane lane);
 
 }  // namespace ens::cuda

@@ -263,6 +263,22 @@ TEST_F(GpuPlan, MovesBetweenThreadsAndKeepsResults) {
   EXPECT_EQ(first.to_vector(), want) << "a result was overwritten";
 }
 
+// A race would show as a number that differs at times.
+TEST_F(GpuPlan, EarlyLaunchesChangeNothing) {
+  const std::vector<Graph> nets{fuse(small_graph(1, 32)), fuse(small_graph(2, 32))};
+  for (const ConvWay way : {ConvWay::kFew, ConvWay::kTogether, ConvWay::kDirect}) {
+    SCOPED_TRACE(cuda::name(way));
+    const auto plain = cuda::compile_cuda(nets, Dtype::kF16, 8, 0, {false, way, false});
+    const auto early = cuda::compile_cuda(nets, Dtype::kF16, 8, 0, {false, way, true});
+    for (const int64_t batch : {8, 1, 8}) {
+      for (uint64_t seed = 1; seed <= 3; ++seed) {
+        const Tensor x = random_batch(batch, {32, 8, 8}, seed).to(kGpu);
+        EXPECT_EQ(plain->run(x).to_vector(), early->run(x).to_vector()) << batch;
+      }
+    }
+  }
+}
+
 TEST_F(GpuPlan, CountsItsMemory) {
   Plan plan(small_graph(3), kGpu, Dtype::kF16, 8);
   EXPECT_GE(plan.weight_bytes(), static_cast<size_t>(plan.parameters()) * 2);

@@ -123,7 +123,9 @@ cudaError_t device_is_captured(int device);
 int current_device();
 cudaError_t set_error(cudaError_t error);  // remembers it for cudaGetLastError, and returns it
 
-// ---- kernels (grid.cc): every thread of every block, under the lock.
-void run_grid(const Label& name, dim3 grid, dim3 block, size_t shared_bytes, const Work& thread);
+// ---- kernels (grid.cc): every thread of every block, under the lock. `early`: dies unless each
+// calls wait_for_previous().
+void run_grid(const Label& name, dim3 grid, dim3 block, size_t shared_bytes, bool early,
+              const Work& thread);
 
 }  // namespace ens::emulator

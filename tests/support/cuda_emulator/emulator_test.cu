@@ -166,6 +166,21 @@ TEST(CudaEmulatorDeathTest, ThreadsThatWaitForEver) {
       "kernel .*wait for one another|kernel .*have returned");
 }
 
+__global__ void some_wait(int* p) {
+  if (threadIdx.x > 0) wait_for_previous();
+  p[threadIdx.x] = 1;
+}
+
+TEST(CudaEmulatorDeathTest, LaunchedEarlyWithoutWaiting) {
+  EXPECT_DEATH(
+      {
+        const Array<int> p(32);
+        launch_as(true, some_wait, dim3(1), dim3(32), 0, nullptr, p);
+        cudaDeviceSynchronize();
+      },
+      "kernel .*not all threads call wait_for_previous");
+}
+
 TEST(CudaEmulator, RefusesImpossibleLaunches) {
   const Array<int> p(1);
   EXPECT_EQ(launch(fill, dim3(1), dim3(1025), 0, nullptr, p, 1, 0), cudaErrorInvalidConfiguration);

@@ -71,6 +71,7 @@ struct Grid {
   std::vector<Fiber*> at_barrier, runnable;
   int votes[2] = {};
   int barriers = 0;
+  int waited = 0;  // threads, for the kernel before theirs
 
   std::vector<std::unique_ptr<Fiber>> fibers;
   std::vector<Fiber*> idle;
@@ -163,6 +164,7 @@ void run_block() {
   g.groups.assign(warps, {});
   g.copies.clear();
   g.votes[0] = g.votes[1] = 0;
+  g.waited = 0;
   for (;;) {
     if (!g.runnable.empty()) {
       Fiber* f = g.runnable.back();
@@ -261,6 +263,8 @@ const Exchange& exchange(unsigned mask, uint64_t value) {
 
 int current_lane() { return lane(); }
 
+void wait_for_previous() { ++grid().waited; }
+
 unsigned char* dynamic_shared() {
   if (!grid().current) die("dynamic shared memory outside a kernel");
   return shared_memory;
@@ -291,7 +295,8 @@ void wait_for_copies(size_t left) {
   }
 }
 
-void run_grid(const Label& name, dim3 blocks, dim3 block, size_t shared_bytes, const Work& thread) {
+void run_grid(const Label& name, dim3 blocks, dim3 block, size_t shared_bytes, bool early,
+              const Work& thread) {
   Grid& g = grid();
   g.thread = &thread;
   g.label = &name;
@@ -307,6 +312,9 @@ void run_grid(const Label& name, dim3 blocks, dim3 block, size_t shared_bytes, c
     blockIdx = {static_cast<unsigned>(b % blocks.x), static_cast<unsigned>(b / blocks.x % blocks.y),
                 static_cast<unsigned>(b / blocks.x / blocks.y)};
     run_block();
+    if (early && g.waited != g.threads) {
+      die_in_kernel("launched early, but not all threads call wait_for_previous()");
+    }
   }
   g.current = nullptr;
   unpoison(shared_memory, sizeof shared_memory);

@@ -15,16 +15,21 @@ namespace ens::emulator {
 // poisoned. Kernels only.
 unsigned char* dynamic_shared();
 
+// Of a kernel that may begin before the work before it has ended, each thread once. Here nothing
+// begins early; that none forgets to wait is checked.
+void wait_for_previous();
+
 // What launch() below does once the arguments are captured; `pointers` are those among them.
 cudaError_t launch_kernel(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes,
-                          cudaStream_t stream, size_t parameter_bytes,
+                          cudaStream_t stream, bool early, size_t parameter_bytes,
                           std::vector<const void*> pointers, std::function<void()> thread);
 
 // The arguments are copied now, the kernel runs when the stream comes to it. Errors are returned
-// and kept for cudaGetLastError().
+// and kept for cudaGetLastError(). `early`: the kernel may begin before the work before it has
+// ended.
 template <class... P>
-cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
-                   cudaStream_t stream, std::type_identity_t<P>... args) {
+cudaError_t launch_as(bool early, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
+                      cudaStream_t stream, std::type_identity_t<P>... args) {
   std::vector<const void*> pointers;
   const auto note = [&](const auto& arg) {
     using T = std::remove_cvref_t<decltype(arg)>;
@@ -32,8 +37,13 @@ cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_by
   };
   (note(args), ...);
   return launch_kernel(reinterpret_cast<const void*>(kernel), grid, block, shared_bytes, stream,
-                       (sizeof(P) + ... + 0), std::move(pointers),
+                       early, (sizeof(P) + ... + 0), std::move(pointers),
                        [kernel, all = std::tuple<P...>(args...)] { std::apply(kernel, all); });
+}
+template <class... P>
+cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
+                   cudaStream_t stream, std::type_identity_t<P>... args) {
+  return launch_as(false, kernel, grid, block, shared_bytes, stream, args...);
 }
 
 }  // namespace ens::emulator

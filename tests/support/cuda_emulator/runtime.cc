@@ -136,7 +136,7 @@ cudaError_t set_error(cudaError_t error) {
 }
 
 cudaError_t launch_kernel(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes,
-                          cudaStream_t stream, size_t parameter_bytes,
+                          cudaStream_t stream, bool early, size_t parameter_bytes,
                           std::vector<const void*> pointers, std::function<void()> thread) {
   const Lock lock(machine());
   const uint64_t threads = uint64_t{block.x} * block.y * block.z;
@@ -158,7 +158,7 @@ cudaError_t launch_kernel(const void* kernel, dim3 grid, dim3 block, size_t shar
     }
   }
   return set_error(enqueue(stream, label, [=, t = std::move(thread)] {
-    run_grid(label, grid, block, shared_bytes, t);
+    run_grid(label, grid, block, shared_bytes, early, t);
   }));
 }
 
@@ -465,6 +465,11 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute
     }
     shared_limits()[kernel] = static_cast<size_t>(value);
   }
+  return set_error(cudaSuccess);
+}
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+  *attributes = {};
+  attributes->ptxVersion = attributes->binaryVersion = 90;
   return set_error(cudaSuccess);
 }
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void*, int threads,

@@ -3,7 +3,6 @@
 
 #include <cuda_runtime.h>
 
-#include <tuple>
 #include <utility>
 
 #include "nn/cuda/context.h"
@@ -12,14 +11,16 @@
 namespace ens::cuda {
 
 template <class... P, class... A>
-void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
+void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, Lane lane,
             A&&... args) {
   static_assert(sizeof...(P) == sizeof...(A), "one argument for each parameter");
   ask_for_shared(reinterpret_cast<const void*>(kernel), shared_bytes);
-  emulator::launch(kernel, grid, block, shared_bytes, stream, static_cast<P>(args)...);
+  emulator::launch_as(lane.early, kernel, grid, block, shared_bytes, lane.stream,
+                      static_cast<P>(args)...);
   check(cudaGetLastError(), "kernel launch");
 }
 
 inline unsigned char* dynamic_shared() { return emulator::dynamic_shared(); }
+inline void wait_for_previous() { emulator::wait_for_previous(); }
 
 }  // namespace ens::cuda

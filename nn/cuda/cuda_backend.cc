@@ -86,7 +86,7 @@ std::unique_ptr<Executable> CudaBackend::compile(const std::vector<Graph>& nets,
     usage_fail("this GPU has no float8 arithmetic", device().str(),
                "float8 needs an NVIDIA GPU of compute capability 8.9 or newer; use bfloat16");
   }
-  return compile_cuda(nets, dtype, max_batch, device_, {tf32_, {}, {}});
+  return compile_cuda(nets, dtype, max_batch, device_, {tf32_, {}});
 }
 
 }  // namespace cuda

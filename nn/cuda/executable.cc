@@ -264,13 +264,9 @@ Program CudaExecutable::build(Context& c, int64_t batch) {
   p.scratch = scratch_;
   bool any = false;
   for (size_t i = 0; i < p.ops.size(); ++i) any = any || p.can_be_early(i);
-  if (!any || !options_.early.value_or(can_launch_early())) return p;
-  try {
-    auto early = record(c, p, true);
-    if (options_.early || time_of(*early, c) < time_of(*p.graph, c)) p.graph = std::move(early);
-  } catch (const Error&) {  // older drivers cannot record it
-    if (options_.early) throw;
-  }
+  if (!any || (options_.prefer && !options_.early) || !can_launch_early(c)) return p;
+  auto early = record(c, p, true);
+  if (options_.prefer || time_of(*early, c) < time_of(*p.graph, c)) p.graph = std::move(early);
   return p;
 }
 

@@ -31,9 +31,9 @@ const char* name(ConvWay way);
 // captured) when it is first needed.
 struct ServeOptions {
   bool tf32 = true;  // float32 products may round their factors to TF32
-  // Instead of measuring: this way wherever it is possible; early launches or not.
+  // Instead of measuring: this way wherever it is possible, with early launches if `early`.
   std::optional<ConvWay> prefer;
-  std::optional<bool> early;
+  bool early = false;
 };
 std::unique_ptr<Executable> compile_cuda(const std::vector<Graph>& nets, Dtype dtype,
                                          int64_t max_batch, int device,

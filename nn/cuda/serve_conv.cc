@@ -384,8 +384,8 @@ Measured& measured() {
 }
 
 void run_all(const PreparedConv& p, const NetConv& c, Context& context, const Branches& branches,
-             std::byte* scratch) {
-  if (!p.per_net) return p.run(context, context.stream, 0, scratch);
+             std::byte* scratch, bool early = false) {
+  if (!p.per_net) return p.run(context, {context.stream, early}, 0, scratch);
   branches.each(context, c.nets, nets_at_once(c.nets, c.batch),
                 [&](cudaStream_t stream, int64_t net) {
                   p.run(context, stream, net, scratch + rounded(p.scratch) * net);
@@ -404,12 +404,19 @@ struct Event {
   Event& operator=(const Event&) = delete;
 };
 
-// As part of a graph and with the weights not in the cache, as in use.
+// As part of a graph, between two other kernels, and with the weights not in the cache, as in use.
 float time_of(const PreparedConv& p, const NetConv& c, Context& context, const Branches& branches,
               std::byte* scratch, void* flush) {
   run_all(p, c, context, branches, scratch);  // loads what is loaded on first use
+  const bool early = p.early && can_launch_early(context);
+  const auto neighbour = [&](Lane lane) {
+    activate(c.dtype, UnaryOp::kRelu, 0, 0, c.y, c.y, c.nets,
+             std::min<int64_t>(c.rows() * c.o, 1 << 14), lane);
+  };
   Capture capture(context);
-  run_all(p, c, context, branches, scratch);
+  neighbour(context.stream);
+  run_all(p, c, context, branches, scratch, early);
+  neighbour({context.stream, early});
   return time_of(*capture.finish(), context, [&] {
     check(cudaMemsetAsync(flush, 0, kFlush, context.stream), "cudaMemsetAsync");
   });
@@ -484,6 +491,27 @@ void Branches::each(Context& c, int64_t nets, int64_t at_once,
     check(cudaEventRecord(done_[s], streams_[s]), "cudaEventRecord");
     check(cudaStreamWaitEvent(c.stream, done_[s], 0), "cudaStreamWaitEvent");
   }
+}
+
+bool can_launch_early(Context& c) {
+  static std::mutex mutex;
+  static std::map<int, bool>* known = new std::map<int, bool>;
+  const std::lock_guard lock(mutex);
+  const auto [it, is_new] = known->try_emplace(c.device, false);
+  if (!is_new || !can_wait()) return it->second;
+  try {
+    Tensor numbers = bytes_on(c, 256);
+    const NetMemory memory{write_raw(c, numbers), 0};
+    Capture capture(c);
+    for (const bool early : {false, true}) {
+      activate(Dtype::kF32, UnaryOp::kRelu, 0, 0, memory, memory, 1, 64, {c.stream, early});
+    }
+    capture.finish()->launch(c);
+    c.synchronize();
+    it->second = true;
+  } catch (const Error&) {  // drivers before CUDA 12.3's
+  }
+  return it->second;
 }
 
 PreparedConv choose(const NetConv& c, std::optional<ConvWay> prefer, Context& context,

@@ -62,6 +62,9 @@ struct PreparedConv {
 // stream before each.
 float time_of(const Capture::Graph& graph, Context& c, const std::function<void()>& before = {});
 
+// Whether c's device and driver can record early launches. Tried once.
+bool can_launch_early(Context& c);
+
 // The fastest way on this device, or `prefer` where that suits. `scratch(bytes)` returns so much
 // memory of c's device. The convolution is computed in the process.
 PreparedConv choose(const NetConv& conv, std::optional<ConvWay> prefer, Context& c,

@@ -261,7 +261,7 @@ void leave(Dtype dtype, const NetMemory& x, float* y, int64_t nets, int64_t imag
   });
 }
 
-bool can_launch_early() {
+bool can_wait() {
   cudaFuncAttributes attributes{};
   check(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(&pool_kernel<float>)),
         "cudaFuncGetAttributes");

@@ -16,9 +16,9 @@
 
 namespace ens::cuda {
 
-// Whether the current device's kernels can be launched early, and wait: compute capability 9.0, in
-// the GPU and in what they were compiled for.
-bool can_launch_early();
+// Whether kernels that are launched early wait: compute capability 9.0, in the current device and
+// in what they were compiled for.
+bool can_wait();
 
 // A block of memory for each net, at equal distances. stride 0: one that all nets read.
 struct NetMemory {

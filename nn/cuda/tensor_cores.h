@@ -12,6 +12,18 @@
 
 namespace ens::cuda {
 
+#ifndef __CUDA_ARCH__
+// What each lane of the warp brings, until the next __syncwarp().
+template <typename T>
+__device__ const T* exchanged(const T& mine) {
+  __shared__ T all[32][32];
+  T* const warp = all[threadIdx.x / 32];
+  warp[threadIdx.x % 32] = mine;
+  __syncwarp();
+  return warp;
+}
+#endif
+
 // d [16][8] += a [16][16] b [16][8], as mma.m16n8k16 spreads them over a warp: lane 4 g + t has of
 // a rows g and g + 8, of b column g, of both places 2 t, 2 t + 1, 2 t + 8, 2 t + 9 of the sum; of d
 // rows g and g + 8, columns 2 t and 2 t + 1.
@@ -32,6 +44,10 @@ __device__ inline void multiply_add(float (&d)[4], const uint32_t (&a)[4], const
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
   }
 #else
+  struct Operands {
+    uint32_t a[4], b[2];
+  };
+  const Operands* const of = exchanged(Operands{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}});
   const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
   const auto product = [](uint32_t u, uint32_t v) {
     Pack<T, 2> p, q;
@@ -40,16 +56,16 @@ __device__ inline void multiply_add(float (&d)[4], const uint32_t (&a)[4], const
     return load(p.v[0]) * load(q.v[0]) + load(p.v[1]) * load(q.v[1]);
   };
   for (int k = 0; k < 4; ++k) {
+    const Operands& row = of[g * 4 + k];
     for (int half = 0; half < 2; ++half) {
-      const uint32_t top = __shfl_sync(0xffffffffu, a[2 * half], g * 4 + k);
-      const uint32_t bottom = __shfl_sync(0xffffffffu, a[2 * half + 1], g * 4 + k);
       for (int column = 0; column < 2; ++column) {
-        const uint32_t mine = __shfl_sync(0xffffffffu, b[half], (2 * t + column) * 4 + k);
-        d[column] += product(top, mine);
-        d[2 + column] += product(bottom, mine);
+        const uint32_t there = of[(2 * t + column) * 4 + k].b[half];
+        d[column] += product(row.a[2 * half], there);
+        d[2 + column] += product(row.a[2 * half + 1], there);
       }
     }
   }
+  __syncwarp();
 #endif
 }
 
@@ -64,12 +80,12 @@ __device__ inline void load_matrices(uint32_t (&r)[4], const void* row) {
                : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row)))
                : "memory");
 #else
+  const void* const* const of = exchanged(row);
   const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
   for (int i = 0; i < 4; ++i) {
-    const auto from =
-        __shfl_sync(0xffffffffu, reinterpret_cast<unsigned long long>(row), 8 * i + g);
-    memcpy(&r[i], reinterpret_cast<const uint32_t*>(from) + t, sizeof r[i]);
+    memcpy(&r[i], static_cast<const uint32_t*>(of[8 * i + g]) + t, sizeof r[i]);
   }
+  __syncwarp();
 #endif
 }
 

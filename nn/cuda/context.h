@@ -56,12 +56,13 @@ void ask_for_shared(const void* kernel, size_t bytes);
 // Usable devices, 0 if there are none; then `why` says why. Never throws.
 int count_devices(std::string& why);
 
-// Where a kernel goes: behind what the stream was given before. `early`: it may begin while the
-// kernel before it still runs, and comes as far as its wait_for_previous() (launch.h).
-struct Lane {
-  cudaStream_t stream = nullptr;
-  bool early = false;
-  Lane(cudaStream_t stream_, bool early_ = false) : stream(stream_), early(early_) {}
+// How a kernel is launched: on this stream, behind what that was given before. `early`: it may
+// begin while the kernel before it still runs, and comes as far as its wait_for_previous()
+// (launch.h).
+struct Launch {
+  cudaStream_t stream;
+  bool early;
+  Launch(cudaStream_t stream_, bool early_ = false) : stream(stream_), early(early_) {}
 };
 
 struct Context;

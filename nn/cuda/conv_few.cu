@@ -17,7 +17,7 @@ struct Problem {
   Each<T> y;
   int rows, depth, o, c, h, w, oh, ow, stride, padding, dilation;
   Divisor by_steps_of_tap, by_kw;
-  bool relu;
+  bool relu, early;
 };
 
 // What a warp reads for a step: 16 bytes for each lane of two rows of weights and of kTiles pixels.
@@ -81,10 +81,15 @@ __global__ void __launch_bounds__(32 * kWarpsOfBlock) few_kernel(Problem<T> p) {
     __pipeline_commit();
   };
 #pragma unroll
-  for (int i = 0; i < kAll - 1; ++i) ask_weights(begin + i);
-  wait_for_previous();  // nobody writes weights
+  for (int i = 0; i < kAll - 1; ++i) {
+    if (p.early) ask_weights(begin + i);  // which nobody writes
+  }
+  wait_for_previous();
 #pragma unroll
-  for (int i = 0; i < kAll - 1; ++i) ask_pixels(begin + i);
+  for (int i = 0; i < kAll - 1; ++i) {
+    if (!p.early) ask_weights(begin + i);
+    ask_pixels(begin + i);
+  }
   float d[kTiles][4] = {};
   for (int step = begin; step < end; ++step) {
     ask_weights(step + kAll - 1);
@@ -131,7 +136,7 @@ __global__ void __launch_bounds__(32 * kWarpsOfBlock) few_kernel(Problem<T> p) {
 int pixels_of(int variant) { return kPixels << variant; }
 
 template <typename T>
-Problem<T> problem_of(const NetConv& c) {
+Problem<T> problem_of(const NetConv& c, bool early) {
   const auto i = [](int64_t n) { return static_cast<int>(n); };
   return {each<const T>(c.x),
           each<const T>(c.weight),
@@ -151,7 +156,8 @@ Problem<T> problem_of(const NetConv& c) {
           c.spec.dilation,
           Divisor(i(c.c / kStep)),
           Divisor(i(c.kw)),
-          c.relu};
+          c.relu,
+          early};
 }
 
 }  // namespace
@@ -168,13 +174,13 @@ bool suits_few(const NetConv& c, int variant) {
   return c.rows() <= 16 * pixels;
 }
 
-void conv_few(const NetConv& c, int variant, Lane lane) {
+void conv_few(const NetConv& c, int variant, Launch how) {
   const dim3 grid(static_cast<unsigned>(c.o / kChannels),
                   static_cast<unsigned>((c.rows() + pixels_of(variant) - 1) / pixels_of(variant)),
                   static_cast<unsigned>(c.nets));
   const auto run = [&]<typename T>(T) {
     const auto with = [&]<int kTiles>(std::integral_constant<int, kTiles>) {
-      launch(few_kernel<T, kTiles>, grid, 32 * kWarpsOfBlock, 0, lane, problem_of<T>(c));
+      launch(few_kernel<T, kTiles>, grid, 32 * kWarpsOfBlock, 0, how, problem_of<T>(c, how.early));
     };
     switch (variant) {
       case 0:

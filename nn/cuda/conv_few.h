@@ -20,6 +20,6 @@ bool can_do_few(const NetConv& conv);
 constexpr int kFewVariants = 4;
 // False where the variant makes no sense: blocks mostly empty, or weights read too often.
 bool suits_few(const NetConv& conv, int variant);
-void conv_few(const NetConv& conv, int variant, Lane lane);
+void conv_few(const NetConv& conv, int variant, Launch how);
 
 }  // namespace ens::cuda

@@ -22,7 +22,7 @@ struct Problem {
   int32_t* counters;  // [tiles]
   int rows, depth, o, c, h, w, oh, ow, kw, stride, padding, dilation;
   int splits;
-  bool relu;
+  bool relu, early;
 };
 
 // Each warp computes Tile::kDown x Tile::kAcross matrices of kEdge x kEdge; a block has
@@ -188,11 +188,14 @@ __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T, W> 
   const int across = warp / Tile::kWarpsDown * Tile::kAcross * kEdge;
   float sums[Tile::kDown][Tile::kAcross][2][4] = {};  // 16 x 16 each, as two of 16 x 8
   for (int i = 0; i < Tile::kStages - 1; ++i) {
-    if (begin + i < end) fetch_weights(begin + i, i);
+    if (p.early && begin + i < end) fetch_weights(begin + i, i);  // which nobody writes
   }
-  wait_for_previous();  // nobody writes weights
+  wait_for_previous();
   for (int i = 0; i < Tile::kStages - 1; ++i) {
-    if (begin + i < end) fetch_pixels(i);
+    if (begin + i < end) {
+      if (!p.early) fetch_weights(begin + i, i);
+      fetch_pixels(i);
+    }
     __pipeline_commit();
   }
   for (int i = begin; i < end; ++i) {
@@ -325,7 +328,8 @@ int64_t tiles(const NetConv& c, const Variant& v) {
 }
 
 template <typename T, typename W>
-Problem<T, W> problem_of(const NetConv& c, int splits, std::byte* scratch, int32_t* counters) {
+Problem<T, W> problem_of(const NetConv& c, int splits, std::byte* scratch, int32_t* counters,
+                         bool early) {
   const auto i = [](int64_t n) { return static_cast<int>(n); };
   return {each<const T>(c.x),
           each<const W>(c.weight),
@@ -348,7 +352,8 @@ Problem<T, W> problem_of(const NetConv& c, int splits, std::byte* scratch, int32
           c.spec.padding,
           c.spec.dilation,
           splits,
-          c.relu};
+          c.relu,
+          early};
 }
 
 }  // namespace
@@ -379,16 +384,16 @@ size_t together_scratch(const NetConv& c, int variant) {
 int64_t together_counters(const NetConv& c, int variant) { return tiles(c, variant_at(variant)); }
 
 void conv_together(const NetConv& c, int variant, std::byte* scratch, int32_t* counters,
-                   Lane lane) {
+                   Launch how) {
   const Variant& v = variant_at(variant);
   const dim3 grid(static_cast<unsigned>((c.rows() + v.rows - 1) / v.rows),
                   static_cast<unsigned>((c.o + v.columns - 1) / v.columns),
                   static_cast<unsigned>(c.nets * v.splits));
   const auto run = [&]<typename T, typename W>(T, W) {
-    const Problem<T, W> p = problem_of<T, W>(c, v.splits, scratch, counters);
+    const Problem<T, W> p = problem_of<T, W>(c, v.splits, scratch, counters, how.early);
     const auto with = [&]<typename Tile>(Tile) {
       launch(together_kernel<T, W, Tile>, grid, dim3(Tile::kThreads), SharedBytes<W, Tile>::kAll,
-             lane, p);
+             how, p);
     };
     if (v.rows == Small::kRows) return with(Small{});
     if (v.rows == Medium::kRows) return with(Medium{});

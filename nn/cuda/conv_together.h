@@ -23,6 +23,6 @@ bool suits(const NetConv& conv, int variant);
 size_t together_scratch(const NetConv& conv, int variant);
 int64_t together_counters(const NetConv& conv, int variant);
 void conv_together(const NetConv& conv, int variant, std::byte* scratch, int32_t* counters,
-                   Lane lane);
+                   Launch how);
 
 }  // namespace ens::cuda

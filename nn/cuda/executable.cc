@@ -12,6 +12,7 @@
 #include "nn/cuda/context.h"
 #include "nn/cuda/serve_conv.h"
 #include "nn/cuda/serve_kernels.h"
+#include "nn/cuda/timing.h"
 
 namespace ens::cuda {
 namespace {
@@ -30,7 +31,7 @@ int64_t pixels_of(const Shape& one) { return one.numel() / std::max<int64_t>(cha
 struct Op {
   bool per_net = false;
   bool early = false;  // one kernel, which can be launched early
-  std::function<void(Context&, Lane, int64_t net)> run;
+  std::function<void(Context&, Launch, int64_t net)> run;
 };
 
 // The nets for one batch size.
@@ -39,6 +40,10 @@ struct Program {
   std::vector<Op> ops;  // they hold what the graph reads
   // Whether the kernel before waits, too, so that waiting for it is waiting for all before it.
   bool can_be_early(size_t op) const { return op > 0 && ops[op - 1].early && ops[op].early; }
+  bool any_early() const {
+    return std::ranges::adjacent_find(
+               ops, [](const Op& a, const Op& b) { return a.early && b.early; }) != ops.end();
+  }
   Tensor scratch;
   std::unique_ptr<Capture::Graph> graph;
 };
@@ -262,11 +267,18 @@ Program CudaExecutable::build(Context& c, int64_t batch) {
   c.synchronize();
   p.graph = record(c, p, false);
   p.scratch = scratch_;
-  bool any = false;
-  for (size_t i = 0; i < p.ops.size(); ++i) any = any || p.can_be_early(i);
-  if (!any || (options_.prefer && !options_.early) || !can_launch_early(c)) return p;
-  auto early = record(c, p, true);
-  if (options_.prefer || time_of(*early, c) < time_of(*p.graph, c)) p.graph = std::move(early);
+  if ((options_.prefer && !options_.early) || !p.any_early() || !can_launch_early(c)) return p;
+  try {
+    auto early = record(c, p, true);
+    bool faster = options_.early;
+    if (!faster) {
+      const std::vector<float> times = times_of({p.graph.get(), early.get()}, c);
+      faster = times[1] < 0.99f * times[0];  // beyond what chance does
+    }
+    if (faster) p.graph = std::move(early);
+  } catch (const Error&) {  // then without
+    if (options_.early) throw;
+  }
   return p;
 }
 
@@ -302,42 +314,42 @@ Op CudaExecutable::lower(Context& c, size_t index, int64_t batch) {
   const int64_t n = numbers(s.output, batch), nets = nets_;
   const Dtype dtype = dtype_;
   const auto all = [](auto f) {
-    return Op{false, true, [f](Context&, Lane lane, int64_t) { f(lane); }};
+    return Op{.early = true, .run = [f](Context&, Launch how, int64_t) { f(how); }};
   };
   switch (s.kind) {
     case Kind::kConv:
     case Kind::kLinear:
       return lower_conv(c, index, batch);
     case Kind::kChannelAffine:
-      return all([=, relu = s.relu, channels = channels_of(in)](Lane lane) {
-        affine(dtype, x, w.weight, w.bias, y, nets, n, channels, relu, lane);
+      return all([=, relu = s.relu, channels = channels_of(in)](Launch how) {
+        affine(dtype, x, w.weight, w.bias, y, nets, n, channels, relu, how);
       });
     case Kind::kActivation:
-      return all([=, op = s.activation, a = s.a, b = s.b](Lane lane) {
-        activate(dtype, op, a, b, x, y, nets, n, lane);
+      return all([=, op = s.activation, a = s.a, b = s.b](Launch how) {
+        activate(dtype, op, a, b, x, y, nets, n, how);
       });
     case Kind::kAdd:
-      return all([=, z = at(s.residual), relu = s.relu](Lane lane) {
-        add(dtype, x, z, y, nets, n, relu, lane);
+      return all([=, z = at(s.residual), relu = s.relu](Launch how) {
+        add(dtype, x, z, y, nets, n, relu, how);
       });
     case Kind::kMaxPool:
     case Kind::kAvgPool: {
       const PoolShape pool_shape{batch,         in[0],         in[1],         in[2],
                                  out[1],        out[2],        s.pool.kernel, s.pool.kernel,
                                  s.pool.stride, s.pool.padding};
-      return all([=, maximum = s.kind == Kind::kMaxPool](Lane lane) {
-        pool(dtype, maximum, pool_shape, x, y, nets, lane);
+      return all([=, maximum = s.kind == Kind::kMaxPool](Launch how) {
+        pool(dtype, maximum, pool_shape, x, y, nets, how);
       });
     }
     case Kind::kGlobalAvgPool: {
       const PoolShape whole{
           batch, in[0], in[1], in[2], 1, 1, static_cast<int>(in[1]), static_cast<int>(in[2]), 1, 0};
-      return all([=](Lane lane) { pool(dtype, false, whole, x, y, nets, lane); });
+      return all([=](Launch how) { pool(dtype, false, whole, x, y, nets, how); });
     }
     case Kind::kFlatten:
       if (y.data == x.data) return {};
-      return all([=, channels = channels_of(in), pixels = pixels_of(in)](Lane lane) {
-        flatten(dtype, x, y, nets, batch, channels, pixels, lane);
+      return all([=, channels = channels_of(in), pixels = pixels_of(in)](Launch how) {
+        flatten(dtype, x, y, nets, batch, channels, pixels, how);
       });
   }
   return {};
@@ -376,11 +388,12 @@ Op CudaExecutable::lower_conv(Context& c, size_t index, int64_t batch) {
   // Nets on parallel branches are at different steps at a time: each has its part of the scratch,
   // whose size is known when all steps are.
   if (p.per_net) net_scratch_ = std::max(net_scratch_, rounded(p.scratch));
-  return {p.per_net, p.early,
-          [this, run = std::move(p.run), per_net = p.per_net](Context& on, Lane lane, int64_t net) {
-            auto* memory = static_cast<std::byte*>(scratch_.raw());
-            run(on, lane, net, per_net ? memory + net_scratch_ * net : memory);
-          }};
+  return {
+      p.per_net, p.early,
+      [this, run = std::move(p.run), per_net = p.per_net](Context& on, Launch how, int64_t net) {
+        auto* memory = static_cast<std::byte*>(scratch_.raw());
+        run(on, how, net, per_net ? memory + net_scratch_ * net : memory);
+      }};
 }
 
 size_t CudaExecutable::weight_bytes() const {

@@ -2,7 +2,7 @@
 //
 // A step is computed for all nets in one launch where there is such a kernel (all but cuDNN's);
 // the steps between are computed net by net on parallel branches of the graph. Kernels of our own
-// that follow each other may be launched early (Lane, context.h). Values lie channels last, those
+// that follow each other may be launched early (Launch, context.h). Values lie channels last, those
 // of each net in an arena of its own, at equal distances.
 #pragma once
 

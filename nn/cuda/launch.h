@@ -10,11 +10,11 @@
 
 namespace ens::cuda {
 
-// kernel<<<grid, block, shared_bytes, lane.stream>>>(args...), each argument converted to the
+// kernel<<<grid, block, shared_bytes, how.stream>>>(args...), each argument converted to the
 // kernel's own parameter type. Error if the launch is refused; what goes wrong later shows at the
 // next synchronisation.
 template <class... P, class... A>
-void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, Lane lane,
+void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, Launch how,
             A&&... args) {
   static_assert(sizeof...(P) == sizeof...(A), "one argument for each parameter");
   ask_for_shared(reinterpret_cast<const void*>(kernel), shared_bytes);
@@ -25,9 +25,9 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, La
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
-  config.stream = lane.stream;
+  config.stream = how.stream;
   config.attrs = &early;
-  config.numAttrs = lane.early ? 1 : 0;
+  config.numAttrs = how.early ? 1 : 0;
   check(cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...), "kernel launch");
 }
 
@@ -37,9 +37,9 @@ __device__ inline unsigned char* dynamic_shared() {
   return memory;
 }
 
-// For kernels that are launched early: every thread calls it, before it touches memory that any
+// For kernels that may be launched early: every thread calls it, before it touches memory that any
 // work before it writes or that it writes itself. Returns when the kernel before has ended, and
-// with it all before that; from then on the next one may begin.
+// with it all before that; from then on the next one may begin if that was launched early.
 __device__ inline void wait_for_previous() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");

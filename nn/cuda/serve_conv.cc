@@ -14,6 +14,7 @@
 #include "nn/cuda/conv_few.h"
 #include "nn/cuda/conv_together.h"
 #include "nn/cuda/dnn_conv.h"
+#include "nn/cuda/timing.h"
 
 namespace ens::cuda {
 namespace {
@@ -22,7 +23,6 @@ constexpr size_t kProductScratch = 32 << 20;    // cuBLAS's, for sums split over
 constexpr size_t kMostWorkspace = 64 << 20;     // cuDNN's, for one net
 constexpr size_t kMostGathered = 256ull << 20;  // bytes; beyond, gathering costs more than it saves
 constexpr int kProductVariants = 3, kLibraryVariants = 8;
-constexpr size_t kFlush = 64 << 20;  // more than any L2 cache so far
 
 Tensor bytes_on(const Context& c, size_t bytes) {
   return Tensor::empty({static_cast<int64_t>(bytes)}, Dtype::kU8, {Device::Type::kCuda, c.device});
@@ -81,15 +81,16 @@ std::optional<PreparedConv> prepare_library(const NetConv& c, int variant, Conte
   const std::shared_ptr<const DnnPlan> plan = parts.engines->plan(variant);
   if (!plan || plan->workspace() > kMostWorkspace) return std::nullopt;
   const size_t rounded_x = c.float8 ? rounded(static_cast<size_t>(c.batch * c.h * c.w * c.c)) : 0;
-  return PreparedConv{true, false, rounded_x + plan->workspace(),
-                      [=](Context& on, Lane lane, int64_t net, std::byte* scratch) {
+  return PreparedConv{.per_net = true,
+                      .scratch = rounded_x + plan->workspace(),
+                      .run = [=](Context& on, Launch how, int64_t net, std::byte* scratch) {
                         DnnOperands operands{c.x.of(net), c.weight.of(net), c.y.of(net),
                                              c.z.of(net), c.bias.of(net),   c.scales.of(net)};
                         if (c.float8) {
-                          round_to_float8(c, net, scratch, lane.stream);
+                          round_to_float8(c, net, scratch, how.stream);
                           operands.x = scratch;
                         }
-                        const DnnOnStream here(on, lane.stream);
+                        const DnnOnStream here(on, how.stream);
                         check(plan->run(on.dnn(), operands, scratch + rounded_x),
                               "cudnnBackendExecute");
                       }};
@@ -221,10 +222,10 @@ std::optional<PreparedConv> prepare_product(const NetConv& c, int variant, Conte
   const auto plan = std::make_shared<ProductPlan>(Product{
       c.dtype, c.tf32, c.nets, c.rows(), c.o, c.depth(), c.relu, x, c.weight, c.bias, c.z, c.y});
   if (!plan->choose(variant, context.device)) return std::nullopt;
-  return PreparedConv{false, false, gathered + plan->workspace(),
-                      [=](Context& on, Lane lane, int64_t, std::byte* scratch) {
-                        if (!as_is) gather(c, {scratch, x.stride}, inputs, lane.stream);
-                        plan->run(on.device, lane.stream, as_is ? x.data : scratch,
+  return PreparedConv{.scratch = gathered + plan->workspace(),
+                      .run = [=](Context& on, Launch how, int64_t, std::byte* scratch) {
+                        if (!as_is) gather(c, {scratch, x.stride}, inputs, how.stream);
+                        plan->run(on.device, how.stream, as_is ? x.data : scratch,
                                   scratch + gathered);
                       }};
 }
@@ -275,8 +276,8 @@ std::optional<PreparedConv> prepare_dense(const NetConv& c, int variant, Context
   if (!plan->choose(variant, context.device)) return std::nullopt;
   return PreparedConv{
       false, false, plan->workspace(),
-      [plan, weight, x = c.x.data](Context& on, Lane lane, int64_t, std::byte* scratch) {
-        plan->run(on.device, lane.stream, x, scratch);
+      [plan, weight, x = c.x.data](Context& on, Launch how, int64_t, std::byte* scratch) {
+        plan->run(on.device, how.stream, x, scratch);
       }};
 }
 
@@ -288,17 +289,18 @@ std::optional<PreparedConv> prepare_together(const NetConv& c, int variant, Cont
       bytes_on(context, static_cast<size_t>(together_counters(c, variant)) * sizeof(int32_t));
   check(cudaMemsetAsync(write_raw(context, counters), 0, counters.bytes(), context.stream),
         "cudaMemsetAsync");
-  return PreparedConv{false, true, together_scratch(c, variant),
-                      [=](Context&, Lane lane, int64_t, std::byte* scratch) {
+  return PreparedConv{.early = true,
+                      .scratch = together_scratch(c, variant),
+                      .run = [=](Context&, Launch how, int64_t, std::byte* scratch) {
                         conv_together(c, variant, scratch, static_cast<int32_t*>(counters.raw()),
-                                      lane);
+                                      how);
                       }};
 }
 
 std::optional<PreparedConv> prepare_few(const NetConv& c, int variant) {
   if (variant >= kFewVariants || !can_do_few(c) || !suits_few(c, variant)) return std::nullopt;
-  return PreparedConv{false, true, 0, [=](Context&, Lane lane, int64_t, std::byte*) {
-                        conv_few(c, variant, lane);
+  return PreparedConv{.early = true, .run = [=](Context&, Launch how, int64_t, std::byte*) {
+                        conv_few(c, variant, how);
                       }};
 }
 
@@ -320,7 +322,7 @@ std::optional<PreparedConv> prepare(const NetConv& c, const ConvChoice& choice, 
       return prepare_library(c, choice.variant, context, parts);
     case ConvWay::kDirect:
       return PreparedConv{false, true, 0,
-                          [c](Context&, Lane lane, int64_t, std::byte*) { conv_direct(c, lane); }};
+                          [c](Context&, Launch how, int64_t, std::byte*) { conv_direct(c, how); }};
   }
   return std::nullopt;
 }
@@ -384,8 +386,8 @@ Measured& measured() {
 }
 
 void run_all(const PreparedConv& p, const NetConv& c, Context& context, const Branches& branches,
-             std::byte* scratch, bool early = false) {
-  if (!p.per_net) return p.run(context, {context.stream, early}, 0, scratch);
+             std::byte* scratch) {
+  if (!p.per_net) return p.run(context, context.stream, 0, scratch);
   branches.each(context, c.nets, nets_at_once(c.nets, c.batch),
                 [&](cudaStream_t stream, int64_t net) {
                   p.run(context, stream, net, scratch + rounded(p.scratch) * net);
@@ -396,48 +398,29 @@ size_t scratch_of_all(const PreparedConv& p, const NetConv& c) {
   return p.per_net ? rounded(p.scratch) * static_cast<size_t>(c.nets) : p.scratch;
 }
 
-struct Event {
-  cudaEvent_t event = nullptr;
-  Event() { check(cudaEventCreate(&event), "cudaEventCreate"); }
-  ~Event() { cudaEventDestroy(event); }
-  Event(const Event&) = delete;
-  Event& operator=(const Event&) = delete;
-};
-
 // As part of a graph, between two other kernels, and with the weights not in the cache, as in use.
+// What the neighbours are there is not known: our own ways get the benefit of early launches.
 float time_of(const PreparedConv& p, const NetConv& c, Context& context, const Branches& branches,
-              std::byte* scratch, void* flush) {
+              std::byte* scratch) {
   run_all(p, c, context, branches, scratch);  // loads what is loaded on first use
   const bool early = p.early && can_launch_early(context);
-  const auto neighbour = [&](Lane lane) {
-    activate(c.dtype, UnaryOp::kRelu, 0, 0, c.y, c.y, c.nets,
-             std::min<int64_t>(c.rows() * c.o, 1 << 14), lane);
+  PreparedConv between = p;
+  between.run = [&](Context& on, Launch how, int64_t net, std::byte* memory) {
+    const NetMemory y{c.y.of(net), c.y.stride};
+    const auto neighbour = [&](bool is_early) {
+      activate(c.dtype, UnaryOp::kRelu, 0, 0, y, y, p.per_net ? 1 : c.nets,
+               std::min<int64_t>(c.rows() * c.o, 1 << 14), {how.stream, is_early});
+    };
+    neighbour(false);
+    p.run(on, {how.stream, early}, net, memory);
+    neighbour(early);
   };
   Capture capture(context);
-  neighbour(context.stream);
-  run_all(p, c, context, branches, scratch, early);
-  neighbour({context.stream, early});
-  return time_of(*capture.finish(), context, [&] {
-    check(cudaMemsetAsync(flush, 0, kFlush, context.stream), "cudaMemsetAsync");
-  });
+  run_all(between, c, context, branches, scratch);
+  return times_of({capture.finish().get()}, context)[0];
 }
 
 }  // namespace
-
-float time_of(const Capture::Graph& graph, Context& c, const std::function<void()>& before) {
-  const Event begin, end;
-  std::array<float, 3> times{};
-  for (float& t : times) {
-    if (before) before();
-    check(cudaEventRecord(begin.event, c.stream), "cudaEventRecord");
-    graph.launch(c);
-    check(cudaEventRecord(end.event, c.stream), "cudaEventRecord");
-    check(cudaEventSynchronize(end.event), "cudaEventSynchronize");
-    check(cudaEventElapsedTime(&t, begin.event, end.event), "cudaEventElapsedTime");
-  }
-  std::ranges::sort(times);
-  return times[1];
-}
 
 const char* name(ConvWay way) {
   switch (way) {
@@ -497,21 +480,23 @@ bool can_launch_early(Context& c) {
   static std::mutex mutex;
   static std::map<int, bool>* known = new std::map<int, bool>;
   const std::lock_guard lock(mutex);
-  const auto [it, is_new] = known->try_emplace(c.device, false);
-  if (!is_new || !can_wait()) return it->second;
+  if (const auto found = known->find(c.device); found != known->end()) return found->second;
+  Tensor numbers = bytes_on(c, 256);
+  const NetMemory memory{write_raw(c, numbers), 0};
+  bool can = can_wait();
   try {
-    Tensor numbers = bytes_on(c, 256);
-    const NetMemory memory{write_raw(c, numbers), 0};
-    Capture capture(c);
-    for (const bool early : {false, true}) {
-      activate(Dtype::kF32, UnaryOp::kRelu, 0, 0, memory, memory, 1, 64, {c.stream, early});
+    if (can) {
+      Capture capture(c);
+      for (const bool early : {false, true}) {
+        activate(Dtype::kF32, UnaryOp::kRelu, 0, 0, memory, memory, 1, 64, {c.stream, early});
+      }
+      capture.finish()->launch(c);
+      c.synchronize();
     }
-    capture.finish()->launch(c);
-    c.synchronize();
-    it->second = true;
   } catch (const Error&) {  // drivers before CUDA 12.3's
+    can = false;
   }
-  return it->second;
+  return (*known)[c.device] = can;
 }
 
 PreparedConv choose(const NetConv& c, std::optional<ConvWay> prefer, Context& context,
@@ -541,7 +526,6 @@ PreparedConv choose(const NetConv& c, std::optional<ConvWay> prefer, Context& co
   std::optional<PreparedConv> best;
   ConvChoice best_choice;
   float best_time = std::numeric_limits<float>::infinity();
-  Tensor flush;
   Parts parts{spread, {}};
   for (const ConvChoice& choice : list) {
     if (best && choice.way == ConvWay::kDirect) continue;
@@ -557,8 +541,7 @@ PreparedConv choose(const NetConv& c, std::optional<ConvWay> prefer, Context& co
         run_all(*p, c, context, branches, memory);
         return std::move(*p);
       }
-      if (!flush.defined()) flush = bytes_on(context, kFlush);
-      const float time = time_of(*p, c, context, branches, memory, write_raw(context, flush));
+      const float time = time_of(*p, c, context, branches, memory);
       if (best && time >= best_time) continue;
       best = std::move(p);
       best_choice = {choice.way, choice.variant, c.batch};

@@ -53,20 +53,16 @@ struct SpreadWeight {
 
 struct PreparedConv {
   bool per_net = false;  // run() is for one net, else for all
-  bool early = false;    // run() heeds Lane::early
+  bool early = false;    // run() heeds Launch::early
   size_t scratch = 0;    // bytes that run() wants, for one net or for all
-  std::function<void(Context&, Lane, int64_t net, std::byte* scratch)> run;
+  std::function<void(Context&, Launch, int64_t net, std::byte* scratch)> run;
 };
-
-// Milliseconds that the graph takes on c's stream: the median of three. `before` is given to the
-// stream before each.
-float time_of(const Capture::Graph& graph, Context& c, const std::function<void()>& before = {});
 
 // Whether c's device and driver can record early launches. Tried once.
 bool can_launch_early(Context& c);
 
 // The fastest way on this device, or `prefer` where that suits. `scratch(bytes)` returns so much
-// memory of c's device. The convolution is computed in the process.
+// memory of c's device. Leaves anything in the convolution's output.
 PreparedConv choose(const NetConv& conv, std::optional<ConvWay> prefer, Context& c,
                     const Branches& branches, std::weak_ptr<SpreadWeight>& spread,
                     const std::function<std::byte*(size_t)>& scratch);

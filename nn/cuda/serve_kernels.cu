@@ -269,43 +269,43 @@ bool can_wait() {
 }
 
 void flatten(Dtype dtype, const NetMemory& x, const NetMemory& y, int64_t nets, int64_t batch,
-             int64_t c, int64_t pixels, Lane lane) {
+             int64_t c, int64_t pixels, Launch how) {
   const int64_t numbers = batch * c * pixels;
   with_activation(dtype, [&]<typename T>(T) {
-    launch(flatten_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, lane, each<const T>(x),
+    launch(flatten_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, how, each<const T>(x),
            each<T>(y), numbers, c, pixels);
   });
 }
 
 void affine(Dtype dtype, const NetMemory& x, const NetMemory& scale, const NetMemory& shift,
-            const NetMemory& y, int64_t nets, int64_t numbers, int64_t c, bool relu, Lane lane) {
+            const NetMemory& y, int64_t nets, int64_t numbers, int64_t c, bool relu, Launch how) {
   with_activation(dtype, [&]<typename T>(T) {
-    launch(affine_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, lane, each<const T>(x),
+    launch(affine_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, how, each<const T>(x),
            each<const float>(scale), each<const float>(shift), each<T>(y), numbers, c, relu);
   });
 }
 
 void activate(Dtype dtype, UnaryOp op, float a, float b, const NetMemory& x, const NetMemory& y,
-              int64_t nets, int64_t numbers, Lane lane) {
+              int64_t nets, int64_t numbers, Launch how) {
   with_activation(dtype, [&]<typename T>(T) {
-    launch(activate_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, lane, op, a, b,
+    launch(activate_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, how, op, a, b,
            each<const T>(x), each<T>(y), numbers);
   });
 }
 
 void add(Dtype dtype, const NetMemory& x, const NetMemory& z, const NetMemory& y, int64_t nets,
-         int64_t numbers, bool relu, Lane lane) {
+         int64_t numbers, bool relu, Launch how) {
   with_activation(dtype, [&]<typename T>(T) {
-    launch(add_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, lane, each<const T>(x),
+    launch(add_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, how, each<const T>(x),
            each<const T>(z), each<T>(y), numbers, relu);
   });
 }
 
 void pool(Dtype dtype, bool maximum, const PoolShape& shape, const NetMemory& x, const NetMemory& y,
-          int64_t nets, Lane lane) {
+          int64_t nets, Launch how) {
   const int64_t numbers = shape.batch * shape.oh * shape.ow * shape.c;
   with_activation(dtype, [&]<typename T>(T) {
-    launch(pool_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, lane, maximum, shape,
+    launch(pool_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, how, maximum, shape,
            each<const T>(x), each<T>(y), numbers);
   });
 }
@@ -347,10 +347,10 @@ void round_to_float8(const NetConv& conv, int64_t net, void* rounded, cudaStream
   });
 }
 
-void conv_direct(const NetConv& conv, Lane lane) {
+void conv_direct(const NetConv& conv, Launch how) {
   const int64_t numbers = conv.rows() * conv.o;
   const auto run = [&]<typename T, typename W>(T, W) {
-    launch(conv_direct_kernel<T, W>, grid_of(numbers, conv.nets), dim3(kThreads), 0, lane,
+    launch(conv_direct_kernel<T, W>, grid_of(numbers, conv.nets), dim3(kThreads), 0, how,
            window_of(conv), conv.o, conv.kh, conv.spec.groups, conv.relu, each<const T>(conv.x),
            each<const W>(conv.weight), each<const T>(conv.bias), each<const float>(conv.scales),
            each<const T>(conv.z), each<T>(conv.y), numbers);

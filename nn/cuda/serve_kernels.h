@@ -1,7 +1,7 @@
 // Kernels of the serving executable (executable.cc): each does its step for all nets in one launch.
 //
 // Activations are `dtype` (float32, bfloat16, float16) and lie image by image, pixel by pixel,
-// channels last; a vector is one pixel. Arithmetic is float32. Those that take a Lane may be
+// channels last; a vector is one pixel. Arithmetic is float32. Those that take a Launch may be
 // launched early.
 #pragma once
 
@@ -16,8 +16,8 @@
 
 namespace ens::cuda {
 
-// Whether kernels that are launched early wait: compute capability 9.0, in the current device and
-// in what they were compiled for.
+// Whether kernels that are launched early wait: compute capability 9.0 or newer, in the current
+// device and in what they were compiled for.
 bool can_wait();
 
 // A block of memory for each net, at equal distances. stride 0: one that all nets read.
@@ -76,14 +76,14 @@ void leave(Dtype dtype, const NetMemory& x, float* y, int64_t nets, int64_t imag
            int64_t pixels, cudaStream_t stream);
 // x -> y [batch, c * pixels] in the order [c, pixels].
 void flatten(Dtype dtype, const NetMemory& x, const NetMemory& y, int64_t nets, int64_t batch,
-             int64_t c, int64_t pixels, Lane lane);
+             int64_t c, int64_t pixels, Launch how);
 // y = x * scale[c] + shift[c], then ReLU if `relu`. scale, shift: float32 [c] for each net.
 void affine(Dtype dtype, const NetMemory& x, const NetMemory& scale, const NetMemory& shift,
-            const NetMemory& y, int64_t nets, int64_t numbers, int64_t c, bool relu, Lane lane);
+            const NetMemory& y, int64_t nets, int64_t numbers, int64_t c, bool relu, Launch how);
 void activate(Dtype dtype, UnaryOp op, float a, float b, const NetMemory& x, const NetMemory& y,
-              int64_t nets, int64_t numbers, Lane lane);
+              int64_t nets, int64_t numbers, Launch how);
 void add(Dtype dtype, const NetMemory& x, const NetMemory& z, const NetMemory& y, int64_t nets,
-         int64_t numbers, bool relu, Lane lane);
+         int64_t numbers, bool relu, Launch how);
 
 // Windows of kh x kw over maps of h x w pixels.
 struct PoolShape {
@@ -91,7 +91,7 @@ struct PoolShape {
   int kh, kw, stride, padding;
 };
 void pool(Dtype dtype, bool maximum, const PoolShape& shape, const NetMemory& x, const NetMemory& y,
-          int64_t nets, Lane lane);
+          int64_t nets, Launch how);
 
 // Writes what each sum of a convolution reads as one row: [batch, oh, ow] x [kh, kw, c], zeros
 // beyond the edges; for `nets` nets, 1 if x is shared. Without groups.
@@ -106,6 +106,6 @@ void spread(const NetConv& conv, const NetMemory& matrix, const NetMemory& bias,
 void round_to_float8(const NetConv& conv, int64_t net, void* rounded, cudaStream_t stream);
 
 // Any convolution, by plain loops: for shapes that no library takes.
-void conv_direct(const NetConv& conv, Lane lane);
+void conv_direct(const NetConv& conv, Launch how);
 
 }  // namespace ens::cuda

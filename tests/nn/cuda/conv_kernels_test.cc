@@ -6,6 +6,7 @@
 #include "nn/cuda/context.h"
 #include "nn/cuda/conv_few.h"
 #include "nn/cuda/conv_together.h"
+#include "nn/cuda/serve_conv.h"
 #include "tests/nn/cuda/gpu.h"
 #include "tests/support/compare.h"
 
@@ -97,6 +98,17 @@ class GpuConvKernels : public OnGpu<testing::Test> {
         << name(conv.dtype);
   }
 
+  // One kernel behind another of its kind, as the executable records them.
+  void run_early(const std::function<void(cuda::Launch)>& kernel) {
+    const bool early = can_launch_early(ctx());
+    cuda::Capture capture(ctx());
+    kernel(ctx().stream);
+    kernel({ctx().stream, early});
+    const auto graph = capture.finish();
+    graph->launch(ctx());
+    ctx().synchronize();
+  }
+
   // Every variant that suits; which ones do goes to `variants`.
   void together(const NetConv& conv, std::set<int>& variants) {
     ASSERT_TRUE(can_do_together(conv));
@@ -106,16 +118,13 @@ class GpuConvKernels : public OnGpu<testing::Test> {
       const auto bytes = [&](size_t n) {
         return Tensor::zeros({static_cast<int64_t>(n) + 1}, Dtype::kU8, kGpu);
       };
-      const size_t partial = together_scratch(conv, v);
-      Tensor scratch = bytes(partial);
+      Tensor scratch = bytes(together_scratch(conv, v));
       Tensor counters = bytes(static_cast<size_t>(together_counters(conv, v)) * 4);
-      for (int times = partial ? 2 : 1; times > 0;
-           --times) {  // it leaves the counters as they were
-        expect_right(conv, v, [&] {
-          conv_together(conv, v, cuda::write<std::byte>(ctx(), scratch),
-                        cuda::write<int32_t>(ctx(), counters), ctx().stream);
-        });
-      }
+      auto* const partials = cuda::write<std::byte>(ctx(), scratch);
+      auto* const counts = cuda::write<int32_t>(ctx(), counters);
+      const auto kernel = [&](cuda::Launch how) { conv_together(conv, v, partials, counts, how); };
+      expect_right(conv, v, [&] { kernel(ctx().stream); });
+      expect_right(conv, v, [&] { run_early(kernel); });  // counters are left as they were
     }
   }
 
@@ -132,7 +141,9 @@ TEST_F(GpuConvKernels, FewAgreesWithPlainLoops) {
       for (int v = 0; v < cuda::kFewVariants; ++v) {
         if (!can_do_few(conv) || !suits_few(conv, v)) continue;
         variants.insert(v);
-        expect_right(conv, v, [&] { conv_few(conv, v, ctx().stream); });
+        const auto kernel = [&](cuda::Launch how) { conv_few(conv, v, how); };
+        expect_right(conv, v, [&] { kernel(ctx().stream); });
+        expect_right(conv, v, [&] { run_early(kernel); });
       }
     }
   }

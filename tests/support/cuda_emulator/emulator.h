@@ -123,9 +123,13 @@ cudaError_t device_is_captured(int device);
 int current_device();
 cudaError_t set_error(cudaError_t error);  // remembers it for cudaGetLastError, and returns it
 
-// ---- kernels (grid.cc): every thread of every block, under the lock. `early`: dies unless each
-// calls wait_for_previous().
-void run_grid(const Label& name, dim3 grid, dim3 block, size_t shared_bytes, bool early,
-              const Work& thread);
+// The kernel that what the stream is given next comes behind; nullptr if that is anything else.
+const void* kernel_before(cudaStream_t stream);
+
+// ---- kernels (grid.cc): every thread of every block, under the lock.
+void run_grid(const Label& name, dim3 grid, dim3 block, size_t shared_bytes, const Work& thread);
+// Dies unless all threads of the grid that ran last, `name`, have called wait_for_previous(), as
+// those of `before` have in their time: so that a kernel may be launched early behind that one.
+void check_early(const Label& name, const void* before);
 
 }  // namespace ens::emulator

@@ -171,14 +171,21 @@ __global__ void some_wait(int* p) {
   p[threadIdx.x] = 1;
 }
 
+__global__ void all_wait(int* p) {
+  wait_for_previous();
+  p[threadIdx.x] = 1;
+}
+
 TEST(CudaEmulatorDeathTest, LaunchedEarlyWithoutWaiting) {
-  EXPECT_DEATH(
-      {
-        const Array<int> p(32);
-        launch_as(true, some_wait, dim3(1), dim3(32), 0, nullptr, p);
-        cudaDeviceSynchronize();
-      },
-      "kernel .*not all threads call wait_for_previous");
+  const auto first_then_early = [](void (*first)(int*), void (*early)(int*)) {
+    const Array<int> p(32);
+    launch(first, dim3(1), dim3(32), 0, nullptr, p);
+    launch_as(true, early, dim3(1), dim3(32), 0, nullptr, p);
+    return cudaDeviceSynchronize();
+  };
+  EXPECT_EQ(first_then_early(all_wait, all_wait), cudaSuccess);
+  EXPECT_DEATH(first_then_early(all_wait, some_wait), "not all of its threads call wait_for");
+  EXPECT_DEATH(first_then_early(some_wait, all_wait), "behind does not wait itself");
 }
 
 TEST(CudaEmulator, RefusesImpossibleLaunches) {

@@ -12,6 +12,7 @@
 #include <deque>
 #include <map>
 #include <optional>
+#include <set>
 
 #include "tests/support/cuda_emulator/device.h"
 #include "tests/support/cuda_emulator/emulator.h"
@@ -71,7 +72,9 @@ struct Grid {
   std::vector<Fiber*> at_barrier, runnable;
   int votes[2] = {};
   int barriers = 0;
-  int waited = 0;  // threads, for the kernel before theirs
+  std::vector<bool> waited;  // threads, for the kernel before theirs
+  bool all_waited = false;   // of the grid
+  std::set<const void*> waiting_kernels;
 
   std::vector<std::unique_ptr<Fiber>> fibers;
   std::vector<Fiber*> idle;
@@ -164,7 +167,7 @@ void run_block() {
   g.groups.assign(warps, {});
   g.copies.clear();
   g.votes[0] = g.votes[1] = 0;
-  g.waited = 0;
+  g.waited.assign(static_cast<size_t>(g.threads), false);
   for (;;) {
     if (!g.runnable.empty()) {
       Fiber* f = g.runnable.back();
@@ -263,7 +266,11 @@ const Exchange& exchange(unsigned mask, uint64_t value) {
 
 int current_lane() { return lane(); }
 
-void wait_for_previous() { ++grid().waited; }
+void wait_for_previous() {
+  Grid& g = grid();
+  if (!g.current) die("wait_for_previous() outside a kernel");
+  g.waited[static_cast<size_t>(g.current->thread)] = true;
+}
 
 unsigned char* dynamic_shared() {
   if (!grid().current) die("dynamic shared memory outside a kernel");
@@ -295,8 +302,7 @@ void wait_for_copies(size_t left) {
   }
 }
 
-void run_grid(const Label& name, dim3 blocks, dim3 block, size_t shared_bytes, bool early,
-              const Work& thread) {
+void run_grid(const Label& name, dim3 blocks, dim3 block, size_t shared_bytes, const Work& thread) {
   Grid& g = grid();
   g.thread = &thread;
   g.label = &name;
@@ -307,17 +313,24 @@ void run_grid(const Label& name, dim3 blocks, dim3 block, size_t shared_bytes, b
   const uint64_t count = uint64_t{blocks.x} * blocks.y * blocks.z;
   const uint64_t first = random_below(count);
   const bool forward = random_below(2) == 0;
+  g.all_waited = true;
   for (uint64_t i = 0; i < count; ++i) {
     const uint64_t b = (first + (forward ? i : count - i)) % count;
     blockIdx = {static_cast<unsigned>(b % blocks.x), static_cast<unsigned>(b / blocks.x % blocks.y),
                 static_cast<unsigned>(b / blocks.x / blocks.y)};
     run_block();
-    if (early && g.waited != g.threads) {
-      die_in_kernel("launched early, but not all threads call wait_for_previous()");
-    }
+    g.all_waited = g.all_waited && std::ranges::find(g.waited, false) == g.waited.end();
   }
+  if (g.all_waited) g.waiting_kernels.insert(name.kernel);
   g.current = nullptr;
   unpoison(shared_memory, sizeof shared_memory);
+}
+
+void check_early(const Label& name, const void* before) {
+  const Grid& g = grid();
+  const std::string who = "kernel " + describe(name) + " was launched early, but ";
+  if (!g.all_waited) die(who + "not all of its threads call wait_for_previous()");
+  if (!g.waiting_kernels.contains(before)) die(who + "what it comes behind does not wait itself");
 }
 
 }  // namespace ens::emulator

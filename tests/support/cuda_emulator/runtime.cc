@@ -157,8 +157,10 @@ cudaError_t launch_kernel(const void* kernel, dim3 grid, dim3 block, size_t shar
           ". pointer is not memory of device " + std::to_string(current_device()));
     }
   }
+  const void* const previous = kernel_before(stream);
   return set_error(enqueue(stream, label, [=, t = std::move(thread)] {
-    run_grid(label, grid, block, shared_bytes, early, t);
+    run_grid(label, grid, block, shared_bytes, t);
+    if (early) check_early(label, previous);
   }));
 }
 

@@ -208,6 +208,13 @@ cudaError_t enqueue(cudaStream_t stream, Label what, Work work, bool on_host) {
   return cudaSuccess;
 }
 
+const void* kernel_before(cudaStream_t stream) {
+  const cudaStream_t s = resolve(stream);
+  if (!s->capture) return s->last ? s->last->what.kernel : nullptr;
+  if (s->frontier.size() != 1) return nullptr;
+  return s->capture->nodes[static_cast<size_t>(s->frontier[0])].what.kernel;
+}
+
 OpPtr last_op(cudaStream_t stream) { return resolve(stream)->last; }
 
 void drain(int device) {

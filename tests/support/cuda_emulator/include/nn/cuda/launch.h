@@ -11,11 +11,11 @@
 namespace ens::cuda {
 
 template <class... P, class... A>
-void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, Lane lane,
+void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, Launch how,
             A&&... args) {
   static_assert(sizeof...(P) == sizeof...(A), "one argument for each parameter");
   ask_for_shared(reinterpret_cast<const void*>(kernel), shared_bytes);
-  emulator::launch_as(lane.early, kernel, grid, block, shared_bytes, lane.stream,
+  emulator::launch_as(how.early, kernel, grid, block, shared_bytes, how.stream,
                       static_cast<P>(args)...);
   check(cudaGetLastError(), "kernel launch");
 }

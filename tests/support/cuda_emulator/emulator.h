@@ -106,7 +106,9 @@ uint64_t new_lane();
 // ---- streams (streams.cc)
 // Gives work to a stream: an Op behind what the stream was given before (and the legacy default
 // stream's rules), or a node if the stream is being captured.
-cudaError_t enqueue(cudaStream_t stream, Label what, Work work, bool on_host = false);
+// `prelude`: what it may do before the work before it; done then if both are nodes of a graph.
+cudaError_t enqueue(cudaStream_t stream, Label what, Work work, bool on_host = false,
+                    Work prelude = {});
 OpPtr last_op(cudaStream_t stream);
 void drain(int device);  // waits for all of a device's streams
 // The stream's device; the current one for the default stream. Dies for a destroyed stream.
@@ -127,7 +129,12 @@ cudaError_t set_error(cudaError_t error);  // remembers it for cudaGetLastError,
 const void* kernel_before(cudaStream_t stream);
 
 // ---- kernels (grid.cc): every thread of every block, under the lock.
-void run_grid(const Label& name, dim3 grid, dim3 block, size_t shared_bytes, const Work& thread);
+// `asked`: what run_until_wait() found; dies if a thread finds anything else now.
+using Asked = std::vector<uint64_t>;
+void run_grid(const Label& name, dim3 grid, dim3 block, size_t shared_bytes, const Work& thread,
+              const Asked& asked = {});
+// Every thread as far as its wait_for_previous(): a digest of what each has asked to copy by then.
+Asked run_until_wait(const Label& name, dim3 grid, dim3 block, const Work& thread);
 // Dies unless all threads of the grid that ran last, `name`, have called wait_for_previous(), as
 // those of `before` have in their time: so that a kernel may be launched early behind that one.
 void check_early(const Label& name, const void* before);

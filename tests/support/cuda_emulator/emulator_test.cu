@@ -504,6 +504,42 @@ TEST(CudaEmulator, CapturesForbidWhatTheRealOnesForbid) {
             cudaErrorStreamCaptureIsolation);
 }
 
+__global__ void count_up(int* p) {
+  wait_for_previous();
+  ++p[threadIdx.x];
+}
+
+__global__ void asks_before_it_waits(const int* x, int* y) {
+  __shared__ int numbers[32];
+  copy_later(&numbers[threadIdx.x], x + threadIdx.x, 4, 0);
+  wait_for_previous();
+  commit_copies();
+  wait_for_copies(0);
+  y[threadIdx.x] = numbers[threadIdx.x];
+}
+
+TEST(CudaEmulatorDeathTest, AsksEarlyForWhatIsNotThereYet) {
+  // y = x, recorded behind a kernel that changes x or something else.
+  const auto copy_behind = [](bool same) {
+    const Array<int> x(32), y(32), other(32);
+    const Stream stream;
+    ENS_OK(fill_all(x, 32, 3, stream));
+    ENS_OK(fill_all(other, 32, 5, stream));
+    ENS_OK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    ENS_OK(launch(count_up, dim3(1), dim3(32), 0, stream, same ? x : other));
+    ENS_OK(launch_as(true, asks_before_it_waits, dim3(1), dim3(32), 0, stream, x, y));
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t exec = nullptr;
+    ENS_OK(cudaStreamEndCapture(stream, &graph));
+    ENS_OK(cudaGraphInstantiate(&exec, graph, 0));
+    for (int i = 0; i < 2; ++i) ENS_OK(cudaGraphLaunch(exec, stream));
+    ENS_OK(cudaStreamSynchronize(stream));
+    EXPECT_EQ(fetch<int>(y, 32), std::vector<int>(32, 3));
+  };
+  copy_behind(false);
+  EXPECT_DEATH(copy_behind(true), "has asked before wait_for_previous");
+}
+
 TEST(CudaEmulator, AForkMustBeJoined) {
   const Array<int> p(1);
   const Stream stream, side;

@@ -72,6 +72,10 @@ struct Grid {
   std::vector<Fiber*> at_barrier, runnable;
   int votes[2] = {};
   int barriers = 0;
+  bool until_wait = false;
+  Asked* asks = nullptr;         // with that: by block and thread
+  const Asked* asked = nullptr;  // without
+  uint64_t block_number = 0;
   std::vector<bool> waited;  // threads, for the kernel before theirs
   bool all_waited = false;   // of the grid
   std::set<const void*> waiting_kernels;
@@ -94,6 +98,27 @@ Grid& grid() {
       std::to_string(blockIdx.y) + ", " + std::to_string(blockIdx.z) + "), thread (" +
       std::to_string(threadIdx.x) + ", " + std::to_string(threadIdx.y) + ", " +
       std::to_string(threadIdx.z) + "): " + what);
+}
+
+// A thread that run_until_wait() needs no longer.
+struct Waits {};
+
+// Of what the thread has asked to copy, as it is now.
+uint64_t digest_of_copies() {
+  Grid& g = grid();
+  const Copies& copies = g.copies[g.current->thread];
+  uint64_t digest = 14695981039346656037u;  // FNV-1a
+  const auto add = [&](const std::vector<Copy>& group) {
+    for (const Copy& copy : group) {
+      const auto* bytes = static_cast<const unsigned char*>(copy.from);
+      for (size_t i = 0; i < copy.bytes - copy.zeros; ++i) {
+        digest = (digest ^ bytes[i]) * 1099511628211u;
+      }
+    }
+  };
+  std::ranges::for_each(copies.committed, add);
+  add(copies.open);
+  return digest;
 }
 
 void set_thread(int t) {
@@ -120,7 +145,10 @@ boost::context::fiber body(Fiber* f, boost::context::fiber&& out) {
       const int i = g.started++;
       f->thread = (g.first + (g.forward ? i : g.threads - i)) % g.threads;
       set_thread(f->thread);
-      (*g.thread)();
+      try {
+        (*g.thread)();
+      } catch (const Waits&) {
+      }
       g.returned[static_cast<size_t>(f->thread / 32)] |= 1u << (f->thread % 32);
       --g.live;
     }
@@ -269,7 +297,16 @@ int current_lane() { return lane(); }
 void wait_for_previous() {
   Grid& g = grid();
   if (!g.current) die("wait_for_previous() outside a kernel");
-  g.waited[static_cast<size_t>(g.current->thread)] = true;
+  const auto thread = static_cast<size_t>(g.current->thread);
+  const size_t number = g.block_number * static_cast<size_t>(g.threads) + thread;
+  if (g.until_wait) {
+    (*g.asks)[number] = digest_of_copies();
+    throw Waits();
+  }
+  if (!g.asked->empty() && (*g.asked)[number] != digest_of_copies()) {
+    die_in_kernel("has asked before wait_for_previous() for what the kernel before it writes");
+  }
+  g.waited[thread] = true;
 }
 
 unsigned char* dynamic_shared() {
@@ -302,8 +339,10 @@ void wait_for_copies(size_t left) {
   }
 }
 
-void run_grid(const Label& name, dim3 blocks, dim3 block, size_t shared_bytes, const Work& thread) {
+void run_grid(const Label& name, dim3 blocks, dim3 block, size_t shared_bytes, const Work& thread,
+              const Asked& asked) {
   Grid& g = grid();
+  if (!g.until_wait) g.asked = &asked;
   g.thread = &thread;
   g.label = &name;
   g.threads = static_cast<int>(block.x * block.y * block.z);
@@ -318,12 +357,23 @@ void run_grid(const Label& name, dim3 blocks, dim3 block, size_t shared_bytes, c
     const uint64_t b = (first + (forward ? i : count - i)) % count;
     blockIdx = {static_cast<unsigned>(b % blocks.x), static_cast<unsigned>(b / blocks.x % blocks.y),
                 static_cast<unsigned>(b / blocks.x / blocks.y)};
+    g.block_number = b;
     run_block();
     g.all_waited = g.all_waited && std::ranges::find(g.waited, false) == g.waited.end();
   }
   if (g.all_waited) g.waiting_kernels.insert(name.kernel);
   g.current = nullptr;
   unpoison(shared_memory, sizeof shared_memory);
+}
+
+Asked run_until_wait(const Label& name, dim3 blocks, dim3 block, const Work& thread) {
+  Grid& g = grid();
+  Asked asks(uint64_t{blocks.x} * blocks.y * blocks.z * block.x * block.y * block.z);
+  g.until_wait = true;
+  g.asks = &asks;
+  run_grid(name, blocks, block, kMostSharedBytes, thread);
+  g.until_wait = false;
+  return asks;
 }
 
 void check_early(const Label& name, const void* before) {

@@ -15,8 +15,8 @@ namespace ens::emulator {
 // poisoned. Kernels only.
 unsigned char* dynamic_shared();
 
-// Of a kernel that may begin before the work before it has ended, each thread once. Here nothing
-// begins early; that none forgets to wait is checked.
+// Of a kernel that may begin before the kernel before it has ended: each thread, and without
+// barriers until then.
 void wait_for_previous();
 
 // What launch() below does once the arguments are captured; `pointers` are those among them.

@@ -158,10 +158,14 @@ cudaError_t launch_kernel(const void* kernel, dim3 grid, dim3 block, size_t shar
     }
   }
   const void* const previous = kernel_before(stream);
-  return set_error(enqueue(stream, label, [=, t = std::move(thread)] {
-    run_grid(label, grid, block, shared_bytes, t);
+  const auto asked = std::make_shared<Asked>();  // a graph's replays come one after another
+  Work prelude;
+  if (early) prelude = [=] { *asked = run_until_wait(label, grid, block, thread); };
+  const auto work = [=] {
+    run_grid(label, grid, block, shared_bytes, thread, std::exchange(*asked, {}));
     if (early) check_early(label, previous);
-  }));
+  };
+  return set_error(enqueue(stream, label, work, false, std::move(prelude)));
 }
 
 }  // namespace ens::emulator

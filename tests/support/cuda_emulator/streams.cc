@@ -14,6 +14,7 @@ struct Node {
   int device = 0;
   bool on_host = false;
   std::vector<int> after;  // earlier nodes
+  Work prelude;
 };
 
 struct Capture {
@@ -198,12 +199,12 @@ cudaStreamCaptureStatus status_of(cudaStream_t s) {
 
 }  // namespace
 
-cudaError_t enqueue(cudaStream_t stream, Label what, Work work, bool on_host) {
+cudaError_t enqueue(cudaStream_t stream, Label what, Work work, bool on_host, Work prelude) {
   cudaStream_t s = resolve(stream);
   if (!s->capture) return enqueue_op(s, what, std::move(work), on_host);
   Capture& c = *s->capture;
   if (c.spoilt) return cudaErrorStreamCaptureInvalidated;
-  c.nodes.push_back({what, std::move(work), s->device, on_host, s->frontier});
+  c.nodes.push_back({what, std::move(work), s->device, on_host, s->frontier, std::move(prelude)});
   s->frontier = {static_cast<int>(c.nodes.size()) - 1};
   return cudaSuccess;
 }
@@ -541,11 +542,22 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
     op->device = node.device;
     op->on_host = node.on_host;
     op->lane = new_lane();
-    std::vector<OpPtr> after;
-    for (int n : node.after) after.push_back(ops[static_cast<size_t>(n)]);
-    if (after.empty()) after.push_back(start);
-    submit(op, after);
     ops.push_back(op);
+  }
+  for (size_t i = 0; i < ops.size(); ++i) {
+    const Node& node = exec->nodes[i];
+    if (!node.prelude || node.after.size() != 1) continue;
+    Work& before = ops[static_cast<size_t>(node.after[0])]->work;
+    before = [prelude = node.prelude, work = std::move(before)] {
+      prelude();
+      work();
+    };
+  }
+  for (size_t i = 0; i < ops.size(); ++i) {
+    std::vector<OpPtr> after;
+    for (int n : exec->nodes[i].after) after.push_back(ops[static_cast<size_t>(n)]);
+    if (after.empty()) after.push_back(start);
+    submit(ops[i], after);
   }
   const cudaError_t error = enqueue_op(s, {"the end of a graph"}, nullptr, false, ops);
   exec->last = s->last;

@@ -30,7 +30,8 @@ int64_t pixels_of(const Shape& one) { return one.numel() / std::max<int64_t>(cha
 // What a step does, for one net or for all.
 struct Op {
   bool per_net = false;
-  bool early = false;  // one kernel, which can be launched early
+  bool waits = false;  // one kernel, which may be launched early
+  bool early = false;  // and so is the one before: waiting for that is waiting for all before it
   std::function<void(Context&, Launch, int64_t net)> run;
 };
 
@@ -38,12 +39,6 @@ struct Op {
 struct Program {
   int64_t batch = 0;
   std::vector<Op> ops;  // they hold what the graph reads
-  // Whether the kernel before waits, too, so that waiting for it is waiting for all before it.
-  bool can_be_early(size_t op) const { return op > 0 && ops[op - 1].early && ops[op].early; }
-  bool any_early() const {
-    return std::ranges::adjacent_find(
-               ops, [](const Op& a, const Op& b) { return a.early && b.early; }) != ops.end();
-  }
   Tensor scratch;
   std::unique_ptr<Capture::Graph> graph;
 };
@@ -260,22 +255,24 @@ Program CudaExecutable::build(Context& c, int64_t batch) {
   p.batch = batch;
   for (size_t i = 0; i < graph_.steps.size(); ++i) {
     Op op = lower(c, i, batch);
-    if (op.run) p.ops.push_back(std::move(op));
+    if (!op.run) continue;
+    op.early = op.waits && !p.ops.empty() && p.ops.back().waits;
+    p.ops.push_back(std::move(op));
   }
   if (p.ops.empty()) return p;
   enqueue(c, p, false);  // what is loaded on first use must not be loaded in a capture
   c.synchronize();
   p.graph = record(c, p, false);
   p.scratch = scratch_;
-  if ((options_.prefer && !options_.early) || !p.any_early() || !can_launch_early(c)) return p;
+  if (options_.prefer && !options_.early) return p;
+  if (std::ranges::none_of(p.ops, &Op::early) || !can_launch_early(c)) return p;
   try {
     auto early = record(c, p, true);
-    bool faster = options_.early;
-    if (!faster) {
+    if (!options_.early) {
       const std::vector<float> times = times_of({p.graph.get(), early.get()}, c);
-      faster = times[1] < 0.99f * times[0];  // beyond what chance does
+      if (times[1] >= 0.99f * times[0]) return p;  // no more than chance does
     }
-    if (faster) p.graph = std::move(early);
+    p.graph = std::move(early);
   } catch (const Error&) {  // then without
     if (options_.early) throw;
   }
@@ -292,7 +289,7 @@ std::unique_ptr<Capture::Graph> CudaExecutable::record(Context& c, const Program
 void CudaExecutable::enqueue(Context& c, const Program& p, bool early) const {
   for (size_t i = 0; i < p.ops.size();) {
     if (!p.ops[i].per_net) {
-      p.ops[i].run(c, {c.stream, early && p.can_be_early(i)}, 0);
+      p.ops[i].run(c, {c.stream, early && p.ops[i].early}, 0);
       ++i;
       continue;
     }
@@ -314,7 +311,7 @@ Op CudaExecutable::lower(Context& c, size_t index, int64_t batch) {
   const int64_t n = numbers(s.output, batch), nets = nets_;
   const Dtype dtype = dtype_;
   const auto all = [](auto f) {
-    return Op{.early = true, .run = [f](Context&, Launch how, int64_t) { f(how); }};
+    return Op{.waits = true, .run = [f](Context&, Launch how, int64_t) { f(how); }};
   };
   switch (s.kind) {
     case Kind::kConv:
@@ -388,12 +385,13 @@ Op CudaExecutable::lower_conv(Context& c, size_t index, int64_t batch) {
   // Nets on parallel branches are at different steps at a time: each has its part of the scratch,
   // whose size is known when all steps are.
   if (p.per_net) net_scratch_ = std::max(net_scratch_, rounded(p.scratch));
-  return {
-      p.per_net, p.early,
-      [this, run = std::move(p.run), per_net = p.per_net](Context& on, Launch how, int64_t net) {
-        auto* memory = static_cast<std::byte*>(scratch_.raw());
-        run(on, how, net, per_net ? memory + net_scratch_ * net : memory);
-      }};
+  Op op{.per_net = p.per_net, .waits = p.waits};
+  op.run = [this, run = std::move(p.run), per_net = p.per_net](Context& on, Launch how,
+                                                               int64_t net) {
+    auto* memory = static_cast<std::byte*>(scratch_.raw());
+    run(on, how, net, per_net ? memory + net_scratch_ * net : memory);
+  };
+  return op;
 }
 
 size_t CudaExecutable::weight_bytes() const {

@@ -275,8 +275,8 @@ std::optional<PreparedConv> prepare_dense(const NetConv& c, int variant, Context
               weight->matrix, weight->bias, c.z, c.y});
   if (!plan->choose(variant, context.device)) return std::nullopt;
   return PreparedConv{
-      false, false, plan->workspace(),
-      [plan, weight, x = c.x.data](Context& on, Launch how, int64_t, std::byte* scratch) {
+      .scratch = plan->workspace(),
+      .run = [plan, weight, x = c.x.data](Context& on, Launch how, int64_t, std::byte* scratch) {
         plan->run(on.device, how.stream, x, scratch);
       }};
 }
@@ -289,7 +289,7 @@ std::optional<PreparedConv> prepare_together(const NetConv& c, int variant, Cont
       bytes_on(context, static_cast<size_t>(together_counters(c, variant)) * sizeof(int32_t));
   check(cudaMemsetAsync(write_raw(context, counters), 0, counters.bytes(), context.stream),
         "cudaMemsetAsync");
-  return PreparedConv{.early = true,
+  return PreparedConv{.waits = true,
                       .scratch = together_scratch(c, variant),
                       .run = [=](Context&, Launch how, int64_t, std::byte* scratch) {
                         conv_together(c, variant, scratch, static_cast<int32_t*>(counters.raw()),
@@ -299,7 +299,7 @@ std::optional<PreparedConv> prepare_together(const NetConv& c, int variant, Cont
 
 std::optional<PreparedConv> prepare_few(const NetConv& c, int variant) {
   if (variant >= kFewVariants || !can_do_few(c) || !suits_few(c, variant)) return std::nullopt;
-  return PreparedConv{.early = true, .run = [=](Context&, Launch how, int64_t, std::byte*) {
+  return PreparedConv{.waits = true, .run = [=](Context&, Launch how, int64_t, std::byte*) {
                         conv_few(c, variant, how);
                       }};
 }
@@ -321,8 +321,9 @@ std::optional<PreparedConv> prepare(const NetConv& c, const ConvChoice& choice, 
     case ConvWay::kLibrary:
       return prepare_library(c, choice.variant, context, parts);
     case ConvWay::kDirect:
-      return PreparedConv{false, true, 0,
-                          [c](Context&, Launch how, int64_t, std::byte*) { conv_direct(c, how); }};
+      return PreparedConv{.waits = true, .run = [c](Context&, Launch how, int64_t, std::byte*) {
+                            conv_direct(c, how);
+                          }};
   }
   return std::nullopt;
 }
@@ -403,7 +404,7 @@ size_t scratch_of_all(const PreparedConv& p, const NetConv& c) {
 float time_of(const PreparedConv& p, const NetConv& c, Context& context, const Branches& branches,
               std::byte* scratch) {
   run_all(p, c, context, branches, scratch);  // loads what is loaded on first use
-  const bool early = p.early && can_launch_early(context);
+  const bool early = p.waits && can_launch_early(context);
   PreparedConv between = p;
   between.run = [&](Context& on, Launch how, int64_t net, std::byte* memory) {
     const NetMemory y{c.y.of(net), c.y.stride};
@@ -418,6 +419,22 @@ float time_of(const PreparedConv& p, const NetConv& c, Context& context, const B
   Capture capture(context);
   run_all(between, c, context, branches, scratch);
   return times_of({capture.finish().get()}, context)[0];
+}
+
+bool records_early_launches(Context& c) {
+  Tensor numbers = bytes_on(c, 256);
+  const NetMemory memory{write_raw(c, numbers), 0};
+  try {
+    Capture capture(c);
+    for (const bool early : {false, true}) {
+      activate(Dtype::kF32, UnaryOp::kRelu, 0, 0, memory, memory, 1, 64, {c.stream, early});
+    }
+    capture.finish()->launch(c);
+    c.synchronize();
+    return true;
+  } catch (const Error&) {  // drivers before CUDA 12.3's
+    return false;
+  }
 }
 
 }  // namespace
@@ -480,23 +497,9 @@ bool can_launch_early(Context& c) {
   static std::mutex mutex;
   static std::map<int, bool>* known = new std::map<int, bool>;
   const std::lock_guard lock(mutex);
-  if (const auto found = known->find(c.device); found != known->end()) return found->second;
-  Tensor numbers = bytes_on(c, 256);
-  const NetMemory memory{write_raw(c, numbers), 0};
-  bool can = can_wait();
-  try {
-    if (can) {
-      Capture capture(c);
-      for (const bool early : {false, true}) {
-        activate(Dtype::kF32, UnaryOp::kRelu, 0, 0, memory, memory, 1, 64, {c.stream, early});
-      }
-      capture.finish()->launch(c);
-      c.synchronize();
-    }
-  } catch (const Error&) {  // drivers before CUDA 12.3's
-    can = false;
-  }
-  return (*known)[c.device] = can;
+  const auto found = known->find(c.device);
+  if (found != known->end()) return found->second;
+  return (*known)[c.device] = can_wait() && records_early_launches(c);
 }
 
 PreparedConv choose(const NetConv& c, std::optional<ConvWay> prefer, Context& context,

@@ -53,7 +53,7 @@ struct SpreadWeight {
 
 struct PreparedConv {
   bool per_net = false;  // run() is for one net, else for all
-  bool early = false;    // run() heeds Launch::early
+  bool waits = false;    // run() is one kernel, which may be launched early
   size_t scratch = 0;    // bytes that run() wants, for one net or for all
   std::function<void(Context&, Launch, int64_t net, std::byte* scratch)> run;
 };

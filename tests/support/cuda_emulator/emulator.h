@@ -110,6 +110,8 @@ uint64_t new_lane();
 cudaError_t enqueue(cudaStream_t stream, Label what, Work work, bool on_host = false,
                     Work prelude = {});
 OpPtr last_op(cudaStream_t stream);
+// The kernel that what the stream is given next comes behind; nullptr if that is anything else.
+const void* kernel_before(cudaStream_t stream);
 void drain(int device);  // waits for all of a device's streams
 // The stream's device; the current one for the default stream. Dies for a destroyed stream.
 int device_of(cudaStream_t stream);
@@ -124,9 +126,6 @@ cudaError_t device_is_captured(int device);
 // ---- runtime (runtime.cc)
 int current_device();
 cudaError_t set_error(cudaError_t error);  // remembers it for cudaGetLastError, and returns it
-
-// The kernel that what the stream is given next comes behind; nullptr if that is anything else.
-const void* kernel_before(cudaStream_t stream);
 
 // ---- kernels (grid.cc): every thread of every block, under the lock.
 // `asked`: what run_until_wait() found; dies if a thread finds anything else now.

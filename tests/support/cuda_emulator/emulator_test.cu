@@ -171,9 +171,9 @@ __global__ void some_wait(int* p) {
   p[threadIdx.x] = 1;
 }
 
-__global__ void all_wait(int* p) {
+__global__ void count_up(int* p) {
   wait_for_previous();
-  p[threadIdx.x] = 1;
+  ++p[threadIdx.x];
 }
 
 TEST(CudaEmulatorDeathTest, LaunchedEarlyWithoutWaiting) {
@@ -183,9 +183,9 @@ TEST(CudaEmulatorDeathTest, LaunchedEarlyWithoutWaiting) {
     launch_as(true, early, dim3(1), dim3(32), 0, nullptr, p);
     return cudaDeviceSynchronize();
   };
-  EXPECT_EQ(first_then_early(all_wait, all_wait), cudaSuccess);
-  EXPECT_DEATH(first_then_early(all_wait, some_wait), "not all of its threads call wait_for");
-  EXPECT_DEATH(first_then_early(some_wait, all_wait), "behind does not wait itself");
+  EXPECT_EQ(first_then_early(count_up, count_up), cudaSuccess);
+  EXPECT_DEATH(first_then_early(count_up, some_wait), "not all of its threads call wait_for");
+  EXPECT_DEATH(first_then_early(some_wait, count_up), "behind does not wait itself");
 }
 
 TEST(CudaEmulator, RefusesImpossibleLaunches) {
@@ -502,11 +502,6 @@ TEST(CudaEmulator, CapturesForbidWhatTheRealOnesForbid) {
               return cudaStreamWaitEvent(s, event, 0);
             }),
             cudaErrorStreamCaptureIsolation);
-}
-
-__global__ void count_up(int* p) {
-  wait_for_previous();
-  ++p[threadIdx.x];
 }
 
 __global__ void asks_before_it_waits(const int* x, int* y) {

@@ -72,9 +72,8 @@ struct Grid {
   std::vector<Fiber*> at_barrier, runnable;
   int votes[2] = {};
   int barriers = 0;
-  bool until_wait = false;
-  Asked* asks = nullptr;         // with that: by block and thread
-  const Asked* asked = nullptr;  // without
+  Asked* asks = nullptr;         // of run_until_wait(), by block and thread
+  const Asked* asked = nullptr;  // of run_grid()
   uint64_t block_number = 0;
   std::vector<bool> waited;  // threads, for the kernel before theirs
   bool all_waited = false;   // of the grid
@@ -299,7 +298,7 @@ void wait_for_previous() {
   if (!g.current) die("wait_for_previous() outside a kernel");
   const auto thread = static_cast<size_t>(g.current->thread);
   const size_t number = g.block_number * static_cast<size_t>(g.threads) + thread;
-  if (g.until_wait) {
+  if (g.asks) {
     (*g.asks)[number] = digest_of_copies();
     throw Waits();
   }
@@ -342,7 +341,7 @@ void wait_for_copies(size_t left) {
 void run_grid(const Label& name, dim3 blocks, dim3 block, size_t shared_bytes, const Work& thread,
               const Asked& asked) {
   Grid& g = grid();
-  if (!g.until_wait) g.asked = &asked;
+  g.asked = &asked;
   g.thread = &thread;
   g.label = &name;
   g.threads = static_cast<int>(block.x * block.y * block.z);
@@ -369,10 +368,9 @@ void run_grid(const Label& name, dim3 blocks, dim3 block, size_t shared_bytes, c
 Asked run_until_wait(const Label& name, dim3 blocks, dim3 block, const Work& thread) {
   Grid& g = grid();
   Asked asks(uint64_t{blocks.x} * blocks.y * blocks.z * block.x * block.y * block.z);
-  g.until_wait = true;
   g.asks = &asks;
   run_grid(name, blocks, block, kMostSharedBytes, thread);
-  g.until_wait = false;
+  g.asks = nullptr;
   return asks;
 }
 

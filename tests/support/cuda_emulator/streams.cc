@@ -543,9 +543,6 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
     op->on_host = node.on_host;
     op->lane = new_lane();
     ops.push_back(op);
-  }
-  for (size_t i = 0; i < ops.size(); ++i) {
-    const Node& node = exec->nodes[i];
     if (!node.prelude || node.after.size() != 1) continue;
     Work& before = ops[static_cast<size_t>(node.after[0])]->work;
     before = [prelude = node.prelude, work = std::move(before)] {

@@ -12,10 +12,10 @@
 #include <thread>
 #include <vector>
 
+#include "base/error.h"
+#include "base/threads.h"
 #include "nn/autograd/ops.h"
 #include "nn/core/backend.h"
-#include "nn/core/error.h"
-#include "nn/cpu/threads.h"
 #include "nn/models/model.h"
 #include "nn/optim/optim.h"
 #include "nn/plan/float8.h"
@@ -212,7 +212,7 @@ void train(const Settings& s, Device device) {
     std::vector<std::jthread> threads;
     for (int i = 0; i < s.nets; ++i) {
       threads.emplace_back([&, i] {
-        cpu::set_compute_threads(1);  // where there is no GPU
+        set_compute_threads(1);  // where there is no GPU
         Training net(s, device, batch, i);
         for (int sample = -1; sample < s.samples; ++sample) {
           net.wait();
@@ -272,7 +272,7 @@ int run(int argc, char** argv) {
 }  // namespace ens
 
 int main(int argc, char** argv) {
-  ens::cpu::limit_spinning(argv);
+  ens::reexec_with_bounded_omp_spin(argv);
   try {
     return ens::run(argc, argv);
   } catch (const ens::Error& error) {

@@ -22,11 +22,11 @@
 #include <vector>
 #include <zmq.hpp>
 
-#include "bench/percentile.h"
+#include "base/error.h"
+#include "base/statistics.h"
+#include "base/threads.h"
 #include "cloud/server.h"
-#include "nn/core/error.h"
 #include "nn/core/rng.h"
-#include "nn/cpu/threads.h"
 #include "proto/status.h"
 #include "proto/tensor_codec.h"
 
@@ -237,7 +237,7 @@ int run(int argc, char** argv) {
 }  // namespace ens
 
 int main(int argc, char** argv) {
-  ens::cpu::limit_spinning(argv);
+  ens::reexec_with_bounded_omp_spin(argv);
   google::protobuf::SetLogHandler(nullptr);
   try {
     return ens::run(argc, argv);

@@ -27,14 +27,14 @@
 #include <vector>
 #include <zmq.hpp>
 
-#include "bench/percentile.h"
+#include "base/error.h"
+#include "base/statistics.h"
+#include "base/threads.h"
 #include "cloud/lanes.h"
 #include "cloud/server.h"
 #include "edge/client.h"
 #include "ensemble/model/edge_bundle.h"
-#include "nn/core/error.h"
 #include "nn/core/rng.h"
-#include "nn/cpu/threads.h"
 #include "proto/keys.h"
 #include "proto/tensor_codec.h"
 
@@ -368,7 +368,7 @@ void end_to_end(const Cloud& cloud, const Setting& setting, int concurrency, con
     std::vector<std::jthread> threads;
     for (size_t i = 0; i < edges.size(); ++i) {
       threads.emplace_back([&, i] {
-        cpu::set_compute_threads(1);
+        set_compute_threads(1);
         for (auto start = Clock::now(); start < end; start = Clock::now()) {
           const auto result = edges[i]->classify(image);
           if (!result.status.ok()) failed = true;
@@ -435,7 +435,7 @@ int run(int argc, char** argv) {
 }  // namespace ens
 
 int main(int argc, char** argv) {
-  ens::cpu::limit_spinning(argv);
+  ens::reexec_with_bounded_omp_spin(argv);
   google::protobuf::SetLogHandler(nullptr);
   try {
     return ens::run(argc, argv);

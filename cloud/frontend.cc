@@ -10,7 +10,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "proto/keys.h"
 #include "proto/tensor_codec.h"
 

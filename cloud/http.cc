@@ -6,7 +6,7 @@
 #include <charconv>
 #include <cstring>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 
 namespace ens {
 namespace {

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <utility>
 
-#include "nn/core/error.h"
+#include "base/error.h"
+#include "base/threads.h"
 #include "nn/cpu/allocator.h"
-#include "nn/cpu/threads.h"
 #include "nn/plan/float8.h"
 
 namespace ens {
@@ -14,7 +14,7 @@ Lanes::Lanes(CloudBundle bundle, const std::vector<Device>& devices, Dtype dtype
              int threads) {
   const int nets = static_cast<int>(bundle.bodies.size());
   const bool cpu = devices.at(0).type == Device::Type::kCpu;
-  if (threads <= 0) threads = cpu::compute_threads();
+  if (threads <= 0) threads = compute_threads();
   const int shares = cpu ? nets : std::min(nets, static_cast<int>(devices.size()));
   const int lanes = cpu ? std::clamp(threads, 1, nets) : shares;
   for (int i = 0; i < shares; ++i) {
@@ -77,9 +77,9 @@ Lanes::~Lanes() {
 }
 
 void Lanes::work(int team) {
-  cpu::set_compute_threads(team);
+  set_compute_threads(team);
   // A pinned thread that starts a server would leave its one processor to all lanes.
-  cpu::unpin_this_thread();
+  unpin_this_thread();
   std::unique_lock lock(mutex_);
   while (true) {
     started_.wait(lock, [&] { return stop_ || (task_ && next_share_ < shares_.size()); });

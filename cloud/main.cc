@@ -13,10 +13,10 @@
 #include <stop_token>
 #include <thread>
 
+#include "base/error.h"
+#include "base/threads.h"
 #include "cloud/server.h"
 #include "nn/core/backend.h"
-#include "nn/core/error.h"
-#include "nn/cpu/threads.h"
 
 namespace {
 
@@ -142,7 +142,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  ens::cpu::limit_spinning(argv);
+  ens::reexec_with_bounded_omp_spin(argv);
   ens::offer_gpus();
   google::protobuf::SetLogHandler(nullptr);  // what a peer sends wrongly is no business of stderr
   spdlog::set_default_logger(spdlog::stderr_logger_mt("cloud"));

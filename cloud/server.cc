@@ -5,13 +5,13 @@
 #include <cstring>
 #include <thread>
 
+#include "base/error.h"
 #include "cloud/batch_queue.h"
 #include "cloud/frontend.h"
 #include "cloud/http.h"
 #include "cloud/metrics.h"
 #include "cloud/serving.h"
 #include "nn/core/backend.h"
-#include "nn/core/error.h"
 #include "proto/tensor_codec.h"
 
 namespace ens {
@@ -52,10 +52,11 @@ Tensor pick(const Tensor& answers, int64_t first, int64_t count) {
   Tensor out = Tensor::empty(shape);
   const size_t image_bytes = answers.bytes() / static_cast<size_t>(answers.dim(0) * answers.dim(1));
   for (int64_t net = 0; net < answers.dim(0); ++net) {
-    std::memcpy(static_cast<std::byte*>(out.host()) + static_cast<size_t>(net * count) * image_bytes,
-                static_cast<const std::byte*>(answers.host()) +
-                    static_cast<size_t>(net * answers.dim(1) + first) * image_bytes,
-                static_cast<size_t>(count) * image_bytes);
+    std::memcpy(
+        static_cast<std::byte*>(out.host()) + static_cast<size_t>(net * count) * image_bytes,
+        static_cast<const std::byte*>(answers.host()) +
+            static_cast<size_t>(net * answers.dim(1) + first) * image_bytes,
+        static_cast<size_t>(count) * image_bytes);
   }
   return out;
 }

@@ -2,9 +2,10 @@
 
 #include <utility>
 
+#include "base/error.h"
+#include "base/strings.h"
 #include "ensemble/model/precision.h"
 #include "nn/core/backend.h"
-#include "nn/core/error.h"
 #include "nn/io/checkpoint.h"
 
 namespace ens {

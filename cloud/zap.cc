@@ -7,7 +7,7 @@
 #include <vector>
 #include <zmq_addon.hpp>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "proto/keys.h"
 
 namespace ens {

@@ -10,9 +10,9 @@
 #include <thread>
 #include <utility>
 
+#include "base/error.h"
 #include "edge/link.h"
 #include "edge/probes.h"
-#include "nn/core/error.h"
 #include "nn/core/rng.h"
 #include "proto/tensor_codec.h"
 

@@ -5,8 +5,8 @@
 #include <exception>
 #include <string>
 
+#include "base/error.h"
 #include "edge/client.h"
-#include "nn/core/error.h"
 
 using ens::StatusCode;
 

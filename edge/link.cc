@@ -7,7 +7,7 @@
 #include <sstream>
 #include <utility>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "nn/core/rng.h"
 #include "proto/keys.h"
 

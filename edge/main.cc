@@ -11,10 +11,11 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/error.h"
+#include "base/statistics.h"
+#include "base/threads.h"
 #include "edge/client.h"
 #include "edge/watch.h"
-#include "nn/core/error.h"
-#include "nn/cpu/threads.h"
 #include "nn/data/dataset.h"
 #include "nn/data/image.h"
 #include "nn/data/loader.h"
@@ -259,13 +260,6 @@ int classify_pictures(const Options& options, ens::EdgeClient& client) {
 
 // ---- data sets
 
-// The value below which a share q of the numbers lie (nearest rank).
-double percentile(std::vector<double> values, double q) {
-  std::ranges::sort(values);
-  const auto rank = static_cast<size_t>(std::ceil(q * static_cast<double>(values.size())));
-  return values[std::clamp<size_t>(rank, 1, values.size()) - 1];
-}
-
 int classify_data(const Options& options, ens::EdgeClient& client) {
   const ens::ModelSpec& model = client.info().model;
   const ens::Dataset data = test_images(options, model);
@@ -312,8 +306,8 @@ int classify_data(const Options& options, ens::EdgeClient& client) {
                      {{"sent", static_cast<double>(sent) / images},
                       {"received", static_cast<double>(received) / images}}}};
     for (const char* part : kParts) {
-      summary["latency_ms"][part] = {{"p50", percentile(latency[part], 0.5)},
-                                     {"p95", percentile(latency[part], 0.95)}};
+      summary["latency_ms"][part] = {{"p50", ens::percentile(latency[part], 0.5)},
+                                     {"p95", ens::percentile(latency[part], 0.95)}};
     }
     std::printf("%s\n", summary.dump().c_str());
     return 0;
@@ -326,8 +320,8 @@ int classify_data(const Options& options, ens::EdgeClient& client) {
               static_cast<double>(received) / images);
   std::printf("milliseconds per request   p50      p95\n");
   for (const char* part : kParts) {
-    std::printf("  %-20s %8.2f %8.2f\n", part, percentile(latency[part], 0.5),
-                percentile(latency[part], 0.95));
+    std::printf("  %-20s %8.2f %8.2f\n", part, ens::percentile(latency[part], 0.5),
+                ens::percentile(latency[part], 0.95));
   }
   return 0;
 }
@@ -335,7 +329,7 @@ int classify_data(const Options& options, ens::EdgeClient& client) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  ens::cpu::limit_spinning(argv);
+  ens::reexec_with_bounded_omp_spin(argv);
   google::protobuf::SetLogHandler(nullptr);  // what a peer sends wrongly is no business of stderr
   try {
     const Options options = parse(argc, argv);

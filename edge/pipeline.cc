@@ -1,6 +1,6 @@
 #include "edge/pipeline.h"
 
-#include "nn/core/error.h"
+#include "base/error.h"
 
 namespace ens {
 namespace {

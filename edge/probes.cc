@@ -2,7 +2,8 @@
 
 #include <cmath>
 
-#include "nn/core/error.h"
+#include "base/error.h"
+#include "base/strings.h"
 #include "nn/core/rng.h"
 #include "nn/io/checkpoint.h"
 

@@ -15,8 +15,9 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
+#include "base/statistics.h"
 #include "edge/stream.h"
-#include "nn/core/error.h"
 #include "nn/data/video.h"
 
 namespace ens {
@@ -127,12 +128,6 @@ class View {
   std::deque<Clock::time_point> times_;
   size_t drawn_ = 0;  // lines
 };
-
-double percentile(std::vector<double> values, double q) {
-  std::ranges::sort(values);
-  return values[std::min(values.size() - 1,
-                         static_cast<size_t>(q * static_cast<double>(values.size())))];
-}
 
 }  // namespace
 

@@ -1,6 +1,6 @@
 #include "lab/config_flags.h"
 
-#include "nn/core/error.h"
+#include "base/error.h"
 
 namespace ens {
 namespace {

@@ -4,13 +4,13 @@
 #include <chrono>
 #include <functional>
 
-#include "attacks/decoding.h"
+#include "attacks/split/decoding.h"
+#include "base/threads.h"
 #include "ensemble/model/precision.h"
 #include "ensemble/train/setup.h"
-#include "lab/attack_runs.h"
 #include "lab/datasets.h"
+#include "lab/scenarios/split_attacks.h"
 #include "nn/core/backend.h"
-#include "nn/cpu/threads.h"
 #include "nn/models/decoder.h"
 
 namespace ens {
@@ -54,8 +54,8 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
   const auto net = build_cells(spec, 0, cells, rng);
   net->to(device);
   if (speed.net == 0) {
-    const int threads = cpu::compute_threads();
-    cpu::set_compute_threads(1);
+    const int threads = compute_threads();
+    set_compute_threads(1);
     const Tensor labels =
         Tensor::from_labels(std::vector<int32_t>(static_cast<size_t>(batch), 0)).to(device);
     const Tensor images = Tensor::full(batched(batch, spec.input_shape()), 0.5f).to(device);
@@ -70,7 +70,7 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
           time_step(*decoder, Tensor::full(batched(batch, smashed), 0.5f).to(device).to(dtype),
                     [&](const Var& y) { return mse(y, Var(images)); });
     }
-    cpu::set_compute_threads(threads);
+    set_compute_threads(threads);
   }
 
   Cell cell;

@@ -2,7 +2,7 @@
 
 #include <memory>
 
-#include "ensemble/train/progress.h"
+#include "base/progress.h"
 #include "nn/data/fetch.h"
 
 namespace ens {

@@ -2,16 +2,16 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 
+#include "base/error.h"
+#include "base/threads.h"
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
 #include "nn/core/backend.h"
-#include "nn/core/error.h"
-#include "nn/cpu/threads.h"
 
 int main(int argc, char** argv) {
-  ens::cpu::limit_spinning(argv);
+  ens::reexec_with_bounded_omp_spin(argv);
   ens::remember_command_line(argc, argv);
-  ens::cpu::pin_compute_threads();
+  ens::pin_compute_threads();
   ens::offer_gpus();
   CLI::App app{"Ensembler: private collaborative inference, and an honest lab for attacks on it.",
                "ensembler"};

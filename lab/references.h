@@ -4,7 +4,7 @@
 #include <functional>
 #include <memory>
 
-#include "attacks/reference.h"
+#include "attacks/core/reference_classifier.h"
 #include "proto/config.h"
 
 namespace ens {

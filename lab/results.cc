@@ -6,7 +6,7 @@
 #include <fstream>
 #include <string>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 
 namespace ens {
 namespace {

@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "attacks/evaluator.h"
+#include "attacks/core/evaluator.h"
 
 namespace ens {
 

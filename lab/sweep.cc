@@ -9,19 +9,19 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "ensemble/train/progress.h"
-#include "ensemble/train/run_dir.h"
+#include "base/error.h"
+#include "base/files.h"
+#include "base/progress.h"
+#include "base/threads.h"
 #include "ensemble/train/setup.h"
 #include "ensemble/train/trainer.h"
-#include "lab/attack_runs.h"
+#include "experiment/run_dir.h"
 #include "lab/config_flags.h"
 #include "lab/datasets.h"
 #include "lab/estimate.h"
-#include "lab/report.h"
-#include "lab/runs.h"
-#include "nn/core/error.h"
-#include "nn/cpu/threads.h"
-#include "nn/io/atomic_file.h"
+#include "lab/scenarios/split_attacks.h"
+#include "lab/scenarios/split_training.h"
+#include "report/report.h"
 
 namespace ens {
 namespace {
@@ -193,10 +193,10 @@ class Sweep {
     progress_ = &progress;
     const Device where = device();
     // On a GPU a training fills several streams by itself.
-    const int all = where.type == Device::Type::kCpu ? cpu::compute_threads() : 4;
+    const int all = where.type == Device::Type::kCpu ? compute_threads() : 4;
     const int jobs =
         std::clamp(options_.jobs > 0 ? options_.jobs : all, 1, static_cast<int>(tasks_.size()));
-    run_side_by_side(
+    run_parallel(
         jobs, jobs, [&](int) { worker(); }, where);
     progress.note(summary_line());
     progress.finish();
@@ -484,7 +484,7 @@ void Sweep::print_plan() const {
                hours(training), shared ? " (stage 1 shared)" : "", attacks, hours(attacking),
                costs_[c].gigabytes);
   }
-  const int threads = cpu::compute_threads();
+  const int threads = compute_threads();
   fmt::print(
       "\n{} of {} cells to do: about {} of compute, {} on the {} threads here; up to {:.1f} GB a "
       "cell\n(from training steps measured now; good to a factor of two)\n",

@@ -8,7 +8,7 @@
 #include <vector>
 #include <zmq.hpp>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "proto/tensor_codec.h"
 
 namespace ens {

@@ -13,7 +13,8 @@
 #include <span>
 #include <sstream>
 
-#include "nn/core/error.h"
+#include "base/error.h"
+#include "base/strings.h"
 
 namespace ens {
 namespace {
@@ -23,34 +24,11 @@ using Field = pb::FieldDescriptor;
 
 // ---- unknown names: suggest what was meant
 
-size_t edit_distance(const std::string& a, const std::string& b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t replaced = diagonal + (a[i - 1] != b[j - 1]);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
-    }
-  }
-  return row[b.size()];
-}
-
 std::string suggestion(const pb::Descriptor& type, const std::string& unknown) {
-  std::string nearest, all;
-  size_t best = std::max<size_t>(2, unknown.size() / 3) + 1;
-  for (int i = 0; i < type.field_count(); ++i) {
-    const std::string& known = type.field(i)->name();
-    all += (all.empty() ? "" : ", ") + known;
-    const bool begun = !unknown.empty() && known.compare(0, unknown.size(), unknown) == 0;
-    if (const size_t distance = begun ? 1 : edit_distance(unknown, known); distance < best) {
-      best = distance;
-      nearest = known;
-    }
-  }
-  return nearest.empty() ? "known fields: " + all : "did you mean '" + nearest + "'?";
+  std::vector<std::string> known;
+  for (int i = 0; i < type.field_count(); ++i) known.push_back(type.field(i)->name());
+  const std::string nearest = nearest_word(unknown, known);
+  return nearest.empty() ? "known fields: " + join(known) : "did you mean '" + nearest + "'?";
 }
 
 // ---- parsing

@@ -12,7 +12,7 @@
 #include <fstream>
 #include <sstream>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 
 namespace ens {
 namespace {

@@ -8,7 +8,7 @@
 #include <limits>
 #include <vector>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 
 // Tensors travel as they lie in memory.
 static_assert(std::endian::native == std::endian::little, "the wire is little endian");

@@ -10,9 +10,9 @@
 #include <memory>
 #include <oneapi/dnnl/dnnl.hpp>
 
+#include "base/threads.h"
 #include "nn/core/backend.h"
 #include "nn/core/tensor.h"
-#include "nn/cpu/threads.h"
 
 namespace ens::bench {
 namespace {
@@ -106,9 +106,9 @@ namespace {
 
 double flops_of(const Chains& chain, double seconds) {
   constexpr int64_t kCount = 1'000'000;
-  const int threads = cpu::compute_threads();
+  const int threads = compute_threads();
   const double time = quickest(seconds, [&] {
-    cpu::parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) sink = chain.run(kCount);
     });
   });
@@ -139,9 +139,9 @@ double peak_bandwidth(double seconds) {
   constexpr int64_t kNumbers = int64_t{64} << 20;  // 256 MiB: more than any cache
   static const Tensor numbers = Tensor::full({kNumbers}, 1.0f);
   const float* p = numbers.data<float>();
-  const int64_t threads = cpu::compute_threads();
+  const int64_t threads = compute_threads();
   const double time = quickest(seconds, [&] {
-    cpu::parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i)
         sink = sum_of(p + i * (kNumbers / threads), kNumbers / threads);
     });

@@ -20,14 +20,14 @@
 #include <optional>
 #include <thread>
 
+#include "base/error.h"
+#include "base/process.h"
+#include "base/threads.h"
 #include "bench/cpu/machine.h"
 #include "bench/cpu/ours.h"
 #include "bench/cpu/peer.h"
-#include "lab/process.h"
-#include "lab/report_html.h"
 #include "nn/core/backend.h"
-#include "nn/core/error.h"
-#include "nn/cpu/threads.h"
+#include "report/html.h"
 
 namespace ens::bench {
 namespace {
@@ -136,7 +136,7 @@ class Benchmark {
     by_width_ = in_turns(of_width);
     say("growth measured");
     for (int width : {16, kWidth})
-      waiting_.emplace_back(width, share_waiting(width, cpu::compute_threads()));
+      waiting_.emplace_back(width, share_waiting(width, compute_threads()));
     say("waiting for data measured");
   }
 
@@ -144,7 +144,7 @@ class Benchmark {
   void memory(const std::string& program) {
     for (Dtype dtype : {Dtype::kF32, Dtype::kBF16}) {
       if (!backend(Device{}).serves(dtype)) continue;
-      Process child({program, "--memory", name(dtype)}, true);
+      Process child({program, "--memory", name(dtype)}, {.capture = true});
       if (child.wait() != 0) fail("the process whose memory is measured failed", "memory");
       Memory m{dtype};
       std::istringstream(child.output()) >> m.weights >> m.activations >> m.packed >> m.serving >>
@@ -398,7 +398,7 @@ std::vector<std::string> Benchmark::notes() const {
   for (const auto& [width, share] : waiting_) {
     lines.push_back(fmt::format(
         "data: {} nets of width {:.0f} trained side by side wait for data {:.2f} % of the time",
-        cpu::compute_threads(), width, 100 * share));
+        compute_threads(), width, 100 * share));
   }
   return lines;
 }
@@ -563,8 +563,8 @@ int run(int argc, char** argv) {
 }  // namespace ens::bench
 
 int main(int argc, char** argv) try {
-  ens::cpu::limit_spinning(argv);
-  ens::cpu::pin_compute_threads();
+  ens::reexec_with_bounded_omp_spin(argv);
+  ens::pin_compute_threads();
   return ens::bench::run(argc, argv);
 } catch (const std::exception& e) {
   fprintf(stderr, "ens-bench: %s\n", e.what());

@@ -4,9 +4,9 @@
 #include <fstream>
 #include <mutex>
 
-#include "nn/core/error.h"
+#include "base/error.h"
+#include "base/threads.h"
 #include "nn/core/rng.h"
-#include "nn/cpu/threads.h"
 #include "nn/optim/fit.h"
 
 namespace ens::bench {
@@ -149,7 +149,7 @@ double share_waiting(int width, int nets) {
   for (auto& p : data.pixels) p = static_cast<uint8_t>(rng.below(256));
   double waited = 0, total = 0;
   std::mutex mutex;
-  run_side_by_side(nets, 0, [&](int i) {
+  run_parallel(nets, 0, [&](int i) {
     Rng own(2, static_cast<uint64_t>(i));
     const auto net = build_cells(resnet(width), 0, 6, own);
     Optimizer optimizer(net->parameters(), sgd());

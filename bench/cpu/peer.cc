@@ -7,21 +7,21 @@
 
 #include <cstdlib>
 
-#include "nn/core/error.h"
-#include "nn/cpu/threads.h"
+#include "base/error.h"
+#include "base/threads.h"
 
 namespace ens::bench {
 
 Peer::Peer(const std::string& script) {
   signal(SIGPIPE, SIG_IGN);  // a peer that died is noticed by its missing answer
-  const std::string threads = std::to_string(cpu::compute_threads());
+  const std::string threads = std::to_string(compute_threads());
   int in[2], out[2];
   if (pipe2(in, O_CLOEXEC) != 0 || pipe2(out, O_CLOEXEC) != 0) fail("no pipe", "peer");
   pid_ = fork();
   if (pid_ == 0) {
     dup2(in[0], 0);
     dup2(out[1], 1);
-    cpu::unpin_this_thread();
+    unpin_this_thread();
     // As PyTorch's guide to fast CPU runs has it: every thread on a processor of its own.
     setenv("OMP_NUM_THREADS", threads.c_str(), 1);
     setenv("OMP_PROC_BIND", "true", 1);

@@ -9,8 +9,9 @@
 #include <functional>
 #include <numeric>
 
+#include "base/error.h"
+#include "base/strings.h"
 #include "ensemble/model/bundle_file.h"
-#include "nn/core/error.h"
 #include "nn/plan/float8.h"
 
 namespace ens {

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "ensemble/model/bundle_file.h"
-#include "nn/core/error.h"
 
 namespace ens {
 

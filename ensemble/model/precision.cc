@@ -4,8 +4,8 @@
 
 #include <mutex>
 
+#include "base/error.h"
 #include "nn/core/backend.h"
-#include "nn/core/error.h"
 
 namespace ens {
 

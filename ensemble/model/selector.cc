@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "nn/core/rng.h"
 
 namespace ens {

@@ -3,8 +3,8 @@
 #include <cmath>
 #include <vector>
 
+#include "base/error.h"
 #include "nn/autograd/ops.h"
-#include "nn/core/error.h"
 
 namespace ens {
 namespace {

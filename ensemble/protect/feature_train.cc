@@ -1,8 +1,8 @@
 #include "ensemble/protect/feature_train.h"
 
+#include "base/error.h"
 #include "ensemble/protect/draws.h"
 #include "nn/autograd/ops.h"
-#include "nn/core/error.h"
 
 namespace ens {
 

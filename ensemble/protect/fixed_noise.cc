@@ -1,5 +1,5 @@
+#include "base/error.h"
 #include "ensemble/protect/protection.h"
-#include "nn/core/error.h"
 
 namespace ens {
 namespace {

@@ -1,8 +1,8 @@
 #include <cmath>
 
+#include "base/error.h"
 #include "ensemble/protect/draws.h"
 #include "ensemble/protect/protection.h"
-#include "nn/core/error.h"
 
 namespace ens {
 namespace {

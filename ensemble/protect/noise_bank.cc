@@ -1,6 +1,6 @@
+#include "base/error.h"
 #include "ensemble/protect/draws.h"
 #include "ensemble/protect/protection.h"
-#include "nn/core/error.h"
 
 namespace ens {
 namespace {

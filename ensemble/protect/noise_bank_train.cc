@@ -4,9 +4,9 @@
 #include <cmath>
 #include <vector>
 
+#include "base/error.h"
 #include "ensemble/protect/feature_train.h"
 #include "nn/autograd/ops.h"
-#include "nn/core/error.h"
 
 namespace ens {
 

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <vector>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 
 namespace ens {
 namespace {

@@ -2,11 +2,11 @@
 #include <algorithm>
 #include <map>
 
+#include "base/error.h"
 #include "ensemble/model/precision.h"
 #include "ensemble/train/setup.h"
 #include "ensemble/train/train_net.h"
 #include "ensemble/train/trainer.h"
-#include "nn/core/error.h"
 #include "nn/io/checkpoint.h"
 
 namespace ens {

@@ -1,7 +1,7 @@
 #include "ensemble/train/setup.h"
 
+#include "base/error.h"
 #include "nn/core/backend.h"
-#include "nn/core/error.h"
 
 namespace ens {
 

@@ -134,7 +134,7 @@ Stage1 train_stage1(const TrainingScene& scene) {
   result.accuracies.resize(static_cast<size_t>(count));
   Progress progress("stage 1: " + std::to_string(count) + (count == 1 ? " net" : " nets"),
                     count * scene.images_in(settings));
-  run_side_by_side(
+  run_parallel(
       count, settings.side_by_side(),
       [&](int i) {
         NetOfStage1 one(scene, recipe, i);

@@ -1,10 +1,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/error.h"
 #include "ensemble/protect/noise_bank_train.h"
 #include "ensemble/train/setup.h"
 #include "ensemble/train/stages.h"
-#include "nn/core/error.h"
 #include "nn/io/checkpoint.h"
 
 namespace ens {

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "ensemble/train/progress.h"
-#include "ensemble/train/run_dir.h"
+#include "base/progress.h"
+#include "experiment/run_dir.h"
 #include "nn/autograd/ops.h"
 #include "nn/data/dataset.h"
 #include "nn/data/loader.h"

@@ -19,7 +19,7 @@
 #include <filesystem>
 #include <string>
 
-#include "ensemble/train/run_dir.h"
+#include "experiment/run_dir.h"
 #include "nn/data/dataset.h"
 #include "proto/config.h"
 

@@ -1,4 +1,4 @@
-#include "lab/advise.h"
+#include "report/advise.h"
 
 #include <fmt/format.h>
 
@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "lab/commands/commands.h"
-#include "nn/core/error.h"
 
 namespace ens {
 

@@ -1,14 +1,14 @@
-#include "attacks/attack.h"
+#include "attacks/core/attack.h"
 
 #include <fmt/format.h>
 
 #include <memory>
 
-#include "lab/attack_runs.h"
+#include "base/error.h"
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
 #include "lab/results.h"
-#include "nn/core/error.h"
+#include "lab/scenarios/split_attacks.h"
 
 namespace ens {
 

@@ -9,13 +9,13 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
+#include "base/progress.h"
 #include "edge/pipeline.h"
-#include "ensemble/train/progress.h"
 #include "lab/commands/commands.h"
 #include "lab/datasets.h"
 #include "nn/autograd/ops.h"
 #include "nn/core/backend.h"
-#include "nn/core/error.h"
 #include "nn/core/float8.h"
 #include "nn/data/loader.h"
 #include "nn/plan/float8.h"

@@ -4,9 +4,9 @@
 #include <filesystem>
 #include <memory>
 
+#include "base/error.h"
 #include "lab/commands/commands.h"
 #include "lab/fetch.h"
-#include "nn/core/error.h"
 #include "nn/data/dataset.h"
 #include "nn/data/fetch.h"
 

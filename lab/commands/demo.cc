@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -7,18 +8,18 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "lab/attack_runs.h"
+#include "base/error.h"
+#include "base/files.h"
+#include "base/process.h"
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
 #include "lab/fetch.h"
-#include "lab/process.h"
-#include "lab/report.h"
 #include "lab/results.h"
-#include "lab/runs.h"
+#include "lab/scenarios/split_attacks.h"
+#include "lab/scenarios/split_training.h"
 #include "lab/wiretap.h"
-#include "nn/core/error.h"
 #include "nn/data/dataset.h"
-#include "nn/io/atomic_file.h"
+#include "report/report.h"
 
 namespace ens {
 namespace {
@@ -99,7 +100,7 @@ json classify(const RunConfig& config, const fs::path& bundle, const std::string
   if (!config.data().root().empty()) {
     arguments.insert(arguments.end(), {"--data", config.data().root()});
   }
-  Process edge(arguments, /*capture=*/true);
+  Process edge(arguments, {.capture = true});
   if (edge.wait() != 0)
     fail("the edge could not classify", "ensembler-edge", "its message is above");
   return json::parse(edge.output());
@@ -113,7 +114,7 @@ Tensor serve(const RunConfig& config, const fs::path& run) {
   Process cloud(
       {(program_folder() / "ensembler-cloud").string(), "--bundle", (run / "cloud.h5").string(),
        "--bind", "tcp://127.0.0.1:*", "--ready-file", ready.string()},
-      /*capture=*/true, log.string());
+      {.capture = true, .err_file = log.string(), .err_append = true});
   const std::string endpoint = wait_for_ready(cloud, ready, log);
   fmt::print(stderr, "cloud: a process of its own, {} server nets at {}\n",
              config.ensemble().nets(), endpoint);
@@ -123,7 +124,7 @@ Tensor serve(const RunConfig& config, const fs::path& run) {
   const json tapped =
       classify(config, run / "edge.h5", tap.endpoint(), config.attack().scored_images(), 32);
   const json all = classify(config, run / "edge.h5", endpoint, 1000, 32);
-  cloud.terminate();
+  cloud.signal(SIGTERM);
   if (cloud.wait() != 0)
     fail("the cloud did not end cleanly", "ensembler-cloud", "its log is " + log.string());
   fs::remove(ready);

@@ -2,10 +2,10 @@
 
 #include <memory>
 
+#include "base/error.h"
 #include "ensemble/train/setup.h"
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
-#include "nn/core/error.h"
 
 namespace ens {
 namespace {

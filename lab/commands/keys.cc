@@ -9,9 +9,9 @@
 #include <sstream>
 #include <vector>
 
+#include "base/error.h"
+#include "base/files.h"
 #include "lab/commands/commands.h"
-#include "nn/core/error.h"
-#include "nn/io/atomic_file.h"
 
 namespace ens {
 namespace {

@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "ensemble/model/bundle.h"
 #include "lab/commands/commands.h"
-#include "nn/core/error.h"
 
 namespace ens {
 

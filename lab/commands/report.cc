@@ -1,4 +1,4 @@
-#include "lab/report.h"
+#include "report/report.h"
 
 #include <fmt/format.h>
 

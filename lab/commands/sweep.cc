@@ -4,9 +4,9 @@
 
 #include <memory>
 
+#include "base/error.h"
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
-#include "nn/core/error.h"
 
 namespace ens {
 

@@ -4,7 +4,7 @@
 
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
-#include "lab/runs.h"
+#include "lab/scenarios/split_training.h"
 
 namespace ens {
 

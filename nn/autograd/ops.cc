@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 
 namespace ens {
 namespace {

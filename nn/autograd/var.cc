@@ -4,8 +4,8 @@
 #include <atomic>
 #include <unordered_set>
 
+#include "base/error.h"
 #include "nn/core/backend.h"
-#include "nn/core/error.h"
 
 namespace ens {
 

@@ -7,7 +7,7 @@
 #include <system_error>
 #include <vector>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "nn/core/graph.h"
 
 namespace ens {

@@ -1,6 +1,6 @@
 #include "nn/core/dtype.h"
 
-#include "nn/core/error.h"
+#include "base/error.h"
 
 namespace ens {
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 
 namespace ens {
 

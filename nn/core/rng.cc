@@ -8,7 +8,7 @@
 #include <numeric>
 #include <utility>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 
 namespace ens {
 namespace {

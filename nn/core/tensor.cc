@@ -2,8 +2,8 @@
 
 #include <cstring>
 
+#include "base/error.h"
 #include "nn/core/backend.h"
-#include "nn/core/error.h"
 
 namespace ens {
 

@@ -16,7 +16,7 @@
 #include <sys/mman.h>
 #endif
 
-#include "nn/core/error.h"
+#include "base/error.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define ENS_CACHE_MEMORY 0

@@ -5,10 +5,10 @@
 #include <limits>
 #include <utility>
 
+#include "base/threads.h"
 #include "nn/cpu/allocator.h"
 #include "nn/cpu/dnnl_util.h"
 #include "nn/cpu/simd.h"
-#include "nn/cpu/threads.h"
 
 namespace ens::cpu {
 namespace {

@@ -7,7 +7,8 @@
 #include <cstring>
 #include <vector>
 
-#include "nn/core/error.h"
+#include "base/error.h"
+#include "base/threads.h"
 #include "nn/cpu/allocator.h"
 #include "nn/cpu/block_conv.h"
 #include "nn/cpu/cpu_backend.h"
@@ -15,7 +16,6 @@
 #include "nn/cpu/dnnl_util.h"
 #include "nn/cpu/primitive_cache.h"
 #include "nn/cpu/small_conv.h"
-#include "nn/cpu/threads.h"
 
 namespace ens::cpu {
 namespace {

@@ -5,11 +5,11 @@
 #include <limits>
 #include <type_traits>
 
-#include "nn/core/error.h"
+#include "base/error.h"
+#include "base/threads.h"
 #include "nn/cpu/cpu_backend.h"
 #include "nn/cpu/dnnl_util.h"
 #include "nn/cpu/simd.h"
-#include "nn/cpu/threads.h"
 
 namespace ens::cpu {
 namespace {

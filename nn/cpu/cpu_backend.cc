@@ -1,11 +1,11 @@
 #include "nn/cpu/cpu_backend.h"
 
+#include "base/threads.h"
 #include "nn/core/graph.h"
 #include "nn/cpu/allocator.h"
 #include "nn/cpu/block_conv.h"
 #include "nn/cpu/dnnl_util.h"
 #include "nn/cpu/executable.h"
-#include "nn/cpu/threads.h"
 
 namespace ens {
 

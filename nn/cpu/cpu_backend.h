@@ -2,7 +2,7 @@
 //
 // Results keep the layout of the activation they are made from; convolutions choose it
 // (preferred_layout in dnnl_util.h). Stateless: any number of threads may call at once, and each
-// call's work is split over the caller's OpenMP team (nn/cpu/threads.h).
+// call's work is split over the caller's OpenMP team (base/threads.h).
 #pragma once
 
 #include "nn/core/backend.h"

@@ -1,10 +1,10 @@
 #include "nn/cpu/dnnl_util.h"
 
-#include "nn/core/error.h"
+#include "base/error.h"
+#include "base/threads.h"
 #include "nn/cpu/allocator.h"
 #include "nn/cpu/dnnl_compat.h"
 #include "nn/cpu/primitive_cache.h"
-#include "nn/cpu/threads.h"
 
 namespace ens::cpu {
 

@@ -4,9 +4,9 @@
 #include <cmath>
 #include <numeric>
 
+#include "base/threads.h"
 #include "nn/cpu/cpu_backend.h"
 #include "nn/cpu/simd.h"
-#include "nn/cpu/threads.h"
 
 namespace ens::cpu {
 namespace {

@@ -9,13 +9,13 @@
 #include <string>
 #include <utility>
 
+#include "base/error.h"
+#include "base/threads.h"
 #include "nn/core/arena.h"
-#include "nn/core/error.h"
 #include "nn/cpu/allocator.h"
 #include "nn/cpu/block_conv.h"
 #include "nn/cpu/dnnl_compat.h"
 #include "nn/cpu/dnnl_util.h"
-#include "nn/cpu/threads.h"
 
 namespace ens {
 

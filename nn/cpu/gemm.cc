@@ -1,12 +1,12 @@
 // Matrix products.
 #include <bit>
 
-#include "nn/core/error.h"
+#include "base/error.h"
+#include "base/threads.h"
 #include "nn/cpu/allocator.h"
 #include "nn/cpu/cpu_backend.h"
 #include "nn/cpu/dnnl_compat.h"
 #include "nn/cpu/primitive_cache.h"
-#include "nn/cpu/threads.h"
 
 namespace ens::cpu {
 namespace {

@@ -8,9 +8,9 @@
 #include <type_traits>
 #include <vector>
 
+#include "base/threads.h"
 #include "nn/cpu/cpu_backend.h"
 #include "nn/cpu/simd.h"
-#include "nn/cpu/threads.h"
 
 namespace ens::cpu {
 namespace {

@@ -3,10 +3,10 @@
 #include <cstring>
 #include <vector>
 
+#include "base/threads.h"
 #include "nn/cpu/cpu_backend.h"
 #include "nn/cpu/dnnl_util.h"
 #include "nn/cpu/simd.h"
-#include "nn/cpu/threads.h"
 
 namespace ens::cpu {
 namespace {

@@ -3,10 +3,10 @@
 #include <cmath>
 #include <vector>
 
-#include "nn/core/error.h"
+#include "base/error.h"
+#include "base/threads.h"
 #include "nn/cpu/cpu_backend.h"
 #include "nn/cpu/simd.h"
-#include "nn/cpu/threads.h"
 
 namespace ens::cpu {
 namespace {

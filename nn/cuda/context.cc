@@ -4,7 +4,7 @@
 #include <bit>
 #include <cstring>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 
 namespace ens::cuda {
 namespace {

@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "nn/cuda/context.h"
 #include "nn/cuda/cuda_backend.h"
 #include "nn/cuda/dnn_conv.h"

@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <mutex>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "nn/cuda/context.h"
 #include "nn/cuda/executable.h"
 

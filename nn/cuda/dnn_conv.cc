@@ -6,7 +6,7 @@
 #include <span>
 #include <utility>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "nn/cuda/context.h"
 
 namespace ens::cuda {

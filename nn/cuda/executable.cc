@@ -6,8 +6,8 @@
 #include <string>
 #include <utility>
 
+#include "base/error.h"
 #include "nn/core/arena.h"
-#include "nn/core/error.h"
 #include "nn/core/float8.h"
 #include "nn/cuda/context.h"
 #include "nn/cuda/serve_conv.h"

@@ -1,6 +1,6 @@
 #include "nn/cuda/gemm.h"
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "nn/cuda/context.h"
 #include "nn/cuda/cuda_backend.h"
 

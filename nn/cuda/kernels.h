@@ -9,8 +9,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "base/error.h"
 #include "nn/core/dtype.h"
-#include "nn/core/error.h"
 #include "nn/core/tensor.h"
 #include "nn/cuda/context.h"
 #include "nn/cuda/launch.h"

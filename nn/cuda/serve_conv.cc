@@ -10,7 +10,7 @@
 #include <string>
 #include <utility>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "nn/cuda/conv_few.h"
 #include "nn/cuda/conv_together.h"
 #include "nn/cuda/dnn_conv.h"

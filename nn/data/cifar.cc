@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "nn/data/sources.h"
 
 namespace ens::data {

@@ -2,7 +2,7 @@
 
 #include <dlfcn.h>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 
 namespace ens::data {
 

@@ -10,7 +10,7 @@
 #include <memory>
 #include <utility>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "nn/data/pixels.h"
 #include "nn/data/sources.h"
 

@@ -4,8 +4,6 @@
 #include <archive_entry.h>
 #include <curl/curl.h>
 #include <fcntl.h>
-#include <openssl/evp.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -19,7 +17,10 @@
 #include <system_error>
 #include <utility>
 
-#include "nn/core/error.h"
+#include "base/error.h"
+#include "base/hash.h"
+#include "base/lock.h"
+#include "base/strings.h"
 #include "nn/data/dataset.h"
 #include "nn/data/fetch_files.h"
 #include "nn/data/sources.h"
@@ -62,36 +63,15 @@ class OutputFile {
   FILE* file_;
 };
 
-class Digest {
- public:
-  // The kind is told by the length of the expected value.
-  explicit Digest(const std::string& expected) : context_(EVP_MD_CTX_new(), EVP_MD_CTX_free) {
-    const EVP_MD* kind = expected.size() == 32 ? EVP_md5() : EVP_sha256();
-    if (!context_ || EVP_DigestInit_ex(context_.get(), kind, nullptr) != 1) {
-      fail(std::string("this OpenSSL does not offer ") + EVP_MD_get0_name(kind), "checksum");
-    }
-  }
-  void add(const void* bytes, size_t count) { EVP_DigestUpdate(context_.get(), bytes, count); }
-  std::string hex() {
-    std::array<unsigned char, EVP_MAX_MD_SIZE> value{};
-    unsigned size = 0;
-    EVP_DigestFinal_ex(context_.get(), value.data(), &size);
-    std::string text;
-    for (unsigned i = 0; i < size; ++i) {
-      constexpr const char* kDigits = "0123456789abcdef";
-      text += {kDigits[value[i] >> 4], kDigits[value[i] & 15]};
-    }
-    return text;
-  }
-
- private:
-  std::unique_ptr<EVP_MD_CTX, void (*)(EVP_MD_CTX*)> context_;
-};
+// The algorithm is told by the length of the expected value.
+Hash hash_for(const std::string& expected) {
+  return Hash(expected.size() == 32 ? Hash::Algorithm::kMd5 : Hash::Algorithm::kSha256);
+}
 
 // What libcurl's callbacks share. Nothing may be thrown through C: `error` keeps it for later.
 struct Transfer {
   OutputFile out;
-  Digest digest;
+  Hash digest;
   FetchProgress state;
   const std::function<void(const FetchProgress&)>& progress;
   std::exception_ptr error;
@@ -135,7 +115,7 @@ void download(const FetchFile& file, const fs::path& to, const std::string& by_h
   if (kReady != CURLE_OK || !curl) fail("libcurl cannot start", file.url);
 
   Transfer transfer{OutputFile(to),
-                    Digest(file.checksum),
+                    hash_for(file.checksum),
                     {base_name(file.url), 0, file.size},
                     progress,
                     nullptr};
@@ -167,7 +147,7 @@ void download(const FetchFile& file, const fs::path& to, const std::string& by_h
     fail("download failed: " + why, file.url, "try again later, or " + by_hand);
   }
   transfer.out.close();
-  const std::string got = transfer.digest.hex();
+  const std::string got = to_hex(transfer.digest.finish());
   const auto bytes = static_cast<int64_t>(fs::file_size(to));
   if (got != file.checksum || (file.size && bytes != file.size)) {
     fail("download has the wrong contents: " + std::to_string(bytes) + " bytes with checksum " +
@@ -220,29 +200,6 @@ void unzip(const fs::path& file, const fs::path& to) {
   out.write(bytes.data(), bytes.size());
   out.close();
 }
-
-// Held by one fetch of a set at a time, across threads and processes; freed by the system when the
-// process dies.
-class SetLock {
- public:
-  SetLock(const fs::path& root, const std::string& name) {
-    const fs::path file = root / (".lock." + name);
-    handle_ = open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    int code = handle_ < 0 ? -1 : 0;
-    while (code == 0 && (code = flock(handle_, LOCK_EX)) != 0 && errno == EINTR) code = 0;
-    if (code != 0) {
-      const std::string why = std::strerror(errno);
-      if (handle_ >= 0) ::close(handle_);
-      fail("cannot lock the data set: " + why, file.string(), kDiskHint);
-    }
-  }
-  ~SetLock() { ::close(handle_); }
-  SetLock(const SetLock&) = delete;
-  SetLock& operator=(const SetLock&) = delete;
-
- private:
-  int handle_ = -1;
-};
 
 // An empty folder for the time of a fetch. What a killed fetch left is removed first; the lock
 // makes sure that it is nobody's.
@@ -299,7 +256,8 @@ void fetch_files(const std::string& name, const std::vector<FetchFile>& files, c
   try {
     if (complete(name, root)) return;  // needs no right to write
     fs::create_directories(root);
-    const SetLock lock(root, name);
+    // Held by one fetch of a set at a time, across threads and processes.
+    const FileLock lock = FileLock::wait_for(root / (".lock." + name), 0666);
     if (complete(name, root)) return;  // another fetch may have come first
     // On the same file system as the target, so that a rename is all that is left to do.
     const WorkFolder work(root / (".fetch." + name));

@@ -8,7 +8,7 @@
 #include <set>
 #include <utility>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "nn/core/rng.h"
 #include "nn/data/image.h"
 #include "nn/data/pixels.h"

@@ -4,7 +4,7 @@
 #include <array>
 #include <utility>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "nn/data/sources.h"
 
 namespace ens::data {

@@ -10,7 +10,7 @@
 #include <string_view>
 #include <system_error>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "nn/data/pixels.h"
 #include "nn/data/plain_pictures.h"
 

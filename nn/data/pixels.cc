@@ -8,7 +8,7 @@
 #include <iterator>
 #include <opencv2/imgproc.hpp>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "nn/data/codecs.h"
 #include "nn/data/plain_pictures.h"
 

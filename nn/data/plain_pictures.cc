@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 
 namespace ens::data {
 namespace {

@@ -6,7 +6,7 @@
 #include <numbers>
 #include <opencv2/imgproc.hpp>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "nn/core/rng.h"
 #include "nn/data/sources.h"
 

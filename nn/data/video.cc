@@ -13,7 +13,7 @@
 #include <thread>
 #include <utility>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "nn/data/codecs.h"
 
 namespace ens {

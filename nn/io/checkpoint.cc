@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <hdf5.h>
-#include <openssl/evp.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,9 +16,11 @@
 #include <string_view>
 #include <utility>
 
+#include "base/error.h"
+#include "base/files.h"
+#include "base/hash.h"
+#include "base/strings.h"
 #include "nn/core/backend.h"
-#include "nn/core/error.h"
-#include "nn/io/atomic_file.h"
 
 namespace ens {
 namespace {
@@ -34,46 +35,6 @@ constexpr size_t kMaxText = 16 << 20;
 constexpr int kMaxDepth = 32;
 constexpr char kWriteAgain[] = "copy or write the file again";
 
-// ---- SHA-256
-
-class Sha256 {
- public:
-  Sha256() : context_(EVP_MD_CTX_new()) {
-    if (!context_ || EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) != 1) {
-      fail("OpenSSL has no SHA-256");
-    }
-  }
-  void add(const void* data, size_t size) {
-    if (EVP_DigestUpdate(context_.get(), data, size) != 1) fail("OpenSSL could not hash");
-  }
-  void add_number(uint64_t value) { add(&value, sizeof value); }
-  // With its length, so that no two lists of texts give the same stream.
-  void add_text(std::string_view text) {
-    add_number(text.size());
-    add(text.data(), text.size());
-  }
-  std::string finish() {
-    std::string out(32, '\0');
-    if (EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(out.data()), nullptr) !=
-        1) {
-      fail("OpenSSL could not hash");
-    }
-    return out;
-  }
-
- private:
-  struct Free {
-    void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
-  };
-  std::unique_ptr<EVP_MD_CTX, Free> context_;
-};
-
-std::string sha256(const void* data, size_t size) {
-  Sha256 hash;
-  hash.add(data, size);
-  return hash.finish();
-}
-
 // A dense row-major copy (or the tensor itself) that the CPU can read.
 Tensor readable(const Tensor& tensor) {
   Tensor plain = tensor.plain().to(Device{});
@@ -81,7 +42,7 @@ Tensor readable(const Tensor& tensor) {
   return plain;
 }
 
-void add_description(Sha256& hash, const std::string& name, const Tensor& tensor) {
+void add_description(Hash& hash, const std::string& name, const Tensor& tensor) {
   hash.add_text(name);
   hash.add_text(ens::name(tensor.dtype()));
   hash.add_number(static_cast<uint64_t>(tensor.rank()));
@@ -91,7 +52,7 @@ void add_description(Sha256& hash, const std::string& name, const Tensor& tensor
 // The checksum over everything but the bytes of the tensors, which enter by their own checksums.
 std::string content_checksum(const Checkpoint& checkpoint,
                              const std::map<std::string, std::string>& tensor_sums) {
-  Sha256 hash;
+  Hash hash;
   hash.add_text(checkpoint.kind);
   hash.add_number(checkpoint.texts.size());
   for (const auto& [name, text] : checkpoint.texts) {
@@ -392,7 +353,7 @@ void check_file(const fs::path& path) {
 
   std::string buffer(1 << 16, '\0');
   std::string block;
-  Sha256 hash;
+  Hash hash;
   size_t size = 0;
   while (true) {
     const ssize_t n = read(file.fd, buffer.data(), buffer.size());
@@ -685,7 +646,7 @@ Checkpoint read_checkpoint(const fs::path& path, const std::string& kind) {
 }
 
 std::string digest(const std::map<std::string, Tensor>& tensors) {
-  Sha256 hash;
+  Hash hash;
   for (const auto& [name, tensor] : tensors) {
     if (!tensor.defined()) fail("the tensor is not set", "digest: '" + name + "'");
     const Tensor plain = readable(tensor);
@@ -693,17 +654,6 @@ std::string digest(const std::map<std::string, Tensor>& tensors) {
     hash.add(plain.host(), plain.bytes());
   }
   return hash.finish();
-}
-
-std::string to_hex(const std::string& bytes) {
-  static constexpr char kDigits[] = "0123456789abcdef";
-  std::string out;
-  out.reserve(2 * bytes.size());
-  for (unsigned char c : bytes) {
-    out += kDigits[c >> 4];
-    out += kDigits[c & 15];
-  }
-  return out;
 }
 
 }  // namespace ens

@@ -14,7 +14,8 @@
 //   /texts      one string attribute per text; stored with a final NUL that is not part of it
 //   /numbers    one 64-bit integer attribute per number
 //   /tensors/.. contiguous data sets, '/' in a name making groups; attributes "dtype" (bfloat16 and
-//               float16 are stored as their 16 bits in uint16, float8 as its 8 in uint8) and "sha256" (hex, of the raw bytes)
+//               float16 are stored as their 16 bits in uint16, float8 as its 8 in uint8) and
+//               "sha256" (hex, of the raw bytes)
 // The same content gives the same bytes. SHA-256 finds damage; it does not prove who wrote the
 // file.
 #pragma once
@@ -55,6 +56,5 @@ Checkpoint read_checkpoint(const std::filesystem::path& file, const std::string&
 
 // SHA-256, as 32 raw bytes, over names, shapes, dtypes and contents of tensors in name order.
 std::string digest(const std::map<std::string, Tensor>& tensors);
-std::string to_hex(const std::string& bytes);
 
 }  // namespace ens

@@ -2,7 +2,7 @@
 
 #include <functional>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 
 namespace ens {
 namespace {

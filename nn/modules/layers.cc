@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 
 namespace ens {
 namespace {

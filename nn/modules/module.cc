@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <map>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 
 namespace ens {
 

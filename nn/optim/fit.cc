@@ -1,20 +1,13 @@
 #include "nn/optim/fit.h"
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cmath>
-#include <exception>
 #include <memory>
-#include <mutex>
 #include <optional>
-#include <semaphore>
-#include <thread>
-#include <vector>
 
+#include "base/error.h"
 #include "nn/core/backend.h"
-#include "nn/core/error.h"
-#include "nn/cpu/threads.h"
 
 namespace ens {
 namespace {
@@ -27,11 +20,6 @@ struct Pending {
   std::function<float()> loss;
   int64_t images;
 };
-
-// How many threads may work on a GPU beside those that asked for jobs side by side, over all calls:
-// jobs may have jobs of their own, and each thread has a stream and memory there.
-constexpr int kHelpers = 15;
-std::counting_semaphore<kHelpers> idle_helpers(kHelpers);
 
 // Steps of one training: as they are written, or recorded and replayed.
 class Steps {
@@ -143,60 +131,10 @@ void fit(const FitOptions& options, Loader& loader, Optimizer& optimizer,
   }
 }
 
-void run_side_by_side(int count, int at_once, const std::function<void(int)>& job, Device device) {
-  const bool on_cpu = device.type == Device::Type::kCpu;
-  const int threads = cpu::compute_threads();
-  const int all = on_cpu ? threads : 1 + kHelpers;
-  const int workers = std::clamp(at_once > 0 ? at_once : all, 1, std::max(count, 1));
-  if (workers == 1) {
-    for (int i = 0; i < count; ++i) job(i);
-    return;
-  }
-  if (!on_cpu)
-    backend(device).synchronize();  // what the jobs share is ready, and asked for by none
-  std::atomic<int> next{0};
-  std::mutex mutex;
-  std::exception_ptr error;
-  const int share = std::max(1, threads / workers);  // compute threads of each
-  const auto work = [&](const std::function<void()>& before_each) {
-    for (int i = next++; i < count; i = next++) {
-      try {
-        if (before_each) before_each();
-        job(i);
-      } catch (...) {
-        std::lock_guard lock(mutex);
-        if (!error) error = std::current_exception();
-        next = count;
-      }
-    }
-  };
-  std::vector<std::jthread> team;
-  if (on_cpu) {
-    for (int w = 0; w < workers; ++w) {
-      team.emplace_back([&] {
-        cpu::set_compute_threads(share);
-        cpu::pin_compute_threads();
-        work(nullptr);
-      });
-    }
-  } else {
-    // This thread takes part, and does it all if nobody may help, so no call waits for another.
-    cpu::set_compute_threads(share);
-    work([&] {
-      while (std::ssize(team) < workers - 1 && next < count && idle_helpers.try_acquire()) {
-        // Goes with the thread, or at once if it cannot be started.
-        const std::shared_ptr<void> leave(nullptr, [](void*) { idle_helpers.release(); });
-        team.emplace_back([&, leave] {
-          cpu::set_compute_threads(share);
-          cpu::unpin_this_thread();
-          work(nullptr);
-        });
-      }
-    });
-    cpu::set_compute_threads(threads);
-  }
-  team.clear();  // when all have ended
-  if (error) std::rethrow_exception(error);
+void run_parallel(int count, int parallel, const std::function<void(int)>& job, Device device) {
+  if (device.type == Device::Type::kCpu) return run_parallel(count, parallel, job);
+  backend(device).synchronize();  // what the jobs share is ready, and no stream still writes it
+  run_parallel_on_gpu(count, parallel, job);
 }
 
 }  // namespace ens

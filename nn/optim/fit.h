@@ -5,6 +5,7 @@
 #include <functional>
 #include <string>
 
+#include "base/parallel.h"
 #include "nn/data/loader.h"
 #include "nn/optim/optim.h"
 #include "nn/optim/schedule.h"
@@ -41,13 +42,8 @@ void fit(const FitOptions& options, Loader& loader, Optimizer& optimizer,
          const std::function<void(int64_t images, double loss)>& after_step,
          const std::function<void(const EpochStats&)>& after_epoch);
 
-// Runs job(0) .. job(count-1), `at_once` of them side by side (0: as many as there are compute
-// threads), each on its own share of this thread's compute threads: independent trainings side by
-// side use a CPU better than one training on all cores. On a GPU (`device`) each has a stream of
-// its own, and 0 means all; there the calling thread takes part, and no more than 15 others do at a
-// time, over all calls, so that jobs may use this themselves. Returns when all are done; rethrows
-// the first exception after the running jobs have ended (the rest are not started).
-void run_side_by_side(int count, int at_once, const std::function<void(int)>& job,
-                      Device device = {});
+// run_parallel() or, for a GPU, run_parallel_on_gpu() (base/parallel.h), after `device` has
+// finished what the jobs may read.
+void run_parallel(int count, int parallel, const std::function<void(int)>& job, Device device);
 
 }  // namespace ens

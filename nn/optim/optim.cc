@@ -3,8 +3,8 @@
 #include <cmath>
 #include <map>
 
+#include "base/error.h"
 #include "nn/core/backend.h"
-#include "nn/core/error.h"
 
 namespace ens {
 

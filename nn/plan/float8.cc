@@ -8,8 +8,8 @@
 #include <span>
 #include <string>
 
+#include "base/error.h"
 #include "nn/core/backend.h"
-#include "nn/core/error.h"
 #include "nn/core/float8.h"
 
 namespace ens {

@@ -4,7 +4,7 @@
 #include <string>
 #include <utility>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 
 namespace ens {
 namespace {

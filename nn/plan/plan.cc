@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <string>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "nn/plan/fuse.h"
 
 namespace ens {

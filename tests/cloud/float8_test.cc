@@ -5,9 +5,9 @@
 
 #include <cstring>
 
+#include "base/error.h"
 #include "cloud/serving.h"
 #include "nn/core/backend.h"
-#include "nn/core/error.h"
 #include "nn/plan/fuse.h"
 #include "tests/ensemble/bundles.h"
 

@@ -10,8 +10,8 @@
 #include <string>
 #include <thread>
 
+#include "base/threads.h"
 #include "nn/autograd/var.h"
-#include "nn/cpu/threads.h"
 #include "tests/ensemble/bundles.h"
 
 namespace ens {
@@ -64,8 +64,8 @@ TEST(Lanes, DoNotInheritTheProcessorOfWhoStartsThem) {
   }
   const test::Bundles bundles = test::random_bundles(1, 2, {0});
   std::thread([&] {
-    cpu::set_compute_threads(1);
-    cpu::pin_this_thread(0);
+    set_compute_threads(1);
+    pin_this_thread(0);
     const int before = threads_on_one_processor();
     const Lanes lanes(bundles.cloud, {Device{}}, Dtype::kF32, 1, 2);
     if (before > 1) GTEST_SKIP() << "one processor only";

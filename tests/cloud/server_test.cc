@@ -17,9 +17,10 @@
 #include <thread>
 #include <zmq_addon.hpp>
 
+#include "base/error.h"
+#include "base/strings.h"
 #include "cloud/lanes.h"
 #include "cloud/zap.h"
-#include "nn/core/error.h"
 #include "nn/io/checkpoint.h"
 #include "proto/keys.h"
 #include "proto/status.h"

@@ -6,7 +6,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "lab/process.h"
+#include "base/process.h"
 #include "nn/data/dataset.h"
 #include "tests/support/temp_dir.h"
 
@@ -39,7 +39,7 @@ TEST(Cifar, TrainsServesAndIsReconstructed) {
         "attack.decoder_epochs=6", "attack.alignment_steps=60", "attack.reference_images=20000"}) {
     a.insert(a.end(), {"--set", s});
   }
-  Process demo(a, /*capture=*/true, folder / "stderr.txt");
+  Process demo(a, {.capture = true, .err_file = folder / "stderr.txt", .err_append = true});
   ASSERT_EQ(demo.wait(), 0) << std::ifstream(folder / "stderr.txt").rdbuf();
   const fs::path none = folder / "cifar10/none", ensembler = folder / "cifar10/ensembler";
   // Chance is 0.1. Both must have learned, and what is served must be what was trained.

@@ -12,7 +12,7 @@
 #include <sstream>
 #include <thread>
 
-#include "lab/process.h"
+#include "base/process.h"
 #include "nn/io/checkpoint.h"
 #include "tests/support/temp_dir.h"
 
@@ -35,7 +35,7 @@ class LabTest : public testing::Test {
   Outcome run(std::vector<std::string> arguments) {
     const std::string log = folder_ / "stderr.txt";
     fs::remove(log);
-    Process p(arguments, /*capture=*/true, log);
+    Process p(arguments, {.capture = true, .err_file = log, .err_append = true});
     const int code = p.wait();
     std::stringstream err;
     err << std::ifstream(log).rdbuf();
@@ -77,13 +77,14 @@ TEST_F(LabTest, KilledAndResumedTrainingEndsInTheSameWeights) {
   const fs::path out = folder_ / "killed";
   int kills = 0;
   for (int attempt = 0; attempt < 8; ++attempt) {
-    Process p(train(out), /*capture=*/true, folder_ / "killed.txt");
+    Process p(train(out),
+              {.capture = true, .err_file = folder_ / "killed.txt", .err_append = true});
     const auto deadline = Clock::now() + duration * (2 + attempt) / 10;
     while (p.running() && Clock::now() < deadline) {
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
     if (!p.running()) break;
-    p.kill_now();
+    p.signal(SIGKILL);
     ++kills;
     p.wait();
     ASSERT_FALSE(fs::exists(out / "DONE"));
@@ -137,11 +138,11 @@ TEST_F(LabTest, ASweepSurvivesBadCellsAndBeingKilled) {
 
   // Killed as soon as the first cell is trained, then run to the end.
   {
-    Process p(sweep, /*capture=*/true, folder_ / "killed.txt");
+    Process p(sweep, {.capture = true, .err_file = folder_ / "killed.txt", .err_append = true});
     while (p.running() && !fs::exists(out / "none/DONE")) {
       std::this_thread::sleep_for(std::chrono::milliseconds(2));
     }
-    p.kill_now();
+    p.signal(SIGKILL);
     p.wait();
   }
   ASSERT_TRUE(fs::exists(out / "none/DONE"));
@@ -229,14 +230,15 @@ TEST_F(LabTest, BadInputIsOneClearLine) {
 
 TEST_F(LabTest, AFolderInUseAndAnotherConfigurationAreRefused) {
   const fs::path out = folder_ / "run";
-  Process first(train(out, {"stage1.epochs=200"}), true, folder_ / "first.txt");
+  Process first(train(out, {"stage1.epochs=200"}),
+                {.capture = true, .err_file = folder_ / "first.txt", .err_append = true});
   for (int i = 0; i < 1000 && !fs::exists(out / "info.json"); ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   const Outcome second = run(train(out, {"stage1.epochs=200"}));
   EXPECT_NE(second.code, 0);
   EXPECT_NE(second.err.find("process"), std::string::npos) << second.err;
-  first.kill_now();
+  first.signal(SIGKILL);
   first.wait();
   const Outcome third = run(train(out));
   EXPECT_EQ(third.code, 2) << third.err;

@@ -41,11 +41,11 @@
 #include <sstream>
 #include <thread>
 
+#include "base/error.h"
+#include "base/threads.h"
 #include "edge/client.h"
 #include "edge/stream.h"
-#include "nn/core/error.h"
 #include "nn/core/rng.h"
-#include "nn/cpu/threads.h"
 #include "nn/data/dataset.h"
 #include "nn/data/loader.h"
 #include "proto/keys.h"
@@ -842,7 +842,7 @@ int run(int argc, char** argv) {
 }  // namespace ens
 
 int main(int argc, char** argv) {
-  ens::cpu::limit_spinning(argv);
+  ens::reexec_with_bounded_omp_spin(argv);
   try {
     return ens::run(argc, argv);
   } catch (const std::exception& error) {

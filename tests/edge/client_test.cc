@@ -9,8 +9,8 @@
 #include <cstring>
 #include <map>
 
+#include "base/error.h"
 #include "edge/probes.h"
-#include "nn/core/error.h"
 #include "nn/core/rng.h"
 #include "tests/edge/fake_cloud.h"
 

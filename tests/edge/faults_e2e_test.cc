@@ -11,7 +11,7 @@
 #include <set>
 #include <sstream>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "nn/data/image.h"
 #include "proto/keys.h"
 #include "proto/wire.pb.h"

@@ -7,7 +7,8 @@
 #include <limits>
 #include <set>
 
-#include "nn/core/error.h"
+#include "base/error.h"
+#include "base/strings.h"
 #include "nn/io/checkpoint.h"
 #include "tests/ensemble/bundles.h"
 

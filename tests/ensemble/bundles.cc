@@ -3,8 +3,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "base/error.h"
 #include "nn/autograd/var.h"
-#include "nn/core/error.h"
 
 namespace ens::test {
 namespace {

@@ -4,11 +4,11 @@
 #include <cmath>
 #include <map>
 
+#include "base/error.h"
 #include "ensemble/protect/adversary_train.h"
 #include "ensemble/protect/distance_train.h"
 #include "ensemble/protect/feature_train.h"
 #include "ensemble/protect/noise_bank_train.h"
-#include "nn/core/error.h"
 #include "tests/support/gradcheck.h"
 
 namespace ens {

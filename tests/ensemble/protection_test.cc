@@ -9,7 +9,7 @@
 #include <thread>
 #include <vector>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 
 namespace ens {
 namespace {

@@ -7,7 +7,7 @@
 #include <map>
 #include <set>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 
 namespace ens {
 namespace {

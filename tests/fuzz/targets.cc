@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "ensemble/model/bundle_file.h"
-#include "nn/core/error.h"
 #include "proto/config.h"
 #include "proto/tensor_codec.h"
 

@@ -2,9 +2,9 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "lab/attack_runs.h"
-#include "lab/runs.h"
-#include "nn/core/error.h"
+#include "base/error.h"
+#include "lab/scenarios/split_attacks.h"
+#include "lab/scenarios/split_training.h"
 #include "tests/nn/cuda/gpu.h"
 #include "tests/support/temp_dir.h"
 

@@ -9,8 +9,8 @@
 #include <fstream>
 #include <vector>
 
+#include "base/error.h"
 #include "lab/commands/commands.h"
-#include "nn/core/error.h"
 #include "proto/keys.h"
 #include "tests/support/temp_dir.h"
 

@@ -5,7 +5,7 @@
 
 #include <set>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 
 namespace ens {
 namespace {

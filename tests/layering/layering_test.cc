@@ -22,31 +22,36 @@ const std::string kProtectTrain = "ensemble/protect/*_train";
 // Folder -> what it may include besides itself. Longest prefix wins; "nn/*" is every folder of nn
 // but the device backends.
 const std::map<std::string, Names> kAllowed = {
-    {"nn/core", {}},
-    {"nn/cpu", {"nn/core"}},
-    {"nn/cuda", {"nn/core"}},
-    {"nn/autograd", {"nn/core"}},
-    {"nn/modules", {"nn/core", "nn/autograd"}},
-    {"nn/models", {"nn/core", "nn/autograd", "nn/modules"}},
-    {"nn/plan", {"nn/core", "nn/modules"}},
-    {"nn/optim", {"nn/core", "nn/cpu/threads.h", "nn/autograd", "nn/modules", "nn/data"}},
-    {"nn/io", {"nn/core"}},
-    {"nn/data", {"nn/core"}},
-    {"proto", {"nn/core"}},
-    {"ensemble/model", {"nn/*", "proto", "ensemble/protect"}},
-    {"ensemble/protect", {"nn/core", "proto"}},
-    {kProtectTrain, {"nn/*", "ensemble/protect"}},
-    {"ensemble/train", {"nn/*", "proto", "ensemble/model", "ensemble/protect", kProtectTrain}},
-    {"cloud", {"nn/*", "nn/cpu/threads.h", "nn/cpu/allocator.h", "proto", "ensemble/model"}},
-    {"edge", {"nn/*", "nn/cpu/threads.h", "proto", "ensemble/model", "ensemble/protect"}},
-    {"attacks", {"nn/*", "ensemble/model"}},
+    {"base", {}},
+    {"nn/core", {"base"}},
+    {"nn/cpu", {"base", "nn/core"}},
+    {"nn/cuda", {"base", "nn/core"}},
+    {"nn/autograd", {"base", "nn/core"}},
+    {"nn/modules", {"base", "nn/core", "nn/autograd"}},
+    {"nn/models", {"base", "nn/core", "nn/autograd", "nn/modules"}},
+    {"nn/plan", {"base", "nn/core", "nn/modules"}},
+    {"nn/optim", {"base", "nn/core", "nn/autograd", "nn/modules", "nn/data"}},
+    {"nn/io", {"base", "nn/core"}},
+    {"nn/data", {"base", "nn/core"}},
+    {"proto", {"base", "nn/core"}},
+    {"ensemble/model", {"base", "nn/*", "proto", "ensemble/protect"}},
+    {"ensemble/protect", {"base", "nn/core", "proto"}},
+    {kProtectTrain, {"base", "nn/*", "ensemble/protect"}},
+    {"ensemble/train",
+     {"base", "nn/*", "proto", "experiment", "ensemble/model", "ensemble/protect", kProtectTrain}},
+    {"cloud", {"base", "nn/*", "nn/cpu/allocator.h", "proto", "ensemble/model"}},
+    {"edge", {"base", "nn/*", "proto", "ensemble/model", "ensemble/protect"}},
+    {"attacks/core", {"base", "nn/*"}},
+    {"attacks/split", {"base", "nn/*", "attacks/core"}},
+    {"experiment", {"base", "nn/*", "proto", "attacks/core"}},
+    {"report", {"base", "proto", "experiment"}},
     {"lab", {"*"}},
     {"bench", {"*"}},
 };
 
 // Secrets have places: nobody on the server's side may even name them.
 const Names kSecretHeaders = {"ensemble/model/selector.h", "ensemble/model/edge_bundle.h"};
-const Names kNoSecrets = {"cloud", "attacks", "nn", "proto"};
+const Names kNoSecrets = {"base", "cloud", "attacks", "experiment", "nn", "proto"};
 
 // Libraries that only one place may touch.
 const std::map<std::string, Names> kOnlyIn = {
@@ -100,7 +105,8 @@ std::vector<Include> includes() {
   const fs::path root = ENS_SOURCE_DIR;
   const std::regex pattern(R"rx(^\s*#\s*include\s*[<"]([^>"]+)[>"])rx");
   std::vector<Include> found;
-  for (const char* top : {"nn", "proto", "ensemble", "cloud", "edge", "attacks", "lab", "bench"}) {
+  for (const char* top : {"base", "nn", "proto", "ensemble", "cloud", "edge", "attacks",
+                          "experiment", "report", "lab", "bench"}) {
     if (!fs::exists(root / top)) continue;
     for (const auto& entry : fs::recursive_directory_iterator(root / top)) {
       const std::string ending = entry.path().extension();

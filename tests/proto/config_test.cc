@@ -8,7 +8,7 @@
 #include <limits>
 #include <set>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "proto/wire.pb.h"
 
 namespace ens {

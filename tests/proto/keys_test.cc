@@ -8,7 +8,7 @@
 #include <cstring>
 #include <fstream>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "tests/support/temp_dir.h"
 
 namespace ens {

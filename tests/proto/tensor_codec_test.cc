@@ -6,7 +6,7 @@
 #include <cmath>
 #include <limits>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "nn/core/rng.h"
 
 namespace ens {

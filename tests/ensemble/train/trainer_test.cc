@@ -10,12 +10,12 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "base/error.h"
+#include "base/process.h"
 #include "edge/pipeline.h"
 #include "ensemble/model/precision.h"
 #include "ensemble/train/setup.h"
-#include "lab/process.h"
 #include "nn/autograd/ops.h"
-#include "nn/core/error.h"
 #include "nn/data/loader.h"
 #include "nn/io/checkpoint.h"
 #include "tests/ensemble/train/same_run.h"
@@ -138,7 +138,7 @@ TEST_P(EveryKind, KilledAndResumedEndsInTheSameWeights) {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     if (!fs::exists(out / "DONE")) ++kills;
-    p.kill_now();
+    p.signal(SIGKILL);
     p.wait();
   }
   EXPECT_GE(kills, 1);

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <ostream>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "tests/support/compare.h"
 #include "tests/support/op_cases.h"
 

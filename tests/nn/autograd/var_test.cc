@@ -7,8 +7,8 @@
 #include <thread>
 #include <vector>
 
+#include "base/error.h"
 #include "nn/autograd/ops.h"
-#include "nn/core/error.h"
 #include "tests/support/compare.h"
 #include "tests/support/gradcheck.h"
 

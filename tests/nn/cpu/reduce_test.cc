@@ -1,5 +1,5 @@
 // Sums and the classification loss against plain loops in double.
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "tests/nn/cpu/naive.h"
 
 namespace ens {

@@ -1,8 +1,8 @@
 // Names of devices, and what a program says about GPUs that are not there.
 #include <gtest/gtest.h>
 
+#include "base/error.h"
 #include "nn/core/backend.h"
-#include "nn/core/error.h"
 #include "tests/support/compare.h"
 
 namespace ens::test {

@@ -141,7 +141,8 @@ TEST_P(DnnConvolutions, TrainWholeNetworks) {
   }
 }
 
-// The net that the attacks' results are shown to (attacks/reference.cc): narrow, smaller batches.
+// The net that the attacks' results are shown to (attacks/core/reference_classifier.cc): narrow,
+// smaller batches.
 TEST_P(DnnConvolutions, TrainNarrowNetworks) {
   ModelSpec spec;
   spec.width = 16;

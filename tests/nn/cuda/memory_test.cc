@@ -2,8 +2,8 @@
 #include <cmath>
 #include <thread>
 
+#include "base/error.h"
 #include "nn/autograd/ops.h"
-#include "nn/core/error.h"
 #include "nn/cuda/context.h"
 #include "tests/nn/cuda/gpu.h"
 #include "tests/support/compare.h"

@@ -6,7 +6,7 @@
 #include <set>
 #include <thread>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "nn/models/model.h"
 #include "nn/optim/fit.h"
 #include "nn/optim/optim.h"
@@ -208,7 +208,7 @@ TEST_F(GpuTraining, NetsSideBySideTrainAsAlone) {
     one.steps(4);
     alone.push_back(one.losses);
   }
-  run_side_by_side(
+  run_parallel(
       3, 3, [&](int i) { together[static_cast<size_t>(i)]->steps(4); }, kGpu);
   for (size_t i = 0; i < 3; ++i) EXPECT_EQ(together[i]->losses, alone[i]) << "net " << i;
 }
@@ -219,10 +219,10 @@ TEST_F(GpuTraining, JobsSideBySideMayHaveSuchJobsThemselves) {
   std::mutex mutex;
   std::set<std::thread::id> threads;
   std::vector<float> sums(20 * 20);
-  run_side_by_side(
+  run_parallel(
       20, 0,
       [&](int i) {
-        run_side_by_side(
+        run_parallel(
             20, 0,
             [&](int j) {
               {
@@ -239,7 +239,7 @@ TEST_F(GpuTraining, JobsSideBySideMayHaveSuchJobsThemselves) {
   for (size_t k = 0; k < sums.size(); ++k) EXPECT_EQ(sums[k], 2.0f * static_cast<float>(k / 20));
   EXPECT_GT(threads.size(), 1u);
   // The calling thread throws like the others, and all come back.
-  EXPECT_THROW(run_side_by_side(
+  EXPECT_THROW(run_parallel(
                    40, 0,
                    [](int i) {
                      if (i % 16 == 3) fail("job");
@@ -247,7 +247,7 @@ TEST_F(GpuTraining, JobsSideBySideMayHaveSuchJobsThemselves) {
                    kGpu),
                Error);
   std::atomic<int> done{0};
-  run_side_by_side(
+  run_parallel(
       40, 0, [&](int) { ++done; }, kGpu);
   EXPECT_EQ(done, 40);
 }

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "tests/support/temp_dir.h"
 
 namespace ens::test {

@@ -7,7 +7,7 @@
 #include <opencv2/imgcodecs.hpp>
 #include <thread>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "nn/data/image.h"
 #include "tests/nn/data/clips.h"
 #include "tests/support/temp_dir.h"

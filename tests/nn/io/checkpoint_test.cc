@@ -17,8 +17,9 @@
 #include <iterator>
 #include <thread>
 
+#include "base/error.h"
+#include "base/strings.h"
 #include "nn/core/backend.h"
-#include "nn/core/error.h"
 #include "nn/core/rng.h"
 #include "tests/support/temp_dir.h"
 

@@ -2,8 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "base/error.h"
 #include "nn/autograd/ops.h"
-#include "nn/core/error.h"
 #include "tests/support/compare.h"
 
 namespace ens::test {

@@ -7,8 +7,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/error.h"
 #include "nn/autograd/ops.h"
-#include "nn/core/error.h"
 #include "nn/plan/plan.h"
 #include "tests/support/compare.h"
 

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "nn/modules/layers.h"
 #include "tests/support/compare.h"
 #include "tests/support/reference.h"

@@ -6,8 +6,8 @@
 
 #include <cmath>
 
+#include "base/error.h"
 #include "nn/autograd/ops.h"
-#include "nn/core/error.h"
 #include "tests/support/compare.h"
 
 namespace ens::test {

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "tests/support/compare.h"
 #include "tests/support/reference.h"
 

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <limits>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "nn/core/float8.h"
 #include "nn/plan/fuse.h"
 #include "nn/plan/plan.h"

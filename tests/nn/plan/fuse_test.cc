@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "nn/core/error.h"
+#include "base/error.h"
 #include "tests/nn/plan/reference.h"
 
 namespace ens {

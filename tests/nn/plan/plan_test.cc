@@ -9,8 +9,8 @@
 #include <string>
 #include <thread>
 
+#include "base/error.h"
 #include "nn/core/backend.h"
-#include "nn/core/error.h"
 #include "tests/nn/plan/cases.h"
 #include "tests/nn/plan/reference.h"
 

@@ -1,0 +1,52 @@
+// Regularised maximum likelihood estimation (He, Zhang, Lee, "Model Inversion Attacks Against
+// Collaborative Inference", ACSAC 2019, equation 2): the image is found by gradient descent on the
+// distance of its feature from the one that was sent.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "attacks/core/attack.h"
+#include "nn/autograd/var.h"
+
+namespace ens {
+
+// Images [B,C,S,S] in [0, 1] -> features [B,...]; differentiable.
+using FeatureMap = std::function<Var(const Var& images)>;
+
+// What is minimised, a scalar:
+//   sum over images i of  mean |F(x_i) - z_i|^2 / mean z_i^2 + w_tv TV(u_i) + w_l2 mean u_i^2
+// with u [B,C,S,S] the normalised images (zero: the training set's mean colour), x = u * stddev +
+// mean by the model's normalisation, z [B,...] the features to explain and TV the mean squared
+// horizontal plus the mean squared vertical difference. A sum, so that no image's result depends on
+// which others are in the batch. Unlike the paper's, the feature error is relative to the feature's
+// power: the same weights then suit nets whose features differ a thousandfold in size.
+class RmleObjective {
+ public:
+  // z float32 on the view's device; `options` gives the weights.
+  RmleObjective(FeatureMap features, const Tensor& z, const ModelSpec& model,
+                const AttackOptions& options);
+  Var operator()(const Var& u) const;
+  Var images(const Var& u) const;  // x, not clipped
+
+ private:
+  FeatureMap features_;
+  Var gain_;              // [B,1,...]: one over the root mean square of each z_i
+  Var target_;            // z * gain
+  Tensor stddev_, mean_;  // [C]
+  float tv_, l2_;
+};
+
+// Starts from u = 0 and takes options.rmle_iterations steps of Adam with AMSGrad at rate
+// options.rmle_lr. z [M,...] float32 -> images [M,C,S,S] float32 in [0, 1], on the CPU. `features`
+// is called with images of view.dtype, and of float32 in the last fifth of the steps: the bottom of
+// an ill-conditioned valley needs the digits, the way there does not.
+Tensor rmle(const FeatureMap& features, const Tensor& z, const AdversaryView& view,
+            const AttackOptions& options, const std::string& label);
+
+// On the client's own head, its noise subtracted.
+std::unique_ptr<Attack> rmle_white_attack();
+// On a shadow head, trained with all server nets.
+std::unique_ptr<Attack> rmle_shadow_attack();
+
+}  // namespace ens

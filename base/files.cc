@@ -1,0 +1,110 @@
+#include "base/files.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <string>
+
+#include "base/error.h"
+
+namespace ens {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string hint_for(int error) {
+  switch (error) {
+    case ENOSPC:
+    case EDQUOT:
+      return "free some disk space and try again";
+    case EFBIG:
+      return "the file is larger than this system allows; see ulimit -f";
+    case ENOENT:
+      return "the folder does not exist; create it or check the path";
+    case ENOTDIR:
+      return "a part of the path is a file, not a folder; check the path";
+    case EACCES:
+    case EPERM:
+    case EROFS:
+      return "the folder is not writable; choose another one or change its permissions";
+    case EISDIR:
+      return "a folder has that name; choose another name";
+    default:
+      return "";
+  }
+}
+
+// The temporary file: closed and removed unless it was renamed.
+struct Temporary {
+  std::string name;
+  int fd = -1;
+  bool renamed = false;
+
+  ~Temporary() {
+    if (fd >= 0) close(fd);
+    if (fd >= 0 && !renamed) unlink(name.c_str());
+  }
+};
+
+}  // namespace
+
+void write_file_atomically(const fs::path& file, std::string_view bytes, bool secret) {
+  auto check = [&](bool ok, const char* what) {
+    if (ok) return;
+    const int error = errno;
+    fail(std::string(what) + ": " + std::strerror(error), file.string(), hint_for(error));
+  };
+
+  Temporary temporary;
+  temporary.name = file.string() + ".XXXXXX" + std::string(kTemporarySuffix);
+  temporary.fd = mkostemps(temporary.name.data(), static_cast<int>(kTemporarySuffix.size()),
+                           O_CLOEXEC);  // creates it with 0600
+  check(temporary.fd >= 0, "cannot create the file");
+
+  while (!bytes.empty()) {
+    const ssize_t n = ::write(temporary.fd, bytes.data(), std::min<size_t>(bytes.size(), 1 << 30));
+    if (n < 0 && errno == EINTR) continue;
+    check(n >= 0, "cannot write the file");
+    bytes.remove_prefix(static_cast<size_t>(n));
+  }
+  check(fchmod(temporary.fd, secret ? 0600 : 0644) == 0, "cannot set the file's permissions");
+  check(fsync(temporary.fd) == 0, "cannot write the file");
+  check(rename(temporary.name.c_str(), file.c_str()) == 0, "cannot replace the file");
+  temporary.renamed = true;
+
+  const fs::path folder = file.has_parent_path() ? file.parent_path() : fs::path(".");
+  const int folder_fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (folder_fd >= 0) {
+    // Some file systems cannot flush a folder (EINVAL); the file itself is on disk by now.
+    const bool ok = fsync(folder_fd) == 0 || errno == EINVAL || errno == EROFS;
+    const int error = errno;
+    close(folder_fd);
+    errno = error;
+    check(ok, "cannot flush the folder");
+  }
+}
+
+std::string read_file(const fs::path& file) {
+  if (std::optional<std::string> bytes = read_file_if_there(file)) return *std::move(bytes);
+  fail("cannot read the file: it is not there", file.string(), "check the path");
+}
+
+std::optional<std::string> read_file_if_there(const fs::path& file) {
+  std::error_code error;
+  if (!fs::exists(file, error)) return std::nullopt;
+  if (!fs::is_regular_file(file, error)) fail("not a file", file.string());
+  std::ifstream in(file, std::ios::binary);
+  if (!in) fail(std::string("cannot open the file: ") + std::strerror(errno), file.string());
+  std::string bytes{std::istreambuf_iterator<char>(in), {}};
+  if (in.bad()) fail("cannot read the file", file.string());
+  return bytes;
+}
+
+}  // namespace ens

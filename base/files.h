@@ -1,0 +1,27 @@
+// Files that are read whole, and replaced whole or not at all.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace ens {
+
+// Endings of the temporary files below. One is left behind only when the process is killed in the
+// middle; whoever owns the folder may delete it (RunDir does).
+inline constexpr std::string_view kTemporarySuffix = ".tmp";
+
+// Replaces `file` by `bytes`: writes a temporary file in the same folder, flushes it to disk,
+// renames it and flushes the folder. A reader sees the old file or the new one, never a part. On an
+// Error (disk full, folder missing or not writable) the temporary is removed and the old file
+// intact. The file gets 0600 if `secret`, otherwise 0644, whatever the umask; it is 0600 while
+// being written. Safe to call from several threads and processes.
+void write_file_atomically(const std::filesystem::path& file, std::string_view bytes, bool secret);
+
+// The file's bytes. Error if it is not there, is no regular file or cannot be read.
+std::string read_file(const std::filesystem::path& file);
+// The same; empty if there is no such file.
+std::optional<std::string> read_file_if_there(const std::filesystem::path& file);
+
+}  // namespace ens

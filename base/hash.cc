@@ -1,0 +1,45 @@
+#include "base/hash.h"
+
+#include <openssl/evp.h>
+
+#include "base/error.h"
+
+namespace ens {
+
+void Hash::Free::operator()(evp_md_ctx_st* context) const { EVP_MD_CTX_free(context); }
+
+Hash::Hash(Algorithm algorithm) : context_(EVP_MD_CTX_new()) {
+  const bool md5 = algorithm == Algorithm::kMd5;
+  if (!context_ ||
+      EVP_DigestInit_ex(context_.get(), md5 ? EVP_md5() : EVP_sha256(), nullptr) != 1) {
+    fail(std::string("this OpenSSL does not offer ") + (md5 ? "MD5" : "SHA-256"), "checksum");
+  }
+}
+
+void Hash::add(const void* data, size_t size) {
+  if (EVP_DigestUpdate(context_.get(), data, size) != 1) fail("OpenSSL could not hash", "checksum");
+}
+
+void Hash::add_text(std::string_view text) {
+  add_number(text.size());
+  add(text.data(), text.size());
+}
+
+std::string Hash::finish() {
+  std::string digest(EVP_MAX_MD_SIZE, '\0');
+  unsigned size = 0;
+  if (EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(digest.data()), &size) !=
+      1) {
+    fail("OpenSSL could not hash", "checksum");
+  }
+  digest.resize(size);
+  return digest;
+}
+
+std::string sha256(const void* data, size_t size) {
+  Hash hash;
+  hash.add(data, size);
+  return hash.finish();
+}
+
+}  // namespace ens

@@ -1,0 +1,35 @@
+// SHA-256 and MD5 of bytes that arrive piece by piece (OpenSSL).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+struct evp_md_ctx_st;
+
+namespace ens {
+
+// Of one thread. Error if this OpenSSL does not offer the algorithm.
+class Hash {
+ public:
+  enum class Algorithm { kMd5, kSha256 };
+  explicit Hash(Algorithm algorithm = Algorithm::kSha256);
+
+  void add(const void* data, size_t size);
+  void add_number(uint64_t value) { add(&value, sizeof value); }  // its eight bytes, little-endian
+  // The text's length, then the text: no two lists of texts give the same stream.
+  void add_text(std::string_view text);
+  std::string finish();  // the raw digest: 16 or 32 bytes. No further calls.
+
+ private:
+  struct Free {
+    void operator()(evp_md_ctx_st* context) const;
+  };
+  std::unique_ptr<evp_md_ctx_st, Free> context_;
+};
+
+std::string sha256(const void* data, size_t size);  // the raw digest, 32 bytes
+
+}  // namespace ens

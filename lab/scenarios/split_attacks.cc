@@ -1,0 +1,352 @@
+#include "lab/scenarios/split_attacks.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <fstream>
+#include <map>
+#include <mutex>
+#include <numeric>
+#include <set>
+
+#include "attacks/core/evaluator.h"
+#include "base/error.h"
+#include "base/files.h"
+#include "base/progress.h"
+#include "edge/pipeline.h"
+#include "ensemble/model/precision.h"
+#include "ensemble/train/setup.h"
+#include "lab/datasets.h"
+#include "lab/references.h"
+#include "lab/results.h"
+#include "nn/core/backend.h"
+#include "nn/data/image.h"
+#include "nn/data/loader.h"
+#include "nn/optim/fit.h"
+
+namespace ens {
+namespace {
+
+namespace fs = std::filesystem;
+using json = nlohmann::json;
+
+// The first images of [M,C,S,S] side by side: [C, S, count*S].
+Tensor strip(const Tensor& images, int64_t count) {
+  count = std::min(count, images.dim(0));
+  const int64_t c = images.dim(1), h = images.dim(2), w = images.dim(3);
+  Tensor out = Tensor::empty({c, h, w * count});
+  const float* from = images.data<float>();
+  float* to = out.data<float>();
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t row = 0; row < c * h; ++row) {
+      std::copy_n(from + (i * c * h + row) * w, w, to + (row * count + i) * w);
+    }
+  }
+  return out;
+}
+
+// The private images: the first test images, or the first of each class.
+std::vector<int64_t> private_indices(const Dataset& test, const AttackConfig& settings) {
+  std::vector<int64_t> chosen;
+  std::set<int32_t> seen;
+  for (int64_t i = 0; i < test.count(); ++i) {
+    if (static_cast<int64_t>(chosen.size()) >= settings.scored_images()) break;
+    if (settings.one_per_class() && !seen.insert(test.labels[static_cast<size_t>(i)]).second)
+      continue;
+    chosen.push_back(i);
+  }
+  return chosen;
+}
+
+// How a run is attacked: as it was trained, but for what `wanted` says of where to compute.
+struct Attacked {
+  RunConfig config;
+  std::string numbers;  // the type of numbers, if it is not the run's own
+
+  Attacked(const fs::path& folder, RunConfig wanted) {
+    read_config(folder / "config.txtpb", config);
+    complete(config);
+    if (wanted.has_device()) config.set_device(wanted.device());
+    if (wanted.has_dtype() && wanted.dtype() != config.dtype()) {
+      config.set_dtype(wanted.dtype());
+      numbers += "dtype: " + wanted.dtype() + "\n";
+    }
+    if (wanted.has_tf32() && wanted.tf32() != config.tf32()) {
+      config.set_tf32(wanted.tf32());
+      numbers += wanted.tf32() ? "tf32: true\n" : "tf32: false\n";
+    }
+    if (!wanted.data().root().empty()) config.mutable_data()->set_root(wanted.data().root());
+    complete(wanted);
+    *config.mutable_attack() = wanted.attack();
+  }
+
+  // What makes two results of one attack on one run differ; where it was computed does not.
+  std::string identity(bool on_the_wire) const {
+    return to_text(config.attack()) + (on_the_wire ? "observed: wire\n" : "observed: edge\n") +
+           numbers;
+  }
+};
+
+fs::path result_file(const fs::path& folder, const std::string& attack) {
+  return folder / "attack" / attack / "result.json";
+}
+
+}  // namespace
+
+Tensor features_like(int64_t count, const AdversaryView& view) {
+  return Tensor::empty(batched(count, smashed_shape(view.model, view.split)));
+}
+
+AttackOptions attack_options(const AttackConfig& c) {
+  AttackOptions o;
+  o.shadow_epochs = c.shadow_epochs();
+  o.decoder_epochs = c.decoder_epochs();
+  o.decoder_channels = c.decoder_channels();
+  o.batch = c.batch();
+  o.lr = static_cast<float>(c.lr());
+  o.shadow_channels = c.shadow_channels();
+  o.shadow_layers = c.shadow_layers();
+  o.shadow_augment = c.shadow_augment();
+  o.subset.assign(c.subset().begin(), c.subset().end());
+  o.subset_sizes.assign(c.subset_sizes().begin(), c.subset_sizes().end());
+  o.screen_epochs = c.screen_epochs();
+  o.screen_images = c.screen_images();
+  o.keep = c.keep();
+  o.restarts = c.restarts();
+  o.alignment_steps = c.alignment_steps();
+  o.alignment_batch = c.alignment_batch();
+  o.shadow_lr = static_cast<float>(c.shadow_lr());
+  o.shadow_bn_weight = static_cast<float>(c.shadow_bn_weight());
+  o.shadow_starts = c.shadow_starts();
+  o.shadow_start_images = c.shadow_start_images();
+  o.rmle_iterations = c.rmle_iterations();
+  o.rmle_lr = static_cast<float>(c.rmle_lr());
+  o.rmle_tv = static_cast<float>(c.rmle_tv());
+  o.rmle_l2 = static_cast<float>(c.rmle_l2());
+  if (c.pairs_size() > 0) o.pairs.assign(c.pairs().begin(), c.pairs().end());
+  return o;
+}
+
+struct AttackTarget::Impl {
+  Impl(const fs::path& folder_, const RunConfig& wanted)
+      : folder(folder_),
+        attacked(folder, wanted),
+        device(devices_for(config)[0]),
+        dtype(choose_dtype(config.dtype(), device)) {
+    cloud = read_cloud_bundle(folder / "cloud.h5");
+    EdgeBundle bundle = read_edge_bundle(folder / "edge.h5");
+    head = bundle.head;
+    noise = mean_noise(bundle.protection);
+    selected = bundle.selector.selected();
+    edge = std::make_unique<EdgePipeline>(std::move(bundle));
+    head->to(device);
+    for (const auto& body : cloud.bodies) body->to(device);
+
+    const auto train = shared_dataset(config, DataSplit::kTrain);
+    const auto test = shared_dataset(config, DataSplit::kTest);
+    Rng rng(config.seed(), "attacker's public images");
+    public_data = train->draw(settings.public_images(), rng);
+    const std::vector<int64_t> scored = private_indices(*test, settings);
+    const Dataset private_data = test->pick(scored);
+    truth = images_of(private_data, 0, private_data.count());
+    labels = private_data.labels;
+    std::vector<int64_t> rest(static_cast<size_t>(test->count()));
+    std::iota(rest.begin(), rest.end(), int64_t{0});
+    std::erase_if(rest, [&](int64_t i) { return std::ranges::binary_search(scored, i); });
+    rest.resize(
+        static_cast<size_t>(std::min<int64_t>(std::ssize(rest), settings.observed_features())));
+    others = test->pick(rest);
+  }
+
+  Tensor smash(const Tensor& images) {
+    std::lock_guard lock(edge_mutex);
+    return edge->smash(images);
+  }
+
+  // What the server keeps of the client's traffic: at most 1 GiB of features.
+  const Tensor& seen_traffic() {
+    std::lock_guard lock(traffic_mutex);
+    if (traffic.defined()) return traffic;
+    constexpr int64_t kBatch = 128, kMost = int64_t{1} << 30;
+    const AdversaryView view = public_view();
+    const int64_t one = smashed_shape(view.model, view.split).numel();
+    const int64_t count = std::min(others.count(), kMost / (one * 4));
+    Tensor all = features_like(count, view);
+    for (int64_t first = 0; first < count; first += kBatch) {
+      const int64_t n = std::min(kBatch, count - first);
+      all.rows(first, n).copy_from(smash(images_of(others, first, n)));
+    }
+    traffic = all;
+    return traffic;
+  }
+
+  // Everything that does not depend on the attack, and is not secret from any.
+  AdversaryView public_view() const {
+    AdversaryView view;
+    view.model = cloud.info.model;
+    view.split = cloud.info.split;
+    view.bodies = cloud.bodies;
+    view.public_data = &public_data;
+    view.device = device;
+    view.dtype = dtype;
+    view.seed = config.seed();
+    return view;
+  }
+
+  // And what the attack's level grants.
+  AdversaryView view_for(const Attack& attack, const AttackOptions& options,
+                         const Tensor& observed) {
+    AdversaryView view = public_view();
+    view.observed = observed.defined() ? observed : smash(truth);
+    if (attack.wants_traffic()) view.traffic = seen_traffic();
+    if (attack.wants_subset()) view.subset = selected;
+    if (const int64_t pairs = attack.wants_pairs(options); pairs > 0) {
+      view.pair_images = images_of(public_data, 0, std::min(pairs, public_data.count()));
+      view.pair_features = smash(view.pair_images);
+    }
+    if (attack.level() == KnowledgeLevel::kBlackBox) {
+      view.query = [this](const Tensor& images) { return smash(images); };
+    }
+    if (attack.level() == KnowledgeLevel::kWhiteBox) {
+      view.head = head;
+      view.noise = noise;
+    }
+    return view;
+  }
+
+  const fs::path folder;
+  const Attacked attacked;
+  const RunConfig& config = attacked.config;
+  const AttackConfig& settings = config.attack();
+  const Device device;
+  const Dtype dtype;
+  CloudBundle cloud;
+  std::unique_ptr<EdgePipeline> edge;
+  std::mutex edge_mutex;  // a pipeline serves one thread at a time
+  std::shared_ptr<Sequential> head;
+  Tensor noise;
+  std::vector<int> selected;
+  Dataset public_data;
+  Tensor truth;
+  std::vector<int32_t> labels;  // of the truth
+  Dataset others;               // private images beyond those that are scored
+  std::mutex traffic_mutex;
+  Tensor traffic;  // computed when the first attack wants it
+};
+
+AttackTarget::AttackTarget(const fs::path& folder, const RunConfig& wanted)
+    : impl_(std::make_unique<Impl>(folder, wanted)) {}
+AttackTarget::~AttackTarget() = default;
+
+Device AttackTarget::device() const { return impl_->device; }
+
+int64_t AttackTarget::work(const std::string& attack) const {
+  const auto made = make_attack(attack);
+  AdversaryView view = impl_->public_view();
+  view.observed = features_like(impl_->truth.dim(0), view);
+  if (made->wants_subset()) view.subset = impl_->selected;
+  return made->pointless(view).empty() ? made->work(view, attack_options(impl_->settings)) : 0;
+}
+
+std::string AttackTarget::run(
+    const std::string& name_of_attack, const Tensor& observed,
+    const std::function<void(int64_t images, const std::string& note)>& progress) {
+  const auto attack = make_attack(name_of_attack);
+  AttackOptions options = attack_options(impl_->settings);
+  options.on_progress = progress;
+  const fs::path file = result_file(impl_->folder, attack->name());
+  fs::create_directories(file.parent_path());
+  json result;
+  std::string failure;
+  if (const std::string reason = attack->pointless(impl_->public_view()); !reason.empty()) {
+    result["pointless"] = reason;
+  } else {
+    try {
+      const AdversaryView view = impl_->view_for(*attack, options, observed);
+      const MetricMode mode =
+          impl_->settings.metric() == "he19" ? MetricMode::kHe19 : MetricMode::kDefault;
+      Evaluator evaluator(impl_->truth, mode);
+      const int64_t wanted = impl_->settings.reference_images();
+      int64_t seen = 0;
+      const auto learns = [&](int64_t images) {
+        seen += images;
+        if (progress)
+          progress(0,
+                   fmt::format("the reference classifier learns, {} of {} images", seen, wanted));
+      };
+      evaluator.consult(shared_reference(impl_->config, learns), impl_->labels);
+      const AttackScore score = evaluator.evaluate(*attack, view, options);
+      result = to_json(score);
+      write_png(file.parent_path() / "original.png", strip(impl_->truth, 16));
+      write_png(file.parent_path() / "reconstruction.png", strip(score.reconstruction, 16));
+    } catch (const std::exception& e) {
+      failure = e.what();
+      result["error"] = failure;
+    }
+  }
+  result["attack"] = attack->name();
+  result["title"] = attack->title();
+  result["level"] = name(attack->level());
+  result["metric"] = impl_->settings.metric();
+  result["settings"] = impl_->attacked.identity(observed.defined());
+  result["device"] = backend(device()).description();
+  result["dtype"] = name(impl_->dtype);
+  result["observed"] = observed.defined() ? "recorded on the wire" : "computed by the edge";
+  write_file_atomically(file, result.dump(2) + "\n", /*secret=*/false);
+  return failure;
+}
+
+bool attack_done(const fs::path& folder, const std::string& attack, const RunConfig& wanted,
+                 bool on_the_wire) {
+  std::ifstream in(result_file(folder, attack));
+  if (!in) return false;
+  const json before = json::parse(in, nullptr, /*allow_exceptions=*/false);
+  if (!before.is_object() || before.contains("error")) return false;
+  try {
+    return before.value("settings", "") == Attacked(folder, wanted).identity(on_the_wire);
+  } catch (const std::exception&) {  // a damaged run: the attack will say so
+    return false;
+  }
+}
+
+int run_attacks(const std::vector<AttackJob>& jobs, const RunConfig& wanted, bool again) {
+  std::map<fs::path, std::shared_ptr<AttackTarget>> targets;
+  std::vector<const AttackJob*> todo;
+  std::vector<int64_t> work;  // of each of them
+  for (const AttackJob& job : jobs) {
+    if (!again && attack_done(job.folder, job.attack, wanted, job.observed.defined())) {
+      fmt::print(stderr, "{}: already there\n", (job.folder / "attack" / job.attack).string());
+      continue;
+    }
+    std::shared_ptr<AttackTarget>& target = targets[job.folder];
+    if (!target) target = std::make_shared<AttackTarget>(job.folder, wanted);
+    work.push_back(target->work(job.attack));
+    todo.push_back(&job);
+  }
+  if (todo.empty()) return 0;
+  Progress progress(fmt::format("{} attack{}", todo.size(), todo.size() == 1 ? "" : "s"),
+                    std::accumulate(work.begin(), work.end(), int64_t{0}));
+  std::atomic<int> failures{0};
+  Device where;  // a GPU if any run is attacked on one
+  for (const auto& [folder, target] : targets) {
+    if (target->device().type != Device::Type::kCpu) where = target->device();
+  }
+  run_parallel(
+      static_cast<int>(todo.size()), 0,
+      [&](int i) {
+        const AttackJob& job = *todo[static_cast<size_t>(i)];
+        std::atomic<int64_t> left = work[static_cast<size_t>(i)];
+        const auto report = [&](int64_t images, const std::string& note) {
+          left -= images;
+          progress.add(images);
+          progress.note(note);
+        };
+        if (!targets.at(job.folder)->run(job.attack, job.observed, report).empty()) ++failures;
+        progress.skip(std::max<int64_t>(left, 0));  // it may need less than it said
+      },
+      where);
+  return failures;
+}
+
+}  // namespace ens

@@ -1,0 +1,59 @@
+// Attacks on finished run folders: what each may know is decided here, from the run and the level.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "attacks/core/attack.h"
+#include "proto/config.h"
+
+namespace ens {
+
+AttackOptions attack_options(const AttackConfig& settings);
+// Room for `count` smashed features of the view's model and split: what Attack::work() needs to see
+// of view.observed.
+Tensor features_like(int64_t count, const AdversaryView& view);
+
+// One finished run, opened for attacks: bundles, data, the client's features. Thread-safe.
+class AttackTarget {
+ public:
+  // Of `wanted` the attacks' settings count, and whatever it has of where to compute: device,
+  // dtype, tf32, data.root; all else, and what it leaves open of these, is as the run was trained.
+  // Error if the run's files are damaged or the data are not there.
+  AttackTarget(const std::filesystem::path& folder, const RunConfig& wanted);
+  ~AttackTarget();
+
+  // Runs one attack and leaves its result in FOLDER/attack/NAME: result.json, original.png,
+  // reconstruction.png. Returns why it failed, which is in the result too; empty if it did not.
+  // `observed`: smashed features as they were seen on the wire, of the scored images in order;
+  // undefined: computed here as the edge computes them.
+  std::string run(const std::string& attack, const Tensor& observed,
+                  const std::function<void(int64_t images, const std::string& note)>& progress);
+  Device device() const;  // where it is attacked
+  // Images that run() will pass through networks.
+  int64_t work(const std::string& attack) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Whether FOLDER/attack/NAME holds a result (not a failure) for these settings, in
+// this type of numbers.
+bool attack_done(const std::filesystem::path& folder, const std::string& attack,
+                 const RunConfig& wanted, bool on_the_wire);
+
+struct AttackJob {
+  std::filesystem::path folder;
+  std::string attack;
+  Tensor observed;  // see AttackTarget::run
+};
+// Runs the jobs side by side with one progress line. A job that fails does not stop the others;
+// returns how many failed. Jobs whose result is there already, for the same settings, are skipped
+// unless `again`. `wanted`: see AttackTarget.
+int run_attacks(const std::vector<AttackJob>& jobs, const RunConfig& wanted, bool again);
+
+}  // namespace ens

@@ -1,0 +1,81 @@
+#include "lab/scenarios/split_training.h"
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "ensemble/train/setup.h"
+#include "ensemble/train/trainer.h"
+#include "experiment/run_dir.h"
+#include "lab/config_flags.h"
+#include "lab/datasets.h"
+#include "nn/core/backend.h"
+
+namespace ens {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A second name for the same bytes where the file system can; artefacts are replaced whole, never
+// written into.
+void link_or_copy(const fs::path& from, const fs::path& to) {
+  fs::create_directories(to.parent_path());
+  std::error_code error;
+  fs::remove(to, error);
+  fs::create_hard_link(from, to, error);
+  if (error) fs::copy_file(from, to, fs::copy_options::overwrite_existing);
+}
+
+// The finished result of an equal training in `donor`, if it is one.
+bool adopt_result(const fs::path& donor, const std::string& identity, RunDir& run) {
+  if (!fs::exists(donor / "DONE") || fs::equivalent(donor, run.folder())) return false;
+  const RunView view = read_run(donor);
+  if (view.config_text != identity) return false;
+  for (const char* file : {"edge.h5", "cloud.h5", "summary.json", "metrics.csv"}) {
+    if (fs::exists(donor / file)) {
+      // Rows may still be appended to a log: a copy of its own.
+      if (std::string(file) == "metrics.csv") {
+        fs::copy_file(donor / file, run.path(file), fs::copy_options::overwrite_existing);
+      } else {
+        link_or_copy(donor / file, run.path(file));
+      }
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+std::string training_identity(const RunConfig& config) {
+  RunConfig identity = config;
+  identity.mutable_data()->clear_root();
+  identity.clear_attack();
+  return to_text(identity);
+}
+
+bool train_run(const RunConfig& config, const fs::path& folder,
+               const std::vector<fs::path>& donors) {
+  const std::string identity = training_identity(config);
+  const Device device = parse_devices(config.device())[0];
+  const RunFacts facts{command_line(), backend(device).description(), config.seed()};
+  if (fs::exists(folder / "DONE")) {
+    RunDir(folder, identity, facts);  // refuses a folder of another configuration
+    return false;
+  }
+  const auto train = shared_dataset(config, DataSplit::kTrain);
+  const auto test = shared_dataset(config, DataSplit::kTest);
+  check(model_spec(config, *train), split_of(config));  // before anything is written
+  RunDir run(folder, identity, facts);
+  bool adopted = false;
+  for (const fs::path& donor : donors) {
+    adopted = adopt_result(donor, identity, run);
+    if (adopted) break;
+  }
+  if (!adopted) {
+    for (const fs::path& donor : donors) adopt_stage1(config, folder, donor);
+    train_ensemble(config, run, *train, *test);
+  }
+  run.mark_done();
+  return true;
+}
+
+}  // namespace ens

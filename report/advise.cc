@@ -1,0 +1,189 @@
+#include "report/advise.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+
+#include "base/error.h"
+#include "report/html.h"
+
+namespace ens::report {
+namespace {
+
+constexpr const char* kMetric = "default";  // the one that wishes are about
+
+// Fills in the attack that counts, or why the row cannot be judged.
+void judge(const Collection& all, const Row& row, const Wish& wish, Candidate& c) {
+  for (const RowAttack& a : row.attacks) {
+    if (a.metric != kMetric || a.members.empty()) continue;
+    const bool sure = std::any_of(a.members.begin(), a.members.end(), [&](const auto& member) {
+      return proved(all.runs[static_cast<size_t>(member.first)], all.at(member));
+    });
+    if (wish.attack.empty() ? c.ssim && *c.ssim >= *a.worst_case : a.kind != wish.attack) continue;
+    c.ssim = a.worst_case;
+    c.attack = a.title;
+    if (!wish.attack.empty() && a.kind != "oracle" && !sure) {
+      c.unused = "'" + a.title + "' is " +
+                 (a.weak() ? "a weak attacker here" : "not calibrated: no unprotected run with it");
+    }
+  }
+  if (!wish.attack.empty()) {
+    if (!c.ssim) c.unused = "attack '" + wish.attack + "' was not measured";
+  } else if (!row.attack("oracle", kMetric)) {
+    c.unused = "the oracle was not measured";
+  }
+}
+
+Candidate candidate(const Collection& all, const Setting& setting, const Row& row,
+                    const Wish& wish) {
+  Candidate c;
+  c.protection = row.title;
+  c.setting = setting.title;
+  if (row.accuracy) c.accuracy = row.accuracy->mean;
+  if (row.change) c.change = row.change->mean;
+  c.edge_flops = row.edge_flops;
+  c.edge_ms = row.edge_ms;
+  if (row.bytes_up && row.bytes_down) c.bytes = *row.bytes_up + *row.bytes_down;
+  judge(all, row, wish, c);
+  if (c.unused.empty() && !c.accuracy) c.unused = "its accuracy is not known";
+  const auto at_most = [&](const char* what, const Number& value, const Number& limit) {
+    if (limit && (!value || *value > *limit)) c.excesses.push_back({what, value, *limit});
+  };
+  at_most("SSIM", c.ssim, wish.max_ssim);
+  at_most("edge FLOPs", c.edge_flops, wish.edge_flops);
+  at_most("edge ms", c.edge_ms, wish.edge_ms);
+  at_most("bytes", c.bytes, wish.bytes);
+  return c;
+}
+
+double worst_share(const Candidate& c) {
+  double worst = 0;
+  for (const Excess& e : c.excesses) worst = std::max(worst, e.share());
+  return worst;
+}
+
+std::string amount(const std::string& what, const Number& value) {
+  if (what == "edge FLOPs") return flops(value);
+  if (what == "bytes") return value ? fmt::format("{:.0f} bytes", *value) : "\u2013";
+  return show(value, what == "SSIM" ? 3 : 2);
+}
+
+std::string in_words(const Excess& e) {
+  if (!e.value) return e.what + " not measured";
+  return fmt::format("{} {} > {} (+{:.0f} %)", e.what, amount(e.what, e.value),
+                     amount(e.what, e.limit), 100 * e.share());
+}
+
+// Columns padded to their widest cell; the last one runs free.
+std::string text_table(const std::vector<std::vector<std::string>>& rows) {
+  const auto width_of = [](const std::string& text) {  // characters, not bytes
+    return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) {
+      return (static_cast<unsigned char>(c) >> 6) != 2;
+    }));
+  };
+  std::vector<size_t> widths;
+  for (const auto& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], width_of(row[i]));
+  }
+  std::string out;
+  for (const auto& row : rows) {
+    std::string line = " ";
+    for (size_t i = 0; i < row.size(); ++i) {
+      line += " " + row[i];
+      if (i + 1 < row.size()) line += std::string(widths[i] - width_of(row[i]) + 1, ' ');
+    }
+    out += line + "\n";
+  }
+  return out;
+}
+
+std::string list(const std::string& title, const std::vector<Candidate>& candidates) {
+  if (candidates.empty()) return "";
+  std::vector<std::vector<std::string>> rows = {{"protection", "setting", "accuracy", "change",
+                                                 "SSIM", "by", "edge FLOPs", "edge ms", "bytes",
+                                                 "why not"}};
+  bool reasons = false;
+  for (const Candidate& c : candidates) {
+    std::string why = c.unused;
+    if (why.empty()) {
+      for (const Excess& e : c.excesses) why += (why.empty() ? "" : "; ") + in_words(e);
+    }
+    reasons = reasons || !why.empty();
+    rows.push_back({c.protection, c.setting, percent(c.accuracy), points(c.change), show(c.ssim, 3),
+                    c.attack.empty() ? "\u2013" : c.attack, flops(c.edge_flops), show(c.edge_ms, 2),
+                    c.bytes ? fmt::format("{:.0f}", *c.bytes) : "\u2013", why});
+  }
+  if (!reasons) {
+    for (auto& row : rows) row.pop_back();
+  }
+  return title + "\n" + text_table(rows) + "\n";
+}
+
+}  // namespace
+
+Advice advise(const Collection& all, const Wish& wish) {
+  std::set<std::string> data;
+  for (const Run& run : all.runs) data.insert(run.data);
+  std::string names;
+  for (const std::string& name : data) names += (names.empty() ? "" : ", ") + name;
+  if (wish.data.empty() ? data.size() > 1 : !data.count(wish.data)) {
+    usage_fail(wish.data.empty() ? "runs of several data sets cannot be ranked together"
+                                 : "no run on '" + wish.data + "'",
+               "--dataset", "there are: " + names);
+  }
+  Advice advice;
+  for (const Setting& setting : all.settings) {
+    for (const Row& row : setting.rows) {
+      if (!wish.data.empty() && all.first(row).data != wish.data) continue;
+      Candidate c = candidate(all, setting, row, wish);
+      (!c.unused.empty()    ? advice.unused
+       : c.excesses.empty() ? advice.fitting
+                            : advice.ruled_out)
+          .push_back(std::move(c));
+    }
+  }
+  std::stable_sort(
+      advice.fitting.begin(), advice.fitting.end(), [](const Candidate& a, const Candidate& b) {
+        return *a.accuracy != *b.accuracy ? *a.accuracy > *b.accuracy : *a.ssim < *b.ssim;
+      });
+  // Nearest: the fewest wishes to give up, then the smallest excess.
+  std::stable_sort(advice.ruled_out.begin(), advice.ruled_out.end(),
+                   [](const Candidate& a, const Candidate& b) {
+                     return std::pair(a.excesses.size(), worst_share(a)) <
+                            std::pair(b.excesses.size(), worst_share(b));
+                   });
+  if (advice.fitting.empty() && !advice.ruled_out.empty()) {
+    const Candidate& c = advice.ruled_out[0];
+    advice.nearest = c.protection + " (" + c.setting + ") misses only ";
+    for (size_t i = 0; i < c.excesses.size(); ++i)
+      advice.nearest += (i ? " and " : "") + in_words(c.excesses[i]);
+  }
+  return advice;
+}
+
+std::string as_text(const Advice& advice, const Wish& wish) {
+  std::string out = fmt::format(
+      "Wanted: {} reaches at most SSIM {}",
+      wish.attack.empty() ? "the strongest attack (the oracle included)" : "'" + wish.attack + "'",
+      fixed(wish.max_ssim, 3));
+  const auto limit = [&](const char* what, const Number& value) {
+    if (value) out += fmt::format(", {} at most {}", what, amount(what, value));
+  };
+  limit("edge FLOPs", wish.edge_flops), limit("edge ms", wish.edge_ms), limit("bytes", wish.bytes);
+  out += ".\n\n";
+  if (!advice.fitting.empty()) {
+    const Candidate& best = advice.fitting[0];
+    out += fmt::format("Use {} ({}): accuracy {}{}, SSIM at most {} by {}.\n\n", best.protection,
+                       best.setting, percent(best.accuracy),
+                       best.change ? " (" + points(best.change) + ")" : "", show(best.ssim, 3),
+                       best.attack);
+    out += list("Runners-up", {advice.fitting.begin() + 1, advice.fitting.end()});
+  }
+  out += list("Ruled out", advice.ruled_out);
+  out += list("Not used: their numbers say nothing about privacy", advice.unused);
+  return out;
+}
+
+}  // namespace ens::report

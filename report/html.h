@@ -1,0 +1,79 @@
+// Pieces of the report's page: escaped text, numbers as people read them, tables, plots. Strings
+// named `html` go into the page as they are; all others are escaped here.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "report/data.h"
+
+namespace ens::report {
+
+std::string escape(const std::string& text);
+std::string muted(const std::string& html);
+std::string quoted(const std::string& text);
+
+// Numbers; one that is not known is a dash. `share` is 0..1.
+std::string fixed(double value, int digits, bool sign = false);
+std::string show(const Number& value, int digits, const char* unit = "", bool sign = false);
+std::string plain(const Number& value);
+std::string percent(const Number& share, int digits = 1);
+// Below the gate of 80 %, and never rounded up to it.
+std::string weak_share(double share);
+std::string points(const Number& share);  // "+0.3 points"
+std::string bytes(const Number& value);
+std::string flops(const Number& value);
+std::string duration(double seconds);
+std::string with_interval(const std::optional<Interval>& value, int digits);
+std::string plus_minus(const Interval& value, int digits);  // half the interval, empty if none
+
+struct Cell {
+  std::string html;
+  bool number = false;  // set to the right
+};
+inline Cell left(const std::string& html) { return {html, false}; }
+inline Cell right(const std::string& html) { return {html, true}; }
+
+class Table {
+ public:
+  explicit Table(const std::vector<Cell>& head, const char* kind = "");
+  void add(const std::vector<Cell>& cells);
+  void add_wide(const std::string& first,
+                const std::string& rest);  // a cell, and one over the rest
+  void band(const std::string& html);      // a heading across the table
+  std::string str() const;
+
+ private:
+  size_t columns_;
+  std::string html_;
+};
+
+// Empty if there is no body.
+std::string section(const std::string& title, const std::string& body,
+                    const std::string& intro = "");
+std::string badge(const std::string& kind, const std::string& label);
+std::string details(const std::string& summary_html, const std::string& html);
+std::string legend_item(size_t colour, const std::string& label);
+
+struct Line {
+  std::string name;
+  std::vector<std::pair<double, double>> points;
+  std::vector<std::string> labels;  // of the points, if they have names of their own
+};
+// A small figure: lines over x (or dots alone), axes with round ticks, a legend. Values of y are
+// multiplied by y_factor. With log_x points at x <= 0 are left out.
+struct Figure {
+  std::string title, x_label;
+  bool dots_only = false, log_x = false;
+  double y_factor = 1;
+};
+std::string plot(const Figure& figure, const std::vector<Line>& lines);
+
+std::string base64(const std::string& bytes);
+// Width and height of a PNG whose header was checked.
+std::pair<int, int> png_size(const std::string& png);
+
+extern const char* const kStyle;
+
+}  // namespace ens::report

@@ -1,0 +1,37 @@
+// Published numbers and ours beside them. Internal to the report.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "report/data.h"
+
+namespace ens::report {
+
+// A published row, and one of ours that measured the same; `ours` is empty if none did.
+struct PublishedRow {
+  std::string group;          // "CIFAR-10", "cut after ReLU22"
+  std::string name;           // as published
+  Number change, ssim, psnr;  // points of accuracy, SSIM, dB
+  std::string ours, attack;   // titles
+  Number our_change, our_ssim, our_psnr;
+
+  Number ssim_difference() const { return difference(our_ssim, ssim); }  // ours - theirs
+  Number psnr_difference() const { return difference(our_psnr, psnr); }
+
+  static Number difference(const Number& a, const Number& b) {
+    return a && b ? Number(*a - *b) : Number();
+  }
+};
+
+struct PublishedTable {
+  std::string source, remark;  // plain text
+  std::string gate;            // whether the calibration holds; empty if there is none to pass
+  std::vector<PublishedRow> rows;
+};
+
+// Tables 1 to 3 of arXiv 2401.10859 and the calibration of He et al. (ACSAC 2019), as far as there
+// is a run on the same data.
+std::vector<PublishedTable> published(const Collection& all);
+
+}  // namespace ens::report

@@ -1,0 +1,245 @@
+#include "report/report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "report/data.h"
+#include "report/html.h"
+#include "report/sections.h"
+
+namespace ens {
+namespace {
+
+namespace fs = std::filesystem;
+using namespace ens::report;
+
+// The run that the page is about: protected if there is one, and attacked if there is one.
+const Run& main_run(const Collection& all) {
+  const auto rank = [](const Run& r) {
+    return (r.protection == "ensembler" ? 4 : r.protection != "none" ? 2 : 0) + !r.attacks.empty();
+  };
+  return *std::max_element(all.runs.begin(), all.runs.end(),
+                           [&](const Run& a, const Run& b) { return rank(a) < rank(b); });
+}
+
+// What the numbers of one run say, and what they do not.
+std::string verdict(const Collection& all, const Run& run) {
+  std::string out = "<p><b>" + escape(run.label) + ".</b> ";
+  const Run* none = run.baseline >= 0 ? &all.runs[static_cast<size_t>(run.baseline)] : nullptr;
+  if (run.protection != "none" && run.accuracy_change) {
+    out += fmt::format("Accuracy {} against {} without protection ({}). ", percent(run.accuracy),
+                       percent(none->accuracy), points(run.accuracy_change));
+  } else if (run.accuracy) {
+    out += fmt::format("Accuracy {}. ", percent(run.accuracy));
+  }
+  const Attack* oracle = run.attack("oracle", run.metric());
+  if (oracle) {
+    out += fmt::format(
+        "At most, a decoder trained on the client\u2019s true features (the oracle) rebuilds "
+        "the pictures with SSIM {}",
+        fixed(oracle->ssim->mean, 3));
+    const Attack* open = none && none != &run ? none->attack("oracle", run.metric()) : nullptr;
+    if (open) {
+      out += fmt::format(" ({} without protection, a difference of {})", fixed(open->ssim->mean, 3),
+                         fixed(oracle->ssim->mean - open->ssim->mean, 3, true));
+    }
+    out += ". ";
+  } else if (!run.attacks.empty()) {
+    out += "The oracle was not measured, so it is not known how much the features hold at most. ";
+  }
+  const Attack* best = strongest(run);
+  if (best) {
+    out += fmt::format("The strongest attack here, {}, reached {}{}", quoted(best->title),
+                       fixed(*best->best_ssim(), 3),
+                       *best->best_ssim() > best->ssim->mean ? " as a luminance negative" : "");
+    if (oracle) {
+      const bool reached = *best->best_ssim() >= oracle->ssim->mean - kClose;
+      out += reached ? fmt::format(", within {} of the oracle or above: ", kClose)
+                     : fmt::format(" and stayed more than {} below the oracle: ", kClose);
+      if (reached) {
+        out += run.protection == "none" ? "as expected with nothing to stop it"
+                                        : "<strong>this protection did not stop it</strong>";
+      } else {
+        out += "the features hold more than these attacks took out";
+      }
+    }
+    out += ". ";
+  } else if (run.attacks.empty()) {
+    out += "It was not attacked. ";
+  }
+  const auto count = [&](auto&& test) {
+    return std::count_if(run.attacks.begin(), run.attacks.end(), [&](const Attack& a) {
+      return !a.is_oracle() && a.has_numbers() && test(a);
+    });
+  };
+  const auto attacks = count([](const Attack&) { return true; });
+  const auto weak = count([&](const Attack& a) { return a.weak() && !proved(run, a); });
+  const auto unknown = count([](const Attack& a) { return !a.strength; });
+  if (weak > 0) {
+    out += fmt::format(
+        "Weak attackers: {} of {}. They fall short of 80\u202f% of the oracle even against no "
+        "protection, so their low numbers say little about how safe the pictures are. ",
+        weak, attacks);
+  }
+  if (unknown > 0) {
+    out += fmt::format("{} of {} attacks were not calibrated against an unprotected run. ", unknown,
+                       attacks);
+  }
+  return out + "</p>\n";
+}
+
+std::string headline(const Collection& all) {
+  const Run& run = main_run(all);
+  std::string cards;
+  const auto card = [&](const std::string& label, const std::string& value,
+                        const std::string& note) {
+    cards += fmt::format(
+        "<div class=\"card\"><div class=\"label\">{}</div><div class=\"value\">{}</div>"
+        "<div class=\"muted\">{}</div></div>\n",
+        label, value, note);
+  };
+  if (run.accuracy) {
+    card("Test accuracy", percent(run.accuracy),
+         run.protection != "none" && run.accuracy_change
+             ? points(run.accuracy_change) + " against no protection"
+         : run.protection == "none" ? "no protection"
+                                    : "no unprotected run to compare");
+  }
+  if (const Attack* best = strongest(run)) {
+    card("Strongest attack, SSIM", fixed(*best->best_ssim(), 3), escape(best->title));
+  }
+  if (const Attack* oracle = run.attack("oracle", run.metric())) {
+    card("Leaks at most, SSIM", fixed(oracle->ssim->mean, 3), "oracle decoder");
+  }
+  if (const auto total = run.latency.find("total");
+      total != run.latency.end() && total->second.p50) {
+    card("Latency, p50", show(total->second.p50, 1, " ms"),
+         "p95 " + show(total->second.p95, 1, " ms"));
+  }
+  Number up = run.bytes_up, down = run.bytes_down;
+  if (run.serve.is_object() && run.serve.contains("bytes_sent")) {
+    up = run.serve.value("bytes_sent", 0.0), down = run.serve.value("bytes_received", 0.0);
+  }
+  if (up) card("On the wire, per image", bytes(up) + " up", bytes(down) + " down");
+
+  constexpr size_t kShown = 4;
+  const auto joined = [&](auto&& field) {  // the different values over all runs
+    std::string out;
+    std::set<std::string> seen;
+    for (const Run& r : all.runs) {
+      const std::string value = field(r);
+      if (value.empty() || !seen.insert(value).second || seen.size() > kShown) continue;
+      out += (out.empty() ? "" : "<br>") + escape(value);
+    }
+    if (seen.size() > kShown)
+      out += "<br>" + muted(fmt::format("and {} more", seen.size() - kShown));
+    return out;
+  };
+  std::string facts;
+  const auto fact = [&](const char* label, const std::string& html) {
+    if (!html.empty()) facts += fmt::format("<dt>{}</dt><dd>{}</dd>\n", label, html);
+  };
+  for (const Sweep& sweep : all.sweeps) {
+    fact("Sweep", escape(sweep.title.empty() ? sweep.folder.string() : sweep.title) +
+                      fmt::format(": {} of {} cells have a run", sweep.done, sweep.cells) + "<br>" +
+                      muted(escape(sweep.command)));
+  }
+  fact("Data and model", joined([](const Run& r) { return r.setting(); }));
+  fact("Machine", joined([](const Run& r) {
+         return r.processor + (r.processor.empty() || r.device.empty() ? "" : ", ") + r.device;
+       }));
+  fact("Version", joined([](const Run& r) {
+         return r.version + (r.revision.empty() ? "" : " (revision " + r.revision + ")");
+       }));
+  fact("Runs", joined([](const Run& r) {
+         return r.label +
+                (r.seed && r.label.find(", seed ") == std::string::npos
+                     ? fmt::format(", seed {}", *r.seed)
+                     : "") +
+                (r.started.empty() ? "" : ", started " + r.started);
+       }));
+  fact("Commands", joined([](const Run& r) { return r.command; }));
+  if (all.runs.size() > 1) {
+    cards = "<p class=\"muted\">Of " + escape(run.label) + ", " + escape(run.setting()) +
+            ":</p>\n<div class=\"cards\">" + cards;
+  } else {
+    cards = "<div class=\"cards\">" + cards;
+  }
+  return cards + "</div>\n<dl>" + facts + "</dl>\n";
+}
+
+std::string findings(const Collection& all) {
+  const Run& main = main_run(all);
+  const bool fold = all.runs.size() > kManyRuns;
+  std::string out, others;
+  for (const Run& run : all.runs) (fold && &run != &main ? others : out) += verdict(all, run);
+  if (fold) out += details(fmt::format("The other {} runs", all.runs.size() - 1), others);
+  size_t fewest = 3;
+  for (const Setting& setting : all.settings) {
+    for (const Row& row : setting.rows) fewest = std::min(fewest, row.runs.size());
+  }
+  if (fewest < 3) {
+    out +=
+        "<p class=\"muted\">Not every row has three training seeds: an interval of one run covers "
+        "the choice of test pictures, not the luck of training.</p>\n";
+  }
+  return section("What the numbers say", out);
+}
+
+std::string page(const Collection& all, const std::string& stem) {
+  const Run& run = main_run(all);
+  const std::string title = all.sweeps.size() == 1 && !all.sweeps[0].title.empty()
+                                ? escape(all.sweeps[0].title)
+                                : "Ensembler report";
+  Album album(all);
+  const std::string body = headline(all) + overview_table(all) + findings(all) +
+                           split_grids(all, album) + pictures(all, album) + known_pairs(all) +
+                           trade_offs(all) + published_table(all) + accuracy_table(all) +
+                           latency(all) + attack_table(all) + training_curves(all) +
+                           run_details(all) + skipped_list(all);
+  return "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
+         "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n"
+         // The browser itself refuses whatever is not in this file.
+         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src "
+         "'unsafe-inline'; img-src data:\">\n<title>" +
+         title + ": " + escape(run.setting()) + "</title>\n<style>" + kStyle + album.style() +
+         "</style></head><body>\n<h1>" + title + "</h1>\n<p class=\"muted\">" +
+         fmt::format("{}. {} run{}, from their folders alone.",
+                     all.settings.size() == 1 ? escape(run.setting())
+                                              : fmt::format("{} settings", all.settings.size()),
+                     all.runs.size(), all.runs.size() == 1 ? "" : "s") +
+         (all.failed.empty() ? ""
+                             : fmt::format(" <strong>{} cell{} without a run; the tables say "
+                                           "why.</strong>",
+                                           all.failed.size(), all.failed.size() == 1 ? "" : "s")) +
+         (all.skipped.empty() ? ""
+                              : fmt::format(" <strong>{} left out, listed at the end.</strong>",
+                                            all.skipped.size())) +
+         "</p>\n" + body + "<footer>The same numbers: " + escape(stem) + ".csv, " + escape(stem) +
+         ".json, " + escape(stem) + ".md beside this file.</footer>\n</body></html>\n";
+}
+
+}  // namespace
+
+void write_report(const std::vector<fs::path>& folders, const fs::path& html) {
+  const Collection all = collect(folders);
+  if (all.runs.empty()) {
+    const std::string where = all.skipped.empty()
+                                  ? (folders.empty() ? "" : folders[0].string())
+                                  : all.skipped[0].what + ": " + all.skipped[0].reason;
+    fail("no finished run to report on", where, "train one first: ensembler train --help");
+  }
+  const auto beside = [&](const char* extension) {
+    return fs::path(html).replace_extension(extension);
+  };
+  write_file_atomically(beside(".csv"), as_csv(all), /*secret=*/false);
+  write_file_atomically(beside(".json"), as_json(all), /*secret=*/false);
+  write_file_atomically(beside(".md"), as_markdown(all), /*secret=*/false);
+  write_file_atomically(html, page(all, html.stem().string()), /*secret=*/false);
+}
+
+}  // namespace ens

@@ -1,0 +1,53 @@
+// The sections of the report's page; each is empty if there is nothing to show. Internal to the
+// report.
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "report/data.h"
+
+namespace ens::report {
+
+// The page's pictures: each different PNG is in the file once, as the background of a CSS class.
+class Album {
+ public:
+  // Chooses the pictures: of each row the first run's, as far as they fit (about 16 MB of page, 32
+  // for the oracle and each row's strongest attack, which come first).
+  explicit Album(const Collection& all);
+
+  bool has(std::pair<int, int> run_and_attack) const { return shown_.count(run_and_attack) > 0; }
+  int left_out() const { return left_out_; }
+  // All pictures of a strip, twice their size.
+  std::string strip(const std::string& png, const std::string& label);
+  // The first `count` pictures of a strip, each `side` pixels.
+  std::string first(const std::string& png, int count, int side, const std::string& label);
+  std::string style() const;  // for the head of the page; of the pictures used so far
+
+ private:
+  int id(const std::string& png);
+  std::set<std::pair<int, int>> shown_;
+  std::map<std::string, int> ids_;
+  int left_out_ = 0;
+};
+
+constexpr size_t kManyRuns = 6;  // from here on details are folded away
+
+std::string overview_table(const Collection& all);  // protections x attacks, one table a setting
+std::string accuracy_table(const Collection& all);
+std::string attack_table(const Collection& all);  // every run and attack with all numbers
+std::string published_table(const Collection& all);
+std::string latency(const Collection& all);
+std::string run_details(const Collection& all);
+std::string skipped_list(const Collection& all);
+
+std::string split_grids(const Collection& all, Album& album);  // h down, t across
+std::string pictures(const Collection& all, Album& album);
+
+std::string known_pairs(const Collection& all);
+std::string trade_offs(const Collection& all);
+std::string training_curves(const Collection& all);
+
+}  // namespace ens::report

@@ -1,0 +1,175 @@
+// SSIM, PSNR and MSE against stored scikit-image values (make_metrics_reference.py), intervals and
+// polarities.
+#include "attacks/core/metrics.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "nn/core/rng.h"
+
+namespace ens {
+namespace {
+
+constexpr char kFolder[] = ENS_SOURCE_DIR "/tests/attacks/core/";
+
+Tensor random_images(const Shape& shape, uint64_t seed) {
+  Tensor t = Tensor::empty(shape);
+  Rng(seed).fill_uniform(t.span<float>(), 0.0f, 1.0f);
+  return t;
+}
+
+class Reference : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::ifstream json(std::string(kFolder) + "metrics_reference.json");
+    ASSERT_TRUE(json) << "the reference file is missing";
+    cases_ = nlohmann::json::parse(json);
+    std::ifstream bin(std::string(kFolder) + "metrics_reference.bin", std::ios::binary);
+    pixels_.assign(std::istreambuf_iterator<char>(bin), {});
+    ASSERT_GE(cases_.size(), 12u);
+  }
+
+  Tensor next(const Shape& shape) {
+    Tensor t = Tensor::empty(shape);
+    for (float& value : t.span<float>()) {
+      uint16_t stored = 0;
+      std::memcpy(&stored, pixels_.data() + position_, sizeof stored);
+      position_ += sizeof stored;
+      value = (static_cast<float>(stored) - 16384.0f) / 32768.0f;
+    }
+    return t;
+  }
+
+  static void compare(const std::vector<double>& ours, const nlohmann::json& theirs,
+                      double if_undefined, double tolerance) {
+    ASSERT_EQ(ours.size(), theirs.size());
+    for (size_t i = 0; i < ours.size(); ++i) {
+      const double expected = theirs[i].is_null() ? if_undefined : theirs[i].get<double>();
+      EXPECT_NEAR(ours[i], expected, tolerance) << "image " << i;
+    }
+  }
+
+  nlohmann::json cases_;
+  std::vector<char> pixels_;
+  size_t position_ = 0;
+};
+
+TEST_F(Reference, AllCasesAgreeWithScikitImage) {
+  for (const auto& c : cases_) {
+    SCOPED_TRACE(c["name"].get<std::string>());
+    const auto dims = c["shape"].get<std::vector<int64_t>>();
+    const Shape shape{std::span<const int64_t>(dims)};
+    const Tensor truth = next(shape), reconstruction = next(shape);
+    const ImageScores ours = score_images(truth, reconstruction);
+    compare(ours.ssim, c["ssim"], NAN, 1e-7);
+    compare(ours.psnr, c["psnr"], kMaxPsnr, 1e-7);
+    compare(ours.mse, c["mse"], NAN, 1e-9);
+    const ImageScores he19 = score_images(truth, reconstruction, MetricMode::kHe19);
+    compare(he19.ssim, c["he19_ssim"], 0.0, 1e-7);
+    compare(he19.psnr, c["he19_psnr"], kMaxPsnr, 1e-7);
+  }
+  EXPECT_EQ(position_, pixels_.size());
+}
+
+TEST(Metrics, LayoutDoesNotMatter) {
+  const Tensor a = random_images({2, 8, 16, 12}, 1), b = random_images({2, 8, 16, 12}, 2);
+  const ImageScores plain = score_images(a, b);
+  EXPECT_EQ(score_images(a.with_layout(Layout::kChannelsLast), b).ssim, plain.ssim);
+  EXPECT_EQ(score_images(a, b.with_layout(Layout::kChannelsLast)).ssim, plain.ssim);
+}
+
+TEST(Metrics, BadInputIsRefused) {
+  const Tensor a = random_images({1, 1, 16, 16}, 1);
+  EXPECT_THROW(score_images(a, random_images({1, 1, 16, 15}, 1)), Error);
+  EXPECT_THROW(score_images(a, Tensor()), Error);
+  EXPECT_THROW(score_images(a, a.to(Dtype::kBF16)), Error);
+  EXPECT_THROW(score_images(a.reshape({1, 16, 16}), a.reshape({1, 16, 16})), Error);
+  const Tensor small = random_images({1, 1, 10, 16}, 1);
+  EXPECT_THROW(score_images(small, small), Error);
+  EXPECT_EQ(score_images(small, small, MetricMode::kHe19).ssim.size(), 1u);
+
+  Tensor bad = a.clone();
+  bad.data<float>()[7] = 1.5f;
+  EXPECT_THROW(score_images(bad, a), Error) << "normalised true images";
+  EXPECT_EQ(score_images(a, bad).psnr.size(), 1u) << "a reconstruction may leave [0, 1]";
+  for (float value :
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    bad.data<float>()[7] = value;
+    EXPECT_THROW(score_images(bad, a), Error);
+    EXPECT_THROW(score_images(a, bad), Error);
+  }
+}
+
+TEST(Bootstrap, MatchesTheNormalApproximation) {
+  Rng rng(3);
+  std::vector<double> values(400);
+  double sum = 0, squares = 0;
+  for (double& v : values) {
+    v = 5 + 2 * rng.normal();
+    sum += v;
+    squares += v * v;
+  }
+  const double mean = sum / 400, stddev = std::sqrt(squares / 400 - mean * mean);
+  const Interval interval = bootstrap(values, 1);
+  EXPECT_NEAR(interval.mean, mean, 1e-12);
+  EXPECT_NEAR(interval.low, mean - 1.96 * stddev / 20, 0.03);
+  EXPECT_NEAR(interval.high, mean + 1.96 * stddev / 20, 0.03);
+}
+
+TEST(Bootstrap, IsReproducibleAndHandlesTheEdges) {
+  Rng rng(3);
+  std::vector<double> values(50);
+  for (double& v : values) v = rng.uniform();
+  const Interval a = bootstrap(values, 7), b = bootstrap(values, 7), c = bootstrap(values, 8);
+  EXPECT_EQ(a.low, b.low);
+  EXPECT_EQ(a.high, b.high);
+  EXPECT_TRUE(a.low != c.low || a.high != c.high);
+  EXPECT_LT(a.low, a.mean);
+  EXPECT_GT(a.high, a.mean);
+  const Interval one = bootstrap(std::vector<double>{3.5}, 1);
+  EXPECT_EQ(one.low, 3.5);
+  EXPECT_EQ(one.high, 3.5);
+  EXPECT_THROW(bootstrap({}, 1), Error);
+}
+
+TEST(Polarity, NegativesAreFoundAndNamed) {
+  const Tensor truth = random_images({4, 3, 16, 16}, 1);
+  auto best = [&](const Tensor& reconstruction) {
+    const PolarityScores s = score_polarities(truth, reconstruction, 1);
+    EXPECT_EQ(s.scores.size(), 3u);
+    EXPECT_EQ(s.scores[0].polarity, Polarity::kAsIs);
+    return s.scores[s.best];
+  };
+  EXPECT_EQ(best(truth).polarity, Polarity::kAsIs);
+  const Score negative = best(with_polarity(truth, Polarity::kNegative));
+  EXPECT_EQ(negative.polarity, Polarity::kNegative);
+  EXPECT_GT(negative.ssim.mean, 0.999);
+  EXPECT_STREQ(name(best(with_polarity(truth, Polarity::kLuminanceNegative)).polarity),
+               "luminance negative");
+}
+
+TEST(Polarity, LuminanceNegativeKeepsHues) {
+  // Y = .299 * .5 + .587 * .4 + .114 * .2 = .4071
+  const Tensor pixel = Tensor::from({0.5f, 0.4f, 0.2f}, {1, 3, 1, 1});
+  const auto out = with_polarity(pixel, Polarity::kLuminanceNegative).to_vector();
+  EXPECT_NEAR(out[0], 0.6858, 1e-5);
+  EXPECT_NEAR(out[1], 0.5858, 1e-5);
+  EXPECT_NEAR(out[2], 0.3858, 1e-5);
+  const Tensor grey = Tensor::from({0.25f}, {1, 1, 1, 1});
+  EXPECT_EQ(with_polarity(grey, Polarity::kLuminanceNegative).item(), 0.75f);
+}
+
+TEST(Polarity, GreyImagesHaveOneNegative) {
+  const Tensor truth = random_images({2, 1, 16, 16}, 1);
+  EXPECT_EQ(score_polarities(truth, truth, 1).scores.size(), 2u);
+}
+
+}  // namespace
+}  // namespace ens

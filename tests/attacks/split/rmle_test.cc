@@ -1,0 +1,172 @@
+// rMLE against heads whose inverse is known, and its objective against a naive loop's derivative.
+#include "attacks/split/rmle.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "nn/autograd/ops.h"
+#include "nn/core/backend.h"
+#include "nn/core/rng.h"
+#include "tests/support/compare.h"
+#include "tests/support/gradcheck.h"
+
+namespace ens::test {
+namespace {
+
+// The client's head is he19's first cell: normalisation and one convolution, 8 channels from 3.
+AdversaryView linear_view(int64_t images) {
+  AdversaryView view;
+  view.model.architecture = "he19";
+  view.model.width = 8;
+  view.model.image_size = 8;
+  view.model.mean = {0.5f, 0.4f, 0.6f};
+  view.model.stddev = {0.25f, 0.2f, 0.3f};
+  Rng rng(3);
+  view.head = build_head(view.model, view.split, rng);
+  view.head->freeze();
+  view.observed = Tensor::empty({images, 8, 8, 8});
+  return view;
+}
+
+Tensor some_images(int64_t count, uint32_t seed) {
+  Tensor x = uniform({count, 3, 8, 8}, seed);
+  for (float& pixel : x.span<float>()) pixel = 0.5f + 0.45f * pixel;
+  return x;
+}
+
+void observe(AdversaryView& view, const Tensor& images) {
+  NoGrad no_grad;
+  view.observed = view.head->forward(Var(images)).value().plain();
+  if (!view.noise.defined()) return;
+  view.observed =
+      backend(Device{}).binary(BinaryOp::kAdd, view.observed, view.noise.reshape({1, 8, 8, 8}));
+}
+
+AttackOptions precise() {
+  AttackOptions options;
+  options.rmle_iterations = 400;
+  options.rmle_lr = 0.05f;
+  options.rmle_tv = 0;
+  return options;
+}
+
+double largest_difference(const Tensor& a, const Tensor& b) {
+  const std::vector<float> x = a.to_vector(), y = b.to_vector();
+  EXPECT_EQ(x.size(), y.size());
+  double worst = 0;
+  for (size_t i = 0; i < x.size(); ++i) worst = std::max<double>(worst, std::abs(x[i] - y[i]));
+  return worst;
+}
+
+TEST(RmleWhite, FindsTheImagesBehindAConvolution) {
+  AdversaryView view = linear_view(3);
+  const Tensor truth = some_images(3, 1);
+  observe(view, truth);
+  const auto found = make_attack("rmle-white")->run(view, precise());
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_LT(largest_difference(found[0].images, truth), 0.02);
+}
+
+// What the protection adds is subtracted; without that the noise would show.
+TEST(RmleWhite, KnowsTheClientsNoise) {
+  AdversaryView view = linear_view(2);
+  view.noise = uniform({8, 8, 8}, 5);
+  const Tensor truth = some_images(2, 1);
+  observe(view, truth);
+  EXPECT_LT(largest_difference(make_attack("rmle-white")->run(view, precise())[0].images, truth),
+            0.02);
+  view.noise = Tensor();
+  EXPECT_GT(largest_difference(make_attack("rmle-white")->run(view, precise())[0].images, truth),
+            0.2);
+}
+
+TEST(RmleWhite, NeedsTheHead) {
+  AdversaryView view = linear_view(1);
+  view.head = nullptr;
+  ENS_EXPECT_ERROR(make_attack("rmle-white")->run(view, precise()), "white-box");
+}
+
+// An image's reconstruction is the same alone and beside others, also when the others differ much
+// in the size of their features.
+TEST(Rmle, TreatsEachImageByItself) {
+  AdversaryView view = linear_view(4);
+  const Tensor truth = some_images(4, 2);
+  for (float& pixel : truth.rows(1, 1).span<float>()) pixel = 0.5f;
+  observe(view, truth);
+  AttackOptions options = precise();
+  options.rmle_iterations = 60;
+  options.rmle_tv = 0.05f;
+  options.rmle_l2 = 0.01f;
+  const FeatureMap features = [&](const Var& x) { return view.head->forward(x); };
+  const Tensor together = rmle(features, view.observed, view, options, "all");
+  for (int64_t i = 0; i < 4; ++i) {
+    const Tensor alone = rmle(features, view.observed.rows(i, 1), view, options, "one");
+    EXPECT_LT(largest_difference(alone, together.rows(i, 1)), 1e-3) << "image " << i;
+  }
+}
+
+// The weight of the total variation smooths, that of the norm fades to the mean colour.
+TEST(Rmle, WeightsDoWhatTheySay) {
+  AdversaryView view = linear_view(1);
+  observe(view, some_images(1, 3));
+  const FeatureMap features = [&](const Var& x) { return view.head->forward(x); };
+  const auto variation = [](const Tensor& images) { return total_variation(Var(images)).item(); };
+  AttackOptions options = precise();
+  const Tensor plain = rmle(features, view.observed, view, options, "");
+  options.rmle_tv = 10;
+  EXPECT_LT(variation(rmle(features, view.observed, view, options, "")), 0.2 * variation(plain));
+  options.rmle_tv = 0;
+  options.rmle_l2 = 1000;
+  const Tensor faded = rmle(features, view.observed, view, options, "");
+  for (int c = 0; c < 3; ++c) {
+    for (int i = 0; i < 64; ++i) {
+      EXPECT_NEAR(faded.data<float>()[c * 64 + i], view.model.mean[static_cast<size_t>(c)], 0.02);
+    }
+  }
+}
+
+// F(x) = x, two images of 2x2 pixels in two channels: every term written out.
+TEST(RmleObjective, ValueAndGradientMatchTheFormula) {
+  ModelSpec model;
+  model.channels = 2;
+  model.mean = {0.5f, 0.3f};
+  model.stddev = {0.25f, 0.4f};
+  AttackOptions options;
+  options.rmle_tv = 0.7f;
+  options.rmle_l2 = 0.3f;
+  const Tensor z = uniform({2, 2, 2, 2}, 1);
+  const naive::Array target(z);
+  const Scalar by_hand = [&](const std::vector<naive::Array>& in) {
+    const std::vector<double>& u = in[0].v;
+    double total = 0;
+    for (size_t image = 0; image < 2; ++image) {
+      double error = 0, power = 0, across = 0, down = 0, norm = 0;
+      for (size_t c = 0; c < 2; ++c) {
+        const size_t at = image * 8 + c * 4;
+        for (size_t i = 0; i < 4; ++i) {
+          const double x = u[at + i] * model.stddev[c] + model.mean[c];
+          error += (x - target.v[at + i]) * (x - target.v[at + i]);
+          power += target.v[at + i] * target.v[at + i];
+          norm += u[at + i] * u[at + i];
+        }
+        across += std::pow(u[at + 1] - u[at], 2) + std::pow(u[at + 3] - u[at + 2], 2);
+        down += std::pow(u[at + 2] - u[at], 2) + std::pow(u[at + 3] - u[at + 1], 2);
+      }
+      total += error / power + options.rmle_tv * (across + down) / 4 + options.rmle_l2 * norm / 8;
+    }
+    return total;
+  };
+  const Var u(uniform({2, 2, 2, 2}, 2), true);
+  const RmleObjective objective([](const Var& x) { return x; }, z, model, options);
+  const Var loss = objective(u);
+  const naive::Array start(u.value());
+  EXPECT_NEAR(loss.item(), by_hand({start}), 1e-4);
+  loss.backward();
+  EXPECT_TRUE(is_gradient(by_hand, {start}, 0, naive::Array(u.grad())));
+}
+
+}  // namespace
+}  // namespace ens::test

@@ -1,0 +1,436 @@
+// Shadow attacks on tiny nets: which server nets a shadow uses, what it learns, how subsets are
+// enumerated, screened and ordered.
+#include "attacks/split/shadow.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <set>
+
+#include "attacks/split/enumerate.h"
+#include "base/error.h"
+#include "base/threads.h"
+#include "nn/core/rng.h"
+#include "nn/data/loader.h"
+#include "tests/support/compare.h"
+
+namespace ens::test {
+namespace {
+
+ModelSpec tiny_model(const Dataset& data) {
+  ModelSpec model;
+  model.width = 2;
+  model.image_size = data.width;
+  model.mean = data.mean;
+  model.stddev = data.stddev;
+  return model;
+}
+
+class Shadow : public ::testing::Test {
+ protected:
+  Shadow() {
+    set_compute_threads(1);  // nets this small gain nothing from more
+    DataOptions options;
+    options.name = "shapes";
+    options.image_size = 16;
+    options.limit = 120;
+    data_ = load_dataset(options, DataSplit::kTrain);
+    view_.model = tiny_model(data_);
+    view_.public_data = &data_;
+    view_.bodies = {body(1), body(2), body(3)};
+    Shape feature = smashed_shape(view_.model, view_.split);
+    view_.subset = {0, 2};
+    view_.observed = uniform({5, feature[0], feature[1], feature[2]}, 7);
+    options_.shadow_epochs = options_.decoder_epochs = 1;
+    options_.batch = 12;
+    options_.screen_images = 36;
+    options_.shadow_starts = 2;
+    options_.shadow_start_images = 24;
+  }
+
+  std::shared_ptr<Sequential> body(uint64_t seed) const {
+    Rng rng(seed);
+    auto net = build_body(view_.model, view_.split, rng);
+    net->freeze();
+    return net;
+  }
+
+  // A shadow's features of the first public images.
+  std::vector<float> features(const AdversaryView& view, const std::vector<int>& nets) const {
+    const TrainedShadow shadow =
+        train_shadow(view, options_, split_public(data_), nets, false, "test");
+    return shadow.features(Var(images_of(data_, 0, 4))).value().to_vector();
+  }
+
+  Dataset data_;
+  AdversaryView view_;
+  AttackOptions options_;
+};
+
+TEST_F(Shadow, PublicImagesAreSplitWithoutOverlap) {
+  Dataset numbered = data_;
+  for (int64_t i = 0; i < numbered.count(); ++i) {
+    std::fill_n(numbered.pixels.begin() + i * numbered.image_size(), numbered.image_size(),
+                static_cast<uint8_t>(i));
+  }
+  const PublicSplit split = split_public(numbered);
+  EXPECT_EQ(split.held_out.count(), held_out_count(numbered));
+  std::multiset<int> seen;
+  for (const Dataset* part : {&split.train, &split.held_out}) {
+    for (int64_t i = 0; i < part->count(); ++i)
+      seen.insert(part->pixels[static_cast<size_t>(i * part->image_size())]);
+  }
+  EXPECT_EQ(std::ssize(seen), numbered.count());
+  EXPECT_EQ(std::ssize(std::set<int>(seen.begin(), seen.end())), numbered.count());
+  EXPECT_THROW(split_public(data_.head(1)), Error);
+}
+
+TEST_F(Shadow, UsesExactlyTheGivenNets) {
+  const std::vector<float> before = features(view_, {0, 2});
+  AdversaryView other = view_;
+  other.bodies[1] = body(10);
+  EXPECT_EQ(features(other, {0, 2}), before);
+  other = view_;
+  other.bodies[0] = body(10);
+  EXPECT_NE(features(other, {0, 2}), before);
+  other = view_;
+  other.bodies[2] = body(10);
+  EXPECT_NE(features(other, {0, 2}), before);
+}
+
+TEST_F(Shadow, TrainingLowersTheHeldOutCrossEntropy) {
+  const PublicSplit data = split_public(data_);
+  options_.shadow_lr = 0;
+  const TrainedShadow fresh = train_shadow(view_, options_, data, {0}, false, "test");
+  options_.shadow_lr = 0.02f;
+  options_.shadow_epochs = 12;
+  const TrainedShadow trained = train_shadow(view_, options_, data, {0}, false, "test");
+  EXPECT_LT(trained.cross_entropy, fresh.cross_entropy - 0.02);
+  // The reported numbers against the logits themselves.
+  const Tensor logits =
+      trained.logits(Var(images_of(data.held_out, 0, data.held_out.count()))).value();
+  const std::vector<float> l = logits.to_vector();
+  double loss = 0, right = 0;
+  const int64_t k = logits.dim(1);
+  for (int64_t i = 0; i < data.held_out.count(); ++i) {
+    const auto row = l.begin() + i * k;
+    double total = 0;
+    for (int64_t j = 0; j < k; ++j) total += std::exp(static_cast<double>(row[j]));
+    const int32_t label = data.held_out.labels[static_cast<size_t>(i)];
+    loss += std::log(total) - row[label];
+    right += std::max_element(row, row + k) - row == label ? 1 : 0;
+  }
+  EXPECT_NEAR(trained.cross_entropy, loss / static_cast<double>(data.held_out.count()), 1e-4);
+  EXPECT_NEAR(trained.accuracy, right / static_cast<double>(data.held_out.count()), 1e-9);
+}
+
+TEST_F(Shadow, FeaturesAreDifferentiableInTheImages) {
+  const TrainedShadow shadow =
+      train_shadow(view_, options_, split_public(data_), {1}, false, "test");
+  const Tensor images = images_of(data_, 0, 2);
+  const auto loss = [&](const Tensor& x) { return mean(square(shadow.features(Var(x)))).item(); };
+  const Var x(images, true);
+  mean(square(shadow.features(x))).backward();
+  // Along the signs of the gradient, the loss rises by the gradient's absolute sum.
+  const std::vector<float> g = x.grad().to_vector();
+  double slope = 0;
+  for (float value : g) slope += std::abs(value);
+  const auto moved = [&](float by) {
+    Tensor out = images.clone();
+    for (size_t i = 0; i < g.size(); ++i) out.span<float>()[i] += by * (g[i] > 0 ? 1.0f : -1.0f);
+    return out;
+  };
+  constexpr float kStep = 5e-4f;
+  const double numeric = (loss(moved(kStep)) - loss(moved(-kStep))) / (2 * kStep);
+  ASSERT_GT(slope, 1e-2);
+  EXPECT_NEAR(slope, numeric, 0.03 * slope);
+}
+
+TEST_F(Shadow, TheSelectorLearnsFromNetsThatAnswer) {
+  for (const NamedTensor& t : view_.bodies[1]->state())
+    std::ranges::fill(Tensor(t.tensor).span<float>(), 0.0f);  // answers zero, whatever it is sent
+  const TrainedShadow shadow =
+      train_shadow(view_, options_, split_public(data_), {0, 1, 2}, true, "test");
+  ASSERT_EQ(shadow.selector.size(), 3u);
+  EXPECT_EQ(shadow.selector[1], 1.0f / 3);
+  EXPECT_NE(shadow.selector[0], 1.0f / 3);
+  EXPECT_NE(shadow.selector[2], 1.0f / 3);
+  EXPECT_TRUE(
+      train_shadow(view_, options_, split_public(data_), {0}, false, "test").selector.empty());
+}
+
+TEST_F(Shadow, TheBestOfSeveralStartsGoesOn) {
+  // Without training afterwards what goes on is what was found, and more starts find no worse.
+  options_.shadow_epochs = 0;
+  options_.shadow_lr = 0.02f;
+  const PublicSplit data = split_public(data_);
+  double before = std::numeric_limits<double>::infinity();
+  std::set<double> found;
+  for (int starts = 2; starts <= 6; ++starts) {
+    options_.shadow_starts = starts;
+    const double now = train_shadow(view_, options_, data, {0}, false, "test").cross_entropy;
+    EXPECT_LE(now, before) << starts << " starts";
+    before = now;
+    found.insert(now);
+  }
+  EXPECT_GT(found.size(), 1u) << "the starts are all alike";
+}
+
+TEST_F(Shadow, MayStartFromTheHeadOfAnother) {
+  const PublicSplit data = split_public(data_);
+  const TrainedShadow one = train_shadow(view_, options_, data, {0, 1}, false, "one");
+  options_.shadow_epochs = 0;
+  const TrainedShadow two = train_shadow(view_, options_, data, {2}, false, "two", &one);
+  const Var x(images_of(data_, 0, 3));
+  EXPECT_EQ(two.features(x).value().to_vector(), one.features(x).value().to_vector());
+  EXPECT_NE(two.logits(x).value().to_vector(), one.logits(x).value().to_vector());
+}
+
+// ---- batch-norm statistics
+
+TEST(StatisticsMismatch, AgreesWithTheDefinition) {
+  Rng rng(1);
+  Sequential net;
+  net.push(std::make_shared<BatchNorm>(3, true));
+  net.push(std::make_shared<Conv2d>(3, 2, 1, ConvSpec{1, 0}, false, rng));
+  net.push(std::make_shared<BatchNorm>(2));
+  for (uint32_t i = 0; i < 4; ++i) net.forward(Var(uniform({6, 3, 4, 4}, i)));  // statistics move
+  net.freeze();
+  const Tensor x = filled({5, 3, 4, 4}, Fill::kPositive, 9).tensor();
+  BatchNormProbe probe;
+  net.forward(Var(x));
+  {
+    BatchNormProbe other;  // the inner one alone notes
+    net.forward(Var(x));
+    EXPECT_EQ(other.entries().size(), 2u);
+  }
+  ASSERT_EQ(probe.entries().size(), 2u);
+  EXPECT_EQ(probe.entries()[0].input.value().to_vector(), x.to_vector());
+
+  double expected = 0;
+  for (const BatchNormProbe::Entry& e : probe.entries()) {
+    const std::vector<float> v = e.input.value().to_vector();
+    const int64_t b = e.input.dim(0), c = e.input.dim(1), area = e.input.dim(2) * e.input.dim(3);
+    for (int64_t k = 0; k < c; ++k) {
+      double sum = 0, squares = 0;
+      for (int64_t i = 0; i < b; ++i) {
+        for (int64_t j = 0; j < area; ++j) {
+          const double value = v[static_cast<size_t>((i * c + k) * area + j)];
+          sum += value;
+          squares += value * value;
+        }
+      }
+      const double n = static_cast<double>(b * area), m = sum / n;
+      const double deviation = std::sqrt(squares / n - m * m);
+      const double mu = e.mean.to_vector()[static_cast<size_t>(k)];
+      const double sigma = std::sqrt(e.var.to_vector()[static_cast<size_t>(k)]);
+      expected += (std::pow((m - mu) / sigma, 2) + std::pow(deviation / sigma - 1, 2)) /
+                  static_cast<double>(c) / 2;
+    }
+  }
+  EXPECT_NEAR(statistics_mismatch(probe).item(), expected, 2e-3 * expected);
+  EXPECT_THROW(statistics_mismatch(BatchNormProbe()), Error);
+}
+
+TEST_F(Shadow, MatchingTheServerNetsStatisticsIsLearnt) {
+  // A server net that is used to the features of a client's head.
+  Rng rng(4);
+  const auto client = build_head(view_.model, view_.split, rng);
+  const auto used = build_body(view_.model, view_.split, rng);
+  {
+    NoGrad no_grad;
+    for (int i = 0; i < 30; ++i)
+      used->forward(client->forward(Var(images_of(data_, (i % 5) * 24, 24))));
+  }
+  used->freeze();
+  view_.bodies[0] = used;
+  options_.shadow_epochs = 6;
+  options_.shadow_lr = 0.02f;
+  const PublicSplit data = split_public(data_);
+  const auto mismatch = [&](float weight) {
+    options_.shadow_bn_weight = weight;
+    const TrainedShadow shadow = train_shadow(view_, options_, data, {0}, false, "test");
+    NoGrad no_grad;
+    const Var z = shadow.features(Var(images_of(data.train, 0, data.train.count())));
+    BatchNormProbe probe;
+    used->forward(z);
+    return statistics_mismatch(probe).item();
+  };
+  EXPECT_LT(mismatch(10), 0.7f * mismatch(0));
+}
+
+// ---- subsets
+
+// Every subset is with or without the last member.
+std::vector<std::vector<int>> naive_subsets(int n) {
+  if (n == 0) return {{}};
+  std::vector<std::vector<int>> all = naive_subsets(n - 1);
+  const size_t count = all.size();
+  for (size_t i = 0; i < count; ++i) {
+    std::vector<int> with = all[i];
+    with.push_back(n - 1);
+    all.push_back(with);
+  }
+  return all;
+}
+
+TEST(Subsets, AgreeWithARecursion) {
+  for (int n = 1; n <= 8; ++n) {
+    for (const std::vector<int>& sizes : {std::vector<int>{}, std::vector<int>{n},
+                                          std::vector<int>{1, n}, std::vector<int>{(n + 1) / 2}}) {
+      std::vector<std::vector<int>> expected = naive_subsets(n);
+      std::erase_if(expected, [&](const std::vector<int>& s) {
+        return s.empty() ||
+               (!sizes.empty() && std::ranges::find(sizes, std::ssize(s)) == sizes.end());
+      });
+      std::ranges::sort(expected, [](const auto& a, const auto& b) {
+        return a.size() != b.size() ? a.size() < b.size() : a < b;
+      });
+      EXPECT_EQ(enumerate_subsets(n, sizes), expected) << "n = " << n;
+    }
+  }
+  EXPECT_EQ(enumerate_subsets(10, {4}).size(), 210u);
+  EXPECT_EQ(enumerate_subsets(10, {}).size(), 1023u);
+}
+
+TEST(Subsets, ImpossibleRequestsAreRefused) {
+  ENS_EXPECT_ERROR(enumerate_subsets(4, {5}), "size 5");
+  ENS_EXPECT_ERROR(enumerate_subsets(4, {2, 0}), "size 0");
+  ENS_EXPECT_ERROR(enumerate_subsets(40, {}), "100000");
+  EXPECT_EQ(enumerate_subsets(40, {1, 40}).size(), 41u);
+}
+
+TEST(Subsets, TheBestComeFirst) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const std::vector<double> merits = {-3, nan, -1, -2, -1, -9};
+  EXPECT_EQ(best_of(merits, 3), (std::vector<size_t>{2, 4, 3}));
+  EXPECT_EQ(best_of(merits, 100), (std::vector<size_t>{2, 4, 3, 0, 5, 1}));
+  EXPECT_TRUE(best_of(merits, 0).empty());
+}
+
+TEST(Subsets, Names) {
+  EXPECT_EQ(subset_name({3}), "net 3");
+  EXPECT_EQ(subset_name({0, 3, 11}), "nets 0+3+11");
+}
+
+// ---- the attacks
+
+class ShadowAttacks : public Shadow {
+ protected:
+  std::vector<Reconstruction> run(const std::string& name) {
+    auto attack = make_attack(name);
+    std::atomic<int64_t> done{0};
+    options_.on_progress = [&](int64_t images, const std::string&) { done += images; };
+    const std::vector<Reconstruction> all = attack->run(view_, options_);
+    options_.on_progress = nullptr;
+    EXPECT_EQ(done, attack->work(view_, options_)) << name;
+    for (const Reconstruction& r : all) {
+      EXPECT_EQ(r.images.shape(), (Shape{5, 3, 16, 16})) << name;
+      EXPECT_TRUE(std::isfinite(r.merit)) << name;
+    }
+    return all;
+  }
+};
+
+TEST_F(ShadowAttacks, OneShadowForEachNet) {
+  const auto all = run("shadow-n1");
+  ASSERT_EQ(all.size(), 3u);
+  for (int i = 0; i < 3; ++i) {
+    const Reconstruction& r = all[static_cast<size_t>(i)];
+    EXPECT_EQ(r.part, subset_name({i}));
+    const TrainedShadow again =
+        train_shadow(view_, options_, split_public(data_), {i}, false, r.part);
+    EXPECT_NEAR(r.merit, -again.cross_entropy, 1e-6);
+    EXPECT_EQ(r.own_truth.dim(0), held_out_count(data_));
+  }
+}
+
+TEST_F(ShadowAttacks, WorkCountsTheStarts) {
+  options_.shadow_starts = 1;
+  run("shadow-n1");
+  options_.shadow_starts = 3;
+  run("shadow-n1");
+  options_.shadow_start_images = 1000;  // more than there are
+  run("shadow-subset");
+}
+
+TEST_F(ShadowAttacks, ScreeningKeepsTheMostPromising) {
+  set_compute_threads(2);  // side by side
+  options_.subset_sizes = {1, 2};
+  options_.keep = 100;
+  const auto all = run("shadow-enumerate");
+  ASSERT_EQ(all.size(), 6u);
+  std::set<std::string> names;
+  for (const Reconstruction& r : all) names.insert(r.part);
+  EXPECT_EQ(names,
+            (std::set<std::string>{"net 0", "net 1", "net 2", "nets 0+1", "nets 0+2", "nets 1+2"}));
+  options_.keep = 2;
+  options_.subset_sizes = {2, 1, 2};
+  auto attack = make_attack("shadow-enumerate");
+  const auto kept = attack->run(view_, options_);
+  ASSERT_EQ(kept.size(), 2u);
+  EXPECT_EQ(kept[0].part, all[0].part);
+  EXPECT_EQ(kept[1].part, all[1].part);
+}
+
+TEST_F(ShadowAttacks, AUselessNetDoesNotPassTheScreening) {
+  // Only net 2 answers at all: a shadow over the others learns the classes' frequencies at best.
+  std::swap(view_.bodies[0], view_.bodies[2]);
+  for (int64_t i = 0; i < data_.count(); ++i) {  // classes that are easy to tell apart
+    int32_t& label = data_.labels[static_cast<size_t>(i)];
+    label %= 2;
+    std::fill_n(data_.pixels.begin() + i * data_.image_size(), data_.image_size(),
+                static_cast<uint8_t>(label == 0 ? 40 : 200));
+  }
+  for (size_t i : {0u, 1u}) {
+    for (const NamedTensor& t : view_.bodies[i]->state())
+      std::ranges::fill(Tensor(t.tensor).span<float>(), 0.0f);
+  }
+  options_.subset_sizes = {1};
+  options_.keep = 1;
+  options_.screen_epochs = 12;
+  options_.screen_images = 84;
+  options_.shadow_lr = 0.02f;
+  const auto all = make_attack("shadow-enumerate")->run(view_, options_);
+  ASSERT_EQ(all.size(), 1u);
+  EXPECT_EQ(all[0].part, "net 2");
+}
+
+TEST_F(ShadowAttacks, AChosenSubsetIsNamedAndTheSecretOneIsNot) {
+  auto attack = make_attack("shadow-subset");
+  EXPECT_TRUE(attack->wants_subset());
+  const auto secret = attack->run(view_, options_);
+  EXPECT_EQ(attack->title(), "shadow + decoder, the secret subset known");
+  ASSERT_EQ(secret.size(), 1u);
+  EXPECT_EQ(secret[0].part.find_first_of("0123456789"), std::string::npos) << secret[0].part;
+
+  options_.subset = {2, 1};
+  const auto chosen = run("shadow-subset");
+  attack->run(view_, options_);
+  EXPECT_EQ(attack->title(), "shadow + decoder, chosen subset");
+  EXPECT_EQ(chosen[0].part, "nets 1+2");
+
+  for (const std::vector<int>& bad : {std::vector<int>{3}, {-1, 0}, {1, 1}}) {
+    options_.subset = bad;
+    ENS_EXPECT_ERROR(attack->run(view_, options_), "attack.subset");
+  }
+  options_.subset.clear();
+  view_.subset.clear();
+  ENS_EXPECT_ERROR(attack->run(view_, options_), "no subset");
+}
+
+TEST_F(ShadowAttacks, OneServerNetHasNoSubsets) {
+  EXPECT_EQ(run("shadow-adaptive").size(), 1u);
+  for (const char* name : {"shadow-adaptive", "shadow-subset", "shadow-enumerate"})
+    EXPECT_EQ(make_attack(name)->pointless(view_), "") << name;
+  view_.bodies.resize(1);
+  for (const char* name : {"shadow-adaptive", "shadow-subset", "shadow-enumerate"})
+    EXPECT_EQ(make_attack(name)->pointless(view_), "one server net only") << name;
+  EXPECT_EQ(make_attack("shadow-n1")->pointless(view_), "");
+}
+
+}  // namespace
+}  // namespace ens::test

@@ -1,0 +1,107 @@
+// Hashes against the published test vectors (FIPS 180-4, RFC 1321), quantiles against numpy's
+// values, locks against a second open of the same file, and the text helpers.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "base/hash.h"
+#include "base/lock.h"
+#include "base/statistics.h"
+#include "base/strings.h"
+
+namespace ens {
+namespace {
+
+TEST(Hash, Sha256OfTheStandardsExamples) {
+  EXPECT_EQ(to_hex(sha256("abc", 3)),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  EXPECT_EQ(to_hex(sha256("", 0)),
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+}
+
+TEST(Hash, PiecesAreTheWhole) {
+  Hash pieces;
+  pieces.add("a", 1);
+  pieces.add("bc", 2);
+  EXPECT_EQ(pieces.finish(), sha256("abc", 3));
+}
+
+TEST(Hash, Md5OfTheStandardsExample) {
+  Hash md5(Hash::Algorithm::kMd5);
+  md5.add("message digest", 14);
+  EXPECT_EQ(to_hex(md5.finish()), "f96b697d7cb7938d525a2f31aaf161d0");
+}
+
+TEST(Hash, TextsEnterWithTheirLength) {
+  Hash one, two;
+  one.add_text("ab");
+  one.add_text("c");
+  two.add_text("a");
+  two.add_text("bc");
+  EXPECT_NE(one.finish(), two.finish());
+}
+
+// numpy.percentile([3, 1, 4, 1, 5, 9, 2, 6], [0, 5, 50, 95, 100])
+TEST(Percentile, AgreesWithNumpy) {
+  const std::vector<double> values = {3, 1, 4, 1, 5, 9, 2, 6};
+  EXPECT_DOUBLE_EQ(percentile(values, 0), 1.0);
+  EXPECT_DOUBLE_EQ(percentile(values, 0.05), 1.0);
+  EXPECT_DOUBLE_EQ(percentile(values, 0.5), 3.5);
+  EXPECT_DOUBLE_EQ(percentile(values, 0.95), 7.95);
+  EXPECT_DOUBLE_EQ(percentile(values, 1), 9.0);
+  EXPECT_DOUBLE_EQ(percentile({2.5}, 0.3), 2.5);
+  EXPECT_DOUBLE_EQ(percentile({}, 0.5), 0.0);
+}
+
+TEST(Strings, NearestWord) {
+  const std::vector<std::string> known = {"epochs", "batch", "step_epochs"};
+  EXPECT_EQ(nearest_word("epoch", known), "epochs");
+  EXPECT_EQ(nearest_word("bacth", known), "batch");
+  EXPECT_EQ(nearest_word("ste", known), "step_epochs");
+  EXPECT_EQ(nearest_word("temperature", known), "");
+  EXPECT_EQ(nearest_word("x", {}), "");
+}
+
+TEST(Strings, SplitAndJoin) {
+  EXPECT_EQ(split_text("a,,b", ','), (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(split_text("", ','), std::vector<std::string>{});
+  EXPECT_EQ(join({"a", "b", "c"}), "a, b, c");
+  EXPECT_EQ(join({}), "");
+}
+
+class Files : public testing::Test {
+ protected:
+  Files() { std::filesystem::create_directories(folder_); }
+  ~Files() override { std::filesystem::remove_all(folder_); }
+  const std::filesystem::path folder_ =
+      std::filesystem::path(testing::TempDir()) /
+      (std::string("base_") + testing::UnitTest::GetInstance()->current_test_info()->name());
+};
+
+TEST_F(Files, ReadsWhatWasWritten) {
+  const std::string bytes("a\0b\n", 4);
+  write_file_atomically(folder_ / "f", bytes, /*secret=*/false);
+  EXPECT_EQ(read_file(folder_ / "f"), bytes);
+  EXPECT_EQ(read_file_if_there(folder_ / "g"), std::nullopt);
+  EXPECT_THROW(read_file(folder_ / "g"), Error);
+  EXPECT_THROW(read_file(folder_), Error);
+}
+
+TEST_F(Files, ALockIsHeldUntilItGoesAway) {
+  {
+    const FileLock held = FileLock::try_once(folder_ / "LOCK");
+    EXPECT_FALSE(held.taken());
+    const FileLock second =
+        FileLock::try_once(folder_ / "LOCK");  // flock: by open file, not process
+    EXPECT_TRUE(second.taken());
+    EXPECT_EQ(second.owner(), static_cast<long>(getpid()));
+  }
+  EXPECT_FALSE(FileLock::try_once(folder_ / "LOCK").taken());
+}
+
+}  // namespace
+}  // namespace ens

@@ -1,0 +1,663 @@
+#include "report/report.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+
+#include "base/error.h"
+#include "report/data.h"
+#include "report/html.h"
+#include "tests/support/temp_dir.h"
+
+namespace ens {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+// A grey 2x1 PNG made by another program.
+const unsigned char kPng[] = {
+    0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0x00, 0x00, 0x00, 0x0d, 0x49, 0x48,
+    0x44, 0x52, 0x00, 0x00, 0x00, 0x02, 0x00, 0x00, 0x00, 0x01, 0x08, 0x00, 0x00, 0x00,
+    0x00, 0xd1, 0x49, 0x20, 0x56, 0x00, 0x00, 0x00, 0x0b, 0x49, 0x44, 0x41, 0x54, 0x78,
+    0x9c, 0x63, 0x68, 0xf8, 0x0f, 0x00, 0x02, 0x02, 0x01, 0x80, 0x6e, 0x56, 0x8b, 0x13,
+    0x00, 0x00, 0x00, 0x00, 0x49, 0x45, 0x4e, 0x44, 0xae, 0x42, 0x60, 0x82};
+std::string png() { return {reinterpret_cast<const char*>(kPng), sizeof kPng}; }
+
+std::string slurp(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  std::stringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+void spill(const fs::path& file, const std::string& text) {
+  fs::create_directories(file.parent_path());
+  std::ofstream(file, std::ios::binary) << text;
+}
+
+json spread(double mean) { return {{"mean", mean}, {"low", mean - 0.01}, {"high", mean + 0.01}}; }
+
+json result(const std::string& attack, double ssim, double psnr) {
+  return {{"attack", attack},
+          {"title", attack},
+          {"level", "query-free"},
+          {"best_of", 1},
+          {"chosen_by", nullptr},
+          {"scored_images", 256},
+          {"ssim", spread(ssim)},
+          {"psnr", spread(psnr)},
+          {"mse", spread(0.02)},
+          {"negative", {{"ssim", -0.3}, {"psnr", 5.0}, {"better", false}}},
+          {"own", nullptr},
+          {"shadow_accuracy", nullptr},
+          {"reference",
+           {{"recognised", spread(0.625)}, {"reidentified", spread(0.75)}, {"originals", 0.8125}}},
+          {"seconds", 12.5},
+          {"parts", json::array()}};
+}
+
+class ReportTest : public ::testing::Test {
+ protected:
+  test::TempDir temp_;
+  void SetUp() override {
+    root_ = temp_ / "runs";
+    html_ = temp_ / "report.html";
+    fs::create_directories(root_);
+  }
+
+  json summary(const std::string& protection, double accuracy) {
+    const bool ensemble = protection == "ensembler";
+    return {{"protection", protection},
+            {"nets", ensemble ? 4 : 1},
+            {"selected", ensemble ? 2 : 1},
+            {"sigma", 0.1},
+            {"lambda", 0.05},
+            {"architecture", "resnet18"},
+            {"width", 16},
+            {"split", {{"head", 1}, {"tail", 1}}},
+            {"data", "cifar10"},
+            {"test_images", 1000},
+            {"net_accuracy", {0.71, 0.74}},
+            {"accuracy", accuracy},
+            {"similarity", nullptr},
+            {"seconds", {{"stage1", 30.0}}},
+            {"flops", {{"edge", 4e5}, {"cloud", 3e7}}},
+            {"bytes", {{"up", 16384}, {"down", 2048}}}};
+  }
+
+  fs::path add_run(const std::string& name, const json& facts) {
+    const fs::path run = root_ / name;
+    spill(run / "config.txtpb", "seed: 7\ndata { name: \"cifar10\" }\n");
+    spill(run / "info.json", json{{"version", "0.1.0"},
+                                  {"revision", "abc123"},
+                                  {"seed", 7},
+                                  {"device", "CPU, 2 threads"},
+                                  {"processor", "Some CPU"},
+                                  {"started", "2025-01-02T03:04:05Z"},
+                                  {"command", "ensembler train --out " + name}}
+                                 .dump());
+    spill(run / "summary.json", facts.dump());
+    spill(run / "metrics.csv",
+          "time,stage,net,epoch,step,name,value\n"
+          "1,stage1,0,0,10,loss,2.0\n2,stage1,0,1,20,loss,1.0\n"
+          "3,stage1,1,0,10,accuracy,0.5\n");
+    spill(run / "DONE", "2025-01-02T03:05:05Z\n");
+    return run;
+  }
+
+  void add_attack(const fs::path& run, const json& r, bool pictures = false) {
+    const fs::path folder = run / "attack" / r.at("attack").get<std::string>();
+    spill(folder / "result.json", r.dump());
+    if (!pictures) return;
+    spill(folder / "original.png", png());
+    spill(folder / "reconstruction.png", png());
+  }
+
+  // An unprotected and a protected run, as the demo makes them.
+  void add_pair() {
+    none_ = add_run("none", summary("none", 0.75));
+    add_attack(none_, result("oracle", 0.8, 25));
+    add_attack(none_, result("shadow-n1", 0.16, 8));
+    add_attack(none_, result("alignment", 0.72, 20));
+    protected_ = add_run("ens", summary("ensembler", 0.73));
+    add_attack(protected_, result("oracle", 0.7, 24), true);
+    add_attack(protected_, result("shadow-n1", 0.07, 7), true);
+    add_attack(protected_, result("shadow-adaptive", 0.35, 12), true);
+    add_attack(protected_, result("alignment", 0.68, 19), true);
+  }
+
+  std::string page() {
+    write_report({root_}, html_);
+    return slurp(html_);
+  }
+
+  fs::path root_, html_, none_, protected_;
+};
+
+bool has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+int count(const std::string& text, const std::string& part) {
+  int n = 0;
+  for (size_t at = 0; (at = text.find(part, at)) != std::string::npos; ++at) ++n;
+  return n;
+}
+
+const report::Run& by_protection(const report::Collection& all, const std::string& protection) {
+  for (const report::Run& run : all.runs) {
+    if (run.protection == protection) return run;
+  }
+  throw std::runtime_error("no such run: " + protection);
+}
+
+TEST_F(ReportTest, HoldsEveryRowInAllThreeForms) {
+  add_pair();
+  spill(protected_ / "serve.json",
+        R"({"images": 500, "accuracy": 0.731, "batch": 1, "curve": true, "bytes_sent": 20480,
+            "bytes_received": 4096, "latency_ms": {"head": {"p50": 0.25, "p95": 0.5},
+            "wire": {"p50": 1.5, "p95": 2.5}, "cloud_compute": {"p50": 4.75, "p95": 6},
+            "tail": {"p50": 0.125, "p95": 0.25}, "total": {"p50": 6.75, "p95": 9.5}}})");
+  const std::string html = page();
+  for (const char* wanted : {"No protection",
+                             "Ensembler, N = 4, P = 2",
+                             "shadow-adaptive",
+                             "alignment",
+                             "0.350",
+                             "12.00",
+                             "0.340 to 0.360",
+                             "73.0",
+                             "\u22122.0 points",
+                             "encrypted (CURVE)",
+                             "20.0 KiB",
+                             "6.75",
+                             "9.50",
+                             "Some CPU",
+                             "abc123",
+                             "ensembler train --out ens",
+                             "seed: 7",
+                             "stage1: loss",
+                             "<polyline",
+                             "The settings differ",
+                             "0.0555"}) {
+    EXPECT_TRUE(has(html, wanted)) << wanted;
+  }
+  EXPECT_FALSE(has(html, "Left out"));
+
+  const json numbers = json::parse(slurp(fs::path(html_).replace_extension(".json")));
+  ASSERT_EQ(numbers.at("runs").size(), 2u);
+  EXPECT_EQ(numbers["runs"][0]["attacks"].size(), 3u);
+  EXPECT_EQ(numbers["runs"][1]["attacks"].size(), 4u);
+  EXPECT_NEAR(numbers["runs"][1]["accuracy_change"].get<double>(), -0.02, 1e-12);
+
+  std::istringstream csv(slurp(fs::path(html_).replace_extension(".csv")));
+  std::string line;
+  int rows = 0;
+  size_t columns = 0;
+  while (std::getline(csv, line)) {
+    size_t commas = 0;
+    bool quoted = false;
+    for (const char c : line) {
+      if (c == '"') quoted = !quoted;
+      if (c == ',' && !quoted) ++commas;
+    }
+    if (rows++ == 0) columns = commas;
+    EXPECT_EQ(commas, columns) << line;
+  }
+  EXPECT_EQ(rows, 1 + 7);
+}
+
+TEST_F(ReportTest, EachPictureIsInTheFileOnce) {
+  add_pair();
+  const std::string other = png() + "another";
+  spill(protected_ / "attack" / "alignment" / "reconstruction.png", other);
+  const std::string html = page();
+  const std::string data = "background-image:url(data:image/png;base64,";
+  EXPECT_EQ(count(html, data + report::base64(png()) + ")"), 1);
+  EXPECT_EQ(count(html, data + report::base64(other) + ")"), 1);
+  EXPECT_EQ(count(html, data), 2);
+  EXPECT_EQ(count(html, "aria-label=\"originals\""), 1);
+  EXPECT_EQ(count(html, "aria-label=\"reconstructions, "), 4);
+  EXPECT_TRUE(has(html, "style=\"width:4px;aspect-ratio:2/1\""));  // two pixels, twice as large
+}
+
+TEST_F(ReportTest, TooManyPicturesAreLeftOutTheWeakerAttacksFirst) {
+  add_pair();
+  const auto large = [](char c) { return png() + std::string(7 << 20, c); };
+  spill(protected_ / "attack" / "oracle" / "reconstruction.png", large('o'));
+  spill(protected_ / "attack" / "alignment" / "reconstruction.png", large('a'));  // the strongest
+  spill(protected_ / "attack" / "shadow-n1" / "reconstruction.png", png() + "n1");
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "aria-label=\"reconstructions, oracle\""));
+  EXPECT_TRUE(has(html, "aria-label=\"reconstructions, alignment\""));
+  EXPECT_FALSE(has(html, "aria-label=\"reconstructions, shadow-n1\""));
+  EXPECT_TRUE(has(html, "2 strips of pictures are left out"));
+}
+
+TEST_F(ReportTest, LinksToNothingOutside) {
+  add_pair();
+  const std::string html = page();
+  const std::string inside = "url(data:image/png;base64,";
+  for (size_t at = 0; (at = html.find("url(", at)) != std::string::npos; ++at) {
+    EXPECT_EQ(html.compare(at, inside.size(), inside), 0) << html.substr(at, 60);
+  }
+  for (const char* unwanted :
+       {"http://", "https://", "src=", "@import", "href=", "<script", "<link", "<iframe"}) {
+    EXPECT_FALSE(has(html, unwanted)) << unwanted;
+  }
+}
+
+TEST_F(ReportTest, EscapesAllText) {
+  json facts = summary("ensembler", 0.7);
+  facts["data"] = "folder:<b>&\"x\"";
+  const fs::path run = add_run("a<img src=x onerror=y>", facts);
+  json r = result("oracle", 0.5, 20);
+  r["title"] = "<script>alert('1')</script>";
+  add_attack(run, r);
+  json broken = {
+      {"attack", "other"}, {"title", "<i>t</i>"}, {"level", "<u>"}, {"error", "a < b & <style>"}};
+  add_attack(run, broken);
+  spill(run / "config.txtpb", "x: \"</pre><script>\"\n");
+  spill(run / "metrics.csv",
+        "time,stage,net,epoch,step,name,value\n1,<svg>,0,0,1,loss,1\n2,<svg>,0,1,1,loss,2\n");
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;"));
+  EXPECT_TRUE(has(html, "a &lt; b &amp; &lt;style&gt;"));
+  EXPECT_TRUE(has(html, "folder:&lt;b&gt;&amp;&quot;x&quot;"));
+  for (const char* unwanted : {"<script", "<img src=x", "<i>t", "<b>&", "<u>", "<svg>"}) {
+    EXPECT_FALSE(has(html, unwanted)) << unwanted;
+  }
+}
+
+TEST_F(ReportTest, WeakMarkComparesWithTheOracleAgainstNoProtection) {
+  add_pair();
+  const report::Collection all = report::collect({root_});
+  const report::Run& run = by_protection(all, "ensembler");
+  // 0.16 of 0.8 against no protection: weak, whatever it reaches against the protection.
+  ASSERT_TRUE(run.attack("shadow-n1")->strength);
+  EXPECT_NEAR(*run.attack("shadow-n1")->strength, 0.2, 1e-12);
+  EXPECT_TRUE(run.attack("shadow-n1")->weak());
+  EXPECT_NEAR(*run.attack("shadow-n1")->of_oracle, 0.1, 1e-12);
+  // 0.72 of 0.8.
+  EXPECT_NEAR(*run.attack("alignment")->strength, 0.9, 1e-12);
+  EXPECT_FALSE(run.attack("alignment")->weak());
+  // Against one net the adaptive attack is the N = 1 attack; the page says so.
+  EXPECT_TRUE(run.attack("shadow-adaptive")->weak());
+  EXPECT_EQ(run.attack("shadow-adaptive")->calibrated_by, "shadow-n1");
+
+  const std::string html = page();
+  EXPECT_EQ(count(html, "weak attacker</span>"), 3);          // shadow-n1 twice, shadow-adaptive
+  EXPECT_EQ(count(html, "strong enough</span>"), 2);          // alignment twice
+  EXPECT_TRUE(has(html, "this protection did not stop it"));  // 0.68 of 0.70
+}
+
+TEST_F(ReportTest, ExactlyEightyPercentIsEnough) {
+  const fs::path run = add_run("none", summary("none", 0.75));
+  add_attack(run, result("oracle", 0.5, 25));
+  add_attack(run, result("a", 0.4, 8));
+  add_attack(run, result("b", 0.399, 8));
+  const report::Collection all = report::collect({root_});
+  EXPECT_FALSE(all.runs[0].attack("a")->weak());
+  EXPECT_TRUE(all.runs[0].attack("b")->weak());
+}
+
+TEST_F(ReportTest, WithoutAComparableRunNothingIsCalibrated) {
+  json other = summary("none", 0.75);
+  other["split"]["head"] = 2;  // another split: not comparable
+  const fs::path none = add_run("none", other);
+  add_attack(none, result("oracle", 0.8, 25));
+  add_attack(none, result("shadow-n1", 0.7, 20));
+  const fs::path run = add_run("ens", summary("ensembler", 0.7));
+  add_attack(run, result("oracle", 0.7, 25));
+  add_attack(run, result("shadow-n1", 0.1, 20));
+  const report::Collection all = report::collect({root_});
+  const report::Run& ens = by_protection(all, "ensembler");
+  EXPECT_FALSE(ens.attack("shadow-n1")->strength);
+  EXPECT_FALSE(ens.attack("shadow-n1")->weak());
+  EXPECT_FALSE(ens.accuracy_change);
+  EXPECT_TRUE(has(page(), "not calibrated"));
+}
+
+TEST_F(ReportTest, PrefersTheUnprotectedRunOfTheSameSeed) {
+  const fs::path a = add_run("none_a", summary("none", 0.75));
+  spill(a / "info.json", R"({"seed": 1})");
+  const fs::path b = add_run("none_b", summary("none", 0.80));
+  spill(b / "info.json", R"({"seed": 7})");
+  add_run("ens", summary("ensembler", 0.70));
+  const report::Collection all = report::collect({root_});
+  EXPECT_NEAR(*by_protection(all, "ensembler").accuracy_change, -0.10, 1e-12);
+}
+
+TEST_F(ReportTest, TheLuminanceNegativeCountsWhenItIsBetter) {
+  const fs::path run = add_run("none", summary("none", 0.75));
+  add_attack(run, result("oracle", 0.85, 25));
+  json r = result("alignment", -0.458, 7.6);
+  r["negative"] = {{"ssim", 0.83}, {"psnr", 23.25}, {"better", true}};
+  add_attack(run, r);
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "the luminance negative is better"));
+  EXPECT_TRUE(has(html, "0.830"));
+  EXPECT_TRUE(has(html, "\u22120.458"));
+  EXPECT_TRUE(has(html, "as a luminance negative"));
+}
+
+TEST_F(ReportTest, AFailedAttackShowsItsReason) {
+  const fs::path run = add_run("none", summary("none", 0.75));
+  add_attack(run, {{"attack", "shadow-n1"},
+                   {"title", "shadow"},
+                   {"level", "query-free"},
+                   {"error", "out of memory"}});
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "<strong>failed</strong>: out of memory"));
+}
+
+TEST_F(ReportTest, LeavesOutWhatIsNotThere) {
+  const fs::path run = add_run("only", json{{"protection", "ensembler"}, {"data", "shapes"}});
+  fs::remove(run / "metrics.csv");
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "It was not attacked"));
+  for (const char* absent : {"<h2>Attacks", "<h2>Pictures", "<h2>Latency", "<h2>Training",
+                             "<h2>Published", "nan", "inf "}) {
+    EXPECT_FALSE(has(html, absent)) << absent;
+  }
+}
+
+TEST_F(ReportTest, DamageIsNamedAndSkipped) {
+  add_pair();
+  spill(protected_ / "attack" / "rmle" / "result.json", R"({"attack": "rm)");
+  spill(protected_ / "attack" / "empty" / "result.json", "{}");
+  spill(protected_ / "attack" / "typed" / "result.json", R"({"ssim": {"mean": "high"}})");
+  spill(protected_ / "attack" / "oracle" / "original.png", "GIF89a");
+  spill(protected_ / "serve.json", "[1, 2]");
+  const fs::path cut = add_run("cut", summary("ensembler", 0.7));
+  spill(cut / "summary.json", "{\"protection\": ");
+  const fs::path bare = add_run("bare", summary("ensembler", 0.7));
+  fs::remove(bare / "info.json");
+  const fs::path unfinished = add_run("unfinished", summary("ensembler", 0.7));
+  fs::remove(unfinished / "DONE");
+  fs::create_directories(root_ / "not_a_run");
+
+  const report::Collection all = report::collect({root_, root_ / "nowhere"});
+  EXPECT_EQ(all.runs.size(), 2u);
+  std::map<std::string, std::string> reasons;
+  for (const report::Skipped& s : all.skipped)
+    reasons[fs::path(s.what).lexically_relative(root_).string()] = s.reason;
+  EXPECT_TRUE(has(reasons["ens/attack/rmle"], "not valid JSON"));
+  EXPECT_TRUE(has(reasons["ens/attack/empty"], "neither an SSIM nor an error"));
+  EXPECT_TRUE(has(reasons["ens/attack/typed"], "'mean' is not a number"));
+  EXPECT_TRUE(has(reasons["ens/attack/oracle (pictures)"], "not a PNG"));
+  EXPECT_TRUE(has(reasons["ens/serve.json"], "does not hold a JSON object"));
+  EXPECT_TRUE(has(reasons["cut"], "summary.json is not valid JSON"));
+  EXPECT_TRUE(has(reasons["bare"], "info.json"));
+  EXPECT_TRUE(has(reasons["unfinished"], "no DONE"));
+  EXPECT_TRUE(has(reasons["nowhere"], "no such folder"));
+  EXPECT_EQ(reasons.size(), 9u);
+
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "Left out"));
+  EXPECT_TRUE(has(html, "rmle"));
+  EXPECT_TRUE(has(html, "shadow-adaptive"));  // the rest of the run stands
+}
+
+TEST_F(ReportTest, ARunGivenTwiceCountsOnce) {
+  add_pair();
+  EXPECT_EQ(report::collect({root_, protected_, root_}).runs.size(), 2u);
+}
+
+TEST_F(ReportTest, NothingToReportIsAnError) {
+  EXPECT_THROW(write_report({root_}, html_), Error);
+  const fs::path run = add_run("unfinished", summary("none", 0.7));
+  fs::remove(run / "DONE");
+  try {
+    write_report({root_}, html_);
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_TRUE(has(e.what(), "no DONE")) << e.what();
+  }
+  EXPECT_FALSE(fs::exists(html_));
+}
+
+// ---- sweeps
+
+std::string config(const std::string& kind, int seed, int h, int t, double lambda = 0.05) {
+  return "seed: " + std::to_string(seed) + "\ndata {\n  name: \"cifar10\"\n}\nmodel {\n" +
+         "  architecture: \"resnet18\"\n  width: 16\n  head_cells: " + std::to_string(h) +
+         "\n  tail_cells: " + std::to_string(t) +
+         "\n}\nensemble {\n  lambda: " + std::to_string(lambda) + "\n}\nprotection {\n  kind: \"" +
+         kind + "\"\n}\n";
+}
+
+class SweepTest : public ReportTest {
+ protected:
+  fs::path add_cell(const std::string& name, const std::string& kind, int seed, int h, int t,
+                    double accuracy, double lambda = 0.05) {
+    json facts = summary(kind, accuracy);
+    facts["split"] = {{"head", h}, {"tail", t}};
+    facts["lambda"] = lambda;
+    const fs::path run = add_run(name, facts);
+    spill(run / "config.txtpb", config(kind, seed, h, t, lambda));
+    spill(run / "info.json", json{{"seed", seed}, {"command", "train " + name}}.dump());
+    return run;
+  }
+};
+
+TEST_F(SweepTest, SeedsOfOneCellAreOneRow) {
+  const double accuracies[] = {0.70, 0.71, 0.75}, ssims[] = {0.5, 0.6, 0.4};
+  for (int seed = 1; seed <= 3; ++seed) {
+    const fs::path run =
+        add_cell("s" + std::to_string(seed), "single", seed, 1, 1, accuracies[seed - 1]);
+    add_attack(run, result("oracle", ssims[seed - 1], 20 + seed));
+  }
+  add_cell("other", "single", 1, 1, 1, 0.6, /*lambda=*/0.5);  // differs in more than the seed
+  const report::Collection all = report::collect({root_});
+  ASSERT_EQ(all.settings.size(), 1u);
+  ASSERT_EQ(all.settings[0].rows.size(), 2u);
+  const report::Row& row = all.settings[0].rows[0];
+  ASSERT_EQ(row.runs.size(), 3u);
+  EXPECT_NEAR(row.accuracy->mean, 0.72, 1e-12);
+  EXPECT_EQ(row.accuracy->low, 0.70);
+  EXPECT_EQ(row.accuracy->high, 0.75);
+  ASSERT_EQ(row.attacks.size(), 1u);
+  EXPECT_NEAR(row.attacks[0].ssim->mean, 0.5, 1e-12);
+  EXPECT_EQ(row.attacks[0].ssim->low, 0.4);
+  EXPECT_EQ(row.attacks[0].ssim->high, 0.6);
+  EXPECT_EQ(row.attacks[0].worst_case, 0.6);
+  EXPECT_TRUE(has(row.title, "\u03bb = 0.05")) << row.title;
+  EXPECT_TRUE(has(all.settings[0].rows[1].title, "\u03bb = 0.5"));
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "3 seeds"));
+  EXPECT_TRUE(has(html, "\u00b10.100"));     // half of 0.4 to 0.6
+  EXPECT_TRUE(has(html, "0.590 to 0.610"));  // the single seed, in the details
+}
+
+TEST_F(SweepTest, CellsWithoutARunAreRowsWithTheReason) {
+  add_cell("fine", "none", 1, 1, 1, 0.75);
+  const fs::path half = add_cell("half", "single", 1, 1, 1, 0.7);
+  fs::remove(half / "DONE");
+  const fs::path bad = add_cell("bad", "single", 1, 2, 1, 0.7);
+  const auto cell = [](const std::string& folder, const std::string& row, const json& values,
+                       const std::string& status, const std::string& reason) {
+    return json{{"folder", folder},
+                {"row", row},
+                {"values", values},
+                {"status", status},
+                {"reason", reason}};
+  };
+  spill(
+      root_ / "sweep.json",
+      json{{"title", "All <of> them"},
+           {"command", "ensembler sweep x"},
+           {"cells",
+            {cell("fine", "none", json::object(), "done", ""),
+             cell("half", "single", {{"ensemble.sigma", 5}}, "failed", "the loss is <nan>"),
+             cell("bad", "single", {{"model.head_cells", "2"}}, "failed", "1 of 4 attacks failed"),
+             cell("gone", "nopeek", {{"model.head_cells", "2"}}, "done", ""),
+             cell("no", "ressfl", {{"model.head_cells", "3"}}, "skipped", "too deep")}}}
+          .dump());
+  const report::Collection all = report::collect({root_});
+  EXPECT_EQ(all.runs.size(), 2u);
+  EXPECT_TRUE(all.skipped.empty());  // the unfinished one is in the table
+  ASSERT_EQ(all.failed.size(), 3u);
+  EXPECT_EQ(all.failed[0].title, "single, \u03c3 = 5");
+  EXPECT_EQ(all.failed[0].setting, "cifar10, resnet18 width 16, split h = 1, t = 1");
+  EXPECT_EQ(all.failed[0].reason, "the loss is <nan>");
+  EXPECT_EQ(all.failed[1].status, "missing");
+  EXPECT_EQ(all.failed[1].setting, "cifar10, resnet18 width 16, split h = 2, t = 1");
+  EXPECT_EQ(all.failed[2].status, "skipped");
+  ASSERT_EQ(all.settings.size(), 3u);
+  EXPECT_EQ(all.settings[0].failed, std::vector<int>{0});
+  EXPECT_EQ(all.settings[1].failed, std::vector<int>{1});
+  EXPECT_EQ(all.sweeps[0].done, 2);
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "All &lt;of&gt; them"));
+  EXPECT_TRUE(has(html, "the loss is &lt;nan&gt;"));
+  EXPECT_TRUE(has(html, "1 of 4 attacks failed"));
+  EXPECT_TRUE(has(slurp(fs::path(html_).replace_extension(".csv")), "skipped: too deep"));
+  EXPECT_EQ(json::parse(slurp(fs::path(html_).replace_extension(".json"))).at("failed").size(), 3u);
+  EXPECT_TRUE(
+      has(slurp(fs::path(html_).replace_extension(".md")), "**failed**: the loss is \\<nan>"));
+}
+
+TEST_F(SweepTest, ADamagedSweepFileIsNamed) {
+  add_cell("fine", "none", 1, 1, 1, 0.75);
+  spill(root_ / "sweep.json", "{\"cells\": [");
+  const report::Collection all = report::collect({root_});
+  EXPECT_EQ(all.runs.size(), 1u);
+  ASSERT_EQ(all.skipped.size(), 1u);
+  EXPECT_TRUE(has(all.skipped[0].reason, "not valid JSON"));
+}
+
+TEST_F(SweepTest, AGridOfSplitsShowsPicturesDownAndAcross) {
+  for (int h = 1; h <= 3; ++h) {
+    for (int t = 1; t <= 2; ++t) {
+      add_attack(add_cell("h" + std::to_string(h) + "t" + std::to_string(t), "none", 1, h, t, 0.7),
+                 result("oracle", 0.9 / h, 20), true);
+    }
+  }
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "Reconstructions over split points"));
+  EXPECT_EQ(count(html, "aria-label=\"reconstruction, h = "), 6);
+  EXPECT_TRUE(has(html, "aria-label=\"reconstruction, h = 3, t = 2\""));
+  EXPECT_EQ(count(html, "url("), 1);      // one PNG for all
+  EXPECT_TRUE(has(html, "Over h</h3>"));  // and the curve
+  EXPECT_TRUE(has(html, "t = 2, "));
+}
+
+TEST_F(SweepTest, AKnownPairsAttackIsACurveNotAChoice) {
+  const fs::path run = add_cell("none", "none", 1, 1, 1, 0.75);
+  json r = result("known-pairs", 0.7, 20);
+  for (const int m : {1, 10, 100})
+    r["parts"].push_back({{"name", "m"}, {"ssim", 0.1}, {"psnr", 30.0 - m / 10.0}, {"x", m}});
+  add_attack(run, r);
+  const report::Collection all = report::collect({root_});
+  EXPECT_TRUE(all.runs[0].attacks[0].is_curve());
+  EXPECT_FALSE(all.runs[0].attacks[0].with_truth());
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "<h2>Known pairs"));
+  EXPECT_TRUE(has(html, "known pairs m"));
+  EXPECT_FALSE(has(html, "best PSNR 29.9"));  // a part, were they alternatives
+}
+
+TEST_F(SweepTest, TheAttackersOwnPickStandsBesideTheTruths) {
+  const fs::path run = add_cell("none", "none", 1, 1, 1, 0.75);
+  json r = result("shadow-n1", 0.4, 12);
+  r["best_of"] = 4;
+  r["chosen_by"] = "truth (SSIM)";
+  r["own_pick"] = {{"name", "net 3"}, {"ssim", 0.123}, {"psnr", 9.5}};
+  add_attack(run, r);
+  add_attack(run, {{"attack", "shadow-adaptive"}, {"pointless", "one server net only"}});
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "<b>0.400</b>\u2020"));
+  EXPECT_TRUE(has(html, "own pick 0.123"));
+  EXPECT_TRUE(has(html, "chosen with the truth"));
+  EXPECT_TRUE(has(html, "does not apply: one server net only"));
+  const std::string markdown = slurp(fs::path(html_).replace_extension(".md"));
+  EXPECT_TRUE(has(markdown, "best of 4, chosen with the truth; own pick SSIM 0.123"));
+}
+
+TEST_F(SweepTest, MetricsAreNotCompared) {
+  const fs::path run = add_cell("none", "none", 1, 1, 1, 0.75);
+  add_attack(run, result("oracle", 0.8, 25));
+  json r = result("rmle-white", 0.2, 15);
+  r["metric"] = "he19";
+  add_attack(run, r);
+  const report::Collection all = report::collect({root_});
+  const report::Attack* rmle = all.runs[0].attack("rmle-white");
+  EXPECT_FALSE(rmle->of_oracle);
+  EXPECT_FALSE(rmle->strength);
+  EXPECT_EQ(report::strongest(all.runs[0]), nullptr);
+}
+
+TEST_F(SweepTest, TheCalibrationOfHeEtAlIsJudged) {
+  for (const int h : {1, 4}) {
+    json facts = summary("none", 0.8);
+    facts["architecture"] = "he19";
+    facts["split"] = {{"head", h}, {"tail", 1}};
+    const fs::path run = add_run("h" + std::to_string(h), facts);
+    for (const char* kind : {"rmle-white", "rmle-shadow"}) {
+      json r = result(kind, 0.62, 18.5);
+      r["metric"] = "he19";
+      add_attack(run, r);
+    }
+  }
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "cut after ReLU22 (h = 4)"));
+  EXPECT_TRUE(has(html, "white-box rMLE at ReLU22: passed"));
+  EXPECT_TRUE(has(html, "query-free, same set and net at conv11: not passed"));
+  EXPECT_TRUE(has(html, "\u22120.074"));  // 0.62 - 0.6940
+}
+
+TEST_F(SweepTest, MarkdownIsATable) {
+  add_pair();
+  page();
+  std::istringstream markdown(slurp(fs::path(html_).replace_extension(".md")));
+  int rows = 0, bars = 0;
+  for (std::string line; std::getline(markdown, line);) {
+    if (line.empty() || line[0] != '|') {
+      bars = 0;
+      continue;
+    }
+    const int here = count(line, "|") - count(line, "\\|");
+    if (bars == 0) bars = here;
+    EXPECT_EQ(here, bars) << line;
+    ++rows;
+  }
+  EXPECT_GT(rows, 7 + 2 + 9);  // attacks, heads, the paper's CIFAR-10 rows
+}
+
+TEST(ReportHtml, Base64) {
+  EXPECT_EQ(report::base64(""), "");
+  EXPECT_EQ(report::base64("f"), "Zg==");  // RFC 4648, section 10
+  EXPECT_EQ(report::base64("fo"), "Zm8=");
+  EXPECT_EQ(report::base64("foobar"), "Zm9vYmFy");
+}
+
+TEST(ReportHtml, Numbers) {
+  EXPECT_EQ(report::fixed(-0.0001, 2), "0.00");
+  EXPECT_EQ(report::fixed(-0.458, 3), "\u22120.458");
+  EXPECT_EQ(report::fixed(0.25, 1, true), "+0.2");
+  EXPECT_EQ(report::show({}, 3), "\u2013");
+  EXPECT_EQ(report::bytes(16384), "16.0 KiB");
+  EXPECT_EQ(report::bytes(900), "900 B");
+  EXPECT_EQ(report::percent(0.754), "75.4\u202f%");
+}
+
+TEST(ReportHtml, APlotSurvivesConstantAndSingleValues) {
+  for (const std::vector<std::pair<double, double>>& points :
+       std::vector<std::vector<std::pair<double, double>>>{
+           {{1, 0}}, {{1, 5}, {2, 5}}, {{3, -1e9}, {4, 1e9}}}) {
+    const std::string svg = report::plot({"t", "x"}, {{"a", points, {}}});
+    EXPECT_TRUE(has(svg, "<svg"));
+    EXPECT_FALSE(has(svg, "nan"));
+    EXPECT_FALSE(has(svg, "inf"));
+    EXPECT_LT(svg.size(), 5000u);
+  }
+  EXPECT_EQ(report::plot({"t", "x"}, {{"a", {}, {}}}), "");
+}
+
+}  // namespace
+}  // namespace ens

@@ -126,14 +126,15 @@ TEST_P(EveryKind, KilledAndResumedEndsInTheSameWeights) {
     }
     return a;
   };
-  Process whole(start(temp_ / "whole"), /*capture=*/true, temp_ / "whole.txt");
+  Process whole(start(temp_ / "whole"),
+                {.capture = true, .err_file = temp_ / "whole.txt", .err_append = true});
   ASSERT_EQ(whole.wait(), 0);
   const fs::path out = temp_ / "killed";
   int kills = 0;
   for (const char* file :
        {"stage1/net0.h5", "stage1/ensemble.h5", "stage2/ensemble.h5", "stage2/noise_bank.h5"}) {
     if (!fs::exists(temp_ / "whole" / file)) continue;
-    Process p(start(out), /*capture=*/true, temp_ / "killed.txt");
+    Process p(start(out), {.capture = true, .err_file = temp_ / "killed.txt", .err_append = true});
     while (p.running() && !fs::exists(out / file)) {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
@@ -142,7 +143,7 @@ TEST_P(EveryKind, KilledAndResumedEndsInTheSameWeights) {
     p.wait();
   }
   EXPECT_GE(kills, 1);
-  Process last(start(out), /*capture=*/true, temp_ / "last.txt");
+  Process last(start(out), {.capture = true, .err_file = temp_ / "last.txt", .err_append = true});
   ASSERT_EQ(last.wait(), 0);
   expect_same_run(temp_ / "whole", out);
   if (GetParam() == "ressfl") {

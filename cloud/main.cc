@@ -87,7 +87,7 @@ int run(int argc, char** argv) {
   std::vector<std::string> overrides;
 
   CLI::App app{"Serves the N server nets of a cloud bundle. Holds no secret of any client."};
-  app.add_option("--config", config_file, "configuration file (CloudConfig in proto/config.proto)");
+  app.add_option("--config", config_file, "configuration file (CloudConfig in docs/config.md)");
   app.add_option("--set", overrides, "path=value: overrides one field of the configuration")
       ->allow_extra_args(false);
   const auto text = [&](const char* option, const char* what, auto setter) {

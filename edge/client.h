@@ -1,6 +1,6 @@
 // EdgeClient: classify images with a remote cloud.
 //
-//   ens::EdgeConfig config;                 // proto/config.proto; complete() fills the defaults
+//   ens::EdgeConfig config;                 // docs/config.md; complete() fills the defaults
 //   config.set_bundle("edge.h5");
 //   config.set_cloud("tcp://cloud.example:5755");
 //   ens::complete(config);

@@ -36,7 +36,7 @@ enum {
 };
 const char* ens_edge_code_name(int code); /* "OK", "UNAVAILABLE", ... */
 
-/* `config`: an EdgeConfig (proto/config.proto) in text form. Reads the bundle and opens the
+/* `config`: an EdgeConfig (docs/config.md) in text form. Reads the bundle and opens the
  * connection in the background. NULL if that fails. */
 ens_edge* ens_edge_open(const char* config, char* error, size_t error_size);
 void ens_edge_close(ens_edge* edge); /* NULL is fine */

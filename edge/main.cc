@@ -50,7 +50,7 @@ Options parse(int argc, char** argv) {
     app.add_option_function<std::string>(
         option, [&flags, setter](const std::string& value) { (flags.*setter)(value); }, what);
   };
-  app.add_option("--config", config_file, "configuration file (EdgeConfig in proto/config.proto)");
+  app.add_option("--config", config_file, "configuration file (EdgeConfig in docs/config.md)");
   app.add_option("--set", overrides, "path=value: overrides one field of the configuration")
       ->allow_extra_args(false);
   text("--bundle", "edge.h5", &C::set_bundle<const std::string&>);

@@ -25,6 +25,7 @@ int main(int argc, char** argv) {
   ens::add_report_command(app);
   ens::add_advise_command(app);
   ens::add_info_command(app);
+  ens::add_config_command(app);
   ens::add_data_command(app);
   ens::add_keys_command(app);
   ens::add_parts_command(app);

@@ -8,10 +8,9 @@
 
 #include <algorithm>
 #include <fstream>
-#include <numeric>
 #include <regex>
-#include <span>
 #include <sstream>
+#include <string_view>
 
 #include "base/error.h"
 #include "base/strings.h"
@@ -106,124 +105,7 @@ void put(const Target& target, const std::string& value, const std::string& cont
   }
 }
 
-// ---- defaults and ranges
-
-// One line per field. `fallback` nullptr: stays unset. `choices`: words separated by '|'; a word
-// ending in '*' allows anything after it.
-struct Rule {
-  const char* path;
-  const char* fallback;
-  double low = 0, high = 0;
-  const char* choices = nullptr;
-};
-
-constexpr double kMany = 1e15;  // "all there are"
-constexpr const char* kDevices = "auto|cpu|cuda|cuda:*";
-constexpr const char* kDtypes = "auto|float32|bfloat16";
-
-constexpr Rule kRunRules[] = {
-    {"seed", "1", 0, 18446744073709551615.0},
-    {"device", "auto", 0, 0, kDevices},
-    {"dtype", "auto", 0, 0, kDtypes},
-    {"tf32", "true"},
-    {"data.name", "cifar10", 0, 0, "cifar10|cifar100|mnist|fashion_mnist|shapes|folder:*"},
-    {"data.root", nullptr},
-    {"data.image_size", "0", 0, 1024},
-    {"data.train_limit", "0", 0, kMany},
-    {"data.test_limit", "0", 0, kMany},
-    {"data.label_column", nullptr},
-    {"data.crop_padding", "4", 0, 64},
-    {"data.flip", "true"},
-    {"model.architecture", "resnet18", 0, 0, "resnet18|vgg16|he19"},
-    {"model.width", "64", 1, 1024},
-    {"model.stem_pool", "true"},
-    {"model.head_cells", "1", 1, 64},
-    {"model.tail_cells", "1", 1, 64},
-    {"ensemble.nets", "10", 1, 256},
-    {"ensemble.selected", "4", 1, 256},
-    {"ensemble.sigma", "0.1", 0, 1000},
-    {"ensemble.lambda", "0.05", 0, 1000},
-    {"ensemble.insecure_seeded_secrets", "false"},
-    {"attack.public_images", "10000", 1, kMany},
-    {"attack.scored_images", "256", 1, kMany},
-    {"attack.shadow_epochs", "12", 1, 100000},
-    {"attack.decoder_epochs", "6", 1, 100000},
-    {"attack.decoder_channels", "64", 1, 4096},
-    {"attack.batch", "64", 2, 65536},
-    {"attack.lr", "0.004", 0, 100},
-    {"attack.shadow_channels", "0", 0, 4096},
-    {"attack.shadow_layers", "0", 0, 8},
-    {"attack.shadow_augment", "true"},
-    {"attack.observed_features", "9000", 1, kMany},
-    {"attack.metric", "default", 0, 0, "default|he19"},
-    {"attack.one_per_class", "false"},
-    {"attack.restarts", "1", 1, 100},
-    {"attack.screen_epochs", "1", 1, 100000},
-    {"attack.screen_images", "2000", 1, kMany},
-    {"attack.keep", "4", 1, 10000},
-    {"attack.alignment_steps", "1200", 1, 1e7},
-    {"attack.alignment_batch", "256", 8, 65536},
-    {"attack.rmle_iterations", "500", 1, 1e7},
-    {"attack.rmle_lr", "0.1", 0, 100},
-    {"attack.rmle_tv", "0.03", 0, 1e9},
-    {"attack.rmle_l2", "0", 0, 1e9},
-    {"attack.shadow_lr", "0.02", 0, 100},
-    {"attack.shadow_bn_weight", "3", 0, 1e6},
-    {"attack.shadow_starts", "8", 1, 1000},
-    {"attack.shadow_start_images", "4000", 1, kMany},
-    {"attack.reference_images", "150000", 0, kMany},
-    {"protection.kind", "auto", 0, 0,
-     "auto|none|additive|shredder|random|single|dr_single|dr_ensemble|nopeek|ressfl|ensembler"},
-    {"protection.fresh_noise", "false"},
-    {"protection.dropout", "0.3", 0, 0.95},
-    {"protection.noise_bank", "8", 1, 1000},
-    {"protection.noise_reward", "1", 0, 1000},
-    {"protection.distance_weight", "0.2", 0, 1000},
-    {"protection.adversary_weight", "0.3", 0, 1000},
-};
-
-constexpr Rule kTrainRules[] = {
-    {"epochs", "6", 1, 100000},
-    {"batch", "128", 2, 65536},
-    {"optimizer", "sgd", 0, 0, "sgd|adam|adamw"},
-    {"lr", "0.2", 0, 100},
-    {"momentum", "0.9", 0, 1},
-    {"weight_decay", "0.0005", 0, 1},
-    {"schedule", "onecycle", 0, 0, "onecycle|cosine|step|constant"},
-    {"side_by_side", "0", 0, 256},
-    {"eps", "1e-8", 0, 1},
-    {"step_epochs", "0", 0, 100000},
-};
-
-constexpr Rule kCloudRules[] = {
-    {"bundle", nullptr},
-    {"bind", "tcp://127.0.0.1:5755"},
-    {"device", "auto", 0, 0, kDevices},
-    {"dtype", "auto", 0, 0, "auto|float32|bfloat16|float16|float8"},
-    {"max_batch", "32", 1, 4096},
-    {"max_request_batch", "256", 1, 4096},
-    {"max_queue", "1024", 1, 1e9},
-    {"batch_delay_us", "0", 0, 1000000},
-    {"secret_key", nullptr},
-    {"clients", nullptr},
-    {"insecure", "false"},
-    {"threads", "0", 0, 1024},
-    {"http", nullptr},
-    {"drain_ms", "30000", 0, 3600000},
-};
-
-constexpr Rule kEdgeRules[] = {
-    {"bundle", nullptr},
-    {"cloud", "tcp://127.0.0.1:5755"},
-    {"server_key", nullptr},
-    {"secret_key", nullptr},
-    {"timeout_ms", "5000", 1, 3600000},
-    {"wire_dtype", "float32", 0, 0, "float32|float16|int8"},
-    {"batch", "32", 1, 4096},
-    {"insecure", "false"},
-    {"probes", nullptr},
-    {"probe_rate", "0.02", 0, 1},
-};
+// ---- defaults and ranges: the options of the fields (proto/options.proto)
 
 double number_of(const Target& target) {
   const auto* reflection = target.message->GetReflection();
@@ -237,53 +119,63 @@ double number_of(const Target& target) {
     case Field::CPPTYPE_DOUBLE:
       return reflection->GetDouble(*target.message, target.field);
     default:
-      fail("a rule for '" + target.field->full_name() + "' has an unexpected type");
+      fail("'" + target.field->full_name() + "' has a range and is no number");
   }
 }
 
-bool matches(const std::string& value, const char* choices) {
-  std::istringstream words(choices);
-  for (std::string word; std::getline(words, word, '|');) {
-    if (word.back() == '*') {
-      word.pop_back();
-      if (value.size() > word.size() && value.compare(0, word.size(), word) == 0) return true;
-    } else if (value == word) {
-      return true;
-    }
-  }
-  return false;
+// A choice that ends in '*' allows anything, but not nothing, after it.
+bool matches(const std::string& value, const std::string& choice) {
+  if (!choice.ends_with('*')) return value == choice;
+  const std::string_view start = std::string_view(choice).substr(0, choice.size() - 1);
+  return value.size() > start.size() && value.starts_with(start);
 }
 
-void apply_rules(std::span<const Rule> rules, const std::string& prefix, pb::Message& root) {
-  for (const Rule& rule : rules) {
-    const std::string full = prefix + rule.path;
-    const Target target = locate(root, rule.path, full);
-    if (rule.fallback &&
-        !target.message->GetReflection()->HasField(*target.message, target.field)) {
-      put(target, rule.fallback, full);
+void check(const Target& target, const schema::Setting& setting, const std::string& path) {
+  if (setting.choice_size() > 0) {
+    const std::string value =
+        target.message->GetReflection()->GetString(*target.message, target.field);
+    const auto& choices = setting.choice();
+    if (std::ranges::none_of(choices, [&](const auto& c) { return matches(value, c); })) {
+      usage_fail(path + " = '" + value + "' is not known", "",
+                 "use one of " + join({choices.begin(), choices.end()}));
     }
-    if (target.field->cpp_type() == Field::CPPTYPE_STRING) {
-      const std::string value =
-          target.message->GetReflection()->GetString(*target.message, target.field);
-      if (rule.choices && !matches(value, rule.choices)) {
-        usage_fail(full + " = '" + value + "' is not known", "",
-                   "use one of " + std::string(rule.choices));
-      }
-    } else if (target.field->cpp_type() != Field::CPPTYPE_BOOL) {
-      const double value = number_of(target);
-      if (!(value >= rule.low && value <= rule.high)) {  // also false for NaN
-        usage_fail(fmt::format("{} = {} is out of range", full, value), "",
-                   rule.high >= kMany ? fmt::format("use at least {}", rule.low)
-                                      : fmt::format("use {} to {}", rule.low, rule.high));
-      }
+  } else if (setting.has_low()) {
+    const double value = number_of(target);
+    if (!(value >= setting.low() && value <= setting.high())) {  // also false for NaN
+      usage_fail(fmt::format("{} = {} is out of range", path, value), "",
+                 "use " + range_text(setting));
     }
   }
 }
 
-void complete_stage(TrainConfig& stage, const char* prefix, int epochs) {
-  if (!stage.has_epochs()) stage.set_epochs(epochs);
-  if (!stage.has_lr() && stage.has_optimizer() && stage.optimizer() != "sgd") stage.set_lr(1e-3);
-  apply_rules(kTrainRules, prefix, stage);
+// Of all fields of `message` and of the messages in it; repeated fields are left alone.
+void fill_and_check(pb::Message& message, const std::string& prefix) {
+  const auto* reflection = message.GetReflection();
+  for (int i = 0; i < message.GetDescriptor()->field_count(); ++i) {
+    const Field* field = message.GetDescriptor()->field(i);
+    if (field->is_repeated()) continue;
+    const std::string path = prefix + field->name();
+    if (field->cpp_type() == Field::CPPTYPE_MESSAGE) {
+      fill_and_check(*reflection->MutableMessage(&message, field), path + ".");
+      continue;
+    }
+    const schema::Setting& options = field->options().GetExtension(schema::field);
+    const Target target{&message, field};
+    if (options.has_default_() && !reflection->HasField(message, field)) {
+      put(target, options.default_(), path);
+    }
+    check(target, options, path);
+  }
+}
+
+// What depends on the stage or on other fields, so that the schema cannot say it.
+void set_stage_defaults(RunConfig& config) {
+  if (!config.stage2().has_epochs()) config.mutable_stage2()->set_epochs(4);
+  for (TrainConfig* stage : {config.mutable_stage1(), config.mutable_stage2()}) {
+    if (!stage->has_lr() && stage->has_optimizer() && stage->optimizer() != "sgd") {
+      stage->set_lr(1e-3);
+    }
+  }
 }
 
 // Settles `kind`, and clears what the kind does not use: two configurations that differ only there
@@ -329,7 +221,7 @@ void parse_config(const std::string& text, const std::string& source_name, pb::M
                  error.place(source_name), suggestion(*type, match[2]));
     }
   }
-  usage_fail(error.message(), error.place(source_name), "see proto/config.proto for the fields");
+  usage_fail(error.message(), error.place(source_name), "see docs/config.md for the fields");
 }
 
 void read_config(const std::filesystem::path& file, pb::Message& config) {
@@ -364,9 +256,8 @@ void complete(RunConfig& config) {
   if (!ensemble.has_selected() && ensemble.has_nets()) {
     ensemble.set_selected(std::clamp(ensemble.nets(), 1, 4));
   }
-  apply_rules(kRunRules, "", config);
-  complete_stage(*config.mutable_stage1(), "stage1.", 6);
-  complete_stage(*config.mutable_stage2(), "stage2.", 4);
+  set_stage_defaults(config);
+  fill_and_check(config, "");
   if (ensemble.selected() > ensemble.nets()) {
     usage_fail(fmt::format("ensemble.selected = {} is more than ensemble.nets = {}",
                            ensemble.selected(), ensemble.nets()),
@@ -376,7 +267,7 @@ void complete(RunConfig& config) {
 }
 
 void complete(CloudConfig& config) {
-  apply_rules(kCloudRules, "", config);
+  fill_and_check(config, "");
   if (config.bundle().empty()) usage_fail("bundle is not set", "", "use --bundle cloud.h5");
   if (config.max_queue() < config.max_request_batch()) {
     usage_fail(fmt::format("max_queue = {} cannot hold one request of max_request_batch = {}",
@@ -390,7 +281,7 @@ void complete(CloudConfig& config) {
 }
 
 void complete(EdgeConfig& config) {
-  apply_rules(kEdgeRules, "", config);
+  fill_and_check(config, "");
   if (config.bundle().empty()) usage_fail("bundle is not set", "", "use --bundle edge.h5");
   for (const CloudPart& part : parts_of(config)) {
     if (config.secret_key().empty() != part.server_key().empty()) {
@@ -409,6 +300,13 @@ std::vector<CloudPart> parts_of(const EdgeConfig& config) {
     if (!part.has_server_key()) part.set_server_key(config.server_key());
   }
   return parts;
+}
+
+std::string range_text(const schema::Setting& setting) {
+  if (!setting.has_low()) return "";
+  constexpr double kMany = 1e15;  // in place of "all there are"
+  return setting.high() < kMany ? fmt::format("{} to {}", setting.low(), setting.high())
+                                : fmt::format("at least {}", setting.low());
 }
 
 std::string to_text(const pb::Message& config) {

@@ -32,6 +32,9 @@ void complete(EdgeConfig& config);
 // The clouds of a completed configuration, at least one, each with its server_key.
 std::vector<CloudPart> parts_of(const EdgeConfig& config);
 
+// What a number may be: "1 to 256", "at least 1"; empty for every value.
+std::string range_text(const schema::Setting& setting);
+
 std::string to_text(const google::protobuf::Message& config);  // text format, round-trips
 
 }  // namespace ens

@@ -12,6 +12,7 @@ void add_sweep_command(CLI::App& app);
 void add_report_command(CLI::App& app);
 void add_advise_command(CLI::App& app);
 void add_info_command(CLI::App& app);
+void add_config_command(CLI::App& app);
 void add_demo_command(CLI::App& app);
 void add_data_command(CLI::App& app);
 void add_keys_command(CLI::App& app);

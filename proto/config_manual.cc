@@ -1,0 +1,121 @@
+#include "proto/config_manual.h"
+
+#include <fmt/format.h>
+#include <google/protobuf/descriptor.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "base/strings.h"
+#include "proto/config.h"
+
+namespace ens {
+namespace {
+
+namespace pb = google::protobuf;
+using Field = pb::FieldDescriptor;
+
+constexpr const char* kIntroduction = R"(# Configuration
+
+All settings, with defaults and ranges. This page is printed from [`proto/config.proto`](../proto/config.proto):
+`ensembler config > docs/config.md`.
+
+A configuration file is Protobuf text (`.txtpb`):
+
+```
+seed: 7                          # a comment
+data { name: "cifar100" }
+stage1 { epochs: 20 lr: 0.1 }
+attack { subset_sizes: [2, 3] }
+```
+
+The same settings by path: `--set data.name=cifar100 --set stage1.epochs=20 --set attack.subset_sizes=2,3`.
+Defaults < file < `--set`. A setting that does not exist or is out of range is an error that says where it stands.
+`cuda:*` and `folder:*` allow any text in place of the `*`.
+)";
+
+// A message and where it occurs in its root: "data", or "stage1" and "stage2"; the root: "".
+struct Section {
+  const pb::Descriptor* type;
+  std::vector<std::string> paths;
+};
+
+// The root, then the messages in it; but not what `others` holds, the roots before it.
+void collect(const pb::Descriptor* type, const std::string& path,
+             const std::vector<const pb::Descriptor*>& others, std::vector<Section>& sections) {
+  if (std::ranges::find(others, type) != others.end()) return;
+  const auto known = std::ranges::find(sections, type, &Section::type);
+  if (known != sections.end()) {
+    known->paths.push_back(path);
+    return;
+  }
+  sections.push_back({type, {path}});
+  for (int i = 0; i < type->field_count(); ++i) {
+    const Field* field = type->field(i);
+    if (field->cpp_type() != Field::CPPTYPE_MESSAGE) continue;
+    collect(field->message_type(), (path.empty() ? "" : path + ".") + field->name(), others,
+            sections);
+  }
+}
+
+std::string type_of(const Field& field) {
+  const bool many = field.is_repeated();
+  switch (field.cpp_type()) {
+    case Field::CPPTYPE_BOOL:
+      return "true or false";
+    case Field::CPPTYPE_STRING:
+      return many ? "texts" : "text";
+    case Field::CPPTYPE_DOUBLE:
+      return many ? "numbers" : "number";
+    default:
+      return many ? "integers" : "integer";
+  }
+}
+
+std::string code(const std::string& text) { return "`" + text + "`"; }
+
+std::string allowed(const schema::Setting& setting) {
+  std::vector<std::string> choices;
+  for (const std::string& choice : setting.choice()) choices.push_back(code(choice));
+  return choices.empty() ? range_text(setting) : join(choices);
+}
+
+std::string table(const Section& section) {
+  std::string rows;
+  for (int i = 0; i < section.type->field_count(); ++i) {
+    const Field& field = *section.type->field(i);
+    if (field.cpp_type() == Field::CPPTYPE_MESSAGE) continue;
+    const schema::Setting& options = field.options().GetExtension(schema::field);
+    const std::string& path = section.paths[0];
+    rows += fmt::format("| {} | {} | {} | {} | {} |\n",
+                        code((path.empty() ? "" : path + ".") + field.name()), type_of(field),
+                        options.has_default_() ? code(options.default_()) : options.if_unset(),
+                        allowed(options), options.doc());
+  }
+  if (rows.empty()) return "";
+  return "\n| setting | type | default | allowed | meaning |\n|---|---|---|---|---|\n" + rows;
+}
+
+}  // namespace
+
+std::string config_manual() {
+  std::string out = kIntroduction;
+  std::vector<const pb::Descriptor*> roots;
+  for (const pb::Descriptor* root : {RunConfig::descriptor(), SweepConfig::descriptor(),
+                                     CloudConfig::descriptor(), EdgeConfig::descriptor()}) {
+    std::vector<Section> sections;
+    collect(root, "", roots, sections);
+    roots.push_back(root);
+    for (const Section& section : sections) {
+      std::vector<std::string> paths;
+      for (const std::string& path : section.paths) paths.push_back(code(path));
+      const bool is_root = section.type == root;
+      out += fmt::format("\n{} {}\n\n{}\n{}", is_root ? "##" : "###",
+                         is_root ? root->name() : join(paths),
+                         section.type->options().GetExtension(schema::about), table(section));
+    }
+  }
+  return out;
+}
+
+}  // namespace ens

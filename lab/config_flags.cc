@@ -1,6 +1,7 @@
 #include "lab/config_flags.h"
 
 #include "base/error.h"
+#include "base/strings.h"
 
 namespace ens {
 namespace {
@@ -42,13 +43,20 @@ fs::path program_folder() { return fs::read_symlink("/proc/self/exe").parent_pat
 fs::path find_config(const std::string& name) {
   const fs::path bin = program_folder();
   const std::string with_ending = fs::path(name).has_extension() ? name : name + ".txtpb";
-  for (const fs::path& candidate :
-       {fs::path(name), fs::path("configs") / with_ending,
-        bin / "../share/ensembler/configs" / with_ending, bin / "../../../configs" / with_ending}) {
-    if (fs::is_regular_file(candidate)) return candidate;
+  if (fs::is_regular_file(name)) return name;
+  std::vector<std::string> known;
+  for (const fs::path& folder :
+       {fs::path("configs"), bin / "../share/ensembler/configs", bin / "../../../configs"}) {
+    if (fs::is_regular_file(folder / with_ending)) return folder / with_ending;
+    std::error_code ignored;  // not every folder is there
+    for (const auto& entry : fs::directory_iterator(folder, ignored)) {
+      known.push_back(entry.path().stem().string());
+    }
   }
+  const std::string nearest = nearest_word(fs::path(name).stem().string(), known);
   usage_fail("no configuration '" + name + "'", "--config",
-             "give a .txtpb file; examples are in configs/");
+             nearest.empty() ? "give a .txtpb file; examples are in configs/"
+                             : "did you mean '" + nearest + "'? Examples are in configs/");
 }
 
 void remember_command_line(int argc, char** argv) {

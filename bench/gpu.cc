@@ -146,7 +146,7 @@ void serve(const Settings& s, Device device, Dtype dtype) {
   }
 }
 
-// One net's training step, recorded where the device can.
+// One net's training step, captured where the device can.
 class Training {
  public:
   Training(const Settings& s, Device device, int64_t batch, int index)
@@ -163,11 +163,11 @@ class Training {
     labels_ = Tensor::from_labels(labels).to(device);
     optimizer_->set_rate(0.01f);
     for (int i = 0; i < 3; ++i) work();
-    replay_ = backend(device).record([this] { work(); });
+    captured_ = backend(device).capture([this] { work(); });
   }
   void step() {
     optimizer_->set_rate(0.01f);
-    replay_ ? replay_->run() : work();
+    captured_ ? captured_->run() : work();
   }
   void wait() { backend(device_).synchronize(); }
 
@@ -182,7 +182,7 @@ class Training {
   std::shared_ptr<Sequential> net_;
   std::unique_ptr<Optimizer> optimizer_;
   Tensor images_, labels_;
-  std::unique_ptr<Replay> replay_;
+  std::unique_ptr<CapturedGraph> captured_;
 };
 
 void train(const Settings& s, Device device) {

@@ -73,7 +73,7 @@ Reference::Reference(const Dataset& data, int64_t images, Device device, Dtype d
   fitting.label = "the reference classifier";
   fitting.epochs = std::max<int64_t>(1, images / part.count());
   fitting.lr = 0.1f;
-  fitting.replay = true;
+  fitting.capture = true;
   fit(
       fitting, loader, optimizer,
       [&](const Batch& b) {

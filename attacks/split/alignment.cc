@@ -251,7 +251,7 @@ class Alignment {
     r.part = part_;
     r.merit = criterion(colours_);
     auto decoder = train_decoder(view_, options_, data_.train, features, rng_.next(), part_,
-                                 /*replay=*/colours_ == Colours::kAsTheyAre);
+                                 /*capture=*/colours_ == Colours::kAsTheyAre);
     r.images = decode(*decoder, view_, view_.observed);
     r.own_truth = images_of(data_.held_out, 0, data_.held_out.count());
     r.own_images = decode(*decoder, view_, features(r.own_truth));

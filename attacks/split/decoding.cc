@@ -32,7 +32,7 @@ int decoder_width(const Shape& smashed, const AttackOptions& options) {
 std::shared_ptr<Sequential> train_decoder(const AdversaryView& view, const AttackOptions& options,
                                           const Dataset& data,
                                           const std::function<Tensor(const Tensor&)>& features,
-                                          uint64_t seed, const std::string& label, bool replay) {
+                                          uint64_t seed, const std::string& label, bool capture) {
   const Shape smashed = smashed_shape(view.model, view.split);
   Rng rng(seed, "decoder");
   auto decoder =
@@ -51,7 +51,7 @@ std::shared_ptr<Sequential> train_decoder(const AdversaryView& view, const Attac
   fitting.label = "the decoder of " + label;
   fitting.epochs = options.decoder_epochs;
   fitting.lr = options.lr;
-  fitting.replay = replay;
+  fitting.capture = capture;
   fit(
       fitting, loader, optimizer,
       [&](const Batch& b) {

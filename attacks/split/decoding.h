@@ -23,11 +23,11 @@ int decoder_width(const Shape& smashed, const AttackOptions& options);
 
 // Trains a decoder of features -> images by mean squared error on `data` without augmentation.
 // `features` maps images [B,...] on view.device to features [B,C,H,W], on any device, without
-// recording gradients. `replay` as in FitOptions: they ask only view.device for work.
+// recording gradients. `capture` as in FitOptions: they ask only view.device for work.
 std::shared_ptr<Sequential> train_decoder(
     const AdversaryView& view, const AttackOptions& options, const Dataset& data,
     const std::function<Tensor(const Tensor& images)>& features, uint64_t seed,
-    const std::string& label, bool replay = false);
+    const std::string& label, bool capture = false);
 
 // decoder(features) in batches -> [M, channels, S, S] float32 in [0, 1], on the CPU.
 Tensor decode(Sequential& decoder, const AdversaryView& view, const Tensor& features);

@@ -130,7 +130,7 @@ void train_on(ShadowNet& shadow, const AdversaryView& view, const AttackOptions&
   fitting.label = "the shadow of " + part;
   fitting.epochs = epochs;
   fitting.lr = options.shadow_lr;
-  fitting.replay = true;
+  fitting.capture = true;
   fit(
       fitting, loader, optimizer,
       [&](const Batch& b) {
@@ -223,7 +223,7 @@ Reconstruction shadow_reconstruction(const AdversaryView& view, const AttackOpti
   };
   Rng rng(view.seed, "shadow decoder/" + part);
   auto decoder = train_decoder(view, options, data.train, features, rng.next(), part,
-                               /*replay=*/true);
+                               /*capture=*/true);
   Reconstruction r;
   r.part = part;
   r.shadow_accuracy = shadow.accuracy;

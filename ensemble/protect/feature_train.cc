@@ -16,7 +16,7 @@ FeatureTraining::FeatureTraining(const ProtectionSpec& spec, uint64_t key)
     : spec_(spec), key_(key) {
   if (spec.has_bank()) fail("a bank of noises is trained on its own", "FeatureTraining");
   if (spec.noise.defined()) add_buffer("noise", spec_.noise);
-  if (spec.dropout > 0 || spec.fresh_sigma > 0) add_counter("calls", calls_);
+  if (spec.dropout > 0 || spec.fresh_sigma > 0) add_host_counter("calls", calls_);
 }
 
 ProtectionSpec FeatureTraining::spec() const {

@@ -24,7 +24,7 @@ NoiseBankTraining::NoiseBankTraining(const Shape& feature, int count, float sigm
     value = static_cast<float>(std::copysign(size, u)) / unit;
   }
   scaled_ = add_parameter("noises", std::move(start));
-  add_counter("calls", calls_);
+  add_host_counter("calls", calls_);
 }
 
 Var NoiseBankTraining::noises() const { return affine(scaled_, unit_, 0); }

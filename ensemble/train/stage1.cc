@@ -59,7 +59,7 @@ class NetOfStage1 {
       job.companions.push_back({"adversary", &adversary_->net(), &adversary_->optimizer()});
     }
     job.loss = [this](const Batch& b) { return loss(b); };
-    job.replay = !net_->counts() && recipe_.distance_weight <= 0 && !adversary_;
+    job.capture = !net_->has_host_state() && recipe_.distance_weight <= 0 && !adversary_;
     job.quick_accuracy = [this] { return accuracy(scene_.quick_test); };
     job.epoch_metrics = [this] {
       std::vector<std::pair<std::string, double>> list;

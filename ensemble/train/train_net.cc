@@ -128,7 +128,7 @@ void train_net(const TrainingScene& scene, Module& net, const NetTraining& job,
                Progress& progress) {
   Optimizer optimizer(net.parameters(), job.optimizer);
   FitOptions options = fit_options(*job.settings, job.label);
-  options.replay = job.replay;
+  options.capture = job.capture;
   Loader loader(scene.train, loader_options(scene.config, *job.settings, job.data_seed,
                                             job.device.value_or(scene.device)));
   if (fs::exists(job.file)) {

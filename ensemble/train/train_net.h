@@ -62,7 +62,7 @@ struct NetTraining {
   std::vector<Companion> companions;
   std::optional<Device> device;  // of the net and its batches; default: the scene's
   std::function<Var(const Batch&)> loss;
-  bool replay = false;  // FitOptions::replay
+  bool capture = false;  // FitOptions::capture
   std::function<double()> quick_accuracy;
   // Further numbers of an epoch, for metrics.csv; may be empty.
   std::function<std::vector<std::pair<std::string, double>>()> epoch_metrics;

@@ -79,7 +79,7 @@ Var conv2d(const Var& x, const Var& w, const Var& bias, const ConvSpec& spec) {
   require(kernel_fits(x.dim(2), w.dim(2), spec) && kernel_fits(x.dim(3), w.dim(3), spec), "conv2d",
           "the kernel " + w.shape().str() + " is larger than input " + x.shape().str());
   if (bias.defined()) require_vector(bias, w.dim(0), "conv2d");
-  const Tensor weight = w.conv_weight(x.value().dtype());
+  const Tensor weight = w.prepare_conv_weight(x.value().dtype());
   Tensor y = of(x).conv2d(x.value(), weight, bias.defined() ? bias.value() : Tensor(), spec);
   return Var::make(y, {x, w, bias}, [x, w, weight, bias, spec](const Tensor& dy) {
     Backend& be = of(x);
@@ -361,7 +361,7 @@ Var slice(const Var& x, int axis, int64_t start, int64_t length) {
   return Var::make(of(x).slice(x.value(), axis, start, length), {x},
                    [x, axis, start](const Tensor& dy) {
                      Tensor dx = Tensor::zeros(x.shape(), dy.dtype(), dy.device());
-                     of(x).place(dy, dx, axis, start);
+                     of(x).slice_update(dy, dx, axis, start);
                      x.accumulate(dx);
                    });
 }
@@ -385,7 +385,7 @@ Var concat(std::span<const Var> parts, int axis) {
   Tensor y = Tensor::empty(shape, first.dtype(), first.device());
   int64_t start = 0;
   for (const Var& p : parts) {
-    of(p).place(p.value(), y, axis, start);
+    of(p).slice_update(p.value(), y, axis, start);
     start += p.dim(axis);
   }
   std::vector<Var> inputs(parts.begin(), parts.end());

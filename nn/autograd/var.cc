@@ -14,7 +14,7 @@ struct Var::Node {
   Tensor grad;
   bool requires_grad = false;
   bool leaf = true;
-  Tensor conv_weight;  // of `value`
+  Tensor prepare_conv_weight;  // of `value`
   bool conv_weight_current = false;
   uint64_t order = 0;  // creation order: inputs always come before results
   std::vector<Var> inputs;
@@ -59,7 +59,7 @@ const Tensor& Var::value() const {
 
 Tensor& Var::mutable_value() const {
   if (!node_ || !node_->leaf) fail("only a leaf's value can be changed", "Var");
-  node_->conv_weight = Tensor();  // it may move to another device
+  node_->prepare_conv_weight = Tensor();  // it may move to another device
   node_->conv_weight_current = false;
   return node_->value;
 }
@@ -69,7 +69,7 @@ bool Var::requires_grad() const { return node_ && node_->requires_grad; }
 void Var::set_requires_grad(bool on) const {
   if (!node_ || !node_->leaf) fail("only a leaf can be told to require gradients", "Var");
   node_->requires_grad = on;
-  if (!on) node_->conv_weight = Tensor();  // nobody will bring it up to date
+  if (!on) node_->prepare_conv_weight = Tensor();  // nobody will bring it up to date
 }
 
 const Tensor& Var::grad() const {
@@ -81,20 +81,21 @@ void Var::zero_grad() const {
   if (node_) node_->grad = Tensor();
 }
 
-Tensor Var::conv_weight(Dtype activations) const {
+Tensor Var::prepare_conv_weight(Dtype activations) const {
   Node& node = *node_;
-  const bool kept = node.conv_weight.defined() && node.conv_weight.dtype() == activations;
-  if (kept && node.conv_weight_current) return node.conv_weight;
-  Tensor made = backend(value().device()).conv_weight(value(), activations);
-  // What is kept stays: a recorded step may know where it lies.
+  const bool kept =
+      node.prepare_conv_weight.defined() && node.prepare_conv_weight.dtype() == activations;
+  if (kept && node.conv_weight_current) return node.prepare_conv_weight;
+  Tensor made = backend(value().device()).prepare_conv_weight(value(), activations);
+  // What is kept stays: a captured step may refer to its memory.
   if (!kept && node.leaf && node.requires_grad && t_recording) {
-    node.conv_weight = made;
+    node.prepare_conv_weight = made;
     node.conv_weight_current = false;
   }
   return made;
 }
 
-const Tensor& Var::kept_conv_weight() const { return node_->conv_weight; }
+const Tensor& Var::kept_conv_weight() const { return node_->prepare_conv_weight; }
 
 void Var::set_conv_weight_current(bool current) const { node_->conv_weight_current = current; }
 

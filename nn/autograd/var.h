@@ -35,11 +35,12 @@ class Var {
   const Tensor& grad() const;             // undefined tensor before any backward()
   void zero_grad() const;                 // forgets the gradient
 
-  // A convolution's weight as the backend computes with it (Backend::conv_weight): made when it is
-  // used, unless an Optimizer made it for the step. The first is kept, for the Optimizer to bring up
-  // to date; so a leaf that requires a gradient takes part in one tape at a time.
-  Tensor conv_weight(Dtype activations) const;
-  // For Optimizer: what conv_weight has kept, undefined if nothing; whether it is up to date.
+  // A convolution's weight as the backend computes with it (Backend::prepare_conv_weight): made
+  // when it is used, unless an Optimizer made it for the step. The first is kept, for the Optimizer
+  // to bring up to date; so a leaf that requires a gradient takes part in one tape at a time.
+  Tensor prepare_conv_weight(Dtype activations) const;
+  // For Optimizer: what prepare_conv_weight has kept, undefined if nothing; whether it is up to
+  // date.
   const Tensor& kept_conv_weight() const;
   void set_conv_weight_current(bool current) const;
 

@@ -4,7 +4,7 @@
 
 namespace ens {
 
-size_t place_slots(std::vector<Slot>& slots, size_t alignment, int outside) {
+size_t plan_arena(std::vector<Slot>& slots, size_t alignment, int outside) {
   const auto rounded = [&](size_t bytes) {
     return (bytes + alignment - 1) / alignment * alignment;
   };

@@ -137,15 +137,15 @@ Tensor Backend::binary(BinaryOp, const Tensor&, const Tensor&) { unsupported("bi
 void Backend::axpy(float, const Tensor&, Tensor&) { unsupported("axpy"); }
 Tensor Backend::sum_to(const Tensor&, const Shape&) { unsupported("sum_to"); }
 Tensor Backend::slice(const Tensor&, int, int64_t, int64_t) { unsupported("slice"); }
-void Backend::place(const Tensor&, Tensor&, int, int64_t) { unsupported("place"); }
+void Backend::slice_update(const Tensor&, Tensor&, int, int64_t) { unsupported("slice_update"); }
 void Backend::gemm(bool, bool, float, const Tensor&, const Tensor&, float, Tensor&) {
   unsupported("gemm");
 }
 Tensor Backend::conv2d(const Tensor&, const Tensor&, const Tensor&, const ConvSpec&) {
   unsupported("conv2d");
 }
-Tensor Backend::conv_weight(const Tensor& w, Dtype) { return w; }
-void Backend::conv_weights(std::span<const Tensor> from, std::span<Tensor> to) {
+Tensor Backend::prepare_conv_weight(const Tensor& w, Dtype) { return w; }
+void Backend::prepare_conv_weights(std::span<const Tensor> from, std::span<Tensor> to) {
   for (size_t i = 0; i < from.size(); ++i) {
     if (to[i].raw() != from[i].raw()) to[i].copy_from(from[i]);
   }
@@ -199,7 +199,7 @@ void Backend::adam_step(std::span<const Update>, const Tensor&, const AdamStep&)
 std::function<float()> Backend::item_later(const Tensor& t) {
   return [value = t.item()] { return value; };
 }
-std::unique_ptr<Replay> Backend::record(const std::function<void()>&) { return nullptr; }
+std::unique_ptr<CapturedGraph> Backend::capture(const std::function<void()>&) { return nullptr; }
 std::unique_ptr<Executable> Backend::compile(const std::vector<Graph>&, Dtype, int64_t) {
   unsupported("compile");
 }

@@ -99,11 +99,11 @@ struct AdamStep {
   bool decoupled;  // true: AdamW (decay of the weight), false: L2 added to the gradient
 };
 
-// What Backend::record kept.
-class Replay {
+// Work that Backend::capture has kept, to be run again.
+class CapturedGraph {
  public:
-  virtual ~Replay() = default;
-  virtual void run() = 0;  // on the thread that recorded
+  virtual ~CapturedGraph() = default;
+  virtual void run() = 0;  // on the thread that captured it
 };
 
 // A parameter, its gradient, and what the optimiser remembers of it: of one shape, float32 and
@@ -137,10 +137,11 @@ class Backend {
   // The value of a one-element tensor: asked for now, waited for when the function is called, from
   // any thread. What is asked of the device in between runs meanwhile.
   virtual std::function<float()> item_later(const Tensor& t);
-  // Does what `work` asks of the device on this thread, and keeps it to be done again with the same
-  // memory (a CUDA graph). Null, and nothing done on the device, where it cannot. `work` must
-  // have run once or twice before on this thread, and may not touch the host's memory.
-  virtual std::unique_ptr<Replay> record(const std::function<void()>& work);
+  // Runs `work` once and keeps what it asked of the device as a graph that can be run again with
+  // the same memory (a CUDA graph). Returns null, with nothing done on the device, where that
+  // cannot be done. `work` must have run once or twice on this thread before, and may not touch
+  // host memory.
+  virtual std::unique_ptr<CapturedGraph> capture(const std::function<void()>& work);
 
   // ---- copies and elementwise work
   // dst = src: same shape; converts dtype (f32, bf16, f16, u8, i8, i32 by value; CPU: f8, too) and
@@ -158,7 +159,7 @@ class Backend {
   virtual Tensor sum_to(const Tensor& x, const Shape& shape);
   // x[:, .., start:start+length, ..] along axis; and its inverse, writing src into dst there.
   virtual Tensor slice(const Tensor& x, int axis, int64_t start, int64_t length);
-  virtual void place(const Tensor& src, Tensor& dst, int axis, int64_t start);
+  virtual void slice_update(const Tensor& src, Tensor& dst, int axis, int64_t start);
 
   // ---- linear algebra: c = alpha * op(a) op(b) + beta * c; 2-D, row-major; a and b of one dtype
   // (f32 or bf16), c of that dtype or f32.
@@ -166,11 +167,12 @@ class Backend {
                     const Tensor& b, float beta, Tensor& c);
 
   // ---- convolution: x [B,C,H,W], w [O,C/groups,kh,kw] f32, bias [O] f32 or undefined.
-  // w in the form in which conv2d and conv2d_grad_input use it with activations of this dtype; they
-  // take it in place of w, which spares them to make it each for itself. May be w.
-  virtual Tensor conv_weight(const Tensor& w, Dtype activations);
-  // The same for many weights at once, into what conv_weight has made of them before.
-  virtual void conv_weights(std::span<const Tensor> from, std::span<Tensor> to);
+  // The weight w in the dtype and layout in which conv2d and conv2d_grad_input compute with
+  // activations of this dtype. Both accept the result in place of w, and then need not convert w in
+  // every call. May return w itself, where there is nothing to convert.
+  virtual Tensor prepare_conv_weight(const Tensor& w, Dtype activations);
+  // The same for many weights at once, written into earlier results of prepare_conv_weight.
+  virtual void prepare_conv_weights(std::span<const Tensor> from, std::span<Tensor> to);
   virtual Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const ConvSpec& spec);
   virtual Tensor conv2d_grad_input(const Tensor& dy, const Tensor& w, const ConvSpec& spec,
                                    const Shape& x_shape);
@@ -220,7 +222,7 @@ class Backend {
   virtual Tensor crop(const Tensor& pixels, const Tensor& where);
 
   // ---- optimiser updates of many parameters, in place. What changes from step to step lies on the
-  // device, so that a recorded step can be told: rates is [3] float32, the learning rate and Adam's
+  // device, so that a captured step sees it: rates is [3] float32, the learning rate and Adam's
   // bias corrections 1 / (1 - beta1^t) and 1 / sqrt(1 - beta2^t).
   virtual void sgd_step(std::span<const Update> updates, const Tensor& rates, const SgdStep& s);
   virtual void adam_step(std::span<const Update> updates, const Tensor& rates, const AdamStep& s);

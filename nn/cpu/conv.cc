@@ -12,10 +12,10 @@
 #include "nn/cpu/allocator.h"
 #include "nn/cpu/block_conv.h"
 #include "nn/cpu/cpu_backend.h"
+#include "nn/cpu/dense_small_map.h"
 #include "nn/cpu/dnnl_compat.h"
 #include "nn/cpu/dnnl_util.h"
 #include "nn/cpu/primitive_cache.h"
-#include "nn/cpu/small_conv.h"
 
 namespace ens::cpu {
 namespace {
@@ -216,7 +216,7 @@ Tensor CpuBackend::conv2d(const Tensor& x, const Tensor& w, const Tensor& bias,
         {BlockConv::Pass::kForward, x.shape(), w.shape(), shape, spec, x.dtype(), x.dtype()}, x, w,
         bias, shape);
   }
-  if (const SmallConv small(x.shape(), w.shape(), shape, spec); small.applies()) {
+  if (const DenseSmallMap small(x.shape(), w.shape(), shape, spec); small.applies()) {
     return small.forward(*this, x, w, bias);
   }
   const Conv& conv =
@@ -244,7 +244,7 @@ Tensor CpuBackend::conv2d_grad_input(const Tensor& dy, const Tensor& w, const Co
         {BlockConv::Pass::kGradInput, x_shape, w.shape(), dy.shape(), spec, dy.dtype(), dy.dtype()},
         dy, w, Tensor(), x_shape);
   }
-  if (const SmallConv small(x_shape, w.shape(), dy.shape(), spec); small.applies()) {
+  if (const DenseSmallMap small(x_shape, w.shape(), dy.shape(), spec); small.applies()) {
     return small.grad_input(*this, dy, w);
   }
   const Conv& conv =
@@ -274,7 +274,7 @@ Tensor CpuBackend::conv2d_grad_weight(const Tensor& x, const Tensor& dy, const C
     conv.grad_weight(blocked(x, x_holder), blocked(g, g_holder), dw.data<float>());
     return dw;
   }
-  if (const SmallConv small(x.shape(), w_shape, g.shape(), spec); small.applies()) {
+  if (const DenseSmallMap small(x.shape(), w_shape, g.shape(), spec); small.applies()) {
     return small.grad_weight(*this, x, g);
   }
   const Conv& conv =

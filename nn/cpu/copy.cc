@@ -254,7 +254,7 @@ Tensor CpuBackend::slice(const Tensor& x, int axis, int64_t start, int64_t lengt
   return y;
 }
 
-void CpuBackend::place(const Tensor& src, Tensor& dst, int axis, int64_t start) {
+void CpuBackend::slice_update(const Tensor& src, Tensor& dst, int axis, int64_t start) {
   prepare_threads();
   if (src.numel() == 0) return;
   if (axis < 0) axis += dst.rank();
@@ -263,7 +263,7 @@ void CpuBackend::place(const Tensor& src, Tensor& dst, int axis, int64_t start) 
   const bool blocks = whole_blocks(dst, axis, start, length);
   if (!blocks && (!fits(src.shape(), dst.layout()) || !axis_view(dst, axis, to))) {
     Tensor plain = dst.plain();
-    place(src, plain, axis, start);
+    slice_update(src, plain, axis, start);
     copy(plain, dst);
     return;
   }

@@ -23,7 +23,7 @@ class CpuBackend final : public Backend {
   void copy(const Tensor& src, Tensor& dst) override;
   void fill(Tensor& dst, float value) override;
   Tensor slice(const Tensor& x, int axis, int64_t start, int64_t length) override;
-  void place(const Tensor& src, Tensor& dst, int axis, int64_t start) override;
+  void slice_update(const Tensor& src, Tensor& dst, int axis, int64_t start) override;
 
   // elementwise.cc
   Tensor unary(UnaryOp op, const Tensor& x, float a, float b) override;

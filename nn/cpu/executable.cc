@@ -692,7 +692,7 @@ class Builder {
   Program finish() {
     Program& p = program_;
     p.batch = batch_;
-    p.arena_bytes = place_slots(p.slots, kAlignment, p.output_slot);
+    p.arena_bytes = plan_arena(p.slots, kAlignment, p.output_slot);
     auto memory_for = [&](const Place& place) {
       for (const SlotMemory& m : p.memories) {
         if (m.slot == place.slot && m.data.get_desc() == place.desc) return m.data.get();

@@ -10,15 +10,15 @@ namespace {
 template <typename T, int N>
 __global__ void affine_kernel(const T* x, T* y, const float* scale, const float* shift, int64_t n,
                               int64_t channels, int64_t inner, bool relu) {
-  for (int64_t i = first_item(); i < n; i += item_stride()) {
-    Pack<T, N> v = reinterpret_cast<const Pack<T, N>*>(x)[i];
+  for (int64_t i = thread_index(); i < n; i += item_stride()) {
+    Vec<T, N> v = reinterpret_cast<const Vec<T, N>*>(x)[i];
     const int64_t c = i * N / inner % channels;
 #pragma unroll
     for (int k = 0; k < N; ++k) {
       const float r = fmaf(load(v.v[k]), scale[c + k], shift[c + k]);
       store(&v.v[k], relu && r < 0.0f ? 0.0f : r);
     }
-    reinterpret_cast<Pack<T, N>*>(y)[i] = v;
+    reinterpret_cast<Vec<T, N>*>(y)[i] = v;
   }
 }
 
@@ -26,16 +26,16 @@ __global__ void affine_kernel(const T* x, T* y, const float* scale, const float*
 template <typename T, int N>
 __global__ void affine_grad_kernel(const T* dy, const T* y, T* dx, const float* scale, int64_t n,
                                    int64_t channels, int64_t inner, bool relu) {
-  for (int64_t i = first_item(); i < n; i += item_stride()) {
-    Pack<T, N> g = reinterpret_cast<const Pack<T, N>*>(dy)[i];
-    const Pack<T, N> v = reinterpret_cast<const Pack<T, N>*>(y)[i];
+  for (int64_t i = thread_index(); i < n; i += item_stride()) {
+    Vec<T, N> g = reinterpret_cast<const Vec<T, N>*>(dy)[i];
+    const Vec<T, N> v = reinterpret_cast<const Vec<T, N>*>(y)[i];
     const int64_t c = i * N / inner % channels;
 #pragma unroll
     for (int k = 0; k < N; ++k) {
       const float d = load(g.v[k]) * scale[c + k];
       store(&g.v[k], relu && !(load(v.v[k]) > 0.0f) ? 0.0f : d);
     }
-    reinterpret_cast<Pack<T, N>*>(dx)[i] = g;
+    reinterpret_cast<Vec<T, N>*>(dx)[i] = g;
   }
 }
 
@@ -58,7 +58,7 @@ Tensor CudaBackend::channel_affine(const Tensor& x, const Tensor& scale, const T
   with_activation(x.dtype(), [&]<typename T>(T) {
     const T* px = read<T>(ctx, x);
     T* py = write<T>(ctx, y);
-    with_pack<T>(
+    with_vec<T>(
         inner == 1 ? channels : 1,
         [&]<int N>(std::integral_constant<int, N>) {
           launch(affine_kernel<T, N>, blocks_for(n / N), kThreads, 0, ctx.stream, px, py,
@@ -80,7 +80,7 @@ Tensor CudaBackend::channel_affine_grad(const Tensor& dy, const Tensor& y, const
     const T* pg = read<T>(ctx, g);
     const T* py = read<T>(ctx, y);
     T* pdx = write<T>(ctx, dx);
-    with_pack<T>(
+    with_vec<T>(
         inner == 1 ? channels : 1,
         [&]<int N>(std::integral_constant<int, N>) {
           launch(affine_grad_kernel<T, N>, blocks_for(n / N), kThreads, 0, ctx.stream, pg, py, pdx,

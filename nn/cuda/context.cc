@@ -108,7 +108,7 @@ void* driver_allocate(Context& c, int size_class) {
   cudaError_t result = cudaMalloc(&data, bytes);
   if (result == cudaErrorMemoryAllocation && !c.capturing()) {
     cudaGetLastError();
-    c.join();  // and gives up what is held for the second stream
+    c.join();  // and gives up what is held for the side stream
     if (release_idle(c.device)) result = cudaMalloc(&data, bytes);
   }
   cudaThreadExchangeStreamCaptureMode(&mode);
@@ -133,7 +133,7 @@ void release(Block* block) {
     for (Context* r : all) {
       if (!(readers >> r->id & 1)) continue;
       try {
-        follow(w, *r);
+        wait_for(w, *r);
       } catch (const Error&) {  // CUDA is gone or broken: nobody will use the memory again
       }
     }
@@ -175,11 +175,11 @@ void wait_for(cudaStream_t later, cudaStream_t earlier) {
   cudaEvent_t event = nullptr;
   check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
   const cudaError_t recorded = cudaEventRecord(event, earlier);
-  const cudaError_t waits =
+  const cudaError_t supports_pdl =
       recorded == cudaSuccess ? cudaStreamWaitEvent(later, event, 0) : cudaSuccess;
   cudaEventDestroy(event);  // when it has happened
   check(recorded, "cudaEventRecord");
-  check(waits, "cudaStreamWaitEvent");
+  check(supports_pdl, "cudaStreamWaitEvent");
 }
 
 std::string why_not(cudaError_t result) {
@@ -209,7 +209,7 @@ void check(cudnnStatus_t result, const char* call) {
   if (result != CUDNN_STATUS_SUCCESS) fail_call(call, cudnnGetErrorString(result));
 }
 
-void ask_for_shared(const void* kernel, size_t bytes) {
+void set_dynamic_shared_memory_limit(const void* kernel, size_t bytes) {
   if (bytes <= 40 * 1024) return;  // it has 48 KiB, together with what it declares itself
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              static_cast<int>(bytes)),
@@ -303,42 +303,42 @@ void Context::hold(std::shared_ptr<void> memory) {
   held_.push_back(std::move(memory));
 }
 
-cudnnHandle_t Context::aside(std::vector<Tensor> reads, const Tensor& result) {
-  if (!second) {
+cudnnHandle_t Context::side_stream_dnn(std::vector<Tensor> reads, const Tensor& result) {
+  if (!side_stream) {
     cudaStream_t made = nullptr;
     check(cudaStreamCreateWithFlags(&made, cudaStreamNonBlocking), "cudaStreamCreate");
-    second = made;
+    side_stream = made;
   }
-  if (!second_dnn_) {
+  if (!side_stream_dnn_) {
     cudnnHandle_t made = nullptr;
     check(cudnnCreate(&made), "cudnnCreate");
-    check(cudnnSetStream(made, second), "cudnnSetStream");
-    second_dnn_ = made;
+    check(cudnnSetStream(made, side_stream), "cudnnSetStream");
+    side_stream_dnn_ = made;
   }
   if (held_bytes_ > kMostHeld) join();
-  wait_for(second, stream);
-  aside_pending = true;
+  wait_for(side_stream, stream);
+  side_stream_pending = true;
   for (const Tensor& t : reads) {
     hold(t.storage());
-    if (Block* block = block_of(t)) block->read_aside = true;
+    if (Block* block = block_of(t)) block->read_on_side_stream = true;
   }
   hold(result.storage());
-  if (Block* block = block_of(result)) block->written_aside = true;
-  return second_dnn_;
+  if (Block* block = block_of(result)) block->written_on_side_stream = true;
+  return side_stream_dnn_;
 }
 
-void* Context::allocate_aside(size_t bytes) {
+void* Context::allocate_on_side_stream(size_t bytes) {
   auto memory = allocate(bytes);
   void* data = memory.get();
   hold(std::move(memory));
-  wait_for(second, stream);  // until when it is allocated
+  wait_for(side_stream, stream);  // until when it is allocated
   return data;
 }
 
 void Context::join() {
-  if (!aside_pending) return;
-  wait_for(stream, second);
-  aside_pending = false;
+  if (!side_stream_pending) return;
+  wait_for(stream, side_stream);
+  side_stream_pending = false;
   held_bytes_ = 0;
   const auto done = std::move(held_);
   held_.clear();
@@ -497,7 +497,7 @@ Context& context(int device) {
   return *made.release();
 }
 
-void follow(Context& later, Context& earlier) {
+void wait_for(Context& later, Context& earlier) {
   if (&later == &earlier) return;
   const auto mine = std::this_thread::get_id();
   if (later.capturing_thread == mine || earlier.capturing_thread == mine) {
@@ -512,7 +512,7 @@ void follow(Context& later, Context& earlier) {
     std::lock_guard lock(earlier.capture_mutex);
     check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
     // join() is for the thread that owns the context: it gives up what is held.
-    if (earlier.aside_pending) wait_for(earlier.stream, earlier.second);
+    if (earlier.side_stream_pending) wait_for(earlier.stream, earlier.side_stream);
     check(cudaEventRecord(event, earlier.stream), "cudaEventRecord");
   }
   if (before >= 0) use_device(before);
@@ -523,16 +523,16 @@ void follow(Context& later, Context& earlier) {
 
 const void* read_raw(Context& c, const Tensor& t) {
   check_place(c, t);
-  return read_from_afar(c, t);
+  return read_peer(c, t);
 }
 
-const void* read_from_afar(Context& c, const Tensor& t) {
+const void* read_peer(Context& c, const Tensor& t) {
   if (Block* b = block_of(t)) {
     Context* writer = b->writer;
-    if (b->written_aside && writer == &c) c.join();
+    if (b->written_on_side_stream && writer == &c) c.join();
     const uint64_t me = uint64_t{1} << c.id;
     if (writer != &c && !(b->readers & me)) {
-      follow(c, *writer);
+      wait_for(c, *writer);
       b->readers |= me;
     }
   }
@@ -543,10 +543,10 @@ void* write_raw(Context& c, const Tensor& t) {
   check_place(c, t);
   if (Block* b = block_of(t)) {
     Context* writer = b->writer;
-    if ((b->written_aside || b->read_aside) && writer == &c) c.join();
+    if ((b->written_on_side_stream || b->read_on_side_stream) && writer == &c) c.join();
     const uint64_t others = b->readers & ~(uint64_t{1} << c.id);
     if (writer != &c || others) {
-      follow(c, *writer);
+      wait_for(c, *writer);
       if (others) {
         std::vector<Context*> all;
         {
@@ -554,7 +554,7 @@ void* write_raw(Context& c, const Tensor& t) {
           all = contexts().all;
         }
         for (Context* r : all) {
-          if (others >> r->id & 1) follow(c, *r);
+          if (others >> r->id & 1) wait_for(c, *r);
         }
       }
       b->readers = 0;

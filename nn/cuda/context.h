@@ -4,26 +4,39 @@
 // served on several threads run side by side on one GPU. A thread that ends gives its context to
 // the next one; contexts are never destroyed. At most 64 exist at a time over all devices.
 //
-// Order between streams. A block of memory knows the context that wrote it last and those that have
-// read it since. read() and write() below make the caller's stream wait (on the GPU, never on the
-// host) for whoever touched the memory before on another stream, and a block that is freed returns
-// to the cache of its last writer after that writer's stream waits for the readers. So a tensor may
-// be handed to another thread, and be freed there, like on the CPU. All verbs get at memory through
-// these two functions.
+// Order between streams. A block of memory knows the context that last wrote it and the contexts
+// that have read it since. read() and write() make the caller's stream wait on the GPU, never the
+// host. All verbs get at memory through these two functions, so a tensor may be handed to another
+// thread, and be freed there, as on the CPU. What the caller's stream waits for:
 //
-// Memory. Each context caches what was freed on it, four size classes an octave; nothing is asked
-// of the driver in steady state, and reuse needs no synchronisation because it is ordered by the
-// stream. If the GPU is full, idle memory of all contexts goes back to the driver before giving up.
+//   the block was last        read()                    write()                  release
+//   written by the caller     nothing                   other readers' streams   other readers'
+//   written by another        its stream, once          its stream and readers'  streams
+//   written on side stream    join()                    join()                   (held until join)
+//   read on side stream       nothing                   join()                   (held until join)
 //
-// With address sanitizer, or -DENS_EXACT_GPU_MEMORY for compute-sanitizer, every block outside of
-// captures is the driver's own, so that overruns and uses after release are found.
+// After write() the caller is the block's writer and nobody has read it. A released block returns
+// to the cache of its writer, which is ordered by the writer's stream.
 //
-// Two at once. Work whose result is wanted only at the end of a step, the gradients of weights,
-// goes to a second stream of the context (aside() below), where it fills what the small kernels of
-// the chain leave idle. Whoever reads such a result through read() or write() waits for it.
+// Memory. Each context caches what was freed on it, four size classes an octave. In steady state
+// the driver is asked for nothing, and reuse needs no synchronisation because the stream orders it.
+// If the GPU is full, idle memory of all contexts goes back to the driver before an allocation
+// fails. With address sanitizer, or -DENS_EXACT_GPU_MEMORY for compute-sanitizer, every block that
+// is not of a capture is the driver's own, so that overruns and uses after release are found.
 //
-// Graph capture. While a stream is being captured (Capture below) memory comes from a pool that
-// belongs to the graph, and verbs neither touch the host nor synchronise.
+// Side stream. Gradients of weights are wanted only at the end of a step. They go to a second
+// stream of the context (side_stream_dnn() below) and fill what the small kernels of the main
+// stream leave idle. join() makes the main stream wait for it; read() and write() call that.
+//
+// A context is in one of these states:
+//
+//   state                  new memory comes from     freed memory goes to   host copies,
+//   synchronise idle (between threads) -                         its cache              - in use by
+//   its thread   its cache, then driver    its cache              allowed capturing (Capture) the
+//   graph's pool          the graph's pool       an Error
+//
+// While a context captures, its thread holds capture_mutex, and other threads that want to make its
+// stream wait block until the capture ends.
 #pragma once
 
 #include <cublas_v2.h>
@@ -50,19 +63,20 @@ void check(cudaError_t result, const char* call);
 void check(cublasStatus_t result, const char* call);
 void check(cudnnStatus_t result, const char* call);
 
-// Lets a kernel be launched with so much dynamic shared memory, if that is more than it has anyway.
-void ask_for_shared(const void* kernel, size_t bytes);
+// Lets a kernel be launched with this many bytes of dynamic shared memory. Asks CUDA only where
+// that is more than every kernel may have.
+void set_dynamic_shared_memory_limit(const void* kernel, size_t bytes);
 
 // Usable devices, 0 if there are none; then `why` says why. Never throws.
 int count_devices(std::string& why);
 
-// How a kernel is launched: on this stream, behind what that was given before. `early`: it may
-// begin while the kernel before it still runs, and comes as far as its wait_for_previous()
-// (launch.h).
+// How a kernel is launched: on this stream, after what the stream was given before. `dependent`:
+// with programmatic dependent launch, so that it may begin while the kernel before it still runs,
+// and gets as far as its grid_dependency_sync() (launch.h).
 struct Launch {
   cudaStream_t stream;
-  bool early;
-  Launch(cudaStream_t stream_, bool early_ = false) : stream(stream_), early(early_) {}
+  bool dependent;
+  Launch(cudaStream_t stream_, bool dependent_ = false) : stream(stream_), dependent(dependent_) {}
 };
 
 struct Context;
@@ -93,8 +107,8 @@ struct Block {
   void* data = nullptr;
   int size_class = 0;
   bool exact = false;  // the driver's, not a pool's
-  // Of the writer's second stream, perhaps not yet joined: who writes, who reads.
-  std::atomic<bool> written_aside{false}, read_aside{false};
+  // Whether work on the writer's side stream, perhaps not joined yet, writes or reads it.
+  std::atomic<bool> written_on_side_stream{false}, read_on_side_stream{false};
   std::atomic<Context*> writer{nullptr};
   std::atomic<uint64_t> readers{0};  // bits: Context::id
   std::shared_ptr<Pool> pool;        // of a graph; else undefined: the writer's
@@ -109,11 +123,11 @@ struct Context {
   cublasHandle_t blas();
   cudnnHandle_t dnn();
 
-  // A handle for work on the second stream, after all that the stream has been given so far. The
-  // work reads what `reads` holds, which is kept until join(), and writes `result`.
-  cudnnHandle_t aside(std::vector<Tensor> reads, const Tensor& result);
-  void* allocate_aside(size_t bytes);  // scratch for it
-  void join();  // the stream waits for the second one, if that has been given anything
+  // A cuDNN handle for work on the side stream, after all that the stream has been given so far.
+  // The work reads what `reads` holds, which is kept until join(), and writes `result`.
+  cudnnHandle_t side_stream_dnn(std::vector<Tensor> reads, const Tensor& result);
+  void* allocate_on_side_stream(size_t bytes);  // scratch for it
+  void join();  // the stream waits for the side stream, if that has been given anything
 
   // At least so many zeros, for kernels whose blocks count who comes last and leave zeros again.
   // The stream's own, as one kernel after another uses them.
@@ -137,9 +151,9 @@ struct Context {
   std::shared_ptr<Pool> capture_pool;  // while the stream is captured
   std::mutex capture_mutex;            // held as long: nobody else may touch the stream
   std::atomic<std::thread::id> capturing_thread{};
-  // The second stream; null until it is used. Whether join() has something to wait for.
-  std::atomic<cudaStream_t> second{nullptr};
-  std::atomic<bool> aside_pending{false};
+  // The side stream, null until it is first used; whether join() has something to wait for.
+  std::atomic<cudaStream_t> side_stream{nullptr};
+  std::atomic<bool> side_stream_pending{false};
 
  private:
   struct Stage {
@@ -151,7 +165,7 @@ struct Context {
   cudnnHandle_t dnn_ = nullptr;
   void* blas_workspace_ = nullptr;
   int32_t* counters_ = nullptr;
-  cudnnHandle_t second_dnn_ = nullptr;
+  cudnnHandle_t side_stream_dnn_ = nullptr;
   void hold(std::shared_ptr<void> memory);
   std::vector<std::shared_ptr<void>> held_;  // until join()
   size_t held_bytes_ = 0;
@@ -163,14 +177,14 @@ struct Context {
 // This thread's own, made on first use. Also makes `device` the thread's current one.
 Context& context(int device);
 
-// From now on `later`'s stream waits for what `earlier`'s has been given so far.
-void follow(Context& later, Context& earlier);
+// `later`'s stream waits for what `earlier`'s has been given so far.
+void wait_for(Context& later, Context& earlier);
 
 // The tensor's memory, after its last writer; and for writing, also after its readers. The tensor
 // must be on c's device, else an Error. For memory that is not ours (Tensor::wrap) the caller keeps
 // the order.
 const void* read_raw(Context& c, const Tensor& t);
-const void* read_from_afar(Context& c, const Tensor& t);  // of any GPU, for copies between them
+const void* read_peer(Context& c, const Tensor& t);  // of any GPU, for copies between them
 void* write_raw(Context& c, const Tensor& t);
 
 template <typename T>

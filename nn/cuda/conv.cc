@@ -1,5 +1,5 @@
 // Convolutions of the training: what cuDNN suggests first for a shape is what computes it, but for
-// few channels (unfold.h).
+// few channels (im2col.h).
 //
 // Measuring the suggestions would be a little faster and would let the same seed give other numbers
 // in every run. Images and weights are channels-last.
@@ -15,7 +15,7 @@
 #include "nn/cuda/context.h"
 #include "nn/cuda/cuda_backend.h"
 #include "nn/cuda/dnn_conv.h"
-#include "nn/cuda/unfold.h"
+#include "nn/cuda/im2col.h"
 
 namespace ens::cuda {
 namespace {
@@ -30,10 +30,10 @@ const char* name(Pass pass) {
                                     : "conv2d_grad_weight";
 }
 
-// The way to compute one convolution: the first suggestion that does not refuse.
-class Way {
+// The engine to compute one convolution: the first suggestion that does not refuse.
+class ChosenEngine {
  public:
-  explicit Way(const DnnConv& conv) : conv_(conv) {}
+  explicit ChosenEngine(const DnnConv& conv) : conv_(conv) {}
 
   // `memory` gets so many bytes of scratch.
   void run(cudnnHandle_t handle, const DnnOperands& operands,
@@ -75,16 +75,17 @@ class Way {
 
 // Each context has its own, as a plan is for one thread at a time; made on first use, never
 // forgotten.
-Way& way_for(Context& c, const DnnConv& conv) {
+ChosenEngine& engine_for(Context& c, const DnnConv& conv) {
   static auto* mutex = new std::mutex;
-  static auto* ways = new std::map<std::pair<int, std::vector<int64_t>>, std::unique_ptr<Way>>;
-  std::unique_ptr<Way>* way;
+  static auto* engines =
+      new std::map<std::pair<int, std::vector<int64_t>>, std::unique_ptr<ChosenEngine>>;
+  std::unique_ptr<ChosenEngine>* engine;
   {
     const std::lock_guard lock(*mutex);
-    way = &(*ways)[{c.id, conv.key()}];
+    engine = &(*engines)[{c.id, conv.key()}];
   }
-  if (!*way) *way = std::make_unique<Way>(conv);
-  return **way;
+  if (!*engine) *engine = std::make_unique<ChosenEngine>(conv);
+  return **engine;
 }
 
 // In this form, and where cuDNN's fast kernels want it: at a multiple of 16 bytes.
@@ -110,15 +111,16 @@ Tensor run(Context& c, const DnnConv& conv, const Tensor& x, const Tensor& w, co
   operands.x = memory(x, conv.x);
   operands.w = memory(w, conv.w);
   operands.y = memory(y, conv.y);
-  Way& way = way_for(c, conv);
+  ChosenEngine& engine = engine_for(c, conv);
   if (conv.pass == Pass::kGradWeight) {
     // Wanted at the end of the step only.
-    way.run(c.aside(held, result), operands, [&](size_t bytes) { return c.allocate_aside(bytes); });
+    engine.run(c.side_stream_dnn(held, result), operands,
+               [&](size_t bytes) { return c.allocate_on_side_stream(bytes); });
     return result;
   }
   std::vector<std::shared_ptr<void>> scratch;
-  way.run(c.dnn(), operands,
-          [&](size_t bytes) { return scratch.emplace_back(c.allocate(bytes)).get(); });
+  engine.run(c.dnn(), operands,
+             [&](size_t bytes) { return scratch.emplace_back(c.allocate(bytes)).get(); });
   return result;
 }
 
@@ -144,7 +146,7 @@ DnnConv convolution(Pass pass, Dtype dtype, bool tf32, const Shape& x, const Sha
 
 }  // namespace
 
-Tensor CudaBackend::conv_weight(const Tensor& w, Dtype activations) {
+Tensor CudaBackend::prepare_conv_weight(const Tensor& w, Dtype activations) {
   return prepared(w, activations);
 }
 
@@ -154,8 +156,8 @@ Tensor CudaBackend::conv2d(const Tensor& x, const Tensor& w, const Tensor& bias,
   if (shape.numel() == 0) return Tensor::empty(shape, x.dtype(), device());
   Context& c = context(device_);
   Tensor y;
-  if (unfolds(x.shape(), w.shape(), shape, spec)) {
-    y = unfolded_conv2d(c, x, prepared(w, x.dtype()), spec, shape, tf32_);
+  if (uses_im2col(x.shape(), w.shape(), shape, spec)) {
+    y = im2col_conv2d(c, x, prepared(w, x.dtype()), spec, shape, tf32_);
   } else {
     y = run(c, convolution(Pass::kForward, x.dtype(), tf32_, x.shape(), w.shape(), shape, spec), x,
             w, Tensor());
@@ -176,8 +178,8 @@ Tensor CudaBackend::conv2d_grad_weight(const Tensor& x, const Tensor& dy, const 
                                        const Shape& w_shape) {
   if (x.numel() == 0) return Tensor::zeros(w_shape, Dtype::kF32, device());
   Context& c = context(device_);
-  if (unfolds(x.shape(), w_shape, dy.shape(), spec)) {
-    return unfolded_grad_weight(c, x, prepared(dy, x.dtype()), spec, w_shape, tf32_);
+  if (uses_im2col(x.shape(), w_shape, dy.shape(), spec)) {
+    return im2col_grad_weight(c, x, prepared(dy, x.dtype()), spec, w_shape, tf32_);
   }
   const DnnConv conv =
       convolution(Pass::kGradWeight, x.dtype(), tf32_, x.shape(), w_shape, dy.shape(), spec);

@@ -8,24 +8,24 @@ namespace {
 
 template <typename From, typename To>
 __global__ void convert_kernel(const From* s, To* d, int64_t n) {
-  for (int64_t i = first_item(); i < n; i += item_stride()) store(d + i, load(s[i]));
+  for (int64_t i = thread_index(); i < n; i += item_stride()) store(d + i, load(s[i]));
 }
 
 // The frequent ones, eight numbers at a time.
 template <typename From, typename To>
 __global__ void convert_packs_kernel(const From* s, To* d, int64_t n) {
-  for (int64_t i = first_item(); i < n; i += item_stride()) {
-    const Pack<From, 8> in = reinterpret_cast<const Pack<From, 8>*>(s)[i];
-    Pack<To, 8> out;
+  for (int64_t i = thread_index(); i < n; i += item_stride()) {
+    const Vec<From, 8> in = reinterpret_cast<const Vec<From, 8>*>(s)[i];
+    Vec<To, 8> out;
 #pragma unroll
     for (int k = 0; k < 8; ++k) store(&out.v[k], load(in.v[k]));
-    reinterpret_cast<Pack<To, 8>*>(d)[i] = out;
+    reinterpret_cast<Vec<To, 8>*>(d)[i] = out;
   }
 }
 
 template <typename T>
 __global__ void fill_kernel(T* d, int64_t n, float value) {
-  for (int64_t i = first_item(); i < n; i += item_stride()) store(d + i, value);
+  for (int64_t i = thread_index(); i < n; i += item_stride()) store(d + i, value);
 }
 
 template <typename T>
@@ -94,7 +94,7 @@ void transpose(Context& c, const From* s, To* d, int64_t matrices, int64_t rows,
 // dst[o][0:row] = src[o][0:row] for rows of pitch `from` and `to`; units of T.
 template <typename T>
 __global__ void rows_kernel(const T* s, T* d, int64_t n, int64_t row, int64_t from, int64_t to) {
-  for (int64_t i = first_item(); i < n; i += item_stride()) {
+  for (int64_t i = thread_index(); i < n; i += item_stride()) {
     const int64_t o = i / row, r = i % row;
     d[o * to + r] = s[o * from + r];
   }
@@ -124,7 +124,7 @@ void copy_rows(Context& c, const std::byte* s, std::byte* d, int64_t outer, size
 
 __global__ void crop_kernel(const uint8_t* pixels, const int32_t* where, float* y, int64_t n,
                             int channels, int height, int width) {
-  for (int64_t i = first_item(); i < n; i += item_stride()) {
+  for (int64_t i = thread_index(); i < n; i += item_stride()) {
     const int64_t column = i % width, row = i / width % height;
     const int64_t channel = i / width / height % channels;
     const int32_t* at = where + i / width / height / channels * 4;
@@ -198,7 +198,7 @@ void change_layout(Context& c, const Tensor& src, Tensor& dst) {
 bool is_float(Dtype d) { return d == Dtype::kF32 || d == Dtype::kBF16 || d == Dtype::kF16; }
 
 void copy_on_device(Context& c, const Tensor& src, Tensor& dst) {
-  const bool same_layout = src.layout() == dst.layout() || same_order(src.shape());
+  const bool same_layout = src.layout() == dst.layout() || layouts_coincide(src.shape());
   if (same_layout && src.dtype() == dst.dtype()) {
     const void* s = read_raw(c, src);
     void* d = write_raw(c, dst);
@@ -269,7 +269,8 @@ void CudaBackend::copy(const Tensor& src, Tensor& dst) {
   if (src.device().type == Device::Type::kCpu && dst.device() == here) {
     const Tensor form = size_of(dst.dtype()) < size_of(src.dtype()) ? src.to(dst.dtype()) : src;
     Context& c = context(device_);
-    if (form.dtype() == dst.dtype() && (form.layout() == dst.layout() || same_order(src.shape()))) {
+    if (form.dtype() == dst.dtype() &&
+        (form.layout() == dst.layout() || layouts_coincide(src.shape()))) {
       c.upload(write_raw(c, dst), form.raw(), form.bytes());
     } else {
       Tensor arrived = Tensor::empty(form.shape(), form.dtype(), here, form.layout());
@@ -283,7 +284,7 @@ void CudaBackend::copy(const Tensor& src, Tensor& dst) {
                        ? dst
                        : Tensor::empty(src.shape(), src.dtype(), here, src.layout());
   Context& c = context(device_);
-  const void* s = read_from_afar(c, src);
+  const void* s = read_peer(c, src);
   check(cudaMemcpyPeerAsync(write_raw(c, arrived), device_, s, src.device().index, src.bytes(),
                             c.stream),
         "cudaMemcpyPeerAsync");
@@ -330,7 +331,7 @@ Tensor CudaBackend::slice(const Tensor& x, int axis, int64_t start, int64_t leng
   return y;
 }
 
-void CudaBackend::place(const Tensor& src, Tensor& dst, int axis, int64_t start) {
+void CudaBackend::slice_update(const Tensor& src, Tensor& dst, int axis, int64_t start) {
   Context& c = context(device_);
   if (src.numel() == 0) return;
   if (axis < 0) axis += dst.rank();

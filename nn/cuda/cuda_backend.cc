@@ -55,8 +55,8 @@ std::function<float()> CudaBackend::item_later(const Tensor& t) {
   return c.download_later(read<float>(c, number));
 }
 
-std::unique_ptr<Replay> CudaBackend::record(const std::function<void()>& work) {
-  struct Step : Replay {
+std::unique_ptr<CapturedGraph> CudaBackend::capture(const std::function<void()>& work) {
+  struct Step : CapturedGraph {
     Context& c;
     std::unique_ptr<Capture::Graph> graph;
     explicit Step(Context& context) : c(context) {}
@@ -70,7 +70,8 @@ std::unique_ptr<Replay> CudaBackend::record(const std::function<void()>& work) {
   } catch (const Error& e) {  // a library call that cannot be captured, on this GPU
     static std::once_flag said;
     std::call_once(said, [&] {
-      std::fprintf(stderr, "%s: steps are not recorded: %s\n", device().str().c_str(), e.what());
+      std::fprintf(stderr, "%s: training steps are not captured as a CUDA graph: %s\n",
+                   device().str().c_str(), e.what());
     });
     return nullptr;
   }

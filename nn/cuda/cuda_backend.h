@@ -27,13 +27,13 @@ class CudaBackend final : public Backend {
   std::shared_ptr<void> allocate(size_t bytes) override;
   void synchronize() override;
   std::function<float()> item_later(const Tensor& t) override;
-  std::unique_ptr<Replay> record(const std::function<void()>& work) override;
+  std::unique_ptr<CapturedGraph> capture(const std::function<void()>& work) override;
 
   // copy.cu
   void copy(const Tensor& src, Tensor& dst) override;
   void fill(Tensor& dst, float value) override;
   Tensor slice(const Tensor& x, int axis, int64_t start, int64_t length) override;
-  void place(const Tensor& src, Tensor& dst, int axis, int64_t start) override;
+  void slice_update(const Tensor& src, Tensor& dst, int axis, int64_t start) override;
 
   bool can_crop() const override { return true; }
   Tensor crop(const Tensor& pixels, const Tensor& where) override;
@@ -56,7 +56,7 @@ class CudaBackend final : public Backend {
             float beta, Tensor& c) override;
 
   // conv.cc
-  Tensor conv_weight(const Tensor& w, Dtype activations) override;
+  Tensor prepare_conv_weight(const Tensor& w, Dtype activations) override;
   Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias,
                 const ConvSpec& spec) override;
   Tensor conv2d_grad_input(const Tensor& dy, const Tensor& w, const ConvSpec& spec,
@@ -65,7 +65,7 @@ class CudaBackend final : public Backend {
                             const Shape& w_shape) override;
 
   // parameters.cu
-  void conv_weights(std::span<const Tensor> from, std::span<Tensor> to) override;
+  void prepare_conv_weights(std::span<const Tensor> from, std::span<Tensor> to) override;
   void sgd_step(std::span<const Update> updates, const Tensor& rates, const SgdStep& s) override;
   void adam_step(std::span<const Update> updates, const Tensor& rates, const AdamStep& s) override;
 

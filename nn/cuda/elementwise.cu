@@ -86,24 +86,24 @@ __device__ float apply(BinaryOp op, float a, float b) {
 
 template <typename T, int N>
 __global__ void unary_kernel(UnaryOp op, const T* x, T* y, int64_t n, float a, float b) {
-  for (int64_t i = first_item(); i < n; i += item_stride()) {
-    Pack<T, N> v = reinterpret_cast<const Pack<T, N>*>(x)[i];
+  for (int64_t i = thread_index(); i < n; i += item_stride()) {
+    Vec<T, N> v = reinterpret_cast<const Vec<T, N>*>(x)[i];
 #pragma unroll
     for (int k = 0; k < N; ++k) store(&v.v[k], apply(op, load(v.v[k]), a, b));
-    reinterpret_cast<Pack<T, N>*>(y)[i] = v;
+    reinterpret_cast<Vec<T, N>*>(y)[i] = v;
   }
 }
 
 template <typename T, int N>
 __global__ void unary_grad_kernel(UnaryOp op, const T* v, const T* g, T* dx, int64_t n, float a) {
-  for (int64_t i = first_item(); i < n; i += item_stride()) {
-    const Pack<T, N> pv = reinterpret_cast<const Pack<T, N>*>(v)[i];
-    Pack<T, N> pg = reinterpret_cast<const Pack<T, N>*>(g)[i];
+  for (int64_t i = thread_index(); i < n; i += item_stride()) {
+    const Vec<T, N> pv = reinterpret_cast<const Vec<T, N>*>(v)[i];
+    Vec<T, N> pg = reinterpret_cast<const Vec<T, N>*>(g)[i];
 #pragma unroll
     for (int k = 0; k < N; ++k) {
       store(&pg.v[k], apply_grad(op, load(pv.v[k]), load(pg.v[k]), a));
     }
-    reinterpret_cast<Pack<T, N>*>(dx)[i] = pg;
+    reinterpret_cast<Vec<T, N>*>(dx)[i] = pg;
   }
 }
 
@@ -111,23 +111,23 @@ __global__ void unary_grad_kernel(UnaryOp op, const T* v, const T* g, T* dx, int
 template <typename T, int N>
 __global__ void binary_kernel(BinaryOp op, const T* a, const T* b, T* y, int64_t n,
                               int64_t period) {
-  for (int64_t i = first_item(); i < n; i += item_stride()) {
-    Pack<T, N> pa = reinterpret_cast<const Pack<T, N>*>(a)[i];
-    const Pack<T, N> pb = reinterpret_cast<const Pack<T, N>*>(b)[period == n ? i : i % period];
+  for (int64_t i = thread_index(); i < n; i += item_stride()) {
+    Vec<T, N> pa = reinterpret_cast<const Vec<T, N>*>(a)[i];
+    const Vec<T, N> pb = reinterpret_cast<const Vec<T, N>*>(b)[period == n ? i : i % period];
 #pragma unroll
     for (int k = 0; k < N; ++k) store(&pa.v[k], apply(op, load(pa.v[k]), load(pb.v[k])));
-    reinterpret_cast<Pack<T, N>*>(y)[i] = pa;
+    reinterpret_cast<Vec<T, N>*>(y)[i] = pa;
   }
 }
 
 template <typename X, typename Y, int N>
 __global__ void axpy_kernel(float alpha, const X* x, Y* y, int64_t n) {
-  for (int64_t i = first_item(); i < n; i += item_stride()) {
-    const Pack<X, N> px = reinterpret_cast<const Pack<X, N>*>(x)[i];
-    Pack<Y, N> py = reinterpret_cast<const Pack<Y, N>*>(y)[i];
+  for (int64_t i = thread_index(); i < n; i += item_stride()) {
+    const Vec<X, N> px = reinterpret_cast<const Vec<X, N>*>(x)[i];
+    Vec<Y, N> py = reinterpret_cast<const Vec<Y, N>*>(y)[i];
 #pragma unroll
     for (int k = 0; k < N; ++k) store(&py.v[k], load(py.v[k]) + alpha * load(px.v[k]));
-    reinterpret_cast<Pack<Y, N>*>(y)[i] = py;
+    reinterpret_cast<Vec<Y, N>*>(y)[i] = py;
   }
 }
 
@@ -140,7 +140,7 @@ struct Broadcast {
 template <typename T>
 __global__ void broadcast_kernel(BinaryOp op, const T* a, const T* b, T* y, int64_t n,
                                  Broadcast axes) {
-  for (int64_t i = first_item(); i < n; i += item_stride()) {
+  for (int64_t i = thread_index(); i < n; i += item_stride()) {
     int64_t rest = i, ia = 0, ib = 0;
     for (int k = axes.count - 1; k >= 0; --k) {
       const int64_t at = rest % axes.size[k];
@@ -167,7 +167,7 @@ Tensor CudaBackend::unary(UnaryOp op, const Tensor& x, float a, float b) {
   with_activation(x.dtype(), [&]<typename T>(T) {
     const T* px = read<T>(c, x);
     T* py = write<T>(c, y);
-    with_pack<T>(
+    with_vec<T>(
         n,
         [&]<int N>(std::integral_constant<int, N>) {
           launch(unary_kernel<T, N>, blocks_for(n / N), kThreads, 0, c.stream, op, px, py, n / N, a,
@@ -192,7 +192,7 @@ Tensor CudaBackend::unary_grad(UnaryOp op, const Tensor& x, const Tensor& y, con
     const T* pv = read<T>(c, v);
     const T* pg = read<T>(c, g);
     T* pdx = write<T>(c, dx);
-    with_pack<T>(
+    with_vec<T>(
         n,
         [&]<int N>(std::integral_constant<int, N>) {
           launch(unary_grad_kernel<T, N>, blocks_for(n / N), kThreads, 0, c.stream, op, pv, pg, pdx,
@@ -220,7 +220,7 @@ Tensor CudaBackend::binary(BinaryOp op, const Tensor& a, const Tensor& b) {
       const T* pa = read<T>(c, a);
       const T* pb = read<T>(c, other);
       T* py = write<T>(c, y);
-      with_pack<T>(
+      with_vec<T>(
           period,
           [&]<int N>(std::integral_constant<int, N>) {
             launch(binary_kernel<T, N>, blocks_for(n / N), kThreads, 0, c.stream, op, pa, pb, py,
@@ -276,7 +276,7 @@ void CudaBackend::axpy(float alpha, const Tensor& x, Tensor& y) {
     const X* px = read<X>(c, s);
     const auto run = [&]<typename Y>(Y) {
       Y* py = write<Y>(c, y);
-      with_pack<X>(
+      with_vec<X>(
           n,
           [&]<int N>(std::integral_constant<int, N>) {
             launch(axpy_kernel<X, Y, N>, blocks_for(n / N), kThreads, 0, c.stream, alpha, px, py,

@@ -30,8 +30,10 @@ int64_t pixels_of(const Shape& one) { return one.numel() / std::max<int64_t>(cha
 // What a step does, for one net or for all.
 struct Op {
   bool per_net = false;
-  bool waits = false;  // one kernel, which may be launched early
-  bool early = false;  // and so is the one before: waiting for that is waiting for all before it
+  bool supports_pdl = false;  // one kernel that calls grid_dependency_sync()
+  // Launched as a dependent of the kernel before it, which supports it, too: then waiting for that
+  // one is waiting for everything before it.
+  bool dependent = false;
   std::function<void(Context&, Launch, int64_t net)> run;
 };
 
@@ -57,7 +59,7 @@ class CudaExecutable : public Executable {
     NetMemory weight, bias;
     NetMemory scales;  // in float8: see NetConv
     int64_t kh = 1, kw = 1;
-    std::weak_ptr<SpreadWeight> spread;
+    std::weak_ptr<DenseSmallMap> dense_small_map;
   };
 
   void pack_weights(Context& c, const std::vector<Graph>& nets);
@@ -68,8 +70,8 @@ class CudaExecutable : public Executable {
   Program build(Context& c, int64_t batch);
   Op lower(Context& c, size_t step, int64_t batch);
   Op lower_conv(Context& c, size_t step, int64_t batch);
-  void enqueue(Context& c, const Program& p, bool early) const;
-  std::unique_ptr<Capture::Graph> record(Context& c, const Program& p, bool early) const;
+  void enqueue(Context& c, const Program& p, bool dependent) const;
+  std::unique_ptr<Capture::Graph> capture(Context& c, const Program& p, bool dependent) const;
   std::byte* scratch(Context& c, size_t bytes);
 
   Tensor bytes(size_t count) const {
@@ -224,7 +226,7 @@ void CudaExecutable::place_values() {
     slot.first = slot.last = i;
   }
   used(graph_.output, steps);
-  net_bytes_ = place_slots(slots, kAlignment);
+  net_bytes_ = plan_arena(slots, kAlignment);
   for (const Slot& slot : slots) offsets_.push_back(slot.offset);
   input_bytes_ = rounded(static_cast<size_t>(numbers(graph_.input, max_batch_)) * size_of(dtype_));
 }
@@ -256,40 +258,40 @@ Program CudaExecutable::build(Context& c, int64_t batch) {
   for (size_t i = 0; i < graph_.steps.size(); ++i) {
     Op op = lower(c, i, batch);
     if (!op.run) continue;
-    op.early = op.waits && !p.ops.empty() && p.ops.back().waits;
+    op.dependent = op.supports_pdl && !p.ops.empty() && p.ops.back().supports_pdl;
     p.ops.push_back(std::move(op));
   }
   if (p.ops.empty()) return p;
   enqueue(c, p, false);  // what is loaded on first use must not be loaded in a capture
   c.synchronize();
-  p.graph = record(c, p, false);
+  p.graph = capture(c, p, false);
   p.scratch = scratch_;
-  if (options_.prefer && !options_.early) return p;
-  if (std::ranges::none_of(p.ops, &Op::early) || !can_launch_early(c)) return p;
+  if (options_.prefer && !options_.dependent) return p;
+  if (std::ranges::none_of(p.ops, &Op::dependent) || !supports_pdl(c)) return p;
   try {
-    auto early = record(c, p, true);
-    if (!options_.early) {
-      const std::vector<float> times = times_of({p.graph.get(), early.get()}, c);
+    auto dependent = capture(c, p, true);
+    if (!options_.dependent) {
+      const std::vector<float> times = times_of({p.graph.get(), dependent.get()}, c);
       if (times[1] >= 0.99f * times[0]) return p;  // no more than chance does
     }
-    p.graph = std::move(early);
+    p.graph = std::move(dependent);
   } catch (const Error&) {  // then without
-    if (options_.early) throw;
+    if (options_.dependent) throw;
   }
   return p;
 }
 
-std::unique_ptr<Capture::Graph> CudaExecutable::record(Context& c, const Program& p,
-                                                       bool early) const {
+std::unique_ptr<Capture::Graph> CudaExecutable::capture(Context& c, const Program& p,
+                                                        bool dependent) const {
   Capture capture(c);
-  enqueue(c, p, early);
+  enqueue(c, p, dependent);
   return capture.finish();
 }
 
-void CudaExecutable::enqueue(Context& c, const Program& p, bool early) const {
+void CudaExecutable::enqueue(Context& c, const Program& p, bool dependent) const {
   for (size_t i = 0; i < p.ops.size();) {
     if (!p.ops[i].per_net) {
-      p.ops[i].run(c, {c.stream, early && p.ops[i].early}, 0);
+      p.ops[i].run(c, {c.stream, dependent && p.ops[i].dependent}, 0);
       ++i;
       continue;
     }
@@ -311,7 +313,7 @@ Op CudaExecutable::lower(Context& c, size_t index, int64_t batch) {
   const int64_t n = numbers(s.output, batch), nets = nets_;
   const Dtype dtype = dtype_;
   const auto all = [](auto f) {
-    return Op{.waits = true, .run = [f](Context&, Launch how, int64_t) { f(how); }};
+    return Op{.supports_pdl = true, .run = [f](Context&, Launch how, int64_t) { f(how); }};
   };
   switch (s.kind) {
     case Kind::kConv:
@@ -380,12 +382,12 @@ Op CudaExecutable::lower_conv(Context& c, size_t index, int64_t batch) {
   conv.x = at(s.input);
   if (s.residual >= 0) conv.z = at(s.residual);
   conv.y = at(s.output);
-  PreparedConv p = choose(conv, options_.prefer, c, branches_, weights_[index].spread,
+  PreparedConv p = choose(conv, options_.prefer, c, branches_, weights_[index].dense_small_map,
                           [&](size_t wanted) { return scratch(c, wanted); });
   // Nets on parallel branches are at different steps at a time: each has its part of the scratch,
   // whose size is known when all steps are.
   if (p.per_net) net_scratch_ = std::max(net_scratch_, rounded(p.scratch));
-  Op op{.per_net = p.per_net, .waits = p.waits};
+  Op op{.per_net = p.per_net, .supports_pdl = p.supports_pdl};
   op.run = [this, run = std::move(p.run), per_net = p.per_net](Context& on, Launch how,
                                                                int64_t net) {
     auto* memory = static_cast<std::byte*>(scratch_.raw());
@@ -398,7 +400,7 @@ size_t CudaExecutable::weight_bytes() const {
   size_t total = 0;
   for (const Tensor& t : constants_) total += t.bytes();
   for (const StepWeights& w : weights_) {
-    if (const auto spread = w.spread.lock()) total += spread->memory.bytes();
+    if (const auto dense = w.dense_small_map.lock()) total += dense->memory.bytes();
   }
   return total;
 }
@@ -412,11 +414,12 @@ Tensor CudaExecutable::run(const Tensor& input) {
   const float* images = read<float>(c, input);
   // The arena also stands for all that only this object knows: weights, scratch, streams.
   write_raw(c, arena_);
-  enter(dtype_, images, arena_.raw(), count, p.batch, channels_of(in), pixels_of(in), c.stream);
+  pack_input(dtype_, images, arena_.raw(), count, p.batch, channels_of(in), pixels_of(in),
+             c.stream);
   if (p.graph) p.graph->launch(c);
   Tensor result = Tensor::empty(batched(nets_, batched(count, out)), Dtype::kF32, input.device());
-  leave(dtype_, at(graph_.output), write<float>(c, result), nets_, count, channels_of(out),
-        pixels_of(out), c.stream);
+  unpack_output(dtype_, at(graph_.output), write<float>(c, result), nets_, count, channels_of(out),
+                pixels_of(out), c.stream);
   return result;
 }
 

@@ -2,8 +2,8 @@
 //
 // A step is computed for all nets in one launch where there is such a kernel (all but cuDNN's);
 // the steps between are computed net by net on parallel branches of the graph. Kernels of our own
-// that follow each other may be launched early (Launch, context.h). Values lie channels last, those
-// of each net in an arena of its own, at equal distances.
+// that follow each other may use programmatic dependent launch (Launch, context.h). Values are
+// channels-last; those of each net lie in an arena of its own, at equal distances.
 #pragma once
 
 #include <memory>
@@ -15,15 +15,15 @@
 namespace ens::cuda {
 
 // How a convolution (or linear layer) of all nets is computed.
-enum class ConvWay {
-  kFew,       // one launch of our own kernel for few pixels, for all nets (16-bit types)
-  kTogether,  // one launch of our own kernel on the tensor cores, for all nets (16-bit types)
-  kDense,     // maps of few pixels: one batched matrix product over images, weights spread out
-  kProduct,   // the pixels that each sum reads gathered, then one batched matrix product
-  kLibrary,   // cuDNN, net by net on parallel branches
-  kDirect,    // plain loops: what nobody else takes
+enum class ConvAlgorithm {
+  kSmallBatchTensorCore,  // our own kernel for few pixels, one launch for all nets (16-bit types)
+  kGroupedImplicitGemm,   // our own tensor-core kernel, one launch for all nets (16-bit types)
+  kDenseSmallMap,         // maps of few pixels as one batched matrix product over whole images
+  kIm2colGemm,            // im2col, then one batched matrix product of cuBLASLt
+  kCudnn,                 // cuDNN, net by net on parallel branches of the graph
+  kNaive,                 // plain loops, for what nothing else computes
 };
-const char* name(ConvWay way);
+const char* name(ConvAlgorithm algorithm);
 
 // Backend::compile on device `device`. dtype: kF32, kBF16, kF16 or kF8, in which the layers that
 // nn/core/float8.h names are computed in float8 and all else in float16. A prepared size serves
@@ -31,9 +31,10 @@ const char* name(ConvWay way);
 // captured) when it is first needed.
 struct ServeOptions {
   bool tf32 = true;  // float32 products may round their factors to TF32
-  // Instead of measuring: this way wherever it is possible, with early launches if `early`.
-  std::optional<ConvWay> prefer;
-  bool early = false;
+  // Instead of measuring: this algorithm wherever it is possible, with programmatic dependent
+  // launch if `dependent`.
+  std::optional<ConvAlgorithm> prefer;
+  bool dependent = false;
 };
 std::unique_ptr<Executable> compile_cuda(const std::vector<Graph>& nets, Dtype dtype,
                                          int64_t max_batch, int device,

@@ -1,4 +1,4 @@
-// What the kernels share: numbers of any type as float, packs of numbers, and grid sizes.
+// What the kernels share: elements of any dtype as float, vectors of elements, and grid sizes.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -47,14 +47,14 @@ __device__ inline void store(int32_t* p, float v) {
                           : static_cast<int32_t>(rounded(v, -2147483648.0f, 2147483520.0f));
 }
 
-// N neighbours that move as one.
+// N neighbouring elements that are read and written by one instruction.
 template <typename T, int N>
-struct alignas(sizeof(T) * N) Pack {
+struct alignas(sizeof(T) * N) Vec {
   T v[N];
 };
-// As many as 16 bytes hold.
+// The number of elements in 16 bytes, the widest access.
 template <typename T>
-constexpr int kPack = 16 / static_cast<int>(sizeof(T));
+constexpr int kVec = 16 / static_cast<int>(sizeof(T));
 
 inline bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
@@ -64,7 +64,7 @@ inline dim3 blocks_for(int64_t n) {
   return dim3(
       static_cast<unsigned>(std::clamp<int64_t>((n + kThreads - 1) / kThreads, 1, 1 << 16)));
 }
-__device__ inline int64_t first_item() {
+__device__ inline int64_t thread_index() {
   return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
 }
 __device__ inline int64_t item_stride() { return static_cast<int64_t>(gridDim.x) * blockDim.x; }
@@ -112,18 +112,20 @@ void with_activation(Dtype dtype, F&& f) {
   }
 }
 
-// f(N) with the pack size, as an integral_constant, that n numbers at these addresses allow.
+// f(N), an integral_constant, with the vector length that n elements at these addresses allow.
 template <typename T, typename F, typename... P>
-void with_pack(int64_t n, F&& f, const P*... at) {
-  if (n % kPack<T> == 0 && (aligned(at) && ...)) {
-    f(std::integral_constant<int, kPack<T>>{});
+void with_vec(int64_t n, F&& f, const P*... at) {
+  if (n % kVec<T> == 0 && (aligned(at) && ...)) {
+    f(std::integral_constant<int, kVec<T>>{});
   } else {
     f(std::integral_constant<int, 1>{});
   }
 }
 
 // Whether plain and channels-last memory are the same.
-inline bool same_order(const Shape& s) { return s.rank() != 4 || s[1] == 1 || s[2] * s[3] == 1; }
+inline bool layouts_coincide(const Shape& s) {
+  return s.rank() != 4 || s[1] == 1 || s[2] * s[3] == 1;
+}
 
 // t in this dtype and layout; itself if it is so already.
 inline Tensor as(const Tensor& t, Dtype dtype, Layout layout) {

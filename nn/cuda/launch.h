@@ -17,17 +17,17 @@ template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, Launch how,
             A&&... args) {
   static_assert(sizeof...(P) == sizeof...(A), "one argument for each parameter");
-  ask_for_shared(reinterpret_cast<const void*>(kernel), shared_bytes);
-  cudaLaunchAttribute early{};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
+  set_dynamic_shared_memory_limit(reinterpret_cast<const void*>(kernel), shared_bytes);
+  cudaLaunchAttribute pdl{};
+  pdl.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  pdl.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = how.stream;
-  config.attrs = &early;
-  config.numAttrs = how.early ? 1 : 0;
+  config.attrs = &pdl;
+  config.numAttrs = how.dependent ? 1 : 0;
   check(cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...), "kernel launch");
 }
 
@@ -37,10 +37,11 @@ __device__ inline unsigned char* dynamic_shared() {
   return memory;
 }
 
-// For kernels that may be launched early: every thread calls it, before it touches memory that any
-// work before it writes or that it writes itself. Returns when the kernel before has ended, and
-// with it all before that; from then on the next one may begin if that was launched early.
-__device__ inline void wait_for_previous() {
+// For kernels that support programmatic dependent launch: every thread calls it before it touches
+// memory that earlier work of the stream writes or that the kernel itself writes. Returns when the
+// kernel before has ended, and with it all work before that; then it lets the next kernel begin if
+// that was launched as a dependent.
+__device__ inline void grid_dependency_sync() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");

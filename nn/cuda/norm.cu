@@ -1,11 +1,17 @@
 // Batch normalisation, over [rows][channels].
 //
-// All of it is bound by memory or, for small maps, by the number of launches. Few rows, of
-// channels that come in packs: one launch, in which a block keeps all rows of its channels in
-// registers. Others take two: one sums slices of the rows, and its last block adds up what the
-// slices gave; one normalises. Backward finds out from x again where the ReLU was active, instead
-// of reading y; only after a residual has it to. Sums go from threads to warps to blocks to slices
-// in a fixed order.
+// The time goes into memory traffic and, for small maps, into launches. There are two forms of both
+// the forward and the backward pass:
+//
+// - One launch, where there are few rows and the channels fill vectors of 16 bytes. A block keeps
+//   all rows of its channels in registers, sums them, and normalises them.
+// - Two launches otherwise. The first sums slices of the rows, one slice to a block, and the last
+//   block of each group of channels adds up the slices. The second normalises.
+//
+// The backward pass needs to know where the ReLU was active. It computes that from x, which it
+// reads anyway, instead of reading y; only after a residual does it have to read y.
+//
+// Sums are added in a fixed order (threads, warps, blocks, slices), so results repeat to the bit.
 #include <algorithm>
 
 #include "nn/cuda/cuda_backend.h"
@@ -69,12 +75,12 @@ __device__ inline int thread_of_block() {
 }
 
 template <typename T, int N>
-__device__ inline Pack<T, N> pack_at(const T* p, int64_t i) {
-  return *reinterpret_cast<const Pack<T, N>*>(p + i);
+__device__ inline Vec<T, N> vec_at(const T* p, int64_t i) {
+  return *reinterpret_cast<const Vec<T, N>*>(p + i);
 }
 template <typename T, int N>
-__device__ inline Pack<T, N>& pack_at(T* p, int64_t i) {
-  return *reinterpret_cast<Pack<T, N>*>(p + i);
+__device__ inline Vec<T, N>& vec_at(T* p, int64_t i) {
+  return *reinterpret_cast<Vec<T, N>*>(p + i);
 }
 
 // Adds up v over threadIdx.y: out[k * blockDim.x + x] is the sum of v[k] of the threads with this
@@ -124,8 +130,8 @@ __device__ bool add_slices(float (&v)[K], const Parts& parts, double* total) {
   double sum[kWide] = {};
 #pragma unroll 8
   for (int s = t / readers; s < static_cast<int>(gridDim.y); s += step) {
-    const auto part = pack_at<float, kWide>(
-        static_cast<const float*>(column), static_cast<int64_t>(s) * numbers + t % readers * kWide);
+    const auto part = vec_at<float, kWide>(static_cast<const float*>(column),
+                                           static_cast<int64_t>(s) * numbers + t % readers * kWide);
 #pragma unroll
     for (int k = 0; k < kWide; ++k) sum[k] += static_cast<double>(part.v[k]);
   }
@@ -215,7 +221,7 @@ __device__ InputGrad end_grads(const Layer& l, int64_t c, float* dgamma, float* 
 }
 
 template <typename T, int N>
-__device__ inline void add_moments(const Pack<T, N>& v, const Pack<T, N>& origin,
+__device__ inline void add_moments(const Vec<T, N>& v, const Vec<T, N>& origin,
                                    float (&sums)[2 * N]) {
 #pragma unroll
   for (int k = 0; k < N; ++k) {
@@ -226,9 +232,9 @@ __device__ inline void add_moments(const Pack<T, N>& v, const Pack<T, N>& origin
 }
 
 template <typename T, int N>
-__device__ inline Pack<T, N> normalised(Pack<T, N> v, bool adds, const Pack<T, N>& residual,
-                                        const float (&scale)[N], const float (&shift)[N],
-                                        bool relu) {
+__device__ inline Vec<T, N> normalised(Vec<T, N> v, bool adds, const Vec<T, N>& residual,
+                                       const float (&scale)[N], const float (&shift)[N],
+                                       bool relu) {
 #pragma unroll
   for (int k = 0; k < N; ++k) {
     float r = fmaf(load(v.v[k]), scale[k], shift[k]);
@@ -240,9 +246,9 @@ __device__ inline Pack<T, N> normalised(Pack<T, N> v, bool adds, const Pack<T, N
 
 // dz: dy, or 0 where the ReLU cut, which y tells if `from_y`, else x.
 template <typename T, int N>
-__device__ inline Pack<T, N> before_relu(Pack<T, N> g, const Pack<T, N>& x, bool from_y,
-                                         const Pack<T, N>& y, const float (&scale)[N],
-                                         const float (&shift)[N]) {
+__device__ inline Vec<T, N> before_relu(Vec<T, N> g, const Vec<T, N>& x, bool from_y,
+                                        const Vec<T, N>& y, const float (&scale)[N],
+                                        const float (&shift)[N]) {
 #pragma unroll
   for (int k = 0; k < N; ++k) {
     const float out = from_y ? load(y.v[k]) : fmaf(load(x.v[k]), scale[k], shift[k]);
@@ -252,8 +258,8 @@ __device__ inline Pack<T, N> before_relu(Pack<T, N> g, const Pack<T, N>& x, bool
 }
 
 template <typename T, int N>
-__device__ inline void add_grads(const Pack<T, N>& dz, const Pack<T, N>& x,
-                                 const float (&centre)[N], float (&sums)[2 * N]) {
+__device__ inline void add_grads(const Vec<T, N>& dz, const Vec<T, N>& x, const float (&centre)[N],
+                                 float (&sums)[2 * N]) {
 #pragma unroll
   for (int k = 0; k < N; ++k) {
     const float d = load(dz.v[k]);
@@ -263,8 +269,7 @@ __device__ inline void add_grads(const Pack<T, N>& dz, const Pack<T, N>& x,
 }
 
 template <typename T, int N>
-__device__ inline Pack<T, N> input_grad(Pack<T, N> dz, const Pack<T, N>& x,
-                                        const InputGrad (&of)[N]) {
+__device__ inline Vec<T, N> input_grad(Vec<T, N> dz, const Vec<T, N>& x, const InputGrad (&of)[N]) {
 #pragma unroll
   for (int k = 0; k < N; ++k) {
     store(&dz.v[k],
@@ -281,11 +286,11 @@ __global__ void moments_kernel(const T* x, Layer l, Parts parts, int64_t slice) 
   const int64_t c = first_channel<N>(), end = end_row(slice, l.rows);
   float sums[2 * N] = {};
   if (c < l.channels) {
-    const Pack<T, N> origin = pack_at<T, N>(x, c);
+    const Vec<T, N> origin = vec_at<T, N>(x, c);
     for (int64_t r = first_row(slice); r < end; r += 4 * kAtOnce * blockDim.y) {
-      Pack<T, N> v[4 * kAtOnce] = {};
+      Vec<T, N> v[4 * kAtOnce] = {};
       for_rows<4 * kAtOnce>(
-          r, end, [&](int i, int64_t row) { v[i] = pack_at<T, N>(x, row * l.channels + c); });
+          r, end, [&](int i, int64_t row) { v[i] = vec_at<T, N>(x, row * l.channels + c); });
       for_rows<4 * kAtOnce>(r, end, [&](int i, int64_t) { add_moments(v[i], origin, sums); });
     }
   }
@@ -303,13 +308,13 @@ __global__ void normalise_kernel(const T* x, const T* residual, T* y, Layer l, i
   read_channels(l.scale, c, scale);
   read_channels(l.shift, c, shift);
   for (int64_t r = first_row(slice); r < end; r += kAtOnce * blockDim.y) {
-    Pack<T, N> v[kAtOnce] = {}, added[kAtOnce] = {};
+    Vec<T, N> v[kAtOnce] = {}, added[kAtOnce] = {};
     for_rows<kAtOnce>(r, end, [&](int i, int64_t row) {
-      v[i] = pack_at<T, N>(x, row * l.channels + c);
-      if (residual) added[i] = pack_at<T, N>(residual, row * l.channels + c);
+      v[i] = vec_at<T, N>(x, row * l.channels + c);
+      if (residual) added[i] = vec_at<T, N>(residual, row * l.channels + c);
     });
     for_rows<kAtOnce>(r, end, [&](int i, int64_t row) {
-      pack_at<T, N>(y, row * l.channels + c) =
+      vec_at<T, N>(y, row * l.channels + c) =
           normalised(v[i], residual != nullptr, added[i], scale, shift, l.relu);
     });
   }
@@ -328,16 +333,16 @@ __global__ void grad_sums_kernel(const T* dy, const T* x, const T* y, T* dz, Lay
     read_channels(l.shift, c, shift);
     read_channels(l.mean, c, centre);
     for (int64_t r = first_row(slice); r < end; r += kAtOnce * blockDim.y) {
-      Pack<T, N> v[kAtOnce] = {}, g[kAtOnce] = {}, out[kAtOnce] = {};
+      Vec<T, N> v[kAtOnce] = {}, g[kAtOnce] = {}, out[kAtOnce] = {};
       for_rows<kAtOnce>(r, end, [&](int i, int64_t row) {
         const int64_t at = row * l.channels + c;
-        v[i] = pack_at<T, N>(x, at);
-        g[i] = pack_at<T, N>(dy, at);
-        if (y) out[i] = pack_at<T, N>(y, at);
+        v[i] = vec_at<T, N>(x, at);
+        g[i] = vec_at<T, N>(dy, at);
+        if (y) out[i] = vec_at<T, N>(y, at);
       });
       for_rows<kAtOnce>(r, end, [&](int i, int64_t row) {
         if (l.relu) g[i] = before_relu(g[i], v[i], y != nullptr, out[i], scale, shift);
-        if (dz) pack_at<T, N>(dz, row * l.channels + c) = g[i];
+        if (dz) vec_at<T, N>(dz, row * l.channels + c) = g[i];
         add_grads(g[i], v[i], centre, sums);
       });
     }
@@ -360,14 +365,14 @@ __global__ void grad_input_kernel(const T* dy, const T* x, T* dx, Layer l, const
 #pragma unroll
   for (int k = 0; k < N; ++k) mine[k] = of[c + k];
   for (int64_t r = first_row(slice); r < end; r += kAtOnce * blockDim.y) {
-    Pack<T, N> v[kAtOnce] = {}, g[kAtOnce] = {};
+    Vec<T, N> v[kAtOnce] = {}, g[kAtOnce] = {};
     for_rows<kAtOnce>(r, end, [&](int i, int64_t row) {
-      v[i] = pack_at<T, N>(x, row * l.channels + c);
-      g[i] = pack_at<T, N>(dy, row * l.channels + c);
+      v[i] = vec_at<T, N>(x, row * l.channels + c);
+      g[i] = vec_at<T, N>(dy, row * l.channels + c);
     });
     for_rows<kAtOnce>(r, end, [&](int i, int64_t row) {
       if (l.relu) g[i] = before_relu(g[i], v[i], false, v[i], scale, shift);
-      pack_at<T, N>(dx, row * l.channels + c) = input_grad(g[i], v[i], mine);
+      vec_at<T, N>(dx, row * l.channels + c) = input_grad(g[i], v[i], mine);
     });
   }
 }
@@ -382,12 +387,12 @@ __global__ void whole_kernel(const T* x, const T* residual, T* y, Layer l) {
   __shared__ ScaleShift of_channel[N];
   const int64_t c = static_cast<int64_t>(blockIdx.x) * N;
   const auto row = [](int i) { return static_cast<int64_t>(threadIdx.y) + i * kThreads; };
-  Pack<T, N> v[R];
+  Vec<T, N> v[R];
 #pragma unroll
   for (int i = 0; i < R; ++i) {
-    if (row(i) < l.rows) v[i] = pack_at<T, N>(x, row(i) * l.channels + c);
+    if (row(i) < l.rows) v[i] = vec_at<T, N>(x, row(i) * l.channels + c);
   }
-  const Pack<T, N> origin = pack_at<T, N>(x, c);
+  const Vec<T, N> origin = vec_at<T, N>(x, c);
   float sums[2 * N] = {};
 #pragma unroll
   for (int i = 0; i < R; ++i) {
@@ -410,9 +415,9 @@ __global__ void whole_kernel(const T* x, const T* residual, T* y, Layer l) {
   for (int i = 0; i < R; ++i) {
     if (row(i) >= l.rows) continue;
     const int64_t at = row(i) * l.channels + c;
-    Pack<T, N> added;
-    if (residual) added = pack_at<T, N>(residual, at);
-    pack_at<T, N>(y, at) = normalised(v[i], residual != nullptr, added, scale, shift, l.relu);
+    Vec<T, N> added;
+    if (residual) added = vec_at<T, N>(residual, at);
+    vec_at<T, N>(y, at) = normalised(v[i], residual != nullptr, added, scale, shift, l.relu);
   }
 }
 
@@ -427,22 +432,22 @@ __global__ void whole_grad_kernel(const T* dy, const T* x, const T* y, T* dz, T*
   read_channels(l.scale, c, scale);
   read_channels(l.shift, c, shift);
   read_channels(l.mean, c, centre);
-  Pack<T, N> v[R], g[R];
+  Vec<T, N> v[R], g[R];
 #pragma unroll
   for (int i = 0; i < R; ++i) {
     if (row(i) >= l.rows) continue;
-    v[i] = pack_at<T, N>(x, row(i) * l.channels + c);
-    g[i] = pack_at<T, N>(dy, row(i) * l.channels + c);
+    v[i] = vec_at<T, N>(x, row(i) * l.channels + c);
+    g[i] = vec_at<T, N>(dy, row(i) * l.channels + c);
   }
   float sums[2 * N] = {};
 #pragma unroll
   for (int i = 0; i < R; ++i) {
     if (row(i) >= l.rows) continue;
     const int64_t at = row(i) * l.channels + c;
-    Pack<T, N> out;
-    if (y) out = pack_at<T, N>(y, at);
+    Vec<T, N> out;
+    if (y) out = vec_at<T, N>(y, at);
     if (l.relu) g[i] = before_relu(g[i], v[i], y != nullptr, out, scale, shift);
-    if (dz) pack_at<T, N>(dz, at) = g[i];
+    if (dz) vec_at<T, N>(dz, at) = g[i];
     add_grads(g[i], v[i], centre, sums);
   }
   add_rows(sums, total);
@@ -457,7 +462,7 @@ __global__ void whole_grad_kernel(const T* dy, const T* x, const T* y, T* dz, T*
   for (int k = 0; k < N; ++k) of[k] = of_channel[k];
 #pragma unroll
   for (int i = 0; i < R; ++i) {
-    if (row(i) < l.rows) pack_at<T, N>(dx, row(i) * l.channels + c) = input_grad(g[i], v[i], of);
+    if (row(i) < l.rows) vec_at<T, N>(dx, row(i) * l.channels + c) = input_grad(g[i], v[i], of);
   }
 }
 
@@ -527,7 +532,7 @@ Tensor CudaBackend::batch_norm_train(const Tensor& images, const Tensor& gamma, 
     const T* px = read<T>(ctx, x);
     const T* padded = added.defined() ? read<T>(ctx, added) : nullptr;
     T* py = write<T>(ctx, y);
-    with_pack<T>(
+    with_vec<T>(
         l.channels,
         [&]<int N>(std::integral_constant<int, N>) {
           const int64_t packs = l.channels / N;
@@ -582,7 +587,7 @@ BatchNormGrads CudaBackend::batch_norm_train_grad(const Tensor& dy, const Tensor
     const T* py = cuts ? read<T>(ctx, y) : nullptr;
     T* pdz = cuts ? write<T>(ctx, grads.residual) : nullptr;
     T* pdx = write<T>(ctx, grads.x);
-    with_pack<T>(
+    with_vec<T>(
         l.channels,
         [&]<int N>(std::integral_constant<int, N>) {
           const int64_t packs = l.channels / N;

@@ -34,7 +34,7 @@ struct Axes {
   int32_t channels = 1, pixels = 1;
 };
 Axes axes_of(const Shape& s) {
-  if (same_order(s)) return {};
+  if (layouts_coincide(s)) return {};
   return {static_cast<int32_t>(s[1]), static_cast<int32_t>(s[2] * s[3])};
 }
 bool can_exchange(const Shape& s) {
@@ -266,7 +266,7 @@ void CudaBackend::adam_step(std::span<const Update> updates, const Tensor& rates
   });
 }
 
-void CudaBackend::conv_weights(std::span<const Tensor> from, std::span<Tensor> to) {
+void CudaBackend::prepare_conv_weights(std::span<const Tensor> from, std::span<Tensor> to) {
   Context& c = context(device_);
   for (const Dtype dtype : {Dtype::kF32, Dtype::kBF16, Dtype::kF16}) {
     with_activation(dtype, [&]<typename T>(T) {

@@ -65,13 +65,13 @@ __global__ void max_kernel(const T* x, T* y, Tap* taps, Plane p) {
   const int top = at.row * p.spec.stride - p.spec.padding;
   const int left = at.column * p.spec.stride - p.spec.padding;
   for (int64_t image = blockIdx.y; image < p.images; image += gridDim.y) {
-    const auto* in = reinterpret_cast<const Pack<T, N>*>(x) + image * p.height * p.width * p.packs;
-    Pack<T, N> best{};
-    Pack<Tap, N> tap{};
+    const auto* in = reinterpret_cast<const Vec<T, N>*>(x) + image * p.height * p.width * p.packs;
+    Vec<T, N> best{};
+    Vec<Tap, N> tap{};
     bool first = true;
     for (int h = rows.begin; h < rows.end; ++h) {
       for (int w = columns.begin; w < columns.end; ++w) {
-        const Pack<T, N> v = in[(h * p.width + w) * p.packs + at.pack];
+        const Vec<T, N> v = in[(h * p.width + w) * p.packs + at.pack];
         const auto here = static_cast<Tap>((h - top) * p.spec.kernel + w - left);
 #pragma unroll
         for (int k = 0; k < N; ++k) {
@@ -86,8 +86,8 @@ __global__ void max_kernel(const T* x, T* y, Tap* taps, Plane p) {
     }
     const int64_t o =
         ((image * p.out_height + at.row) * p.out_width + at.column) * p.packs + at.pack;
-    reinterpret_cast<Pack<T, N>*>(y)[o] = best;
-    if (taps) reinterpret_cast<Pack<Tap, N>*>(taps)[o] = tap;
+    reinterpret_cast<Vec<T, N>*>(y)[o] = best;
+    if (taps) reinterpret_cast<Vec<Tap, N>*>(taps)[o] = tap;
   }
 }
 
@@ -107,18 +107,18 @@ __global__ void max_grad_kernel(const T* dy, const Tap* taps, T* dx, Plane p) {
             static_cast<Tap>((at.row - oh * p.spec.stride + p.spec.padding) * p.spec.kernel +
                              at.column - ow * p.spec.stride + p.spec.padding);
         const int64_t o = first + (oh * p.out_width + ow) * p.packs + at.pack;
-        const Pack<T, N> g = reinterpret_cast<const Pack<T, N>*>(dy)[o];
-        const Pack<Tap, N> took = reinterpret_cast<const Pack<Tap, N>*>(taps)[o];
+        const Vec<T, N> g = reinterpret_cast<const Vec<T, N>*>(dy)[o];
+        const Vec<Tap, N> took = reinterpret_cast<const Vec<Tap, N>*>(taps)[o];
 #pragma unroll
         for (int k = 0; k < N; ++k) {
           if (took.v[k] == tap) sum[k] += load(g.v[k]);
         }
       }
     }
-    Pack<T, N> out;
+    Vec<T, N> out;
 #pragma unroll
     for (int k = 0; k < N; ++k) store(&out.v[k], sum[k]);
-    reinterpret_cast<Pack<T, N>*>(
+    reinterpret_cast<Vec<T, N>*>(
         dx)[((image * p.height + at.row) * p.width + at.column) * p.packs + at.pack] = out;
   }
 }
@@ -134,19 +134,19 @@ __global__ void average_kernel(const T* x, T* y, Plane p) {
   const Range rows = window(at.row, p.spec, p.height);
   const Range columns = window(at.column, p.spec, p.width);
   for (int64_t image = blockIdx.y; image < p.images; image += gridDim.y) {
-    const auto* in = reinterpret_cast<const Pack<T, N>*>(x) + image * p.height * p.width * p.packs;
+    const auto* in = reinterpret_cast<const Vec<T, N>*>(x) + image * p.height * p.width * p.packs;
     float sum[N] = {};
     for (int h = rows.begin; h < rows.end; ++h) {
       for (int w = columns.begin; w < columns.end; ++w) {
-        const Pack<T, N> v = in[(h * p.width + w) * p.packs + at.pack];
+        const Vec<T, N> v = in[(h * p.width + w) * p.packs + at.pack];
 #pragma unroll
         for (int k = 0; k < N; ++k) sum[k] += load(v.v[k]);
       }
     }
-    Pack<T, N> out;
+    Vec<T, N> out;
 #pragma unroll
     for (int k = 0; k < N; ++k) store(&out.v[k], sum[k] * share(rows, columns));
-    reinterpret_cast<Pack<T, N>*>(
+    reinterpret_cast<Vec<T, N>*>(
         y)[((image * p.out_height + at.row) * p.out_width + at.column) * p.packs + at.pack] = out;
   }
 }
@@ -159,20 +159,20 @@ __global__ void average_grad_kernel(const T* dy, T* dx, Plane p) {
   const Range columns = windows_with(at.column, p.spec, p.out_width);
   for (int64_t image = blockIdx.y; image < p.images; image += gridDim.y) {
     const auto* out_grad =
-        reinterpret_cast<const Pack<T, N>*>(dy) + image * p.out_height * p.out_width * p.packs;
+        reinterpret_cast<const Vec<T, N>*>(dy) + image * p.out_height * p.out_width * p.packs;
     float sum[N] = {};
     for (int oh = rows.begin; oh < rows.end; ++oh) {
       for (int ow = columns.begin; ow < columns.end; ++ow) {
-        const Pack<T, N> g = out_grad[(oh * p.out_width + ow) * p.packs + at.pack];
+        const Vec<T, N> g = out_grad[(oh * p.out_width + ow) * p.packs + at.pack];
         const float part = share(window(oh, p.spec, p.height), window(ow, p.spec, p.width));
 #pragma unroll
         for (int k = 0; k < N; ++k) sum[k] += load(g.v[k]) * part;
       }
     }
-    Pack<T, N> out;
+    Vec<T, N> out;
 #pragma unroll
     for (int k = 0; k < N; ++k) store(&out.v[k], sum[k]);
-    reinterpret_cast<Pack<T, N>*>(
+    reinterpret_cast<Vec<T, N>*>(
         dx)[((image * p.height + at.row) * p.width + at.column) * p.packs + at.pack] = out;
   }
 }
@@ -180,7 +180,7 @@ __global__ void average_grad_kernel(const T* dy, T* dx, Plane p) {
 // n = images * channels means over `pixels` rows of `channels`.
 template <typename T>
 __global__ void global_kernel(const T* x, T* y, int64_t n, int64_t channels, int64_t pixels) {
-  for (int64_t i = first_item(); i < n; i += item_stride()) {
+  for (int64_t i = thread_index(); i < n; i += item_stride()) {
     const T* p = x + i / channels * channels * pixels + i % channels;
     float sum = 0;
     for (int64_t k = 0; k < pixels; ++k) sum += load(p[k * channels]);
@@ -192,7 +192,7 @@ template <typename T>
 __global__ void global_grad_kernel(const T* dy, T* dx, int64_t n, int64_t channels,
                                    int64_t pixels) {
   const float part = 1.0f / static_cast<float>(pixels);
-  for (int64_t i = first_item(); i < n; i += item_stride()) {
+  for (int64_t i = thread_index(); i < n; i += item_stride()) {
     const int64_t image = i / (channels * pixels);
     store(dx + i, load(dy[image * channels + i % channels]) * part);
   }
@@ -213,10 +213,10 @@ void with_plane(const Shape& in, const Shape& out, const PoolSpec& spec, F&& f, 
                     static_cast<int>(out[3]),
                     static_cast<int>(in[1]),
                     spec};
-  if (in[1] % kPack<T> == 0 && (aligned(at) && ...)) {
+  if (in[1] % kVec<T> == 0 && (aligned(at) && ...)) {
     Plane packed = plane;
-    packed.packs /= kPack<T>;
-    f(std::integral_constant<int, kPack<T>>{}, packed);
+    packed.packs /= kVec<T>;
+    f(std::integral_constant<int, kVec<T>>{}, packed);
   } else {
     f(std::integral_constant<int, 1>{}, plane);
   }

@@ -169,7 +169,7 @@ __global__ void softmax_kernel(const float* scores, const int32_t* labels, float
 template <typename T>
 __global__ void softmax_grad_kernel(const float* probs, const int32_t* labels, const float* weight,
                                     T* grad, int64_t n, int classes) {
-  for (int64_t i = first_item(); i < n; i += item_stride()) {
+  for (int64_t i = thread_index(); i < n; i += item_stride()) {
     const int64_t b = i / classes;
     const float hit = i % classes == labels[b] ? 1.0f : 0.0f;
     store(grad + i, weight[b] * (probs[i] - hit));

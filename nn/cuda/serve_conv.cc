@@ -11,8 +11,8 @@
 #include <utility>
 
 #include "base/error.h"
-#include "nn/cuda/conv_few.h"
-#include "nn/cuda/conv_together.h"
+#include "nn/cuda/conv_grouped_gemm.h"
+#include "nn/cuda/conv_small_batch.h"
 #include "nn/cuda/dnn_conv.h"
 #include "nn/cuda/timing.h"
 
@@ -22,7 +22,7 @@ namespace {
 constexpr size_t kProductScratch = 32 << 20;    // cuBLAS's, for sums split over blocks
 constexpr size_t kMostWorkspace = 64 << 20;     // cuDNN's, for one net
 constexpr size_t kMostGathered = 256ull << 20;  // bytes; beyond, gathering costs more than it saves
-constexpr int kProductVariants = 3, kLibraryVariants = 8;
+constexpr int kProductVariants = 3, kCudnnVariants = 8;
 
 Tensor bytes_on(const Context& c, size_t bytes) {
   return Tensor::empty({static_cast<int64_t>(bytes)}, Dtype::kU8, {Device::Type::kCuda, c.device});
@@ -30,14 +30,14 @@ Tensor bytes_on(const Context& c, size_t bytes) {
 size_t rounded(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
 struct ConvChoice {
-  ConvWay way = ConvWay::kDirect;
+  ConvAlgorithm algorithm = ConvAlgorithm::kNaive;
   int variant = 0;    // of a tile, or a place among a library's suggestions
   int64_t batch = 0;  // at which it was measured
 };
 
-// What several ways to compute a convolution have in common; made when first wanted.
+// What several algorithms have in common; made when it is first wanted.
 struct Parts {
-  std::weak_ptr<SpreadWeight>& spread;  // where the layer keeps its matrix
+  std::weak_ptr<DenseSmallMap>& dense_small_map;  // where the layer keeps its matrix
   std::unique_ptr<DnnEngines> engines;
 };
 
@@ -72,8 +72,8 @@ DnnConv dnn_conv(const NetConv& c) {
   return d;
 }
 
-std::optional<PreparedConv> prepare_library(const NetConv& c, int variant, Context& context,
-                                            Parts& parts) {
+std::optional<PreparedConv> prepare_cudnn(const NetConv& c, int variant, Context& context,
+                                          Parts& parts) {
   if (!parts.engines) {
     parts.engines = std::make_unique<DnnEngines>(dnn_conv(c), DnnTarget{context.dnn(), {}});
   }
@@ -212,7 +212,7 @@ class ProductPlan {
 };
 
 // The input's pixels as the rows of a product: as they are, or gathered into scratch.
-std::optional<PreparedConv> prepare_product(const NetConv& c, int variant, Context& context) {
+std::optional<PreparedConv> prepare_im2col_gemm(const NetConv& c, int variant, Context& context) {
   if (c.spec.groups != 1 || c.float8) return std::nullopt;
   const bool as_is = c.pointwise();
   const int64_t inputs = c.x.stride ? c.nets : 1;
@@ -224,7 +224,7 @@ std::optional<PreparedConv> prepare_product(const NetConv& c, int variant, Conte
   if (!plan->choose(variant, context.device)) return std::nullopt;
   return PreparedConv{.scratch = gathered + plan->workspace(),
                       .run = [=](Context& on, Launch how, int64_t, std::byte* scratch) {
-                        if (!as_is) gather(c, {scratch, x.stride}, inputs, how.stream);
+                        if (!as_is) im2col(c, {scratch, x.stride}, inputs, how.stream);
                         plan->run(on.device, how.stream, as_is ? x.data : scratch,
                                   scratch + gathered);
                       }};
@@ -235,7 +235,7 @@ std::optional<PreparedConv> prepare_product(const NetConv& c, int variant, Conte
 // Whether nearly every output pixel depends on every input pixel, as with 3x3 kernels on the 2x2
 // maps at the end of a ResNet: then most positions of a direct convolution meet padding (20 of 36),
 // and the weight as one matrix from input image to output image has 16/9 of its numbers.
-bool is_small_map(const NetConv& c) {
+bool is_dense_small_map(const NetConv& c) {
   const int64_t in = c.h * c.w, out = c.oh * c.ow;
   if (c.spec.groups != 1 || in * out > 2 * c.kh * c.kw || in * out == 1) return false;
   int64_t meets = 0;
@@ -250,10 +250,10 @@ bool is_small_map(const NetConv& c) {
   return 4 * meets >= 3 * in * out;
 }
 
-std::shared_ptr<SpreadWeight> spread_weight(const NetConv& c, Context& context,
-                                            std::weak_ptr<SpreadWeight>& cache) {
+std::shared_ptr<DenseSmallMap> dense_small_map_weight(const NetConv& c, Context& context,
+                                                      std::weak_ptr<DenseSmallMap>& cache) {
   if (auto there = cache.lock()) return there;
-  auto made = std::make_shared<SpreadWeight>();
+  auto made = std::make_shared<DenseSmallMap>();
   const size_t out = static_cast<size_t>(c.oh * c.ow * c.o);
   const size_t bias = rounded(out * size_of(c.dtype));
   const size_t matrix = rounded(out * static_cast<size_t>(c.h * c.w * c.c) * size_of(c.dtype));
@@ -261,15 +261,15 @@ std::shared_ptr<SpreadWeight> spread_weight(const NetConv& c, Context& context,
   auto* memory = write<std::byte>(context, made->memory);
   made->matrix = {memory, matrix};
   made->bias = {memory + matrix * static_cast<size_t>(c.nets), bias};
-  spread(c, made->matrix, made->bias, context.stream);
+  expand_weight(c, made->matrix, made->bias, context.stream);
   cache = made;
   return made;
 }
 
-std::optional<PreparedConv> prepare_dense(const NetConv& c, int variant, Context& context,
-                                          std::weak_ptr<SpreadWeight>& cache) {
-  if (!is_small_map(c) || c.float8) return std::nullopt;
-  const auto weight = spread_weight(c, context, cache);
+std::optional<PreparedConv> prepare_dense_small_map(const NetConv& c, int variant, Context& context,
+                                                    std::weak_ptr<DenseSmallMap>& cache) {
+  if (!is_dense_small_map(c) || c.float8) return std::nullopt;
+  const auto weight = dense_small_map_weight(c, context, cache);
   const auto plan = std::make_shared<ProductPlan>(
       Product{c.dtype, c.tf32, c.nets, c.batch, c.oh * c.ow * c.o, c.h * c.w * c.c, c.relu, c.x,
               weight->matrix, weight->bias, c.z, c.y});
@@ -283,47 +283,48 @@ std::optional<PreparedConv> prepare_dense(const NetConv& c, int variant, Context
 
 // ---- our own kernels
 
-std::optional<PreparedConv> prepare_together(const NetConv& c, int variant, Context& context) {
-  if (!can_do_together(c) || !suits(c, variant)) return std::nullopt;
+std::optional<PreparedConv> prepare_grouped_gemm(const NetConv& c, int variant, Context& context) {
+  if (!can_do_grouped_gemm(c) || !suits_grouped_gemm(c, variant)) return std::nullopt;
   Tensor counters =
-      bytes_on(context, static_cast<size_t>(together_counters(c, variant)) * sizeof(int32_t));
+      bytes_on(context, static_cast<size_t>(grouped_gemm_counters(c, variant)) * sizeof(int32_t));
   check(cudaMemsetAsync(write_raw(context, counters), 0, counters.bytes(), context.stream),
         "cudaMemsetAsync");
-  return PreparedConv{.waits = true,
-                      .scratch = together_scratch(c, variant),
+  return PreparedConv{.supports_pdl = true,
+                      .scratch = grouped_gemm_scratch(c, variant),
                       .run = [=](Context&, Launch how, int64_t, std::byte* scratch) {
-                        conv_together(c, variant, scratch, static_cast<int32_t*>(counters.raw()),
-                                      how);
+                        conv_grouped_gemm(c, variant, scratch,
+                                          static_cast<int32_t*>(counters.raw()), how);
                       }};
 }
 
-std::optional<PreparedConv> prepare_few(const NetConv& c, int variant) {
-  if (variant >= kFewVariants || !can_do_few(c) || !suits_few(c, variant)) return std::nullopt;
-  return PreparedConv{.waits = true, .run = [=](Context&, Launch how, int64_t, std::byte*) {
-                        conv_few(c, variant, how);
+std::optional<PreparedConv> prepare_small_batch(const NetConv& c, int variant) {
+  if (variant >= kSmallBatchVariants || !can_do_small_batch(c) || !suits_small_batch(c, variant))
+    return std::nullopt;
+  return PreparedConv{.supports_pdl = true, .run = [=](Context&, Launch how, int64_t, std::byte*) {
+                        conv_small_batch(c, variant, how);
                       }};
 }
 
 // ---- the choice
 
-// Empty if this way does not suit the convolution.
+// Empty if this algorithm cannot compute the convolution.
 std::optional<PreparedConv> prepare(const NetConv& c, const ConvChoice& choice, Context& context,
                                     Parts& parts) {
-  switch (choice.way) {
-    case ConvWay::kFew:
-      return prepare_few(c, choice.variant);
-    case ConvWay::kTogether:
-      return prepare_together(c, choice.variant, context);
-    case ConvWay::kDense:
-      return prepare_dense(c, choice.variant, context, parts.spread);
-    case ConvWay::kProduct:
-      return prepare_product(c, choice.variant, context);
-    case ConvWay::kLibrary:
-      return prepare_library(c, choice.variant, context, parts);
-    case ConvWay::kDirect:
-      return PreparedConv{.waits = true, .run = [c](Context&, Launch how, int64_t, std::byte*) {
-                            conv_direct(c, how);
-                          }};
+  switch (choice.algorithm) {
+    case ConvAlgorithm::kSmallBatchTensorCore:
+      return prepare_small_batch(c, choice.variant);
+    case ConvAlgorithm::kGroupedImplicitGemm:
+      return prepare_grouped_gemm(c, choice.variant, context);
+    case ConvAlgorithm::kDenseSmallMap:
+      return prepare_dense_small_map(c, choice.variant, context, parts.dense_small_map);
+    case ConvAlgorithm::kIm2colGemm:
+      return prepare_im2col_gemm(c, choice.variant, context);
+    case ConvAlgorithm::kCudnn:
+      return prepare_cudnn(c, choice.variant, context, parts);
+    case ConvAlgorithm::kNaive:
+      return PreparedConv{
+          .supports_pdl = true,
+          .run = [c](Context&, Launch how, int64_t, std::byte*) { conv_naive(c, how); }};
   }
   return std::nullopt;
 }
@@ -331,24 +332,24 @@ std::optional<PreparedConv> prepare(const NetConv& c, const ConvChoice& choice, 
 // What is worth trying, the likeliest first.
 std::vector<ConvChoice> candidates(const NetConv& c) {
   std::vector<ConvChoice> list;
-  const auto add = [&](ConvWay way, int variants) {
-    for (int v = 0; v < variants; ++v) list.push_back({way, v});
+  const auto add = [&](ConvAlgorithm algorithm, int variants) {
+    for (int v = 0; v < variants; ++v) list.push_back({algorithm, v});
   };
   // With few images all time goes into launches and into reading weights: one launch for all nets
   // saves the former, splitting the sums over the whole GPU speeds up the latter. With many, cuDNN
   // has kernels for newer tensor cores that ours does not use.
-  if (c.batch <= 64) add(ConvWay::kFew, kFewVariants);
-  if (c.batch <= 64 || c.float8) add(ConvWay::kTogether, kTogetherVariants);
+  if (c.batch <= 64) add(ConvAlgorithm::kSmallBatchTensorCore, kSmallBatchVariants);
+  if (c.batch <= 64 || c.float8) add(ConvAlgorithm::kGroupedImplicitGemm, kGroupedGemmVariants);
   // 9/4 fewer products on 2x2 maps for 16/9 of the weights: nothing for a few images, where reading
   // the weights is all.
-  if (c.batch >= 4 && is_small_map(c)) add(ConvWay::kDense, kProductVariants);
+  if (c.batch >= 4 && is_dense_small_map(c)) add(ConvAlgorithm::kDenseSmallMap, kProductVariants);
   // Gathering writes and reads each pixel kh * kw times: nothing for large maps.
   const int64_t numbers = c.rows() * c.depth() * (c.x.stride ? c.nets : 1);
   if (c.pointwise() || static_cast<size_t>(numbers) * size_of(c.dtype) <= kMostGathered) {
-    add(ConvWay::kProduct, kProductVariants);
+    add(ConvAlgorithm::kIm2colGemm, kProductVariants);
   }
   // In float8 there are two, which cuDNN compiles when a plan is made.
-  add(ConvWay::kLibrary, c.float8 ? 2 : kLibraryVariants);
+  add(ConvAlgorithm::kCudnn, c.float8 ? 2 : kCudnnVariants);
   return list;
 }
 
@@ -400,34 +401,35 @@ size_t scratch_of_all(const PreparedConv& p, const NetConv& c) {
 }
 
 // As part of a graph, between two other kernels, and with the weights not in the cache, as in use.
-// What the neighbours are there is not known: our own ways get the benefit of early launches.
+// What the neighbours are there is not known: our own kernels
+// are given the benefit of programmatic dependent launch.
 float time_of(const PreparedConv& p, const NetConv& c, Context& context, const Branches& branches,
               std::byte* scratch) {
   run_all(p, c, context, branches, scratch);  // loads what is loaded on first use
-  const bool early = p.waits && can_launch_early(context);
+  const bool dependent = p.supports_pdl && supports_pdl(context);
   PreparedConv between = p;
   between.run = [&](Context& on, Launch how, int64_t net, std::byte* memory) {
     const NetMemory y{c.y.of(net), c.y.stride};
-    const auto neighbour = [&](bool is_early) {
+    const auto neighbour = [&](bool is_dependent) {
       activate(c.dtype, UnaryOp::kRelu, 0, 0, y, y, p.per_net ? 1 : c.nets,
-               std::min<int64_t>(c.rows() * c.o, 1 << 14), {how.stream, is_early});
+               std::min<int64_t>(c.rows() * c.o, 1 << 14), {how.stream, is_dependent});
     };
     neighbour(false);
-    p.run(on, {how.stream, early}, net, memory);
-    neighbour(early);
+    p.run(on, {how.stream, dependent}, net, memory);
+    neighbour(dependent);
   };
   Capture capture(context);
   run_all(between, c, context, branches, scratch);
   return times_of({capture.finish().get()}, context)[0];
 }
 
-bool records_early_launches(Context& c) {
+bool captures_dependent_launches(Context& c) {
   Tensor numbers = bytes_on(c, 256);
   const NetMemory memory{write_raw(c, numbers), 0};
   try {
     Capture capture(c);
-    for (const bool early : {false, true}) {
-      activate(Dtype::kF32, UnaryOp::kRelu, 0, 0, memory, memory, 1, 64, {c.stream, early});
+    for (const bool dependent : {false, true}) {
+      activate(Dtype::kF32, UnaryOp::kRelu, 0, 0, memory, memory, 1, 64, {c.stream, dependent});
     }
     capture.finish()->launch(c);
     c.synchronize();
@@ -439,20 +441,20 @@ bool records_early_launches(Context& c) {
 
 }  // namespace
 
-const char* name(ConvWay way) {
-  switch (way) {
-    case ConvWay::kFew:
-      return "few";
-    case ConvWay::kTogether:
-      return "together";
-    case ConvWay::kDense:
-      return "dense";
-    case ConvWay::kProduct:
-      return "product";
-    case ConvWay::kLibrary:
-      return "library";
-    case ConvWay::kDirect:
-      return "direct";
+const char* name(ConvAlgorithm algorithm) {
+  switch (algorithm) {
+    case ConvAlgorithm::kSmallBatchTensorCore:
+      return "small_batch_tensor_core";
+    case ConvAlgorithm::kGroupedImplicitGemm:
+      return "grouped_implicit_gemm";
+    case ConvAlgorithm::kDenseSmallMap:
+      return "dense_small_map";
+    case ConvAlgorithm::kIm2colGemm:
+      return "im2col_gemm";
+    case ConvAlgorithm::kCudnn:
+      return "cudnn";
+    case ConvAlgorithm::kNaive:
+      return "naive";
   }
   return "?";
 }
@@ -493,45 +495,46 @@ void Branches::each(Context& c, int64_t nets, int64_t at_once,
   }
 }
 
-bool can_launch_early(Context& c) {
+bool supports_pdl(Context& c) {
   static std::mutex mutex;
   static std::map<int, bool>* known = new std::map<int, bool>;
   const std::lock_guard lock(mutex);
   const auto found = known->find(c.device);
   if (found != known->end()) return found->second;
-  return (*known)[c.device] = can_wait() && records_early_launches(c);
+  return (*known)[c.device] = kernels_support_pdl() && captures_dependent_launches(c);
 }
 
-PreparedConv choose(const NetConv& c, std::optional<ConvWay> prefer, Context& context,
-                    const Branches& branches, std::weak_ptr<SpreadWeight>& spread,
+PreparedConv choose(const NetConv& c, std::optional<ConvAlgorithm> prefer, Context& context,
+                    const Branches& branches, std::weak_ptr<DenseSmallMap>& dense_small_map,
                     const std::function<std::byte*(size_t)>& scratch) {
   const std::vector<int64_t> form = form_of(c, context.device);
   std::vector<ConvChoice> list;  // tried in this order
   if (prefer) {
-    for (int v = 0; v < kTogetherVariants; ++v) list.push_back({*prefer, v});
+    for (int v = 0; v < kGroupedGemmVariants; ++v) list.push_back({*prefer, v});
   } else {
     const std::lock_guard lock(measured().mutex);
     const auto known = measured().choices.find(form);
     if (known != measured().choices.end()) list.push_back(known->second);
   }
   bool measure = list.empty();
-  if (!measure && !prefer && list[0].way == ConvWay::kLibrary && list[0].batch != c.batch) {
+  if (!measure && !prefer && list[0].algorithm == ConvAlgorithm::kCudnn &&
+      list[0].batch != c.batch) {
     // cuDNN's suggestions come in another order for another batch.
     measure = true;
     list.clear();
-    for (int v = 0; v < kLibraryVariants; ++v) list.push_back({ConvWay::kLibrary, v});
+    for (int v = 0; v < kCudnnVariants; ++v) list.push_back({ConvAlgorithm::kCudnn, v});
   } else {
     const std::vector<ConvChoice> all = candidates(c);
     list.insert(list.end(), all.begin(), all.end());
   }
-  list.push_back({ConvWay::kDirect, 0});
+  list.push_back({ConvAlgorithm::kNaive, 0});
 
   std::optional<PreparedConv> best;
   ConvChoice best_choice;
   float best_time = std::numeric_limits<float>::infinity();
-  Parts parts{spread, {}};
+  Parts parts{dense_small_map, {}};
   for (const ConvChoice& choice : list) {
-    if (best && choice.way == ConvWay::kDirect) continue;
+    if (best && choice.algorithm == ConvAlgorithm::kNaive) continue;
     try {
       std::optional<PreparedConv> p = prepare(c, choice, context, parts);
       if (!p) {
@@ -547,14 +550,14 @@ PreparedConv choose(const NetConv& c, std::optional<ConvWay> prefer, Context& co
       const float time = time_of(*p, c, context, branches, memory);
       if (best && time >= best_time) continue;
       best = std::move(p);
-      best_choice = {choice.way, choice.variant, c.batch};
+      best_choice = {choice.algorithm, choice.variant, c.batch};
       best_time = time;
     } catch (const Error&) {
       // A library refuses some shapes only when it is called. Direct loops have no excuse.
-      if (choice.way == ConvWay::kDirect) throw;
+      if (choice.algorithm == ConvAlgorithm::kNaive) throw;
     }
   }
-  if (!best) fail("no way to compute a convolution", "CUDA executable");
+  if (!best) fail("no algorithm computes this convolution", "CUDA executable");
   const std::lock_guard lock(measured().mutex);
   measured().choices[form] = best_choice;
   return std::move(*best);

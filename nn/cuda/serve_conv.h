@@ -1,8 +1,8 @@
-// The ways to compute one convolution of all nets, and the choice between them.
+// The algorithms for one convolution of all nets, and the choice between them.
 //
-// Which way is fastest depends on the layer, the batch, the number of nets and the GPU, so those
-// that are worth it are measured on the device when a batch size is prepared, once for each form of
-// layer and power of two of the batch in a process.
+// Which one is fastest depends on the layer, the batch, the number of nets and the GPU. Those that
+// may be are timed on the device when a batch size is prepared, once in a process for each form of
+// layer and power of two of the batch.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -45,26 +45,26 @@ inline int64_t nets_at_once(int64_t nets, int64_t batch) {
   return batch < 64 ? nets : std::min<int64_t>(nets, batch < 256 ? 6 : 2);
 }
 
-// A small map's convolution as a matrix (see spread()), made when first wanted.
-struct SpreadWeight {
+// A small map's convolution as a matrix (see expand_weight()), made when it is first wanted.
+struct DenseSmallMap {
   Tensor memory;
   NetMemory matrix, bias;
 };
 
 struct PreparedConv {
-  bool per_net = false;  // run() is for one net, else for all
-  bool waits = false;    // run() is one kernel, which may be launched early
-  size_t scratch = 0;    // bytes that run() wants, for one net or for all
+  bool per_net = false;       // run() is for one net, else for all
+  bool supports_pdl = false;  // run() is one kernel that calls grid_dependency_sync()
+  size_t scratch = 0;         // bytes that run() wants, for one net or for all
   std::function<void(Context&, Launch, int64_t net, std::byte* scratch)> run;
 };
 
-// Whether c's device and driver can record early launches. Tried once.
-bool can_launch_early(Context& c);
+// Whether c's device and driver can capture programmatic dependent launches. Tried once.
+bool supports_pdl(Context& c);
 
-// The fastest way on this device, or `prefer` where that suits. `scratch(bytes)` returns so much
-// memory of c's device. Leaves anything in the convolution's output.
-PreparedConv choose(const NetConv& conv, std::optional<ConvWay> prefer, Context& c,
-                    const Branches& branches, std::weak_ptr<SpreadWeight>& spread,
+// The fastest algorithm on this device, or `prefer` where that suits. `scratch(bytes)` returns so
+// much memory of c's device. Leaves anything in the convolution's output.
+PreparedConv choose(const NetConv& conv, std::optional<ConvAlgorithm> prefer, Context& c,
+                    const Branches& branches, std::weak_ptr<DenseSmallMap>& dense_small_map,
                     const std::function<std::byte*(size_t)>& scratch);
 
 }  // namespace ens::cuda

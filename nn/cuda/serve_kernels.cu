@@ -16,7 +16,7 @@ __device__ int64_t this_number() {
 
 // Block (kTile, 8) moves a tile of kTile channels x kTile pixels of image blockIdx.z.
 template <typename T>
-__global__ void enter_kernel(const float* x, T* y, int64_t images, int64_t c, int64_t pixels) {
+__global__ void pack_input_kernel(const float* x, T* y, int64_t images, int64_t c, int64_t pixels) {
   __shared__ float tile[kTile][kTile + 1];
   const int64_t image = blockIdx.z;
   const int64_t first_pixel = static_cast<int64_t>(blockIdx.x) * kTile;
@@ -42,8 +42,8 @@ __device__ int64_t transposed(int64_t i, int64_t c, int64_t pixels) {
 }
 
 template <typename T>
-__global__ void leave_kernel(Each<const T> x, float* y, int64_t numbers, int64_t c,
-                             int64_t pixels) {
+__global__ void unpack_output_kernel(Each<const T> x, float* y, int64_t numbers, int64_t c,
+                                     int64_t pixels) {
   const int64_t i = this_number();
   if (i >= numbers) return;
   y[blockIdx.y * numbers + i] = load(x.of(blockIdx.y)[transposed(i, c, pixels)]);
@@ -52,7 +52,7 @@ __global__ void leave_kernel(Each<const T> x, float* y, int64_t numbers, int64_t
 template <typename T>
 __global__ void flatten_kernel(Each<const T> x, Each<T> y, int64_t numbers, int64_t c,
                                int64_t pixels) {
-  wait_for_previous();
+  grid_dependency_sync();
   const int64_t i = this_number();
   if (i < numbers) y.of(blockIdx.y)[i] = x.of(blockIdx.y)[transposed(i, c, pixels)];
 }
@@ -60,7 +60,7 @@ __global__ void flatten_kernel(Each<const T> x, Each<T> y, int64_t numbers, int6
 template <typename T>
 __global__ void affine_kernel(Each<const T> x, Each<const float> scale, Each<const float> shift,
                               Each<T> y, int64_t numbers, int64_t c, bool relu) {
-  wait_for_previous();
+  grid_dependency_sync();
   const int64_t i = this_number();
   if (i >= numbers) return;
   const int64_t net = blockIdx.y, channel = i % c;
@@ -97,7 +97,7 @@ __device__ float apply(UnaryOp op, float x, float a, float b) {
 template <typename T>
 __global__ void activate_kernel(UnaryOp op, float a, float b, Each<const T> x, Each<T> y,
                                 int64_t numbers) {
-  wait_for_previous();
+  grid_dependency_sync();
   const int64_t i = this_number();
   if (i < numbers) {
     store(&y.of(blockIdx.y)[i], apply(op, load(x.of(blockIdx.y)[i]), a, b));
@@ -107,7 +107,7 @@ __global__ void activate_kernel(UnaryOp op, float a, float b, Each<const T> x, E
 template <typename T>
 __global__ void add_kernel(Each<const T> x, Each<const T> z, Each<T> y, int64_t numbers,
                            bool relu) {
-  wait_for_previous();
+  grid_dependency_sync();
   const int64_t i = this_number();
   if (i >= numbers) return;
   const float v = load(x.of(blockIdx.y)[i]) + load(z.of(blockIdx.y)[i]);
@@ -117,7 +117,7 @@ __global__ void add_kernel(Each<const T> x, Each<const T> z, Each<T> y, int64_t 
 template <typename T>
 __global__ void pool_kernel(bool maximum, PoolShape s, Each<const T> x, Each<T> y,
                             int64_t numbers) {
-  wait_for_previous();
+  grid_dependency_sync();
   const int64_t i = this_number();
   if (i >= numbers) return;
   const int64_t channel = i % s.c, column = i / s.c % s.ow, row = i / s.c / s.ow % s.oh;
@@ -214,7 +214,7 @@ __global__ void conv_direct_kernel(Window win, int64_t o, int64_t kh, int64_t gr
                                    Each<const float> scales, Each<const T> z, Each<T> y,
                                    int64_t numbers) {
   constexpr bool kFloat8 = !std::is_same_v<T, W>;
-  wait_for_previous();
+  grid_dependency_sync();
   const int64_t i = this_number();
   if (i >= numbers) return;
   const int64_t net = blockIdx.y, out = i % o, per_group = win.c / groups;
@@ -242,26 +242,26 @@ __global__ void conv_direct_kernel(Window win, int64_t o, int64_t kh, int64_t gr
 
 }  // namespace
 
-void enter(Dtype dtype, const float* x, void* y, int64_t images, int64_t batch, int64_t c,
-           int64_t pixels, cudaStream_t stream) {
+void pack_input(Dtype dtype, const float* x, void* y, int64_t images, int64_t batch, int64_t c,
+                int64_t pixels, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>((pixels + kTile - 1) / kTile),
                   static_cast<unsigned>((c + kTile - 1) / kTile), static_cast<unsigned>(batch));
   with_activation(dtype, [&]<typename T>(T) {
-    launch(enter_kernel<T>, grid, dim3(kTile, 8), 0, stream, x, static_cast<T*>(y), images, c,
+    launch(pack_input_kernel<T>, grid, dim3(kTile, 8), 0, stream, x, static_cast<T*>(y), images, c,
            pixels);
   });
 }
 
-void leave(Dtype dtype, const NetMemory& x, float* y, int64_t nets, int64_t images, int64_t c,
-           int64_t pixels, cudaStream_t stream) {
+void unpack_output(Dtype dtype, const NetMemory& x, float* y, int64_t nets, int64_t images,
+                   int64_t c, int64_t pixels, cudaStream_t stream) {
   const int64_t numbers = images * c * pixels;
   with_activation(dtype, [&]<typename T>(T) {
-    launch(leave_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, stream, each<const T>(x), y,
-           numbers, c, pixels);
+    launch(unpack_output_kernel<T>, grid_of(numbers, nets), dim3(kThreads), 0, stream,
+           each<const T>(x), y, numbers, c, pixels);
   });
 }
 
-bool can_wait() {
+bool kernels_support_pdl() {
   cudaFuncAttributes attributes{};
   check(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(&pool_kernel<float>)),
         "cudaFuncGetAttributes");
@@ -310,7 +310,7 @@ void pool(Dtype dtype, bool maximum, const PoolShape& shape, const NetMemory& x,
   });
 }
 
-void gather(const NetConv& conv, const NetMemory& rows, int64_t nets, cudaStream_t stream) {
+void im2col(const NetConv& conv, const NetMemory& rows, int64_t nets, cudaStream_t stream) {
   const auto move = [&]<typename V>(V*) {
     const int64_t lanes = static_cast<int64_t>(sizeof(V) / size_of(conv.dtype));
     const int64_t depth = conv.depth() / lanes, numbers = conv.rows() * depth;
@@ -327,8 +327,8 @@ void gather(const NetConv& conv, const NetMemory& rows, int64_t nets, cudaStream
   }
 }
 
-void spread(const NetConv& conv, const NetMemory& matrix, const NetMemory& bias,
-            cudaStream_t stream) {
+void expand_weight(const NetConv& conv, const NetMemory& matrix, const NetMemory& bias,
+                   cudaStream_t stream) {
   const int64_t out = conv.oh * conv.ow * conv.o, numbers = out * conv.h * conv.w * conv.c;
   with_activation(conv.dtype, [&]<typename T>(T) {
     launch(spread_kernel<T>, grid_of(numbers, conv.nets), dim3(kThreads), 0, stream,
@@ -347,7 +347,7 @@ void round_to_float8(const NetConv& conv, int64_t net, void* rounded, cudaStream
   });
 }
 
-void conv_direct(const NetConv& conv, Launch how) {
+void conv_naive(const NetConv& conv, Launch how) {
   const int64_t numbers = conv.rows() * conv.o;
   const auto run = [&]<typename T, typename W>(T, W) {
     launch(conv_direct_kernel<T, W>, grid_of(numbers, conv.nets), dim3(kThreads), 0, how,

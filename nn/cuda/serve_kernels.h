@@ -1,8 +1,8 @@
 // Kernels of the serving executable (executable.cc): each does its step for all nets in one launch.
 //
 // Activations are `dtype` (float32, bfloat16, float16) and lie image by image, pixel by pixel,
-// channels last; a vector is one pixel. Arithmetic is float32. Those that take a Launch may be
-// launched early.
+// channels last; a vector is one pixel. Arithmetic is float32. Those that take a Launch
+// support programmatic dependent launch.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -16,9 +16,9 @@
 
 namespace ens::cuda {
 
-// Whether kernels that are launched early wait: compute capability 9.0 or newer, in the current
-// device and in what they were compiled for.
-bool can_wait();
+// Whether grid_dependency_sync() does anything: compute capability 9.0 or newer, of the current
+// device and of what the kernels were compiled for.
+bool kernels_support_pdl();
 
 // A block of memory for each net, at equal distances. stride 0: one that all nets read.
 struct NetMemory {
@@ -69,11 +69,11 @@ constexpr int kNowhere = -(1 << 28);  // a row that no image has, for pixels bey
 
 // x [images, c, pixels] float32 in this order, for all nets the same -> y [batch, pixels, c], zeros
 // from `images` on.
-void enter(Dtype dtype, const float* x, void* y, int64_t images, int64_t batch, int64_t c,
-           int64_t pixels, cudaStream_t stream);
+void pack_input(Dtype dtype, const float* x, void* y, int64_t images, int64_t batch, int64_t c,
+                int64_t pixels, cudaStream_t stream);
 // x -> y [nets, images, c, pixels] float32, in this order.
-void leave(Dtype dtype, const NetMemory& x, float* y, int64_t nets, int64_t images, int64_t c,
-           int64_t pixels, cudaStream_t stream);
+void unpack_output(Dtype dtype, const NetMemory& x, float* y, int64_t nets, int64_t images,
+                   int64_t c, int64_t pixels, cudaStream_t stream);
 // x -> y [batch, c * pixels] in the order [c, pixels].
 void flatten(Dtype dtype, const NetMemory& x, const NetMemory& y, int64_t nets, int64_t batch,
              int64_t c, int64_t pixels, Launch how);
@@ -95,17 +95,17 @@ void pool(Dtype dtype, bool maximum, const PoolShape& shape, const NetMemory& x,
 
 // Writes what each sum of a convolution reads as one row: [batch, oh, ow] x [kh, kw, c], zeros
 // beyond the edges; for `nets` nets, 1 if x is shared. Without groups.
-void gather(const NetConv& conv, const NetMemory& rows, int64_t nets, cudaStream_t stream);
+void im2col(const NetConv& conv, const NetMemory& rows, int64_t nets, cudaStream_t stream);
 
 // A convolution over a map of few pixels as one matrix [oh * ow * o, h * w * c] that takes an
 // input image to an output image: from c.weight and c.bias to `matrix` and a bias [oh * ow * o].
-void spread(const NetConv& conv, const NetMemory& matrix, const NetMemory& bias,
-            cudaStream_t stream);
+void expand_weight(const NetConv& conv, const NetMemory& matrix, const NetMemory& bias,
+                   cudaStream_t stream);
 
 // Float8s of one net's x, in the same order. For convolutions in float8.
 void round_to_float8(const NetConv& conv, int64_t net, void* rounded, cudaStream_t stream);
 
 // Any convolution, by plain loops: for shapes that no library takes.
-void conv_direct(const NetConv& conv, Launch how);
+void conv_naive(const NetConv& conv, Launch how);
 
 }  // namespace ens::cuda

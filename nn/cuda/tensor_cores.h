@@ -50,7 +50,7 @@ __device__ inline void multiply_add(float (&d)[4], const uint32_t (&a)[4], const
   const Operands* const of = exchanged(Operands{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}});
   const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
   const auto product = [](uint32_t u, uint32_t v) {
-    Pack<T, 2> p, q;
+    Vec<T, 2> p, q;
     memcpy(&p, &u, sizeof p);
     memcpy(&q, &v, sizeof q);
     return load(p.v[0]) * load(q.v[0]) + load(p.v[1]) * load(q.v[1]);

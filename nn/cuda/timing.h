@@ -1,4 +1,4 @@
-// How long recorded work takes.
+// How long captured work takes.
 #pragma once
 
 #include <vector>

@@ -242,7 +242,9 @@ int Flatten::lower(Graph& graph, int input) const {
   return graph.append(step(GraphStep::Kind::kFlatten, input));
 }
 
-Dropout::Dropout(float p, Rng& rng) : p_(p), key_(rng.next()) { add_counter("calls", counter_); }
+Dropout::Dropout(float p, Rng& rng) : p_(p), key_(rng.next()) {
+  add_host_counter("calls", counter_);
+}
 
 Var Dropout::forward(const Var& x) {
   if (!training()) return x;

@@ -77,9 +77,10 @@ void Module::load_state(const std::vector<NamedTensor>& given, const std::string
   }
 }
 
-bool Module::counts() const {
+bool Module::has_host_state() const {
   return std::ranges::any_of(buffers_, [](const Buffer& b) { return !b.moves; }) ||
-         std::ranges::any_of(children_, [](const auto& child) { return child.second->counts(); });
+         std::ranges::any_of(children_,
+                             [](const auto& child) { return child.second->has_host_state(); });
 }
 
 void Module::to(Device device) {
@@ -96,7 +97,7 @@ Var Module::add_parameter(std::string name, Tensor value) {
   return v;
 }
 
-void Module::add_counter(std::string name, Tensor& member) {
+void Module::add_host_counter(std::string name, Tensor& member) {
   member = Tensor::zeros({1});
   buffers_.push_back({std::move(name), &member, /*moves=*/false});
 }

@@ -53,8 +53,8 @@ class Module {
   std::vector<NamedTensor> state() const;
   // Copies values by name. Error names the first missing, extra or wrong-shaped entry.
   void load_state(const std::vector<NamedTensor>& state, const std::string& source);
-  // Whether it or a layer below counts its calls: what it does then differs from call to call.
-  bool counts() const;
+  // Whether this or a module below it has a counter on the host, so that each call differs.
+  bool has_host_state() const;
   // Moves parameters and buffers, but for counters. Do this before making an optimiser.
   void to(Device device);
 
@@ -65,7 +65,7 @@ class Module {
   void add_buffer(std::string name, Tensor& member) {
     buffers_.push_back({std::move(name), &member});
   }
-  void add_counter(std::string name, Tensor& member);
+  void add_host_counter(std::string name, Tensor& member);
   void add_module(std::string name, std::shared_ptr<Module> child);
   template <typename M>
   std::shared_ptr<M> add(std::string name, std::shared_ptr<M> child) {

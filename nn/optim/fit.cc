@@ -21,7 +21,7 @@ struct Pending {
   int64_t images;
 };
 
-// Steps of one training: as they are written, or recorded and replayed.
+// Steps of one training: run directly, or captured once and run again.
 class Steps {
  public:
   Steps(const FitOptions& options, Optimizer& optimizer,
@@ -31,7 +31,7 @@ class Steps {
   // Returns the loss, perhaps to be waited for. A loss that is no number changes nothing on a CPU.
   std::function<float()> run(const Batch& batch, float rate) {
     Backend& be = backend(batch.images.device());
-    if (!replays_ || options_.clip > 0 || batch.images.device() == Device{}) {
+    if (!captures_ || options_.clip > 0 || batch.images.device() == Device{}) {
       optimizer_.prepare();
       const Var value = loss_(batch);
       std::function<float()> number = be.item_later(value.value());
@@ -41,10 +41,10 @@ class Steps {
       optimizer_.step(rate);
       return number;
     }
-    // The recorded step reads its batch from one place.
+    // The captured step reads its batch from one place.
     if (!batch_.images.defined() || !(batch_.images.shape() == batch.images.shape())) {
       batch_ = {batch.images.clone(), batch.labels.clone(), batch.first};
-      replay_ = nullptr;
+      captured_ = nullptr;
       seen_ = 0;
     } else {
       batch_.images.copy_from(batch.images);
@@ -58,12 +58,12 @@ class Steps {
       value.backward();
       optimizer_.apply();
     };
-    if (replay_) {
-      replay_->run();
+    if (captured_) {
+      captured_->run();
     } else if (++seen_ <= kWarmUp) {
       step();
-    } else if (!(replay_ = be.record(step))) {
-      replays_ = false;
+    } else if (!(captured_ = be.capture(step))) {
+      captures_ = false;
       optimizer_.zero_grad();  // of the attempt
       step();
     }
@@ -77,8 +77,8 @@ class Steps {
   const std::function<Var(const Batch&)>& loss_;
   Batch batch_;
   Tensor value_;
-  bool replays_ = options_.replay;
-  std::unique_ptr<Replay> replay_;
+  bool captures_ = options_.capture;
+  std::unique_ptr<CapturedGraph> captured_;
   int seen_ = 0;
 };
 

@@ -21,8 +21,8 @@ struct FitOptions {
   int64_t step_epochs = 0;  // Schedule::kStep halves the rate this often; 0: a third of the epochs
   float clip = 0;           // > 0: limit the gradients' norm
   // The loss asks only the batch's device for work, always the same, and does not look at results
-  // or draw numbers on the host: on a GPU the step may then be recorded once and replayed.
-  bool replay = false;
+  // or draw numbers on the host: on a GPU the step may then be captured once and run again.
+  bool capture = false;
 };
 
 struct EpochStats {

@@ -41,7 +41,7 @@ void Optimizer::prepare() {
     to.push_back(kept);
   }
   if (from.empty()) return;
-  backend(rates_.device()).conv_weights(from, to);
+  backend(rates_.device()).prepare_conv_weights(from, to);
   for (const Slot& slot : slots_) slot.param.var.set_conv_weight_current(true);
 }
 

@@ -26,12 +26,12 @@ class Optimizer {
  public:
   Optimizer(std::vector<NamedVar> parameters, const OptimSpec& spec);
 
-  // Before a step's loss, where it may be recorded: weights in the form that convolutions want, all
-  // in one go instead of each when it is used.
+  // Before a step's loss, where the step may be captured: weights in the form that convolutions
+  // want, all in one go instead of each when it is used.
   void prepare();
   // Updates every parameter that has a gradient, then forgets the gradients: set_rate, then apply.
   void step(float lr);
-  // The two halves, for a recorded step: what changes, told to the device; and the rest.
+  // The two halves, for a captured step: copying what changes to the device, and the rest.
   void set_rate(float lr);
   void apply();
   void zero_grad();

@@ -77,7 +77,7 @@ Tensor Plan::run_all(const Tensor& images) {
       Tensor::empty(batched(nets_, batched(total, output_shape())), Dtype::kF32, device_);
   for (int64_t start = 0; start < total; start += max_batch_) {
     const int64_t count = std::min(max_batch_, total - start);
-    backend(device_).place(part(start, count), result, 1, start);
+    backend(device_).slice_update(part(start, count), result, 1, start);
   }
   return result;
 }

@@ -172,7 +172,7 @@ TEST(Slice, EveryAxisAndLayoutAndBack) {
           for (Layout other : all_layouts()) {
             Tensor target = Tensor::empty(shape, dtype, {}, other);
             target.fill(99.0f);
-            cpu_backend().place(part, target, axis, start);
+            cpu_backend().slice_update(part, target, axis, start);
             EXPECT_EQ(values(cpu_backend().slice(target, axis - 4, start, length)), want) << what;
             const Values all = values(target);
             EXPECT_EQ(static_cast<size_t>(std::count(all.begin(), all.end(), 99.0)),
@@ -190,7 +190,7 @@ TEST(Slice, OtherRanks) {
   const Tensor x = Tensor::from({0, 1, 2, 3, 4, 5}, {2, 3});
   EXPECT_EQ(values(cpu_backend().slice(x, 1, 1, 2)), (Values{1, 2, 4, 5}));
   Tensor y = Tensor::zeros({2, 3});
-  cpu_backend().place(Tensor::from({7, 8}, {2, 1}), y, 1, 2);
+  cpu_backend().slice_update(Tensor::from({7, 8}, {2, 1}), y, 1, 2);
   EXPECT_EQ(values(y), (Values{0, 0, 7, 0, 0, 8}));
 }
 

@@ -1,11 +1,11 @@
-// Every variant of the serving convolutions of our own against the plain loops of conv_direct.
+// Every variant of the serving convolutions of our own against the plain loops of conv_naive.
 #include <functional>
 #include <set>
 #include <vector>
 
 #include "nn/cuda/context.h"
-#include "nn/cuda/conv_few.h"
-#include "nn/cuda/conv_together.h"
+#include "nn/cuda/conv_grouped_gemm.h"
+#include "nn/cuda/conv_small_batch.h"
 #include "nn/cuda/serve_conv.h"
 #include "tests/nn/cuda/gpu.h"
 #include "tests/support/compare.h"
@@ -83,7 +83,7 @@ class GpuConvKernels : public OnGpu<testing::Test> {
     const int64_t out = conv.rows() * each.o;
     if (each.residual) conv.z = memory(each.nets, out, 4);
     conv.y = memory(each.nets, out, 5);
-    conv_direct(conv, ctx().stream);
+    conv_naive(conv, ctx().stream);
     want_ = result();
     return conv;
   }
@@ -98,31 +98,33 @@ class GpuConvKernels : public OnGpu<testing::Test> {
         << name(conv.dtype);
   }
 
-  // One kernel behind another of its kind, as the executable records them.
+  // One kernel behind another of its kind, as the executable captures them.
   void run_early(const std::function<void(cuda::Launch)>& kernel) {
-    const bool early = can_launch_early(ctx());
+    const bool dependent = supports_pdl(ctx());
     cuda::Capture capture(ctx());
     kernel(ctx().stream);
-    kernel({ctx().stream, early});
+    kernel({ctx().stream, dependent});
     const auto graph = capture.finish();
     graph->launch(ctx());
     ctx().synchronize();
   }
 
-  // Every variant that suits; which ones do goes to `variants`.
+  // Every variant that suits_grouped_gemm; which ones do goes to `variants`.
   void together(const NetConv& conv, std::set<int>& variants) {
-    ASSERT_TRUE(can_do_together(conv));
-    for (int v = 0; v < cuda::kTogetherVariants; ++v) {
-      if (!suits(conv, v)) continue;
+    ASSERT_TRUE(can_do_grouped_gemm(conv));
+    for (int v = 0; v < cuda::kGroupedGemmVariants; ++v) {
+      if (!suits_grouped_gemm(conv, v)) continue;
       variants.insert(v);
       const auto bytes = [&](size_t n) {
         return Tensor::zeros({static_cast<int64_t>(n) + 1}, Dtype::kU8, kGpu);
       };
-      Tensor scratch = bytes(together_scratch(conv, v));
-      Tensor counters = bytes(static_cast<size_t>(together_counters(conv, v)) * 4);
+      Tensor scratch = bytes(grouped_gemm_scratch(conv, v));
+      Tensor counters = bytes(static_cast<size_t>(grouped_gemm_counters(conv, v)) * 4);
       auto* const partials = cuda::write<std::byte>(ctx(), scratch);
       auto* const counts = cuda::write<int32_t>(ctx(), counters);
-      const auto kernel = [&](cuda::Launch how) { conv_together(conv, v, partials, counts, how); };
+      const auto kernel = [&](cuda::Launch how) {
+        conv_grouped_gemm(conv, v, partials, counts, how);
+      };
       expect_right(conv, v, [&] { kernel(ctx().stream); });
       expect_right(conv, v, [&] { run_early(kernel); });  // counters are left as they were
     }
@@ -138,16 +140,16 @@ TEST_F(GpuConvKernels, FewAgreesWithPlainLoops) {
   for (const Case& each : kCases) {
     for (const Dtype dtype : {Dtype::kF16, Dtype::kBF16}) {
       const NetConv conv = prepare(each, dtype);
-      for (int v = 0; v < cuda::kFewVariants; ++v) {
-        if (!can_do_few(conv) || !suits_few(conv, v)) continue;
+      for (int v = 0; v < cuda::kSmallBatchVariants; ++v) {
+        if (!can_do_small_batch(conv) || !suits_small_batch(conv, v)) continue;
         variants.insert(v);
-        const auto kernel = [&](cuda::Launch how) { conv_few(conv, v, how); };
+        const auto kernel = [&](cuda::Launch how) { conv_small_batch(conv, v, how); };
         expect_right(conv, v, [&] { kernel(ctx().stream); });
         expect_right(conv, v, [&] { run_early(kernel); });
       }
     }
   }
-  EXPECT_EQ(std::ssize(variants), cuda::kFewVariants);
+  EXPECT_EQ(std::ssize(variants), cuda::kSmallBatchVariants);
 }
 
 TEST_F(GpuConvKernels, TogetherAgreesWithPlainLoops) {
@@ -155,7 +157,7 @@ TEST_F(GpuConvKernels, TogetherAgreesWithPlainLoops) {
   for (size_t i = 0; i < std::size(kCases); ++i) {
     together(prepare(kCases[i], i % 2 ? Dtype::kF16 : Dtype::kBF16), variants);
   }
-  EXPECT_EQ(std::ssize(variants), cuda::kTogetherVariants);
+  EXPECT_EQ(std::ssize(variants), cuda::kGroupedGemmVariants);
 }
 
 TEST_F(GpuConvKernels, TogetherAgreesWithPlainLoopsInFloat8) {
@@ -169,14 +171,14 @@ TEST_F(GpuConvKernels, FewKnowsWhatItCannotDo) {
   conv.dtype = Dtype::kF16;
   conv.c = 32;
   conv.o = 16;
-  EXPECT_TRUE(can_do_few(conv));
+  EXPECT_TRUE(can_do_small_batch(conv));
   for (const auto& spoil : std::vector<std::function<void(NetConv&)>>{
            [](NetConv& c) { c.c = 24; }, [](NetConv& c) { c.o = 24; },
            [](NetConv& c) { c.dtype = Dtype::kF32; }, [](NetConv& c) { c.float8 = true; },
            [](NetConv& c) { c.spec.groups = 2; }, [](NetConv& c) { c.batch = 1 << 16; }}) {
     NetConv bad = conv;
     spoil(bad);
-    EXPECT_FALSE(can_do_few(bad));
+    EXPECT_FALSE(can_do_small_batch(bad));
   }
 }
 

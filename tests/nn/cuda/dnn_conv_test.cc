@@ -92,7 +92,7 @@ std::vector<Graph> whole_networks() {
 class DnnConvolutions : public testing::TestWithParam<Gpu> {
  protected:
   // Some suggestion can be built.
-  void expect_ways(const DnnConv& conv) {
+  void expect_engines(const DnnConv& conv) {
     if (!seen_.insert(conv.key()).second) return;
     SCOPED_TRACE(conv.x.str() + " " + conv.w.str() + " " + name(conv.dtype) + " pass " +
                  std::to_string(static_cast<int>(conv.pass)) + (conv.tf32 ? "" : " exact"));
@@ -112,7 +112,7 @@ class DnnConvolutions : public testing::TestWithParam<Gpu> {
       for (const bool tf32 : {true, false}) {
         c.pass = pass;
         c.tf32 = tf32;
-        expect_ways(c);
+        expect_engines(c);
       }
     }
   }
@@ -125,7 +125,7 @@ TEST_P(DnnConvolutions, ServeWholeNetworks) {
   for (const Graph& net : whole_networks()) {
     for (const int64_t batch : {1, 128}) {
       for (const Dtype dtype : {Dtype::kBF16, Dtype::kF16, Dtype::kF32}) {
-        for (const DnnConv& c : convolutions(fuse(net), batch, dtype)) expect_ways(c);
+        for (const DnnConv& c : convolutions(fuse(net), batch, dtype)) expect_engines(c);
       }
     }
   }

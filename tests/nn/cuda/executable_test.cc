@@ -16,10 +16,14 @@
 namespace ens::test {
 namespace {
 
-using cuda::ConvWay;
+using cuda::ConvAlgorithm;
 
-constexpr ConvWay kWays[] = {ConvWay::kFew,     ConvWay::kTogether, ConvWay::kDense,
-                             ConvWay::kProduct, ConvWay::kLibrary,  ConvWay::kDirect};
+constexpr ConvAlgorithm kAlgorithms[] = {ConvAlgorithm::kSmallBatchTensorCore,
+                                         ConvAlgorithm::kGroupedImplicitGemm,
+                                         ConvAlgorithm::kDenseSmallMap,
+                                         ConvAlgorithm::kIm2colGemm,
+                                         ConvAlgorithm::kCudnn,
+                                         ConvAlgorithm::kNaive};
 
 double tolerance(Dtype dtype) {
   return dtype == Dtype::kF32 ? 1e-4 : dtype == Dtype::kBF16 ? 3e-2 : 5e-3;
@@ -27,7 +31,7 @@ double tolerance(Dtype dtype) {
 
 struct Row {
   size_t net;
-  ConvWay way;
+  ConvAlgorithm algorithm;
 };
 
 class GpuNets : public OnGpu<testing::TestWithParam<Row>> {};
@@ -44,7 +48,7 @@ TEST_P(GpuNets, AgreesWithPlainLoops) {
   for (const Graph& net : nets) fused.push_back(fuse(net));
   for (Dtype dtype : {Dtype::kF32, Dtype::kBF16, Dtype::kF16}) {
     SCOPED_TRACE(name(dtype));
-    const auto executable = cuda::compile_cuda(fused, dtype, 9, 0, {false, GetParam().way});
+    const auto executable = cuda::compile_cuda(fused, dtype, 9, 0, {false, GetParam().algorithm});
     for (int64_t batch : {9, 1, 5}) {
       SCOPED_TRACE(batch);
       const Tensor x = random_batch(batch, c.input, 100 + static_cast<uint64_t>(batch));
@@ -62,12 +66,12 @@ TEST_P(GpuNets, AgreesWithPlainLoops) {
 std::vector<Row> rows() {
   std::vector<Row> list;
   for (size_t net = 0; net < net_cases().size(); ++net) {
-    for (ConvWay way : kWays) list.push_back({net, way});
+    for (ConvAlgorithm algorithm : kAlgorithms) list.push_back({net, algorithm});
   }
   return list;
 }
 INSTANTIATE_TEST_SUITE_P(All, GpuNets, testing::ValuesIn(rows()), [](const auto& each) {
-  return net_cases()[each.param.net].name + "_" + cuda::name(each.param.way);
+  return net_cases()[each.param.net].name + "_" + cuda::name(each.param.algorithm);
 });
 
 // A body as the cloud serves it, with batch-norm statistics that are not those of a fresh net.
@@ -95,7 +99,8 @@ void expect_same_as_cpu(const ModelSpec& spec, const Split& split, int nets, int
     SCOPED_TRACE(name(dtype));
     std::vector<Graph> fused;
     for (const Graph& g : graphs) fused.push_back(fuse(g));
-    const auto gpu = cuda::compile_cuda(fused, dtype, max_batch, 0, {false, ConvWay::kProduct});
+    const auto gpu =
+        cuda::compile_cuda(fused, dtype, max_batch, 0, {false, ConvAlgorithm::kIm2colGemm});
     for (int64_t batch : batches) {
       SCOPED_TRACE(batch);
       const Tensor x = random_batch(batch, cpu.input_shape(), 7 + static_cast<uint64_t>(batch));
@@ -124,12 +129,13 @@ TEST_F(GpuPlan, AllNetsAnswerLikeEachAlone) {
   std::vector<Graph> graphs;
   for (int i = 0; i < 5; ++i) graphs.push_back(fuse(body_graph(spec, {}, 30 + i)));
   const Tensor x = random_batch(4, smashed_shape(spec, {})).to(kGpu);
-  for (ConvWay way : {ConvWay::kFew, ConvWay::kTogether, ConvWay::kLibrary}) {
-    SCOPED_TRACE(cuda::name(way));
-    const Tensor all = cuda::compile_cuda(graphs, Dtype::kF16, 4, 0, {false, way})->run(x);
+  for (ConvAlgorithm algorithm : {ConvAlgorithm::kSmallBatchTensorCore,
+                                  ConvAlgorithm::kGroupedImplicitGemm, ConvAlgorithm::kCudnn}) {
+    SCOPED_TRACE(cuda::name(algorithm));
+    const Tensor all = cuda::compile_cuda(graphs, Dtype::kF16, 4, 0, {false, algorithm})->run(x);
     for (int64_t i : {0, 4}) {
-      const auto alone =
-          cuda::compile_cuda({graphs[static_cast<size_t>(i)]}, Dtype::kF16, 4, 0, {false, way});
+      const auto alone = cuda::compile_cuda({graphs[static_cast<size_t>(i)]}, Dtype::kF16, 4, 0,
+                                            {false, algorithm});
       const auto want = alone->run(x).to_vector();
       expect_close({want.begin(), want.end()}, all.rows(i, 1).to(Device{}), 2e-3);
     }
@@ -201,9 +207,10 @@ TEST_F(GpuPlan, Float8LayersAreThoseOfTheReference) {
       nets.push_back(fuse(net.graph));
       ASSERT_TRUE(takes_float8(nets.back().steps[0]));
     }
-    for (ConvWay way : {ConvWay::kTogether, ConvWay::kLibrary, ConvWay::kDirect}) {
-      SCOPED_TRACE(cuda::name(way));
-      const auto executable = cuda::compile_cuda(nets, Dtype::kF8, 40, 0, {false, way});
+    for (ConvAlgorithm algorithm :
+         {ConvAlgorithm::kGroupedImplicitGemm, ConvAlgorithm::kCudnn, ConvAlgorithm::kNaive}) {
+      SCOPED_TRACE(cuda::name(algorithm));
+      const auto executable = cuda::compile_cuda(nets, Dtype::kF8, 40, 0, {false, algorithm});
       for (int64_t batch : {40, 1, 5}) {
         SCOPED_TRACE(batch);
         const Tensor x = random_batch(batch, layer.input, 9).to(Dtype::kF16).to(Dtype::kF32);
@@ -212,7 +219,7 @@ TEST_F(GpuPlan, Float8LayersAreThoseOfTheReference) {
           const auto want = run_float8(nets[static_cast<size_t>(i)], x).to_vector();
           // Tensor cores may keep fewer bits of sums of float8s than of a float32.
           expect_close({want.begin(), want.end()}, all.rows(i, 1),
-                       way == ConvWay::kLibrary ? 3e-3 : 6e-4);
+                       algorithm == ConvAlgorithm::kCudnn ? 3e-3 : 6e-4);
         }
       }
     }
@@ -237,7 +244,8 @@ TEST_F(GpuPlan, Float8BodiesAreCloseToTheReference) {
     set_input_ranges(graph, input_ranges(graph, x));
     nets.push_back(fuse(graph));
   }
-  const auto executable = cuda::compile_cuda(nets, Dtype::kF8, 8, 0, {false, ConvWay::kTogether});
+  const auto executable =
+      cuda::compile_cuda(nets, Dtype::kF8, 8, 0, {false, ConvAlgorithm::kGroupedImplicitGemm});
   const Tensor all = executable->run(x.to(kGpu)).to(Device{});
   for (int64_t i = 0; i < 2; ++i) {
     const auto want = run_float8(nets[static_cast<size_t>(i)], x).to_vector();
@@ -266,16 +274,16 @@ TEST_F(GpuPlan, MovesBetweenThreadsAndKeepsResults) {
 
 // A race would show as a number that differs at times.
 TEST_F(GpuPlan, EarlyLaunchesChangeNothing) {
-  if (!can_launch_early(cuda::context(0))) GTEST_SKIP() << "not on this GPU and driver";
+  if (!supports_pdl(cuda::context(0))) GTEST_SKIP() << "not on this GPU and driver";
   const std::vector<Graph> nets{fuse(small_graph(1, 32)), fuse(small_graph(2, 32))};
-  for (const ConvWay way : kWays) {
-    SCOPED_TRACE(cuda::name(way));
-    const auto plain = cuda::compile_cuda(nets, Dtype::kF16, 8, 0, {false, way, false});
-    const auto early = cuda::compile_cuda(nets, Dtype::kF16, 8, 0, {false, way, true});
+  for (const ConvAlgorithm algorithm : kAlgorithms) {
+    SCOPED_TRACE(cuda::name(algorithm));
+    const auto plain = cuda::compile_cuda(nets, Dtype::kF16, 8, 0, {false, algorithm, false});
+    const auto dependent = cuda::compile_cuda(nets, Dtype::kF16, 8, 0, {false, algorithm, true});
     for (const int64_t batch : {8, 1, 8}) {
       for (uint64_t seed = 1; seed <= 3; ++seed) {
         const Tensor x = random_batch(batch, {32, 8, 8}, seed).to(kGpu);
-        EXPECT_EQ(plain->run(x).to_vector(), early->run(x).to_vector()) << batch;
+        EXPECT_EQ(plain->run(x).to_vector(), dependent->run(x).to_vector()) << batch;
       }
     }
   }

@@ -112,7 +112,7 @@ TEST_F(GpuMemory, SteadyWorkAsksTheDriverForNothing) {
   EXPECT_EQ(cuda::bytes_reserved(0), held);
 }
 
-// The gradient of a weight is computed on a second stream: its input may be overwritten at once,
+// The gradient of a weight is computed on the side stream: its input may be overwritten at once,
 // the result read by any thread, or dropped.
 TEST_F(GpuMemory, WeightGradientsMindWhoeverTouchesTheirMemory) {
   const ConvSpec spec{1, 1};

@@ -144,7 +144,7 @@ TEST_F(GpuTraining, TheSameSeedGivesTheSameNumbers) {
   }
 }
 
-// What a recorded step knows of stays where it is, whatever the net is used for in between.
+// What a captured step refers to stays where it is, whatever the net is used for in between.
 TEST_F(GpuTraining, ARecordedStepDoesNotMindOtherUsesOfItsNet) {
   Training alone(kGpu, Dtype::kBF16), used(kGpu, Dtype::kBF16);
   for (Training* t : {&alone, &used}) {
@@ -157,8 +157,8 @@ TEST_F(GpuTraining, ARecordedStepDoesNotMindOtherUsesOfItsNet) {
     };
     t->optimizer->set_rate(0.02f);
     for (int i = 0; i < 3; ++i) step();
-    const auto replay = backend(kGpu).record(step);
-    ASSERT_NE(replay, nullptr);
+    const auto captured = backend(kGpu).capture(step);
+    ASSERT_NE(captured, nullptr);
     for (int i = 0; i < 3; ++i) {
       if (t == &used) {
         t->loss(7);
@@ -167,7 +167,7 @@ TEST_F(GpuTraining, ARecordedStepDoesNotMindOtherUsesOfItsNet) {
           others.push_back(Tensor::full(p.var.shape(), NAN, Dtype::kBF16, kGpu));
         }
       }
-      replay->run();
+      captured->run();
     }
   }
   const auto a = alone.net->parameters(), b = used.net->parameters();
@@ -297,10 +297,10 @@ TEST_F(GpuTraining, TheLoaderAugmentsAsOnTheCpu) {
   }
 }
 
-// fit() with a recorded step against fit() without: the same losses and weights, to the bit.
+// fit() with a captured step against fit() without: the same losses and weights, to the bit.
 TEST_F(GpuTraining, ARecordedStepTrainsTheSame) {
   const Dataset data = noise_images(14);
-  const auto train = [&](bool replay, const char* optimizer, std::vector<double>& losses) {
+  const auto train = [&](bool capture, const char* optimizer, std::vector<double>& losses) {
     Training t(kGpu, Dtype::kBF16);
     OptimSpec spec;
     spec.kind = parse_optimizer(optimizer);
@@ -315,7 +315,7 @@ TEST_F(GpuTraining, ARecordedStepTrainsTheSame) {
     FitOptions options;
     options.epochs = 1;
     options.lr = spec.kind == OptimSpec::Kind::kSgd ? 0.02f : 1e-3f;
-    options.replay = replay;
+    options.capture = capture;
     fit(
         options, loader, optim,
         [&](const Batch& b) {
@@ -327,13 +327,13 @@ TEST_F(GpuTraining, ARecordedStepTrainsTheSame) {
     return state;
   };
   for (const char* optimizer : {"sgd", "adam"}) {
-    std::vector<double> written, recorded;
+    std::vector<double> written, captured;
     const auto a = train(false, optimizer, written);
     testing::internal::CaptureStderr();
-    const auto b = train(true, optimizer, recorded);
-    EXPECT_EQ(testing::internal::GetCapturedStderr(), "");  // it was recorded
+    const auto b = train(true, optimizer, captured);
+    EXPECT_EQ(testing::internal::GetCapturedStderr(), "");  // it was captured
     EXPECT_EQ(written.size(), 7u);
-    EXPECT_EQ(written, recorded) << optimizer;
+    EXPECT_EQ(written, captured) << optimizer;
     EXPECT_EQ(a, b) << optimizer;
   }
 }

@@ -153,9 +153,9 @@ TEST_F(GpuVerbs, SlicesAndPlaces) {
         const Tensor want = cpu().slice(here.to(dtype), axis, 1, 2);
         EXPECT_TRUE(near(part, want, 0)) << name(dtype) << name(layout) << axis;
         Tensor zeros = Tensor::zeros(here.shape(), dtype, kGpu).with_layout(layout);
-        gpu().place(part, zeros, axis, 2);
+        gpu().slice_update(part, zeros, axis, 2);
         Tensor expected = Tensor::zeros(here.shape(), dtype);
-        cpu().place(want, expected, axis, 2);
+        cpu().slice_update(want, expected, axis, 2);
         EXPECT_TRUE(near(zeros, expected, 0)) << name(dtype) << name(layout) << axis;
       }
     }
@@ -316,10 +316,10 @@ TEST_F(GpuVerbs, WeightsOfManyConvolutionsAtOnce) {
   for (int i = 0; i < 150; ++i) {
     const Shape shape = i == 0 ? Shape{64, 40, 3, 3} : Shape{1 + i % 5, 1 + i % 7, 1 + i % 3, 3};
     from.push_back(uniform(shape, static_cast<uint32_t>(i)).to(kGpu));
-    to.push_back(gpu().conv_weight(from.back(), i % 2 ? Dtype::kBF16 : Dtype::kF32));
+    to.push_back(gpu().prepare_conv_weight(from.back(), i % 2 ? Dtype::kBF16 : Dtype::kF32));
     from.back().copy_from(uniform(shape, static_cast<uint32_t>(1000 + i)));
   }
-  gpu().conv_weights(from, to);
+  gpu().prepare_conv_weights(from, to);
   for (size_t i = 0; i < from.size(); ++i) {
     EXPECT_TRUE(equal(to[i], from[i].to(to[i].dtype()))) << from[i].shape().str();
   }

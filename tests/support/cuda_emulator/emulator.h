@@ -132,10 +132,12 @@ cudaError_t set_error(cudaError_t error);  // remembers it for cudaGetLastError,
 using Asked = std::vector<uint64_t>;
 void run_grid(const Label& name, dim3 grid, dim3 block, size_t shared_bytes, const Work& thread,
               const Asked& asked = {});
-// Every thread as far as its wait_for_previous(): a digest of what each has asked to copy by then.
+// Every thread as far as its grid_dependency_sync(): a digest of what each has asked to copy by
+// then.
 Asked run_until_wait(const Label& name, dim3 grid, dim3 block, const Work& thread);
-// Dies unless all threads of the grid that ran last, `name`, have called wait_for_previous(), as
-// those of `before` have in their time: so that a kernel may be launched early behind that one.
-void check_early(const Label& name, const void* before);
+// Dies unless all threads of the grid that ran last, `name`, have called grid_dependency_sync(), as
+// those of `before` have in their time: so that a kernel may be launched as a dependent of that
+// one.
+void check_dependent(const Label& name, const void* before);
 
 }  // namespace ens::emulator

@@ -167,25 +167,26 @@ TEST(CudaEmulatorDeathTest, ThreadsThatWaitForEver) {
 }
 
 __global__ void some_wait(int* p) {
-  if (threadIdx.x > 0) wait_for_previous();
+  if (threadIdx.x > 0) grid_dependency_sync();
   p[threadIdx.x] = 1;
 }
 
 __global__ void count_up(int* p) {
-  wait_for_previous();
+  grid_dependency_sync();
   ++p[threadIdx.x];
 }
 
-TEST(CudaEmulatorDeathTest, LaunchedEarlyWithoutWaiting) {
-  const auto first_then_early = [](void (*first)(int*), void (*early)(int*)) {
+TEST(CudaEmulatorDeathTest, LaunchedAsADependentWithoutWaiting) {
+  const auto first_then_dependent = [](void (*first)(int*), void (*dependent)(int*)) {
     const Array<int> p(32);
     launch(first, dim3(1), dim3(32), 0, nullptr, p);
-    launch_as(true, early, dim3(1), dim3(32), 0, nullptr, p);
+    launch_as(true, dependent, dim3(1), dim3(32), 0, nullptr, p);
     return cudaDeviceSynchronize();
   };
-  EXPECT_EQ(first_then_early(count_up, count_up), cudaSuccess);
-  EXPECT_DEATH(first_then_early(count_up, some_wait), "not all of its threads call wait_for");
-  EXPECT_DEATH(first_then_early(some_wait, count_up), "behind does not wait itself");
+  EXPECT_EQ(first_then_dependent(count_up, count_up), cudaSuccess);
+  EXPECT_DEATH(first_then_dependent(count_up, some_wait),
+               "not all of its threads call grid_dependency_sync");
+  EXPECT_DEATH(first_then_dependent(some_wait, count_up), "behind does not wait itself");
 }
 
 TEST(CudaEmulator, RefusesImpossibleLaunches) {
@@ -507,7 +508,7 @@ TEST(CudaEmulator, CapturesForbidWhatTheRealOnesForbid) {
 __global__ void asks_before_it_waits(const int* x, int* y) {
   __shared__ int numbers[32];
   copy_later(&numbers[threadIdx.x], x + threadIdx.x, 4, 0);
-  wait_for_previous();
+  grid_dependency_sync();
   commit_copies();
   wait_for_copies(0);
   y[threadIdx.x] = numbers[threadIdx.x];
@@ -532,7 +533,7 @@ TEST(CudaEmulatorDeathTest, AsksEarlyForWhatIsNotThereYet) {
     EXPECT_EQ(fetch<int>(y, 32), std::vector<int>(32, 3));
   };
   copy_behind(false);
-  EXPECT_DEATH(copy_behind(true), "has asked before wait_for_previous");
+  EXPECT_DEATH(copy_behind(true), "has asked before grid_dependency_sync");
 }
 
 TEST(CudaEmulator, AForkMustBeJoined) {

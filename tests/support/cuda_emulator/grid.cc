@@ -293,9 +293,9 @@ const Exchange& exchange(unsigned mask, uint64_t value) {
 
 int current_lane() { return lane(); }
 
-void wait_for_previous() {
+void grid_dependency_sync() {
   Grid& g = grid();
-  if (!g.current) die("wait_for_previous() outside a kernel");
+  if (!g.current) die("grid_dependency_sync() outside a kernel");
   const auto thread = static_cast<size_t>(g.current->thread);
   const size_t number = g.block_number * static_cast<size_t>(g.threads) + thread;
   if (g.asks) {
@@ -303,7 +303,7 @@ void wait_for_previous() {
     throw Waits();
   }
   if (!g.asked->empty() && (*g.asked)[number] != digest_of_copies()) {
-    die_in_kernel("has asked before wait_for_previous() for what the kernel before it writes");
+    die_in_kernel("has asked before grid_dependency_sync() for what the kernel before it writes");
   }
   g.waited[thread] = true;
 }
@@ -374,10 +374,10 @@ Asked run_until_wait(const Label& name, dim3 blocks, dim3 block, const Work& thr
   return asks;
 }
 
-void check_early(const Label& name, const void* before) {
+void check_dependent(const Label& name, const void* before) {
   const Grid& g = grid();
-  const std::string who = "kernel " + describe(name) + " was launched early, but ";
-  if (!g.all_waited) die(who + "not all of its threads call wait_for_previous()");
+  const std::string who = "kernel " + describe(name) + " was launched as a dependent, but ";
+  if (!g.all_waited) die(who + "not all of its threads call grid_dependency_sync()");
   if (!g.waiting_kernels.contains(before)) die(who + "what it comes behind does not wait itself");
 }
 

@@ -17,19 +17,19 @@ unsigned char* dynamic_shared();
 
 // Of a kernel that may begin before the kernel before it has ended: each thread, and without
 // barriers until then.
-void wait_for_previous();
+void grid_dependency_sync();
 
 // What launch() below does once the arguments are captured; `pointers` are those among them.
 cudaError_t launch_kernel(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes,
-                          cudaStream_t stream, bool early, size_t parameter_bytes,
+                          cudaStream_t stream, bool dependent, size_t parameter_bytes,
                           std::vector<const void*> pointers, std::function<void()> thread);
 
 // The arguments are copied now, the kernel runs when the stream comes to it. Errors are returned
-// and kept for cudaGetLastError(). `early`: the kernel may begin before the work before it has
+// and kept for cudaGetLastError(). `dependent`: the kernel may begin before the work before it has
 // ended.
 template <class... P>
-cudaError_t launch_as(bool early, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
-                      cudaStream_t stream, std::type_identity_t<P>... args) {
+cudaError_t launch_as(bool dependent, void (*kernel)(P...), dim3 grid, dim3 block,
+                      size_t shared_bytes, cudaStream_t stream, std::type_identity_t<P>... args) {
   std::vector<const void*> pointers;
   const auto note = [&](const auto& arg) {
     using T = std::remove_cvref_t<decltype(arg)>;
@@ -37,7 +37,7 @@ cudaError_t launch_as(bool early, void (*kernel)(P...), dim3 grid, dim3 block, s
   };
   (note(args), ...);
   return launch_kernel(reinterpret_cast<const void*>(kernel), grid, block, shared_bytes, stream,
-                       early, (sizeof(P) + ... + 0), std::move(pointers),
+                       dependent, (sizeof(P) + ... + 0), std::move(pointers),
                        [kernel, all = std::tuple<P...>(args...)] { std::apply(kernel, all); });
 }
 template <class... P>

@@ -136,7 +136,7 @@ cudaError_t set_error(cudaError_t error) {
 }
 
 cudaError_t launch_kernel(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes,
-                          cudaStream_t stream, bool early, size_t parameter_bytes,
+                          cudaStream_t stream, bool dependent, size_t parameter_bytes,
                           std::vector<const void*> pointers, std::function<void()> thread) {
   const Lock lock(machine());
   const uint64_t threads = uint64_t{block.x} * block.y * block.z;
@@ -160,10 +160,10 @@ cudaError_t launch_kernel(const void* kernel, dim3 grid, dim3 block, size_t shar
   const void* const previous = kernel_before(stream);
   const auto asked = std::make_shared<Asked>();  // a graph's replays come one after another
   Work prelude;
-  if (early) prelude = [=] { *asked = run_until_wait(label, grid, block, thread); };
+  if (dependent) prelude = [=] { *asked = run_until_wait(label, grid, block, thread); };
   const auto work = [=] {
     run_grid(label, grid, block, shared_bytes, thread, std::exchange(*asked, {}));
-    if (early) check_early(label, previous);
+    if (dependent) check_dependent(label, previous);
   };
   return set_error(enqueue(stream, label, work, false, std::move(prelude)));
 }

@@ -14,13 +14,13 @@ template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, Launch how,
             A&&... args) {
   static_assert(sizeof...(P) == sizeof...(A), "one argument for each parameter");
-  ask_for_shared(reinterpret_cast<const void*>(kernel), shared_bytes);
-  emulator::launch_as(how.early, kernel, grid, block, shared_bytes, how.stream,
+  set_dynamic_shared_memory_limit(reinterpret_cast<const void*>(kernel), shared_bytes);
+  emulator::launch_as(how.dependent, kernel, grid, block, shared_bytes, how.stream,
                       static_cast<P>(args)...);
   check(cudaGetLastError(), "kernel launch");
 }
 
 inline unsigned char* dynamic_shared() { return emulator::dynamic_shared(); }
-inline void wait_for_previous() { emulator::wait_for_previous(); }
+inline void grid_dependency_sync() { emulator::grid_dependency_sync(); }
 
 }  // namespace ens::cuda

@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <array>
 
-#include "nn/cuda/conv_together.h"
+#include "nn/cuda/conv_grouped_gemm.h"
 #include "nn/cuda/tensor_cores.h"
 
 namespace ens::cuda {
@@ -22,7 +22,7 @@ struct Problem {
   int32_t* counters;  // [tiles]
   int rows, depth, o, c, h, w, oh, ow, kw, stride, padding, dilation;
   int splits;
-  bool relu, early;
+  bool relu, dependent;
 };
 
 // Each warp computes Tile::kDown x Tile::kAcross matrices of kEdge x kEdge; a block has
@@ -76,12 +76,12 @@ template <typename Tile>
 __device__ void unpack_float8(__half* pixels, const Fp8* packed, __half* weights, float factor) {
   constexpr int kPairs = kLanes / 2;
   const auto place = [](__half* lines, int chunk) {
-    return reinterpret_cast<Pack<__half2, kPairs>*>(
+    return reinterpret_cast<Vec<__half2, kPairs>*>(
         lines + Tile::place(chunk / Tile::kChunks, chunk % Tile::kChunks));
   };
   for (int i = static_cast<int>(threadIdx.x); i < Tile::kRows * Tile::kChunks;
        i += Tile::kThreads) {
-    Pack<__half2, kPairs> numbers = *place(pixels, i);
+    Vec<__half2, kPairs> numbers = *place(pixels, i);
 #pragma unroll
     for (__half2& two : numbers.v) {
       const float2 value = __half22float2(two);
@@ -92,8 +92,8 @@ __device__ void unpack_float8(__half* pixels, const Fp8* packed, __half* weights
   }
   for (int i = static_cast<int>(threadIdx.x); i < Tile::kColumns * Tile::kChunks;
        i += Tile::kThreads) {
-    const auto bytes = reinterpret_cast<const Pack<__nv_fp8x2_storage_t, kPairs>*>(packed)[i];
-    Pack<__half2, kPairs> numbers;
+    const auto bytes = reinterpret_cast<const Vec<__nv_fp8x2_storage_t, kPairs>*>(packed)[i];
+    Vec<__half2, kPairs> numbers;
 #pragma unroll
     for (int j = 0; j < kPairs; ++j) numbers.v[j] = halves(bytes.v[j]);
     *place(weights, i) = numbers;
@@ -102,7 +102,7 @@ __device__ void unpack_float8(__half* pixels, const Fp8* packed, __half* weights
 
 // W: T, or, with T = __half, Fp8 for a convolution in float8.
 template <typename T, typename W, typename Tile>
-__global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T, W> p) {
+__global__ void __launch_bounds__(Tile::kThreads) grouped_gemm_kernel(Problem<T, W> p) {
   using Bytes = SharedBytes<W, Tile>;
   unsigned char* const shared = dynamic_shared();
   const auto pixels_of = [&](int stage) {
@@ -188,12 +188,12 @@ __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T, W> 
   const int across = warp / Tile::kWarpsDown * Tile::kAcross * kEdge;
   float sums[Tile::kDown][Tile::kAcross][2][4] = {};  // 16 x 16 each, as two of 16 x 8
   for (int i = 0; i < Tile::kStages - 1; ++i) {
-    if (p.early && begin + i < end) fetch_weights(begin + i, i);  // which nobody writes
+    if (p.dependent && begin + i < end) fetch_weights(begin + i, i);  // which nobody writes
   }
-  wait_for_previous();
+  grid_dependency_sync();
   for (int i = 0; i < Tile::kStages - 1; ++i) {
     if (begin + i < end) {
-      if (!p.early) fetch_weights(begin + i, i);
+      if (!p.dependent) fetch_weights(begin + i, i);
       fetch_pixels(i);
     }
     __pipeline_commit();
@@ -292,10 +292,10 @@ __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T, W> 
     if (first_row + row >= p.rows || first_column + column >= p.o) continue;
     const int64_t at = static_cast<int64_t>(first_row + row) * p.o + first_column + column;
     const auto bias =
-        *reinterpret_cast<const Pack<T, kLanes>*>(p.bias.of(net) + first_column + column);
-    Pack<T, kLanes> z{};
-    if (p.z.data) z = *reinterpret_cast<const Pack<T, kLanes>*>(p.z.of(net) + at);
-    Pack<T, kLanes> y;
+        *reinterpret_cast<const Vec<T, kLanes>*>(p.bias.of(net) + first_column + column);
+    Vec<T, kLanes> z{};
+    if (p.z.data) z = *reinterpret_cast<const Vec<T, kLanes>*>(p.z.of(net) + at);
+    Vec<T, kLanes> y;
 #pragma unroll
     for (int j = 0; j < kLanes; ++j) {
       float sum = tile[row * Tile::kSumLine + column + j];
@@ -304,7 +304,7 @@ __global__ void __launch_bounds__(Tile::kThreads) together_kernel(Problem<T, W> 
       if (p.z.data) sum += load(z.v[j]);
       store(&y.v[j], p.relu ? fmaxf(sum, 0.0f) : sum);
     }
-    *reinterpret_cast<Pack<T, kLanes>*>(p.y.of(net) + at) = y;
+    *reinterpret_cast<Vec<T, kLanes>*>(p.y.of(net) + at) = y;
   }
 }
 
@@ -315,7 +315,7 @@ template <typename Tile>
 constexpr Variant variant_of(int splits) {
   return {Tile::kRows, Tile::kColumns, Tile::kDepth, splits};
 }
-constexpr std::array<Variant, kTogetherVariants> kVariants = {
+constexpr std::array<Variant, kGroupedGemmVariants> kVariants = {
     variant_of<Small>(1),  variant_of<Small>(4),  variant_of<Small>(16), variant_of<Medium>(1),
     variant_of<Medium>(2), variant_of<Medium>(8), variant_of<Large>(1),  variant_of<Large>(2),
     variant_of<Large>(4),  variant_of<Wide>(1),   variant_of<Wide>(2),   variant_of<Wide>(4),
@@ -329,7 +329,7 @@ int64_t tiles(const NetConv& c, const Variant& v) {
 
 template <typename T, typename W>
 Problem<T, W> problem_of(const NetConv& c, int splits, std::byte* scratch, int32_t* counters,
-                         bool early) {
+                         bool dependent) {
   const auto i = [](int64_t n) { return static_cast<int>(n); };
   return {each<const T>(c.x),
           each<const W>(c.weight),
@@ -353,19 +353,19 @@ Problem<T, W> problem_of(const NetConv& c, int splits, std::byte* scratch, int32
           c.spec.dilation,
           splits,
           c.relu,
-          early};
+          dependent};
 }
 
 }  // namespace
 
-bool can_do_together(const NetConv& c) {
+bool can_do_grouped_gemm(const NetConv& c) {
   const int64_t lanes = c.float8 ? kLanes8 : kLanes;
   return c.dtype != Dtype::kF32 && (!c.float8 || c.dtype == Dtype::kF16) && c.spec.groups == 1 &&
          c.c % lanes == 0 && c.o % lanes == 0 && c.rows() < (int64_t{1} << 30) &&
          c.batch * c.h * c.w * c.c < (int64_t{1} << 31) && c.depth() < (int64_t{1} << 30);
 }
 
-bool suits(const NetConv& c, int variant) {
+bool suits_grouped_gemm(const NetConv& c, int variant) {
   const Variant& v = variant_at(variant);
   if (c.rows() > 4096 * v.rows) return false;
   if (v.rows == Small::kRows ? c.rows() > 4 * v.rows : c.rows() < v.rows / 2) return false;
@@ -375,25 +375,27 @@ bool suits(const NetConv& c, int variant) {
   return tiles(c, v) < 512 && c.depth() >= 4 * v.depth * v.splits;
 }
 
-size_t together_scratch(const NetConv& c, int variant) {
+size_t grouped_gemm_scratch(const NetConv& c, int variant) {
   const Variant& v = variant_at(variant);
   if (v.splits == 1) return 0;
   return static_cast<size_t>(tiles(c, v) * v.splits * v.rows * v.columns) * sizeof(float);
 }
 
-int64_t together_counters(const NetConv& c, int variant) { return tiles(c, variant_at(variant)); }
+int64_t grouped_gemm_counters(const NetConv& c, int variant) {
+  return tiles(c, variant_at(variant));
+}
 
-void conv_together(const NetConv& c, int variant, std::byte* scratch, int32_t* counters,
-                   Launch how) {
+void conv_grouped_gemm(const NetConv& c, int variant, std::byte* scratch, int32_t* counters,
+                       Launch how) {
   const Variant& v = variant_at(variant);
   const dim3 grid(static_cast<unsigned>((c.rows() + v.rows - 1) / v.rows),
                   static_cast<unsigned>((c.o + v.columns - 1) / v.columns),
                   static_cast<unsigned>(c.nets * v.splits));
   const auto run = [&]<typename T, typename W>(T, W) {
-    const Problem<T, W> p = problem_of<T, W>(c, v.splits, scratch, counters, how.early);
+    const Problem<T, W> p = problem_of<T, W>(c, v.splits, scratch, counters, how.dependent);
     const auto with = [&]<typename Tile>(Tile) {
-      launch(together_kernel<T, W, Tile>, grid, dim3(Tile::kThreads), SharedBytes<W, Tile>::kAll,
-             how, p);
+      launch(grouped_gemm_kernel<T, W, Tile>, grid, dim3(Tile::kThreads),
+             SharedBytes<W, Tile>::kAll, how, p);
     };
     if (v.rows == Small::kRows) return with(Small{});
     if (v.rows == Medium::kRows) return with(Medium{});

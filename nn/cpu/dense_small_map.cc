@@ -1,4 +1,4 @@
-#include "nn/cpu/small_conv.h"
+#include "nn/cpu/dense_small_map.h"
 
 #include <algorithm>
 #include <cstring>
@@ -100,7 +100,7 @@ ENS_CLONES void add_run(float* sum, const float* v, int64_t n) {
 
 }  // namespace
 
-SmallConv::SmallConv(const Shape& x, const Shape& w, const Shape& y, const ConvSpec& spec)
+DenseSmallMap::DenseSmallMap(const Shape& x, const Shape& w, const Shape& y, const ConvSpec& spec)
     : x_(x), w_(w), y_(y), spec_(spec) {
   const int64_t in = x[2] * x[3], out = y[2] * y[3];
   if (spec.groups != 1 || in > kMostPixels || out > kMostPixels) return;
@@ -116,7 +116,7 @@ SmallConv::SmallConv(const Shape& x, const Shape& w, const Shape& y, const ConvS
   applies_ = 4 * used >= 3 * in * out;
 }
 
-int64_t SmallConv::find_tap(int64_t p, int64_t q) const {
+int64_t DenseSmallMap::find_tap(int64_t p, int64_t q) const {
   const auto along = [this](int axis, int64_t in, int64_t out) -> int64_t {
     const int64_t distance = in - (out * spec_.stride - spec_.padding);
     if (distance < 0 || distance % spec_.dilation != 0) return -1;
@@ -128,7 +128,7 @@ int64_t SmallConv::find_tap(int64_t p, int64_t q) const {
 }
 
 template <typename F>
-void SmallConv::for_tiles(int64_t lanes, F&& f) const {
+void DenseSmallMap::for_tiles(int64_t lanes, F&& f) const {
   const int64_t most_out = std::min(lanes, KernelTile::kOut);
   const int64_t tiles = (w_[1] + KernelTile::kIn - 1) / KernelTile::kIn;
   parallel_for(tiles, 1, [&](int64_t begin, int64_t end) {
@@ -142,7 +142,7 @@ void SmallConv::for_tiles(int64_t lanes, F&& f) const {
   });
 }
 
-Tensor SmallConv::spread(const Tensor& w, Dtype dtype, Layout x_layout, Layout y_layout) const {
+Tensor DenseSmallMap::spread(const Tensor& w, Dtype dtype, Layout x_layout, Layout y_layout) const {
   const Order from(x_, x_layout), to(y_, y_layout);
   const int64_t row = to.pixels * w_[0];
   Tensor matrix = Tensor::empty({from.pixels * w_[1], row}, dtype);
@@ -170,8 +170,8 @@ Tensor SmallConv::spread(const Tensor& w, Dtype dtype, Layout x_layout, Layout y
   return matrix;
 }
 
-Tensor SmallConv::forward(Backend& backend, const Tensor& x, const Tensor& w,
-                          const Tensor& bias) const {
+Tensor DenseSmallMap::forward(Backend& backend, const Tensor& x, const Tensor& w,
+                              const Tensor& bias) const {
   const Tensor source = with_lanes(x);
   Tensor y = Tensor::empty(y_, x.dtype(), {}, result_layout(y_, x.dtype()));
   const Tensor matrix = spread(w, x.dtype(), source.layout(), y.layout());
@@ -181,7 +181,7 @@ Tensor SmallConv::forward(Backend& backend, const Tensor& x, const Tensor& w,
   return backend.channel_affine(y, Tensor::full({w_[0]}, 1.0f), bias, false);
 }
 
-Tensor SmallConv::grad_input(Backend& backend, const Tensor& dy, const Tensor& w) const {
+Tensor DenseSmallMap::grad_input(Backend& backend, const Tensor& dy, const Tensor& w) const {
   const Tensor gradient = with_lanes(dy);
   Tensor dx = Tensor::empty(x_, dy.dtype(), {}, result_layout(x_, dy.dtype()));
   const Tensor matrix = spread(w, dy.dtype(), dx.layout(), gradient.layout());
@@ -190,7 +190,7 @@ Tensor SmallConv::grad_input(Backend& backend, const Tensor& dy, const Tensor& w
   return dx;
 }
 
-Tensor SmallConv::grad_weight(Backend& backend, const Tensor& x, const Tensor& dy) const {
+Tensor DenseSmallMap::grad_weight(Backend& backend, const Tensor& x, const Tensor& dy) const {
   const Tensor source = with_lanes(x), gradient = with_lanes(dy);
   const Order from(x_, source.layout()), to(y_, gradient.layout());
   const int64_t row = to.pixels * w_[0];

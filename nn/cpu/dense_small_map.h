@@ -13,9 +13,9 @@
 
 namespace ens::cpu {
 
-class SmallConv {
+class DenseSmallMap {
  public:
-  SmallConv(const Shape& x, const Shape& w, const Shape& y, const ConvSpec& spec);
+  DenseSmallMap(const Shape& x, const Shape& w, const Shape& y, const ConvSpec& spec);
   bool applies() const { return applies_; }
 
   // As the verbs of Backend, whose gemm() they use.

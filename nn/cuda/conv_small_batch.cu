@@ -1,6 +1,6 @@
 #include <type_traits>
 
-#include "nn/cuda/conv_few.h"
+#include "nn/cuda/conv_small_batch.h"
 #include "nn/cuda/tensor_cores.h"
 
 namespace ens::cuda {
@@ -17,7 +17,7 @@ struct Problem {
   Each<T> y;
   int rows, depth, o, c, h, w, oh, ow, stride, padding, dilation;
   Divisor by_steps_of_tap, by_kw;
-  bool relu, early;
+  bool relu, dependent;
 };
 
 // What a warp reads for a step: 16 bytes for each lane of two rows of weights and of kTiles pixels.
@@ -29,7 +29,7 @@ constexpr int kSlabs = 48 * 1024 / (kWarpsOfBlock * static_cast<int>(sizeof(Slab
 
 // A block: kChannels output channels of kTiles * kPixels pixels (blockIdx.x, .y) of a net (.z).
 template <typename T, int kTiles>
-__global__ void __launch_bounds__(32 * kWarpsOfBlock) few_kernel(Problem<T> p) {
+__global__ void __launch_bounds__(32 * kWarpsOfBlock) small_batch_kernel(Problem<T> p) {
   using Sums = float[kTiles * kPixels][kChannels + 1];
   constexpr int kAll = kSlabs<kTiles>;
   __shared__ Slab<kTiles> slabs[kWarpsOfBlock][kAll];
@@ -82,12 +82,12 @@ __global__ void __launch_bounds__(32 * kWarpsOfBlock) few_kernel(Problem<T> p) {
   };
 #pragma unroll
   for (int i = 0; i < kAll - 1; ++i) {
-    if (p.early) ask_weights(begin + i);  // which nobody writes
+    if (p.dependent) ask_weights(begin + i);  // which nobody writes
   }
-  wait_for_previous();
+  grid_dependency_sync();
 #pragma unroll
   for (int i = 0; i < kAll - 1; ++i) {
-    if (!p.early) ask_weights(begin + i);
+    if (!p.dependent) ask_weights(begin + i);
     ask_pixels(begin + i);
   }
   float d[kTiles][4] = {};
@@ -136,7 +136,7 @@ __global__ void __launch_bounds__(32 * kWarpsOfBlock) few_kernel(Problem<T> p) {
 int pixels_of(int variant) { return kPixels << variant; }
 
 template <typename T>
-Problem<T> problem_of(const NetConv& c, bool early) {
+Problem<T> problem_of(const NetConv& c, bool dependent) {
   const auto i = [](int64_t n) { return static_cast<int>(n); };
   return {each<const T>(c.x),
           each<const T>(c.weight),
@@ -157,30 +157,31 @@ Problem<T> problem_of(const NetConv& c, bool early) {
           Divisor(i(c.c / kStep)),
           Divisor(i(c.kw)),
           c.relu,
-          early};
+          dependent};
 }
 
 }  // namespace
 
-bool can_do_few(const NetConv& c) {
+bool can_do_small_batch(const NetConv& c) {
   return (c.dtype == Dtype::kF16 || c.dtype == Dtype::kBF16) && !c.float8 && c.spec.groups == 1 &&
          c.c % kStep == 0 && c.o % kChannels == 0 && c.rows() < (1 << 16) &&
          c.h * c.w * c.c < (1 << 28) && c.depth() < (1 << 20);
 }
 
-bool suits_few(const NetConv& c, int variant) {
+bool suits_small_batch(const NetConv& c, int variant) {
   const int64_t pixels = pixels_of(variant);
   if (variant > 0 && pixels >= 2 * c.rows()) return false;
   return c.rows() <= 16 * pixels;
 }
 
-void conv_few(const NetConv& c, int variant, Launch how) {
+void conv_small_batch(const NetConv& c, int variant, Launch how) {
   const dim3 grid(static_cast<unsigned>(c.o / kChannels),
                   static_cast<unsigned>((c.rows() + pixels_of(variant) - 1) / pixels_of(variant)),
                   static_cast<unsigned>(c.nets));
   const auto run = [&]<typename T>(T) {
     const auto with = [&]<int kTiles>(std::integral_constant<int, kTiles>) {
-      launch(few_kernel<T, kTiles>, grid, 32 * kWarpsOfBlock, 0, how, problem_of<T>(c, how.early));
+      launch(small_batch_kernel<T, kTiles>, grid, 32 * kWarpsOfBlock, 0, how,
+             problem_of<T>(c, how.dependent));
     };
     switch (variant) {
       case 0:

@@ -12,17 +12,17 @@
 namespace ens::cuda {
 
 // float16, bfloat16, or float8 with float16; channels in multiples of 8 (float8: 16), no groups.
-bool can_do_together(const NetConv& conv);
+bool can_do_grouped_gemm(const NetConv& conv);
 
-// Tile sizes and splits: 0 .. kTogetherVariants - 1.
-constexpr int kTogetherVariants = 13;
+// Tile sizes and splits: 0 .. kGroupedGemmVariants - 1.
+constexpr int kGroupedGemmVariants = 13;
 // False where the variant makes no sense for the convolution: a tile mostly empty, too short sums.
-bool suits(const NetConv& conv, int variant);
-// What conv_together() needs: bytes for partial sums, and counters that are 0 before its first call
-// (it leaves them so).
-size_t together_scratch(const NetConv& conv, int variant);
-int64_t together_counters(const NetConv& conv, int variant);
-void conv_together(const NetConv& conv, int variant, std::byte* scratch, int32_t* counters,
-                   Launch how);
+bool suits_grouped_gemm(const NetConv& conv, int variant);
+// What conv_grouped_gemm() needs: bytes for partial sums, and counters that are 0 before its first
+// call (it leaves them so).
+size_t grouped_gemm_scratch(const NetConv& conv, int variant);
+int64_t grouped_gemm_counters(const NetConv& conv, int variant);
+void conv_grouped_gemm(const NetConv& conv, int variant, std::byte* scratch, int32_t* counters,
+                       Launch how);
 
 }  // namespace ens::cuda

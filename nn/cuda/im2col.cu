@@ -1,6 +1,6 @@
 #include "nn/cuda/gemm.h"
+#include "nn/cuda/im2col.h"
 #include "nn/cuda/kernels.h"
-#include "nn/cuda/unfold.h"
 
 namespace ens::cuda {
 namespace {
@@ -39,8 +39,8 @@ Windows windows_of(const Tensor& x, const Shape& w, const ConvSpec& spec, const 
 
 // A thread for each row of the matrix.
 template <typename T>
-__global__ void unfold_kernel(const T* x, T* matrix, Windows v, int64_t x_image) {
-  const int64_t line = first_item();
+__global__ void im2col_kernel(const T* x, T* matrix, Windows v, int64_t x_image) {
+  const int64_t line = thread_index();
   if (line >= v.rows) return;
   const int64_t image = line / (v.out_height * v.out_width);
   const int place = static_cast<int>(line - image * (v.out_height * v.out_width));
@@ -49,7 +49,7 @@ __global__ void unfold_kernel(const T* x, T* matrix, Windows v, int64_t x_image)
   const T* from = x + image * x_image;
   int row = top, column = left, channel = 0, used = 0;
   for (int first = 0; first < v.depth; first += 8) {
-    Pack<T, 8> out;
+    Vec<T, 8> out;
 #pragma unroll
     for (int k = 0; k < 8; ++k) {
       const bool inside =
@@ -66,14 +66,14 @@ __global__ void unfold_kernel(const T* x, T* matrix, Windows v, int64_t x_image)
       column = left;
       row += v.dilation;
     }
-    *reinterpret_cast<Pack<T, 8>*>(matrix + line * v.depth + first) = out;
+    *reinterpret_cast<Vec<T, 8>*>(matrix + line * v.depth + first) = out;
   }
 }
 
 // [rows][from] to [rows][to]: zeros are added, or columns left out.
 template <typename T>
 __global__ void resize_kernel(const T* s, T* d, int64_t n, int64_t from, int64_t to) {
-  for (int64_t i = first_item(); i < n; i += item_stride()) {
+  for (int64_t i = thread_index(); i < n; i += item_stride()) {
     const int64_t row = i / to, k = i % to;
     if (k < from) {
       d[i] = s[row * from + k];
@@ -84,11 +84,11 @@ __global__ void resize_kernel(const T* s, T* d, int64_t n, int64_t from, int64_t
 }
 
 template <typename T>
-std::shared_ptr<void> unfold(Context& c, const Tensor& x, const Windows& v) {
+std::shared_ptr<void> im2col(Context& c, const Tensor& x, const Windows& v) {
   auto matrix = c.allocate(static_cast<size_t>(v.rows * v.depth) * sizeof(T));
   // Blocks of 128, as there are as many threads as pixels only.
   constexpr int kBlock = 128;
-  launch(unfold_kernel<T>, dim3(static_cast<unsigned>((v.rows + kBlock - 1) / kBlock)), kBlock, 0,
+  launch(im2col_kernel<T>, dim3(static_cast<unsigned>((v.rows + kBlock - 1) / kBlock)), kBlock, 0,
          c.stream, read<T>(c, x), static_cast<T*>(matrix.get()), v, x.numel() / x.dim(0));
   return matrix;
 }
@@ -100,18 +100,18 @@ void resize(Context& c, const T* s, T* d, int64_t rows, int64_t from, int64_t to
 
 }  // namespace
 
-bool unfolds(const Shape& x, const Shape& w, const Shape& y, const ConvSpec& spec) {
+bool uses_im2col(const Shape& x, const Shape& w, const Shape& y, const ConvSpec& spec) {
   const int64_t depth = w[1] * w[2] * w[3];
   return spec.groups == 1 && x[1] <= kMostChannels && depth > 1 && depth <= kMostDepth &&
          x[2] * x[3] < (1 << 28) && y[0] * y[2] * y[3] * depth <= kMostNumbers;
 }
 
-Tensor unfolded_conv2d(Context& c, const Tensor& x, const Tensor& w, const ConvSpec& spec,
-                       const Shape& y_shape, bool tf32) {
+Tensor im2col_conv2d(Context& c, const Tensor& x, const Tensor& w, const ConvSpec& spec,
+                     const Shape& y_shape, bool tf32) {
   Tensor y = Tensor::empty(y_shape, x.dtype(), x.device(), Layout::kChannelsLast);
   const Windows v = windows_of(x, w.shape(), spec, y_shape);
   with_activation(x.dtype(), [&]<typename T>(T) {
-    const auto matrix = unfold<T>(c, x, v);
+    const auto matrix = im2col<T>(c, x, v);
     const auto weight = c.allocate(static_cast<size_t>(w.dim(0) * v.depth) * sizeof(T));
     resize(c, read<T>(c, w), static_cast<T*>(weight.get()), w.dim(0), v.used, v.depth);
     multiply(c, {.transpose_b = true, .m = v.rows, .n = w.dim(0), .k = v.depth, .tf32 = tf32},
@@ -120,12 +120,12 @@ Tensor unfolded_conv2d(Context& c, const Tensor& x, const Tensor& w, const ConvS
   return y;
 }
 
-Tensor unfolded_grad_weight(Context& c, const Tensor& x, const Tensor& dy, const ConvSpec& spec,
-                            const Shape& w_shape, bool tf32) {
+Tensor im2col_grad_weight(Context& c, const Tensor& x, const Tensor& dy, const ConvSpec& spec,
+                          const Shape& w_shape, bool tf32) {
   Tensor dw = Tensor::empty(w_shape, Dtype::kF32, x.device(), Layout::kChannelsLast);
   const Windows v = windows_of(x, w_shape, spec, dy.shape());
   with_activation(x.dtype(), [&]<typename T>(T) {
-    const auto matrix = unfold<T>(c, x, v);
+    const auto matrix = im2col<T>(c, x, v);
     const auto wide = c.allocate(static_cast<size_t>(w_shape[0] * v.depth) * sizeof(float));
     multiply(c, {.transpose_a = true, .m = w_shape[0], .n = v.depth, .k = v.rows, .tf32 = tf32},
              read_raw(c, dy), matrix.get(), x.dtype(), wide.get(), Dtype::kF32);

@@ -14,12 +14,12 @@
 namespace ens::cuda {
 
 // float16 or bfloat16; input channels in multiples of 32, output channels of 16, no groups.
-bool can_do_few(const NetConv& conv);
+bool can_do_small_batch(const NetConv& conv);
 
-// How many pixels a block takes: 0 .. kFewVariants - 1.
-constexpr int kFewVariants = 4;
+// How many pixels a block takes: 0 .. kSmallBatchVariants - 1.
+constexpr int kSmallBatchVariants = 4;
 // False where the variant makes no sense: blocks mostly empty, or weights read too often.
-bool suits_few(const NetConv& conv, int variant);
-void conv_few(const NetConv& conv, int variant, Launch how);
+bool suits_small_batch(const NetConv& conv, int variant);
+void conv_small_batch(const NetConv& conv, int variant, Launch how);
 
 }  // namespace ens::cuda

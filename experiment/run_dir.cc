@@ -25,6 +25,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/lock.h"
+#include "proto/config.h"
 
 namespace ens {
 namespace {
@@ -284,7 +285,7 @@ std::vector<std::pair<std::string, std::string>> config_fields(const std::string
       for (const std::string& part : open) path += part + ".";
       path += row.substr(0, name_end);
       const size_t value = row.find_first_not_of(": ", std::min(name_end, row.size()));
-      out.emplace_back(path, value == std::string::npos ? "" : row.substr(value));
+      out.emplace_back(current_path(path), value == std::string::npos ? "" : row.substr(value));
     }
   }
   return out;

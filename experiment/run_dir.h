@@ -71,7 +71,7 @@ struct RunView {
   std::string damage;  // why it cannot be used; empty if fine
 };
 // A configuration (Protobuf text) as ("stage1.epochs", "6") in order; comments and spacing do not
-// count.
+// count, and settings have the names of this version.
 std::vector<std::pair<std::string, std::string>> config_fields(const std::string& text);
 
 bool is_run(const std::filesystem::path& folder);       // it holds a config.txtpb

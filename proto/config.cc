@@ -21,11 +21,16 @@ namespace {
 namespace pb = google::protobuf;
 using Field = pb::FieldDescriptor;
 
+// A name of an older version (schema.moved_to).
+bool is_old(const Field& field) { return field.options().HasExtension(schema::moved_to); }
+
 // ---- unknown names: suggest what was meant
 
 std::string suggestion(const pb::Descriptor& type, const std::string& unknown) {
   std::vector<std::string> known;
-  for (int i = 0; i < type.field_count(); ++i) known.push_back(type.field(i)->name());
+  for (int i = 0; i < type.field_count(); ++i) {
+    if (!is_old(*type.field(i))) known.push_back(type.field(i)->name());
+  }
   const std::string nearest = nearest_word(unknown, known);
   return nearest.empty() ? "known fields: " + join(known) : "did you mean '" + nearest + "'?";
 }
@@ -77,6 +82,9 @@ Target locate(pb::Message& root, const std::string& path, const std::string& con
     }
   }
   if (!field) usage_fail("missing field name", context, "write path=value");
+  if (is_old(*field)) {
+    return locate(*message, field->options().GetExtension(schema::moved_to), context);
+  }
   return {message, field};
 }
 
@@ -102,6 +110,37 @@ void put(const Target& target, const std::string& value, const std::string& cont
     usage_fail("'" + value + "' is not a value for '" + target.field->name() + "'" +
                    (error.message().empty() ? "" : ": " + error.message()),
                context, std::string("expected ") + target.field->cpp_type_name());
+  }
+}
+
+// ---- settings of older versions
+
+// Moves what was read under an old name, in `message` and the messages in it.
+void move_old_settings(pb::Message& message, const std::string& source) {
+  const auto* reflection = message.GetReflection();
+  std::vector<const Field*> fields;
+  reflection->ListFields(message, &fields);
+  for (const Field* field : fields) {
+    if (field->cpp_type() == Field::CPPTYPE_MESSAGE && !field->is_repeated()) {
+      move_old_settings(*reflection->MutableMessage(&message, field), source);
+    }
+    if (!is_old(*field)) continue;
+    const std::string& path = field->options().GetExtension(schema::moved_to);
+    const Target target = locate(message, path, source);
+    const auto* there = target.message->GetReflection();
+    if (target.field->is_repeated() ? there->FieldSize(*target.message, target.field) > 0
+                                    : there->HasField(*target.message, target.field)) {
+      usage_fail("'" + field->name() + "' is the old name of '" + path + "', and both are set",
+                 source, "keep the new one");
+    }
+    const int count = field->is_repeated() ? reflection->FieldSize(message, field) : 1;
+    for (int i = 0; i < count; ++i) {
+      std::string value;
+      pb::TextFormat::PrintFieldValueToString(message, field, field->is_repeated() ? i : -1,
+                                              &value);
+      put(target, value, source);
+    }
+    reflection->ClearField(&message, field);
   }
 }
 
@@ -153,7 +192,7 @@ void fill_and_check(pb::Message& message, const std::string& prefix) {
   const auto* reflection = message.GetReflection();
   for (int i = 0; i < message.GetDescriptor()->field_count(); ++i) {
     const Field* field = message.GetDescriptor()->field(i);
-    if (field->is_repeated()) continue;
+    if (field->is_repeated() || is_old(*field)) continue;
     const std::string path = prefix + field->name();
     if (field->cpp_type() == Field::CPPTYPE_MESSAGE) {
       fill_and_check(*reflection->MutableMessage(&message, field), path + ".");
@@ -211,7 +250,10 @@ void parse_config(const std::string& text, const std::string& source_name, pb::M
   FirstError error;
   pb::TextFormat::Parser parser;
   parser.RecordErrorsTo(&error);
-  if (parser.ParseFromString(text, &config)) return;
+  if (parser.ParseFromString(text, &config)) {
+    move_old_settings(config, source_name);
+    return;
+  }
   std::string hint;
   static const std::regex kUnknown("Message type \"(.*)\" has no field named \"(.*)\"\\.");
   if (std::smatch match; std::regex_match(error.message(), match, kUnknown)) {
@@ -300,6 +342,17 @@ std::vector<CloudPart> parts_of(const EdgeConfig& config) {
     if (!part.has_server_key()) part.set_server_key(config.server_key());
   }
   return parts;
+}
+
+std::string current_path(const std::string& path) {
+  const pb::Descriptor* type = RunConfig::descriptor();
+  const Field* field = nullptr;
+  for (const std::string& part : split_text(path, '.')) {
+    if (!type || !(field = type->FindFieldByName(part))) return path;
+    type = field->message_type();
+  }
+  if (!field || !is_old(*field)) return path;
+  return path.substr(0, path.rfind('.') + 1) + field->options().GetExtension(schema::moved_to);
 }
 
 std::string range_text(const schema::Setting& setting) {

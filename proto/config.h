@@ -12,7 +12,7 @@
 namespace ens {
 
 // Reads a .txtpb file into `config`. Usage Error with file, line and column for unknown or
-// misplaced fields and bad values.
+// misplaced fields and bad values, and for a setting given under its old and its new name.
 void read_config(const std::filesystem::path& file, google::protobuf::Message& config);
 void parse_config(const std::string& text, const std::string& source_name,
                   google::protobuf::Message& config);
@@ -31,6 +31,10 @@ void complete(EdgeConfig& config);
 
 // The clouds of a completed configuration, at least one, each with its server_key.
 std::vector<CloudPart> parts_of(const EdgeConfig& config);
+
+// The path of a setting of RunConfig as it is named now: "attack.shadow_epochs" ->
+// "attack.shadow.epochs". Other paths are returned as they are.
+std::string current_path(const std::string& path);
 
 // What a number may be: "1 to 256", "at least 1"; empty for every value.
 std::string range_text(const schema::Setting& setting);

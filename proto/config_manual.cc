@@ -26,10 +26,11 @@ A configuration file is Protobuf text (`.txtpb`):
 seed: 7                          # a comment
 data { name: "cifar100" }
 stage1 { epochs: 20 lr: 0.1 }
-attack { subset_sizes: [2, 3] }
+attack { decoder { epochs: 10 } shadow_enumerate { sizes: [2, 3] } }
 ```
 
-The same settings by path: `--set data.name=cifar100 --set stage1.epochs=20 --set attack.subset_sizes=2,3`.
+The same settings by path: `--set data.name=cifar100 --set stage1.epochs=20 --set attack.decoder.epochs=10
+--set attack.shadow_enumerate.sizes=2,3`.
 Defaults < file < `--set`. A setting that does not exist or is out of range is an error that says where it stands.
 `cuda:*` and `folder:*` allow any text in place of the `*`.
 )";
@@ -85,6 +86,7 @@ std::string table(const Section& section) {
   for (int i = 0; i < section.type->field_count(); ++i) {
     const Field& field = *section.type->field(i);
     if (field.cpp_type() == Field::CPPTYPE_MESSAGE) continue;
+    if (field.options().HasExtension(schema::moved_to)) continue;
     const schema::Setting& options = field.options().GetExtension(schema::field);
     const std::string& path = section.paths[0];
     rows += fmt::format("| {} | {} | {} | {} | {} |\n",
@@ -94,6 +96,21 @@ std::string table(const Section& section) {
   }
   if (rows.empty()) return "";
   return "\n| setting | type | default | allowed | meaning |\n|---|---|---|---|---|\n" + rows;
+}
+
+// Of the messages in RunConfig.
+std::string old_names(const std::vector<Section>& sections) {
+  std::string rows;
+  for (const Section& section : sections) {
+    for (int i = 0; i < section.type->field_count(); ++i) {
+      if (!section.type->field(i)->options().HasExtension(schema::moved_to)) continue;
+      const std::string old = section.paths[0] + "." + section.type->field(i)->name();
+      rows += fmt::format("| {} | {} |\n", code(old), code(current_path(old)));
+    }
+  }
+  return "\n### Old names\n\nStill read, in files and with `--set`, for one version:\n\n"
+         "| old | new |\n|---|---|\n" +
+         rows;
 }
 
 }  // namespace
@@ -114,6 +131,7 @@ std::string config_manual() {
                          is_root ? root->name() : join(paths),
                          section.type->options().GetExtension(schema::about), table(section));
     }
+    if (root == RunConfig::descriptor()) out += old_names(sections);
   }
   return out;
 }

@@ -79,9 +79,10 @@ std::string stage1_identity(const RunConfig& config) {
   if (recipe.sigma > 0) id.mutable_ensemble()->set_sigma(recipe.sigma);
   ProtectionConfig& p = *id.mutable_protection();
   if (recipe.fresh) p.set_fresh_noise(true);
-  if (recipe.dropout > 0) p.set_dropout(recipe.dropout);
-  if (recipe.distance_weight > 0) p.set_distance_weight(recipe.distance_weight);
-  if (recipe.adversary_weight > 0) p.set_adversary_weight(recipe.adversary_weight);
+  if (recipe.dropout > 0) p.mutable_dr()->set_dropout(recipe.dropout);
+  if (recipe.distance_weight > 0) p.mutable_nopeek()->set_distance_weight(recipe.distance_weight);
+  if (recipe.adversary_weight > 0)
+    p.mutable_ressfl()->set_adversary_weight(recipe.adversary_weight);
   if (config.protection().kind() == "dr_ensemble") {  // no nets of their own
     p.set_kind("dr_ensemble");
     id.mutable_ensemble()->set_nets(config.ensemble().nets());

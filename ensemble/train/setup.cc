@@ -52,9 +52,9 @@ FeatureRecipe feature_recipe(const RunConfig& config) {
     recipe.sigma = config.ensemble().sigma();
     recipe.fresh = recipe.sigma > 0 && p.fresh_noise();
   }
-  if (drops) recipe.dropout = p.dropout();
-  if (kind == "nopeek") recipe.distance_weight = p.distance_weight();
-  if (kind == "ressfl") recipe.adversary_weight = p.adversary_weight();
+  if (drops) recipe.dropout = p.dr().dropout();
+  if (kind == "nopeek") recipe.distance_weight = p.nopeek().distance_weight();
+  if (kind == "ressfl") recipe.adversary_weight = p.ressfl().adversary_weight();
   return recipe;
 }
 

@@ -139,18 +139,18 @@ Trained train_noise_bank(const TrainingScene& scene, const Stage1& stage1) {
   // Adam's steps do not depend on the gradient's size. Gradient descent's do: an element of one
   // noise sees the mean loss through one of C*H*W features, in one of K images.
   const float unit = job.optimizer.kind == OptimSpec::Kind::kSgd
-                         ? std::sqrt(static_cast<float>(p.noise_bank() * feature.numel()))
+                         ? std::sqrt(static_cast<float>(p.shredder().noises() * feature.numel()))
                          : 1.0f;
   Rng start = scene.secret_rng("stage2/noise_bank");
   Rng rng(scene.config.seed(), "stage2/noise_bank");
-  NoiseBankTraining bank(feature, p.noise_bank(),
+  NoiseBankTraining bank(feature, p.shredder().noises(),
                          static_cast<float>(scene.config.ensemble().sigma()), unit, start,
                          rng.next());
   bank.to(scene.device);
   const auto result = [&] {
     return Trained{net.head(), net.tail(), {net.body()}, Selector(1, {0}), {.noise = bank.bank()}};
   };
-  const auto reward = static_cast<float>(p.noise_reward());
+  const auto reward = static_cast<float>(p.shredder().noise_reward());
   job.label = "noises";
   job.file = scene.run.path("stage2/noise_bank.h5");
   job.data_seed = rng.next();
@@ -168,7 +168,7 @@ Trained train_noise_bank(const TrainingScene& scene, const Stage1& stage1) {
   job.epoch_metrics = [&] {
     return std::vector<std::pair<std::string, double>>{{"noise_variance", bank.variance()}};
   };
-  Progress progress("stage 2: " + std::to_string(p.noise_bank()) + " noises",
+  Progress progress("stage 2: " + std::to_string(p.shredder().noises()) + " noises",
                     scene.images_in(*job.settings));
   train_net(scene, bank, job, progress);
   progress.finish();

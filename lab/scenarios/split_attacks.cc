@@ -88,6 +88,15 @@ struct Attacked {
   }
 };
 
+// What Attacked::identity() wrote into a result, perhaps in a version with other names.
+std::string renamed_settings(const std::string& identity) {
+  const size_t end = identity.find("observed: ");
+  RunConfig config;
+  parse_config(identity.substr(0, end), "settings", *config.mutable_attack());
+  complete(config);
+  return to_text(config.attack()) + identity.substr(end);
+}
+
 fs::path result_file(const fs::path& folder, const std::string& attack) {
   return folder / "attack" / attack / "result.json";
 }
@@ -100,31 +109,32 @@ Tensor features_like(int64_t count, const AdversaryView& view) {
 
 AttackOptions attack_options(const AttackConfig& c) {
   AttackOptions o;
-  o.shadow_epochs = c.shadow_epochs();
-  o.decoder_epochs = c.decoder_epochs();
-  o.decoder_channels = c.decoder_channels();
+  o.shadow_epochs = c.shadow().epochs();
+  o.decoder_epochs = c.decoder().epochs();
+  o.decoder_channels = c.decoder().channels();
   o.batch = c.batch();
-  o.lr = static_cast<float>(c.lr());
-  o.shadow_channels = c.shadow_channels();
-  o.shadow_layers = c.shadow_layers();
-  o.shadow_augment = c.shadow_augment();
-  o.subset.assign(c.subset().begin(), c.subset().end());
-  o.subset_sizes.assign(c.subset_sizes().begin(), c.subset_sizes().end());
-  o.screen_epochs = c.screen_epochs();
-  o.screen_images = c.screen_images();
-  o.keep = c.keep();
-  o.restarts = c.restarts();
-  o.alignment_steps = c.alignment_steps();
-  o.alignment_batch = c.alignment_batch();
-  o.shadow_lr = static_cast<float>(c.shadow_lr());
-  o.shadow_bn_weight = static_cast<float>(c.shadow_bn_weight());
-  o.shadow_starts = c.shadow_starts();
-  o.shadow_start_images = c.shadow_start_images();
-  o.rmle_iterations = c.rmle_iterations();
-  o.rmle_lr = static_cast<float>(c.rmle_lr());
-  o.rmle_tv = static_cast<float>(c.rmle_tv());
-  o.rmle_l2 = static_cast<float>(c.rmle_l2());
-  if (c.pairs_size() > 0) o.pairs.assign(c.pairs().begin(), c.pairs().end());
+  o.lr = static_cast<float>(c.decoder().lr());
+  o.shadow_channels = c.shadow().channels();
+  o.shadow_layers = c.shadow().layers();
+  o.shadow_augment = c.shadow().augment();
+  o.subset.assign(c.shadow_subset().nets().begin(), c.shadow_subset().nets().end());
+  o.subset_sizes.assign(c.shadow_enumerate().sizes().begin(), c.shadow_enumerate().sizes().end());
+  o.screen_epochs = c.shadow_enumerate().screen_epochs();
+  o.screen_images = c.shadow_enumerate().screen_images();
+  o.keep = c.shadow_enumerate().keep();
+  o.restarts = c.alignment().restarts();
+  o.alignment_steps = c.alignment().steps();
+  o.alignment_batch = c.alignment().batch();
+  o.shadow_lr = static_cast<float>(c.shadow().lr());
+  o.shadow_bn_weight = static_cast<float>(c.shadow().bn_weight());
+  o.shadow_starts = c.shadow().starts();
+  o.shadow_start_images = c.shadow().start_images();
+  o.rmle_iterations = c.rmle().iterations();
+  o.rmle_lr = static_cast<float>(c.rmle().lr());
+  o.rmle_tv = static_cast<float>(c.rmle().tv());
+  o.rmle_l2 = static_cast<float>(c.rmle().l2());
+  if (c.known_pairs().counts_size() > 0)
+    o.pairs.assign(c.known_pairs().counts().begin(), c.known_pairs().counts().end());
   return o;
 }
 
@@ -304,8 +314,9 @@ bool attack_done(const fs::path& folder, const std::string& attack, const RunCon
   const json before = json::parse(in, nullptr, /*allow_exceptions=*/false);
   if (!before.is_object() || before.contains("error")) return false;
   try {
-    return before.value("settings", "") == Attacked(folder, wanted).identity(on_the_wire);
-  } catch (const std::exception&) {  // a damaged run: the attack will say so
+    return renamed_settings(before.value("settings", "")) ==
+           Attacked(folder, wanted).identity(on_the_wire);
+  } catch (const std::exception&) {  // a damaged run or result: the attack will say so
     return false;
   }
 }

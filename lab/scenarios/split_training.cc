@@ -29,7 +29,7 @@ void link_or_copy(const fs::path& from, const fs::path& to) {
 bool adopt_result(const fs::path& donor, const std::string& identity, RunDir& run) {
   if (!fs::exists(donor / "DONE") || fs::equivalent(donor, run.folder())) return false;
   const RunView view = read_run(donor);
-  if (view.config_text != identity) return false;
+  if (config_fields(view.config_text) != config_fields(identity)) return false;
   for (const char* file : {"edge.h5", "cloud.h5", "summary.json", "metrics.csv"}) {
     if (fs::exists(donor / file)) {
       // Rows may still be appended to a log: a copy of its own.

@@ -119,7 +119,10 @@ TEST_F(LabTest, ASweepSurvivesBadCellsAndBeingKilled) {
         ensemble { nets: 2 selected: 1 insecure_seeded_secrets: true }
         stage1 { epochs: 2 batch: 64 lr: 0.05 }
         stage2 { epochs: 1 batch: 64 lr: 0.05 }
-        attack { public_images: 300 scored_images: 16 shadow_epochs: 1 decoder_epochs: 1 reference_images: 300 }
+        attack {
+          public_images: 300 scored_images: 16 reference_images: 300
+          shadow { epochs: 1 } decoder { epochs: 1 }
+        }
       }
       attack: "oracle" attack: "shadow-adaptive"
       row { name: "none" set: "protection.kind=none" }
@@ -314,7 +317,7 @@ TEST_F(LabTest, TheDemoTellsTheWholeStory) {
   for (const char* s :
        {"data.train_limit=640", "data.test_limit=128", "model.width=8", "ensemble.nets=3",
         "stage1.epochs=1", "stage2.epochs=1", "attack.public_images=400", "attack.scored_images=64",
-        "attack.shadow_epochs=1", "attack.decoder_epochs=1", "attack.alignment_steps=20",
+        "attack.shadow.epochs=1", "attack.decoder.epochs=1", "attack.alignment.steps=20",
         "attack.reference_images=1000"}) {
     a.insert(a.end(), {"--set", s});
   }

@@ -1,11 +1,18 @@
-// Which cells a sweep consists of.
+// Which cells a sweep consists of; the configurations that come with the program; old run folders.
 #include "lab/sweep.h"
 
+#include <google/protobuf/text_format.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <set>
 
 #include "base/error.h"
+#include "experiment/run_dir.h"
+#include "lab/scenarios/split_attacks.h"
+#include "lab/scenarios/split_training.h"
 
 namespace ens {
 namespace {
@@ -94,6 +101,76 @@ TEST(SweepTest, MistakesAreNamed) {
   EXPECT_NE(message(R"(attack: "telepathy")").find("telepathy"), std::string::npos);
   EXPECT_NE(message(R"(row { name: "a" } row { name: "a" set: "seed=2" })").find("'a'"),
             std::string::npos);
+}
+
+// Names of older versions that are set in a message or in those within it.
+void expect_no_old_names(const google::protobuf::Message& message, const std::string& file) {
+  std::vector<const google::protobuf::FieldDescriptor*> fields;
+  message.GetReflection()->ListFields(message, &fields);
+  for (const auto* field : fields) {
+    EXPECT_FALSE(field->options().HasExtension(schema::moved_to)) << file << ": " << field->name();
+    if (field->message_type() && !field->is_repeated()) {
+      expect_no_old_names(message.GetReflection()->GetMessage(message, field), file);
+    }
+  }
+}
+
+TEST(ConfigsTest, EveryOneIsReadAndHasTheNamesOfThisVersion) {
+  int sweeps = 0, runs = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(ENS_SOURCE_DIR "/configs")) {
+    const std::string file = entry.path().string();
+    std::ifstream in(file);
+    const std::string text{std::istreambuf_iterator<char>(in), {}};
+    RunConfig run;
+    if (google::protobuf::TextFormat::ParseFromString(text, &run)) {
+      ++runs;
+      expect_no_old_names(run, file);
+      read_config(file, run = {});
+      complete(run);
+      continue;
+    }
+    ++sweeps;
+    SweepConfig sweep;
+    ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &sweep)) << file;
+    expect_no_old_names(sweep, file);
+    std::vector<std::string> paths;
+    for (const Axis& axis : sweep.axis()) paths.push_back(axis.path());
+    for (const Row& row : sweep.row()) {
+      for (const Axis& axis : row.axis()) paths.push_back(axis.path());
+      for (const std::string& set : row.set()) paths.push_back(set.substr(0, set.find('=')));
+    }
+    for (const std::string& path : paths) EXPECT_EQ(path, current_path(path)) << file;
+    read_config(file, sweep = {});
+    EXPECT_FALSE(expand(sweep, "").empty()) << file;
+  }
+  EXPECT_GE(runs, 3);
+  EXPECT_GE(sweeps, 14);
+}
+
+// Folders of version 0.1 have the old names of settings in config.txtpb and result.json.
+TEST(OldRunTest, ItsConfigurationAndResultsCount) {
+  const std::filesystem::path old = ENS_SOURCE_DIR "/tests/lab/run_of_0_1";
+  RunConfig wanted;
+  parse_config(R"(
+      seed: 3 ensemble { insecure_seeded_secrets: true }
+      protection { kind: "dr_single" dr { dropout: 0.25 } }
+      attack {
+        decoder { lr: 1e-3 } shadow { epochs: 5 augment: false } rmle { lr: 0.3 }
+        shadow_subset { nets: [0, 2] } shadow_enumerate { sizes: 2 } known_pairs { counts: [1, 10] }
+      })",
+               "wanted", wanted);
+  RunConfig theirs, completed = wanted;
+  read_config(old / "config.txtpb", theirs);
+  complete(theirs);
+  complete(completed);
+  EXPECT_EQ(training_identity(theirs), training_identity(completed));
+  EXPECT_EQ(config_fields(training_identity(completed)),
+            config_fields(read_run(old).config_text));  // what a run folder is compared by
+
+  EXPECT_TRUE(attack_done(old, "oracle", wanted, /*on_the_wire=*/false));
+  EXPECT_FALSE(attack_done(old, "oracle", wanted, /*on_the_wire=*/true));
+  wanted.mutable_attack()->mutable_rmle()->set_lr(0.2);
+  EXPECT_FALSE(attack_done(old, "oracle", wanted, /*on_the_wire=*/false));
 }
 
 }  // namespace

@@ -118,6 +118,10 @@ void expect_all_set(const google::protobuf::Message& message, const std::set<std
     if (field->is_repeated()) continue;  // empty is its default
     const bool set = message.GetReflection()->HasField(message, field);
     if (except.contains(field->name())) continue;
+    if (field->options().HasExtension(schema::moved_to)) {
+      EXPECT_FALSE(set) << field->full_name() << " is an old name";
+      continue;
+    }
     EXPECT_TRUE(set) << field->full_name() << " has no default";
     if (set && field->cpp_type() == google::protobuf::FieldDescriptor::CPPTYPE_MESSAGE) {
       expect_all_set(message.GetReflection()->GetMessage(message, field), except);

@@ -35,13 +35,24 @@ const std::vector<std::string> kKinds = {"none",   "additive",  "shredder",    "
 
 // Drawn figures of 16x16, a ResNet of width 4.
 std::vector<std::string> settings(const std::string& kind, std::vector<std::string> more = {}) {
-  std::vector<std::string> list{
-      "data.name=shapes",   "data.image_size=16",      "data.train_limit=256",
-      "data.test_limit=64", "model.width=4",           "model.stem_pool=false",
-      "ensemble.nets=2",    "ensemble.selected=1",     "ensemble.insecure_seeded_secrets=true",
-      "dtype=float32",      "stage1.epochs=3",         "stage1.batch=32",
-      "stage1.lr=0.05",     "stage2.epochs=3",         "stage2.batch=32",
-      "stage2.lr=0.05",     "protection.noise_bank=3", "protection.kind=" + kind};
+  std::vector<std::string> list{"data.name=shapes",
+                                "data.image_size=16",
+                                "data.train_limit=256",
+                                "data.test_limit=64",
+                                "model.width=4",
+                                "model.stem_pool=false",
+                                "ensemble.nets=2",
+                                "ensemble.selected=1",
+                                "ensemble.insecure_seeded_secrets=true",
+                                "dtype=float32",
+                                "stage1.epochs=3",
+                                "stage1.batch=32",
+                                "stage1.lr=0.05",
+                                "stage2.epochs=3",
+                                "stage2.batch=32",
+                                "stage2.lr=0.05",
+                                "protection.shredder.noises=3",
+                                "protection.kind=" + kind};
   list.insert(list.end(), more.begin(), more.end());
   return list;
 }
@@ -82,7 +93,7 @@ std::string kind_name(const testing::TestParamInfo<std::string>& info) { return 
 TEST_P(EveryKind, AccuracyIsThatOfEdgeAndCloud) {
   // Nothing random in use, so that the numbers are equal: one noise in the bank, no dropout.
   const RunConfig config =
-      config_of(GetParam(), {"protection.noise_bank=1", "protection.dropout=0",
+      config_of(GetParam(), {"protection.shredder.noises=1", "protection.dr.dropout=0",
                              "data.test_limit=200", "stage1.epochs=2", "stage2.epochs=2"});
   train(config, temp_ / "run");
   const CloudBundle cloud = read_cloud_bundle(temp_ / "run/cloud.h5");
@@ -188,7 +199,7 @@ TEST(Kinds, LeaveTheirProtectionInTheBundle) {
     EXPECT_FLOAT_EQ(fresh.fresh_sigma, 0.1f) << kind;
   }
   for (const char* kind : {"dr_single", "dr_ensemble"}) {
-    const ProtectionSpec p = protection(kind, {"protection.dropout=0.2"});
+    const ProtectionSpec p = protection(kind, {"protection.dr.dropout=0.2"});
     EXPECT_TRUE(p.noise.defined()) << kind;
     EXPECT_FLOAT_EQ(p.dropout, 0.2f) << kind;
   }
@@ -202,7 +213,7 @@ TEST(Kinds, ShreddersNoisesGrow) {
   const test::TempDir temp;
   for (const char* optimizer : {"stage2.optimizer=sgd", "stage2.optimizer=adam"}) {
     const fs::path run = temp / optimizer;
-    train(config_of("shredder", {optimizer, "protection.noise_reward=5"}), run);
+    train(config_of("shredder", {optimizer, "protection.shredder.noise_reward=5"}), run);
     double square = 0;
     const Tensor noise = read_edge_bundle(run / "edge.h5").protection.noise;
     for (float v : noise.to_vector()) square += double{v} * v / static_cast<double>(noise.numel());
@@ -234,7 +245,7 @@ TEST(Stage1Identity, IsWhatDeterminesANetAndNothingElse) {
   for (const char* same :
        {"ensemble.nets=5", "ensemble.lambda=1", "stage2.epochs=9", "stage2.lr=1", "attack.batch=7",
         "data.test_limit=10", "data.root=/elsewhere", "stage1.side_by_side=1", "model.tail_cells=2",
-        "protection.dropout=0.5", "ensemble.insecure_seeded_secrets=false"}) {
+        "protection.dr.dropout=0.5", "ensemble.insecure_seeded_secrets=false"}) {
     EXPECT_EQ(id("ensembler", {same}), ensembler) << same;
   }
   for (const char* other :
@@ -252,7 +263,7 @@ TEST(Stage1Identity, IsWhatDeterminesANetAndNothingElse) {
   for (const char* kind : {"additive", "shredder", "random"}) {
     EXPECT_EQ(id(kind), plain) << kind;
     EXPECT_EQ(id(kind, {"model.head_cells=2", "model.tail_cells=2", "ensemble.sigma=1",
-                        "protection.noise_reward=3"}),
+                        "protection.shredder.noise_reward=3"}),
               plain)
         << kind;
   }
@@ -261,9 +272,9 @@ TEST(Stage1Identity, IsWhatDeterminesANetAndNothingElse) {
   for (const char* kind : {"dr_single", "dr_ensemble", "nopeek", "ressfl"}) {
     EXPECT_TRUE(seen.emplace(id(kind), kind).second) << kind << " is like " << seen[id(kind)];
   }
-  EXPECT_NE(id("nopeek"), id("nopeek", {"protection.distance_weight=3"}));
-  EXPECT_NE(id("ressfl"), id("ressfl", {"protection.adversary_weight=3"}));
-  EXPECT_NE(id("dr_single"), id("dr_single", {"protection.dropout=0.1"}));
+  EXPECT_NE(id("nopeek"), id("nopeek", {"protection.nopeek.distance_weight=3"}));
+  EXPECT_NE(id("ressfl"), id("ressfl", {"protection.ressfl.adversary_weight=3"}));
+  EXPECT_NE(id("dr_single"), id("dr_single", {"protection.dr.dropout=0.1"}));
   EXPECT_NE(id("dr_ensemble"), id("dr_ensemble", {"ensemble.nets=3"}));
 }
 

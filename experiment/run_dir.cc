@@ -16,7 +16,6 @@
 #include <functional>
 #include <iterator>
 #include <mutex>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <sstream>
 #include <string_view>
@@ -26,12 +25,12 @@
 #include "base/files.h"
 #include "base/lock.h"
 #include "proto/config.h"
+#include "proto/results.h"
 
 namespace ens {
 namespace {
 
 namespace fs = std::filesystem;
-using nlohmann::json;
 
 constexpr char kConfig[] = "config.txtpb";
 constexpr char kInfo[] = "info.json";
@@ -245,25 +244,23 @@ struct RunDir::Impl {
 
   void write_info(const RunFacts& facts) const {
     const fs::path file = folder / kInfo;
-    json info;
-    if (const auto present = read_file_if_there(file)) info = json::parse(*present, nullptr, false);
-    if (info.is_object() && info.contains("started")) {
-      // Kept as it is: the first process describes the run.
-      json& resumed = info["resumed"];
-      if (!resumed.is_array()) resumed = json::array();
-      resumed.push_back({{"started", now_utc()},
-                         {"version", ENS_VERSION},
-                         {"revision", ENS_REVISION},
-                         {"command", facts.command},
-                         {"device", facts.device}});
+    results::RunInfo info;
+    const auto fill = [&](auto& process) {
+      process.set_started(now_utc());
+      process.set_version(ENS_VERSION);
+      process.set_revision(ENS_REVISION);
+      process.set_command(facts.command);
+      process.set_device(facts.device);
+    };
+    if (results::read_if_intact(file, info) && info.has_started()) {
+      fill(*info.add_resumed());  // the first process describes the run
     } else {
-      info = {{"version", ENS_VERSION}, {"revision", ENS_REVISION},      {"command", facts.command},
-              {"device", facts.device}, {"processor", processor_name()}, {"seed", facts.seed},
-              {"started", now_utc()}};
+      info.Clear();
+      fill(info);
+      info.set_processor(processor_name());
+      info.set_seed(static_cast<double>(facts.seed));
     }
-    // Command lines may hold bytes that are no UTF-8.
-    write_file_atomically(file, info.dump(2, ' ', false, json::error_handler_t::replace) + "\n",
-                          /*secret=*/false);
+    results::write(file, info);
   }
 };
 
@@ -367,10 +364,6 @@ void RunDir::add_metric(const Metric& metric) {
   }
 }
 
-void RunDir::write_json(const std::string& relative, const std::string& text) {
-  write_file_atomically(path(relative), text, /*secret=*/false);
-}
-
 void RunDir::mark_done() {
   write_file_atomically(folder() / kDone, now_utc() + "\n", /*secret=*/false);
 }
@@ -390,10 +383,9 @@ RunView read_run(const fs::path& folder) {
     view.done = fs::exists(folder / kDone, error);
     if (!is_run(folder)) fail("no config.txtpb: not a run", folder.string());
     view.config_text = read_file_if_there(folder / kConfig).value_or("");
-    view.info_json = read_file_if_there(folder / kInfo).value_or("");
-    if (!json::parse(view.info_json, nullptr, false).is_object()) {
-      fail("missing or damaged", (folder / kInfo).string());
-    }
+    results::RunInfo info;
+    results::read(folder / kInfo, info);
+    view.info = info;
     int64_t line = 1;
     const bool header =
         for_each_row(read_file_if_there(folder / kMetrics).value_or(""), [&](std::string_view row) {

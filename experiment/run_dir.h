@@ -10,9 +10,12 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "proto/results.pb.h"
 
 namespace ens {
 
@@ -51,8 +54,7 @@ class RunDir {
   void forget_metrics(const std::string& stage, int net, int64_t epoch);
   // Appends a row and flushes it to disk.
   void add_metric(const Metric& metric);
-  void write_json(const std::string& relative, const std::string& text);  // whole or not at all
-  void mark_done();                                                       // writes DONE
+  void mark_done();  // writes DONE
   bool done() const;
 
  private:
@@ -65,7 +67,7 @@ class RunDir {
 struct RunView {
   std::filesystem::path folder;
   std::string config_text;
-  std::string info_json;
+  std::optional<results::RunInfo> info;  // empty if the file is missing or damaged
   std::vector<Metric> metrics;
   bool done = false;
   std::string damage;  // why it cannot be used; empty if fine

@@ -2,67 +2,67 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
-#include <fstream>
 #include <string>
 
-#include "base/error.h"
+#include "proto/results.h"
 
 namespace ens {
 namespace {
 
 namespace fs = std::filesystem;
-using json = nlohmann::json;
+template <typename Message>
+void fill(Message* out, double ssim, double psnr) {
+  out->set_ssim(ssim);
+  out->set_psnr(psnr);
+}
 
-json interval(const Interval& i) { return {{"mean", i.mean}, {"low", i.low}, {"high", i.high}}; }
+void fill(results::Interval* out, const Interval& interval) {
+  out->set_mean(interval.mean);
+  out->set_low(interval.low);
+  out->set_high(interval.high);
+}
 
-json read_json(const fs::path& file) {
-  std::ifstream in(file);
-  if (!in) fail("cannot read " + file.string(), "", "is this a finished run folder?");
-  return json::parse(in);
+std::string cell(const results::Interval& v, int digits, int digits_of_range) {
+  return fmt::format("{:.{}f} [{:.{}f},{:.{}f}]", v.mean(), digits, v.low(), digits_of_range,
+                     v.high(), digits_of_range);
 }
 
 }  // namespace
 
-json to_json(const AttackScore& s) {
-  json out{{"attack", s.attack},
-           {"title", s.title},
-           {"level", s.level},
-           {"best_of", s.best_of},
-           {"chosen_by", s.best_of > 1 ? json("truth (SSIM)") : json(nullptr)},
-           {"best_part", s.best_part},
-           {"best_psnr", s.best_psnr},
-           {"scored_images", s.scored_images},
-           {"ssim", interval(s.scores.ssim)},
-           {"psnr", interval(s.scores.psnr)},
-           {"mse", interval(s.scores.mse)},
-           {"negative",
-            {{"ssim", s.negative.ssim.mean},
-             {"psnr", s.negative.psnr.mean},
-             {"better", s.negative.ssim.mean > s.scores.ssim.mean}}},
-           {"own", nullptr},
-           {"shadow_accuracy", s.shadow_accuracy < 0 ? json(nullptr) : json(s.shadow_accuracy)},
-           {"seconds", s.seconds},
-           {"parts", json::array()}};
-  if (s.has_own) out["own"] = {{"ssim", s.own.ssim.mean}, {"psnr", s.own.psnr.mean}};
-  const auto known = [](double value) {
-    return std::isfinite(value) ? json(value) : json(nullptr);
-  };
+results::AttackResult to_message(const AttackScore& s) {
+  results::AttackResult out;
+  out.set_attack(s.attack);
+  out.set_title(s.title);
+  out.set_level(s.level);
+  out.set_best_of(s.best_of);
+  if (s.best_of > 1) out.set_chosen_by("truth (SSIM)");
+  out.set_best_part(s.best_part);
+  out.set_best_psnr(s.best_psnr);
+  out.set_scored_images(static_cast<int32_t>(s.scored_images));
+  fill(out.mutable_ssim(), s.scores.ssim);
+  fill(out.mutable_psnr(), s.scores.psnr);
+  fill(out.mutable_mse(), s.scores.mse);
+  fill(out.mutable_negative(), s.negative.ssim.mean, s.negative.psnr.mean);
+  out.mutable_negative()->set_better(s.negative.ssim.mean > s.scores.ssim.mean);
+  if (s.has_own) fill(out.mutable_own(), s.own.ssim.mean, s.own.psnr.mean);
+  if (s.shadow_accuracy >= 0) out.set_shadow_accuracy(s.shadow_accuracy);
+  out.set_seconds(s.seconds);
   if (s.reference) {
-    out["reference"] = {{"recognised", interval(s.reference->recognised)},
-                        {"reidentified", interval(s.reference->reidentified)},
-                        {"originals", s.reference->originals}};
+    fill(out.mutable_reference()->mutable_recognised(), s.reference->recognised);
+    fill(out.mutable_reference()->mutable_reidentified(), s.reference->reidentified);
+    out.mutable_reference()->set_originals(s.reference->originals);
   }
   for (const PartScore& p : s.parts) {
-    out["parts"].push_back({{"name", p.part},
-                            {"ssim", p.ssim},
-                            {"psnr", p.psnr},
-                            {"merit", known(p.merit)},
-                            {"x", known(p.x)}});
+    results::AttackResult::Candidate* part = out.add_parts();
+    part->set_name(p.part);
+    fill(part, p.ssim, p.psnr);
+    part->set_merit(p.merit);  // what is not finite is not written
+    part->set_x(p.x);
   }
   if (s.own_pick >= 0) {
     const PartScore& p = s.parts[static_cast<size_t>(s.own_pick)];
-    out["own_pick"] = {{"name", p.part}, {"ssim", p.ssim}, {"psnr", p.psnr}};
+    out.mutable_own_pick()->set_name(p.part);
+    fill(out.mutable_own_pick(), p.ssim, p.psnr);
   }
   return out;
 }
@@ -71,29 +71,24 @@ void print_results(const std::vector<fs::path>& folders) {
   fmt::print("\n{:<12} {:>9}  {:<34} {:>16} {:>17} {:>11}\n", "protection", "accuracy", "attack",
              "SSIM [95 %]", "PSNR dB [95 %]", "recognised");
   for (const fs::path& folder : folders) {
-    const json summary = read_json(folder / "summary.json");
-    std::string left = fmt::format("{:<12} {:>7.1f} %", summary.at("protection").get<std::string>(),
-                                   100 * summary.at("accuracy").get<double>());
+    results::RunSummary summary;
+    results::read(folder / "summary.json", summary);
+    std::string left =
+        fmt::format("{:<12} {:>7.1f} %", summary.protection(), 100 * summary.accuracy());
     for (const std::string& attack : attack_names()) {
       const fs::path file = folder / "attack" / attack / "result.json";
       if (!fs::exists(file)) continue;
-      const json r = read_json(file);
-      const std::string title = r.at("title").get<std::string>();
-      if (r.contains("pointless")) continue;
-      if (r.contains("error")) {
-        fmt::print("{}  {:<34} failed: {}\n", left, title, r.at("error").get<std::string>());
+      results::AttackResult r;
+      results::read(file, r);
+      if (r.has_pointless()) continue;
+      if (r.has_error()) {
+        fmt::print("{}  {:<34} failed: {}\n", left, r.title(), r.error());
       } else {
-        auto cell = [](const json& v, const char* format) {
-          return fmt::format(fmt::runtime(format), v.at("mean").get<double>(),
-                             v.at("low").get<double>(), v.at("high").get<double>());
-        };
         const std::string recognised =
-            r.contains("reference")
-                ? fmt::format("{:.0f} %", 100 * r["reference"]["recognised"]["mean"].get<double>())
-                : "";
-        fmt::print("{}  {:<34} {:>16} {:>17} {:>11}\n", left, title,
-                   cell(r.at("ssim"), "{:.3f} [{:.2f},{:.2f}]"),
-                   cell(r.at("psnr"), "{:.1f} [{:.1f},{:.1f}]"), recognised);
+            r.has_reference() ? fmt::format("{:.0f} %", 100 * r.reference().recognised().mean())
+                              : "";
+        fmt::print("{}  {:<34} {:>16} {:>17} {:>11}\n", left, r.title(), cell(r.ssim(), 3, 2),
+                   cell(r.psnr(), 1, 1), recognised);
       }
       left = fmt::format("{:<12} {:>9}", "", "");
     }

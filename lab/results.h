@@ -2,14 +2,14 @@
 #pragma once
 
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <vector>
 
 #include "attacks/core/evaluator.h"
+#include "proto/results.pb.h"
 
 namespace ens {
 
-nlohmann::json to_json(const AttackScore& score);
+results::AttackResult to_message(const AttackScore& score);
 
 // A plain table of the runs' accuracies and attack results on stdout.
 void print_results(const std::vector<std::filesystem::path>& folders);

@@ -6,7 +6,6 @@
 #include <condition_variable>
 #include <fstream>
 #include <mutex>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "base/error.h"
@@ -21,13 +20,14 @@
 #include "lab/estimate.h"
 #include "lab/scenarios/split_attacks.h"
 #include "lab/scenarios/split_training.h"
+#include "proto/results.h"
+#include "proto/results.pb.h"
 #include "report/report.h"
 
 namespace ens {
 namespace {
 
 namespace fs = std::filesystem;
-using json = nlohmann::json;
 
 // ---- from a configuration to cells
 
@@ -405,7 +405,9 @@ class Sweep {
   }
 
   void write_state() const {
-    json state{{"title", options_.title}, {"command", command_line()}, {"cells", json::array()}};
+    results::SweepState state;
+    state.set_title(options_.title);
+    state.set_command(command_line());
     for (size_t c = 0; c < cells_.size(); ++c) {
       const SweepCell& cell = cells_[c];
       std::string status = cell.skipped.empty() ? "done" : "skipped", reason = cell.skipped;
@@ -420,14 +422,15 @@ class Sweep {
           status = "unfinished";
         }
       }
-      state["cells"].push_back({{"folder", cell.folder},
-                                {"row", cell.row},
-                                {"values", cell.values},
-                                {"attacks", cell.attacks},
-                                {"status", status},
-                                {"reason", reason}});
+      results::SweepState::Cell* out = state.add_cells();
+      out->set_folder(cell.folder);
+      out->set_row(cell.row);
+      out->mutable_values()->insert(cell.values.begin(), cell.values.end());
+      out->mutable_attacks()->Assign(cell.attacks.begin(), cell.attacks.end());
+      out->set_status(status);
+      out->set_reason(reason);
     }
-    write_file_atomically(options_.out / "sweep.json", state.dump(2) + "\n", /*secret=*/false);
+    results::write(options_.out / "sweep.json", state);
   }
 
   const std::vector<SweepCell>& cells_;

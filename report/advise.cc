@@ -14,11 +14,11 @@ namespace {
 constexpr const char* kMetric = "default";  // the one that wishes are about
 
 // Fills in the attack that counts, or why the row cannot be judged.
-void judge(const Collection& all, const Row& row, const Wish& wish, Candidate& c) {
-  for (const RowAttack& a : row.attacks) {
+void judge(const ReportData& all, const SeedGroup& row, const Wish& wish, Candidate& c) {
+  for (const SeedGroupAttack& a : row.attacks) {
     if (a.metric != kMetric || a.members.empty()) continue;
     const bool sure = std::any_of(a.members.begin(), a.members.end(), [&](const auto& member) {
-      return proved(all.runs[static_cast<size_t>(member.first)], all.at(member));
+      return is_calibrated(all.runs[static_cast<size_t>(member.first)], all.at(member));
     });
     if (wish.attack.empty() ? c.ssim && *c.ssim >= *a.worst_case : a.kind != wish.attack) continue;
     c.ssim = a.worst_case;
@@ -35,19 +35,19 @@ void judge(const Collection& all, const Row& row, const Wish& wish, Candidate& c
   }
 }
 
-Candidate candidate(const Collection& all, const Setting& setting, const Row& row,
+Candidate candidate(const ReportData& all, const Comparison& comparison, const SeedGroup& row,
                     const Wish& wish) {
   Candidate c;
   c.protection = row.title;
-  c.setting = setting.title;
-  if (row.accuracy) c.accuracy = row.accuracy->mean;
-  if (row.change) c.change = row.change->mean;
+  c.setting = comparison.title;
+  c.accuracy = number(row.accuracy, "mean");
+  c.change = number(row.change, "mean");
   c.edge_flops = row.edge_flops;
   c.edge_ms = row.edge_ms;
   if (row.bytes_up && row.bytes_down) c.bytes = *row.bytes_up + *row.bytes_down;
   judge(all, row, wish, c);
   if (c.unused.empty() && !c.accuracy) c.unused = "its accuracy is not known";
-  const auto at_most = [&](const char* what, const Number& value, const Number& limit) {
+  const auto at_most = [&](const char* what, const Maybe& value, const Maybe& limit) {
     if (limit && (!value || *value > *limit)) c.excesses.push_back({what, value, *limit});
   };
   at_most("SSIM", c.ssim, wish.max_ssim);
@@ -63,10 +63,10 @@ double worst_share(const Candidate& c) {
   return worst;
 }
 
-std::string amount(const std::string& what, const Number& value) {
+std::string amount(const std::string& what, const Maybe& value) {
   if (what == "edge FLOPs") return flops(value);
   if (what == "bytes") return value ? fmt::format("{:.0f} bytes", *value) : "\u2013";
-  return show(value, what == "SSIM" ? 3 : 2);
+  return format(value, what == "SSIM" ? 3 : 2);
 }
 
 std::string in_words(const Excess& e) {
@@ -111,9 +111,10 @@ std::string list(const std::string& title, const std::vector<Candidate>& candida
       for (const Excess& e : c.excesses) why += (why.empty() ? "" : "; ") + in_words(e);
     }
     reasons = reasons || !why.empty();
-    rows.push_back({c.protection, c.setting, percent(c.accuracy), points(c.change), show(c.ssim, 3),
-                    c.attack.empty() ? "\u2013" : c.attack, flops(c.edge_flops), show(c.edge_ms, 2),
-                    c.bytes ? fmt::format("{:.0f}", *c.bytes) : "\u2013", why});
+    rows.push_back({c.protection, c.setting, percent(c.accuracy), points(c.change),
+                    format(c.ssim, 3), c.attack.empty() ? "\u2013" : c.attack, flops(c.edge_flops),
+                    format(c.edge_ms, 2), c.bytes ? fmt::format("{:.0f}", *c.bytes) : "\u2013",
+                    why});
   }
   if (!reasons) {
     for (auto& row : rows) row.pop_back();
@@ -123,9 +124,9 @@ std::string list(const std::string& title, const std::vector<Candidate>& candida
 
 }  // namespace
 
-Advice advise(const Collection& all, const Wish& wish) {
+Advice advise(const ReportData& all, const Wish& wish) {
   std::set<std::string> data;
-  for (const Run& run : all.runs) data.insert(run.data);
+  for (const Run& run : all.runs) data.insert(run.summary.data());
   std::string names;
   for (const std::string& name : data) names += (names.empty() ? "" : ", ") + name;
   if (wish.data.empty() ? data.size() > 1 : !data.count(wish.data)) {
@@ -134,10 +135,10 @@ Advice advise(const Collection& all, const Wish& wish) {
                "--dataset", "there are: " + names);
   }
   Advice advice;
-  for (const Setting& setting : all.settings) {
-    for (const Row& row : setting.rows) {
-      if (!wish.data.empty() && all.first(row).data != wish.data) continue;
-      Candidate c = candidate(all, setting, row, wish);
+  for (const Comparison& comparison : all.comparisons) {
+    for (const SeedGroup& row : comparison.rows) {
+      if (!wish.data.empty() && all.first(row).summary.data() != wish.data) continue;
+      Candidate c = candidate(all, comparison, row, wish);
       (!c.unused.empty()    ? advice.unused
        : c.excesses.empty() ? advice.fitting
                             : advice.ruled_out)
@@ -168,7 +169,7 @@ std::string as_text(const Advice& advice, const Wish& wish) {
       "Wanted: {} reaches at most SSIM {}",
       wish.attack.empty() ? "the strongest attack (the oracle included)" : "'" + wish.attack + "'",
       fixed(wish.max_ssim, 3));
-  const auto limit = [&](const char* what, const Number& value) {
+  const auto limit = [&](const char* what, const Maybe& value) {
     if (value) out += fmt::format(", {} at most {}", what, amount(what, value));
   };
   limit("edge FLOPs", wish.edge_flops), limit("edge ms", wish.edge_ms), limit("bytes", wish.bytes);
@@ -177,7 +178,7 @@ std::string as_text(const Advice& advice, const Wish& wish) {
     const Candidate& best = advice.fitting[0];
     out += fmt::format("Use {} ({}): accuracy {}{}, SSIM at most {} by {}.\n\n", best.protection,
                        best.setting, percent(best.accuracy),
-                       best.change ? " (" + points(best.change) + ")" : "", show(best.ssim, 3),
+                       best.change ? " (" + points(best.change) + ")" : "", format(best.ssim, 3),
                        best.attack);
     out += list("Runners-up", {advice.fitting.begin() + 1, advice.fitting.end()});
   }

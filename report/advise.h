@@ -13,25 +13,25 @@ struct Wish {
   double max_ssim = 1;  // most SSIM that the attack that counts may reach (default metric)
   std::string attack;   // the attack that counts; empty: the strongest measured, oracle included
   std::string data;     // the data set; may be empty if there is only one
-  Number edge_flops;    // per image
-  Number edge_ms;       // head and tail, per request as served
-  Number bytes;         // up and down together, per image
+  Maybe edge_flops;     // per image
+  Maybe edge_ms;        // head and tail, per request as served
+  Maybe bytes;          // up and down together, per image
 };
 
 // A wish that a row does not meet.
 struct Excess {
   std::string what;  // "SSIM", "edge FLOPs", "edge ms", "bytes"
-  Number value;      // unknown: it was not measured
+  Maybe value;       // unknown: it was not measured
   double limit = 0;
   double share() const { return value ? (*value - limit) / limit : 1e30; }  // 0.2: 20 % too much
 };
 
 struct Candidate {
   std::string protection, setting;
-  Number accuracy, change;  // shares; change against no protection at the same split
-  Number ssim;              // of the attack that counts
-  std::string attack;       // its title
-  Number edge_flops, edge_ms, bytes;
+  Maybe accuracy, change;  // shares; change against no protection at the same split
+  Maybe ssim;              // of the attack that counts
+  std::string attack;      // its title
+  Maybe edge_flops, edge_ms, bytes;
   std::vector<Excess> excesses;  // empty: it fits
   std::string unused;            // why its numbers cannot be trusted; empty: they can
 };
@@ -48,7 +48,7 @@ struct Advice {
 // Rows are not used if they have no oracle: it is the upper bound, whatever the other attacks are
 // worth. With wish.attack: if it was not measured there or is a weak attacker. Usage Error if there
 // are several data sets and the wish names none, or names one that is not there.
-Advice advise(const Collection& all, const Wish& wish);
+Advice advise(const ReportData& all, const Wish& wish);
 
 // The choice, the runners-up, and why the others were ruled out or not used.
 std::string as_text(const Advice& advice, const Wish& wish);

@@ -15,22 +15,23 @@ constexpr size_t kMostLines = 8;  // in a figure of known pairs
 std::string plots(const std::string& html) { return "<div class=\"plots\">" + html + "</div>\n"; }
 
 struct Place {  // a row with its setting
-  const Setting* setting;
-  const Row* row;
+  const Comparison* comparison;
+  const SeedGroup* row;
   const Run* run;
 };
 
-std::vector<Place> places(const Collection& all) {
+std::vector<Place> places(const ReportData& all) {
   std::vector<Place> out;
-  for (const Setting& setting : all.settings) {
-    for (const Row& row : setting.rows) out.push_back({&setting, &row, &all.first(row)});
+  for (const Comparison& comparison : all.comparisons) {
+    for (const SeedGroup& row : comparison.rows)
+      out.push_back({&comparison, &row, &all.first(row)});
   }
   return out;
 }
 
-const RowAttack* strongest_of(const Row& row) {
-  const RowAttack* best = nullptr;
-  for (const RowAttack& a : row.attacks) {
+const SeedGroupAttack* strongest_of(const SeedGroup& row) {
+  const SeedGroupAttack* best = nullptr;
+  for (const SeedGroupAttack& a : row.attacks) {
     if (a.kind == "oracle" || a.metric != "default" || !a.best_ssim) continue;
     if (!best || *a.best_ssim > *best->best_ssim) best = &a;
   }
@@ -47,15 +48,16 @@ std::string against_accuracy(const std::vector<Place>& all) {
       std::vector<Line> lines;  // by protection
       std::set<double> accuracies;
       for (const Place& p : rows) {
-        const RowAttack* a = oracle ? p.row->attack("oracle", "default") : strongest_of(*p.row);
-        if (!a || !a->best_ssim || !p.row->accuracy) continue;
+        const SeedGroupAttack* a =
+            oracle ? p.row->attack("oracle", "default") : strongest_of(*p.row);
+        if (!a || !a->best_ssim || !p.row->accuracy.has_mean()) continue;
         const std::string protection = p.run->protection_name();
         auto line = std::find_if(lines.begin(), lines.end(),
                                  [&](const Line& l) { return l.name == protection; });
         if (line == lines.end()) line = lines.insert(lines.end(), {protection, {}, {}});
-        accuracies.insert(p.row->accuracy->mean);
-        line->points.emplace_back(p.row->accuracy->mean * 100, *a->best_ssim);
-        line->labels.push_back(p.row->title + ", " + p.setting->title + ", " + a->title);
+        accuracies.insert(p.row->accuracy.mean());
+        line->points.emplace_back(p.row->accuracy.mean() * 100, *a->best_ssim);
+        line->labels.push_back(p.row->title + ", " + p.comparison->title + ", " + a->title);
       }
       if (accuracies.size() < 2) continue;
       Figure figure{fmt::format("SSIM against accuracy: {} ({})",
@@ -100,8 +102,8 @@ std::string over(const std::vector<Place>& all, const std::string& path) {
       }
     }
     curve.xs.insert(x);
-    if (p.row->accuracy) curve.lines["accuracy"][x] = p.row->accuracy->mean;
-    for (const RowAttack& a : p.row->attacks) {
+    if (p.row->accuracy.has_mean()) curve.lines["accuracy"][x] = p.row->accuracy.mean();
+    for (const SeedGroupAttack& a : p.row->attacks) {
       if (a.best_ssim && a.metric == "default") curve.lines[a.title][x] = *a.best_ssim;
     }
   }
@@ -125,7 +127,7 @@ std::string over(const std::vector<Place>& all, const std::string& path) {
 
 }  // namespace
 
-std::string trade_offs(const Collection& all) {
+std::string trade_offs(const ReportData& all) {
   const std::vector<Place> rows = places(all);
   std::string out = against_accuracy(rows);
   std::vector<std::string> axes = {"model.head_cells", "model.tail_cells", "ensemble.selected",
@@ -143,20 +145,20 @@ std::string trade_offs(const Collection& all) {
       "seeds. Lines join runs that agree in everything but the number below.");
 }
 
-std::string known_pairs(const Collection& all) {
+std::string known_pairs(const ReportData& all) {
   std::string out;
-  for (const Setting& setting : all.settings) {
+  for (const Comparison& comparison : all.comparisons) {
     std::vector<Line> lines;  // of the unprotected rows, then of the others
     size_t unprotected = 0;
-    for (const Row& row : setting.rows) {
-      for (const RowAttack& a : row.attacks) {
+    for (const SeedGroup& row : comparison.rows) {
+      for (const SeedGroupAttack& a : row.attacks) {
         std::map<double, std::pair<double, int>> sums;  // over seeds
         for (const auto& member : a.members) {
           if (!all.at(member).is_curve()) continue;
-          for (const Part& part : all.at(member).parts) {
-            if (!part.score.ssim) continue;
-            auto& [sum, count] = sums[*part.x];
-            sum += *part.score.ssim;
+          for (const auto& part : all.at(member).result.parts()) {
+            if (!part.has_ssim()) continue;
+            auto& [sum, count] = sums[part.x()];
+            sum += part.ssim();
             ++count;
           }
         }
@@ -164,7 +166,7 @@ std::string known_pairs(const Collection& all) {
         Line line{row.title, {}, {}};
         for (const auto& [x, sum] : sums) line.points.emplace_back(x, sum.first / sum.second);
         lines.push_back(std::move(line));
-        if (all.first(row).protection == "none") unprotected = lines.size();
+        if (all.first(row).protection() == "none") unprotected = lines.size();
       }
     }
     // The unprotected ones in every figure, the others in turn.
@@ -175,7 +177,7 @@ std::string known_pairs(const Collection& all) {
       const size_t to = std::min(lines.size(), from + room);
       std::vector<Line> some(at(0), at(unprotected));
       some.insert(some.end(), at(from), at(to));
-      Figure figure{setting.title, "known pairs m"};
+      Figure figure{comparison.title, "known pairs m"};
       figure.log_x = true;
       out += plot(figure, some);
       from = to;
@@ -187,7 +189,7 @@ std::string known_pairs(const Collection& all) {
                                "that the client sent for it.");
 }
 
-std::string training_curves(const Collection& all) {
+std::string training_curves(const ReportData& all) {
   std::string out;
   for (const Run& run : all.runs) {
     std::string figures;
@@ -206,7 +208,7 @@ std::string training_curves(const Collection& all) {
     }
     if (figures.empty()) continue;
     std::string title = escape(run.label);
-    if (all.settings.size() > 1) title += " " + muted(escape(run.setting()));
+    if (all.comparisons.size() > 1) title += " " + muted(escape(run.setting()));
     out += all.runs.size() > kManyRuns ? details(title, plots(figures))
                                        : "<h3>" + title + "</h3>\n" + plots(figures);
   }

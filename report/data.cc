@@ -30,8 +30,9 @@ auto rank(const List& list, const std::string& name) {
 // the image size.
 auto setting_key(const Run& r) {
   const auto label = r.settings.find("data.label_column");
-  return std::tuple(r.data, label == r.settings.end() ? "" : label->second, r.architecture, r.width,
-                    r.train_images, r.head, r.tail, r.bytes_up);
+  return std::tuple(r.summary.data(), label == r.settings.end() ? "" : label->second,
+                    r.summary.architecture(), r.get("width"), r.get("train_images"),
+                    r.get("split.head"), r.get("split.tail"), r.get("bytes.up"));
 }
 
 // The unprotected run of the same setting, with the same seed if there is one.
@@ -39,36 +40,37 @@ int find_baseline(const std::vector<Run>& runs, const Run& run) {
   int found = -1;
   for (size_t i = 0; i < runs.size(); ++i) {
     const Run& other = runs[i];
-    if (other.protection != "none" || setting_key(other) != setting_key(run)) continue;
+    if (other.protection() != "none" || setting_key(other) != setting_key(run)) continue;
     if (&other == &run) return static_cast<int>(i);
-    if (found < 0 || (other.seed == run.seed && runs[static_cast<size_t>(found)].seed != run.seed))
+    if (found < 0 ||
+        (other.seed() == run.seed() && runs[static_cast<size_t>(found)].seed() != run.seed()))
       found = static_cast<int>(i);
   }
   return found;
 }
 
-Number share(const Attack* attack, const Attack* oracle) {
-  if (!attack || !oracle || oracle->ssim->mean <= 0) return {};
-  return attack->ssim->mean / oracle->ssim->mean;
+Maybe share(const Attack* attack, const Attack* oracle) {
+  if (!attack || !oracle || oracle->ssim() <= 0) return {};
+  return attack->ssim() / oracle->ssim();
 }
 
 void compare(std::vector<Run>& runs) {
   for (Run& run : runs) {
     run.baseline = find_baseline(runs, run);
     const Run* none = run.baseline < 0 ? nullptr : &runs[static_cast<size_t>(run.baseline)];
-    if (none && run.accuracy && none->accuracy)
-      run.accuracy_change = *run.accuracy - *none->accuracy;
+    const Maybe before = none ? none->get("accuracy") : Maybe(), after = run.get("accuracy");
+    if (before && after) run.accuracy_change = *after - *before;
     for (Attack& a : run.attacks) {
       if (!a.has_numbers()) continue;
-      a.of_oracle = share(&a, run.attack("oracle", a.metric));
+      a.of_oracle = share(&a, run.attack("oracle", a.metric()));
       if (!none) continue;
-      const Attack* alone = none->attack(a.kind, a.metric);
+      const Attack* alone = none->attack(a.kind(), a.metric());
       // Against one net the adaptive and the subset attacks are the N = 1 attack.
-      if (!alone && a.kind.rfind("shadow-", 0) == 0 && none->nets == 1.0) {
-        alone = none->attack("shadow-n1", a.metric);
-        if (alone) a.calibrated_by = alone->title;
+      if (!alone && a.kind().rfind("shadow-", 0) == 0 && none->get("nets") == 1.0) {
+        alone = none->attack("shadow-n1", a.metric());
+        if (alone) a.calibrated_by = alone->result.title();
       }
-      a.strength = share(alone, none->attack("oracle", a.metric));
+      a.strength = share(alone, none->attack("oracle", a.metric()));
     }
   }
 }
@@ -77,19 +79,20 @@ void compare(std::vector<Run>& runs) {
 
 class Over {  // mean, smallest, largest and number of what is known
  public:
-  void add(const Number& value) {
+  void add(const Maybe& value) {
     if (!value) return;
     low_ = count_ ? std::min(low_, *value) : *value;
     high_ = count_ ? std::max(high_, *value) : *value;
     sum_ += *value;
     ++count_;
   }
-  Number mean() const { return count_ ? Number(sum_ / count_) : Number(); }
-  Number largest() const { return count_ ? Number(high_) : Number(); }
-  std::optional<Interval> spread() const {
-    if (!count_) return {};
-    if (count_ == 1) return Interval{sum_, {}, {}};
-    return Interval{sum_ / count_, low_, high_};
+  Maybe mean() const { return count_ ? Maybe(sum_ / count_) : Maybe(); }
+  Maybe largest() const { return count_ ? Maybe(high_) : Maybe(); }
+  Interval spread() const {
+    Interval out;
+    if (count_) out.set_mean(sum_ / count_);
+    if (count_ > 1) out.set_low(low_), out.set_high(high_);
+    return out;
   }
 
  private:
@@ -98,69 +101,70 @@ class Over {  // mean, smallest, largest and number of what is known
 };
 
 template <typename Field>
-Over over(const Collection& all, const std::vector<int>& runs, Field field) {
+Over over(const ReportData& all, const std::vector<int>& runs, Field field) {
   Over out;
   for (const int run : runs) out.add(field(all.runs[static_cast<size_t>(run)]));
   return out;
 }
 
-void add_attacks(const Collection& all, Row& row) {
+void add_attacks(const ReportData& all, SeedGroup& row) {
   for (const int index : row.runs) {
     const Run& run = all.runs[static_cast<size_t>(index)];
     for (size_t i = 0; i < run.attacks.size(); ++i) {
       const Attack& a = run.attacks[i];
-      auto found = std::find_if(row.attacks.begin(), row.attacks.end(), [&](const RowAttack& r) {
-        return r.folder == a.folder && r.kind == a.kind && r.metric == a.metric;
-      });
+      auto found =
+          std::find_if(row.attacks.begin(), row.attacks.end(), [&](const SeedGroupAttack& r) {
+            return r.folder == a.folder && r.kind == a.kind() && r.metric == a.metric();
+          });
       if (found == row.attacks.end()) {
         row.attacks.emplace_back();
         found = std::prev(row.attacks.end());
-        found->folder = a.folder, found->kind = a.kind, found->title = a.title;
-        found->level = a.level, found->metric = a.metric;
+        found->folder = a.folder, found->kind = a.kind(), found->title = a.result.title();
+        found->level = a.result.level(), found->metric = a.metric();
       }
       if (a.has_numbers()) found->members.emplace_back(index, static_cast<int>(i));
-      if (!a.error.empty()) found->error = a.error;
-      if (!a.pointless.empty()) found->pointless = a.pointless;
+      if (!a.result.error().empty()) found->error = a.result.error();
+      if (!a.result.pointless().empty()) found->pointless = a.result.pointless();
     }
   }
-  for (RowAttack& r : row.attacks) {
+  for (SeedGroupAttack& r : row.attacks) {
     Over ssim, psnr, own_pick, best, of_oracle, strength, recognised, reidentified;
     for (const auto& member : r.members) {
       const Attack& a = all.at(member);
-      ssim.add(a.ssim->mean);
-      if (a.psnr) psnr.add(a.psnr->mean);
-      if (a.own_pick) own_pick.add(a.own_pick->score.ssim);
+      ssim.add(a.ssim());
+      psnr.add(number(a.result, "psnr.mean"));
+      own_pick.add(number(a.result, "own_pick.ssim"));
       best.add(a.best_ssim());
       of_oracle.add(a.of_oracle);
       strength.add(a.strength);
-      if (a.recognised) recognised.add(a.recognised->mean);
-      if (a.reidentified) reidentified.add(a.reidentified->mean);
+      recognised.add(number(a.result, "reference.recognised.mean"));
+      reidentified.add(number(a.result, "reference.reidentified.mean"));
       r.with_truth = r.with_truth || a.with_truth();
     }
     const bool one = r.members.size() == 1;
-    r.ssim = one ? all.at(r.members[0]).ssim : ssim.spread();
-    r.psnr = one ? all.at(r.members[0]).psnr : psnr.spread();
+    r.ssim = one ? all.at(r.members[0]).result.ssim() : ssim.spread();
+    r.psnr = one ? all.at(r.members[0]).result.psnr() : psnr.spread();
     r.own_pick = own_pick.mean();
     r.best_ssim = best.mean(), r.worst_case = best.largest();
     r.of_oracle = of_oracle.mean(), r.strength = strength.mean();
-    r.recognised = recognised.mean(), r.reidentified = reidentified.mean();
+    r.recognition_rate = recognised.mean(), r.reidentification_rate = reidentified.mean();
   }
   std::stable_sort(row.attacks.begin(), row.attacks.end(),
-                   [](const RowAttack& a, const RowAttack& b) {
+                   [](const SeedGroupAttack& a, const SeedGroupAttack& b) {
                      return rank(kAttacks, a.kind) < rank(kAttacks, b.kind);
                    });
 }
 
-Row make_row(const Collection& all, std::vector<int> runs) {
-  Row row;
+SeedGroup make_row(const ReportData& all, std::vector<int> runs) {
+  SeedGroup row;
   row.runs = std::move(runs);
   const auto each = [&](auto field) { return over(all, row.runs, field); };
-  row.accuracy = each([](const Run& r) { return r.accuracy; }).spread();
+  row.accuracy = each([](const Run& r) { return r.get("accuracy"); }).spread();
   row.change = each([](const Run& r) { return r.accuracy_change; }).spread();
   row.edge_ms = each([](const Run& r) { return r.edge_ms(); }).mean();
-  row.edge_flops = each([](const Run& r) { return r.edge_flops; }).mean();
-  row.bytes_up = each([](const Run& r) { return r.bytes_up; }).mean();
-  row.bytes_down = each([](const Run& r) { return r.bytes_down; }).mean();
+  row.edge_flops = each([](const Run& r) { return r.get("flops.edge"); }).mean();
+  row.bytes_up = each([](const Run& r) { return r.get("bytes.up"); }).mean();
+  row.bytes_down = each([](const Run& r) { return r.get("bytes.down"); }).mean();
   add_attacks(all, row);
   return row;
 }
@@ -170,13 +174,13 @@ bool is_attack_setting(const std::string& path) {
 }
 
 // In what the rows of one title differ: "λ = 0.5, dropout = 0.3".
-void tell_apart(const Collection& all, Setting& setting) {
-  for (Row& row : setting.rows) {
+void tell_apart(const ReportData& all, Comparison& comparison) {
+  for (SeedGroup& row : comparison.rows) {
     const Run& run = all.first(row);
     row.title = run.title();
     std::set<std::string> different;
     bool alone = true;
-    for (const Row& other : setting.rows) {
+    for (const SeedGroup& other : comparison.rows) {
       const Run& theirs = all.first(other);
       if (&other == &row || theirs.title() != row.title) continue;
       alone = false;
@@ -195,16 +199,16 @@ void tell_apart(const Collection& all, Setting& setting) {
   }
 }
 
-void group(Collection& all) {
+void group(ReportData& all) {
   std::vector<std::string> keys;  // of the rows of the last setting
   for (size_t i = 0; i < all.runs.size(); ++i) {
     const Run& run = all.runs[i];
     const bool continued = i > 0 && setting_key(all.runs[i - 1]) == setting_key(run);
     if (!continued) {
-      all.settings.push_back({run.task(), run.setting(), {}, {}});
+      all.comparisons.push_back({run.task(), run.setting(), {}, {}});
       keys.clear();
     }
-    std::vector<Row>& rows = all.settings.back().rows;
+    std::vector<SeedGroup>& rows = all.comparisons.back().rows;
     const auto found = std::find(keys.begin(), keys.end(), identity(run)) - keys.begin();
     if (found == std::ssize(keys)) {
       keys.push_back(identity(run));
@@ -213,29 +217,31 @@ void group(Collection& all) {
     rows[static_cast<size_t>(found)].runs.push_back(static_cast<int>(i));
   }
   std::map<std::string, int> of_title;
-  for (const Setting& setting : all.settings) ++of_title[setting.title];
-  for (Setting& setting : all.settings) {
-    for (Row& row : setting.rows) row = make_row(all, row.runs);
-    tell_apart(all, setting);
-    for (const Row& row : setting.rows) {
+  for (const Comparison& comparison : all.comparisons) ++of_title[comparison.title];
+  for (Comparison& comparison : all.comparisons) {
+    for (SeedGroup& row : comparison.rows) row = make_row(all, row.runs);
+    tell_apart(all, comparison);
+    for (const SeedGroup& row : comparison.rows) {
       for (const int i : row.runs) {
         Run& run = all.runs[static_cast<size_t>(i)];
         run.label = row.title;
-        if (row.runs.size() > 1 && run.seed) run.label += fmt::format(", seed {}", *run.seed);
+        if (row.runs.size() > 1 && run.seed()) run.label += fmt::format(", seed {}", *run.seed());
       }
     }
-    if (of_title[setting.title] > 1) {
-      const Run& run = all.first(setting.rows[0]);  // what else the settings differ in
-      if (run.bytes_up) setting.title += fmt::format(", {} bytes sent", *run.bytes_up);
-      if (run.train_images) setting.title += fmt::format(", {} training images", *run.train_images);
+    if (of_title[comparison.title] > 1) {
+      const Run& run = all.first(comparison.rows[0]);  // what else the settings differ in
+      if (const Maybe up = run.get("bytes.up"))
+        comparison.title += fmt::format(", {} bytes sent", *up);
+      if (const Maybe images = run.get("train_images"))
+        comparison.title += fmt::format(", {} training images", *images);
     }
   }
   for (size_t i = 0; i < all.failed.size(); ++i) {
     const FailedCell& cell = all.failed[i];
-    auto found = std::find_if(all.settings.begin(), all.settings.end(),
-                              [&](const Setting& s) { return s.title == cell.setting; });
-    if (found == all.settings.end())
-      found = all.settings.insert(all.settings.end(), {cell.task, cell.setting, {}, {}});
+    auto found = std::find_if(all.comparisons.begin(), all.comparisons.end(),
+                              [&](const Comparison& s) { return s.title == cell.setting; });
+    if (found == all.comparisons.end())
+      found = all.comparisons.insert(all.comparisons.end(), {cell.task, cell.setting, {}, {}});
     found->failed.push_back(static_cast<int>(i));
   }
 }
@@ -248,13 +254,14 @@ std::string capitalised(std::string word) {
 }  // namespace
 
 bool Attack::is_curve() const {
-  return !parts.empty() &&
-         std::all_of(parts.begin(), parts.end(), [](const Part& p) { return p.x.has_value(); });
+  return result.parts_size() > 0 &&
+         std::ranges::all_of(result.parts(), [](const auto& part) { return part.has_x(); });
 }
 
-Number Attack::best_ssim() const {
+Maybe Attack::best_ssim() const {
   if (!has_numbers()) return {};
-  return negative_better && negative.ssim ? std::max(ssim->mean, *negative.ssim) : ssim->mean;
+  const auto& negative = result.negative();
+  return negative.better() && negative.has_ssim() ? std::max(ssim(), negative.ssim()) : ssim();
 }
 
 const char* Attack::strength_word() const {
@@ -264,7 +271,7 @@ const char* Attack::strength_word() const {
 
 const Attack* Run::attack(const std::string& kind, const std::string& metric) const {
   for (const Attack& a : attacks) {
-    if (a.kind == kind && a.has_numbers() && (metric.empty() || a.metric == metric)) return &a;
+    if (a.kind() == kind && a.has_numbers() && (metric.empty() || a.metric() == metric)) return &a;
   }
   return nullptr;
 }
@@ -273,8 +280,8 @@ std::string Run::metric() const {
   std::string found = "default";
   for (const Attack& a : attacks) {
     if (!a.has_numbers()) continue;
-    if (a.metric == "default") return a.metric;
-    found = a.metric;
+    if (a.metric() == "default") return a.metric();
+    found = a.metric();
   }
   return found;
 }
@@ -285,16 +292,17 @@ std::string Run::protection_name() const {
       {"random", "Random head"}, {"single", "Single"},           {"dr_single", "DR-single"},
       {"nopeek", "NoPeek"},      {"dr_ensemble", "DR-ensemble"}, {"ressfl", "ResSFL"},
       {"ensembler", "Ensembler"}};
-  const auto known = kNames.find(protection);
-  return known == kNames.end() ? capitalised(protection) : known->second;
+  const auto known = kNames.find(protection());
+  return known == kNames.end() ? capitalised(protection()) : known->second;
 }
 
 std::string Run::title() const {
   std::string title = protection_name();
-  const bool known = rank(kProtections, protection) < std::ssize(kProtections);
-  if (!known || protection == "ensembler" || protection == "dr_ensemble") {
-    if (nets) title += fmt::format(", N = {}", *nets);
-    if (selected && protection != "dr_ensemble") title += fmt::format(", P = {}", *selected);
+  const bool known = rank(kProtections, protection()) < std::ssize(kProtections);
+  if (!known || protection() == "ensembler" || protection() == "dr_ensemble") {
+    if (const Maybe nets = get("nets")) title += fmt::format(", N = {}", *nets);
+    const Maybe selected = get("selected");
+    if (selected && protection() != "dr_ensemble") title += fmt::format(", P = {}", *selected);
   }
   const auto fresh = settings.find("protection.fresh_noise");
   if (fresh != settings.end() && fresh->second == "true") title += ", fresh noise";
@@ -302,37 +310,42 @@ std::string Run::title() const {
 }
 
 std::string Run::task() const {
-  return data + ", " + architecture + (width ? fmt::format(" width {}", *width) : "");
+  const Maybe width = get("width");
+  return summary.data() + ", " + summary.architecture() +
+         (width ? fmt::format(" width {}", *width) : "");
 }
 
 std::string Run::setting() const {
+  const Maybe head = get("split.head"), tail = get("split.tail");
   return task() + (head && tail ? fmt::format(", split h = {}, t = {}", *head, *tail) : "");
 }
 
-Number Run::edge_ms() const {
-  const auto head_ms = latency.find("head"), tail_ms = latency.find("tail");
-  if (head_ms == latency.end() || tail_ms == latency.end()) return {};
-  if (!head_ms->second.p50 || !tail_ms->second.p50) return {};
-  return *head_ms->second.p50 + *tail_ms->second.p50;
+Maybe Run::latency(const std::string& part, const char* percentile) const {
+  return serving ? number(*serving, "latency_ms." + part + "." + percentile) : Maybe();
+}
+
+Maybe Run::edge_ms() const {
+  const Maybe head = latency("head"), tail = latency("tail");
+  return head && tail ? Maybe(*head + *tail) : Maybe();
 }
 
 const Attack* strongest(const Run& run) {
   const Attack* best = nullptr;
   for (const Attack& a : run.attacks) {
-    if (a.is_oracle() || !a.has_numbers() || a.metric != run.metric()) continue;
+    if (a.is_oracle() || !a.has_numbers() || a.metric() != run.metric()) continue;
     if (!best || *a.best_ssim() > *best->best_ssim()) best = &a;
   }
   return best;
 }
 
-bool proved(const Run& run, const Attack& attack) {
+bool is_calibrated(const Run& run, const Attack& attack) {
   if (attack.strength && !attack.weak()) return true;
-  const Attack* oracle = run.attack("oracle", attack.metric);
-  return oracle && attack.best_ssim() && *attack.best_ssim() >= oracle->ssim->mean - kClose;
+  const Attack* oracle = run.attack("oracle", attack.metric());
+  return oracle && attack.best_ssim() && *attack.best_ssim() >= oracle->ssim() - kNearOracle;
 }
 
-const RowAttack* Row::attack(const std::string& kind, const std::string& metric) const {
-  for (const RowAttack& a : attacks) {
+const SeedGroupAttack* SeedGroup::attack(const std::string& kind, const std::string& metric) const {
+  for (const SeedGroupAttack& a : attacks) {
     if (a.kind == kind && a.metric == metric && !a.members.empty()) return &a;
   }
   return nullptr;
@@ -359,18 +372,18 @@ std::string path_label(const std::string& path) {
   return out;
 }
 
-Collection collect(const std::vector<std::filesystem::path>& folders) {
-  Collection all = read_folders(folders);
+ReportData collect(const std::vector<std::filesystem::path>& folders) {
+  ReportData all = read_folders(folders);
   std::stable_sort(all.runs.begin(), all.runs.end(), [](const Run& a, const Run& b) {
     const auto key = [](const Run& r) {
-      return std::tuple(setting_key(r), rank(kProtections, r.protection), r.nets, r.selected,
-                        r.sigma, r.lambda, r.folder);
+      return std::tuple(setting_key(r), rank(kProtections, r.protection()), r.get("nets"),
+                        r.get("selected"), r.get("sigma"), r.get("lambda"), r.folder);
     };
     return key(a) < key(b);
   });
   for (Run& run : all.runs) {
     std::stable_sort(run.attacks.begin(), run.attacks.end(), [](const Attack& a, const Attack& b) {
-      return rank(kAttacks, a.kind) < rank(kAttacks, b.kind);
+      return rank(kAttacks, a.kind()) < rank(kAttacks, b.kind());
     });
   }
   compare(all.runs);

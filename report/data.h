@@ -5,73 +5,49 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "proto/results.h"
+#include "proto/results.pb.h"
+
 namespace ens::report {
 
-using Number = std::optional<double>;  // missing, null and not finite all mean "not known"
-
-struct Interval {
-  double mean = 0;
-  Number low, high;  // of one run: bootstrap 95 %; of several seeds: the smallest and the largest
-};
-
-// SSIM in [-1, 1], PSNR in dB.
-struct Score {
-  Number ssim, psnr;
-};
-
-struct Part {
-  std::string name;  // "net 0", "restart 2", "m = 100"
-  Score score;
-  Number merit;  // the attacker's own criterion, higher is better
-  Number x;      // a point of a curve: the number m of known pairs
-};
+using Maybe = std::optional<double>;  // missing, null and not finite all mean "not known"
+using results::Interval;              // not known without a mean; over seeds: smallest and largest
+using results::number;
 
 // One RUN/attack/<name>/ folder.
 struct Attack {
-  std::string folder, kind, title, level, chosen_by;
-  std::string metric = "default";  // default or he19; numbers of two metrics are never compared
-  std::string error, pointless;    // why there are no numbers: it failed, it does not apply
-  int64_t best_of = 1, scored_images = 0;
-  std::optional<Interval> ssim, psnr, mse;
-  // By a reference classifier, shares of the pictures; and how much of the originals it recognises.
-  std::optional<Interval> recognised, reidentified;
-  Number originals_recognised;
-  Score own;       // the decoder on the shadow's own features
-  Score negative;  // against the luminance negative
-  bool negative_better = false;
-  Number shadow_accuracy, seconds;
-  std::vector<Part> parts;
-  std::optional<Part> own_pick;                  // what the attacker would choose without the truth
+  std::string folder;
+  results::AttackResult result;                  // always with attack, title, metric and best_of
   std::string original_png, reconstruction_png;  // file contents; empty if there is none
-  nlohmann::json raw;
 
   // Derived: SSIM as a share of the same run's oracle, and the strength of this attack: its share
   // of the oracle against no protection at the same setting. Not known: "not calibrated".
-  Number of_oracle, strength;
+  Maybe of_oracle, strength;
   std::string calibrated_by;  // the attack that gave `strength` when it is another one
 
-  bool is_oracle() const { return kind == "oracle"; }
-  bool has_numbers() const { return error.empty() && pointless.empty() && ssim; }
+  const std::string& kind() const { return result.attack(); }
+  const std::string& metric() const { return result.metric(); }  // numbers of two never compared
+  double ssim() const { return result.ssim().mean(); }           // with numbers only
+  bool is_oracle() const { return kind() == "oracle"; }
+  bool has_numbers() const {
+    return result.error().empty() && result.pointless().empty() && result.ssim().has_mean();
+  }
   bool has_pictures() const { return !original_png.empty() && !reconstruction_png.empty(); }
   bool is_curve() const;  // the parts are points of a curve, not alternatives
-  bool with_truth() const { return best_of > 1 && !is_curve(); }  // the truth chose among several
+  // The truth chose among several.
+  bool with_truth() const { return result.best_of() > 1 && !is_curve(); }
   bool weak() const { return strength && *strength < kStrongShare; }
   // What a person would recognise: the negative counts where it is the better picture.
-  Number best_ssim() const;
+  Maybe best_ssim() const;
   const char* strength_word() const;
 
   static constexpr double kStrongShare = 0.8;  // the gate: 80 % of the oracle
-};
-
-struct Percentiles {
-  Number p50, p95;  // milliseconds
 };
 
 // metrics.csv by (stage, metric name), then by net: epoch (or step, if no epoch is given) -> mean.
@@ -82,26 +58,27 @@ using Curves =
 struct Run {
   std::filesystem::path folder;
   std::string name;  // the folder's own name
-  std::string config, command, version, revision, device, processor, started;
-  std::string protection, architecture, data;
+  results::RunInfo info;
+  results::RunSummary summary;  // always with protection, data and architecture
+  std::optional<results::ServingSummary> serving;
+  std::string config;
   // The configuration by path ("model.head_cells" -> "1"), texts without their quotes; completed
   // from summary.json where the file lacks a field.
   std::map<std::string, std::string> settings;
-  std::string note;   // what a sweep has to say of it although it is finished
-  std::string label;  // title(), with whatever tells it from others of the same title
-  Number seed, nets, selected, sigma, lambda, width, head, tail;
-  Number train_images, test_images, accuracy, similarity, snr, distance_correlation, edge_flops,
-      cloud_flops, bytes_up, bytes_down;
-  std::map<std::string, double> seconds;  // by stage
-  std::vector<double> net_accuracy;
-  nlohmann::json info, summary, serve;  // as they were in the folder; serve null if absent
-  std::map<std::string, Percentiles> latency;
   Curves curves;
   std::vector<Attack> attacks;  // the oracle first, then in the order of what the attacker knows
 
-  int baseline = -1;       // index of the unprotected run of the same setting, -1 if there is none
-  Number accuracy_change;  // against that run; 0..1
+  std::string note;       // what a sweep has to say of it although it is finished
+  std::string label;      // title(), with whatever tells it from others of the same title
+  int baseline = -1;      // index of the unprotected run of the same setting, -1 if there is none
+  Maybe accuracy_change;  // against that run; 0..1
 
+  const std::string& protection() const { return summary.protection(); }
+  Maybe seed() const { return number(info, "seed"); }
+  // A number of the summary by its path: "accuracy", "split.head".
+  Maybe get(const char* path) const { return number(summary, path); }
+  // Median or 95th percentile of a part of serving, in milliseconds: "total", "p50".
+  Maybe latency(const std::string& part, const char* percentile = "p50") const;
   // One with numbers, or null. An empty metric is any.
   const Attack* attack(const std::string& kind, const std::string& metric = "") const;
   std::string metric() const;           // the one to speak of: default if there are such numbers
@@ -109,15 +86,15 @@ struct Run {
   std::string title() const;            // "Ensembler, N = 4, P = 2"
   std::string task() const;             // "cifar10, resnet18 width 16"
   std::string setting() const;          // "cifar10, resnet18 width 16, split h = 1, t = 1"
-  Number edge_ms() const;               // median of head and tail, as served
+  Maybe edge_ms() const;                // median of head and tail, as served
 };
 
 // The strongest attack with numbers in `run.metric()` that is not the oracle; null if none.
 const Attack* strongest(const Run& run);
 // Whether a low number of this attack says something about the protection: it is strong against no
-// protection, or it came within kClose of the oracle here.
-bool proved(const Run& run, const Attack& attack);
-inline constexpr double kClose = 0.05;  // SSIM
+// protection, or it came within kNearOracle of the oracle here.
+bool is_calibrated(const Run& run, const Attack& attack);
+inline constexpr double kNearOracle = 0.05;  // SSIM
 
 // A cell of a sweep that has no finished run.
 struct FailedCell {
@@ -128,54 +105,54 @@ struct FailedCell {
 
 struct Sweep {
   std::filesystem::path folder;
-  std::string title, command;
+  results::SweepState state;
   std::set<std::string> paths;  // of the configuration that its cells vary
-  int64_t cells = 0, done = 0;
+  int done = 0;                 // cells with a run
 };
 
 // One attack over the runs of a row.
-struct RowAttack {
+struct SeedGroupAttack {
   std::string folder, kind, title, level, metric;
   std::vector<std::pair<int, int>> members;  // (run, attack in it), those with numbers
-  std::optional<Interval> ssim, psnr;
-  Number own_pick;                  // SSIM of the attacker's own picks
-  Number best_ssim, worst_case;     // with the luminance negative; the largest of any seed
-  Number of_oracle, strength;       // means
-  Number recognised, reidentified;  // means
-  bool with_truth = false;          // in any run
+  Interval ssim, psnr;
+  Maybe own_pick;                                 // SSIM of the attacker's own picks
+  Maybe best_ssim, worst_case;                    // with the negative; the largest of any seed
+  Maybe of_oracle, strength;                      // means
+  Maybe recognition_rate, reidentification_rate;  // means, by the reference classifier
+  bool with_truth = false;                        // in any run
   bool weak() const { return strength && *strength < Attack::kStrongShare; }
   std::string error, pointless;  // why there are no numbers in any run
 };
 
 // Runs that differ in nothing but the seed: one line of the tables.
-struct Row {
+struct SeedGroup {
   std::vector<int> runs;
   std::string title;  // with whatever tells it from the other rows of its setting
-  std::optional<Interval> accuracy, change;
-  Number edge_ms, edge_flops, bytes_up, bytes_down;
-  std::vector<RowAttack> attacks;
-  const RowAttack* attack(const std::string& kind, const std::string& metric) const;
+  Interval accuracy, change;
+  Maybe edge_ms, edge_flops, bytes_up, bytes_down;
+  std::vector<SeedGroupAttack> attacks;
+  const SeedGroupAttack* attack(const std::string& kind, const std::string& metric) const;
 };
 
 // What can be compared: one data set, model and split.
-struct Setting {
+struct Comparison {
   std::string task, title;  // Run::task(), Run::setting() and what else tells it apart
-  std::vector<Row> rows;
-  std::vector<int> failed;  // indices into Collection::failed
+  std::vector<SeedGroup> rows;
+  std::vector<int> failed;  // indices into ReportData::failed
 };
 
 struct Skipped {
   std::string what, reason;
 };
 
-struct Collection {
+struct ReportData {
   std::vector<Run> runs;  // by setting, protection, folder
-  std::vector<Setting> settings;
+  std::vector<Comparison> comparisons;
   std::vector<Sweep> sweeps;
   std::vector<FailedCell> failed;
   std::vector<Skipped> skipped;
 
-  const Run& first(const Row& row) const { return runs[static_cast<size_t>(row.runs[0])]; }
+  const Run& first(const SeedGroup& row) const { return runs[static_cast<size_t>(row.runs[0])]; }
   const Attack& at(std::pair<int, int> member) const {
     return runs[static_cast<size_t>(member.first)].attacks[static_cast<size_t>(member.second)];
   }
@@ -183,10 +160,10 @@ struct Collection {
 
 // Reads every run folder at or below the given ones, and the sweep.json of sweeps among them.
 // Whatever cannot be read is named in `skipped`; nothing is thrown for it.
-Collection collect(const std::vector<std::filesystem::path>& folders);
+ReportData collect(const std::vector<std::filesystem::path>& folders);
 
 // The first half of collect(): what the folders say, nothing compared.
-Collection read_folders(const std::vector<std::filesystem::path>& folders);
+ReportData read_folders(const std::vector<std::filesystem::path>& folders);
 
 // What makes two runs the same experiment, but for the seed, where the data lie, the attacks, and
 // the fields named.
@@ -195,9 +172,9 @@ std::string identity(const Run& run, const std::set<std::string>& but_for = {});
 std::string path_label(const std::string& path);
 
 // The same as tables for programs: one CSV row per run and attack; a JSON of everything.
-std::string as_csv(const Collection& all);
-std::string as_json(const Collection& all);
+std::string as_csv(const ReportData& all);
+std::string as_json(const ReportData& all);
 // The main table and the comparison with published numbers, as GitHub writes tables.
-std::string as_markdown(const Collection& all);
+std::string as_markdown(const ReportData& all);
 
 }  // namespace ens::report

@@ -1,137 +1,134 @@
 // The report's numbers as CSV, JSON and Markdown.
 #include <fmt/format.h>
 
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <utility>
+
 #include "report/data.h"
 #include "report/html.h"
 #include "report/published.h"
 
 namespace ens::report {
 
-using nlohmann::json;
+// ---- CSV
 
-std::string as_csv(const Collection& all) {
-  using Fields = std::vector<std::string>;
-  const Fields columns = {"folder",
-                          "row",
-                          "protection",
-                          "data",
-                          "architecture",
-                          "width",
-                          "head",
-                          "tail",
-                          "nets",
-                          "selected",
-                          "sigma",
-                          "lambda",
-                          "seed",
-                          "accuracy",
-                          "accuracy_change",
-                          "similarity",
-                          "snr",
-                          "distance_correlation",
-                          "edge_flops",
-                          "bytes_up",
-                          "bytes_down",
-                          "edge_ms",
-                          "total_ms",
-                          "command",
-                          "attack",
-                          "level",
-                          "metric",
-                          "best_of",
-                          "chosen_by",
-                          "scored_images",
-                          "ssim",
-                          "ssim_low",
-                          "ssim_high",
-                          "psnr",
-                          "psnr_low",
-                          "psnr_high",
-                          "mse",
-                          "mse_low",
-                          "mse_high",
-                          "recognised",
-                          "recognised_low",
-                          "recognised_high",
-                          "originals_recognised",
-                          "reidentified",
-                          "reidentified_low",
-                          "reidentified_high",
-                          "own_pick_ssim",
-                          "own_pick_psnr",
-                          "share_of_oracle",
-                          "share_of_oracle_unprotected",
-                          "strength",
-                          "own_ssim",
-                          "own_psnr",
-                          "negative_ssim",
-                          "negative_psnr",
-                          "negative_better",
-                          "no_numbers"};
+namespace {
+
+// A cell of the table. `attack` is null for a run that was not attacked.
+struct Column {
+  std::string name;
+  std::function<std::string(const Run& run, const Attack* attack)> value;
+};
+
+std::string cell(const Maybe& value) { return value ? fmt::format("{}", *value) : ""; }
+
+std::vector<Column> csv_columns() {
+  std::vector<Column> out;
+  const auto run = [&](const std::string& name, auto value) {
+    out.push_back({name, [value](const Run& r, const Attack*) { return std::string(value(r)); }});
+  };
+  const auto summary = [&](const std::string& name, const char* path) {
+    run(name, [path](const Run& r) { return cell(r.get(path)); });
+  };
+  const auto attack = [&](const std::string& name, auto value) {
+    out.push_back({name, [value](const Run&, const Attack* a) {
+                     return a ? std::string(value(*a)) : std::string();
+                   }});
+  };
+  const auto result = [&](const std::string& name, const std::string& path) {
+    attack(name, [path](const Attack& a) { return cell(number(a.result, path)); });
+  };
+  const auto interval = [&](const std::string& name, const std::string& path) {
+    for (const auto& [suffix, end] : {std::pair("", "mean"), {"_low", "low"}, {"_high", "high"}})
+      result(name + suffix, path + "." + end);
+  };
+  run("folder", [](const Run& r) { return r.folder.string(); });
+  run("row", [](const Run& r) { return r.label; });
+  run("protection", [](const Run& r) { return r.protection(); });
+  run("data", [](const Run& r) { return r.summary.data(); });
+  run("architecture", [](const Run& r) { return r.summary.architecture(); });
+  summary("width", "width"), summary("head", "split.head"), summary("tail", "split.tail");
+  summary("nets", "nets"), summary("selected", "selected");
+  summary("sigma", "sigma"), summary("lambda", "lambda");
+  run("seed", [](const Run& r) { return cell(r.seed()); });
+  summary("accuracy", "accuracy");
+  run("accuracy_change", [](const Run& r) { return cell(r.accuracy_change); });
+  summary("similarity", "similarity"), summary("snr", "snr");
+  summary("distance_correlation", "distance_correlation");
+  summary("edge_flops", "flops.edge");
+  summary("bytes_up", "bytes.up"), summary("bytes_down", "bytes.down");
+  run("edge_ms", [](const Run& r) { return cell(r.edge_ms()); });
+  run("total_ms", [](const Run& r) { return cell(r.latency("total")); });
+  run("command", [](const Run& r) { return r.info.command(); });
+  attack("attack", [](const Attack& a) { return a.kind(); });
+  attack("level", [](const Attack& a) { return a.result.level(); });
+  attack("metric", [](const Attack& a) { return a.metric(); });
+  result("best_of", "best_of");
+  attack("chosen_by", [](const Attack& a) { return a.result.chosen_by(); });
+  attack("scored_images", [](const Attack& a) { return std::to_string(a.result.scored_images()); });
+  interval("ssim", "ssim"), interval("psnr", "psnr"), interval("mse", "mse");
+  interval("recognised", "reference.recognised");
+  result("originals_recognised", "reference.originals");
+  interval("reidentified", "reference.reidentified");
+  result("own_pick_ssim", "own_pick.ssim"), result("own_pick_psnr", "own_pick.psnr");
+  attack("share_of_oracle", [](const Attack& a) { return cell(a.of_oracle); });
+  attack("share_of_oracle_unprotected", [](const Attack& a) { return cell(a.strength); });
+  attack("strength", [](const Attack& a) { return a.has_numbers() ? a.strength_word() : ""; });
+  result("own_ssim", "own.ssim"), result("own_psnr", "own.psnr");
+  result("negative_ssim", "negative.ssim"), result("negative_psnr", "negative.psnr");
+  attack("negative_better",
+         [](const Attack& a) { return a.result.negative().better() ? "true" : "false"; });
+  attack("no_numbers", [](const Attack& a) {
+    return a.result.error().empty() ? a.result.pointless() : "failed: " + a.result.error();
+  });
+  return out;
+}
+
+}  // namespace
+
+std::string as_csv(const ReportData& all) {
+  const std::vector<Column> columns = csv_columns();
   std::string out;
-  const auto add = [&](Fields fields) {
-    fields.resize(columns.size());
-    for (size_t i = 0; i < fields.size(); ++i) {
-      const bool quote = fields[i].find_first_of(",\"\r\n") != std::string::npos;
+  const auto add = [&](auto&& value) {  // of a column
+    for (size_t i = 0; i < columns.size(); ++i) {
+      const std::string field = value(columns[i]);
+      const bool quote = field.find_first_of(",\"\r\n") != std::string::npos;
       std::string text;
-      for (const char c : fields[i]) text += c == '"' ? "\"\"" : std::string(1, c);
+      for (const char c : field) text += c == '"' ? "\"\"" : std::string(1, c);
       out += (i ? "," : "") + (quote ? "\"" + text + "\"" : text);
     }
     out += "\r\n";
   };
-  const auto put = [](Fields& fields, const Number& value) {
-    fields.push_back(value ? fmt::format("{}", *value) : "");
-  };
-  const auto put_interval = [&](Fields& fields, const std::optional<Interval>& v) {
-    put(fields, v ? Number(v->mean) : Number());
-    put(fields, v ? v->low : Number());
-    put(fields, v ? v->high : Number());
-  };
-  add(columns);
+  add([](const Column& c) { return c.name; });
   for (const Run& r : all.runs) {
-    const auto total = r.latency.find("total");
-    Fields run = {r.folder.string(), r.label, r.protection, r.data, r.architecture};
-    for (const Number& value :
-         {r.width, r.head, r.tail, r.nets, r.selected, r.sigma, r.lambda, r.seed, r.accuracy,
-          r.accuracy_change, r.similarity, r.snr, r.distance_correlation, r.edge_flops, r.bytes_up,
-          r.bytes_down, r.edge_ms(), total == r.latency.end() ? Number() : total->second.p50}) {
-      put(run, value);
-    }
-    run.push_back(r.command);
-    if (r.attacks.empty()) add(run);
-    for (const Attack& a : r.attacks) {
-      Fields f = run;
-      f.insert(f.end(), {a.kind, a.level, a.metric, std::to_string(a.best_of), a.chosen_by,
-                         std::to_string(a.scored_images)});
-      put_interval(f, a.ssim), put_interval(f, a.psnr), put_interval(f, a.mse);
-      put_interval(f, a.recognised), put(f, a.originals_recognised);
-      put_interval(f, a.reidentified);
-      put(f, a.own_pick ? a.own_pick->score.ssim : Number());
-      put(f, a.own_pick ? a.own_pick->score.psnr : Number());
-      put(f, a.of_oracle), put(f, a.strength);
-      f.push_back(a.has_numbers() ? a.strength_word() : "");
-      put(f, a.own.ssim), put(f, a.own.psnr), put(f, a.negative.ssim), put(f, a.negative.psnr);
-      f.push_back(a.negative_better ? "true" : "false");
-      f.push_back(a.error.empty() ? a.pointless : "failed: " + a.error);
-      add(f);
-    }
+    if (r.attacks.empty()) add([&](const Column& c) { return c.value(r, nullptr); });
+    for (const Attack& a : r.attacks) add([&](const Column& c) { return c.value(r, &a); });
   }
-  for (const FailedCell& cell : all.failed) {
-    Fields f = {cell.folder, cell.title};
-    f.resize(columns.size() - 1);
-    f.push_back(cell.status + ": " + cell.reason);
-    add(f);
+  for (const FailedCell& failed : all.failed) {
+    add([&](const Column& c) -> std::string {
+      return c.name == "folder"       ? failed.folder
+             : c.name == "row"        ? failed.title
+             : c.name == "no_numbers" ? failed.status + ": " + failed.reason
+                                      : "";
+    });
   }
   return out;
 }
 
-std::string as_json(const Collection& all) {
-  const auto number = [](const Number& value) { return value ? json(*value) : json(); };
+// ---- JSON
+
+std::string as_json(const ReportData& all) {
+  using nlohmann::json;
+  const auto number = [](const Maybe& value) { return value ? json(*value) : json(); };
+  const auto file = [](const google::protobuf::Message& message) {
+    return json::parse(results::to_json(message));
+  };
   json out = {{"runs", json::array()}, {"failed", json::array()}, {"skipped", json::array()}};
   for (const Run& r : all.runs) {
     json attacks = json::array();
     for (const Attack& a : r.attacks) {
-      json entry = a.raw;
+      json entry = file(a.result);
       entry["derived"] = {{"share_of_oracle", number(a.of_oracle)},
                           {"share_of_oracle_unprotected", number(a.strength)},
                           {"strength", a.has_numbers() ? json(a.strength_word()) : json()}};
@@ -139,10 +136,10 @@ std::string as_json(const Collection& all) {
     }
     out["runs"].push_back({{"folder", r.folder.string()},
                            {"row", r.label},
-                           {"info", r.info},
+                           {"info", file(r.info)},
                            {"config", r.config},
-                           {"summary", r.summary},
-                           {"serve", r.serve},
+                           {"summary", file(r.summary)},
+                           {"serve", r.serving ? file(*r.serving) : json()},
                            {"accuracy_change", number(r.accuracy_change)},
                            {"attacks", attacks}});
   }
@@ -186,59 +183,60 @@ std::string head(const std::vector<std::string>& names, const std::string& right
   return line(names) + line(rule);
 }
 
-std::string range(const std::optional<Interval>& v, int digits, double factor = 1) {
-  if (!v) return "\u2013";
-  std::string out = fixed(v->mean * factor, digits);
-  if (v->low && v->high) {
+std::string range(const Interval& v, int digits, double factor = 1) {
+  if (!v.has_mean()) return "\u2013";
+  std::string out = fixed(v.mean() * factor, digits);
+  if (v.has_low() && v.has_high()) {
     out +=
-        fmt::format(" [{}, {}]", fixed(*v->low * factor, digits), fixed(*v->high * factor, digits));
+        fmt::format(" [{}, {}]", fixed(v.low() * factor, digits), fixed(v.high() * factor, digits));
   }
   return out;
 }
 
-std::string strength(const RowAttack& a) {
+std::string strength(const SeedGroupAttack& a) {
   if (a.kind == "oracle") return "upper bound";
   if (!a.strength) return "not calibrated";
   return a.weak() ? "**weak attacker** " + weak_share(*a.strength)
                   : "strong enough " + percent(a.strength, 0);
 }
 
-std::string notes(const Collection& all, const RowAttack& a) {
+std::string notes(const ReportData& all, const SeedGroupAttack& a) {
   std::string out;
   const auto note = [&](const std::string& text) { out += (out.empty() ? "" : "; ") + text; };
   if (a.with_truth) {
-    note(fmt::format("best of {}, chosen with the truth", all.at(a.members[0]).best_of));
+    note(fmt::format("best of {}, chosen with the truth", all.at(a.members[0]).result.best_of()));
   }
-  if (a.own_pick && a.with_truth) note("own pick SSIM " + show(a.own_pick, 3));
-  if (*a.best_ssim > a.ssim->mean) note("luminance negative SSIM " + show(a.best_ssim, 3));
+  if (a.own_pick && a.with_truth) note("own pick SSIM " + format(a.own_pick, 3));
+  if (*a.best_ssim > a.ssim.mean()) note("luminance negative SSIM " + format(a.best_ssim, 3));
   if (a.metric != "default") note("metric " + marked(a.metric));
   return out;
 }
 
 }  // namespace
 
-std::string as_markdown(const Collection& all) {
+std::string as_markdown(const ReportData& all) {
   std::string out;
-  for (const Setting& setting : all.settings) {
-    out += "### " + (setting.title.empty() ? "Setting not known" : marked(setting.title)) + "\n\n";
+  for (const Comparison& comparison : all.comparisons) {
+    out += "### " + (comparison.title.empty() ? "Setting not known" : marked(comparison.title)) +
+           "\n\n";
     out += head({"Protection", "Accuracy, %", "Change, points", "Up, bytes", "Down, bytes",
                  "Edge, ms", "Attack", "SSIM", "PSNR, dB", "Recognised", "Re-identified",
                  "Of the oracle", "Against no protection", "Notes"},
                 "lrrrrrlrrrrrll");
-    for (const Row& row : setting.rows) {
+    for (const SeedGroup& row : comparison.rows) {
       std::string title = marked(row.title);
       if (row.runs.size() > 1) title += fmt::format(" ({} runs)", row.runs.size());
       for (const int i : row.runs) {
         const std::string& note = all.runs[static_cast<size_t>(i)].note;
         if (!note.empty()) title += " (sweep: " + marked(note) + ")";
       }
-      const bool open = all.first(row).protection == "none";
+      const bool open = all.first(row).protection() == "none";
       std::vector<std::string> first = {title,
                                         range(row.accuracy, 1, 100),
                                         open ? "\u2013" : range(row.change, 1, 100),
                                         plain(row.bytes_up),
                                         plain(row.bytes_down),
-                                        show(row.edge_ms, 2)};
+                                        format(row.edge_ms, 2)};
       const auto add = [&](const std::vector<std::string>& rest) {
         std::vector<std::string> cells = first;
         cells.insert(cells.end(), rest.begin(), rest.end());
@@ -246,18 +244,19 @@ std::string as_markdown(const Collection& all) {
         first.assign(first.size(), "");  // said once
       };
       if (row.attacks.empty()) add({"not attacked", "", "", "", "", "", "", ""});
-      for (const RowAttack& a : row.attacks) {
+      for (const SeedGroupAttack& a : row.attacks) {
         if (a.members.empty()) {
           add({marked(a.title), "\u2013", "\u2013", "\u2013", "\u2013", "\u2013", "\u2013",
                a.error.empty() ? "does not apply: " + marked(a.pointless)
                                : "**failed**: " + marked(a.error)});
         } else {
-          add({marked(a.title), range(a.ssim, 3), range(a.psnr, 2), percent(a.recognised, 0),
-               percent(a.reidentified, 0), percent(a.of_oracle, 0), strength(a), notes(all, a)});
+          add({marked(a.title), range(a.ssim, 3), range(a.psnr, 2), percent(a.recognition_rate, 0),
+               percent(a.reidentification_rate, 0), percent(a.of_oracle, 0), strength(a),
+               notes(all, a)});
         }
       }
     }
-    for (const int i : setting.failed) {
+    for (const int i : comparison.failed) {
       const FailedCell& cell = all.failed[static_cast<size_t>(i)];
       out += line({marked(cell.title), "", "", "", "", "", "", "", "", "", "", "", "",
                    "**" + marked(cell.status) + "**: " + marked(cell.reason)});
@@ -277,12 +276,12 @@ std::string as_markdown(const Collection& all) {
               "SSIM", "PSNR", "SSIM, ours \u2212 theirs", "PSNR, ours \u2212 theirs"},
              "llrrrlrrrrr");
     for (const PublishedRow& row : table.rows) {
-      out += line({marked(row.group), marked(row.name), show(row.change, 2, "", true),
-                   show(row.ssim, 4), show(row.psnr, 2),
+      out += line({marked(row.group), marked(row.name), format(row.change, 2, "", true),
+                   format(row.ssim, 4), format(row.psnr, 2),
                    row.ours.empty() ? "not run here" : marked(row.ours + ", " + row.attack),
-                   show(row.our_change, 2, "", true), show(row.our_ssim, 4), show(row.our_psnr, 2),
-                   show(row.ssim_difference(), 3, "", true),
-                   show(row.psnr_difference(), 2, "", true)});
+                   format(row.our_change, 2, "", true), format(row.our_ssim, 4),
+                   format(row.our_psnr, 2), format(row.ssim_difference(), 3, "", true),
+                   format(row.psnr_difference(), 2, "", true)});
     }
     if (!table.gate.empty()) out += "\n" + table.gate + "\n";
   }

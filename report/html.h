@@ -16,16 +16,16 @@ std::string quoted(const std::string& text);
 
 // Numbers; one that is not known is a dash. `share` is 0..1.
 std::string fixed(double value, int digits, bool sign = false);
-std::string show(const Number& value, int digits, const char* unit = "", bool sign = false);
-std::string plain(const Number& value);
-std::string percent(const Number& share, int digits = 1);
+std::string format(const Maybe& value, int digits, const char* unit = "", bool sign = false);
+std::string plain(const Maybe& value);
+std::string percent(const Maybe& share, int digits = 1);
 // Below the gate of 80 %, and never rounded up to it.
 std::string weak_share(double share);
-std::string points(const Number& share);  // "+0.3 points"
-std::string bytes(const Number& value);
-std::string flops(const Number& value);
+std::string points(const Maybe& share);  // "+0.3 points"
+std::string bytes(const Maybe& value);
+std::string flops(const Maybe& value);
 std::string duration(double seconds);
-std::string with_interval(const std::optional<Interval>& value, int digits);
+std::string with_interval(const Interval& value, int digits);
 std::string plus_minus(const Interval& value, int digits);  // half the interval, empty if none
 
 struct Cell {
@@ -74,6 +74,7 @@ std::string base64(const std::string& bytes);
 // Width and height of a PNG whose header was checked.
 std::pair<int, int> png_size(const std::string& png);
 
-extern const char* const kStyle;
+// style.css and page.html, embedded by CMake. The page is a format string with named fields.
+extern const std::string kStyle, kPage;
 
 }  // namespace ens::report

@@ -12,7 +12,7 @@ namespace {
 constexpr size_t kBudget = 12 << 20;  // bytes of PNG
 
 // The first run of the row that has pictures of this attack; -1 if none has.
-std::pair<int, int> pictured(const Collection& all, const RowAttack& attack) {
+std::pair<int, int> pictured(const ReportData& all, const SeedGroupAttack& attack) {
   for (const auto& member : attack.members) {
     if (all.at(member).has_pictures()) return member;
   }
@@ -20,14 +20,15 @@ std::pair<int, int> pictured(const Collection& all, const RowAttack& attack) {
 }
 
 std::string score_of(const Attack& a) {
-  std::string score = "SSIM " + fixed(a.ssim->mean, 3);
-  if (a.negative_better) score += ", negative " + show(a.negative.ssim, 3);
+  std::string score = "SSIM " + fixed(a.ssim(), 3);
+  if (a.result.negative().better())
+    score += ", negative " + format(number(a.result, "negative.ssim"), 3);
   return score;
 }
 
 }  // namespace
 
-Album::Album(const Collection& all) {
+Album::Album(const ReportData& all) {
   size_t spent = 0;
   std::set<std::string> counted;
   const auto show = [&](std::pair<int, int> member, bool first_choice) {
@@ -43,10 +44,10 @@ Album::Album(const Collection& all) {
     shown_.insert(member);
   };
   for (const bool first_choice : {true, false}) {
-    for (const Setting& setting : all.settings) {
-      for (const Row& row : setting.rows) {
+    for (const Comparison& comparison : all.comparisons) {
+      for (const SeedGroup& row : comparison.rows) {
         const Attack* best = strongest(all.first(row));
-        for (const RowAttack& a : row.attacks) {
+        for (const SeedGroupAttack& a : row.attacks) {
           const bool wanted = a.kind == "oracle" || (best && a.folder == best->folder);
           if (wanted == first_choice) show(pictured(all, a), first_choice);
         }
@@ -84,23 +85,25 @@ std::string Album::style() const {
   return css;
 }
 
-std::string split_grids(const Collection& all, Album& album) {
+std::string split_grids(const ReportData& all, Album& album) {
   // Rows that differ in their split alone.
   struct Grid {
     std::string title;
-    std::map<std::pair<double, double>, const Row*> rows;  // by (h, t)
+    std::map<std::pair<double, double>, const SeedGroup*> rows;  // by (h, t)
   };
   std::map<std::string, Grid> grids;
   std::vector<std::string> order;
-  for (const Setting& setting : all.settings) {
-    for (const Row& row : setting.rows) {
+  for (const Comparison& comparison : all.comparisons) {
+    for (const SeedGroup& row : comparison.rows) {
       const Run& run = all.first(row);
-      if (!run.head || !run.tail) continue;
+      const Maybe h = run.get("split.head"), t = run.get("split.tail");
+      if (!h || !t) continue;
       const std::string key = identity(run, {"model.head_cells", "model.tail_cells"});
       if (!grids.count(key)) order.push_back(key);
       Grid& grid = grids[key];
-      grid.title = escape(row.title) + " " + muted(escape(run.data + ", " + run.architecture));
-      grid.rows[{*run.head, *run.tail}] = &row;
+      grid.title = escape(row.title) + " " +
+                   muted(escape(run.summary.data() + ", " + run.summary.architecture()));
+      grid.rows[{*h, *t}] = &row;
     }
   }
   std::string out;
@@ -113,7 +116,7 @@ std::string split_grids(const Collection& all, Album& album) {
     for (const auto& [split, row] : grid.rows) {
       heads.insert(split.first), tails.insert(split.second);
       if (const Attack* best = strongest(all.first(*row))) ++wins[best->folder];
-      for (const RowAttack& a : row->attacks) {
+      for (const SeedGroupAttack& a : row->attacks) {
         if (!album.has(pictured(all, a))) continue;
         if (++cells[a.folder] == 1) kinds.emplace_back(a.folder, a.title);
       }
@@ -135,7 +138,7 @@ std::string split_grids(const Collection& all, Album& album) {
           const auto row = grid.rows.find({h, t});
           std::string html = muted("\u2013");
           if (row != grid.rows.end()) {
-            for (const RowAttack& a : row->second->attacks) {
+            for (const SeedGroupAttack& a : row->second->attacks) {
               const auto member = pictured(all, a);
               if (a.folder != folder || !album.has(member)) continue;
               const Attack& attack = all.at(member);
@@ -162,23 +165,23 @@ std::string split_grids(const Collection& all, Album& album) {
                  "2401.10859. Always the same pictures.");
 }
 
-std::string pictures(const Collection& all, Album& album) {
+std::string pictures(const ReportData& all, Album& album) {
   struct Strip {
-    const Setting* setting;
-    const Row* row;
+    const Comparison* comparison;
+    const SeedGroup* row;
     const Attack* attack;
   };
   std::vector<std::pair<std::string, std::vector<Strip>>> groups;  // same originals, one block
-  for (const Setting& setting : all.settings) {
-    for (const Row& row : setting.rows) {
-      for (const RowAttack& a : row.attacks) {
+  for (const Comparison& comparison : all.comparisons) {
+    for (const SeedGroup& row : comparison.rows) {
+      for (const SeedGroupAttack& a : row.attacks) {
         const auto member = pictured(all, a);
         if (!album.has(member)) continue;
         const Attack& attack = all.at(member);
         auto group = std::find_if(groups.begin(), groups.end(),
                                   [&](const auto& g) { return g.first == attack.original_png; });
         if (group == groups.end()) group = groups.insert(groups.end(), {attack.original_png, {}});
-        group->second.push_back({&setting, &row, &attack});
+        group->second.push_back({&comparison, &row, &attack});
       }
     }
   }
@@ -198,11 +201,11 @@ std::string pictures(const Collection& all, Album& album) {
       std::string rows;
       for (; i < strips.size() && strips[i].row == first.row; ++i) {
         const Attack& a = *strips[i].attack;
-        rows += strip(escape(a.title) + "<br>" + muted(score_of(a)), a.reconstruction_png,
-                      "reconstructions, " + a.title, "");
+        rows += strip(escape(a.result.title()) + "<br>" + muted(score_of(a)), a.reconstruction_png,
+                      "reconstructions, " + a.result.title(), "");
       }
       std::string title = escape(first.row->title);
-      if (all.settings.size() > 1) title += " " + muted(escape(first.setting->title));
+      if (all.comparisons.size() > 1) title += " " + muted(escape(first.comparison->title));
       out += fold ? details(title, originals + rows) : "<h3>" + title + "</h3>\n" + rows;
     }
     out += "</div>\n";

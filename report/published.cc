@@ -43,24 +43,28 @@ std::string paper_group(const std::string& data) {
 }
 
 // Mean over the seeds; of each run the reconstruction that the published row speaks of.
-Score counterpart(const Collection& all, const RowAttack& attack, bool by_psnr) {
+results::AttackResult::Score counterpart(const ReportData& all, const SeedGroupAttack& attack,
+                                         bool by_psnr) {
   double ssim = 0, psnr = 0;
   bool psnr_known = true;
   for (const auto& member : attack.members) {
     const Attack& a = all.at(member);
-    double best_ssim = a.ssim->mean, best_psnr = a.psnr ? a.psnr->mean : -1;
-    for (const Part& part : a.parts) {
-      if (!by_psnr || !part.score.ssim || part.score.psnr.value_or(-1) <= best_psnr) continue;
-      best_ssim = *part.score.ssim, best_psnr = *part.score.psnr;
+    double best_ssim = a.ssim(), best_psnr = number(a.result, "psnr.mean").value_or(-1);
+    for (const auto& part : a.result.parts()) {
+      if (!by_psnr || !part.has_ssim() || !part.has_psnr() || part.psnr() <= best_psnr) continue;
+      best_ssim = part.ssim(), best_psnr = part.psnr();
     }
     ssim += best_ssim, psnr += best_psnr;
     psnr_known = psnr_known && best_psnr >= 0;
   }
   const auto count = static_cast<double>(attack.members.size());
-  return {ssim / count, psnr_known ? Number(psnr / count) : Number()};
+  results::AttackResult::Score score;
+  score.set_ssim(ssim / count);
+  if (psnr_known) score.set_psnr(psnr / count);
+  return score;
 }
 
-PublishedTable paper(const Collection& all) {
+PublishedTable paper(const ReportData& all) {
   PublishedTable table;
   table.source =
       "Ensembler: combating model inversion attacks using model ensemble during collaborative "
@@ -84,19 +88,21 @@ PublishedTable paper(const Collection& all) {
                      {},
                      {}};
     const size_t before = table.rows.size();
-    for (const Setting& setting : all.settings) {
-      for (const Row& ours : setting.rows) {
+    for (const Comparison& comparison : all.comparisons) {
+      for (const SeedGroup& ours : comparison.rows) {
         const Run& run = all.first(ours);
-        if (!same_data(run.data, theirs.data) || run.architecture == "he19") continue;
+        if (!same_data(run.summary.data(), theirs.data) || run.summary.architecture() == "he19")
+          continue;
         data = true;
-        const RowAttack* attack = ours.attack(theirs.attack, "default");
-        if (run.protection != theirs.protection || !attack) continue;
-        if (run.head.value_or(1) != 1 || run.tail.value_or(1) != 1) continue;
-        const Score score = counterpart(all, *attack, theirs.by_psnr);
+        const SeedGroupAttack* attack = ours.attack(theirs.attack, "default");
+        if (run.protection() != theirs.protection || !attack) continue;
+        if (run.get("split.head").value_or(1) != 1 || run.get("split.tail").value_or(1) != 1)
+          continue;
+        const auto score = counterpart(all, *attack, theirs.by_psnr);
         row.ours = ours.title;
         row.attack = attack->title;
-        row.our_change = ours.change ? Number(ours.change->mean * 100) : Number();
-        row.our_ssim = score.ssim, row.our_psnr = score.psnr;
+        row.our_change = ours.change.has_mean() ? Maybe(ours.change.mean() * 100) : Maybe();
+        row.our_ssim = score.ssim(), row.our_psnr = number(score, "psnr");
         table.rows.push_back(row);
       }
     }
@@ -157,7 +163,7 @@ std::string gate_of(const std::vector<PublishedRow>& rows) {
   return out + ".";
 }
 
-PublishedTable calibration(const Collection& all) {
+PublishedTable calibration(const ReportData& all) {
   PublishedTable table;
   table.source =
       "He, Zhang, Lee: Model Inversion Attacks Against Collaborative Inference (ACSAC 2019)";
@@ -165,7 +171,8 @@ PublishedTable calibration(const Collection& all) {
       "Unprotected; PSNR and SSIM as they computed them (metric he19). This calibrates the "
       "attacks.";
   const auto comparable = [](const Run& run) {
-    return run.architecture == "he19" && run.data == "cifar10" && run.protection == "none";
+    return run.summary.architecture() == "he19" && run.summary.data() == "cifar10" &&
+           run.protection() == "none";
   };
   bool any = false;
   for (const Cut& cut : kCuts) {
@@ -182,17 +189,17 @@ PublishedTable calibration(const Collection& all) {
                        {},
                        {}};
       const size_t before = table.rows.size();
-      for (const Setting& setting : all.settings) {
-        for (const Row& ours : setting.rows) {
+      for (const Comparison& comparison : all.comparisons) {
+        for (const SeedGroup& ours : comparison.rows) {
           const Run& run = all.first(ours);
-          if (!comparable(run) || run.head != Number(cut.head)) continue;
+          if (!comparable(run) || run.get("split.head") != Maybe(cut.head)) continue;
           for (const char* kind : theirs.attacks) {
-            const RowAttack* attack = ours.attack(kind, "he19");
+            const SeedGroupAttack* attack = ours.attack(kind, "he19");
             if (!attack) continue;
-            const Score score = counterpart(all, *attack, false);
+            const auto score = counterpart(all, *attack, false);
             row.ours = ours.title;
             row.attack = attack->title;
-            row.our_ssim = score.ssim, row.our_psnr = score.psnr;
+            row.our_ssim = score.ssim(), row.our_psnr = number(score, "psnr");
             table.rows.push_back(row);
             any = true;
             break;
@@ -209,7 +216,7 @@ PublishedTable calibration(const Collection& all) {
 
 }  // namespace
 
-std::vector<PublishedTable> published(const Collection& all) {
+std::vector<PublishedTable> published(const ReportData& all) {
   std::vector<PublishedTable> out;
   for (PublishedTable& table : std::vector<PublishedTable>{paper(all), calibration(all)}) {
     if (!table.rows.empty()) out.push_back(std::move(table));

@@ -10,17 +10,17 @@ namespace ens::report {
 
 // A published row, and one of ours that measured the same; `ours` is empty if none did.
 struct PublishedRow {
-  std::string group;          // "CIFAR-10", "cut after ReLU22"
-  std::string name;           // as published
-  Number change, ssim, psnr;  // points of accuracy, SSIM, dB
-  std::string ours, attack;   // titles
-  Number our_change, our_ssim, our_psnr;
+  std::string group;         // "CIFAR-10", "cut after ReLU22"
+  std::string name;          // as published
+  Maybe change, ssim, psnr;  // points of accuracy, SSIM, dB
+  std::string ours, attack;  // titles
+  Maybe our_change, our_ssim, our_psnr;
 
-  Number ssim_difference() const { return difference(our_ssim, ssim); }  // ours - theirs
-  Number psnr_difference() const { return difference(our_psnr, psnr); }
+  Maybe ssim_difference() const { return difference(our_ssim, ssim); }  // ours - theirs
+  Maybe psnr_difference() const { return difference(our_psnr, psnr); }
 
-  static Number difference(const Number& a, const Number& b) {
-    return a && b ? Number(*a - *b) : Number();
+  static Maybe difference(const Maybe& a, const Maybe& b) {
+    return a && b ? Maybe(*a - *b) : Maybe();
   }
 };
 
@@ -32,6 +32,6 @@ struct PublishedTable {
 
 // Tables 1 to 3 of arXiv 2401.10859 and the calibration of He et al. (ACSAC 2019), as far as there
 // is a run on the same data.
-std::vector<PublishedTable> published(const Collection& all);
+std::vector<PublishedTable> published(const ReportData& all);
 
 }  // namespace ens::report

@@ -18,34 +18,38 @@ namespace fs = std::filesystem;
 using namespace ens::report;
 
 // The run that the page is about: protected if there is one, and attacked if there is one.
-const Run& main_run(const Collection& all) {
+const Run& main_run(const ReportData& all) {
   const auto rank = [](const Run& r) {
-    return (r.protection == "ensembler" ? 4 : r.protection != "none" ? 2 : 0) + !r.attacks.empty();
+    return (r.protection() == "ensembler" ? 4
+            : r.protection() != "none"    ? 2
+                                          : 0) +
+           !r.attacks.empty();
   };
   return *std::max_element(all.runs.begin(), all.runs.end(),
                            [&](const Run& a, const Run& b) { return rank(a) < rank(b); });
 }
 
 // What the numbers of one run say, and what they do not.
-std::string verdict(const Collection& all, const Run& run) {
+std::string verdict(const ReportData& all, const Run& run) {
   std::string out = "<p><b>" + escape(run.label) + ".</b> ";
   const Run* none = run.baseline >= 0 ? &all.runs[static_cast<size_t>(run.baseline)] : nullptr;
-  if (run.protection != "none" && run.accuracy_change) {
-    out += fmt::format("Accuracy {} against {} without protection ({}). ", percent(run.accuracy),
-                       percent(none->accuracy), points(run.accuracy_change));
-  } else if (run.accuracy) {
-    out += fmt::format("Accuracy {}. ", percent(run.accuracy));
+  if (run.protection() != "none" && run.accuracy_change) {
+    out += fmt::format("Accuracy {} against {} without protection ({}). ",
+                       percent(run.get("accuracy")), percent(none->get("accuracy")),
+                       points(run.accuracy_change));
+  } else if (run.get("accuracy")) {
+    out += fmt::format("Accuracy {}. ", percent(run.get("accuracy")));
   }
   const Attack* oracle = run.attack("oracle", run.metric());
   if (oracle) {
     out += fmt::format(
         "At most, a decoder trained on the client\u2019s true features (the oracle) rebuilds "
         "the pictures with SSIM {}",
-        fixed(oracle->ssim->mean, 3));
+        fixed(oracle->ssim(), 3));
     const Attack* open = none && none != &run ? none->attack("oracle", run.metric()) : nullptr;
     if (open) {
-      out += fmt::format(" ({} without protection, a difference of {})", fixed(open->ssim->mean, 3),
-                         fixed(oracle->ssim->mean - open->ssim->mean, 3, true));
+      out += fmt::format(" ({} without protection, a difference of {})", fixed(open->ssim(), 3),
+                         fixed(oracle->ssim() - open->ssim(), 3, true));
     }
     out += ". ";
   } else if (!run.attacks.empty()) {
@@ -53,16 +57,16 @@ std::string verdict(const Collection& all, const Run& run) {
   }
   const Attack* best = strongest(run);
   if (best) {
-    out += fmt::format("The strongest attack here, {}, reached {}{}", quoted(best->title),
+    out += fmt::format("The strongest attack here, {}, reached {}{}", quoted(best->result.title()),
                        fixed(*best->best_ssim(), 3),
-                       *best->best_ssim() > best->ssim->mean ? " as a luminance negative" : "");
+                       *best->best_ssim() > best->ssim() ? " as a luminance negative" : "");
     if (oracle) {
-      const bool reached = *best->best_ssim() >= oracle->ssim->mean - kClose;
-      out += reached ? fmt::format(", within {} of the oracle or above: ", kClose)
-                     : fmt::format(" and stayed more than {} below the oracle: ", kClose);
+      const bool reached = *best->best_ssim() >= oracle->ssim() - kNearOracle;
+      out += reached ? fmt::format(", within {} of the oracle or above: ", kNearOracle)
+                     : fmt::format(" and stayed more than {} below the oracle: ", kNearOracle);
       if (reached) {
-        out += run.protection == "none" ? "as expected with nothing to stop it"
-                                        : "<strong>this protection did not stop it</strong>";
+        out += run.protection() == "none" ? "as expected with nothing to stop it"
+                                          : "<strong>this protection did not stop it</strong>";
       } else {
         out += "the features hold more than these attacks took out";
       }
@@ -77,7 +81,7 @@ std::string verdict(const Collection& all, const Run& run) {
     });
   };
   const auto attacks = count([](const Attack&) { return true; });
-  const auto weak = count([&](const Attack& a) { return a.weak() && !proved(run, a); });
+  const auto weak = count([&](const Attack& a) { return a.weak() && !is_calibrated(run, a); });
   const auto unknown = count([](const Attack& a) { return !a.strength; });
   if (weak > 0) {
     out += fmt::format(
@@ -92,7 +96,7 @@ std::string verdict(const Collection& all, const Run& run) {
   return out + "</p>\n";
 }
 
-std::string headline(const Collection& all) {
+std::string headline(const ReportData& all) {
   const Run& run = main_run(all);
   std::string cards;
   const auto card = [&](const std::string& label, const std::string& value,
@@ -102,28 +106,26 @@ std::string headline(const Collection& all) {
         "<div class=\"muted\">{}</div></div>\n",
         label, value, note);
   };
-  if (run.accuracy) {
-    card("Test accuracy", percent(run.accuracy),
-         run.protection != "none" && run.accuracy_change
+  if (run.get("accuracy")) {
+    card("Test accuracy", percent(run.get("accuracy")),
+         run.protection() != "none" && run.accuracy_change
              ? points(run.accuracy_change) + " against no protection"
-         : run.protection == "none" ? "no protection"
-                                    : "no unprotected run to compare");
+         : run.protection() == "none" ? "no protection"
+                                      : "no unprotected run to compare");
   }
   if (const Attack* best = strongest(run)) {
-    card("Strongest attack, SSIM", fixed(*best->best_ssim(), 3), escape(best->title));
+    card("Strongest attack, SSIM", fixed(*best->best_ssim(), 3), escape(best->result.title()));
   }
   if (const Attack* oracle = run.attack("oracle", run.metric())) {
-    card("Leaks at most, SSIM", fixed(oracle->ssim->mean, 3), "oracle decoder");
+    card("Leaks at most, SSIM", fixed(oracle->ssim(), 3), "oracle decoder");
   }
-  if (const auto total = run.latency.find("total");
-      total != run.latency.end() && total->second.p50) {
-    card("Latency, p50", show(total->second.p50, 1, " ms"),
-         "p95 " + show(total->second.p95, 1, " ms"));
+  if (const Maybe total = run.latency("total")) {
+    card("Latency, p50", format(total, 1, " ms"),
+         "p95 " + format(run.latency("total", "p95"), 1, " ms"));
   }
-  Number up = run.bytes_up, down = run.bytes_down;
-  if (run.serve.is_object() && run.serve.contains("bytes_sent")) {
-    up = run.serve.value("bytes_sent", 0.0), down = run.serve.value("bytes_received", 0.0);
-  }
+  Maybe up = run.get("bytes.up"), down = run.get("bytes.down");
+  if (run.serving && run.serving->has_bytes_sent())
+    up = run.serving->bytes_sent(), down = run.serving->bytes_received();
   if (up) card("On the wire, per image", bytes(up) + " up", bytes(down) + " down");
 
   constexpr size_t kShown = 4;
@@ -144,25 +146,29 @@ std::string headline(const Collection& all) {
     if (!html.empty()) facts += fmt::format("<dt>{}</dt><dd>{}</dd>\n", label, html);
   };
   for (const Sweep& sweep : all.sweeps) {
-    fact("Sweep", escape(sweep.title.empty() ? sweep.folder.string() : sweep.title) +
-                      fmt::format(": {} of {} cells have a run", sweep.done, sweep.cells) + "<br>" +
-                      muted(escape(sweep.command)));
+    fact("Sweep",
+         escape(sweep.state.title().empty() ? sweep.folder.string() : sweep.state.title()) +
+             fmt::format(": {} of {} cells have a run", sweep.done, sweep.state.cells_size()) +
+             "<br>" + muted(escape(sweep.state.command())));
   }
   fact("Data and model", joined([](const Run& r) { return r.setting(); }));
   fact("Machine", joined([](const Run& r) {
-         return r.processor + (r.processor.empty() || r.device.empty() ? "" : ", ") + r.device;
+         return r.info.processor() +
+                (r.info.processor().empty() || r.info.device().empty() ? "" : ", ") +
+                r.info.device();
        }));
   fact("Version", joined([](const Run& r) {
-         return r.version + (r.revision.empty() ? "" : " (revision " + r.revision + ")");
+         return r.info.version() +
+                (r.info.revision().empty() ? "" : " (revision " + r.info.revision() + ")");
        }));
   fact("Runs", joined([](const Run& r) {
          return r.label +
-                (r.seed && r.label.find(", seed ") == std::string::npos
-                     ? fmt::format(", seed {}", *r.seed)
+                (r.seed() && r.label.find(", seed ") == std::string::npos
+                     ? fmt::format(", seed {}", *r.seed())
                      : "") +
-                (r.started.empty() ? "" : ", started " + r.started);
+                (r.info.started().empty() ? "" : ", started " + r.info.started());
        }));
-  fact("Commands", joined([](const Run& r) { return r.command; }));
+  fact("Commands", joined([](const Run& r) { return r.info.command(); }));
   if (all.runs.size() > 1) {
     cards = "<p class=\"muted\">Of " + escape(run.label) + ", " + escape(run.setting()) +
             ":</p>\n<div class=\"cards\">" + cards;
@@ -172,15 +178,15 @@ std::string headline(const Collection& all) {
   return cards + "</div>\n<dl>" + facts + "</dl>\n";
 }
 
-std::string findings(const Collection& all) {
+std::string findings(const ReportData& all) {
   const Run& main = main_run(all);
   const bool fold = all.runs.size() > kManyRuns;
   std::string out, others;
   for (const Run& run : all.runs) (fold && &run != &main ? others : out) += verdict(all, run);
   if (fold) out += details(fmt::format("The other {} runs", all.runs.size() - 1), others);
   size_t fewest = 3;
-  for (const Setting& setting : all.settings) {
-    for (const Row& row : setting.rows) fewest = std::min(fewest, row.runs.size());
+  for (const Comparison& comparison : all.comparisons) {
+    for (const SeedGroup& row : comparison.rows) fewest = std::min(fewest, row.runs.size());
   }
   if (fewest < 3) {
     out +=
@@ -190,10 +196,10 @@ std::string findings(const Collection& all) {
   return section("What the numbers say", out);
 }
 
-std::string page(const Collection& all, const std::string& stem) {
+std::string page(const ReportData& all, const std::string& stem) {
   const Run& run = main_run(all);
-  const std::string title = all.sweeps.size() == 1 && !all.sweeps[0].title.empty()
-                                ? escape(all.sweeps[0].title)
+  const std::string title = all.sweeps.size() == 1 && !all.sweeps[0].state.title().empty()
+                                ? escape(all.sweeps[0].state.title())
                                 : "Ensembler report";
   Album album(all);
   const std::string body = headline(all) + overview_table(all) + findings(all) +
@@ -201,32 +207,29 @@ std::string page(const Collection& all, const std::string& stem) {
                            trade_offs(all) + published_table(all) + accuracy_table(all) +
                            latency(all) + attack_table(all) + training_curves(all) +
                            run_details(all) + skipped_list(all);
-  return "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
-         "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n"
-         // The browser itself refuses whatever is not in this file.
-         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src "
-         "'unsafe-inline'; img-src data:\">\n<title>" +
-         title + ": " + escape(run.setting()) + "</title>\n<style>" + kStyle + album.style() +
-         "</style></head><body>\n<h1>" + title + "</h1>\n<p class=\"muted\">" +
-         fmt::format("{}. {} run{}, from their folders alone.",
-                     all.settings.size() == 1 ? escape(run.setting())
-                                              : fmt::format("{} settings", all.settings.size()),
-                     all.runs.size(), all.runs.size() == 1 ? "" : "s") +
-         (all.failed.empty() ? ""
+  return fmt::format(
+      fmt::runtime(kPage), fmt::arg("title", title), fmt::arg("setting", escape(run.setting())),
+      fmt::arg("style", kStyle + album.style()), fmt::arg("body", body),
+      fmt::arg("stem", escape(stem)),
+      fmt::arg("covers", all.comparisons.size() == 1
+                             ? escape(run.setting())
+                             : fmt::format("{} settings", all.comparisons.size())),
+      fmt::arg("runs", fmt::format("{} run{}", all.runs.size(), all.runs.size() == 1 ? "" : "s")),
+      fmt::arg("failed", all.failed.empty()
+                             ? ""
                              : fmt::format(" <strong>{} cell{} without a run; the tables say "
                                            "why.</strong>",
-                                           all.failed.size(), all.failed.size() == 1 ? "" : "s")) +
-         (all.skipped.empty() ? ""
+                                           all.failed.size(), all.failed.size() == 1 ? "" : "s")),
+      fmt::arg("skipped", all.skipped.empty()
+                              ? ""
                               : fmt::format(" <strong>{} left out, listed at the end.</strong>",
-                                            all.skipped.size())) +
-         "</p>\n" + body + "<footer>The same numbers: " + escape(stem) + ".csv, " + escape(stem) +
-         ".json, " + escape(stem) + ".md beside this file.</footer>\n</body></html>\n";
+                                            all.skipped.size())));
 }
 
 }  // namespace
 
 void write_report(const std::vector<fs::path>& folders, const fs::path& html) {
-  const Collection all = collect(folders);
+  const ReportData all = collect(folders);
   if (all.runs.empty()) {
     const std::string where = all.skipped.empty()
                                   ? (folders.empty() ? "" : folders[0].string())

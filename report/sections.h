@@ -16,7 +16,7 @@ class Album {
  public:
   // Chooses the pictures: of each row the first run's, as far as they fit (about 16 MB of page, 32
   // for the oracle and each row's strongest attack, which come first).
-  explicit Album(const Collection& all);
+  explicit Album(const ReportData& all);
 
   bool has(std::pair<int, int> run_and_attack) const { return shown_.count(run_and_attack) > 0; }
   int left_out() const { return left_out_; }
@@ -35,19 +35,19 @@ class Album {
 
 constexpr size_t kManyRuns = 6;  // from here on details are folded away
 
-std::string overview_table(const Collection& all);  // protections x attacks, one table a setting
-std::string accuracy_table(const Collection& all);
-std::string attack_table(const Collection& all);  // every run and attack with all numbers
-std::string published_table(const Collection& all);
-std::string latency(const Collection& all);
-std::string run_details(const Collection& all);
-std::string skipped_list(const Collection& all);
+std::string overview_table(const ReportData& all);  // protections x attacks, one table a setting
+std::string accuracy_table(const ReportData& all);
+std::string attack_table(const ReportData& all);  // every run and attack with all numbers
+std::string published_table(const ReportData& all);
+std::string latency(const ReportData& all);
+std::string run_details(const ReportData& all);
+std::string skipped_list(const ReportData& all);
 
-std::string split_grids(const Collection& all, Album& album);  // h down, t across
-std::string pictures(const Collection& all, Album& album);
+std::string split_grids(const ReportData& all, Album& album);  // h down, t across
+std::string pictures(const ReportData& all, Album& album);
 
-std::string known_pairs(const Collection& all);
-std::string trade_offs(const Collection& all);
-std::string training_curves(const Collection& all);
+std::string known_pairs(const ReportData& all);
+std::string trade_offs(const ReportData& all);
+std::string training_curves(const ReportData& all);
 
 }  // namespace ens::report

@@ -10,8 +10,6 @@
 namespace ens::report {
 namespace {
 
-using nlohmann::json;
-
 std::string nowrap(const std::string& html) { return "<span class=\"nowrap\">" + html + "</span>"; }
 
 std::string strength_cell(const Attack& a) {
@@ -26,41 +24,42 @@ std::string strength_cell(const Attack& a) {
 
 // What the reference classifier recognises, of what it recognises of the originals.
 std::string seen_cell(const Attack& a) {
-  if (!a.recognised) return "\u2013";
-  std::string out = percent(a.recognised->mean, 0);
-  if (a.originals_recognised) out += " " + muted("of " + percent(a.originals_recognised, 0));
-  if (a.reidentified) out += "<br>" + muted("re-id. " + percent(a.reidentified->mean, 0));
+  const results::AttackResult::Reference& seen = a.result.reference();
+  if (!seen.recognised().has_mean()) return "\u2013";
+  std::string out = percent(seen.recognised().mean(), 0);
+  if (seen.has_originals()) out += " " + muted("of " + percent(seen.originals(), 0));
+  if (seen.reidentified().has_mean())
+    out += "<br>" + muted("re-id. " + percent(seen.reidentified().mean(), 0));
   return nowrap(out);
 }
 
 std::string attack_notes(const Attack& a) {
+  const results::AttackResult& r = a.result;
   std::vector<std::string> notes;
   if (a.with_truth()) {
-    notes.push_back(fmt::format("best of {}, <strong>chosen with the truth</strong>{}", a.best_of,
-                                a.chosen_by.empty() ? "" : ": " + escape(a.chosen_by)));
+    notes.push_back(fmt::format("best of {}, <strong>chosen with the truth</strong>{}", r.best_of(),
+                                r.chosen_by().empty() ? "" : ": " + escape(r.chosen_by())));
   }
-  if (a.own_pick && a.with_truth()) {
+  if (r.has_own_pick() && a.with_truth()) {
     notes.push_back(fmt::format("the attacker\u2019s own pick {}: SSIM {}, PSNR {}",
-                                escape(a.own_pick->name), show(a.own_pick->score.ssim, 3),
-                                show(a.own_pick->score.psnr, 2)));
+                                escape(r.own_pick().name()), format(number(r, "own_pick.ssim"), 3),
+                                format(number(r, "own_pick.psnr"), 2)));
   }
-  const auto best =
-      std::max_element(a.parts.begin(), a.parts.end(), [](const Part& x, const Part& y) {
-        return x.score.psnr.value_or(-1) < y.score.psnr.value_or(-1);
-      });
-  if (a.parts.size() > 1 && !a.is_curve() && best->score.psnr) {
+  const auto psnr = [](const auto& part) { return number(part, "psnr").value_or(-1); };
+  const auto best = std::ranges::max_element(r.parts(), {}, psnr);
+  if (r.parts_size() > 1 && !a.is_curve() && best->has_psnr()) {
     notes.push_back(
-        fmt::format("best PSNR {} dB: {}", fixed(*best->score.psnr, 2), escape(best->name)));
+        fmt::format("best PSNR {} dB: {}", fixed(best->psnr(), 2), escape(best->name())));
   }
-  if (a.negative_better) {
+  if (r.negative().better()) {
     notes.push_back(
         fmt::format("<strong>the luminance negative is better</strong>: SSIM {}, PSNR {}",
-                    show(a.negative.ssim, 3), show(a.negative.psnr, 2)));
+                    format(number(r, "negative.ssim"), 3), format(number(r, "negative.psnr"), 2)));
   }
-  if (a.shadow_accuracy) notes.push_back("shadow accuracy " + percent(a.shadow_accuracy));
-  if (a.metric != "default") notes.push_back("metric " + escape(a.metric));
-  if (a.scored_images > 0) notes.push_back(fmt::format("{} pictures", a.scored_images));
-  if (a.seconds) notes.push_back(duration(*a.seconds));
+  if (r.has_shadow_accuracy()) notes.push_back("shadow accuracy " + percent(r.shadow_accuracy()));
+  if (a.metric() != "default") notes.push_back("metric " + escape(a.metric()));
+  if (r.scored_images() > 0) notes.push_back(fmt::format("{} pictures", r.scored_images()));
+  if (r.has_seconds()) notes.push_back(duration(r.seconds()));
   std::string out;
   for (const std::string& note : notes) out += (out.empty() ? "" : "; ") + note;
   return out;
@@ -71,11 +70,11 @@ std::string sweep_note(const Run& run) {
   return run.note.empty() ? "" : "<br>" + badge("failed", "sweep") + " " + muted(escape(run.note));
 }
 
-std::string row_title(const Collection& all, const Row& row) {
+std::string row_title(const ReportData& all, const SeedGroup& row) {
   std::string out = escape(row.title);
   if (row.runs.size() > 1) {
-    std::set<Number> seeds;
-    for (const int i : row.runs) seeds.insert(all.runs[static_cast<size_t>(i)].seed);
+    std::set<Maybe> seeds;
+    for (const int i : row.runs) seeds.insert(all.runs[static_cast<size_t>(i)].seed());
     out += "<br>" + muted(fmt::format("{} {}", row.runs.size(),
                                       seeds.size() == row.runs.size() ? "seeds" : "runs"));
   }
@@ -83,53 +82,54 @@ std::string row_title(const Collection& all, const Row& row) {
   return out;
 }
 
-void add_failed(const Collection& all, const Setting& setting, Table& table) {
-  for (const int i : setting.failed) {
+void add_failed(const ReportData& all, const Comparison& comparison, Table& table) {
+  for (const int i : comparison.failed) {
     const FailedCell& cell = all.failed[static_cast<size_t>(i)];
     table.add_wide(escape(cell.title),
                    badge("failed", escape(cell.status)) + " " + escape(cell.reason));
   }
 }
 
-std::string setting_title(const Setting& setting) {
-  return setting.title.empty() ? "Cells whose setting is not known" : escape(setting.title);
+std::string setting_title(const Comparison& comparison) {
+  return comparison.title.empty() ? "Cells whose setting is not known" : escape(comparison.title);
 }
 
 // A share or a change of one, in percent or points, with the range over seeds.
-std::string with_spread(const std::optional<Interval>& share, bool as_change = false) {
-  if (!share) return "\u2013";
-  std::string out = as_change ? fixed(share->mean * 100, 1, true) : percent(share->mean);
-  if (share->low && share->high) {
-    out += "<br>" + muted(fixed(*share->low * 100, 1, as_change) + " to " +
-                          fixed(*share->high * 100, 1, as_change));
+std::string with_spread(const Interval& share, bool as_change = false) {
+  if (!share.has_mean()) return "\u2013";
+  std::string out = as_change ? fixed(share.mean() * 100, 1, true) : percent(share.mean());
+  if (share.has_low() && share.has_high()) {
+    out += "<br>" + muted(fixed(share.low() * 100, 1, as_change) + " to " +
+                          fixed(share.high() * 100, 1, as_change));
   }
   return out;
 }
 
-std::string matrix_cell(const RowAttack& a) {
+std::string matrix_cell(const SeedGroupAttack& a) {
   if (a.members.empty()) {
     return a.pointless.empty() ? badge("failed", "failed") : muted("does not apply");
   }
-  std::string out = "<b>" + fixed(a.ssim->mean, 3) + "</b>" + (a.with_truth ? "\u2020" : "");
-  if (const std::string half = plus_minus(*a.ssim, 3); !half.empty()) out += "<br>" + muted(half);
-  if (a.psnr) out += "<br>" + fixed(a.psnr->mean, 1) + "\u202fdB";
-  if (a.own_pick && a.with_truth) out += "<br>" + muted("own pick " + show(a.own_pick, 3));
-  if (*a.best_ssim > a.ssim->mean) out += "<br>" + muted("negative " + show(a.best_ssim, 3));
+  std::string out = "<b>" + fixed(a.ssim.mean(), 3) + "</b>" + (a.with_truth ? "\u2020" : "");
+  if (const std::string half = plus_minus(a.ssim, 3); !half.empty()) out += "<br>" + muted(half);
+  if (a.psnr.has_mean()) out += "<br>" + fixed(a.psnr.mean(), 1) + "\u202fdB";
+  if (a.own_pick && a.with_truth) out += "<br>" + muted("own pick " + format(a.own_pick, 3));
+  if (*a.best_ssim > a.ssim.mean()) out += "<br>" + muted("negative " + format(a.best_ssim, 3));
   if (a.kind == "oracle") return out;
   if (a.weak()) return out + "<br>" + badge("weak", "weak " + weak_share(*a.strength));
   return a.strength ? out : out + "<br>" + badge("plain", "not calibr.");
 }
 
 // One an attack and metric, in the order of the rows.
-std::vector<const RowAttack*> attack_columns(const std::vector<const Setting*>& settings) {
-  std::vector<const RowAttack*> columns;
-  for (const Setting* setting : settings) {
-    for (const Row& row : setting->rows) {
+std::vector<const SeedGroupAttack*> attack_columns(const std::vector<const Comparison*>& settings) {
+  std::vector<const SeedGroupAttack*> columns;
+  for (const Comparison* comparison : settings) {
+    for (const SeedGroup& row : comparison->rows) {
       size_t at = 0;  // where the next new one goes
-      for (const RowAttack& a : row.attacks) {
-        const auto found = std::find_if(columns.begin(), columns.end(), [&](const RowAttack* c) {
-          return c->folder == a.folder && c->metric == a.metric;
-        });
+      for (const SeedGroupAttack& a : row.attacks) {
+        const auto found =
+            std::find_if(columns.begin(), columns.end(), [&](const SeedGroupAttack* c) {
+              return c->folder == a.folder && c->metric == a.metric;
+            });
         if (found == columns.end()) {
           columns.insert(columns.begin() + static_cast<int64_t>(at++), &a);
         } else {
@@ -141,19 +141,20 @@ std::vector<const RowAttack*> attack_columns(const std::vector<const Setting*>& 
   return columns;
 }
 
-void add_overview_row(const Collection& all, const Row& row,
-                      const std::vector<const RowAttack*>& columns, Table& table) {
-  const bool open = all.first(row).protection == "none";
+void add_overview_row(const ReportData& all, const SeedGroup& row,
+                      const std::vector<const SeedGroupAttack*>& columns, Table& table) {
+  const bool open = all.first(row).protection() == "none";
   std::vector<Cell> cells = {left(row_title(all, row)),
                              right(with_spread(row.accuracy)),
                              right(open ? "\u2013" : with_spread(row.change, /*as_change=*/true)),
                              right(nowrap(bytes(row.bytes_up))),
                              right(nowrap(bytes(row.bytes_down))),
-                             right(show(row.edge_ms, 2))};
-  for (const RowAttack* column : columns) {
-    const auto a = std::find_if(row.attacks.begin(), row.attacks.end(), [&](const RowAttack& r) {
-      return r.folder == column->folder && r.metric == column->metric;
-    });
+                             right(format(row.edge_ms, 2))};
+  for (const SeedGroupAttack* column : columns) {
+    const auto a =
+        std::find_if(row.attacks.begin(), row.attacks.end(), [&](const SeedGroupAttack& r) {
+          return r.folder == column->folder && r.metric == column->metric;
+        });
     cells.push_back(right(a == row.attacks.end() ? "\u2013" : matrix_cell(*a)));
   }
   table.add(cells);
@@ -161,29 +162,29 @@ void add_overview_row(const Collection& all, const Row& row,
 
 }  // namespace
 
-std::string overview_table(const Collection& all) {
-  std::vector<std::pair<std::string, std::vector<const Setting*>>> tasks;  // one table each
-  for (const Setting& setting : all.settings) {
+std::string overview_table(const ReportData& all) {
+  std::vector<std::pair<std::string, std::vector<const Comparison*>>> tasks;  // one table each
+  for (const Comparison& comparison : all.comparisons) {
     auto found = std::find_if(tasks.begin(), tasks.end(),
-                              [&](const auto& task) { return task.first == setting.task; });
-    if (found == tasks.end()) found = tasks.insert(tasks.end(), {setting.task, {}});
-    found->second.push_back(&setting);
+                              [&](const auto& task) { return task.first == comparison.task; });
+    if (found == tasks.end()) found = tasks.insert(tasks.end(), {comparison.task, {}});
+    found->second.push_back(&comparison);
   }
   std::string out;
   for (const auto& [task, settings] : tasks) {
-    const std::vector<const RowAttack*> columns = attack_columns(settings);
+    const std::vector<const SeedGroupAttack*> columns = attack_columns(settings);
     std::vector<Cell> head = {left("Protection"), right("Accuracy"), right("Change, points"),
                               right("Sent"),      right("Received"), right("Edge, ms")};
-    for (const RowAttack* a : columns) {
+    for (const SeedGroupAttack* a : columns) {
       head.push_back(right("<span title=\"" + escape(a->title + ", " + a->level) + "\">" +
                            escape(a->folder) + "</span>" +
                            (a->metric == "default" ? "" : "<br>" + muted(escape(a->metric)))));
     }
     Table table(head, "matrix");
-    for (const Setting* setting : settings) {
-      table.band(setting_title(*setting));
-      for (const Row& row : setting->rows) add_overview_row(all, row, columns, table);
-      add_failed(all, *setting, table);
+    for (const Comparison* comparison : settings) {
+      table.band(setting_title(*comparison));
+      for (const SeedGroup& row : comparison->rows) add_overview_row(all, row, columns, table);
+      add_failed(all, *comparison, table);
     }
     out += "<div class=\"wide\">" + table.str() + "</div>\n";
   }
@@ -201,35 +202,40 @@ std::string overview_table(const Collection& all) {
       "served.");
 }
 
-std::string accuracy_table(const Collection& all) {
+std::string accuracy_table(const ReportData& all) {
   Table table({left("Protection"), right("Accuracy"), right("Change, points"), right("Single nets"),
                right("Similarity reached"), right("\u03c3"), right("\u03bb"), right("Edge FLOPs"),
                right("Cloud FLOPs"), right("Training")});
-  for (const Setting& setting : all.settings) {
-    if (setting.rows.empty()) continue;
-    if (all.settings.size() > 1) table.band(setting_title(setting));
-    for (const Row& row : setting.rows) {
+  for (const Comparison& comparison : all.comparisons) {
+    if (comparison.rows.empty()) continue;
+    if (all.comparisons.size() > 1) table.band(setting_title(comparison));
+    for (const SeedGroup& row : comparison.rows) {
       const Run& run = all.first(row);
       std::string nets = "\u2013", time, notes;
-      if (!run.net_accuracy.empty()) {
-        const auto [low, high] =
-            std::minmax_element(run.net_accuracy.begin(), run.net_accuracy.end());
+      if (!run.summary.net_accuracy().empty()) {
+        const auto [low, high] = std::minmax_element(run.summary.net_accuracy().begin(),
+                                                     run.summary.net_accuracy().end());
         nets = percent(*low);
         if (*low != *high) nets = fixed(*low * 100, 1) + " to " + percent(*high);
       }
-      for (const auto& [stage, seconds] : run.seconds) {
+      const auto& stages = run.summary.seconds();
+      for (const auto& [stage, seconds] : std::map(stages.begin(), stages.end())) {
         time += (time.empty() ? "" : "<br>") + escape(stage) + " " + duration(seconds);
       }
-      if (run.snr) notes += "<br>" + muted("signal to noise " + show(run.snr, 2));
-      if (run.distance_correlation)
-        notes += "<br>" + muted("distance correlation " + show(run.distance_correlation, 3));
+      if (const Maybe snr = run.get("snr"))
+        notes += "<br>" + muted("signal to noise " + fixed(*snr, 2));
+      if (const Maybe correlation = run.get("distance_correlation"))
+        notes += "<br>" + muted("distance correlation " + fixed(*correlation, 3));
       const std::string images =
-          run.test_images ? "<br>" + muted(fmt::format("{} images", *run.test_images)) : "";
+          run.summary.has_test_images()
+              ? "<br>" + muted(fmt::format("{} images", run.summary.test_images()))
+              : "";
       table.add({left(row_title(all, row) + notes), right(with_spread(row.accuracy) + images),
-                 right(run.protection == "none" ? "\u2013" : with_spread(row.change, true)),
-                 right(nets), right(show(run.similarity, 3)), right(plain(run.sigma)),
-                 right(plain(run.lambda)), right(flops(run.edge_flops)),
-                 right(flops(run.cloud_flops)), right(time)});
+                 right(run.protection() == "none" ? "\u2013" : with_spread(row.change, true)),
+                 right(nets), right(format(run.get("similarity"), 3)),
+                 right(plain(run.get("sigma"))), right(plain(run.get("lambda"))),
+                 right(flops(run.get("flops.edge"))), right(flops(run.get("flops.cloud"))),
+                 right(time)});
     }
   }
   return section(
@@ -240,31 +246,33 @@ std::string accuracy_table(const Collection& all) {
       "FLOPs and times are of the first.");
 }
 
-std::string attack_table(const Collection& all) {
+std::string attack_table(const ReportData& all) {
   const bool fold = all.runs.size() > kManyRuns;
   std::string out;
-  for (const Setting& setting : all.settings) {
+  for (const Comparison& comparison : all.comparisons) {
     Table table({left("Attack"), right("SSIM"), right("PSNR, dB"), right("Recognised"),
                  left("Share of the oracle"), right("On own features"),
                  left("Against no protection"), left("Notes")});
     std::string parts;
     int attacks = 0;
-    for (const Row& row : setting.rows) {
+    for (const SeedGroup& row : comparison.rows) {
       for (const int index : row.runs) {
         const Run& run = all.runs[static_cast<size_t>(index)];
         if (run.attacks.empty()) continue;
         table.band(escape(run.label) + " " +
-                   muted(fmt::format("accuracy {}{}", percent(run.accuracy),
-                                     run.protection != "none" && run.accuracy_change
+                   muted(fmt::format("accuracy {}{}", percent(run.get("accuracy")),
+                                     run.protection() != "none" && run.accuracy_change
                                          ? ", " + points(run.accuracy_change)
                                          : "")));
         for (const Attack& a : run.attacks) {
           ++attacks;
           const std::string name =
-              escape(a.title) + (a.level.empty() ? "" : "<br>" + muted(escape(a.level)));
+              escape(a.result.title()) +
+              (a.result.level().empty() ? "" : "<br>" + muted(escape(a.result.level())));
           if (!a.has_numbers()) {
-            table.add_wide(name, a.error.empty() ? muted("does not apply: " + escape(a.pointless))
-                                                 : "<strong>failed</strong>: " + escape(a.error));
+            table.add_wide(name, a.result.error().empty()
+                                     ? muted("does not apply: " + escape(a.result.pointless()))
+                                     : "<strong>failed</strong>: " + escape(a.result.error()));
             continue;
           }
           const std::string meter =
@@ -273,31 +281,32 @@ std::string attack_table(const Collection& all) {
                                 "style=\"width:{:.0f}%\"></i></span> {}</span>",
                                 std::clamp(*a.of_oracle, 0.0, 1.0) * 100, percent(a.of_oracle, 0))
                           : "\u2013";
-          const std::string own = a.own.ssim || a.own.psnr ? show(a.own.ssim, 3) + "<br>" +
-                                                                 muted(show(a.own.psnr, 2, " dB"))
-                                                           : "\u2013";
-          table.add({left(name), right(with_interval(a.ssim, 3)), right(with_interval(a.psnr, 2)),
-                     right(seen_cell(a)), left(meter), right(own), left(strength_cell(a)),
-                     left(muted(attack_notes(a)))});
-          if (a.parts.size() > 1) {
+          const Maybe ssim = number(a.result, "own.ssim"), psnr = number(a.result, "own.psnr");
+          const std::string own =
+              ssim || psnr ? format(ssim, 3) + "<br>" + muted(format(psnr, 2, " dB")) : "\u2013";
+          table.add({left(name), right(with_interval(a.result.ssim(), 3)),
+                     right(with_interval(a.result.psnr(), 2)), right(seen_cell(a)), left(meter),
+                     right(own), left(strength_cell(a)), left(muted(attack_notes(a)))});
+          if (a.result.parts_size() > 1) {
             Table list({left("Part"), right("SSIM"), right("PSNR, dB"),
                         right("The attacker\u2019s own criterion")});
-            for (const Part& part : a.parts) {
-              list.add({left(escape(part.name)), right(show(part.score.ssim, 3)),
-                        right(show(part.score.psnr, 2)), right(show(part.merit, 4))});
+            for (const auto& part : a.result.parts()) {
+              list.add({left(escape(part.name())), right(format(number(part, "ssim"), 3)),
+                        right(format(number(part, "psnr"), 2)),
+                        right(format(number(part, "merit"), 4))});
             }
-            parts += details(escape(run.label) + ": " + escape(a.title) + ", all " +
-                                 std::to_string(a.parts.size()) + " parts",
+            parts += details(escape(run.label) + ": " + escape(a.result.title()) + ", all " +
+                                 std::to_string(a.result.parts_size()) + " parts",
                              list.str());
           }
         }
       }
     }
     if (attacks == 0) continue;
-    const std::string title = setting_title(setting);
+    const std::string title = setting_title(comparison);
     out +=
         fold ? details(title + " " + muted(fmt::format("{} attacks", attacks)), table.str() + parts)
-             : (all.settings.size() > 1 ? "<h3>" + title + "</h3>\n" : "") + table.str() + parts;
+             : (all.comparisons.size() > 1 ? "<h3>" + title + "</h3>\n" : "") + table.str() + parts;
   }
   return section(
       "Attacks, run by run", out,
@@ -312,7 +321,7 @@ std::string attack_table(const Collection& all) {
       "flatter any protection.");
 }
 
-std::string published_table(const Collection& all) {
+std::string published_table(const ReportData& all) {
   std::string out;
   for (const PublishedTable& published_one : published(all)) {
     Table table({left("Published row"), right("\u0394 accuracy"), right("SSIM"), right("PSNR"),
@@ -321,13 +330,13 @@ std::string published_table(const Collection& all) {
     std::string band;
     for (const PublishedRow& row : published_one.rows) {
       if (band != row.group) table.band(escape(band = row.group));
-      table.add({left(escape(row.name)), right(show(row.change, 2, "", true)),
-                 right(show(row.ssim, 4)), right(show(row.psnr, 2)),
+      table.add({left(escape(row.name)), right(format(row.change, 2, "", true)),
+                 right(format(row.ssim, 4)), right(format(row.psnr, 2)),
                  left(row.ours.empty() ? muted("not run here")
                                        : escape(row.ours) + "<br>" + muted(escape(row.attack))),
-                 right(show(row.our_change, 2, "", true)), right(show(row.our_ssim, 4)),
-                 right(show(row.our_psnr, 2)), right(show(row.ssim_difference(), 3, "", true)),
-                 right(show(row.psnr_difference(), 2, "", true))});
+                 right(format(row.our_change, 2, "", true)), right(format(row.our_ssim, 4)),
+                 right(format(row.our_psnr, 2)), right(format(row.ssim_difference(), 3, "", true)),
+                 right(format(row.psnr_difference(), 2, "", true))});
     }
     out += "<h3>" + escape(published_one.source) + "</h3>\n<p>" + escape(published_one.remark) +
            "</p>\n" + table.str();
@@ -342,15 +351,15 @@ constexpr std::pair<const char*, const char*> kLatency[] = {{"head", "edge: head
                                                             {"cloud_compute", "cloud: compute"},
                                                             {"tail", "edge: tail"}};
 
-std::string latency(const Collection& all) {
+std::string latency(const ReportData& all) {
   std::vector<const Run*> served;
   double longest = 0;
   for (const Run& run : all.runs) {
-    if (!run.serve.is_object()) continue;
+    if (!run.serving) continue;
     served.push_back(&run);
     double sum = 0;
     for (const auto& [key, label] : kLatency) {
-      if (run.latency.count(key)) sum += run.latency.at(key).p50.value_or(0);
+      sum += run.latency(key).value_or(0);
     }
     longest = std::max(longest, sum);
   }
@@ -361,43 +370,40 @@ std::string latency(const Collection& all) {
                right("Wire"), right("Queue"), right("Compute"), right("Tail"), right("Total"),
                right("Sent"), right("Received")});
   for (const Run* run : served) {
-    const json& s = run->serve;
+    const results::ServingSummary& s = *run->serving;
     std::string svg =
         "<svg class=\"bar\" viewBox=\"0 0 1000 26\" preserveAspectRatio=\"none\" role=\"img\" "
         "aria-label=\"latency by part\">";
     double x = 0, total = 0;
     for (size_t i = 0; i < std::size(kLatency) && longest > 0; ++i) {
-      const auto part = run->latency.find(kLatency[i].first);
-      if (part == run->latency.end() || !part->second.p50) continue;
-      const double width = *part->second.p50 / longest * 1000;
+      const Maybe part = run->latency(kLatency[i].first);
+      if (!part) continue;
+      const double width = *part / longest * 1000;
       svg += fmt::format(
           "<rect class=\"c{}\" x=\"{:.1f}\" y=\"0\" width=\"{:.1f}\" height=\"26\"><title>{} {} "
           "ms</title>"
           "</rect>",
-          i, x, width, kLatency[i].second, fixed(*part->second.p50, 2));
+          i, x, width, kLatency[i].second, fixed(*part, 2));
       x += width;
-      total += *part->second.p50;
+      total += *part;
     }
     bars += "<div class=\"barline\"><div>" + escape(run->label) + "</div>" + svg +
             "</svg><div class=\"num\">" + fixed(total, 1) + " ms</div></div>\n";
     const auto cell = [&](const char* key) {
-      const auto it = run->latency.find(key);
-      if (it == run->latency.end()) return right("\u2013");
-      return right(show(it->second.p50, 2) + "<br>" + muted(show(it->second.p95, 2)));
+      if (!run->latency(key) && !run->latency(key, "p95")) return right("\u2013");
+      return right(format(run->latency(key), 2) + "<br>" +
+                   muted(format(run->latency(key, "p95"), 2)));
     };
-    const auto value = [&](const char* key) {
-      return s.contains(key) && s[key].is_number() ? Number(s[key].get<double>()) : Number();
-    };
-    const bool known = s.contains("curve") && s["curve"].is_boolean();
-    const std::string wire =
-        known ? (s["curve"].get<bool>() ? "encrypted (CURVE)" : "plain text, loopback") : "";
+    const std::string wire = !s.has_curve() ? ""
+                             : s.curve()    ? "encrypted (CURVE)"
+                                            : "plain text, loopback";
     const std::string batch =
-        value("batch") ? fmt::format("{}batch {}", wire.empty() ? "" : ", ", *value("batch")) : "";
+        s.has_batch() ? fmt::format("{}batch {}", wire.empty() ? "" : ", ", s.batch()) : "";
     table.add({left(escape(run->label) + "<br>" + muted(wire + batch)),
-               right(plain(value("images"))), right(percent(value("accuracy"))), cell("head"),
-               cell("wire"), cell("cloud_queue"), cell("cloud_compute"), cell("tail"),
-               cell("total"), right(bytes(value("bytes_sent"))),
-               right(bytes(value("bytes_received")))});
+               right(plain(number(s, "images"))), right(percent(number(s, "accuracy"))),
+               cell("head"), cell("wire"), cell("cloud_queue"), cell("cloud_compute"), cell("tail"),
+               cell("total"), right(bytes(number(s, "bytes_sent"))),
+               right(bytes(number(s, "bytes_received")))});
   }
   return section("Latency and bytes",
                  bars + "<div class=\"legend\">" + legend + "</div>\n" + table.str(),
@@ -406,22 +412,20 @@ std::string latency(const Collection& all) {
                  "the parts, which need not be the median of the whole. Bytes are per image.");
 }
 
-std::string run_details(const Collection& all) {
+std::string run_details(const ReportData& all) {
   std::string out;
   for (const Run& run : all.runs) {
     out += "<details><summary>" + escape(run.label) + " " + muted(escape(run.folder.string())) +
            "</summary>\n";
-    out += "<h4>Command</h4><pre>" + escape(run.command.empty() ? "not recorded" : run.command) +
-           "</pre>\n";
+    out += "<h4>Command</h4><pre>" +
+           escape(run.info.command().empty() ? "not recorded" : run.info.command()) + "</pre>\n";
     out += "<h4>Configuration</h4><pre>" + escape(run.config) + "</pre>\n";
-    out += "<h4>Facts</h4><pre>" +
-           escape(run.info.dump(2, ' ', false, json::error_handler_t::replace)) +
-           "</pre></details>\n";
+    out += "<h4>Facts</h4><pre>" + escape(results::to_json(run.info)) + "</pre></details>\n";
   }
   return section("Command and configuration of each run", out);
 }
 
-std::string skipped_list(const Collection& all) {
+std::string skipped_list(const ReportData& all) {
   std::string out;
   for (const Skipped& s : all.skipped)
     out += "<li><code>" + escape(s.what) + "</code>: " + escape(s.reason) + "</li>\n";

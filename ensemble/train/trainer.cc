@@ -2,11 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
-#include <nlohmann/json.hpp>
 
 #include "ensemble/model/edge_bundle.h"
 #include "ensemble/protect/distance_train.h"
 #include "ensemble/train/stages.h"
+#include "proto/results.h"
+#include "proto/results.pb.h"
 
 namespace ens {
 namespace {
@@ -43,11 +44,10 @@ Trained with_untrained_head(const TrainingScene& scene, const Stage1& stage1) {
 
 // How much of the picture is in what is sent, and Shredder's SNR = E[a^2] / Var(n), on the first
 // test images: 500, or fewer where features are large.
-void measure_features(const TrainingScene& scene, Trained& trained, nlohmann::json& summary) {
+void measure_features(const TrainingScene& scene, Trained& trained, results::RunSummary& summary) {
   constexpr int64_t kImages = 500, kMostNumbers = int64_t{1} << 26;
   const int64_t n = std::min(
       {kImages, scene.test.count(), std::max<int64_t>(4, kMostNumbers / scene.feature().numel())});
-  summary["distance_correlation"] = nullptr;
   if (n < 4) return;
   Tensor features =
       plan_features(*trained.head, scene.spec, scene.test, n, scene.device, scene.dtype);
@@ -68,8 +68,8 @@ void measure_features(const TrainingScene& scene, Trained& trained, nlohmann::js
     trained.snr = power / (variance / static_cast<double>(bank.dim(0)));
   }
   make_protection(trained.protection)->apply(features);
-  summary["distance_correlation"] =
-      unbiased_distance_correlation(images_of(scene.test, 0, n), features);
+  summary.set_distance_correlation(
+      unbiased_distance_correlation(images_of(scene.test, 0, n), features));
 }
 
 void write_bundles(const TrainingScene& scene, const Trained& trained) {
@@ -85,23 +85,27 @@ void write_bundles(const TrainingScene& scene, const Trained& trained) {
   write_edge_bundle(scene.run.path("edge.h5"), edge);
 }
 
-void describe(const TrainingScene& scene, nlohmann::json& summary) {
+void describe(const TrainingScene& scene, results::RunSummary& summary) {
   const EnsembleConfig& e = scene.config.ensemble();
   const SplitCost cost = split_cost(scene.spec, scene.split, e.selected());
-  summary["protection"] = scene.config.protection().kind();
-  summary["nets"] = e.nets();
-  summary["selected"] = e.selected();
-  summary["sigma"] = e.sigma();
-  summary["lambda"] = e.lambda();
-  summary["architecture"] = scene.spec.architecture;
-  summary["width"] = scene.spec.width;
-  summary["dtype"] = name(scene.dtype);
-  summary["split"] = {{"head", scene.split.head}, {"tail", scene.split.tail}};
-  summary["data"] = scene.train.name;
-  summary["train_images"] = scene.train.count();
-  summary["test_images"] = scene.test.count();
-  summary["flops"] = {{"edge", cost.edge_flops}, {"cloud", cost.body_flops * e.nets()}};
-  summary["bytes"] = {{"up", cost.sent.numel() * 4}, {"down", cost.answer.numel() * 4 * e.nets()}};
+  const auto count = [](int64_t value) { return static_cast<int32_t>(value); };
+  summary.set_protection(scene.config.protection().kind());
+  summary.set_nets(e.nets());
+  summary.set_selected(e.selected());
+  summary.set_sigma(e.sigma());
+  summary.set_lambda(e.lambda());
+  summary.set_architecture(scene.spec.architecture);
+  summary.set_width(count(scene.spec.width));
+  summary.set_dtype(name(scene.dtype));
+  summary.mutable_split()->set_head(scene.split.head);
+  summary.mutable_split()->set_tail(scene.split.tail);
+  summary.set_data(scene.train.name);
+  summary.set_train_images(count(scene.train.count()));
+  summary.set_test_images(count(scene.test.count()));
+  summary.mutable_flops()->set_edge(static_cast<double>(cost.edge_flops));
+  summary.mutable_flops()->set_cloud(static_cast<double>(cost.body_flops * e.nets()));
+  summary.mutable_bytes()->set_up(static_cast<double>(cost.sent.numel() * 4));
+  summary.mutable_bytes()->set_down(static_cast<double>(cost.answer.numel() * 4 * e.nets()));
 }
 
 }  // namespace
@@ -128,19 +132,17 @@ void train_ensemble(const RunConfig& config, RunDir& run, const Dataset& train,
               : kind == "random"   ? with_untrained_head(scene, stage1)
                                    : one_net(stage1);
   }
-  nlohmann::json summary;
+  results::RunSummary summary;
   measure_features(scene, *trained, summary);
   write_bundles(scene, *trained);
-  const auto number = [](const std::optional<double>& value) {
-    return value ? nlohmann::json(*value) : nlohmann::json(nullptr);
-  };
-  summary["accuracy"] = trained->accuracy;
-  summary["net_accuracy"] = stage1.accuracies;
-  summary["similarity"] = number(trained->similarity);
-  if (trained->snr) summary["snr"] = *trained->snr;
-  summary["seconds"] = {{"stage1", seconds1}, {"stage2", seconds_since(start2)}};
+  summary.set_accuracy(trained->accuracy);
+  summary.mutable_net_accuracy()->Assign(stage1.accuracies.begin(), stage1.accuracies.end());
+  if (trained->similarity) summary.set_similarity(*trained->similarity);
+  if (trained->snr) summary.set_snr(*trained->snr);
+  (*summary.mutable_seconds())["stage1"] = seconds1;
+  (*summary.mutable_seconds())["stage2"] = seconds_since(start2);
   describe(scene, summary);
-  run.write_json("summary.json", summary.dump(2) + "\n");
+  results::write(run.path("summary.json"), summary);
 }
 
 }  // namespace ens

@@ -41,14 +41,12 @@ void add_advise_command(CLI::App& app) {
   command->add_option("--bytes", flags->bytes, "Most bytes on the wire per image, both directions")
       ->check(CLI::PositiveNumber);
   command->callback([flags] {
-    const auto given = [](double value) {
-      return value > 0 ? report::Number(value) : std::nullopt;
-    };
+    const auto given = [](double value) { return value > 0 ? report::Maybe(value) : std::nullopt; };
     report::Wish wish = flags->wish;
     wish.edge_flops = given(flags->edge_flops);
     wish.edge_ms = given(flags->edge_ms);
     wish.bytes = given(flags->bytes);
-    const report::Collection all = report::collect({flags->runs.begin(), flags->runs.end()});
+    const report::ReportData all = report::collect({flags->runs.begin(), flags->runs.end()});
     for (const report::Skipped& s : all.skipped)
       fmt::print(stderr, "left out: {}: {}\n", s.what, s.reason);
     if (all.runs.empty()) {

@@ -9,7 +9,6 @@
 #include <thread>
 
 #include "base/error.h"
-#include "base/files.h"
 #include "base/process.h"
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
@@ -19,6 +18,8 @@
 #include "lab/scenarios/split_training.h"
 #include "lab/wiretap.h"
 #include "nn/data/dataset.h"
+#include "proto/results.h"
+#include "proto/results.pb.h"
 #include "report/report.h"
 
 namespace ens {
@@ -129,33 +130,36 @@ Tensor serve(const RunConfig& config, const fs::path& run) {
     fail("the cloud did not end cleanly", "ensembler-cloud", "its log is " + log.string());
   fs::remove(ready);
 
-  const json& l = single.at("latency_ms");
-  json serve{{"images", all.at("images")},
-             {"accuracy", all.at("accuracy")},
-             {"images_per_second", all.at("images_per_second")},
-             {"batch", 1},
-             {"curve", false},
-             {"latency_ms",
-              {{"head", l.at("head")},
-               {"wire", l.at("wire")},
-               {"cloud_queue", l.at("queue")},
-               {"cloud_compute", l.at("compute")},
-               {"tail", l.at("tail")},
-               {"total", l.at("total")}}},
-             {"bytes_sent", single.at("bytes_per_image").at("sent")},
-             {"bytes_received", single.at("bytes_per_image").at("received")}};
-  write_file_atomically(run / "serve.json", serve.dump(2) + "\n", /*secret=*/false);
+  results::ServingSummary serve;
+  serve.set_images(all.at("images"));
+  serve.set_accuracy(all.at("accuracy"));
+  serve.set_images_per_second(all.at("images_per_second"));
+  serve.set_batch(1);
+  serve.set_curve(false);
+  results::ServingSummary::Latency& ms = *serve.mutable_latency_ms();
+  using Part = std::pair<results::ServingSummary::Percentiles*, const char*>;
+  for (const auto& [part, name] :
+       std::initializer_list<Part>{{ms.mutable_head(), "head"},
+                                   {ms.mutable_wire(), "wire"},
+                                   {ms.mutable_cloud_queue(), "queue"},
+                                   {ms.mutable_cloud_compute(), "compute"},
+                                   {ms.mutable_tail(), "tail"},
+                                   {ms.mutable_total(), "total"}}) {
+    part->set_p50(single.at("latency_ms").at(name).at("p50"));
+    part->set_p95(single.at("latency_ms").at(name).at("p95"));
+  }
+  serve.set_bytes_sent(single.at("bytes_per_image").at("sent"));
+  serve.set_bytes_received(single.at("bytes_per_image").at("received"));
+  results::write(run / "serve.json", serve);
   fmt::print(
       "\nedge and cloud: {} images classified over TCP, {:.1f} % right, {:.0f} images/s in "
       "batches of 32\none image: {:.2f} ms (edge {:.2f}, wire {:.2f}, cloud {:.2f}); {:.0f} bytes "
       "up, "
       "{:.0f} down\n",
-      all.at("images").get<int64_t>(), 100 * all.at("accuracy").get<double>(),
-      all.at("images_per_second").get<double>(), l.at("total").at("p50").get<double>(),
-      l.at("head").at("p50").get<double>() + l.at("tail").at("p50").get<double>(),
-      l.at("wire").at("p50").get<double>(),
-      l.at("queue").at("p50").get<double>() + l.at("compute").at("p50").get<double>(),
-      serve.at("bytes_sent").get<double>(), serve.at("bytes_received").get<double>());
+      serve.images(), 100 * serve.accuracy(), serve.images_per_second(), ms.total().p50(),
+      ms.head().p50() + ms.tail().p50(), ms.wire().p50(),
+      ms.cloud_queue().p50() + ms.cloud_compute().p50(), serve.bytes_sent(),
+      serve.bytes_received());
   return tap.features();
 }
 

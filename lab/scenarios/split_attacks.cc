@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <fstream>
 #include <map>
 #include <mutex>
 #include <numeric>
@@ -24,12 +23,12 @@
 #include "nn/data/image.h"
 #include "nn/data/loader.h"
 #include "nn/optim/fit.h"
+#include "proto/results.h"
 
 namespace ens {
 namespace {
 
 namespace fs = std::filesystem;
-using json = nlohmann::json;
 
 // The first images of [M,C,S,S] side by side: [C, S, count*S].
 Tensor strip(const Tensor& images, int64_t count) {
@@ -267,10 +266,10 @@ std::string AttackTarget::run(
   options.on_progress = progress;
   const fs::path file = result_file(impl_->folder, attack->name());
   fs::create_directories(file.parent_path());
-  json result;
+  results::AttackResult result;
   std::string failure;
   if (const std::string reason = attack->pointless(impl_->public_view()); !reason.empty()) {
-    result["pointless"] = reason;
+    result.set_pointless(reason);
   } else {
     try {
       const AdversaryView view = impl_->view_for(*attack, options, observed);
@@ -287,34 +286,33 @@ std::string AttackTarget::run(
       };
       evaluator.consult(shared_reference(impl_->config, learns), impl_->labels);
       const AttackScore score = evaluator.evaluate(*attack, view, options);
-      result = to_json(score);
+      result = to_message(score);
       write_png(file.parent_path() / "original.png", strip(impl_->truth, 16));
       write_png(file.parent_path() / "reconstruction.png", strip(score.reconstruction, 16));
     } catch (const std::exception& e) {
       failure = e.what();
-      result["error"] = failure;
+      result.set_error(failure);
     }
   }
-  result["attack"] = attack->name();
-  result["title"] = attack->title();
-  result["level"] = name(attack->level());
-  result["metric"] = impl_->settings.metric();
-  result["settings"] = impl_->attacked.identity(observed.defined());
-  result["device"] = backend(device()).description();
-  result["dtype"] = name(impl_->dtype);
-  result["observed"] = observed.defined() ? "recorded on the wire" : "computed by the edge";
-  write_file_atomically(file, result.dump(2) + "\n", /*secret=*/false);
+  result.set_attack(attack->name());
+  result.set_title(attack->title());
+  result.set_level(name(attack->level()));
+  result.set_metric(impl_->settings.metric());
+  result.set_settings(impl_->attacked.identity(observed.defined()));
+  result.set_device(backend(device()).description());
+  result.set_dtype(name(impl_->dtype));
+  result.set_observed(observed.defined() ? "recorded on the wire" : "computed by the edge");
+  results::write(file, result);
   return failure;
 }
 
 bool attack_done(const fs::path& folder, const std::string& attack, const RunConfig& wanted,
                  bool on_the_wire) {
-  std::ifstream in(result_file(folder, attack));
-  if (!in) return false;
-  const json before = json::parse(in, nullptr, /*allow_exceptions=*/false);
-  if (!before.is_object() || before.contains("error")) return false;
+  results::AttackResult before;
+  if (!results::read_if_intact(result_file(folder, attack), before) || before.has_error())
+    return false;
   try {
-    return renamed_settings(before.value("settings", "")) ==
+    return renamed_settings(before.settings()) ==
            Attacked(folder, wanted).identity(on_the_wire);
   } catch (const std::exception&) {  // a damaged run or result: the attack will say so
     return false;

@@ -122,7 +122,7 @@ TEST_P(EveryKind, AccuracyIsThatOfEdgeAndCloud) {
   EXPECT_GT(correlation, -1);
   EXPECT_LE(correlation, 1);
   EXPECT_EQ(summary.contains("snr"), GetParam() == "shredder");
-  EXPECT_EQ(summary.at("similarity").is_number(), GetParam() == "ensembler");
+  EXPECT_EQ(summary.contains("similarity"), GetParam() == "ensembler");
 }
 
 // Killed whenever a checkpoint of some training has just appeared, and started again.

@@ -1,7 +1,6 @@
 #include "proto/results.h"
 
 #include <fmt/format.h>
-#include <google/protobuf/empty.pb.h>
 #include <google/protobuf/util/json_util.h>
 
 #include <cmath>
@@ -9,8 +8,8 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "base/error.h"
 #include "base/files.h"
+#include "proto/results.pb.h"
 
 namespace ens::results {
 namespace {
@@ -18,6 +17,8 @@ namespace {
 namespace fs = std::filesystem;
 namespace pb = google::protobuf;
 using Field = pb::FieldDescriptor;
+
+constexpr int kFormat = 1;  // the version that is written, and the newest that is read
 
 std::string valid_utf8(const std::string& text) {
   using nlohmann::json;
@@ -75,7 +76,11 @@ std::string to_json(const pb::Message& message) {
 }
 
 void write(const fs::path& file, const pb::Message& message) {
-  write_file_atomically(file, to_json(message), /*secret=*/false);
+  const std::unique_ptr<pb::Message> copy(message.New());
+  copy->CopyFrom(message);
+  const Field* format = copy->GetDescriptor()->FindFieldByName("format");
+  copy->GetReflection()->SetInt32(copy.get(), format, kFormat);
+  write_file_atomically(file, to_json(*copy), /*secret=*/false);
 }
 
 void read(const fs::path& file, pb::Message& message) {
@@ -84,8 +89,14 @@ void read(const fs::path& file, pb::Message& message) {
   const size_t first = text.find_first_not_of(" \t\r\n");
   if (first != std::string::npos && text[first] != '{')
     fail(file.string() + " does not hold a JSON object");
-  pb::Empty any;  // ignores all fields: only the form of the text can be wrong
-  if (!parse(text, any).ok()) fail(file.string() + " is not valid JSON (cut off?)");
+  FileFormat common;  // ignores all other fields: only the form of the text can be wrong
+  if (!parse(text, common).ok()) fail(file.string() + " is not valid JSON (cut off?)");
+  if (common.format() > kFormat) {
+    throw NewerFormat(Error::Kind::kFailure,
+                      fmt::format("{} was written by a newer version (format {}, known is {})",
+                                  file.string(), common.format(), kFormat),
+                      "", "update this program");
+  }
   if (const auto status = parse(text, message); !status.ok()) {
     message.Clear();
     fail(fmt::format("{} is damaged: {}", file.string(), std::string(status.message())));
@@ -97,6 +108,8 @@ bool read_if_intact(const fs::path& file, pb::Message& message) {
   try {
     read(file, message);
     return true;
+  } catch (const NewerFormat&) {
+    throw;
   } catch (const Error&) {
     return false;
   }

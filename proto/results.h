@@ -1,5 +1,6 @@
 // The JSON files of runs, attacks, serving and sweeps (proto/results.proto): written whole or not
-// at all, read strictly. Keys that the schema does not know are ignored.
+// at all, read strictly. Keys that the schema does not know are ignored; files of a newer version
+// are refused.
 #pragma once
 
 #include <google/protobuf/message.h>
@@ -9,17 +10,27 @@
 #include <string>
 #include <string_view>
 
+#include "base/error.h"
+
 namespace ens::results {
+
+// The file is intact, but of a version that this program does not know.
+class NewerFormat : public Error {
+ public:
+  using Error::Error;
+};
 
 // Numbers that are not finite are left out: they are not known. Bytes that are not UTF-8 (command
 // lines may hold some) become U+FFFD.
 std::string to_json(const google::protobuf::Message& message);
+// The file also gets the version of its format.
 void write(const std::filesystem::path& file, const google::protobuf::Message& message);
 
 // Error that names the file and what is wrong with it: it cannot be read, is no JSON object, or a
-// field has the wrong type.
+// field has the wrong type. NewerFormat if a newer program has written it.
 void read(const std::filesystem::path& file, google::protobuf::Message& message);
-// The same, but false if the file is missing or damaged; `message` is empty then.
+// The same, but false if the file is missing or damaged; `message` is empty then. Still
+// NewerFormat: nobody may take such a file for a damaged one and replace it.
 bool read_if_intact(const std::filesystem::path& file, google::protobuf::Message& message);
 
 // A number by its path in the schema ("split.head"); nothing if it is not known. Error if the

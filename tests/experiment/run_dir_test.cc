@@ -115,6 +115,17 @@ TEST_F(RunDirTest, ResumingKeepsTheFirstInfo) {
   EXPECT_EQ(first, second);
 }
 
+TEST_F(RunDirTest, ARunOfANewerVersionIsLeftAsItIs) {
+  { open_run(); }
+  const std::string newer = "{\"format\": 2, \"started\": {\"year\": 2030}}\n";
+  std::ofstream(folder_ / "info.json", std::ios::trunc) << newer;
+  EXPECT_TRUE(contains(refused(), "written by a newer version"));
+  EXPECT_EQ(slurp(folder_ / "info.json"), newer);
+  const RunView view = read_run(folder_);
+  EXPECT_FALSE(view.info);
+  EXPECT_NE(view.damage.find("written by a newer version"), std::string::npos) << view.damage;
+}
+
 TEST_F(RunDirTest, AnotherConfigurationIsRefusedByField) {
   { open_run(); }
   struct Case {

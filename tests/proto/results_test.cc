@@ -43,9 +43,11 @@ TEST_F(ResultsTest, NumbersSurviveAndArePlain) {
   for (const char* key : {"accuracy", "sigma", "nets"}) EXPECT_TRUE(json.at(key).is_number());
   EXPECT_TRUE(json.at("flops").at("cloud").is_number());
   EXPECT_EQ(json.at("accuracy"), 0.1 + 0.2);
+  EXPECT_EQ(json.at("net_accuracy").size(), 1u);  // the name as in the schema
   EXPECT_FALSE(json.contains("similarity"));
   RunSummary back;
   read(file_, back);
+  summary.set_format(1);
   EXPECT_EQ(back.SerializeAsString(), summary.SerializeAsString());
 }
 
@@ -101,6 +103,27 @@ TEST_F(ResultsTest, DamageIsNamed) {
   spill(R"({"attack": "a", "ssim": {"mean": "high"}})");
   EXPECT_NE(refused(result).find(name + " is damaged: (ssim.mean)"), std::string::npos);
   EXPECT_FALSE(result.has_attack());  // not half of it
+}
+
+TEST_F(ResultsTest, AFileOfANewerVersionIsNamedAndLeftAlone) {
+  AttackResult result;
+  write(file_, result);
+  EXPECT_EQ(nlohmann::json::parse(std::ifstream(file_)).at("format"), 1);
+  read(file_, result);
+  // Its fields may have other types by then.
+  for (const char* text : {R"({"format": 2, "attack": "a"})",
+                           R"({"ssim": [1, 2], "format": 3000000000})", R"({"format": 1.5})"}) {
+    spill(text);
+    result.set_title("before");
+    EXPECT_THROW(read(file_, result), NewerFormat) << text;
+    EXPECT_THROW(read_if_intact(file_, result), NewerFormat) << text;
+    EXPECT_FALSE(result.has_attack() || result.has_title());
+    EXPECT_NE(refused(result).find(file_.string() + " was written by a newer version"),
+              std::string::npos);
+  }
+  spill(R"({"format": 1, "attack": "a", "added later": {"x": [null]}})");
+  EXPECT_EQ(refused(result), "");
+  EXPECT_EQ(result.attack(), "a");
 }
 
 TEST_F(ResultsTest, NumbersByPath) {

@@ -215,6 +215,35 @@ TEST_F(StoredRuns, AreReadWhole) {
   EXPECT_EQ(all.failed.size(), 3u);
 }
 
+TEST_F(StoredRuns, OfANewerVersionAreRefusedAndNamed) {
+  const report::ReportData all = report::collect({"newer", "demo/none"});
+  ASSERT_EQ(all.runs.size(), 1u);
+  EXPECT_TRUE(all.sweeps.empty());
+  std::map<std::string, std::string> reasons;
+  for (const report::Skipped& s : all.skipped) reasons[s.what] = s.reason;
+  ASSERT_EQ(reasons.size(), 2u);
+  EXPECT_TRUE(has(reasons["newer/run"],
+                  "newer/run/summary.json was written by a newer version (format 2, known is 1)"));
+  EXPECT_TRUE(has(reasons["newer/sweep.json"], "was written by a newer version"));
+}
+
+TEST_F(ReportTest, AnAttackOfANewerVersionIsRefusedAndNamed) {
+  add_pair();
+  json r = result("oracle", 0.5, 20);
+  r["format"] = 2;
+  add_attack(protected_, r);
+  spill(protected_ / "serve.json", R"({"format": 2, "images": 5})");
+  const report::ReportData all = report::collect({root_});
+  EXPECT_EQ(by_protection(all, "ensembler").attack("oracle"), nullptr);
+  EXPECT_FALSE(by_protection(all, "ensembler").serving);
+  ASSERT_EQ(all.skipped.size(), 2u);
+  for (const report::Skipped& s : all.skipped) {
+    EXPECT_TRUE(has(s.reason, "was written by a newer version")) << s.reason;
+    EXPECT_TRUE(has(s.reason, "update this program")) << s.reason;
+    EXPECT_FALSE(has(s.reason, "damaged")) << s.reason;
+  }
+}
+
 TEST_F(ReportTest, HoldsEveryRowInAllForms) {
   add_pair();
   EXPECT_TRUE(has(page(), "The settings differ"));  // published numbers beside them

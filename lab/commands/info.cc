@@ -1,8 +1,13 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <memory>
+#include <set>
+#include <string>
+#include <vector>
 
 #include "base/error.h"
+#include "ensemble/model/precision.h"
 #include "ensemble/train/setup.h"
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
@@ -43,6 +48,72 @@ ModelSpec spec_without_images(const RunConfig& config) {
   }
   return model_spec(config,
                     load_dataset(data_options(config, DataSplit::kTrain), DataSplit::kTrain));
+}
+
+// `p` has shapes of one image, without the batch axis.
+std::string describe_conv(const ConvProblem& p) {
+  std::string text =
+      fmt::format("{}x{}x{} -> {}, {}x{}", p.x[0], p.x[1], p.x[2], p.y[0], p.w[2], p.w[3]);
+  if (p.spec.stride != 1) text += fmt::format(", stride {}", p.spec.stride);
+  return text;
+}
+
+// The convolutions of a network, each form once; x and y as in a Graph, without the batch axis.
+std::vector<ConvProblem> convolutions_of(const ModelSpec& spec) {
+  Rng rng = Rng::blank();
+  const int cells = static_cast<int>(describe_cells(spec).size());
+  const Graph graph = lower(*build_cells(spec, 0, cells, rng), spec.input_shape());
+  std::set<std::string> seen;
+  std::vector<ConvProblem> list;
+  for (const GraphStep& s : graph.steps) {
+    if (s.kind != GraphStep::Kind::kConv) continue;
+    const ConvProblem p{.x = graph.shape(s.input),
+                        .w = s.weight.shape(),
+                        .y = graph.shape(s.output),
+                        .spec = s.conv};
+    if (seen.insert(describe_conv(p)).second) list.push_back(p);
+  }
+  return list;
+}
+
+// Which implementation computes each convolution on the configured device, and why not the others.
+void print_kernels(const RunConfig& config) {
+  const ModelSpec spec = spec_without_images(config);
+  const Device device = devices_for(config).front();
+  const Backend& be = backend(device);
+  const Dtype dtype = choose_dtype(config.dtype(), device);
+  const std::vector<ConvProblem> layers = convolutions_of(spec);
+  fmt::print("{}\n{}, width {}, images {}, {}\n\n", be.description(), spec.architecture, spec.width,
+             spec.input_shape().str(), name(dtype));
+  const auto print_layers = [&](bool serving, int64_t batch) {
+    fmt::print("{} at batch {}: implementations of a convolution, best first\n",
+               serving ? "Serving" : "Training", batch);
+    for (size_t i = 0; i < layers.size(); ++i) {
+      ConvProblem p = layers[i];
+      p.dtype = dtype;
+      p.serving = serving;
+      p.x = batched(batch, p.x);
+      p.y = batched(batch, p.y);
+      const std::vector<ConvCandidate> candidates = be.explain_conv(p);
+      if (i == 0) {
+        for (const ConvCandidate& c : candidates)
+          fmt::print("  {:<24} {}\n", c.name, c.description);
+      }
+      std::vector<std::string> taken;
+      for (const ConvCandidate& c : candidates) {
+        if (c.rejected.empty()) taken.push_back(c.name);
+      }
+      fmt::print("{:<32} {}{}\n", describe_conv(layers[i]), fmt::join(taken, ", "),
+                 taken.size() > 1 ? " (the fastest when timed on the device)" : "");
+      for (const ConvCandidate& c : candidates) {
+        if (!c.rejected.empty()) fmt::print("  not {}: {}\n", c.name, c.rejected);
+      }
+    }
+    fmt::print("\n");
+  };
+  print_layers(false, config.stage1().batch());
+  print_layers(true, 1);
+  print_layers(true, 32);
 }
 
 void print_info(const RunConfig& config) {
@@ -94,7 +165,13 @@ void add_info_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "info", "A model's cells, and what every split costs edge, wire and cloud");
   flags->add_to(*command);
-  command->callback([flags] { print_info(flags->resolve()); });
+  auto kernels = std::make_shared<bool>(false);
+  command->add_flag("--kernels", *kernels,
+                    "Instead: how the device computes each convolution, and why not otherwise");
+  command->callback([flags, kernels] {
+    const RunConfig config = flags->resolve();
+    *kernels ? print_kernels(config) : print_info(config);
+  });
 }
 
 }  // namespace ens

@@ -199,6 +199,9 @@ void Backend::adam_step(std::span<const Update>, const Tensor&, const AdamStep&)
 std::function<float()> Backend::item_later(const Tensor& t) {
   return [value = t.item()] { return value; };
 }
+std::vector<ConvCandidate> Backend::explain_conv(const ConvProblem&) const {
+  unsupported("explain_conv");
+}
 std::unique_ptr<CapturedGraph> Backend::capture(const std::function<void()>&) { return nullptr; }
 std::unique_ptr<Executable> Backend::compile(const std::vector<Graph>&, Dtype, int64_t) {
   unsupported("compile");

@@ -115,6 +115,20 @@ struct Update {
   Tensor max_second;  // undefined: plain Adam; else AMSGrad
 };
 
+// A convolution, as the choice between implementations of it sees it.
+struct ConvProblem {
+  Shape x, w, y;
+  ConvSpec spec;
+  Dtype dtype = Dtype::kF32;  // of the activations
+  bool serving = false;       // in a compiled network, not by the verbs of a training
+};
+
+// An implementation of convolutions, and why it does not compute a given one; empty: it does, or
+// is one of those that are timed on the device to find the fastest.
+struct ConvCandidate {
+  std::string name, description, rejected;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -179,6 +193,9 @@ class Backend {
   // May answer in the activations' dtype, and in any layout.
   virtual Tensor conv2d_grad_weight(const Tensor& x, const Tensor& dy, const ConvSpec& spec,
                                     const Shape& w_shape);
+
+  // The backend's implementations, best first, with what decides between them for this convolution.
+  virtual std::vector<ConvCandidate> explain_conv(const ConvProblem& problem) const;
 
   // ---- pooling
   // `workspace` receives what max_pool_grad needs (undefined if want_grad is false).

@@ -82,9 +82,15 @@ Layout BlockConv::layout() {
                                                               : Layout::kBlocked8;
 }
 
-bool BlockConv::applies(const Shape& w, const ConvSpec& spec, Dtype dtype, Dtype packed) {
+const char* BlockConv::why_not(const Shape& w, const ConvSpec& spec, Dtype dtype, Dtype packed) {
   const BlockKernels* kernels = block_kernels(dtype, packed);
-  return kernels && spec.groups == 1 && w[0] % kernels->lanes == 0 && w[1] % kernels->lanes == 0;
+  if (!kernels && dtype == Dtype::kF32) return "needs AVX-512, or AVX2 with FMA";
+  if (!kernels && isa() == Isa::kAmx) return "oneDNN's bfloat16 kernels for AMX are faster";
+  if (!kernels) return "needs AVX512_BF16";
+  if (spec.groups != 1) return "the convolution has groups";
+  if (w[0] % kernels->lanes == 0 && w[1] % kernels->lanes == 0) return nullptr;
+  return kernels->lanes == 16 ? "the channels are not multiples of 16"
+                              : "the channels are not multiples of 8";
 }
 
 BlockConv::BlockConv(Pass pass, const Shape& x, const Shape& w, const Shape& y,

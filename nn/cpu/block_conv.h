@@ -31,13 +31,13 @@ class BlockConv {
 
   // x [B, C, H, W], w [O, C, kh, kw], y [B, O, H', W'] are the convolution's shapes in every pass.
   // dtype: of activations and arithmetic; `packed`: how pack() and run() keep the weight, kF32 or
-  // kBF16. Only where applies().
+  // kBF16. Only where why_not() is null.
   BlockConv(Pass pass, const Shape& x, const Shape& w, const Shape& y, const ConvSpec& spec,
             Dtype dtype, Dtype packed);
 
   static bool available(Dtype dtype, Dtype packed);  // on this processor
-  // Whether it is, and serves these shapes: C and O fill blocks, no groups.
-  static bool applies(const Shape& w, const ConvSpec& spec, Dtype dtype, Dtype packed);
+  // Why it does not compute such a convolution on this processor; null if it does.
+  static const char* why_not(const Shape& w, const ConvSpec& spec, Dtype dtype, Dtype packed);
   static Layout layout();  // of the activations
 
   // The form in which the kernels want the weight.

@@ -1,10 +1,15 @@
-// Convolutions.
+// Convolutions of a training, and the list of implementations (at the end).
 //
 // oneDNN is asked for one pair of activation formats after the other until it has a generated
 // kernel for it: its own choice (format `any`) is often the slower one, and a plain request falls
 // to a reference loop where formats do not match. What a tensor's layout cannot express (channels
 // padded to a block) lives in a buffer for the length of the call.
+#include "nn/cpu/conv.h"
+
+#include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <string>
 #include <vector>
 
 #include "base/error.h"
@@ -124,17 +129,16 @@ Conv make_conv(Pass pass, const Shape& x, const Shape& w, const Shape& y, bool b
   return found;
 }
 
-const Conv& cached_conv(Pass pass, const Shape& x, const Shape& w, const Shape& y, bool bias,
-                        Dtype dtype, const ConvSpec& spec) {
+const Conv& cached_conv(Pass pass, const ConvProblem& p, bool bias) {
   thread_local PrimitiveCache<Conv> cache;
   Key key(static_cast<int>(pass));
-  key.add(x);
-  key.add(w);
-  key.add(y);
+  key.add(p.x);
+  key.add(p.w);
+  key.add(p.y);
   key.add(bias);
-  key.add(dtype);
-  key.add(spec);
-  return cache.get(key, [&] { return make_conv(pass, x, w, y, bias, dtype, spec); });
+  key.add(p.dtype);
+  key.add(p.spec);
+  return cache.get(key, [&] { return make_conv(pass, p.x, p.w, p.y, bias, p.dtype, p.spec); });
 }
 
 // A tensor as a primitive wants to read it: itself, or a reordered copy.
@@ -185,8 +189,9 @@ const void* blocked(const Tensor& t, Tensor& holder) {
 }
 
 // Our own kernels: forward and towards the input.
-Tensor block_conv(const BlockConv& conv, const Tensor& in, const Tensor& w, const Tensor& bias,
-                  const Shape& out) {
+Tensor run_block_conv(BlockConv::Pass pass, const ConvProblem& p, const Tensor& in, const Tensor& w,
+                      const Tensor& bias, const Shape& out) {
+  const BlockConv conv(pass, p.x, p.w, p.y, p.spec, p.dtype, p.dtype);
   Tensor source, y = Tensor::empty(out, in.dtype(), {}, BlockConv::layout());
   const Buffer weight(conv.packed_bytes());
   conv.pack(w.data<float>(), weight.data());
@@ -203,27 +208,28 @@ Shape conv_shape(const Shape& x, const Shape& w, const ConvSpec& spec) {
   return {x[0], w[0], conv_size(x[2], w[2], spec), conv_size(x[3], w[3], spec)};
 }
 
-}  // namespace
+Tensor block_forward(Backend&, const ConvProblem& p, const Tensor& x, const Tensor& w,
+                     const Tensor& bias) {
+  return run_block_conv(BlockConv::Pass::kForward, p, x, w, bias, p.y);
+}
 
-Tensor CpuBackend::conv2d(const Tensor& x, const Tensor& w, const Tensor& bias,
-                          const ConvSpec& spec) {
-  prepare_threads();
-  const Shape shape = conv_shape(x.shape(), w.shape(), spec);
-  if (shape.numel() == 0) return Tensor::empty(shape, x.dtype());
-  if (through_float32(x.dtype())) return conv2d(x.to(Dtype::kF32), w, bias, spec).to(x.dtype());
-  if (BlockConv::applies(w.shape(), spec, x.dtype(), x.dtype())) {
-    return block_conv(
-        {BlockConv::Pass::kForward, x.shape(), w.shape(), shape, spec, x.dtype(), x.dtype()}, x, w,
-        bias, shape);
-  }
-  if (const DenseSmallMap small(x.shape(), w.shape(), shape, spec); small.applies()) {
-    return small.forward(*this, x, w, bias);
-  }
-  const Conv& conv =
-      cached_conv(Pass::kForward, x.shape(), w.shape(), shape, bias.defined(), x.dtype(), spec);
+Tensor block_grad_input(Backend&, const ConvProblem& p, const Tensor& dy, const Tensor& w) {
+  return run_block_conv(BlockConv::Pass::kGradInput, p, dy, w, Tensor(), p.x);
+}
+
+Tensor block_grad_weight(Backend&, const ConvProblem& p, const Tensor& x, const Tensor& dy) {
+  const BlockConv conv(BlockConv::Pass::kGradWeight, p.x, p.w, p.y, p.spec, p.dtype, p.dtype);
+  Tensor dw = Tensor::empty(p.w), x_holder, g_holder;
+  conv.grad_weight(blocked(x, x_holder), blocked(dy, g_holder), dw.data<float>());
+  return dw;
+}
+
+Tensor onednn_forward(Backend&, const ConvProblem& p, const Tensor& x, const Tensor& w,
+                      const Tensor& bias) {
+  const Conv& conv = cached_conv(Pass::kForward, p, bias.defined());
   const Input source(x, conv.x);
-  const Input weight(w, conv.w, describe_weight(w.shape(), Dtype::kF32, spec.groups, false));
-  const Output y(shape, x.dtype(), conv.y);
+  const Input weight(w, conv.w, describe_weight(p.w, Dtype::kF32, p.spec.groups, false));
+  const Output y(p.y, p.dtype, conv.y);
   Args args{{DNNL_ARG_SRC, source.memory()},
             {DNNL_ARG_WEIGHTS, weight.memory()},
             {DNNL_ARG_DST, y.memory()}};
@@ -232,26 +238,11 @@ Tensor CpuBackend::conv2d(const Tensor& x, const Tensor& w, const Tensor& bias,
   return y.result();
 }
 
-Tensor CpuBackend::conv2d_grad_input(const Tensor& dy, const Tensor& w, const ConvSpec& spec,
-                                     const Shape& x_shape) {
-  prepare_threads();
-  if (x_shape.numel() == 0) return Tensor::empty(x_shape, dy.dtype());
-  if (through_float32(dy.dtype())) {
-    return conv2d_grad_input(dy.to(Dtype::kF32), w, spec, x_shape).to(dy.dtype());
-  }
-  if (BlockConv::applies(w.shape(), spec, dy.dtype(), dy.dtype())) {
-    return block_conv(
-        {BlockConv::Pass::kGradInput, x_shape, w.shape(), dy.shape(), spec, dy.dtype(), dy.dtype()},
-        dy, w, Tensor(), x_shape);
-  }
-  if (const DenseSmallMap small(x_shape, w.shape(), dy.shape(), spec); small.applies()) {
-    return small.grad_input(*this, dy, w);
-  }
-  const Conv& conv =
-      cached_conv(Pass::kGradInput, x_shape, w.shape(), dy.shape(), false, dy.dtype(), spec);
+Tensor onednn_grad_input(Backend&, const ConvProblem& p, const Tensor& dy, const Tensor& w) {
+  const Conv& conv = cached_conv(Pass::kGradInput, p, false);
   const Input gradient(dy, conv.y);
-  const Input weight(w, conv.w, describe_weight(w.shape(), Dtype::kF32, spec.groups, false));
-  const Output dx(x_shape, dy.dtype(), conv.x);
+  const Input weight(w, conv.w, describe_weight(p.w, Dtype::kF32, p.spec.groups, false));
+  const Output dx(p.x, p.dtype, conv.x);
   execute(conv.primitive, conv.scratchpad,
           {{DNNL_ARG_DIFF_DST, gradient.memory()},
            {DNNL_ARG_WEIGHTS, weight.memory()},
@@ -259,30 +250,12 @@ Tensor CpuBackend::conv2d_grad_input(const Tensor& dy, const Tensor& w, const Co
   return dx.result();
 }
 
-Tensor CpuBackend::conv2d_grad_weight(const Tensor& x, const Tensor& dy, const ConvSpec& spec,
-                                      const Shape& w_shape) {
-  prepare_threads();
-  if (x.numel() == 0 || w_shape.numel() == 0) return Tensor::zeros(w_shape);
-  if (through_float32(x.dtype())) {
-    return conv2d_grad_weight(x.to(Dtype::kF32), dy.to(Dtype::kF32), spec, w_shape);
-  }
-  const Tensor g = dy.to(x.dtype());
-  if (BlockConv::applies(w_shape, spec, x.dtype(), x.dtype())) {
-    const BlockConv conv(BlockConv::Pass::kGradWeight, x.shape(), w_shape, g.shape(), spec,
-                         x.dtype(), x.dtype());
-    Tensor dw = Tensor::empty(w_shape), x_holder, g_holder;
-    conv.grad_weight(blocked(x, x_holder), blocked(g, g_holder), dw.data<float>());
-    return dw;
-  }
-  if (const DenseSmallMap small(x.shape(), w_shape, g.shape(), spec); small.applies()) {
-    return small.grad_weight(*this, x, g);
-  }
-  const Conv& conv =
-      cached_conv(Pass::kGradWeight, x.shape(), w_shape, g.shape(), false, x.dtype(), spec);
+Tensor onednn_grad_weight(Backend&, const ConvProblem& p, const Tensor& x, const Tensor& dy) {
+  const Conv& conv = cached_conv(Pass::kGradWeight, p, false);
   const Input source(x, conv.x);
-  const Input gradient(g, conv.y);
-  Tensor dw = Tensor::empty(w_shape);
-  const MemoryDesc plain = describe_weight(w_shape, Dtype::kF32, spec.groups, false);
+  const Input gradient(dy, conv.y);
+  Tensor dw = Tensor::empty(p.w);
+  const MemoryDesc plain = describe_weight(p.w, Dtype::kF32, p.spec.groups, false);
   const bool direct = conv.w == plain;
   const Buffer own(direct ? 1 : conv.w.get_size());
   void* target = direct ? dw.host() : own.data();
@@ -292,6 +265,129 @@ Tensor CpuBackend::conv2d_grad_weight(const Tensor& x, const Tensor& dy, const C
            {DNNL_ARG_DIFF_WEIGHTS, bind(conv.w, target)}});
   if (!direct) reorder(conv.w, target, plain, dw.host());
   return dw;
+}
+
+const char* block_why_not(const ConvProblem& p) {
+  const ConvDtypes dtypes = p.serving ? serving_dtypes(p.dtype) : training_dtypes(p.dtype);
+  return BlockConv::why_not(p.w, p.spec, dtypes.activations, dtypes.weights);
+}
+
+Tensor dense_forward(Backend& backend, const ConvProblem& p, const Tensor& x, const Tensor& w,
+                     const Tensor& bias) {
+  return DenseSmallMap(p).forward(backend, x, w, bias);
+}
+
+Tensor dense_grad_input(Backend& backend, const ConvProblem& p, const Tensor& dy, const Tensor& w) {
+  return DenseSmallMap(p).grad_input(backend, dy, w);
+}
+
+Tensor dense_grad_weight(Backend& backend, const ConvProblem& p, const Tensor& x,
+                         const Tensor& dy) {
+  return DenseSmallMap(p).grad_weight(backend, x, dy);
+}
+
+using Kind = ConvImplementation::Kind;
+
+constexpr ConvImplementation kImplementations[] = {
+    {Kind::kBlockConv, "block_conv", "our own kernels over blocks of 8 or 16 channels",
+     block_why_not, block_forward, block_grad_input, block_grad_weight},
+    {Kind::kDenseSmallMap, "dense_small_map", "maps of a few pixels as one matrix product",
+     DenseSmallMap::why_not, dense_forward, dense_grad_input, dense_grad_weight},
+    {Kind::kOneDnn, "onednn", "the kernel that oneDNN chooses",
+     [](const ConvProblem&) -> const char* { return nullptr; }, onednn_forward, onednn_grad_input,
+     onednn_grad_weight},
+};
+
+std::atomic<const ConvImplementation*> forced_implementation{nullptr};
+
+}  // namespace
+
+ConvDtypes serving_dtypes(Dtype dtype) {
+  return {isa() < Isa::kAvx512Bf16 ? Dtype::kF32 : dtype, dtype};
+}
+
+ConvDtypes training_dtypes(Dtype dtype) {
+  if (through_float32(dtype)) dtype = Dtype::kF32;
+  return {dtype, dtype};
+}
+
+std::span<const ConvImplementation> conv_implementations() { return kImplementations; }
+
+void force_conv_implementation(std::string_view name) {
+  if (name.empty()) {
+    forced_implementation = nullptr;
+    return;
+  }
+  std::string known;
+  for (const ConvImplementation& i : kImplementations) {
+    if (name == i.name) {
+      forced_implementation = &i;
+      return;
+    }
+    known += (known.empty() ? "" : ", ") + std::string(i.name);
+  }
+  usage_fail("no convolution implementation is called '" + std::string(name) + "'", "cpu",
+             "use one of " + known);
+}
+
+const ConvImplementation* forced_conv_implementation() { return forced_implementation; }
+
+const ConvImplementation& choose_conv(const ConvProblem& problem,
+                                      const ConvImplementation* forced) {
+  if (forced) {
+    const char* reason = forced->why_not(problem);
+    if (!reason) return *forced;
+    usage_fail(std::string(forced->name) + " does not compute the convolution " +
+                   describe_conv(problem.x, problem.w, problem.y) + ": " + reason,
+               "cpu", "force another implementation, or none");
+  }
+  return *std::ranges::find_if(kImplementations,
+                               [&](const ConvImplementation& i) { return !i.why_not(problem); });
+}
+
+std::vector<ConvCandidate> CpuBackend::explain_conv(const ConvProblem& problem) const {
+  std::vector<ConvCandidate> candidates;
+  const char* chosen = nullptr;
+  for (const ConvImplementation& i : kImplementations) {
+    const char* reason = i.why_not(problem);
+    candidates.push_back({i.name, i.description, reason ? reason : ""});
+    if (reason) continue;
+    if (chosen) candidates.back().rejected = std::string(chosen) + " comes first";
+    if (!chosen) chosen = i.name;
+  }
+  return candidates;
+}
+
+Tensor CpuBackend::conv2d(const Tensor& x, const Tensor& w, const Tensor& bias,
+                          const ConvSpec& spec) {
+  prepare_threads();
+  const ConvProblem problem{x.shape(), w.shape(), conv_shape(x.shape(), w.shape(), spec), spec,
+                            x.dtype()};
+  if (problem.y.numel() == 0) return Tensor::empty(problem.y, x.dtype());
+  if (through_float32(x.dtype())) return conv2d(x.to(Dtype::kF32), w, bias, spec).to(x.dtype());
+  return choose_conv(problem).forward(*this, problem, x, w, bias);
+}
+
+Tensor CpuBackend::conv2d_grad_input(const Tensor& dy, const Tensor& w, const ConvSpec& spec,
+                                     const Shape& x_shape) {
+  prepare_threads();
+  if (x_shape.numel() == 0) return Tensor::empty(x_shape, dy.dtype());
+  if (through_float32(dy.dtype())) {
+    return conv2d_grad_input(dy.to(Dtype::kF32), w, spec, x_shape).to(dy.dtype());
+  }
+  const ConvProblem problem{x_shape, w.shape(), dy.shape(), spec, dy.dtype()};
+  return choose_conv(problem).grad_input(*this, problem, dy, w);
+}
+
+Tensor CpuBackend::conv2d_grad_weight(const Tensor& x, const Tensor& dy, const ConvSpec& spec,
+                                      const Shape& w_shape) {
+  prepare_threads();
+  if (x.numel() == 0 || w_shape.numel() == 0) return Tensor::zeros(w_shape);
+  if (through_float32(x.dtype())) {
+    return conv2d_grad_weight(x.to(Dtype::kF32), dy.to(Dtype::kF32), spec, w_shape);
+  }
+  const ConvProblem problem{x.shape(), w_shape, dy.shape(), spec, x.dtype()};
+  return choose_conv(problem).grad_weight(*this, problem, x, dy.to(x.dtype()));
 }
 
 }  // namespace ens::cpu

@@ -52,6 +52,8 @@ class CpuBackend final : public Backend {
   Tensor conv2d_grad_weight(const Tensor& x, const Tensor& dy, const ConvSpec& spec,
                             const Shape& w_shape) override;
 
+  std::vector<ConvCandidate> explain_conv(const ConvProblem& problem) const override;
+
   // pool.cc
   Tensor max_pool(const Tensor& x, const PoolSpec& spec, bool want_grad,
                   Tensor& workspace) override;

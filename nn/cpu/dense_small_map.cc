@@ -12,6 +12,7 @@ namespace ens::cpu {
 namespace {
 
 constexpr int64_t kMostPixels = 4;
+constexpr int64_t kServedFrom = 8;  // images in a batch
 
 // Pixels and channels of one image in memory: channel blocks, pixels, lanes.
 struct Order {
@@ -31,7 +32,7 @@ Tensor as_rows(const Tensor& t) {
   return Tensor::wrap(t.host(), {t.dim(0), t.numel() / t.dim(0)}, t.dtype(), nullptr);
 }
 
-// Plain tensors would have lanes of one channel, which spread() copies number by number.
+// Plain tensors would have lanes of one channel, which expand() copies one by one.
 Tensor with_lanes(const Tensor& t) {
   return t.layout() == Layout::kPlain ? t.with_layout(Layout::kChannelsLast) : t;
 }
@@ -101,19 +102,32 @@ ENS_CLONES void add_run(float* sum, const float* v, int64_t n) {
 }  // namespace
 
 DenseSmallMap::DenseSmallMap(const Shape& x, const Shape& w, const Shape& y, const ConvSpec& spec)
-    : x_(x), w_(w), y_(y), spec_(spec) {
-  const int64_t in = x[2] * x[3], out = y[2] * y[3];
-  if (spec.groups != 1 || in > kMostPixels || out > kMostPixels) return;
-  if (x[1] < 8 || y[1] < 8) return;  // oneDNN is not slow there in absolute terms
-  pixels_ = out;
-  int64_t used = 0;
-  for (int64_t p = 0; p < in; ++p) {
-    for (int64_t q = 0; q < out; ++q) {
-      taps_.push_back(find_tap(p, q));
-      used += taps_.back() >= 0;
-    }
+    : x_(x), w_(w), y_(y), spec_(spec), inputs_(x[2] * x[3]), outputs_(y[2] * y[3]) {
+  for (int64_t p = 0; p < inputs_; ++p) {
+    for (int64_t q = 0; q < outputs_; ++q) taps_.push_back(find_tap(p, q));
   }
-  applies_ = 4 * used >= 3 * in * out;
+}
+
+bool DenseSmallMap::serves_every_batch(const ConvProblem& c) {
+  return c.x[2] * c.x[3] * c.y[2] * c.y[3] <= c.w[2] * c.w[3];
+}
+
+const char* DenseSmallMap::why_not(const ConvProblem& c) {
+  const int64_t in = c.x[2] * c.x[3], out = c.y[2] * c.y[3];
+  if (c.spec.groups != 1) return "the convolution has groups";
+  if (c.serving) {
+    if (in * out > 2 * c.w[2] * c.w[3])
+      return "the matrix would be over twice as large as the weight";
+  } else {
+    if (in > kMostPixels || out > kMostPixels) return "the maps have more than 4 pixels";
+    if (c.x[1] < 8 || c.y[1] < 8) return "fewer than 8 channels are quick enough with oneDNN";
+  }
+  const DenseSmallMap map(c);
+  const auto padding = std::ranges::count(map.taps_, -1);
+  if (4 * padding > in * out) return "over a quarter of the matrix would be zeros";
+  // With few images the time goes into reading the weights, of which the matrix has more.
+  if (c.serving && c.x[0] < kServedFrom && !serves_every_batch(c)) return "the batch is below 8";
+  return nullptr;
 }
 
 int64_t DenseSmallMap::find_tap(int64_t p, int64_t q) const {
@@ -142,7 +156,7 @@ void DenseSmallMap::for_tiles(int64_t lanes, F&& f) const {
   });
 }
 
-Tensor DenseSmallMap::spread(const Tensor& w, Dtype dtype, Layout x_layout, Layout y_layout) const {
+Tensor DenseSmallMap::expand(const Tensor& w, Dtype dtype, Layout x_layout, Layout y_layout) const {
   const Order from(x_, x_layout), to(y_, y_layout);
   const int64_t row = to.pixels * w_[0];
   Tensor matrix = Tensor::empty({from.pixels * w_[1], row}, dtype);
@@ -174,7 +188,7 @@ Tensor DenseSmallMap::forward(Backend& backend, const Tensor& x, const Tensor& w
                               const Tensor& bias) const {
   const Tensor source = with_lanes(x);
   Tensor y = Tensor::empty(y_, x.dtype(), {}, result_layout(y_, x.dtype()));
-  const Tensor matrix = spread(w, x.dtype(), source.layout(), y.layout());
+  const Tensor matrix = expand(w, x.dtype(), source.layout(), y.layout());
   Tensor rows = as_rows(y);
   backend.gemm(false, false, 1.0f, as_rows(source), matrix, 0.0f, rows);
   if (!bias.defined()) return y;
@@ -184,7 +198,7 @@ Tensor DenseSmallMap::forward(Backend& backend, const Tensor& x, const Tensor& w
 Tensor DenseSmallMap::grad_input(Backend& backend, const Tensor& dy, const Tensor& w) const {
   const Tensor gradient = with_lanes(dy);
   Tensor dx = Tensor::empty(x_, dy.dtype(), {}, result_layout(x_, dy.dtype()));
-  const Tensor matrix = spread(w, dy.dtype(), dx.layout(), gradient.layout());
+  const Tensor matrix = expand(w, dy.dtype(), dx.layout(), gradient.layout());
   Tensor rows = as_rows(dx);
   backend.gemm(false, true, 1.0f, as_rows(gradient), matrix, 0.0f, rows);
   return dx;
@@ -196,7 +210,7 @@ Tensor DenseSmallMap::grad_weight(Backend& backend, const Tensor& x, const Tenso
   const int64_t row = to.pixels * w_[0];
   Tensor matrix = Tensor::empty({from.pixels * w_[1], row});
   backend.gemm(true, false, 1.0f, as_rows(source), as_rows(gradient), 0.0f, matrix);
-  // The reverse of spread(): what came from one number of the kernel is summed.
+  // The reverse of expand(): what came from one element of the kernel is summed.
   Tensor dw = Tensor::empty(w_);
   const float* sums = matrix.data<float>();
   float* result = dw.data<float>();

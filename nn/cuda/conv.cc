@@ -16,6 +16,7 @@
 #include "nn/cuda/cuda_backend.h"
 #include "nn/cuda/dnn_conv.h"
 #include "nn/cuda/im2col.h"
+#include "nn/cuda/serve_conv.h"
 
 namespace ens::cuda {
 namespace {
@@ -184,6 +185,30 @@ Tensor CudaBackend::conv2d_grad_weight(const Tensor& x, const Tensor& dy, const 
   const DnnConv conv =
       convolution(Pass::kGradWeight, x.dtype(), tf32_, x.shape(), w_shape, dy.shape(), spec);
   return run(c, conv, x, Tensor(), dy.to(x.dtype()));
+}
+
+std::vector<ConvCandidate> CudaBackend::explain_conv(const ConvProblem& p) const {
+  if (!p.serving) {
+    const bool few = uses_im2col(p.x, p.w, p.y, p.spec);
+    return {
+        {"im2col_gemm", "im2col and a matrix product",
+         few ? "" : "for up to 4 input channels, and a matrix of a reasonable size"},
+        {"cudnn", "the engine that cuDNN suggests first", few ? "im2col_gemm comes first" : ""}};
+  }
+  NetConv c;
+  c.dtype = p.dtype == Dtype::kF8 ? Dtype::kF16 : p.dtype;
+  c.float8 = p.dtype == Dtype::kF8;
+  c.batch = p.x[0];
+  c.c = p.x[1];
+  c.h = p.x[2];
+  c.w = p.x[3];
+  c.o = p.y[1];
+  c.oh = p.y[2];
+  c.ow = p.y[3];
+  c.kh = p.w[2];
+  c.kw = p.w[3];
+  c.spec = p.spec;
+  return explain(c);
 }
 
 }  // namespace ens::cuda

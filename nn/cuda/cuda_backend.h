@@ -64,6 +64,8 @@ class CudaBackend final : public Backend {
   Tensor conv2d_grad_weight(const Tensor& x, const Tensor& dy, const ConvSpec& spec,
                             const Shape& w_shape) override;
 
+  std::vector<ConvCandidate> explain_conv(const ConvProblem& problem) const override;
+
   // parameters.cu
   void prepare_conv_weights(std::span<const Tensor> from, std::span<Tensor> to) override;
   void sgd_step(std::span<const Update> updates, const Tensor& rates, const SgdStep& s) override;

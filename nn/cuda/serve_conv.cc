@@ -329,27 +329,79 @@ std::optional<PreparedConv> prepare(const NetConv& c, const ConvChoice& choice, 
   return std::nullopt;
 }
 
-// What is worth trying, the likeliest first.
+// With few images the time goes into launches and into reading weights. One launch for all nets
+// saves the former, and splitting the sums over the whole GPU speeds up the latter. With many
+// images cuDNN has kernels for newer tensor cores that ours do not use.
+constexpr int64_t kOurKernelsUpTo = 64;
+constexpr const char* kLargeBatch = "the batch is above 64, where cuDNN uses newer tensor cores";
+
+const char* small_batch_why_not(const NetConv& c) {
+  if (c.batch > kOurKernelsUpTo) return kLargeBatch;
+  if (can_do_small_batch(c)) return nullptr;
+  return "needs float16 or bfloat16, input channels in multiples of 32, output channels of 16, and "
+         "no groups";
+}
+
+const char* grouped_gemm_why_not(const NetConv& c) {
+  if (c.batch > kOurKernelsUpTo && !c.float8) return kLargeBatch;
+  if (can_do_grouped_gemm(c)) return nullptr;
+  return "needs a 16-bit dtype, channels in multiples of 8 (float8: 16), and no groups";
+}
+
+const char* dense_small_map_why_not(const NetConv& c) {
+  if (c.float8) return "has no float8 form";
+  if (!is_dense_small_map(c)) return "the map has too many pixels, or the convolution has groups";
+  // 9/4 fewer products on 2x2 maps for 16/9 of the weights.
+  return c.batch < 4 ? "the batch is below 4: reading the larger weight is all the time" : nullptr;
+}
+
+const char* im2col_gemm_why_not(const NetConv& c) {
+  if (c.float8) return "has no float8 form";
+  if (c.spec.groups != 1) return "the convolution has groups";
+  if (c.pointwise()) return nullptr;
+  // im2col writes and reads each pixel kh * kw times: nothing for large maps.
+  const int64_t elements = c.rows() * c.depth() * (c.x.stride ? c.nets : 1);
+  return static_cast<size_t>(elements) * size_of(c.dtype) > kMostGathered
+             ? "im2col would write more than 256 MiB"
+             : nullptr;
+}
+
+// Best first. Those without a reason are timed on the device, in all their variants.
+struct ConvImplementation {
+  ConvAlgorithm algorithm;
+  const char* name;
+  const char* description;
+  const char* (*why_not)(const NetConv&);
+  int (*variants)(const NetConv&);
+};
+
+constexpr ConvImplementation kImplementations[] = {
+    {ConvAlgorithm::kSmallBatchTensorCore, "small_batch_tensor_core",
+     "our own kernel for few pixels, one launch for all nets", small_batch_why_not,
+     [](const NetConv&) { return kSmallBatchVariants; }},
+    {ConvAlgorithm::kGroupedImplicitGemm, "grouped_implicit_gemm",
+     "our own tensor-core kernel, one launch for all nets", grouped_gemm_why_not,
+     [](const NetConv&) { return kGroupedGemmVariants; }},
+    {ConvAlgorithm::kDenseSmallMap, "dense_small_map",
+     "maps of a few pixels as one batched matrix product", dense_small_map_why_not,
+     [](const NetConv&) { return kProductVariants; }},
+    {ConvAlgorithm::kIm2colGemm, "im2col_gemm", "im2col and one batched matrix product",
+     im2col_gemm_why_not, [](const NetConv&) { return kProductVariants; }},
+    // cuDNN compiles its float8 engines when a plan is made.
+    {ConvAlgorithm::kCudnn, "cudnn", "cuDNN, net by net on parallel branches",
+     [](const NetConv&) -> const char* { return nullptr; },
+     [](const NetConv& c) { return c.float8 ? 2 : kCudnnVariants; }},
+    {ConvAlgorithm::kNaive, "naive", "plain loops",
+     [](const NetConv&) { return "only where nothing else computes the convolution"; },
+     [](const NetConv&) { return 1; }},
+};
+
 std::vector<ConvChoice> candidates(const NetConv& c) {
   std::vector<ConvChoice> list;
-  const auto add = [&](ConvAlgorithm algorithm, int variants) {
-    for (int v = 0; v < variants; ++v) list.push_back({algorithm, v});
-  };
-  // With few images all time goes into launches and into reading weights: one launch for all nets
-  // saves the former, splitting the sums over the whole GPU speeds up the latter. With many, cuDNN
-  // has kernels for newer tensor cores that ours does not use.
-  if (c.batch <= 64) add(ConvAlgorithm::kSmallBatchTensorCore, kSmallBatchVariants);
-  if (c.batch <= 64 || c.float8) add(ConvAlgorithm::kGroupedImplicitGemm, kGroupedGemmVariants);
-  // 9/4 fewer products on 2x2 maps for 16/9 of the weights: nothing for a few images, where reading
-  // the weights is all.
-  if (c.batch >= 4 && is_dense_small_map(c)) add(ConvAlgorithm::kDenseSmallMap, kProductVariants);
-  // Gathering writes and reads each pixel kh * kw times: nothing for large maps.
-  const int64_t numbers = c.rows() * c.depth() * (c.x.stride ? c.nets : 1);
-  if (c.pointwise() || static_cast<size_t>(numbers) * size_of(c.dtype) <= kMostGathered) {
-    add(ConvAlgorithm::kIm2colGemm, kProductVariants);
+  for (const ConvImplementation& i : kImplementations) {
+    if (i.why_not(c)) continue;
+    for (int v = 0; v < i.variants(c); ++v) list.push_back({i.algorithm, v});
   }
-  // In float8 there are two, which cuDNN compiles when a plan is made.
-  add(ConvAlgorithm::kCudnn, c.float8 ? 2 : kCudnnVariants);
   return list;
 }
 
@@ -442,21 +494,16 @@ bool captures_dependent_launches(Context& c) {
 }  // namespace
 
 const char* name(ConvAlgorithm algorithm) {
-  switch (algorithm) {
-    case ConvAlgorithm::kSmallBatchTensorCore:
-      return "small_batch_tensor_core";
-    case ConvAlgorithm::kGroupedImplicitGemm:
-      return "grouped_implicit_gemm";
-    case ConvAlgorithm::kDenseSmallMap:
-      return "dense_small_map";
-    case ConvAlgorithm::kIm2colGemm:
-      return "im2col_gemm";
-    case ConvAlgorithm::kCudnn:
-      return "cudnn";
-    case ConvAlgorithm::kNaive:
-      return "naive";
+  return std::ranges::find(kImplementations, algorithm, &ConvImplementation::algorithm)->name;
+}
+
+std::vector<ConvCandidate> explain(const NetConv& conv) {
+  std::vector<ConvCandidate> list;
+  for (const ConvImplementation& i : kImplementations) {
+    const char* reason = i.why_not(conv);
+    list.push_back({i.name, i.description, reason ? reason : ""});
   }
-  return "?";
+  return list;
 }
 
 Branches::Branches(int64_t count)

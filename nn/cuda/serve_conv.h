@@ -67,4 +67,7 @@ PreparedConv choose(const NetConv& conv, std::optional<ConvAlgorithm> prefer, Co
                     const Branches& branches, std::weak_ptr<DenseSmallMap>& dense_small_map,
                     const std::function<std::byte*(size_t)>& scratch);
 
+// The algorithms in the order in which they are tried, with why they are not; empty: timed.
+std::vector<ConvCandidate> explain(const NetConv& conv);
+
 }  // namespace ens::cuda

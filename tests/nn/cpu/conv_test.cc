@@ -1,6 +1,14 @@
 // Convolutions and matrix products against plain loops in double.
-#include <ostream>
+#include "nn/cpu/conv.h"
 
+#include <functional>
+#include <map>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "nn/cpu/dnnl_util.h"
 #include "tests/nn/cpu/naive.h"
 
 namespace ens {
@@ -85,6 +93,44 @@ class ConvTest : public testing::TestWithParam<Case> {
   }
 };
 
+ConvProblem problem_of(const Case& c, Dtype dtype) {
+  return {x_shape(c), w_shape(c), y_shape(c), c.spec, dtype};
+}
+
+// While it lives, one implementation computes every convolution.
+struct Forced {
+  explicit Forced(const char* name) { cpu::force_conv_implementation(name); }
+  ~Forced() { cpu::force_conv_implementation(""); }
+};
+
+std::string error_of(const std::function<void()>& f) {
+  try {
+    f();
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+TEST_P(ConvTest, EachImplementation) {
+  for (const cpu::ConvImplementation& i : cpu::conv_implementations()) {
+    SCOPED_TRACE(i.name);
+    for (const Dtype dtype : {Dtype::kF32, Dtype::kBF16}) {
+      if (!cpu_backend().supports(dtype)) continue;
+      const Forced forced(i.name);
+      if (const char* reason = i.why_not(problem_of(GetParam(), dtype))) {
+        const Tensor x = Tensor::zeros(x_shape(GetParam()), dtype);
+        const Tensor w = Tensor::zeros(w_shape(GetParam()));
+        EXPECT_NE(
+            error_of([&] { cpu_backend().conv2d(x, w, Tensor(), GetParam().spec); }).find(reason),
+            std::string::npos);
+        continue;
+      }
+      check(dtype, Layout::kPlain);
+    }
+  }
+}
+
 TEST_P(ConvTest, Float32InEveryLayout) {
   for (Layout layout : all_layouts()) check(Dtype::kF32, layout);
 }
@@ -94,42 +140,127 @@ TEST_P(ConvTest, BFloat16InEveryLayout) {
   for (Layout layout : all_layouts()) check(Dtype::kBF16, layout);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Shapes, ConvTest,
-    testing::Values(
-        // what ResNet-18 has: stem, blocks, strided ones, projections, the small last maps
-        Case{3, 3, 12, 12, 16, 3, 3, {1, 1, 1, 1}}, Case{2, 16, 9, 8, 16, 3, 3, {1, 1, 1, 1}},
-        Case{2, 16, 8, 8, 32, 3, 3, {2, 1, 1, 1}}, Case{2, 16, 9, 9, 32, 1, 1, {2, 0, 1, 1}},
-        Case{5, 32, 2, 2, 48, 3, 3, {1, 1, 1, 1}}, Case{5, 64, 2, 2, 64, 3, 3, {1, 1, 1, 1}},
-        Case{3, 32, 4, 4, 64, 3, 3, {2, 1, 1, 1}}, Case{1, 32, 2, 2, 32, 3, 3, {1, 1, 1, 1}},
-        Case{4, 32, 2, 2, 64, 3, 3, {2, 1, 1, 1}}, Case{4, 32, 1, 1, 64, 3, 3, {1, 1, 1, 1}},
-        Case{4, 32, 2, 2, 64, 1, 1, {2, 0, 1, 1}}, Case{4, 32, 2, 1, 16, 3, 3, {1, 1, 1, 1}},
-        // many images of small maps, and large maps, strided and not
-        Case{13, 16, 4, 4, 32, 3, 3, {1, 1, 1, 1}}, Case{7, 32, 4, 4, 16, 3, 3, {2, 1, 1, 1}},
-        Case{70, 64, 2, 2, 16, 3, 3, {1, 1, 1, 1}}, Case{7, 16, 4, 5, 32, 1, 1, {2, 0, 1, 1}},
-        Case{8, 48, 2, 2, 48, 3, 3, {1, 1, 1, 1}}, Case{70, 32, 4, 4, 48, 3, 3, {1, 1, 1, 1}},
-        // by Winograd: whole and halved tiles, all paddings, an odd image left over
-        Case{3, 16, 7, 5, 32, 3, 3, {1, 0, 1, 1}}, Case{5, 32, 4, 7, 16, 3, 3, {1, 2, 1, 1}},
-        Case{33, 16, 6, 6, 48, 3, 3, {1, 1, 1, 1}}, Case{3, 16, 41, 38, 16, 3, 3, {1, 1, 1, 1}},
-        Case{1, 16, 30, 70, 32, 3, 3, {1, 1, 1, 1}}, Case{2, 128, 8, 8, 32, 3, 3, {1, 1, 1, 1}},
-        Case{5, 16, 9, 8, 32, 3, 3, {2, 1, 1, 1}}, Case{6, 32, 5, 4, 16, 4, 4, {2, 1, 1, 1}},
-        Case{8, 6, 16, 16, 12, 1, 1, {2, 0, 1, 1}}, Case{8, 6, 8, 8, 12, 3, 3, {2, 1, 1, 1}},
-        // odd channels, kernels and sizes
-        Case{2, 5, 7, 6, 3, 3, 3, {1, 1, 1, 1}}, Case{2, 24, 6, 5, 24, 3, 3, {1, 1, 1, 1}},
-        Case{2, 16, 6, 6, 24, 3, 3, {1, 1, 1, 1}}, Case{2, 32, 8, 8, 3, 3, 3, {1, 1, 1, 1}},
-        Case{2, 1, 9, 9, 4, 5, 5, {1, 2, 1, 1}}, Case{2, 3, 9, 9, 7, 7, 7, {2, 3, 1, 1}},
-        Case{2, 8, 7, 5, 16, 2, 3, {1, 0, 1, 1}}, Case{2, 5, 2, 2, 5, 3, 3, {1, 1, 1, 1}},
-        Case{1, 16, 11, 10, 16, 4, 4, {3, 1, 1, 1}}, Case{2, 16, 5, 5, 16, 1, 1, {1, 1, 1, 1}},
-        // dilation
-        Case{2, 16, 10, 10, 16, 3, 3, {1, 2, 2, 1}}, Case{2, 5, 11, 9, 6, 3, 3, {2, 2, 3, 1}},
-        Case{2, 32, 2, 2, 32, 3, 3, {1, 2, 2, 1}},
-        // groups, depthwise too
-        Case{2, 32, 6, 6, 32, 3, 3, {1, 1, 1, 2}}, Case{2, 16, 6, 6, 16, 3, 3, {1, 1, 1, 16}},
-        Case{2, 12, 6, 6, 8, 3, 3, {2, 1, 1, 4}}, Case{2, 6, 5, 5, 6, 3, 3, {1, 1, 1, 6}},
-        Case{2, 32, 2, 2, 32, 3, 3, {1, 1, 1, 4}},
-        // transposed convolutions of decoders, seen from the other side
-        Case{2, 3, 16, 16, 32, 4, 4, {2, 1, 1, 1}}, Case{2, 16, 8, 8, 32, 4, 4, {2, 1, 1, 1}},
-        Case{2, 16, 8, 8, 32, 3, 3, {2, 1, 1, 1}}, Case{2, 5, 7, 9, 10, 2, 2, {2, 0, 1, 1}}));
+std::vector<Case> conv_cases() {
+  return {
+
+      // what ResNet-18 has: stem, blocks, strided ones, projections, the small last maps
+      Case{3, 3, 12, 12, 16, 3, 3, {1, 1, 1, 1}}, Case{2, 16, 9, 8, 16, 3, 3, {1, 1, 1, 1}},
+      Case{2, 16, 8, 8, 32, 3, 3, {2, 1, 1, 1}}, Case{2, 16, 9, 9, 32, 1, 1, {2, 0, 1, 1}},
+      Case{5, 32, 2, 2, 48, 3, 3, {1, 1, 1, 1}}, Case{5, 64, 2, 2, 64, 3, 3, {1, 1, 1, 1}},
+      Case{3, 32, 4, 4, 64, 3, 3, {2, 1, 1, 1}}, Case{1, 32, 2, 2, 32, 3, 3, {1, 1, 1, 1}},
+      Case{4, 32, 2, 2, 64, 3, 3, {2, 1, 1, 1}}, Case{4, 32, 1, 1, 64, 3, 3, {1, 1, 1, 1}},
+      Case{4, 32, 2, 2, 64, 1, 1, {2, 0, 1, 1}}, Case{4, 32, 2, 1, 16, 3, 3, {1, 1, 1, 1}},
+      // many images of small maps, and large maps, strided and not
+      Case{13, 16, 4, 4, 32, 3, 3, {1, 1, 1, 1}}, Case{7, 32, 4, 4, 16, 3, 3, {2, 1, 1, 1}},
+      Case{70, 64, 2, 2, 16, 3, 3, {1, 1, 1, 1}}, Case{7, 16, 4, 5, 32, 1, 1, {2, 0, 1, 1}},
+      Case{8, 48, 2, 2, 48, 3, 3, {1, 1, 1, 1}}, Case{70, 32, 4, 4, 48, 3, 3, {1, 1, 1, 1}},
+      // by Winograd: whole and halved tiles, all paddings, an odd image left over
+      Case{3, 16, 7, 5, 32, 3, 3, {1, 0, 1, 1}}, Case{5, 32, 4, 7, 16, 3, 3, {1, 2, 1, 1}},
+      Case{33, 16, 6, 6, 48, 3, 3, {1, 1, 1, 1}}, Case{3, 16, 41, 38, 16, 3, 3, {1, 1, 1, 1}},
+      Case{1, 16, 30, 70, 32, 3, 3, {1, 1, 1, 1}}, Case{2, 128, 8, 8, 32, 3, 3, {1, 1, 1, 1}},
+      Case{5, 16, 9, 8, 32, 3, 3, {2, 1, 1, 1}}, Case{6, 32, 5, 4, 16, 4, 4, {2, 1, 1, 1}},
+      Case{8, 6, 16, 16, 12, 1, 1, {2, 0, 1, 1}}, Case{8, 6, 8, 8, 12, 3, 3, {2, 1, 1, 1}},
+      // odd channels, kernels and sizes
+      Case{2, 5, 7, 6, 3, 3, 3, {1, 1, 1, 1}}, Case{2, 24, 6, 5, 24, 3, 3, {1, 1, 1, 1}},
+      Case{2, 16, 6, 6, 24, 3, 3, {1, 1, 1, 1}}, Case{2, 32, 8, 8, 3, 3, 3, {1, 1, 1, 1}},
+      Case{2, 1, 9, 9, 4, 5, 5, {1, 2, 1, 1}}, Case{2, 3, 9, 9, 7, 7, 7, {2, 3, 1, 1}},
+      Case{2, 8, 7, 5, 16, 2, 3, {1, 0, 1, 1}}, Case{2, 5, 2, 2, 5, 3, 3, {1, 1, 1, 1}},
+      Case{1, 16, 11, 10, 16, 4, 4, {3, 1, 1, 1}}, Case{2, 16, 5, 5, 16, 1, 1, {1, 1, 1, 1}},
+      // dilation
+      Case{2, 16, 10, 10, 16, 3, 3, {1, 2, 2, 1}}, Case{2, 5, 11, 9, 6, 3, 3, {2, 2, 3, 1}},
+      Case{2, 32, 2, 2, 32, 3, 3, {1, 2, 2, 1}},
+      // groups, depthwise too
+      Case{2, 32, 6, 6, 32, 3, 3, {1, 1, 1, 2}}, Case{2, 16, 6, 6, 16, 3, 3, {1, 1, 1, 16}},
+      Case{2, 12, 6, 6, 8, 3, 3, {2, 1, 1, 4}}, Case{2, 6, 5, 5, 6, 3, 3, {1, 1, 1, 6}},
+      Case{2, 32, 2, 2, 32, 3, 3, {1, 1, 1, 4}},
+      // transposed convolutions of decoders, seen from the other side
+      Case{2, 3, 16, 16, 32, 4, 4, {2, 1, 1, 1}}, Case{2, 16, 8, 8, 32, 4, 4, {2, 1, 1, 1}},
+      Case{2, 16, 8, 8, 32, 3, 3, {2, 1, 1, 1}}, Case{2, 5, 7, 9, 10, 2, 2, {2, 0, 1, 1}}};
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, ConvTest, testing::ValuesIn(conv_cases()));
+
+// EachImplementation tries each of them on some of the cases.
+TEST(ConvImplementations, HaveCases) {
+  std::map<std::string, int> counts;
+  for (const Case& c : conv_cases()) {
+    for (const cpu::ConvImplementation& i : cpu::conv_implementations()) {
+      counts[i.name] += !i.why_not(problem_of(c, Dtype::kF32));
+    }
+  }
+  EXPECT_EQ(counts["onednn"], static_cast<int>(conv_cases().size()));
+  EXPECT_GT(counts["dense_small_map"], 5);
+  if (cpu::isa() >= cpu::Isa::kAvx2) {
+    EXPECT_GT(counts["block_conv"], 15);
+  }
+}
+
+TEST(ConvImplementations, UnknownNamesAreRefusedWithTheKnownOnes) {
+  EXPECT_NE(error_of([] {
+              cpu::force_conv_implementation("cudnn");
+            }).find("block_conv, dense_small_map, onednn"),
+            std::string::npos);
+  EXPECT_EQ(cpu::forced_conv_implementation(), nullptr);
+}
+
+// What was chosen before there was a list, by the width of a vector (in floats) where it depends on
+// the processor: block_conv's channels are multiples of that, and without AVX2 there is none.
+TEST(ConvImplementations, AreChosenAsRecorded) {
+  const char *const block = "block_conv", *const dense = "dense_small_map", *const one = "onednn";
+  struct Recorded {
+    Case c;
+    bool serving;
+    std::map<int, const char*> by_lanes;  // 0, 8, 16
+    const char* amx;                      // in bfloat16
+  };
+  const Recorded cases[] = {
+      {{128, 3, 32, 32, 64, 3, 3, {1, 1, 1, 1}}, false, {{0, one}, {8, one}, {16, one}}, one},
+      {{128, 64, 32, 32, 64, 3, 3, {1, 1, 1, 1}}, false, {{0, one}, {8, block}, {16, block}}, one},
+      {{8, 24, 8, 8, 24, 3, 3, {1, 1, 1, 1}}, false, {{0, one}, {8, block}, {16, one}}, one},
+      {{8, 512, 2, 2, 512, 3, 3, {1, 1, 1, 1}},
+       false,
+       {{0, dense}, {8, block}, {16, block}},
+       dense},
+      {{4, 32, 2, 2, 64, 1, 1, {2, 0, 1, 1}}, false, {{0, one}, {8, block}, {16, block}}, one},
+      {{8, 20, 2, 2, 20, 3, 3, {1, 1, 1, 1}}, false, {{0, dense}, {8, dense}, {16, dense}}, dense},
+      {{8, 5, 2, 2, 5, 3, 3, {1, 1, 1, 1}}, false, {{0, one}, {8, one}, {16, one}}, one},
+      {{8, 32, 2, 2, 32, 3, 3, {1, 1, 1, 4}}, false, {{0, one}, {8, one}, {16, one}}, one},
+      {{8, 20, 3, 3, 20, 3, 3, {1, 1, 1, 1}}, false, {{0, one}, {8, one}, {16, one}}, one},
+      // Served, the matrix pays from 8 images on, or where it is no larger than the weight.
+      {{7, 20, 2, 2, 20, 3, 3, {1, 1, 1, 1}}, true, {{0, one}, {8, one}, {16, one}}, one},
+      {{8, 20, 2, 2, 20, 3, 3, {1, 1, 1, 1}}, true, {{0, dense}, {8, dense}, {16, dense}}, dense},
+      {{8, 5, 2, 2, 5, 3, 3, {1, 1, 1, 1}}, true, {{0, dense}, {8, dense}, {16, dense}}, dense},
+      {{1, 20, 2, 2, 20, 3, 3, {2, 1, 1, 1}}, true, {{0, dense}, {8, dense}, {16, dense}}, dense},
+      {{1, 512, 2, 2, 512, 3, 3, {1, 1, 1, 1}}, true, {{0, one}, {8, block}, {16, block}}, one},
+      {{32, 512, 2, 2, 512, 3, 3, {1, 1, 1, 1}},
+       true,
+       {{0, dense}, {8, block}, {16, block}},
+       dense},
+  };
+  const int lanes = cpu::isa() >= cpu::Isa::kAvx512 ? 16 : cpu::isa() >= cpu::Isa::kAvx2 ? 8 : 0;
+  for (const Recorded& r : cases) {
+    SCOPED_TRACE(testing::PrintToString(r.c) + (r.serving ? " served" : ""));
+    const auto chosen = [&](Dtype dtype) {
+      ConvProblem p = problem_of(r.c, dtype);
+      p.serving = r.serving;
+      // explain_conv() says the same, and of each of the others why not.
+      const std::string name = cpu::choose_conv(p).name;
+      size_t at = 0;
+      for (const ConvCandidate& c : cpu_backend().explain_conv(p)) {
+        EXPECT_EQ(c.name, cpu::conv_implementations()[at++].name);
+        EXPECT_EQ(c.rejected.empty(), c.name == name) << c.name << ": " << c.rejected;
+      }
+      return name;
+    };
+    EXPECT_EQ(chosen(Dtype::kF32), r.by_lanes.at(lanes));
+    if (cpu::isa() == cpu::Isa::kAmx) {
+      EXPECT_EQ(chosen(Dtype::kBF16), r.amx);
+    }
+    if (cpu::isa() == cpu::Isa::kAvx512Bf16) {
+      EXPECT_EQ(chosen(Dtype::kBF16), r.by_lanes.at(lanes));
+    }
+  }
+}
 
 TEST(Conv, RowsOfABiggerTensor) {
   const Tensor x = random_tensor({6, 16, 5, 5}, 1, Dtype::kF32, Layout::kBlocked16);

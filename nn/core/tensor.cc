@@ -21,6 +21,15 @@ const char* name(Layout layout) {
   return "?";
 }
 
+namespace {
+TensorAllocator& test_allocator() {
+  static TensorAllocator* allocator = new TensorAllocator;  // tensors may outlive main()
+  return *allocator;
+}
+}  // namespace
+
+void set_tensor_allocator(TensorAllocator allocator) { test_allocator() = std::move(allocator); }
+
 Tensor Tensor::empty(const Shape& shape, Dtype dtype, Device device, Layout layout) {
   if (layout != Layout::kPlain) {
     const int64_t block = layout == Layout::kBlocked8 ? 8 : layout == Layout::kBlocked16 ? 16 : 1;
@@ -33,7 +42,8 @@ Tensor Tensor::empty(const Shape& shape, Dtype dtype, Device device, Layout layo
   t.dtype_ = dtype;
   t.device_ = device;
   t.layout_ = layout;
-  t.storage_ = backend(device).allocate(std::max<size_t>(t.bytes(), 1));
+  const size_t bytes = std::max<size_t>(t.bytes(), 1);
+  t.storage_ = test_allocator() ? test_allocator()(device, bytes) : backend(device).allocate(bytes);
   return t;
 }
 

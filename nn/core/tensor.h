@@ -1,6 +1,6 @@
-// Tensor: a handle to a dense block of numbers on one device.
+// Tensor: a handle to a dense block of elements on one device.
 //
-// Copying a Tensor copies the handle; clone() copies the numbers. Handles may be passed between
+// Copying a Tensor copies the handle; clone() copies the elements. Handles may be passed between
 // threads; concurrent reads are safe, a write needs exclusive use.
 //
 // Layout: logically every tensor is indexed outermost first (NCHW for images). Backends may store
@@ -9,7 +9,9 @@
 // exist only where C is a multiple of the block, so no layout ever has padding: numel() elements.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -103,5 +105,10 @@ class Tensor {
   Layout layout_ = Layout::kPlain;
   Device device_;
 };
+
+// For tests: where empty() gets its memory from; empty: from the backend. To be set while no other
+// thread makes tensors.
+using TensorAllocator = std::function<std::shared_ptr<void>(Device device, size_t bytes)>;
+void set_tensor_allocator(TensorAllocator allocator);
 
 }  // namespace ens

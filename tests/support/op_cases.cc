@@ -18,6 +18,10 @@ OpCase conv(const std::string& name, const Shape& x, const Shape& w, bool bias,
   if (bias) c.operands.push_back(parameter({w[0]}));
   c.op = [=](Vars v) { return conv2d(v[0], v[1], bias ? v[2] : Var(), spec); };
   c.naive = [=](Arrays a) { return naive::conv2d(a[0], a[1], bias ? a[2] : Array(), spec); };
+  const auto pixels = [&](int axis) {
+    return (x[axis] + 2 * spec.padding - spec.dilation * (w[axis] - 1) - 1) / spec.stride + 1;
+  };
+  c.flops = 2.0 * static_cast<double>(x[0] * pixels(2) * pixels(3) * w.numel());
   return c;
 }
 
@@ -31,6 +35,7 @@ OpCase deconv(const std::string& name, const Shape& x, const Shape& w, bool bias
   c.naive = [=](Arrays a) {
     return naive::conv_transpose2d(a[0], a[1], bias ? a[2] : Array(), spec, output_padding);
   };
+  c.flops = 2.0 * static_cast<double>(x[0] * x[2] * x[3] * w.numel());
   return c;
 }
 
@@ -39,6 +44,7 @@ OpCase dense(const std::string& name, int64_t batch, int64_t in, int64_t out, bo
   if (bias) c.operands.push_back(parameter({out}));
   c.op = [=](Vars v) { return linear(v[0], v[1], bias ? v[2] : Var()); };
   c.naive = [=](Arrays a) { return naive::linear(a[0], a[1], bias ? a[2] : Array()); };
+  c.flops = 2.0 * static_cast<double>(batch * in * out);
   return c;
 }
 
@@ -133,7 +139,9 @@ OpCase product(const std::string& name, int64_t m, int64_t k, int64_t n, bool ta
   return {"matmul_" + name,
           {{ta ? Shape{k, m} : Shape{m, k}}, {tb ? Shape{n, k} : Shape{k, n}}},
           [=](Vars v) { return matmul(v[0], v[1], ta, tb); },
-          [=](Arrays a) { return naive::matmul(a[0], a[1], ta, tb); }};
+          [=](Arrays a) { return naive::matmul(a[0], a[1], ta, tb); },
+          1,
+          2.0 * static_cast<double>(m * k * n)};
 }
 
 OpCase reduction(const std::string& name, const Shape& x, const Shape& to) {
@@ -420,6 +428,35 @@ bool fits(Layout layout, const Shape& shape) {
 
 const std::vector<OpCase>& op_cases() {
   static const std::vector<OpCase> cases = make_cases();
+  return cases;
+}
+
+const std::vector<OpCase>& op_perf_cases() {
+  const Shape image{32, 64, 32, 32};
+  static const std::vector<OpCase> cases{
+      conv("stem", {32, 3, 32, 32}, {64, 3, 3, 3}, false, {1, 1}),
+      conv("64_channels", {32, 64, 32, 32}, {64, 64, 3, 3}, false, {1, 1}),
+      conv("128_stride2", {32, 64, 32, 32}, {128, 64, 3, 3}, false, {2, 1}),
+      conv("256_channels", {32, 256, 8, 8}, {256, 256, 3, 3}, false, {1, 1}),
+      conv("512_2x2_map", {32, 512, 2, 2}, {512, 512, 3, 3}, false, {1, 1}),
+      conv("projection", {32, 64, 32, 32}, {128, 64, 1, 1}, false, {2, 0}),
+      deconv("decoder", {32, 64, 16, 16}, {64, 32, 4, 4}, true, {2, 1}, 0),
+      dense("classifier", 128, 512, 100, true),
+      product("512", 512, 512, 512, false, false),
+      norm_train("relu", image, true),
+      norm_residual("residual_relu", image, true),
+      norm_eval("relu", image, true),
+      largest("2x2", image, {2, 2, 0}),
+      {"global_avg_pool",
+       {{image}},
+       [](Vars v) { return global_avg_pool(v[0]); },
+       [](Arrays a) { return naive::global_avg_pool(a[0]); }},
+      each(
+          "relu", image, Fill::kUniform, [](const Var& x) { return relu(x); },
+          [](double x) { return x > 0 ? x : 0; }),
+      pair("add", {image}, {image}, add, [](double a, double b) { return a + b; }),
+      reduction("channels", image, {1, 64, 1, 1}),
+  };
   return cases;
 }
 

@@ -27,9 +27,12 @@ struct OpCase {
   std::function<Var(const std::vector<Var>&)> op;
   std::function<naive::Array(const std::vector<naive::Array>&)> naive;
   double slack = 1;  // multiplies every tolerance, for ill-conditioned operations
+  double flops = 0;  // of convolutions and matrix products, forward; a multiply-add is 2
 };
 
 const std::vector<OpCase>& op_cases();
+// Of a network's sizes, to be timed and not compared: tests/nn/autograd/ops_main.cc.
+const std::vector<OpCase>& op_perf_cases();
 
 // The operands' numbers, rounded to what `dtype` can hold.
 std::vector<naive::Array> operand_values(const OpCase& c, Dtype dtype);

@@ -6,6 +6,7 @@
 
 #include "tests/support/compare.h"
 #include "tests/support/gradcheck.h"
+#include "tests/support/guarded_memory.h"
 #include "tests/support/op_cases.h"
 
 namespace ens::test {
@@ -13,7 +14,7 @@ namespace {
 
 using naive::Array;
 
-class OpGradients : public testing::TestWithParam<OpCase> {};
+class OpGradients : public Guarded<testing::TestWithParam<OpCase>> {};
 
 // y is weighted with fixed random numbers to make one number of it.
 void check(const OpCase& c, Dtype dtype, double tolerance) {

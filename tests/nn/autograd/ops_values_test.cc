@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "tests/support/compare.h"
+#include "tests/support/guarded_memory.h"
 #include "tests/support/op_cases.h"
 
 namespace ens::test {
@@ -18,7 +19,7 @@ constexpr double kF32Tolerance = 5e-6;
 constexpr double kBF16Tolerance =
     1.6e-2;  // three roundings to 8 bits; Winograd's are twice as large
 
-class OpValues : public testing::TestWithParam<OpCase> {};
+class OpValues : public Guarded<testing::TestWithParam<OpCase>> {};
 
 TEST_P(OpValues, MatchesNaiveLoop) {
   const OpCase& c = GetParam();
@@ -36,7 +37,7 @@ TEST_P(OpValues, MatchesNaiveLoopInBFloat16) {
 }
 
 // Operations on images.
-class OpLayouts : public testing::TestWithParam<OpCase> {};
+class OpLayouts : public Guarded<testing::TestWithParam<OpCase>> {};
 
 TEST_P(OpLayouts, AreAllAccepted) {
   const OpCase& c = GetParam();
@@ -89,6 +90,26 @@ std::vector<OpCase> image_cases() {
 
 INSTANTIATE_TEST_SUITE_P(Ops, OpValues, testing::ValuesIn(op_cases()), case_name);
 INSTANTIATE_TEST_SUITE_P(Ops, OpLayouts, testing::ValuesIn(image_cases()), case_name);
+
+TEST(GuardedMemoryTest, SeesWritesOutOfBounds) {
+  for (const int64_t at : {-64, -1, 5, 6, 68}) {
+    GuardedMemory memory;
+    const Tensor t = Tensor::zeros({5});
+    EXPECT_TRUE(memory.intact());
+    t.data<float>()[at] = 1;
+    const testing::AssertionResult result = memory.intact();
+    EXPECT_FALSE(result) << at;
+    EXPECT_NE(std::string(result.message()).find("a tensor of 20 bytes on cpu was overrun"),
+              std::string::npos)
+        << result.message();
+  }
+}
+
+TEST(GuardedMemoryTest, StartsAsNotANumber) {
+  GuardedMemory memory;
+  EXPECT_TRUE(std::isnan(Tensor::empty({3}).to_vector()[2]));
+  EXPECT_TRUE(std::isnan(Tensor::empty({3}, Dtype::kBF16).to_vector()[2]));
+}
 
 // ---- what does not fit the table
 

@@ -6,6 +6,7 @@
 // bits for bfloat16, to 11 for float16.
 #include "tests/nn/cuda/gpu.h"
 #include "tests/support/compare.h"
+#include "tests/support/guarded_memory.h"
 #include "tests/support/op_cases.h"
 
 namespace ens::test {
@@ -13,7 +14,7 @@ namespace {
 
 using naive::Array;
 
-class GpuOps : public OnGpu<testing::TestWithParam<OpCase>> {
+class GpuOps : public Guarded<OnGpu<testing::TestWithParam<OpCase>>> {
  protected:
   void compare(Dtype dtype, Layout layout, double tolerance, double grad_tolerance) {
     const OpCase& c = GetParam();

@@ -231,7 +231,7 @@ class Backend {
   virtual Tensor softmax_cross_entropy_grad(const Tensor& probs, const Tensor& labels,
                                             const Tensor& weight, Dtype logits_dtype);
 
-  // ---- training data: pixels [N,C,H,W] u8 and where [B,4] i32, each row an image's number, the
+  // ---- training data: pixels [N,C,H,W] u8 and where [B,4] i32, each row an image's index, the
   // window's top and left in the zero-padded image, and whether it is mirrored -> [B,C,H,W] f32 in
   // [0, 1], equal to the loader's own to the bit. Backends that have it keep data sets in their
   // memory.
@@ -245,7 +245,7 @@ class Backend {
   virtual void adam_step(std::span<const Update> updates, const Tensor& rates, const AdamStep& s);
 
   // ---- serving: prepares fused, frozen nets (nn/core/graph.h) for batches up to max_batch. They
-  // are at least one, read the same input, and differ in the numbers of their weights only.
+  // are at least one, read the same input, and differ in the values of their weights only.
   virtual std::unique_ptr<Executable> compile(const std::vector<Graph>& nets, Dtype dtype,
                                               int64_t max_batch);
 

@@ -55,7 +55,7 @@ struct Graph {
   int append(GraphStep step);
   const Shape& shape(int value) const { return values[static_cast<size_t>(value)]; }
 
-  int64_t parameters() const;  // numbers in weights and biases
+  int64_t parameters() const;  // elements of weights and biases
   // Floating-point operations for one image; a multiply-add counts as 2 (convolutions and linear
   // layers only, as published figures do).
   int64_t flops() const;

@@ -15,17 +15,19 @@ namespace {
 
 constexpr int64_t kNone = std::numeric_limits<int64_t>::min();
 
-// Below so many output pixels rows are images, from so many images on; from so many up, Winograd.
-constexpr int64_t kSmallMap = 36;
-constexpr int64_t kWinogradMap = 16;
-constexpr int64_t kManyImages = 4;
-constexpr int64_t kCopyBytes = 256 << 10;  // of the input at once, by pixel
-constexpr int64_t kTiles = 64;             // at once: enough to be worth reading the weight for
-constexpr int64_t kPositions = 16;         // of a tile
-constexpr int64_t kChunk = 8;              // inputs whose weights are packed at once
+// Which form (block_conv.h) is used, by output pixels and images; see choose().
+constexpr int64_t kSmallMap = 36;     // fewer pixels: by pixel,
+constexpr int64_t kManyImages = 4;    // where there are so many images
+constexpr int64_t kWinogradMap = 16;  // from so many pixels up: Winograd
 
-// Runs f(split) where split(n, g) calls g(begin, end) for ranges that make up [0, n): whole pieces
-// of work on a thread each if there are enough of them, else each piece split over all threads.
+constexpr int64_t kCopyBytes = 256 << 10;  // of the input in a piece, by pixel
+constexpr int64_t kTiles = 64;             // in a piece: enough to be worth reading the weight for
+constexpr int64_t kPositions = 16;         // of a tile
+constexpr int64_t kChunk = 8;              // input channels whose weights are packed at once
+
+// Divides the pieces of work over the threads. Calls f(begin, end, split) for ranges of pieces. If
+// there are at least as many pieces as threads, each thread gets whole pieces and split(n, g) calls
+// g(0, n). Otherwise one thread walks the pieces, and split(n, g) divides [0, n) over all threads.
 template <typename F>
 void over_pieces(int64_t pieces, F&& f) {
   if (pieces >= compute_threads()) {

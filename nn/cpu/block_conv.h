@@ -2,18 +2,32 @@
 // with kernels of our own (nn/cpu/block_kernels), in float32 and, where the processor has the
 // instructions (AVX512_BF16), in bfloat16 with sums in float32.
 //
-// A convolution is one matrix product whose left side is never written down: a row is an output
-// pixel, and kernel position k takes it to an input pixel. Rows that are computed together read
-// their input at equal distances, in one of three forms into which the input is copied first:
-// - framed (large maps, or few images): one image with a frame of zeros; rows are its pixels;
-// - by pixel (small maps): pixels outside, images inside; rows are the same pixel of several
-//   images, so that kernel positions that meet padding are left out (a 2x2 map has 16 of 36);
-// - Winograd's F(2x2, 3x3) (3x3 kernels, stride 1, from 16 pixels up): 16 positions of tiles of
-// some
-//   images, or of a strip of one; a product each, with 16 products where the others have 36.
+// A convolution is one matrix product, whose left matrix is never written down:
 //
-// The weight may be kept in bfloat16 with float32 activations (each number rounded to the nearest;
-// arithmetic stays float32): half of the memory, and half of what few images have to wait for.
+//             tap 0       tap 1             tap k                 panel 0   panel 1
+//   row 0   [ C inputs ][ C inputs ] ... [ C inputs ]     tap 0  [ C x P ] [ C x P ] ...
+//   row 1   [ C inputs ][ C inputs ] ... [ C inputs ]  x  tap 1  [ C x P ] [ C x P ] ...
+//    ...                                                   ...
+//
+//   row    an output pixel of one image
+//   tap    a kernel position; it takes a row to an input pixel, whose C channels are multiplied
+//   panel  P output channels, one or two vectors, summed together in registers
+//   group  rows that have the same taps; other taps meet only padding
+//   piece  the part of the work whose input is copied and multiplied in one go, on one thread:
+//          some images, or a strip (some rows of tiles) of one large image
+//
+// Rows that are computed together read their input at equal distances. The input is copied into
+// one of three forms that allow that:
+// - framed (large maps, or few images): one image with a frame of zeros for the padding. Its rows
+//   are its output pixels, and there is one group.
+// - by pixel (small maps): pixels outside, images inside. The rows of a group are one output pixel
+//   of all images, so that taps that meet padding are left out (of 36 on a 2x2 map, 16 remain).
+// - Winograd's F(2x2, 3x3) (3x3 kernels, stride 1, maps from 16 pixels up): 4x4 input pixels become
+//   a tile of 16 positions. Each position is a product of its own, whose rows are tiles: 16
+//   products where the other forms have 36.
+//
+// The weight may be kept in bfloat16 with float32 activations (each element rounded to the nearest;
+// arithmetic stays float32): half of the memory, and half of what a small batch waits for.
 #pragma once
 
 #include <cstddef>
@@ -44,8 +58,8 @@ class BlockConv {
   size_t packed_bytes() const { return static_cast<size_t>(weights()) * size_of(packed_); }
   void pack(const float* w, void* packed) const;  // from plain
 
-  // kForward: in is x, out is y; kGradInput: in is dy, out is dx. Adds bias (of `outputs` numbers,
-  // may be null) and sum (as out, may be null or out itself), then ReLU. Activations of dtype.
+  // kForward: in is x, out is y; kGradInput: in is dy, out is dx. Adds bias ([outputs], may be
+  // null) and sum (as out, may be null or out itself), then ReLU. Activations of dtype.
   void run(const void* in, const void* packed, const float* bias, const void* sum, bool relu,
            void* out) const;
 
@@ -55,7 +69,7 @@ class BlockConv {
  private:
   enum class Form { kFramed, kByPixel, kWinograd };
   struct Tap {
-    int64_t from;  // distance in the copied input, in numbers
+    int64_t from;  // distance in the copied input, in elements
     int64_t index;
   };
   struct Row {
@@ -65,9 +79,9 @@ class BlockConv {
     std::vector<Row> rows;
     std::vector<Tap> taps;
   };
-  struct Piece {                  // of the work: what is copied and computed in one go
+  struct Piece {                  // see above
     int64_t first, count;         // images
-    int64_t tile_row, tile_rows;  // Winograd: a strip of all of them
+    int64_t tile_row, tile_rows;  // Winograd: the strip; else unused
   };
   using Bytes = std::byte;
 
@@ -107,8 +121,8 @@ class BlockConv {
   int64_t weight_at(int64_t panel, int64_t tap) const;
   int64_t panel() const { return vectors_ * lanes_; }  // output channels computed together
   int64_t weights() const { return inputs_ * outputs_ * taps_; }
-  // The numbers of activations, as bytes.
-  size_t bytes(int64_t numbers) const { return static_cast<size_t>(numbers) * size_; }
+  // Of so many elements of the activations.
+  size_t bytes(int64_t elements) const { return static_cast<size_t>(elements) * size_; }
   // Of the copied input of one piece.
   size_t copy_bytes() const;
 
@@ -116,9 +130,9 @@ class BlockConv {
   const ConvSpec spec_;
   const Dtype packed_;
   const BlockKernels& kernels_;
-  const size_t size_;  // of a number of the activations
+  const size_t size_;  // bytes of an element of the activations
   const int64_t lanes_;
-  int64_t cell_;  // numbers of one position of a block in the copied input
+  int64_t cell_;  // elements of one position of a block in the copied input
   int64_t batch_, inputs_, outputs_, taps_, vectors_;
   int64_t in_[2], out_[2], kernel_[2];  // height, width
   Form form_;

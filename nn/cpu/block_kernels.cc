@@ -19,7 +19,7 @@ namespace ens::cpu {
 
 #ifdef ENS_BLOCK_KERNELS
 
-// Where a block's numbers go: to a place of their own, or as each first or second of two.
+// Where a block's elements go: to a place of their own, or as each first or second of two.
 enum class Part { kWhole, kFirst, kSecond };
 
 // Sums are added to in assembly, in the register of the sum: left to itself GCC 12 moves sums

@@ -2,7 +2,7 @@
 //
 // Activations lie in blocks of `lanes` channels: [B, C / lanes, H, W, lanes]. A panel is one or two
 // vectors of output channels, computed together for up to `rows` output pixels in registers.
-// Offsets and distances count numbers, not bytes.
+// Offsets and distances count elements, not bytes.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,7 @@ struct BlockRun {  // neighbouring products that belong to one kernel position
   int64_t x, dy;
 };
 // dw [lanes input channels][panel] += the products of `count` runs of `length` cells: a cell is
-// `depth` pixels (neighbours in the sum) of a block, its numbers channel by channel.
+// `depth` pixels (neighbours in the sum) of a block, its elements channel by channel.
 using MultiplyTransposed = void (*)(const void* x, const void* dy, const BlockRun* runs,
                                     int64_t count, int64_t length, int64_t x_step,
                                     int64_t dy_stride, float* dw);

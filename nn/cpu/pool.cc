@@ -63,7 +63,7 @@ ENS_INLINE void max_body(const Plane& p, const T* x, T* y, Index* tap_of) {
       const Range columns = window(ow, p.spec, p.width);
       const int64_t left = ow * p.spec.stride - p.spec.padding;
       for_lanes(lanes, [&]<int W>(int64_t l) ENS_INLINE_LAMBDA {
-        // Loops over arrays: vectors GCC 12 would compare number by number in these functions.
+        // Loops over arrays: GCC 12 would compare vectors element by element in these functions.
         float best[W];
         uint32_t taps[W];
         const T* first = x + (rows.begin * p.width + columns.begin) * lanes + l;

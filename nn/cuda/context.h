@@ -137,7 +137,7 @@ struct Context {
   std::shared_ptr<void> allocate(size_t bytes);
 
   // Host to device and back through pinned memory. upload returns when `src` has been read;
-  // download waits for the stream and returns when `dst` holds the numbers.
+  // download waits for the stream and returns when `dst` holds the elements.
   void upload(void* dst, const void* src, size_t bytes);
   void download(void* dst, const void* src, size_t bytes);
 

@@ -8,7 +8,7 @@ namespace ens::cuda {
 namespace {
 
 constexpr int kEdge = 16;    // of the matrices that a warp multiplies at once
-constexpr int kLanes = 8;    // numbers of 16 bits in the 16 bytes that a thread moves at once
+constexpr int kLanes = 8;    // 16-bit elements in the 16 bytes that a thread moves at once
 constexpr int kLanes8 = 16;  // of 8 bits
 // A convolution as the product of [rows, depth] (pixels, gathered on the way) and [depth, o].
 template <typename T, typename W>
@@ -46,7 +46,7 @@ struct Tile {
   }
 };
 // What lies in dynamic shared memory, in bytes: of each stage the pixels and behind them the
-// weights; in float8 behind all stages the weights of one as 16-bit numbers; in the end, instead,
+// weights; in float8 behind all stages the weights of one as 16-bit elements; in the end, instead,
 // the sums.
 template <typename W, typename Tile>
 struct SharedBytes {
@@ -69,7 +69,7 @@ __device__ inline __half2 halves(__nv_fp8x2_storage_t two) {
   return __half2(__nv_cvt_fp8x2_to_halfraw2(two, __NV_E4M3));
 }
 
-// In float8, the numbers of a slab as the tensor cores take them: pixels rounded to float8s,
+// In float8, the elements of a slab as the tensor cores take them: pixels rounded to float8s,
 // weights unpacked. float16 holds every float8, and the products are then as exact as those of
 // float8 tensor cores.
 template <typename Tile>

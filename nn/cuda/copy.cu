@@ -11,7 +11,7 @@ __global__ void convert_kernel(const From* s, To* d, int64_t n) {
   for (int64_t i = thread_index(); i < n; i += item_stride()) store(d + i, load(s[i]));
 }
 
-// The frequent ones, eight numbers at a time.
+// The frequent ones, eight elements at a time.
 template <typename From, typename To>
 __global__ void convert_packs_kernel(const From* s, To* d, int64_t n) {
   for (int64_t i = thread_index(); i < n; i += item_stride()) {

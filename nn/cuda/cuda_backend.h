@@ -3,7 +3,7 @@
 // Images are kChannelsLast inside: convolutions, pooling and normalisation answer in it and convert
 // what comes in another layout. Activations are float32, bfloat16 or float16; parameters float32.
 // All work is asynchronous on the calling thread's streams (nn/cuda/context.h); copies to the CPU
-// wait until the numbers are there. Results of one input are equal from run to run: sums have a
+// wait until the elements are there. Results of one input are equal from run to run: sums have a
 // fixed order, and cuDNN's engines that sum in no fixed order come last.
 #pragma once
 

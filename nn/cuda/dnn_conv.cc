@@ -146,7 +146,7 @@ class GraphBuilder {
   const DnnDescriptor& operand(int64_t id, const Shape& shape, Dtype dtype) {
     return keep(tensor(id, shape, dnn_type(dtype)));
   }
-  // Where the next operation writes: y if it is the last, else float32 numbers that exist only
+  // Where the next operation writes: y if it is the last, else float32 elements that exist only
   // inside the kernel.
   const DnnDescriptor& next() {
     if (fused_ == done_) return operand(kY, conv_.y, conv_.dtype);

@@ -82,7 +82,7 @@ __device__ float apply(BinaryOp op, float a, float b) {
   return 0.0f;
 }
 
-// The kernels below work on n packs of N numbers.
+// The kernels below work on n vectors of N elements.
 
 template <typename T, int N>
 __global__ void unary_kernel(UnaryOp op, const T* x, T* y, int64_t n, float a, float b) {

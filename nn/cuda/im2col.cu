@@ -8,11 +8,12 @@ namespace {
 constexpr int64_t kMostChannels = 4, kMostDepth = 128;
 constexpr int64_t kMostNumbers = 1 << 26;  // of the matrix
 
-// The matrix of windows: [rows][depth], a row for each output pixel, kh * kw * c numbers and zeros.
+// The matrix of windows: [rows][depth], a row for each output pixel, kh * kw * c elements and
+// zeros.
 struct Windows {
   int height, width, channels, out_height, out_width, kernel_width;
   int stride, padding, dilation;
-  int used, depth;               // numbers of a row, and with zeros: a multiple of 8
+  int used, depth;               // elements of a row, and with zeros: a multiple of 8
   int64_t rows;                  // batch * out_height * out_width
   int pixel_step, channel_step;  // between neighbours in x: by the layout
 };

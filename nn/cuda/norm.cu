@@ -21,9 +21,10 @@ namespace ens::cuda {
 namespace {
 
 constexpr int kWarp = 32, kWarps = kThreads / kWarp;
-constexpr int kMostAcross = 8;  // packs of channels that a block spans: shared memory for the rest
+constexpr int kMostAcross =
+    8;  // vectors of channels that a block spans: shared memory for the rest
 
-// How a grid of blocks of kThreads covers the matrix: x over packs of channels, y over the rows.
+// How a grid of blocks of kThreads covers the matrix: x over vectors of channels, y over the rows.
 struct Cover {
   dim3 block, grid;
   int64_t slice;  // rows of one block
@@ -118,7 +119,7 @@ struct Parts {
 // `total` (as `out` above) holds the sums, in an order that does not change.
 template <int K>
 __device__ bool add_slices(float (&v)[K], const Parts& parts, double* total) {
-  constexpr int kWide = K < 4 ? K : 4;  // numbers of one read
+  constexpr int kWide = K < 4 ? K : 4;  // elements of one read
   __shared__ double shared[kThreads * kWide];
   const int t = thread_of_block(), numbers = K * static_cast<int>(blockDim.x);
   float* column = parts.numbers + static_cast<int64_t>(blockIdx.x) * gridDim.y * numbers;
@@ -171,7 +172,7 @@ __device__ inline void for_channels(const Layer& l, const double* total, F&& f) 
   }
 }
 
-// Reads a channel's N numbers.
+// Reads a channel's N elements.
 template <int N>
 __device__ inline void read_channels(const float* from, int64_t c, float (&to)[N]) {
 #pragma unroll

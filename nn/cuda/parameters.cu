@@ -2,7 +2,7 @@
 //
 // Parameters and what an optimiser remembers of them are plain. Weights for convolutions, and their
 // gradients as the library leaves them, are channels-last and mostly of 16 bits: the kernels find
-// each number where the layout puts it, which spares a launch and a copy for every layer.
+// each element where the layout puts it, which spares a launch and a copy for every layer.
 #include <cstdint>
 #include <limits>
 #include <span>
@@ -14,7 +14,7 @@
 namespace ens::cuda {
 namespace {
 
-// Block k works on kPiece numbers of the tensor whose blocks it is among.
+// Block k works on kPiece elements of the tensor whose blocks it is among.
 constexpr int kTensors = 64;
 constexpr int kPiece = 16 * kThreads;
 
@@ -64,7 +64,7 @@ struct WeightSlot {
 };
 static_assert(sizeof(Slots<WeightSlot>) < 3900);
 
-// The slot of this block, and its numbers [begin, end).
+// The slot of this block, and its elements [begin, end).
 template <typename Slot>
 __device__ inline const Slot& find_slot(const Slots<Slot>& s, int* begin, int* end) {
   int low = 0, high = s.count;  // first_block[low] <= blockIdx.x < first_block[high]
@@ -128,7 +128,7 @@ class Gradient {
   Exchange exchange_;
 };
 
-// f(k, i) for kAtOnce of a thread's numbers from i on, where they are before `end`. All are read
+// f(k, i) for kAtOnce of a thread's elements from i on, where they are before `end`. All are read
 // before the first is written: what is written might be what is read next, for all the compiler
 // knows, and it would wait each time.
 constexpr int kAtOnce = 4;

@@ -234,7 +234,7 @@ std::optional<PreparedConv> prepare_im2col_gemm(const NetConv& c, int variant, C
 
 // Whether nearly every output pixel depends on every input pixel, as with 3x3 kernels on the 2x2
 // maps at the end of a ResNet: then most positions of a direct convolution meet padding (20 of 36),
-// and the weight as one matrix from input image to output image has 16/9 of its numbers.
+// and the weight as one matrix from input image to output image has 16/9 of its elements.
 bool is_dense_small_map(const NetConv& c) {
   const int64_t in = c.h * c.w, out = c.oh * c.ow;
   if (c.spec.groups != 1 || in * out > 2 * c.kh * c.kw || in * out == 1) return false;

@@ -35,7 +35,7 @@ __global__ void pack_input_kernel(const float* x, T* y, int64_t images, int64_t 
   }
 }
 
-// The number of x [pixels, c] for place i of [c, pixels], image by image.
+// The index in x [pixels, c] of element i of [c, pixels], image by image.
 __device__ int64_t transposed(int64_t i, int64_t c, int64_t pixels) {
   const int64_t pixel = i % pixels, channel = i / pixels % c, image = i / pixels / c;
   return (image * pixels + pixel) * c + channel;

@@ -31,7 +31,7 @@ struct NetMemory {
 template <typename T>
 struct Each {
   T* data;
-  int64_t stride;  // numbers
+  int64_t stride;  // elements
   __device__ T* of(int64_t net) const { return data + stride * net; }
 };
 template <typename T>

@@ -1,4 +1,4 @@
-// What kernels of our own need of tensor cores: products of 16-bit numbers into float32, their
+// What kernels of our own need of tensor cores: products of 16-bit elements into float32, their
 // operands from shared memory, and copies into that. For .cu files; the emulated GPU, which has no
 // such instructions, does the same lane by lane.
 #pragma once
@@ -70,7 +70,7 @@ __device__ inline void multiply_add(float (&d)[4], const uint32_t (&a)[4], const
 }
 
 // Four matrices of 8 rows of 16 bytes in shared memory, each lane naming a row: lanes 0 to 7 those
-// of the first. Lane 4 g + t gets of each the t-th 4 bytes of row g: with rows of 16-bit numbers
+// of the first. Lane 4 g + t gets of each the t-th 4 bytes of row g: with rows of 16-bit elements
 // what multiply_add() wants of an a as [rows 0-7, 8-15] of places 0-7, then of places 8-15, and of
 // two b, columns as rows, as places 0-7, 8-15 of one, then of the other.
 __device__ inline void load_matrices(uint32_t (&r)[4], const void* row) {

@@ -42,8 +42,8 @@ Results results_of(const std::string& command) {
   return results;
 }
 
-// Three sets of images, of which one may differ: now and then a number before a ReLU is so near to
-// zero that rounding decides whether its gradient passes.
+// Three sets of images, of which one may differ: now and then an element before a ReLU is so near
+// to zero that rounding decides whether its gradient passes.
 void expect_agreement(const Results& want, const Results& got) {
   ASSERT_EQ(want.entries.size(), got.entries.size());
   ASSERT_GT(want.entries.size(), 300u);

@@ -1,7 +1,9 @@
-// Serving on the GPU: every way to compute a layer, odd networks, all dtypes, batch sizes around
+// Serving on the GPU: every algorithm for a layer, odd networks, all dtypes, batch sizes around
 // the edges of buckets, several nets at once and several threads, against plain loops and the CPU.
 #include "nn/cuda/executable.h"
 
+#include <map>
+#include <string>
 #include <thread>
 
 #include "nn/core/float8.h"
@@ -88,7 +90,7 @@ Graph body_graph(const ModelSpec& spec, const Split& split, uint64_t seed) {
 
 using GpuPlan = OnGpu<testing::Test>;
 
-// Against the CPU's executable. Measuring all ways of so many layers is no work for an emulated
+// Against the CPU's executable. Timing all algorithms of so many layers is no work for an emulated
 // GPU.
 void expect_same_as_cpu(const ModelSpec& spec, const Split& split, int nets, int64_t max_batch,
                         const std::vector<int64_t>& batches) {
@@ -180,8 +182,8 @@ TEST_F(GpuPlan, TheFastestWayInFloat8IsARightOne) {
   }
 }
 
-// Layers alone, on inputs that float16 holds: then every way must round to the same float8s as the
-// reference, and only the result is rounded once more.
+// Layers alone, on inputs that float16 holds: then every algorithm must round to the same float8s
+// as the reference, and only the result is rounded once more.
 TEST_F(GpuPlan, Float8LayersAreThoseOfTheReference) {
   struct Layer {
     Shape input;
@@ -273,7 +275,7 @@ TEST_F(GpuPlan, MovesBetweenThreadsAndKeepsResults) {
 }
 
 // A race would show as a number that differs at times.
-TEST_F(GpuPlan, EarlyLaunchesChangeNothing) {
+TEST_F(GpuPlan, DependentLaunchesChangeNothing) {
   if (!supports_pdl(cuda::context(0))) GTEST_SKIP() << "not on this GPU and driver";
   const std::vector<Graph> nets{fuse(small_graph(1, 32)), fuse(small_graph(2, 32))};
   for (const ConvAlgorithm algorithm : kAlgorithms) {
@@ -287,6 +289,27 @@ TEST_F(GpuPlan, EarlyLaunchesChangeNothing) {
       }
     }
   }
+}
+
+TEST_F(GpuPlan, SaysHowItComputesConvolutions) {
+  const auto rejected = [](const ConvProblem& p) {
+    std::map<std::string, std::string> reasons;
+    for (const ConvCandidate& c : backend(kGpu).explain_conv(p)) reasons[c.name] = c.rejected;
+    return reasons;
+  };
+  ConvProblem p{{1, 64, 8, 8}, {64, 64, 3, 3}, {1, 64, 8, 8}, {1, 1}, Dtype::kF16, true};
+  for (const char* timed : {"small_batch_tensor_core", "grouped_implicit_gemm", "im2col_gemm"}) {
+    EXPECT_EQ(rejected(p)[timed], "");
+  }
+  EXPECT_NE(rejected(p)["dense_small_map"], "");
+  p.dtype = Dtype::kF32;
+  EXPECT_NE(rejected(p)["small_batch_tensor_core"].find("16"), std::string::npos);
+  EXPECT_EQ(rejected(p)["cudnn"], "");
+  p.x = p.y = {8, 64, 2, 2};
+  EXPECT_EQ(rejected(p)["dense_small_map"], "");
+  p.serving = false;
+  EXPECT_EQ(rejected(p)["cudnn"], "");
+  EXPECT_NE(rejected(p)["im2col_gemm"], "");
 }
 
 TEST_F(GpuPlan, CountsItsMemory) {

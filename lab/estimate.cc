@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "attacks/split/decoding.h"
+#include "attacks/split/registry.h"
 #include "base/threads.h"
 #include "ensemble/model/precision.h"
 #include "ensemble/train/setup.h"
@@ -63,8 +64,7 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
                           [&](const Var& y) { return softmax_cross_entropy(y, labels); });
     if (smashed.rank() == 3) {
       const auto decoder =
-          build_decoder(smashed, spec.input_shape(),
-                        decoder_width(smashed, attack_options(config.attack())), rng);
+          build_decoder(smashed, spec.input_shape(), decoder_width(smashed, config.attack()), rng);
       decoder->to(device);
       speed.decoder =
           time_step(*decoder, Tensor::full(batched(batch, smashed), 0.5f).to(device).to(dtype),
@@ -88,27 +88,24 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
     cell.stage2_seconds = images * config.stage2().epochs() * cell.stage2_per_image;
   }
 
-  AdversaryView view;
-  view.model = spec;
-  view.split = split;
-  view.bodies.resize(static_cast<size_t>(nets));
-  Dataset known;
-  known.labels.resize(
-      static_cast<size_t>(std::min(train->count(), config.attack().public_images())));
-  view.public_data = &known;
-  const int64_t scored =
-      config.attack().one_per_class() ? spec.classes : config.attack().scored_images();
-  view.observed = features_like(std::min(scored, config.attack().scored_images()), view);
-  for (int i = 0; i < config.ensemble().selected(); ++i) view.subset.push_back(i);  // any P
-  const AttackOptions options = attack_options(config.attack());
+  const AttackConfig& settings = config.attack();
+  SplitSetting setting;
+  setting.model = spec;
+  setting.split = split;
+  setting.nets = nets;
+  setting.selected = config.ensemble().selected();
+  setting.public_images = std::min(train->count(), settings.public_images());
+  setting.scored_images = settings.one_per_class()
+                              ? std::min<int64_t>(spec.classes, settings.scored_images())
+                              : settings.scored_images();
   double traffic_gb = 0;
   for (const std::string& name : attacks) {
     const auto attack = make_attack(name);
-    if (!attack->pointless(view).empty()) continue;
+    if (!attack->not_applicable_reason(setting).empty()) continue;
     Attack& a = cell.attacks[name];
-    a.seconds_per_unit = attack->through_bodies() ? speed.net : speed.decoder;
-    a.seconds = a.seconds_per_unit * static_cast<double>(attack->work(view, options));
-    if (attack->wants_traffic()) {
+    a.seconds_per_unit = attack->trains_through_bodies() ? speed.net : speed.decoder;
+    a.seconds = a.seconds_per_unit * static_cast<double>(attack->cost_in_images(setting, settings));
+    if (dynamic_cast<const AttackOn<TrafficView>*>(attack.get())) {
       traffic_gb = std::min(
           1.0,
           static_cast<double>(config.attack().observed_features() * smashed.numel() * 4) / 1e9);

@@ -10,22 +10,22 @@
 
 namespace ens {
 
-std::shared_ptr<const Reference> shared_reference(
+std::shared_ptr<const ReferenceClassifier> shared_reference(
     const RunConfig& config, const std::function<void(int64_t images)>& on_step) {
   static std::mutex mutex;
-  static std::map<std::string, std::shared_ptr<const Reference>> trained;
+  static std::map<std::string, std::shared_ptr<const ReferenceClassifier>> trained;
   const int64_t images = config.attack().reference_images();
   if (images == 0) return nullptr;
   const std::string key = to_text(config.data()) + "seed: " + std::to_string(config.seed()) +
                           " images: " + std::to_string(images) + " device: " + config.device() +
                           " dtype: " + config.dtype();
   std::lock_guard lock(mutex);
-  std::shared_ptr<const Reference>& entry = trained[key];
+  std::shared_ptr<const ReferenceClassifier>& entry = trained[key];
   if (!entry) {
     const Device device = parse_devices(config.device())[0];
-    entry = std::make_shared<const Reference>(*shared_dataset(config, DataSplit::kTrain), images,
-                                              device, choose_dtype(config.dtype(), device),
-                                              config.seed(), on_step);
+    entry = std::make_shared<const ReferenceClassifier>(
+        *shared_dataset(config, DataSplit::kTrain), images, device,
+        choose_dtype(config.dtype(), device), config.seed(), on_step);
   }
   return entry;
 }

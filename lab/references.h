@@ -11,7 +11,7 @@ namespace ens {
 
 // The one for `config`'s data and attack.reference_images, trained at the first call and kept to
 // the end of the process; null if there are none to train on. Thread-safe: who comes second waits.
-std::shared_ptr<const Reference> shared_reference(
+std::shared_ptr<const ReferenceClassifier> shared_reference(
     const RunConfig& config, const std::function<void(int64_t images)>& on_step);
 
 }  // namespace ens

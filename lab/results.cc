@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "attacks/split/registry.h"
 #include "proto/results.h"
 
 namespace ens {
@@ -36,7 +37,7 @@ results::AttackResult to_message(const AttackScore& s) {
   out.set_level(s.level);
   out.set_best_of(s.best_of);
   if (s.best_of > 1) out.set_chosen_by("truth (SSIM)");
-  out.set_best_part(s.best_part);
+  out.set_best_part(s.best_candidate);
   out.set_best_psnr(s.best_psnr);
   out.set_scored_images(static_cast<int32_t>(s.scored_images));
   fill(out.mutable_ssim(), s.scores.ssim);
@@ -44,24 +45,24 @@ results::AttackResult to_message(const AttackScore& s) {
   fill(out.mutable_mse(), s.scores.mse);
   fill(out.mutable_negative(), s.negative.ssim.mean, s.negative.psnr.mean);
   out.mutable_negative()->set_better(s.negative.ssim.mean > s.scores.ssim.mean);
-  if (s.has_own) fill(out.mutable_own(), s.own.ssim.mean, s.own.psnr.mean);
+  if (s.calibration) fill(out.mutable_own(), s.calibration->ssim.mean, s.calibration->psnr.mean);
   if (s.shadow_accuracy >= 0) out.set_shadow_accuracy(s.shadow_accuracy);
   out.set_seconds(s.seconds);
   if (s.reference) {
-    fill(out.mutable_reference()->mutable_recognised(), s.reference->recognised);
-    fill(out.mutable_reference()->mutable_reidentified(), s.reference->reidentified);
+    fill(out.mutable_reference()->mutable_recognised(), s.reference->recognition_rate);
+    fill(out.mutable_reference()->mutable_reidentified(), s.reference->reidentification_rate);
     out.mutable_reference()->set_originals(s.reference->originals);
   }
-  for (const PartScore& p : s.parts) {
+  for (const CandidateScore& p : s.candidates) {
     results::AttackResult::Candidate* part = out.add_parts();
-    part->set_name(p.part);
+    part->set_name(p.name);
     fill(part, p.ssim, p.psnr);
-    part->set_merit(p.merit);  // what is not finite is not written
+    part->set_merit(p.self_score);  // what is not finite is not written
     part->set_x(p.x);
   }
-  if (s.own_pick >= 0) {
-    const PartScore& p = s.parts[static_cast<size_t>(s.own_pick)];
-    out.mutable_own_pick()->set_name(p.part);
+  if (s.attacker_choice >= 0) {
+    const CandidateScore& p = s.candidates[static_cast<size_t>(s.attacker_choice)];
+    out.mutable_own_pick()->set_name(p.name);
     fill(out.mutable_own_pick(), p.ssim, p.psnr);
   }
   return out;

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <set>
 
+#include "attacks/split/registry.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/progress.h"

@@ -1,9 +1,19 @@
 #include "attacks/core/attack.h"
 
+#include "proto/config.h"
+
 namespace ens {
+
+AttackContext::AttackContext() {
+  RunConfig defaults;
+  complete(defaults);
+  settings = defaults.attack();
+}
 
 const char* name(KnowledgeLevel level) {
   switch (level) {
+    case KnowledgeLevel::kBlind:
+      return "blind";
     case KnowledgeLevel::kQueryFree:
       return "query-free";
     case KnowledgeLevel::kKnownPairs:

@@ -1,91 +1,99 @@
-// Attack: from an AdversaryView to reconstructed images. A new attack is one file and one line in
-// attacks.cc. Attacks are used from one thread; they may start threads of their own.
+// Attack: from what one attacker may know (a typed view) to reconstructed images.
+//
+// A scenario (attacks/split, later others) has a Victim, which holds everything that could be
+// known, and one view type for each kind of knowledge. An attack derives from AttackOn<View> and
+// cannot name what its view has no member for; grant(victim, context, view), one file in each
+// scenario, says what a view gets. A new attack is one file and one line in its scenario's
+// attacks.inc.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <limits>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "attacks/split/adversary_view.h"
+#include "nn/core/tensor.h"
+#include "proto/config.pb.h"
 
 namespace ens {
 
-// In the order of growing knowledge. All levels include query-free.
-enum class KnowledgeLevel { kQueryFree, kKnownPairs, kBlackBox, kWhiteBox };
-const char* name(KnowledgeLevel level);  // "query-free", "known pairs", "black box", "white box"
+// In the order of growing knowledge. All levels include query-free; a blind attack does not even
+// look at what the client sent.
+enum class KnowledgeLevel { kBlind, kQueryFree, kKnownPairs, kBlackBox, kWhiteBox };
+const char* name(
+    KnowledgeLevel level);  // "blind", "query-free", "known pairs", "black box", "white box"
 
-// What proto/config.proto's AttackConfig says; the meaning and ranges are there.
-struct AttackOptions {
-  int shadow_epochs = 12;
-  int decoder_epochs = 6;
-  int decoder_channels = 64;  // inside decoders; more where the feature has more
-  int64_t batch = 64;
-  float lr = 4e-3f;         // Adam's, the peak of a one-cycle schedule: decoders
-  int shadow_channels = 0;  // inside the shadow head; 0: as many as the client's feature has
-  int shadow_layers = 0;    // convolutions behind the client's own head
-  bool shadow_augment = true;
-  float shadow_lr = 0.02f;  // as lr, for shadow heads and tails
-  float shadow_bn_weight =
-      3;                  // of statistics_mismatch (attacks/split/shadow.h) in the shadow's loss
-  int shadow_starts = 8;  // initialisations tried; the best by held-out cross-entropy goes on
-  int64_t shadow_start_images = 4000;  // how many images each of several is tried on
-  std::vector<int> subset;             // shadow-subset; empty: view.subset
-  std::vector<int> subset_sizes;       // shadow-enumerate; empty: all
-  int screen_epochs = 1;
-  int64_t screen_images = 2000;
-  int keep = 4;
-  int restarts = 1;
-  int alignment_steps = 1200;
-  int64_t alignment_batch = 256;
-  int rmle_iterations = 500;
-  float rmle_lr = 0.1f, rmle_tv = 0.03f, rmle_l2 = 0;
-  std::vector<int64_t> pairs = {1, 10, 100, 1000, 10000};
-  // Called as work is done, in the units of Attack::work(). May be empty; called from several
-  // threads.
+// How an attack runs: its settings (proto/config.proto; every field set), and where and how it
+// computes, which is no knowledge.
+struct AttackContext {
+  AttackContext();  // the settings' defaults, on the CPU
+  AttackConfig settings;
+  Device device;
+  Dtype dtype = Dtype::kF32;
+  uint64_t seed = 1;
+  // Called as work is done, in the units of cost_in_images(), at least once a second; from several
+  // threads. May be empty. An exception that it throws ends the attack: that is how one is stopped.
   std::function<void(int64_t images, const std::string& note)> on_progress;
+  void report(int64_t images, const std::string& note) const {
+    if (on_progress) on_progress(images, note);
+  }
 };
 
-// One reconstruction of all observed features. Attacks that try several (one per server net) return
-// several; the evaluator says which it reports and that it chose with the truth at hand.
+// One reconstruction of all observed images. Attacks that try several (one for each server net)
+// return several candidates; the evaluator says which it reports and that the truth chose it.
 struct Reconstruction {
-  std::string part;             // "net 0", "all nets", "m = 100"
+  std::string candidate;        // "net 0", "all nets", "m = 100"
   Tensor images;                // [M, channels, S, S] in [0, 1]
   double shadow_accuracy = -1;  // of the shadow classifier on held-out public images; -1: none
-  // The attacker's own criterion, without the truth: higher is better. Not a number: it has none.
-  // With several reconstructions the evaluator also reports the attacker's own pick.
-  double merit = std::numeric_limits<double>::quiet_NaN();
-  // Set on all or none: the reconstructions are points of a curve (the number m of known pairs),
-  // not alternatives. The last one is reported.
+  // The attacker's own criterion, without the truth: higher is better. NaN: it has none. With
+  // several candidates the evaluator also reports the attacker's own choice.
+  double self_score = std::numeric_limits<double>::quiet_NaN();
+  // Set on all or none: the candidates are points of a curve (the number m of known pairs), not
+  // alternatives. The last one is reported.
   double x = std::numeric_limits<double>::quiet_NaN();
   // Calibration: public held-out images and their reconstruction from the attacker's own features.
   // Undefined where the attack has no features of its own.
-  Tensor own_images, own_truth;
+  Tensor calibration_images, calibration_targets;
 };
 
+// What can be said of an attack without running it. Attacks are used from one thread; they may
+// start threads of their own.
 class Attack {
  public:
   virtual ~Attack() = default;
   virtual std::string name() const = 0;   // "shadow-n1": folder and table key
   virtual std::string title() const = 0;  // "shadow + decoder, N=1"
   virtual KnowledgeLevel level() const = 0;
-  // What it needs beyond its level; see AdversaryView.
-  virtual bool wants_traffic() const { return false; }
-  virtual bool wants_subset() const { return false; }
-  virtual int64_t wants_pairs(const AttackOptions&) const { return 0; }  // how many
-  // Whether it makes sense against this target: "" or the reason why not ("one server net only").
-  virtual std::string pointless(const AdversaryView&) const { return ""; }
-  // Whether most of its work() goes through the server nets, rather than through a decoder alone.
-  virtual bool through_bodies() const { return false; }
-  // Images that run() will pass through networks in training: for progress and estimates.
-  virtual int64_t work(const AdversaryView& view, const AttackOptions& options) const = 0;
-  virtual std::vector<Reconstruction> run(const AdversaryView& view,
-                                          const AttackOptions& options) = 0;
+  // Whether most of its cost goes through the server nets, rather than through a decoder alone.
+  virtual bool trains_through_bodies() const { return false; }
 };
 
-std::vector<std::string> attack_names();
-// Usage Error lists the known names.
-std::unique_ptr<Attack> make_attack(const std::string& name);
+// An attack of a scenario, run by name. `Setting` is what decides applicability and cost before
+// anything is trained: the architecture, how many nets and images there are.
+template <typename Victim, typename Setting>
+class AttackAgainst : public Attack {
+ public:
+  // Whether it makes sense here: "" or the reason why not ("one server net only").
+  virtual std::string not_applicable_reason(const Setting&) const { return ""; }
+  // Images that run() will pass through networks in training: for progress and estimates.
+  virtual int64_t cost_in_images(const Setting& setting, const AttackConfig& settings) const = 0;
+  // Runs on no more of the victim than the attack's view grants.
+  virtual std::vector<Reconstruction> run(const Victim& victim, const AttackContext& context) = 0;
+};
+
+template <typename View>
+class AttackOn : public AttackAgainst<typename View::Victim, typename View::Setting> {
+ public:
+  KnowledgeLevel level() const override { return View::kLevel; }
+  std::vector<Reconstruction> run(const typename View::Victim& victim,
+                                  const AttackContext& context) final {
+    View view;
+    grant(victim, context, view);
+    return run_on(view, context);
+  }
+  virtual std::vector<Reconstruction> run_on(const View& view, const AttackContext& context) = 0;
+};
 
 }  // namespace ens

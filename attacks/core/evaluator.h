@@ -1,5 +1,5 @@
-// Evaluator: the only place that knows the true images. It runs an attack on a view that does not
-// hold them, scores every reconstruction, and says when the truth chose among several.
+// Evaluator: the only place that knows the true images. It lets an attack run, which never sees
+// them, scores every candidate, and says when the truth chose among several.
 #pragma once
 
 #include <limits>
@@ -14,54 +14,55 @@
 
 namespace ens {
 
-struct PartScore {
-  std::string part;
+struct CandidateScore {
+  std::string name;
   double ssim = 0, psnr = 0;
   double shadow_accuracy = -1;  // -1: no shadow
-  double merit = std::numeric_limits<double>::quiet_NaN();
+  double self_score = std::numeric_limits<double>::quiet_NaN();
   double x = std::numeric_limits<double>::quiet_NaN();  // a point of a curve (Reconstruction::x)
 };
 
 // What a reference classifier makes of the reported reconstruction: shares of the scored images.
 struct ReferenceScore {
-  Interval recognised, reidentified;  // see Reference
-  double originals = 0;               // recognised of the originals: the most that can be reached
+  Interval recognition_rate, reidentification_rate;  // see ReferenceClassifier
+  double originals = 0;  // recognised of the originals: the most that can be reached
 };
 
 struct AttackScore {
   std::string attack, title, level;
   int64_t scored_images = 0;
-  Score scores;          // of the reported reconstruction (best mean SSIM of `parts`)
+  Score scores;          // of the reported reconstruction (best mean SSIM of `candidates`)
   Score negative;        // of its best negative: an attack may settle on the inverse
-  double best_psnr = 0;  // best mean PSNR over the parts, possibly another part's
+  double best_psnr = 0;  // best mean PSNR over the candidates, possibly another one's
   int best_of = 1;       // > 1: chosen with the truth at hand
-  std::string best_part;
-  int own_pick =
-      -1;  // index in `parts` of what the attacker would choose (highest merit); -1: none
-  bool has_own = false;
-  Score own;  // on the attacker's own held-out features
+  std::string best_candidate;
+  // Index in `candidates` of what the attacker would choose (highest self-score); -1: none.
+  int attacker_choice = -1;
+  std::optional<Score> calibration;  // on the attacker's own held-out features
   std::optional<ReferenceScore> reference;
   double shadow_accuracy = -1;
-  std::vector<PartScore> parts;
+  std::vector<CandidateScore> candidates;
   double seconds = 0;
   Tensor reconstruction;  // [M,C,S,S] the reported one
 };
 
 class Evaluator {
  public:
-  // truth: [M, C, S, S] in [0, 1], the private images behind view.observed, in the same order.
+  // truth: [M, C, S, S] in [0, 1], the private images behind the observed features, in their order.
   explicit Evaluator(Tensor truth, MetricMode mode = MetricMode::kDefault);
   // Lets a reference classifier look at reconstructions too. labels: of the true images.
-  void consult(std::shared_ptr<const Reference> reference, std::vector<int32_t> labels);
-  // Error if the attack fails or returns images that do not fit.
-  AttackScore evaluate(Attack& attack, const AdversaryView& view,
-                       const AttackOptions& options) const;
+  void set_reference_classifier(std::shared_ptr<const ReferenceClassifier> reference,
+                                std::vector<int32_t> labels);
+  // Calls run(). `seed`: of the bootstrap. Error if the attack fails or returns images that do not
+  // fit.
+  AttackScore evaluate(const Attack& attack, uint64_t seed,
+                       const std::function<std::vector<Reconstruction>()>& run) const;
   const Tensor& truth() const { return truth_; }
 
  private:
   Tensor truth_;
   MetricMode mode_;
-  std::shared_ptr<const Reference> reference_;  // may be null
+  std::shared_ptr<const ReferenceClassifier> reference_;  // may be null
   std::vector<int32_t> labels_;
 };
 

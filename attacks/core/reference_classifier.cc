@@ -45,8 +45,9 @@ void normalise(Tensor& rows, std::span<const double> centre) {
 
 }  // namespace
 
-Reference::Reference(const Dataset& data, int64_t images, Device device, Dtype dtype, uint64_t seed,
-                     const std::function<void(int64_t)>& on_step)
+ReferenceClassifier::ReferenceClassifier(const Dataset& data, int64_t images, Device device,
+                                         Dtype dtype, uint64_t seed,
+                                         const std::function<void(int64_t)>& on_step)
     : device_(device), dtype_(dtype) {
   const ModelSpec spec = spec_for(data);
   Rng rng(seed, "reference classifier");
@@ -87,7 +88,7 @@ Reference::Reference(const Dataset& data, int64_t images, Device device, Dtype d
   net.freeze();
 }
 
-Tensor Reference::embed(const Tensor& images) const {
+Tensor ReferenceClassifier::embed(const Tensor& images) const {
   constexpr int64_t kBatch = 128;
   NoGrad no_grad;
   std::vector<Var> parts;
@@ -99,8 +100,8 @@ Tensor Reference::embed(const Tensor& images) const {
   return concat(parts, 0).value().to(Device{}).plain();
 }
 
-std::vector<double> Reference::recognised(const Tensor& images,
-                                          std::span<const int32_t> labels) const {
+std::vector<double> ReferenceClassifier::recognition_of(const Tensor& images,
+                                                        std::span<const int32_t> labels) const {
   if (images.dim(0) != std::ssize(labels)) {
     fail(std::to_string(images.dim(0)) + " images, " + std::to_string(labels.size()) + " labels",
          "the reference classifier");
@@ -118,8 +119,8 @@ std::vector<double> Reference::recognised(const Tensor& images,
   return right;
 }
 
-std::vector<double> Reference::reidentified(const Tensor& originals,
-                                            const Tensor& reconstructions) const {
+std::vector<double> ReferenceClassifier::reidentification_of(const Tensor& originals,
+                                                             const Tensor& reconstructions) const {
   if (!(originals.shape() == reconstructions.shape())) {
     fail("originals are " + originals.shape().str() + ", reconstructions " +
              reconstructions.shape().str(),

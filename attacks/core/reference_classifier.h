@@ -16,20 +16,21 @@
 namespace ens {
 
 // Immutable once made; thread-safe.
-class Reference {
+class ReferenceClassifier {
  public:
   // A small ResNet-18 (width 16), whatever the client's net is, trained on `images` images of
   // `data` in all: several epochs of it, or a part. on_step(images) after every batch; may be
   // empty. Error if the training diverges.
-  Reference(const Dataset& data, int64_t images, Device device, Dtype dtype, uint64_t seed,
-            const std::function<void(int64_t images)>& on_step);
+  ReferenceClassifier(const Dataset& data, int64_t images, Device device, Dtype dtype,
+                      uint64_t seed, const std::function<void(int64_t images)>& on_step);
 
   // For each image [M,C,S,S] in [0, 1]: 1 where the classifier sees its label, 0 where not.
-  std::vector<double> recognised(const Tensor& images, std::span<const int32_t> labels) const;
+  std::vector<double> recognition_of(const Tensor& images, std::span<const int32_t> labels) const;
   // For each reconstruction: 1 where, of all originals, its own is the nearest, by the cosine of
   // what the classifier's last layer reads, less the originals' mean. Rank-1 re-identification with
   // the originals as gallery; chance is 1 / M.
-  std::vector<double> reidentified(const Tensor& originals, const Tensor& reconstructions) const;
+  std::vector<double> reidentification_of(const Tensor& originals,
+                                          const Tensor& reconstructions) const;
 
  private:
   // body_ over the images: [M, D] on the CPU.

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "attacks/split/decoding.h"
+#include "attacks/split/registry.h"
 #include "attacks/split/shadow.h"
 #include "base/error.h"
 #include "nn/core/backend.h"
@@ -34,12 +35,13 @@ constexpr int64_t kShadowBatch = 64;
 // to the client's size, and a map added for the noise that the client draws once.
 class Substitute : public Module {
  public:
-  Substitute(const AdversaryView& view, Rng& rng) : dtype_(view.dtype) {
+  Substitute(const ServerView& view, const AttackContext& context, Rng& rng)
+      : dtype_(context.dtype) {
     head_ = add("head", build_head(view.model, view.split, rng));
     const Shape z = smashed_shape(view.model, view.split);
     map_ = add_parameter("map", Tensor::zeros({1, z[0], z[1], z[2]}));
-    size_ = Tensor::full({1, z[0], 1, 1}, 1.0f, Dtype::kF32, view.device);
-    to(view.device);
+    size_ = Tensor::full({1, z[0], 1, 1}, 1.0f, Dtype::kF32, context.device);
+    to(context.device);
   }
 
   // Brings each channel's deviation over some images to that of `wanted`: small steps of training
@@ -98,14 +100,14 @@ void require_gradients(const Module& module, bool on) {
 // The client's tail over the answers of all server nets, weighted by a trainable selector.
 class ShadowTail : public Module {
  public:
-  ShadowTail(const AdversaryView& view, Rng& rng) {
+  ShadowTail(const ServerView& view, Device device, Rng& rng) {
     const auto n = static_cast<int64_t>(view.bodies.size());
     tail_ = add("tail", build_tail(view.model, view.split, rng, static_cast<int>(n)));
     selector_ = add_parameter("selector", Tensor::full({n}, 1.0f));
-    to(view.device);
+    to(device);
   }
 
-  // All answers side by side along axis 1, as answers() gives them.
+  // All answers side by side along axis 1, as outputs() gives them.
   Var forward(const Var& joined) override {
     const int64_t n = selector_.dim(0), each = joined.dim(1) / n;
     std::vector<Var> answers;
@@ -119,9 +121,9 @@ class ShadowTail : public Module {
 };
 
 // What all server nets say to features [B,C,H,W].
-Var answers(const AdversaryView& view, const Var& features) {
+Var outputs(const ServerView& view, Dtype dtype, const Var& features) {
   std::vector<Var> all;
-  for (const auto& body : view.bodies) all.push_back(body->forward(cast(features, view.dtype)));
+  for (const auto& body : view.bodies) all.push_back(body->forward(cast(features, dtype)));
   return concat(all, 1);
 }
 
@@ -136,9 +138,9 @@ OptimSpec adversarial_adam() {
 // ---- what the client sent
 
 // All features that the server has seen, in one random order after another.
-class Sent {
+class ObservedFeatureSampler {
  public:
-  Sent(const AdversaryView& view, uint64_t seed) : rng_(seed, "traffic") {
+  ObservedFeatureSampler(const TrafficView& view, uint64_t seed) : rng_(seed, "traffic") {
     parts_ = {view.traffic, view.observed};
     for (const Tensor& part : parts_) count_ += part.dim(0);
   }
@@ -177,18 +179,18 @@ class Sent {
 
 // Distributions hardly tell pictures from their negatives, of the whole or of the luminance or of
 // the hues alone, and a substitute can learn any of the four.
-enum class Colours { kAsTheyAre, kLuminanceNegative, kNegative, kHueNegative };
+enum class ImagePolarity { kAsIs, kLuminanceNegative, kNegative, kHueNegative };
 
-std::vector<Colours> symmetries(int channels) {
-  if (channels != 3) return {Colours::kAsTheyAre, Colours::kNegative};
-  return {Colours::kAsTheyAre, Colours::kLuminanceNegative, Colours::kNegative,
-          Colours::kHueNegative};
+std::vector<ImagePolarity> symmetries(int channels) {
+  if (channels != 3) return {ImagePolarity::kAsIs, ImagePolarity::kNegative};
+  return {ImagePolarity::kAsIs, ImagePolarity::kLuminanceNegative, ImagePolarity::kNegative,
+          ImagePolarity::kHueNegative};
 }
 
 // Each undoes itself. Not clipped: a head must be able to undo it too. The result is on the CPU
 // unless the colours stay.
-Tensor recolour(const Tensor& given, Colours how) {
-  if (how == Colours::kAsTheyAre) return given;
+Tensor with_polarity_of(const Tensor& given, ImagePolarity how) {
+  if (how == ImagePolarity::kAsIs) return given;
   const Tensor images = given.to(Device{}).plain();
   const int64_t channels = images.dim(1), pixels = images.dim(2) * images.dim(3);
   Tensor out = Tensor::empty(images.shape());
@@ -201,9 +203,9 @@ Tensor recolour(const Tensor& given, Colours how) {
                                     : 0.0f;
       for (int64_t at = p; at < channels * pixels; at += pixels) {
         const float x = from[at];
-        to[at] = how == Colours::kNegative            ? 1 - x
-                 : how == Colours::kLuminanceNegative ? x + 1 - 2 * y
-                                                      : 2 * y - x;
+        to[at] = how == ImagePolarity::kNegative            ? 1 - x
+                 : how == ImagePolarity::kLuminanceNegative ? x + 1 - 2 * y
+                                                            : 2 * y - x;
       }
     }
     from += channels * pixels;
@@ -216,70 +218,69 @@ Tensor recolour(const Tensor& given, Colours how) {
 
 class Alignment {
  public:
-  Alignment(const AdversaryView& view, const AttackOptions& options, const PublicSplit& data,
+  Alignment(const TrafficView& view, const AttackContext& context, const PublicSplit& data,
             bool with_shadow, std::string part)
       : view_(view),
-        options_(options),
+        context_(context),
         data_(data),
         with_shadow_(with_shadow),
         part_(std::move(part)),
-        rng_(view.seed, "alignment/" + part_),
+        rng_(context.seed, "alignment/" + part_),
         criterion_seed_(rng_.next()),
-        substitute_(view, rng_),
+        substitute_(view, context, rng_),
         critic_(build_critic(smashed_shape(view.model, view.split), rng_)) {
-    critic_->to(view.device);
+    critic_->to(context.device);
   }
 
   // Images through networks, as run() reports them.
-  static int64_t work(const AdversaryView& view, const AttackOptions& options, bool with_shadow) {
-    const int64_t images = view.public_data->count() - held_out_count(*view.public_data);
-    const int64_t batch = std::min(options.alignment_batch, images);
-    const auto nets = static_cast<int64_t>(view.bodies.size());
-    const auto colours = static_cast<int64_t>(symmetries(view.model.channels).size());
-    return options.alignment_steps *
+  static int64_t cost(const SplitSetting& setting, const AttackConfig& settings, bool with_shadow) {
+    const int64_t images = training_images(setting), nets = setting.nets;
+    const int64_t batch = std::min<int64_t>(settings.alignment().batch(), images);
+    const auto polarities = static_cast<int64_t>(symmetries(setting.model.channels).size());
+    return settings.alignment().steps() *
                (batch + (with_shadow ? nets * std::min(batch, kShadowBatch) : 0)) +
-           (kLooks * colours + 1) * nets * std::min(images, kCriterionImages) +
-           images * options.decoder_epochs;
+           (kCheckpoints * polarities + 1) * nets * std::min(images, kCriterionImages) +
+           images * settings.decoder().epochs();
   }
 
   Reconstruction run() {
     train();
     substitute_.freeze();
-    settle_colours(0);  // the criterion is at its surest now
-    const auto features = [&](const Tensor& images) { return this->features(images, colours_); };
+    choose_polarity(0);  // the criterion is at its surest now
+    const auto features = [&](const Tensor& images) { return this->features(images, polarity_); };
     Reconstruction r;
-    r.part = part_;
-    r.merit = criterion(colours_);
-    auto decoder = train_decoder(view_, options_, data_.train, features, rng_.next(), part_,
-                                 /*capture=*/colours_ == Colours::kAsTheyAre);
-    r.images = decode(*decoder, view_, view_.observed);
-    r.own_truth = images_of(data_.held_out, 0, data_.held_out.count());
-    r.own_images = decode(*decoder, view_, features(r.own_truth));
+    r.candidate = part_;
+    r.self_score = criterion(polarity_);
+    auto decoder = train_decoder(view_, context_, data_.train, features, rng_.next(), part_,
+                                 /*capture=*/polarity_ == ImagePolarity::kAsIs);
+    r.images = decode(*decoder, view_, context_, view_.observed);
+    r.calibration_targets = images_of(data_.held_out, 0, data_.held_out.count());
+    r.calibration_images = decode(*decoder, view_, context_, features(r.calibration_targets));
     return r;
   }
 
  private:
-  // How often the colours are looked at: when `step` of `steps` are done, and after the last.
-  static constexpr int64_t kLooks = 5;
-  static bool looks(int64_t step, int64_t steps) {
+  // How often the polarity is chosen anew: when `step` of `steps` are done, and after the last.
+  static constexpr int64_t kCheckpoints = 5;
+  static bool is_checkpoint_step(int64_t step, int64_t steps) {
     return step == steps / 8 || step == steps / 2 || step == steps * 3 / 4 || step == steps * 7 / 8;
   }
 
-  Tensor features(const Tensor& images, Colours colours) {
+  Tensor features(const Tensor& images, ImagePolarity colours) {
     NoGrad no_grad;
-    return substitute_.forward(Var(recolour(images, colours).to(view_.device))).value();
+    return substitute_.forward(Var(with_polarity_of(images, colours).to(context_.device))).value();
   }
 
   void report(int64_t images, const std::string& note) const {
-    if (options_.on_progress) options_.on_progress(images, part_ + ": " + note);
+    context_.report(images, part_ + ": " + note);
   }
 
   void train();
-  double criterion(Colours colours);
-  void settle_colours(double margin);
+  double criterion(ImagePolarity colours);
+  void choose_polarity(double margin);
 
-  const AdversaryView& view_;
-  const AttackOptions& options_;
+  const TrafficView& view_;
+  const AttackContext& context_;
   const PublicSplit& data_;
   const bool with_shadow_;
   const std::string part_;
@@ -287,41 +288,43 @@ class Alignment {
   const uint64_t criterion_seed_;
   Substitute substitute_;
   std::shared_ptr<Sequential> critic_;
-  Colours colours_ = Colours::kAsTheyAre;  // public images pass the substitute in these
+  ImagePolarity polarity_ = ImagePolarity::kAsIs;  // public images pass the substitute in these
 };
 
 void Alignment::train() {
-  Sent sent(view_, rng_.next());
-  const FeatureMoments wanted = feature_moments(sent.parts(), view_.device);
+  ObservedFeatureSampler sampler(view_, rng_.next());
+  const FeatureMoments wanted = feature_moments(sampler.parts(), context_.device);
   const float to_unit = 1.0f / wanted.scale;
   substitute_.set_size(
-      images_of(data_.train, 0, std::min<int64_t>(256, data_.train.count())).to(view_.device),
+      images_of(data_.train, 0, std::min<int64_t>(256, data_.train.count())).to(context_.device),
       wanted);
   Optimizer substitute_adam(substitute_.parameters(), adversarial_adam());
   Optimizer critic_adam(critic_->parameters(), adversarial_adam());
-  ShadowTail tail(view_, rng_);
+  ShadowTail tail(view_, context_.device, rng_);
   OptimSpec plain_adam;
   plain_adam.kind = OptimSpec::Kind::kAdam;
   Optimizer tail_adam(tail.parameters(), plain_adam);
 
   LoaderOptions loading;
-  loading.batch = std::min(options_.alignment_batch, data_.train.count());
+  loading.batch = std::min<int64_t>(context_.settings.alignment().batch(), data_.train.count());
   loading.seed = rng_.next();
   loading.flip = true;
   Loader loader(data_.train, loading);
   loader.start(0);
-  const int64_t steps = options_.alignment_steps, warm_up = steps / 8;
+  const int64_t steps = context_.settings.alignment().steps(), warm_up = steps / 8;
   Batch batch;
   for (int64_t step = 0, epoch = 0; step < steps; ++step) {
-    if (looks(step, steps)) settle_colours(kMargin);
+    if (is_checkpoint_step(step, steps)) choose_polarity(kMargin);
     if (!loader.next(batch)) {
       loader.start(++epoch);
       loader.next(batch);
     }
     const int64_t n = batch.images.dim(0);
     const Tensor real =
-        backend(view_.device).unary(UnaryOp::kAffine, sent.next(n).to(view_.device), to_unit, 0);
-    const Var raw = substitute_.forward(Var(recolour(batch.images, colours_).to(view_.device)));
+        backend(context_.device)
+            .unary(UnaryOp::kAffine, sampler.next(n).to(context_.device), to_unit, 0);
+    const Var raw =
+        substitute_.forward(Var(with_polarity_of(batch.images, polarity_).to(context_.device)));
     const Var z = affine(raw, to_unit, 0);
     Var loss = add(moment_loss(z, wanted), kernel_discrepancy(z, real));
     // Constant, then falling to nothing over the second half.
@@ -331,7 +334,7 @@ void Alignment::train() {
     if (step >= warm_up) {
       // Hinge loss (Lim and Ye, "Geometric GAN", 2017).
       const auto judge = [&](const Var& f) {
-        return cast(critic_->forward(cast(f, view_.dtype)), Dtype::kF32);
+        return cast(critic_->forward(cast(f, context_.dtype)), Dtype::kF32);
       };
       const Var critic_loss = add(mean(relu(affine(judge(Var(real)), -1, 1))),
                                   mean(relu(affine(judge(z.detach()), 1, 1))));
@@ -343,9 +346,9 @@ void Alignment::train() {
     }
     if (with_shadow_) {
       const int64_t some = std::min(n, kShadowBatch);
-      const Var scores = tail.forward(answers(view_, slice(raw, 0, 0, some)));
+      const Var scores = tail.forward(outputs(view_, context_.dtype, slice(raw, 0, 0, some)));
       const Var entropy =
-          softmax_cross_entropy(scores, batch.labels.rows(0, some).to(view_.device));
+          softmax_cross_entropy(scores, batch.labels.rows(0, some).to(context_.device));
       loss = add(loss, entropy);
       note += ", cross-entropy " + std::to_string(entropy.item()).substr(0, 5);
       report(some * static_cast<int64_t>(view_.bodies.size()), note);
@@ -364,7 +367,7 @@ void Alignment::train() {
 
 // Minus the cross-entropy of a tail fitted to the answers of all server nets to the substitute's
 // features, on public images that the tail has not seen.
-double Alignment::criterion(Colours colours) {
+double Alignment::criterion(ImagePolarity colours) {
   constexpr int64_t kBatch = 128;
   constexpr int kEpochs = 15;
   const int64_t total = std::min(data_.train.count(), kCriterionImages), fitted = total * 2 / 3;
@@ -373,13 +376,13 @@ double Alignment::criterion(Colours colours) {
     NoGrad no_grad;
     const int64_t n = std::min(kBatch, total - first);
     const Var z(features(images_of(data_.train, first, n), colours));
-    parts.push_back(cast(answers(view_, z), Dtype::kF32));
-    report(n * static_cast<int64_t>(view_.bodies.size()), "settling the colours");
+    parts.push_back(cast(outputs(view_, context_.dtype, z), Dtype::kF32));
+    report(n * static_cast<int64_t>(view_.bodies.size()), "choosing the polarity");
   }
   const Tensor joined = concat(parts, 0).value().plain();
-  const Tensor labels = labels_of(data_.train, 0, total).to(view_.device);
+  const Tensor labels = labels_of(data_.train, 0, total).to(context_.device);
   Rng rng(criterion_seed_, "criterion");
-  ShadowTail tail(view_, rng);
+  ShadowTail tail(view_, context_.device, rng);
   OptimSpec adam;
   adam.kind = OptimSpec::Kind::kAdam;
   adam.weight_decay = 1e-3f;
@@ -403,36 +406,34 @@ double Alignment::criterion(Colours colours) {
 }
 
 // The server nets classify best what resembles the features they were trained for.
-void Alignment::settle_colours(double margin) {
-  double best = criterion(colours_) + margin;
-  Colours chosen = colours_;
-  for (Colours c : symmetries(view_.model.channels)) {
-    if (c == colours_) continue;
+void Alignment::choose_polarity(double margin) {
+  double best = criterion(polarity_) + margin;
+  ImagePolarity chosen = polarity_;
+  for (ImagePolarity c : symmetries(view_.model.channels)) {
+    if (c == polarity_) continue;
     const double merit = criterion(c);
     if (merit > best) {
       best = merit;
       chosen = c;
     }
   }
-  colours_ = chosen;
+  polarity_ = chosen;
 }
 
-class AlignmentAttack : public Attack {
+class AlignmentAttack : public AttackOn<TrafficView> {
  public:
   explicit AlignmentAttack(bool with_shadow) : with_shadow_(with_shadow) {}
   std::string name() const override { return with_shadow_ ? "alignment-shadow" : "alignment"; }
   std::string title() const override {
     return with_shadow_ ? "alignment + shadow cross-entropy" : "feature alignment";
   }
-  KnowledgeLevel level() const override { return KnowledgeLevel::kQueryFree; }
-  bool wants_traffic() const override { return true; }
 
-  int64_t work(const AdversaryView& view, const AttackOptions& options) const override {
-    return options.restarts * Alignment::work(view, options, with_shadow_);
+  int64_t cost_in_images(const SplitSetting& setting, const AttackConfig& settings) const override {
+    return settings.alignment().restarts() * Alignment::cost(setting, settings, with_shadow_);
   }
 
-  std::vector<Reconstruction> run(const AdversaryView& view,
-                                  const AttackOptions& options) override {
+  std::vector<Reconstruction> run_on(const TrafficView& view,
+                                     const AttackContext& context) override {
     if (!view.traffic.defined() || view.traffic.dim(0) == 0) {
       usage_fail("the alignment has no features to align with", name(),
                  "let the server see some: attack.observed_features above 0");
@@ -442,14 +443,14 @@ class AlignmentAttack : public Attack {
                  "choose a smaller model.head_cells");
     }
     const PublicSplit data = split_public(*view.public_data);
-    std::vector<Reconstruction> all(static_cast<size_t>(options.restarts));
+    std::vector<Reconstruction> all(static_cast<size_t>(context.settings.alignment().restarts()));
     run_parallel(
-        options.restarts, 0,
+        context.settings.alignment().restarts(), 0,
         [&](int i) {
           const std::string part = "restart " + std::to_string(i + 1);
-          all[static_cast<size_t>(i)] = Alignment(view, options, data, with_shadow_, part).run();
+          all[static_cast<size_t>(i)] = Alignment(view, context, data, with_shadow_, part).run();
         },
-        view.device);
+        context.device);
     return all;
   }
 
@@ -557,9 +558,10 @@ Var kernel_discrepancy(const Var& x, const Tensor& y) {
   return add(add(kernel(distances(a, na, a, na)), kernel(dyy)), affine(cross, -2, 0));
 }
 
-std::unique_ptr<Attack> alignment_attack() { return std::make_unique<AlignmentAttack>(false); }
-std::unique_ptr<Attack> alignment_shadow_attack() {
-  return std::make_unique<AlignmentAttack>(true);
+std::unique_ptr<SplitAttack> alignment_attack(bool with_shadow) {
+  return std::make_unique<AlignmentAttack>(with_shadow);
 }
+
+std::unique_ptr<SplitAttack> alignment_attack() { return alignment_attack(false); }
 
 }  // namespace ens

@@ -11,14 +11,12 @@
 #include <memory>
 #include <span>
 
-#include "attacks/core/attack.h"
+#include "attacks/split/views.h"
 
 namespace ens {
 
-// The distribution alone.
-std::unique_ptr<Attack> alignment_attack();
-// With the cross-entropy of the substitute through the server nets as a further term.
-std::unique_ptr<Attack> alignment_shadow_attack();
+// The distribution alone, or with the shadow's cross-entropy.
+std::unique_ptr<SplitAttack> alignment_attack(bool with_shadow);
 
 // Moments of features [M,C,H,W], in units of their root mean square deviation `scale`.
 struct FeatureMoments {

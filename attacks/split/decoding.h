@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "attacks/core/attack.h"
+#include "attacks/split/views.h"
 #include "nn/modules/layers.h"
 
 namespace ens {
@@ -14,22 +14,25 @@ namespace ens {
 struct PublicSplit {
   Dataset train, held_out;
 };
-int64_t held_out_count(const Dataset& data);
+int64_t held_out_count(int64_t public_images);
+// How many public images shadows and decoders are trained on: those not held out.
+int64_t training_images(const SplitSetting& setting);
 PublicSplit split_public(const Dataset& data);
 
-// Channels inside a decoder: options.decoder_channels, or as many as the feature has if that is
+// Channels inside a decoder: attack.decoder.channels, or as many as the feature has if that is
 // more.
-int decoder_width(const Shape& smashed, const AttackOptions& options);
+int decoder_width(const Shape& smashed, const AttackConfig& settings);
 
 // Trains a decoder of features -> images by mean squared error on `data` without augmentation.
-// `features` maps images [B,...] on view.device to features [B,C,H,W], on any device, without
-// recording gradients. `capture` as in FitOptions: they ask only view.device for work.
+// `features` maps images [B,...] on context.device to features [B,C,H,W], on any device, without
+// recording gradients. `capture` as in FitOptions: they ask only context.device for work.
 std::shared_ptr<Sequential> train_decoder(
-    const AdversaryView& view, const AttackOptions& options, const Dataset& data,
+    const ServerView& view, const AttackContext& context, const Dataset& data,
     const std::function<Tensor(const Tensor& images)>& features, uint64_t seed,
     const std::string& label, bool capture = false);
 
 // decoder(features) in batches -> [M, channels, S, S] float32 in [0, 1], on the CPU.
-Tensor decode(Sequential& decoder, const AdversaryView& view, const Tensor& features);
+Tensor decode(Sequential& decoder, const ServerView& view, const AttackContext& context,
+              const Tensor& features);
 
 }  // namespace ens

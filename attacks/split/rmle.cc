@@ -12,68 +12,11 @@
 #include "nn/optim/optim.h"
 
 namespace ens {
-namespace {
-
-class RmleWhite : public Attack {
- public:
-  std::string name() const override { return "rmle-white"; }
-  std::string title() const override { return "rMLE on the client's head"; }
-  KnowledgeLevel level() const override { return KnowledgeLevel::kWhiteBox; }
-
-  int64_t work(const AdversaryView& view, const AttackOptions& options) const override {
-    return view.observed.dim(0) * options.rmle_iterations;
-  }
-
-  std::vector<Reconstruction> run(const AdversaryView& view,
-                                  const AttackOptions& options) override {
-    if (!view.head) fail("needs the client's head", name(), "use a white-box view");
-    Tensor z = view.observed;
-    if (view.noise.defined()) {
-      Shape one = z.shape();
-      one.set(0, 1);
-      z = backend(z.device()).binary(BinaryOp::kSub, z, view.noise.reshape(one));
-    }
-    const auto features = [&](const Var& images) { return view.head->forward(images); };
-    Reconstruction r;
-    r.part = "client's head";
-    r.images = rmle(features, z, view, options, name());
-    return {r};
-  }
-};
-
-class RmleShadow : public Attack {
- public:
-  std::string name() const override { return "rmle-shadow"; }
-  std::string title() const override { return "rMLE on a shadow head"; }
-  KnowledgeLevel level() const override { return KnowledgeLevel::kQueryFree; }
-  bool through_bodies() const override { return true; }
-
-  int64_t work(const AdversaryView& view, const AttackOptions& options) const override {
-    const int64_t images = view.public_data->count() - held_out_count(*view.public_data);
-    return shadow_passes(options, images) * std::ssize(view.bodies) +
-           view.observed.dim(0) * options.rmle_iterations;
-  }
-
-  std::vector<Reconstruction> run(const AdversaryView& view,
-                                  const AttackOptions& options) override {
-    const PublicSplit data = split_public(*view.public_data);
-    std::vector<int> nets(view.bodies.size());
-    std::iota(nets.begin(), nets.end(), 0);
-    const TrainedShadow shadow =
-        train_shadow(view, options, data, nets, /*weighted=*/nets.size() > 1, name());
-    Reconstruction r;
-    r.part = "shadow of all nets";
-    r.shadow_accuracy = shadow.accuracy;
-    r.images = rmle(shadow.features, view.observed, view, options, name());
-    return {r};
-  }
-};
-
-}  // namespace
-
 RmleObjective::RmleObjective(FeatureMap features, const Tensor& z, const ModelSpec& model,
-                             const AttackOptions& options)
-    : features_(std::move(features)), tv_(options.rmle_tv), l2_(options.rmle_l2) {
+                             const AttackContext& context)
+    : features_(std::move(features)),
+      tv_(static_cast<float>(context.settings.rmle().tv())),
+      l2_(static_cast<float>(context.settings.rmle().l2())) {
   NoGrad no_grad;
   const auto per_channel = [&](const std::vector<float>& values) {
     return Tensor::from(values, {static_cast<int64_t>(values.size())}).to(z.device());
@@ -97,31 +40,28 @@ Var RmleObjective::operator()(const Var& u) const {
   return affine(loss, static_cast<float>(u.dim(0)), 0);
 }
 
-Tensor rmle(const FeatureMap& features, const Tensor& z, const AdversaryView& view,
-            const AttackOptions& options, const std::string& label) {
+Tensor rmle(const FeatureMap& features, const Tensor& z, const ServerView& view,
+            const AttackContext& context, const std::string& label) {
   constexpr int64_t kBatch = 64;
   const Shape one = view.model.input_shape();
   Tensor images = Tensor::empty({z.dim(0), one[0], one[1], one[2]});
   for (int64_t first = 0; first < z.dim(0); first += kBatch) {
     const int64_t n = std::min(kBatch, z.dim(0) - first);
-    Dtype dtype = view.dtype;
+    Dtype dtype = context.dtype;
     const RmleObjective objective([&](const Var& x) { return features(cast(x, dtype)); },
-                                  z.rows(first, n).to(view.device), view.model, options);
-    const Var u(Tensor::zeros({n, one[0], one[1], one[2]}, Dtype::kF32, view.device), true);
+                                  z.rows(first, n).to(context.device), view.model, context);
+    const Var u(Tensor::zeros({n, one[0], one[1], one[2]}, Dtype::kF32, context.device), true);
     OptimSpec adam;
     adam.kind = OptimSpec::Kind::kAdam;
     adam.amsgrad = true;
     Optimizer optimizer({{"images", u}}, adam);
-    for (int step = 0; step < options.rmle_iterations; ++step) {
-      if (step >= options.rmle_iterations * 4 / 5) dtype = Dtype::kF32;
+    for (int step = 0; step < context.settings.rmle().iterations(); ++step) {
+      if (step >= context.settings.rmle().iterations() * 4 / 5) dtype = Dtype::kF32;
       const Var loss = objective(u);
       loss.backward();
-      optimizer.step(options.rmle_lr);
-      if (options.on_progress) {
-        options.on_progress(
-            n,
-            label + ": loss " + std::to_string(loss.item() / static_cast<float>(n)).substr(0, 8));
-      }
+      optimizer.step(static_cast<float>(context.settings.rmle().lr()));
+      context.report(
+          n, label + ": loss " + std::to_string(loss.item() / static_cast<float>(n)).substr(0, 8));
     }
     NoGrad no_grad;
     images.rows(first, n).copy_from(objective.images(u).value());
@@ -129,8 +69,5 @@ Tensor rmle(const FeatureMap& features, const Tensor& z, const AdversaryView& vi
   for (float& pixel : images.span<float>()) pixel = std::clamp(pixel, 0.0f, 1.0f);
   return images;
 }
-
-std::unique_ptr<Attack> rmle_white_attack() { return std::make_unique<RmleWhite>(); }
-std::unique_ptr<Attack> rmle_shadow_attack() { return std::make_unique<RmleShadow>(); }
 
 }  // namespace ens

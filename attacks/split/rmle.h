@@ -6,7 +6,7 @@
 #include <functional>
 #include <memory>
 
-#include "attacks/core/attack.h"
+#include "attacks/split/views.h"
 #include "nn/autograd/var.h"
 
 namespace ens {
@@ -23,9 +23,9 @@ using FeatureMap = std::function<Var(const Var& images)>;
 // power: the same weights then suit nets whose features differ a thousandfold in size.
 class RmleObjective {
  public:
-  // z float32 on the view's device; `options` gives the weights.
+  // z float32 on the view's device; `context` gives the weights.
   RmleObjective(FeatureMap features, const Tensor& z, const ModelSpec& model,
-                const AttackOptions& options);
+                const AttackContext& context);
   Var operator()(const Var& u) const;
   Var images(const Var& u) const;  // x, not clipped
 
@@ -37,16 +37,12 @@ class RmleObjective {
   float tv_, l2_;
 };
 
-// Starts from u = 0 and takes options.rmle_iterations steps of Adam with AMSGrad at rate
-// options.rmle_lr. z [M,...] float32 -> images [M,C,S,S] float32 in [0, 1], on the CPU. `features`
-// is called with images of view.dtype, and of float32 in the last fifth of the steps: the bottom of
-// an ill-conditioned valley needs the digits, the way there does not.
-Tensor rmle(const FeatureMap& features, const Tensor& z, const AdversaryView& view,
-            const AttackOptions& options, const std::string& label);
-
-// On the client's own head, its noise subtracted.
-std::unique_ptr<Attack> rmle_white_attack();
-// On a shadow head, trained with all server nets.
-std::unique_ptr<Attack> rmle_shadow_attack();
+// Starts from u = 0 and takes context.settings.rmle().iterations() steps of Adam with AMSGrad at
+// rate static_cast<float>(context.settings.rmle().lr()). z [M,...] float32 -> images [M,C,S,S]
+// float32 in [0, 1], on the CPU. `features` is called with images of context.dtype, and of float32
+// in the last fifth of the steps: the bottom of an ill-conditioned valley needs the digits, the way
+// there does not.
+Tensor rmle(const FeatureMap& features, const Tensor& z, const ServerView& view,
+            const AttackContext& context, const std::string& label);
 
 }  // namespace ens

@@ -37,17 +37,17 @@ struct TrainedShadow {
 };
 
 // Trains shadow head and shadow tail around the server nets `nets` (indices into view.bodies) for
-// options.shadow_epochs on data.train. Of options.shadow_starts initialisations, each tried on
-// options.shadow_start_images, that with the lowest held-out cross-entropy is trained. `weighted`:
-// the answers are scaled by a trainable selector. The same arguments give the same shadow; `part`
-// names it in progress notes and errors.
-TrainedShadow train_shadow(const AdversaryView& view, const AttackOptions& options,
+// context.settings.shadow().epochs() on data.train. Of context.settings.shadow().starts()
+// initialisations, each tried on context.settings.shadow().start_images(), that with the lowest
+// held-out cross-entropy is trained. `weighted`: the answers are scaled by a trainable selector.
+// The same arguments give the same shadow; `part` names it in progress notes and errors.
+TrainedShadow train_shadow(const ServerView& view, const AttackContext& context,
                            const PublicSplit& data, const std::vector<int>& nets, bool weighted,
                            const std::string& part, const TrainedShadow* from = nullptr);
 
-// A shadow, a decoder trained on its features, and what that makes of view.observed. The merit is
-// the shadow's negative held-out cross-entropy.
-Reconstruction shadow_reconstruction(const AdversaryView& view, const AttackOptions& options,
+// A shadow, a decoder trained on its features, and what that makes of view.observed. The
+// self-score is the shadow's negative held-out cross-entropy.
+Reconstruction shadow_reconstruction(const QueryFreeView& view, const AttackContext& context,
                                      const PublicSplit& data, const std::vector<int>& nets,
                                      bool weighted, const std::string& part);
 
@@ -61,22 +61,15 @@ Var weighted_answers(std::vector<Var> answers, const Var& weights);
 Var statistics_mismatch(const BatchNormProbe& probe);
 
 // Images through one server net while a shadow over it is trained on so many images.
-int64_t shadow_passes(const AttackOptions& options, int64_t train_images);
+int64_t shadow_passes(const AttackConfig& settings, int64_t train_images);
 // Images through networks for shadows over `net_passes` server nets in all and `decoders` decoders.
-int64_t shadow_work(const AdversaryView& view, const AttackOptions& options, int64_t net_passes,
+int64_t shadow_cost(const SplitSetting& setting, const AttackConfig& settings, int64_t net_passes,
                     int64_t decoders);
 
-// Attack::pointless() of what needs several server nets.
-std::string one_net_only(const AdversaryView& view);
+// not_applicable_reason() of what needs several server nets.
+std::string one_net_only(const SplitSetting& setting);
 
 // {0} -> "net 0", {0, 3} -> "nets 0+3".
 std::string subset_name(const std::vector<int>& nets);
-
-// One shadow per server net; N reconstructions.
-std::unique_ptr<Attack> shadow_n1_attack();
-// All server nets at once, weighted by a trainable selector.
-std::unique_ptr<Attack> shadow_adaptive_attack();
-// One shadow over options.subset, or over the client's secret subset: what is its secrecy worth?
-std::unique_ptr<Attack> shadow_subset_attack();
 
 }  // namespace ens

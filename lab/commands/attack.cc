@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "attacks/split/registry.h"
 #include "base/error.h"
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"

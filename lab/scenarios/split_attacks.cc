@@ -7,9 +7,9 @@
 #include <map>
 #include <mutex>
 #include <numeric>
-#include <set>
 
 #include "attacks/core/evaluator.h"
+#include "attacks/split/registry.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/progress.h"
@@ -43,19 +43,6 @@ Tensor strip(const Tensor& images, int64_t count) {
     }
   }
   return out;
-}
-
-// The private images: the first test images, or the first of each class.
-std::vector<int64_t> private_indices(const Dataset& test, const AttackConfig& settings) {
-  std::vector<int64_t> chosen;
-  std::set<int32_t> seen;
-  for (int64_t i = 0; i < test.count(); ++i) {
-    if (static_cast<int64_t>(chosen.size()) >= settings.scored_images()) break;
-    if (settings.one_per_class() && !seen.insert(test.labels[static_cast<size_t>(i)]).second)
-      continue;
-    chosen.push_back(i);
-  }
-  return chosen;
 }
 
 // How a run is attacked: as it was trained, but for what `wanted` says of where to compute.
@@ -102,41 +89,6 @@ fs::path result_file(const fs::path& folder, const std::string& attack) {
 
 }  // namespace
 
-Tensor features_like(int64_t count, const AdversaryView& view) {
-  return Tensor::empty(batched(count, smashed_shape(view.model, view.split)));
-}
-
-AttackOptions attack_options(const AttackConfig& c) {
-  AttackOptions o;
-  o.shadow_epochs = c.shadow().epochs();
-  o.decoder_epochs = c.decoder().epochs();
-  o.decoder_channels = c.decoder().channels();
-  o.batch = c.batch();
-  o.lr = static_cast<float>(c.decoder().lr());
-  o.shadow_channels = c.shadow().channels();
-  o.shadow_layers = c.shadow().layers();
-  o.shadow_augment = c.shadow().augment();
-  o.subset.assign(c.shadow_subset().nets().begin(), c.shadow_subset().nets().end());
-  o.subset_sizes.assign(c.shadow_enumerate().sizes().begin(), c.shadow_enumerate().sizes().end());
-  o.screen_epochs = c.shadow_enumerate().screen_epochs();
-  o.screen_images = c.shadow_enumerate().screen_images();
-  o.keep = c.shadow_enumerate().keep();
-  o.restarts = c.alignment().restarts();
-  o.alignment_steps = c.alignment().steps();
-  o.alignment_batch = c.alignment().batch();
-  o.shadow_lr = static_cast<float>(c.shadow().lr());
-  o.shadow_bn_weight = static_cast<float>(c.shadow().bn_weight());
-  o.shadow_starts = c.shadow().starts();
-  o.shadow_start_images = c.shadow().start_images();
-  o.rmle_iterations = c.rmle().iterations();
-  o.rmle_lr = static_cast<float>(c.rmle().lr());
-  o.rmle_tv = static_cast<float>(c.rmle().tv());
-  o.rmle_l2 = static_cast<float>(c.rmle().l2());
-  if (c.known_pairs().counts_size() > 0)
-    o.pairs.assign(c.known_pairs().counts().begin(), c.known_pairs().counts().end());
-  return o;
-}
-
 struct AttackTarget::Impl {
   Impl(const fs::path& folder_, const RunConfig& wanted)
       : folder(folder_),
@@ -154,18 +106,8 @@ struct AttackTarget::Impl {
 
     const auto train = shared_dataset(config, DataSplit::kTrain);
     const auto test = shared_dataset(config, DataSplit::kTest);
-    Rng rng(config.seed(), "attacker's public images");
-    public_data = train->draw(settings.public_images(), rng);
-    const std::vector<int64_t> scored = private_indices(*test, settings);
-    const Dataset private_data = test->pick(scored);
-    truth = images_of(private_data, 0, private_data.count());
-    labels = private_data.labels;
-    std::vector<int64_t> rest(static_cast<size_t>(test->count()));
-    std::iota(rest.begin(), rest.end(), int64_t{0});
-    std::erase_if(rest, [&](int64_t i) { return std::ranges::binary_search(scored, i); });
-    rest.resize(
-        static_cast<size_t>(std::min<int64_t>(std::ssize(rest), settings.observed_features())));
-    others = test->pick(rest);
+    roles = divide_images(*train, *test, settings, config.seed());
+    truth = images_of(roles.scored, 0, roles.scored.count());
   }
 
   Tensor smash(const Tensor& images) {
@@ -178,50 +120,39 @@ struct AttackTarget::Impl {
     std::lock_guard lock(traffic_mutex);
     if (traffic.defined()) return traffic;
     constexpr int64_t kBatch = 128, kMost = int64_t{1} << 30;
-    const AdversaryView view = public_view();
-    const int64_t one = smashed_shape(view.model, view.split).numel();
-    const int64_t count = std::min(others.count(), kMost / (one * 4));
-    Tensor all = features_like(count, view);
+    const Shape one = smashed_shape(cloud.info.model, cloud.info.split);
+    const int64_t count = std::min(roles.traffic.count(), kMost / (one.numel() * 4));
+    Tensor all = Tensor::empty(batched(count, one));
     for (int64_t first = 0; first < count; first += kBatch) {
       const int64_t n = std::min(kBatch, count - first);
-      all.rows(first, n).copy_from(smash(images_of(others, first, n)));
+      all.rows(first, n).copy_from(smash(images_of(roles.traffic, first, n)));
     }
     traffic = all;
     return traffic;
   }
 
-  // Everything that does not depend on the attack, and is not secret from any.
-  AdversaryView public_view() const {
-    AdversaryView view;
-    view.model = cloud.info.model;
-    view.split = cloud.info.split;
-    view.bodies = cloud.bodies;
-    view.public_data = &public_data;
-    view.device = device;
-    view.dtype = dtype;
-    view.seed = config.seed();
-    return view;
+  SplitSetting setting() const {
+    return {cloud.info.model,
+            cloud.info.split,
+            static_cast<int>(cloud.bodies.size()),
+            static_cast<int>(selected.size()),
+            roles.public_data.count(),
+            roles.scored.count()};
   }
 
-  // And what the attack's level grants.
-  AdversaryView view_for(const Attack& attack, const AttackOptions& options,
-                         const Tensor& observed) {
-    AdversaryView view = public_view();
-    view.observed = observed.defined() ? observed : smash(truth);
-    if (attack.wants_traffic()) view.traffic = seen_traffic();
-    if (attack.wants_subset()) view.subset = selected;
-    if (const int64_t pairs = attack.wants_pairs(options); pairs > 0) {
-      view.pair_images = images_of(public_data, 0, std::min(pairs, public_data.count()));
-      view.pair_features = smash(view.pair_images);
-    }
-    if (attack.level() == KnowledgeLevel::kBlackBox) {
-      view.query = [this](const Tensor& images) { return smash(images); };
-    }
-    if (attack.level() == KnowledgeLevel::kWhiteBox) {
-      view.head = head;
-      view.noise = noise;
-    }
-    return view;
+  SplitVictim victim(const Tensor& observed) {
+    SplitVictim v;
+    v.model = cloud.info.model;
+    v.split = cloud.info.split;
+    v.bodies = cloud.bodies;
+    v.observed = observed.defined() ? observed : smash(truth);
+    v.public_data = &roles.public_data;
+    v.send = [this](const Tensor& images) { return smash(images); };
+    v.traffic = [this] { return seen_traffic(); };
+    v.subset = selected;
+    v.head = head;
+    v.noise = noise;
+    return v;
   }
 
   const fs::path folder;
@@ -236,10 +167,8 @@ struct AttackTarget::Impl {
   std::shared_ptr<Sequential> head;
   Tensor noise;
   std::vector<int> selected;
-  Dataset public_data;
-  Tensor truth;
-  std::vector<int32_t> labels;  // of the truth
-  Dataset others;               // private images beyond those that are scored
+  ImageRoles roles;
+  Tensor truth;  // the scored images
   std::mutex traffic_mutex;
   Tensor traffic;  // computed when the first attack wants it
 };
@@ -250,29 +179,32 @@ AttackTarget::~AttackTarget() = default;
 
 Device AttackTarget::device() const { return impl_->device; }
 
-int64_t AttackTarget::work(const std::string& attack) const {
+int64_t AttackTarget::cost_in_images(const std::string& attack) const {
   const auto made = make_attack(attack);
-  AdversaryView view = impl_->public_view();
-  view.observed = features_like(impl_->truth.dim(0), view);
-  if (made->wants_subset()) view.subset = impl_->selected;
-  return made->pointless(view).empty() ? made->work(view, attack_options(impl_->settings)) : 0;
+  const SplitSetting setting = impl_->setting();
+  return made->not_applicable_reason(setting).empty()
+             ? made->cost_in_images(setting, impl_->settings)
+             : 0;
 }
 
 std::string AttackTarget::run(
     const std::string& name_of_attack, const Tensor& observed,
     const std::function<void(int64_t images, const std::string& note)>& progress) {
   const auto attack = make_attack(name_of_attack);
-  AttackOptions options = attack_options(impl_->settings);
-  options.on_progress = progress;
+  AttackContext context;
+  context.settings = impl_->settings;
+  context.device = impl_->device;
+  context.dtype = impl_->dtype;
+  context.seed = impl_->config.seed();
+  context.on_progress = progress;
   const fs::path file = result_file(impl_->folder, attack->name());
   fs::create_directories(file.parent_path());
   results::AttackResult result;
   std::string failure;
-  if (const std::string reason = attack->pointless(impl_->public_view()); !reason.empty()) {
+  if (const std::string reason = attack->not_applicable_reason(impl_->setting()); !reason.empty()) {
     result.set_pointless(reason);
   } else {
     try {
-      const AdversaryView view = impl_->view_for(*attack, options, observed);
       const MetricMode mode =
           impl_->settings.metric() == "he19" ? MetricMode::kHe19 : MetricMode::kDefault;
       Evaluator evaluator(impl_->truth, mode);
@@ -284,8 +216,10 @@ std::string AttackTarget::run(
           progress(0,
                    fmt::format("the reference classifier learns, {} of {} images", seen, wanted));
       };
-      evaluator.consult(shared_reference(impl_->config, learns), impl_->labels);
-      const AttackScore score = evaluator.evaluate(*attack, view, options);
+      evaluator.set_reference_classifier(shared_reference(impl_->config, learns),
+                                         impl_->roles.scored.labels);
+      const AttackScore score = evaluator.evaluate(
+          *attack, context.seed, [&] { return attack->run(impl_->victim(observed), context); });
       result = to_message(score);
       write_png(file.parent_path() / "original.png", strip(impl_->truth, 16));
       write_png(file.parent_path() / "reconstruction.png", strip(score.reconstruction, 16));
@@ -312,8 +246,7 @@ bool attack_done(const fs::path& folder, const std::string& attack, const RunCon
   if (!results::read_if_intact(result_file(folder, attack), before) || before.has_error())
     return false;
   try {
-    return renamed_settings(before.settings()) ==
-           Attacked(folder, wanted).identity(on_the_wire);
+    return renamed_settings(before.settings()) == Attacked(folder, wanted).identity(on_the_wire);
   } catch (const std::exception&) {  // a damaged run or result: the attack will say so
     return false;
   }
@@ -330,7 +263,7 @@ int run_attacks(const std::vector<AttackJob>& jobs, const RunConfig& wanted, boo
     }
     std::shared_ptr<AttackTarget>& target = targets[job.folder];
     if (!target) target = std::make_shared<AttackTarget>(job.folder, wanted);
-    work.push_back(target->work(job.attack));
+    work.push_back(target->cost_in_images(job.attack));
     todo.push_back(&job);
   }
   if (todo.empty()) return 0;

@@ -1,4 +1,4 @@
-// Attacks on finished run folders: what each may know is decided here, from the run and the level.
+// Attacks on finished run folders. What each may know is decided in attacks/split/grant.h.
 #pragma once
 
 #include <filesystem>
@@ -7,15 +7,10 @@
 #include <string>
 #include <vector>
 
-#include "attacks/core/attack.h"
+#include "nn/core/tensor.h"
 #include "proto/config.h"
 
 namespace ens {
-
-AttackOptions attack_options(const AttackConfig& settings);
-// Room for `count` smashed features of the view's model and split: what Attack::work() needs to see
-// of view.observed.
-Tensor features_like(int64_t count, const AdversaryView& view);
 
 // One finished run, opened for attacks: bundles, data, the client's features. Thread-safe.
 class AttackTarget {
@@ -34,7 +29,7 @@ class AttackTarget {
                   const std::function<void(int64_t images, const std::string& note)>& progress);
   Device device() const;  // where it is attacked
   // Images that run() will pass through networks.
-  int64_t work(const std::string& attack) const;
+  int64_t cost_in_images(const std::string& attack) const;
 
  private:
   struct Impl;

@@ -2,6 +2,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "attacks/split/registry.h"
 #include "base/error.h"
 #include "lab/scenarios/split_attacks.h"
 #include "lab/scenarios/split_training.h"

@@ -11,20 +11,12 @@
 namespace ens {
 namespace {
 
-// Returns what it is given.
-class Given : public Attack {
+// Known by its name alone: what it reconstructs is given to the evaluator.
+class Named : public Attack {
  public:
-  explicit Given(std::vector<Reconstruction> all) : all_(std::move(all)) {}
   std::string name() const override { return "given"; }
   std::string title() const override { return "a given result"; }
   KnowledgeLevel level() const override { return KnowledgeLevel::kQueryFree; }
-  int64_t work(const AdversaryView&, const AttackOptions&) const override { return 0; }
-  std::vector<Reconstruction> run(const AdversaryView&, const AttackOptions&) override {
-    return all_;
-  }
-
- private:
-  std::vector<Reconstruction> all_;
 };
 
 class EvaluatorTest : public testing::Test {
@@ -33,13 +25,12 @@ class EvaluatorTest : public testing::Test {
     truth_ = Tensor::empty({6, 3, 16, 16});
     Rng rng(1);
     rng.fill_uniform(truth_.span<float>(), 0, 1);
-    view_.observed = Tensor::zeros({6, 4, 8, 8});
   }
 
   // The truth mixed with noise: the more, the worse.
   Reconstruction worsened(const std::string& part, float noise) {
     Reconstruction r;
-    r.part = part;
+    r.candidate = part;
     r.images = truth_.clone();
     Rng rng(2);
     Tensor other = Tensor::empty(truth_.shape());
@@ -52,35 +43,33 @@ class EvaluatorTest : public testing::Test {
   }
 
   AttackScore evaluate(std::vector<Reconstruction> all) {
-    Given attack(std::move(all));
-    return Evaluator(truth_).evaluate(attack, view_, {});
+    return Evaluator(truth_).evaluate(Named(), 1, [&] { return all; });
   }
 
   Tensor truth_;
-  AdversaryView view_;
 };
 
 TEST_F(EvaluatorTest, OfSeveralTheBestIsReportedAsChosenWithTheTruth) {
   const AttackScore s =
       evaluate({worsened("far", 0.8f), worsened("near", 0.2f), worsened("middle", 0.5f)});
-  EXPECT_EQ(s.best_part, "near");
+  EXPECT_EQ(s.best_candidate, "near");
   EXPECT_EQ(s.best_of, 3);
-  EXPECT_EQ(s.own_pick, -1);  // it said nothing of what it would choose itself
-  ASSERT_EQ(s.parts.size(), 3u);
-  EXPECT_DOUBLE_EQ(s.scores.ssim.mean, s.parts[1].ssim);
-  EXPECT_GT(s.parts[1].ssim, s.parts[2].ssim);
-  EXPECT_GT(s.parts[2].ssim, s.parts[0].ssim);
-  EXPECT_DOUBLE_EQ(s.best_psnr, s.parts[1].psnr);
+  EXPECT_EQ(s.attacker_choice, -1);  // it said nothing of what it would choose itself
+  ASSERT_EQ(s.candidates.size(), 3u);
+  EXPECT_DOUBLE_EQ(s.scores.ssim.mean, s.candidates[1].ssim);
+  EXPECT_GT(s.candidates[1].ssim, s.candidates[2].ssim);
+  EXPECT_GT(s.candidates[2].ssim, s.candidates[0].ssim);
+  EXPECT_DOUBLE_EQ(s.best_psnr, s.candidates[1].psnr);
 }
 
 TEST_F(EvaluatorTest, TheAttackersOwnChoiceNeedsNoTruth) {
   Reconstruction near = worsened("near", 0.2f), far = worsened("far", 0.8f);
-  near.merit = -2;
-  far.merit = -1;  // its criterion misleads it
+  near.self_score = -2;
+  far.self_score = -1;  // its criterion misleads it
   const AttackScore s = evaluate({near, far});
-  EXPECT_EQ(s.best_part, "near");
-  ASSERT_EQ(s.own_pick, 1);
-  EXPECT_EQ(s.parts[1].part, "far");
+  EXPECT_EQ(s.best_candidate, "near");
+  ASSERT_EQ(s.attacker_choice, 1);
+  EXPECT_EQ(s.candidates[1].name, "far");
 }
 
 TEST_F(EvaluatorTest, ACurveIsReportedAtItsEndAndNothingIsChosen) {
@@ -88,10 +77,10 @@ TEST_F(EvaluatorTest, ACurveIsReportedAtItsEndAndNothingIsChosen) {
   few.x = 1;
   many.x = 10;
   const AttackScore s = evaluate({few, many});
-  EXPECT_EQ(s.best_part, "m = 10");
+  EXPECT_EQ(s.best_candidate, "m = 10");
   EXPECT_EQ(s.best_of, 1);
-  EXPECT_DOUBLE_EQ(s.scores.ssim.mean, s.parts[1].ssim);
-  EXPECT_DOUBLE_EQ(s.best_psnr, s.parts[1].psnr);
+  EXPECT_DOUBLE_EQ(s.scores.ssim.mean, s.candidates[1].ssim);
+  EXPECT_DOUBLE_EQ(s.best_psnr, s.candidates[1].psnr);
 }
 
 TEST_F(EvaluatorTest, ANegativeIsRecognised) {
@@ -105,15 +94,16 @@ TEST_F(EvaluatorTest, ANegativeIsRecognised) {
 
 TEST_F(EvaluatorTest, RefusesWhatDoesNotFit) {
   Reconstruction wrong;
-  wrong.part = "small";
+  wrong.candidate = "small";
   wrong.images = Tensor::zeros({6, 3, 12, 12});
   EXPECT_THROW(evaluate({wrong}), Error);
   EXPECT_THROW(evaluate({}), Error);
   Reconstruction broken = worsened("broken", 0.1f);
   broken.images.data<float>()[5] = std::nanf("");
   EXPECT_THROW(evaluate({broken}), Error);
-  view_.observed = Tensor::zeros({5, 4, 8, 8});
-  EXPECT_THROW(evaluate({worsened("near", 0.2f)}), Error);
+  Reconstruction fewer = worsened("near", 0.2f);
+  fewer.images = fewer.images.rows(0, 5);
+  EXPECT_THROW(evaluate({fewer}), Error);
 }
 
 }  // namespace

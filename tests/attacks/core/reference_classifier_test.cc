@@ -32,8 +32,8 @@ class ReferenceTest : public testing::Test {
     labels_ = test.labels;
     classes_ = static_cast<double>(test.class_names.size());
     int64_t seen = 0;
-    reference_ = std::make_shared<Reference>(train, 24000, Device{}, Dtype::kF32, 1,
-                                             [&](int64_t n) { seen += n; });
+    reference_ = std::make_shared<ReferenceClassifier>(train, 24000, Device{}, Dtype::kF32, 1,
+                                                       [&](int64_t n) { seen += n; });
     EXPECT_GT(seen, 20000);
     EXPECT_LE(seen, 24000);
   }
@@ -46,19 +46,19 @@ class ReferenceTest : public testing::Test {
     return t;
   }
 
-  static inline std::shared_ptr<const Reference> reference_;
+  static inline std::shared_ptr<const ReferenceClassifier> reference_;
   static inline Tensor truth_;
   static inline std::vector<int32_t> labels_;
   static inline double classes_ = 0;
 };
 
 TEST_F(ReferenceTest, RecognisesOriginalsAndNotNoise) {
-  const double originals = mean(reference_->recognised(truth_, labels_));
+  const double originals = mean(reference_->recognition_of(truth_, labels_));
   EXPECT_GT(originals, 0.5);
-  EXPECT_LT(mean(reference_->recognised(noise(), labels_)), 2.5 / classes_);
+  EXPECT_LT(mean(reference_->recognition_of(noise(), labels_)), 2.5 / classes_);
   std::vector<int32_t> wrong = labels_;
   for (int32_t& label : wrong) label = (label + 1) % static_cast<int32_t>(classes_);
-  EXPECT_LT(mean(reference_->recognised(truth_, wrong)), 1 - originals + 1e-9);
+  EXPECT_LT(mean(reference_->recognition_of(truth_, wrong)), 1 - originals + 1e-9);
 }
 
 TEST_F(ReferenceTest, FindsTheOriginalOfASlightlyWorsePicture) {
@@ -68,50 +68,44 @@ TEST_F(ReferenceTest, FindsTheOriginalOfASlightlyWorsePicture) {
     float& x = worse.data<float>()[i];
     x = 0.98f * x + 0.02f * other.data<float>()[i];
   }
-  EXPECT_GT(mean(reference_->reidentified(truth_, worse)), 0.7);
-  EXPECT_LT(mean(reference_->reidentified(truth_, noise())), 0.15);
+  EXPECT_GT(mean(reference_->reidentification_of(truth_, worse)), 0.7);
+  EXPECT_LT(mean(reference_->reidentification_of(truth_, noise())), 0.15);
 
   // Each reconstruction the perfect picture of somebody else: nobody's own is the nearest.
   Tensor turned = Tensor::empty(truth_.shape());
   for (int64_t i = 0; i < kScored; ++i) {
     turned.rows(i, 1).copy_from(truth_.rows((i + 1) % kScored, 1));
   }
-  EXPECT_LT(mean(reference_->reidentified(truth_, turned)), 0.05);
+  EXPECT_LT(mean(reference_->reidentification_of(truth_, turned)), 0.05);
 }
 
 TEST_F(ReferenceTest, RefusesWhatDoesNotFit) {
-  EXPECT_THROW(reference_->recognised(truth_, {labels_.data(), 5}), Error);
-  EXPECT_THROW(reference_->reidentified(truth_, truth_.rows(0, 5)), Error);
+  EXPECT_THROW(reference_->recognition_of(truth_, {labels_.data(), 5}), Error);
+  EXPECT_THROW(reference_->reidentification_of(truth_, truth_.rows(0, 5)), Error);
 }
 
-// Returns the images it is given.
-class Given : public Attack {
+class Named : public Attack {
  public:
-  explicit Given(Tensor images) { r_.images = std::move(images); }
   std::string name() const override { return "given"; }
   std::string title() const override { return "given"; }
   KnowledgeLevel level() const override { return KnowledgeLevel::kQueryFree; }
-  int64_t work(const AdversaryView&, const AttackOptions&) const override { return 0; }
-  std::vector<Reconstruction> run(const AdversaryView&, const AttackOptions&) override {
-    return {r_};
-  }
-
- private:
-  Reconstruction r_;
 };
 
 TEST_F(ReferenceTest, TheEvaluatorConsultsIt) {
   Evaluator evaluator(truth_);
-  AdversaryView view;
-  view.observed = Tensor::zeros({kScored, 1, 2, 2});
-  Given attack(truth_);
-  EXPECT_FALSE(evaluator.evaluate(attack, view, {}).reference);
-  evaluator.consult(reference_, labels_);
-  const AttackScore s = evaluator.evaluate(attack, view, {});
+  const auto run = [&] {
+    Reconstruction perfect;
+    perfect.images = truth_;
+    return std::vector<Reconstruction>{perfect};
+  };
+  EXPECT_FALSE(evaluator.evaluate(Named(), 1, run).reference);
+  evaluator.set_reference_classifier(reference_, labels_);
+  const AttackScore s = evaluator.evaluate(Named(), 1, run);
   ASSERT_TRUE(s.reference);
-  EXPECT_DOUBLE_EQ(s.reference->recognised.mean, s.reference->originals);
-  EXPECT_GT(s.reference->reidentified.mean, 0.9);  // equal embeddings of two originals are a tie
-  EXPECT_LE(s.reference->recognised.low, s.reference->originals);
+  EXPECT_DOUBLE_EQ(s.reference->recognition_rate.mean, s.reference->originals);
+  EXPECT_GT(s.reference->reidentification_rate.mean,
+            0.9);  // equal embeddings of two originals are a tie
+  EXPECT_LE(s.reference->recognition_rate.low, s.reference->originals);
 }
 
 }  // namespace

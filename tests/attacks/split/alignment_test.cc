@@ -10,15 +10,19 @@
 #include <thread>
 
 #include "attacks/core/evaluator.h"
+#include "attacks/split/registry.h"
 #include "base/error.h"
 #include "base/threads.h"
 #include "nn/data/loader.h"
 #include "nn/optim/fit.h"
+#include "tests/attacks/split/attacks.h"
 #include "tests/support/compare.h"
 #include "tests/support/gradcheck.h"
 
 namespace ens {
 namespace {
+
+using test::run_on;
 
 using naive::Array;
 using test::Fill;
@@ -227,14 +231,13 @@ class Client {
     traffic_ = send(images_of(sent, 64, sent.count() - 64));
   }
 
-  AdversaryView view() const {
-    AdversaryView v;
+  TrafficView view() const {
+    TrafficView v;
     v.model = spec_;
     v.bodies = {body_};
     v.observed = observed_;
     v.traffic = traffic_;
     v.public_data = &theirs_;
-    v.seed = 2;
     return v;
   }
 
@@ -288,12 +291,13 @@ const Client& client() {
   return c;
 }
 
-AttackOptions small_options() {
-  AttackOptions o;
-  o.alignment_steps = 400;
-  o.alignment_batch = 64;
-  o.decoder_epochs = 6;
-  o.batch = 32;
+AttackContext small_options() {
+  AttackContext o;
+  o.seed = 2;
+  o.settings.mutable_alignment()->set_steps(400);
+  o.settings.mutable_alignment()->set_batch(64);
+  o.settings.mutable_decoder()->set_epochs(6);
+  o.settings.set_batch(32);
   return o;
 }
 
@@ -301,63 +305,68 @@ AttackOptions small_options() {
 // one is a matter of its recipe and belongs to the reports on real pictures; that it leaves the
 // other far behind is what makes it an attack.
 TEST_F(Alignment, ReadsAClientItHasNoPairsOf) {
-  AdversaryView view = client().view();
-  const auto attack = make_attack("alignment");
-  EXPECT_TRUE(attack->wants_traffic());
-  EXPECT_EQ(attack->level(), KnowledgeLevel::kQueryFree);
-  const auto ssim = [&](Attack& a, const AttackOptions& options) {
-    return Evaluator(client().truth()).evaluate(a, view, options).scores.ssim.mean;
+  TrafficView view = client().view();
+  EXPECT_EQ(make_attack("alignment")->level(), KnowledgeLevel::kQueryFree);
+  const auto ssim = [&](const std::string& name, const auto& granted, const AttackContext& how) {
+    return Evaluator(client().truth())
+        .evaluate(*make_attack(name), how.seed, [&] { return run_on(name, granted, how); })
+        .scores.ssim.mean;
   };
-  AttackOptions options = small_options();
-  const double aligned = ssim(*attack, options);
-  options.alignment_steps = 1;
-  const double unaligned = ssim(*attack, options);
-  view.query = [](const Tensor& images) { return client().send(images); };
-  const double oracle = ssim(*make_attack("oracle"), options);
+  AttackContext context = small_options();
+  const double aligned = ssim("alignment", view, context);
+  context.settings.mutable_alignment()->set_steps(1);
+  const double unaligned = ssim("alignment", view, context);
+  BlackBoxView queries;
+  static_cast<QueryFreeView&>(queries) = view;
+  queries.query = [](const Tensor& images) { return client().send(images); };
+  const double oracle = ssim("oracle", queries, context);
   EXPECT_GT(aligned, 0.5 * oracle) << "oracle " << oracle;
   EXPECT_GT(aligned, unaligned + 0.2) << "without alignment " << unaligned;
   EXPECT_LT(unaligned, 0.4 * oracle) << "oracle " << oracle;
 }
 
 TEST_F(Alignment, TheShadowTermGoesWithRestartsAndEachHasItsMerit) {
-  AttackOptions options = small_options();
-  options.alignment_steps = 60;
-  options.decoder_epochs = 1;
-  options.restarts = 2;
+  AttackContext context = small_options();
+  context.settings.mutable_alignment()->set_steps(60);
+  context.settings.mutable_decoder()->set_epochs(1);
+  context.settings.mutable_alignment()->set_restarts(2);
   std::mutex mutex;
   int64_t done = 0;
-  options.on_progress = [&](int64_t images, const std::string&) {
+  context.on_progress = [&](int64_t images, const std::string&) {
     std::lock_guard lock(mutex);
     done += images;
   };
-  const auto attack = make_attack("alignment-shadow");
-  const AdversaryView view = client().view();
-  const std::vector<Reconstruction> all = attack->run(view, options);
+  const TrafficView view = client().view();
+  const std::vector<Reconstruction> all = run_on("alignment-shadow", view, context);
   ASSERT_EQ(all.size(), 2u);
   for (const Reconstruction& r : all) {
     EXPECT_EQ(r.images.shape(), client().truth().shape());
-    EXPECT_TRUE(std::isfinite(r.merit));
-    EXPECT_LT(r.merit, 0);
+    EXPECT_TRUE(std::isfinite(r.self_score));
+    EXPECT_LT(r.self_score, 0);
   }
-  EXPECT_NE(all[0].merit, all[1].merit);
-  EXPECT_NEAR(static_cast<double>(done), static_cast<double>(attack->work(view, options)),
+  EXPECT_NE(all[0].self_score, all[1].self_score);
+  SplitSetting setting{view.model, view.split};
+  setting.public_images = view.public_data->count();
+  setting.scored_images = view.observed.dim(0);
+  EXPECT_NEAR(static_cast<double>(done),
+              static_cast<double>(
+                  make_attack("alignment-shadow")->cost_in_images(setting, context.settings)),
               0.05 * static_cast<double>(done));
 }
 
 TEST_F(Alignment, NeitherThreadsNorNeighboursChangeTheResult) {
-  AttackOptions options = small_options();
-  options.alignment_steps = 24;
-  options.decoder_epochs = 1;
-  const AdversaryView view = client().view();
-  const std::vector<float> alone =
-      make_attack("alignment")->run(view, options)[0].images.to_vector();
-  options.restarts = 3;
+  AttackContext context = small_options();
+  context.settings.mutable_alignment()->set_steps(24);
+  context.settings.mutable_decoder()->set_epochs(1);
+  const TrafficView view = client().view();
+  const std::vector<float> alone = run_on("alignment", view, context)[0].images.to_vector();
+  context.settings.mutable_alignment()->set_restarts(3);
   for (int repeat = 0; repeat < 2; ++repeat) {
     std::vector<Reconstruction> all;
     // Two at a time, one thread each.
     std::jthread([&] {
       set_compute_threads(2);
-      all = make_attack("alignment")->run(view, options);
+      all = run_on("alignment", view, context);
     }).join();
     EXPECT_EQ(all[0].images.to_vector(), alone);
     EXPECT_NE(all[1].images.to_vector(), alone);
@@ -367,15 +376,15 @@ TEST_F(Alignment, NeitherThreadsNorNeighboursChangeTheResult) {
 
 TEST_F(Alignment, WithoutTrafficItSaysWhatIsMissing) {
   for (const char* name : {"alignment", "alignment-shadow"}) {
-    AdversaryView view = client().view();
+    TrafficView view = client().view();
     view.traffic = Tensor();
-    ENS_EXPECT_ERROR(make_attack(name)->run(view, small_options()), "attack.observed_features");
+    ENS_EXPECT_ERROR(run_on(name, view, small_options()), "attack.observed_features");
   }
 }
 
 // Maps too small for three strides, and a split behind blocks.
 TEST_F(Alignment, CopesWithSmallMaps) {
-  AdversaryView view = client().view();
+  TrafficView view = client().view();
   view.split.head = 4;  // maps of 2x2
   Rng rng(11);
   const auto head = build_head(view.model, view.split, rng);
@@ -390,10 +399,10 @@ TEST_F(Alignment, CopesWithSmallMaps) {
   view.observed = send(client().truth());
   view.traffic = send(images_of(*view.public_data, 0, 200));
   ASSERT_EQ(view.observed.dim(3), 2);
-  AttackOptions options = small_options();
-  options.alignment_steps = 16;
-  options.decoder_epochs = 1;
-  const auto all = make_attack("alignment")->run(view, options);
+  AttackContext context = small_options();
+  context.settings.mutable_alignment()->set_steps(16);
+  context.settings.mutable_decoder()->set_epochs(1);
+  const auto all = run_on("alignment", view, context);
   EXPECT_EQ(all[0].images.shape(), client().truth().shape());
 }
 

@@ -6,10 +6,12 @@
 #include <algorithm>
 #include <cmath>
 
+#include "attacks/split/registry.h"
 #include "base/error.h"
 #include "nn/autograd/ops.h"
 #include "nn/core/backend.h"
 #include "nn/core/rng.h"
+#include "tests/attacks/split/attacks.h"
 #include "tests/support/compare.h"
 #include "tests/support/gradcheck.h"
 
@@ -17,8 +19,8 @@ namespace ens::test {
 namespace {
 
 // The client's head is he19's first cell: normalisation and one convolution, 8 channels from 3.
-AdversaryView linear_view(int64_t images) {
-  AdversaryView view;
+WhiteBoxView linear_view(int64_t images) {
+  WhiteBoxView view;
   view.model.architecture = "he19";
   view.model.width = 8;
   view.model.image_size = 8;
@@ -37,7 +39,7 @@ Tensor some_images(int64_t count, uint32_t seed) {
   return x;
 }
 
-void observe(AdversaryView& view, const Tensor& images) {
+void observe(WhiteBoxView& view, const Tensor& images) {
   NoGrad no_grad;
   view.observed = view.head->forward(Var(images)).value().plain();
   if (!view.noise.defined()) return;
@@ -45,12 +47,12 @@ void observe(AdversaryView& view, const Tensor& images) {
       backend(Device{}).binary(BinaryOp::kAdd, view.observed, view.noise.reshape({1, 8, 8, 8}));
 }
 
-AttackOptions precise() {
-  AttackOptions options;
-  options.rmle_iterations = 400;
-  options.rmle_lr = 0.05f;
-  options.rmle_tv = 0;
-  return options;
+AttackContext precise() {
+  AttackContext context;
+  context.settings.mutable_rmle()->set_iterations(400);
+  context.settings.mutable_rmle()->set_lr(0.05);
+  context.settings.mutable_rmle()->set_tv(0);
+  return context;
 }
 
 double largest_difference(const Tensor& a, const Tensor& b) {
@@ -62,65 +64,63 @@ double largest_difference(const Tensor& a, const Tensor& b) {
 }
 
 TEST(RmleWhite, FindsTheImagesBehindAConvolution) {
-  AdversaryView view = linear_view(3);
+  WhiteBoxView view = linear_view(3);
   const Tensor truth = some_images(3, 1);
   observe(view, truth);
-  const auto found = make_attack("rmle-white")->run(view, precise());
+  const auto found = run_on("rmle-white", view, precise());
   ASSERT_EQ(found.size(), 1u);
   EXPECT_LT(largest_difference(found[0].images, truth), 0.02);
 }
 
 // What the protection adds is subtracted; without that the noise would show.
 TEST(RmleWhite, KnowsTheClientsNoise) {
-  AdversaryView view = linear_view(2);
+  WhiteBoxView view = linear_view(2);
   view.noise = uniform({8, 8, 8}, 5);
   const Tensor truth = some_images(2, 1);
   observe(view, truth);
-  EXPECT_LT(largest_difference(make_attack("rmle-white")->run(view, precise())[0].images, truth),
-            0.02);
+  EXPECT_LT(largest_difference(run_on("rmle-white", view, precise())[0].images, truth), 0.02);
   view.noise = Tensor();
-  EXPECT_GT(largest_difference(make_attack("rmle-white")->run(view, precise())[0].images, truth),
-            0.2);
+  EXPECT_GT(largest_difference(run_on("rmle-white", view, precise())[0].images, truth), 0.2);
 }
 
 TEST(RmleWhite, NeedsTheHead) {
-  AdversaryView view = linear_view(1);
+  WhiteBoxView view = linear_view(1);
   view.head = nullptr;
-  ENS_EXPECT_ERROR(make_attack("rmle-white")->run(view, precise()), "white-box");
+  ENS_EXPECT_ERROR(run_on("rmle-white", view, precise()), "white-box");
 }
 
 // An image's reconstruction is the same alone and beside others, also when the others differ much
 // in the size of their features.
 TEST(Rmle, TreatsEachImageByItself) {
-  AdversaryView view = linear_view(4);
+  WhiteBoxView view = linear_view(4);
   const Tensor truth = some_images(4, 2);
   for (float& pixel : truth.rows(1, 1).span<float>()) pixel = 0.5f;
   observe(view, truth);
-  AttackOptions options = precise();
-  options.rmle_iterations = 60;
-  options.rmle_tv = 0.05f;
-  options.rmle_l2 = 0.01f;
+  AttackContext context = precise();
+  context.settings.mutable_rmle()->set_iterations(60);
+  context.settings.mutable_rmle()->set_tv(0.05);
+  context.settings.mutable_rmle()->set_l2(0.01);
   const FeatureMap features = [&](const Var& x) { return view.head->forward(x); };
-  const Tensor together = rmle(features, view.observed, view, options, "all");
+  const Tensor together = rmle(features, view.observed, view, context, "all");
   for (int64_t i = 0; i < 4; ++i) {
-    const Tensor alone = rmle(features, view.observed.rows(i, 1), view, options, "one");
+    const Tensor alone = rmle(features, view.observed.rows(i, 1), view, context, "one");
     EXPECT_LT(largest_difference(alone, together.rows(i, 1)), 1e-3) << "image " << i;
   }
 }
 
 // The weight of the total variation smooths, that of the norm fades to the mean colour.
 TEST(Rmle, WeightsDoWhatTheySay) {
-  AdversaryView view = linear_view(1);
+  WhiteBoxView view = linear_view(1);
   observe(view, some_images(1, 3));
   const FeatureMap features = [&](const Var& x) { return view.head->forward(x); };
   const auto variation = [](const Tensor& images) { return total_variation(Var(images)).item(); };
-  AttackOptions options = precise();
-  const Tensor plain = rmle(features, view.observed, view, options, "");
-  options.rmle_tv = 10;
-  EXPECT_LT(variation(rmle(features, view.observed, view, options, "")), 0.2 * variation(plain));
-  options.rmle_tv = 0;
-  options.rmle_l2 = 1000;
-  const Tensor faded = rmle(features, view.observed, view, options, "");
+  AttackContext context = precise();
+  const Tensor plain = rmle(features, view.observed, view, context, "");
+  context.settings.mutable_rmle()->set_tv(10);
+  EXPECT_LT(variation(rmle(features, view.observed, view, context, "")), 0.2 * variation(plain));
+  context.settings.mutable_rmle()->set_tv(0);
+  context.settings.mutable_rmle()->set_l2(1000);
+  const Tensor faded = rmle(features, view.observed, view, context, "");
   for (int c = 0; c < 3; ++c) {
     for (int i = 0; i < 64; ++i) {
       EXPECT_NEAR(faded.data<float>()[c * 64 + i], view.model.mean[static_cast<size_t>(c)], 0.02);
@@ -134,9 +134,9 @@ TEST(RmleObjective, ValueAndGradientMatchTheFormula) {
   model.channels = 2;
   model.mean = {0.5f, 0.3f};
   model.stddev = {0.25f, 0.4f};
-  AttackOptions options;
-  options.rmle_tv = 0.7f;
-  options.rmle_l2 = 0.3f;
+  AttackContext context;
+  context.settings.mutable_rmle()->set_tv(0.7);
+  context.settings.mutable_rmle()->set_l2(0.3);
   const Tensor z = uniform({2, 2, 2, 2}, 1);
   const naive::Array target(z);
   const Scalar by_hand = [&](const std::vector<naive::Array>& in) {
@@ -155,12 +155,13 @@ TEST(RmleObjective, ValueAndGradientMatchTheFormula) {
         across += std::pow(u[at + 1] - u[at], 2) + std::pow(u[at + 3] - u[at + 2], 2);
         down += std::pow(u[at + 2] - u[at], 2) + std::pow(u[at + 3] - u[at + 1], 2);
       }
-      total += error / power + options.rmle_tv * (across + down) / 4 + options.rmle_l2 * norm / 8;
+      total += error / power + context.settings.rmle().tv() * (across + down) / 4 +
+               context.settings.rmle().l2() * norm / 8;
     }
     return total;
   };
   const Var u(uniform({2, 2, 2, 2}, 2), true);
-  const RmleObjective objective([](const Var& x) { return x; }, z, model, options);
+  const RmleObjective objective([](const Var& x) { return x; }, z, model, context);
   const Var loss = objective(u);
   const naive::Array start(u.value());
   EXPECT_NEAR(loss.item(), by_hand({start}), 1e-4);

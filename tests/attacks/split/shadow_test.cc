@@ -10,11 +10,13 @@
 #include <limits>
 #include <set>
 
-#include "attacks/split/enumerate.h"
+#include "attacks/split/registry.h"
+#include "attacks/split/shadow_enumerate.h"
 #include "base/error.h"
 #include "base/threads.h"
 #include "nn/core/rng.h"
 #include "nn/data/loader.h"
+#include "tests/attacks/split/attacks.h"
 #include "tests/support/compare.h"
 
 namespace ens::test {
@@ -38,36 +40,43 @@ class Shadow : public ::testing::Test {
     options.image_size = 16;
     options.limit = 120;
     data_ = load_dataset(options, DataSplit::kTrain);
-    view_.model = tiny_model(data_);
-    view_.public_data = &data_;
-    view_.bodies = {body(1), body(2), body(3)};
-    Shape feature = smashed_shape(view_.model, view_.split);
-    view_.subset = {0, 2};
-    view_.observed = uniform({5, feature[0], feature[1], feature[2]}, 7);
-    options_.shadow_epochs = options_.decoder_epochs = 1;
-    options_.batch = 12;
-    options_.screen_images = 36;
-    options_.shadow_starts = 2;
-    options_.shadow_start_images = 24;
+    victim_.model = tiny_model(data_);
+    victim_.public_data = &data_;
+    victim_.bodies = {body(1), body(2), body(3)};
+    Shape feature = smashed_shape(victim_.model, victim_.split);
+    victim_.subset = {0, 2};
+    victim_.observed = uniform({5, feature[0], feature[1], feature[2]}, 7);
+    context_.settings.mutable_shadow()->set_epochs(1);
+    context_.settings.mutable_decoder()->set_epochs(1);
+    context_.settings.set_batch(12);
+    context_.settings.mutable_shadow_enumerate()->set_screen_images(36);
+    context_.settings.mutable_shadow()->set_starts(2);
+    context_.settings.mutable_shadow()->set_start_images(24);
+  }
+
+  ServerView server_view(const SplitVictim& victim) const {
+    ServerView view;
+    grant(victim, context_, view);
+    return view;
   }
 
   std::shared_ptr<Sequential> body(uint64_t seed) const {
     Rng rng(seed);
-    auto net = build_body(view_.model, view_.split, rng);
+    auto net = build_body(victim_.model, victim_.split, rng);
     net->freeze();
     return net;
   }
 
   // A shadow's features of the first public images.
-  std::vector<float> features(const AdversaryView& view, const std::vector<int>& nets) const {
+  std::vector<float> features(const SplitVictim& victim, const std::vector<int>& nets) const {
     const TrainedShadow shadow =
-        train_shadow(view, options_, split_public(data_), nets, false, "test");
+        train_shadow(server_view(victim), context_, split_public(data_), nets, false, "test");
     return shadow.features(Var(images_of(data_, 0, 4))).value().to_vector();
   }
 
   Dataset data_;
-  AdversaryView view_;
-  AttackOptions options_;
+  SplitVictim victim_;
+  AttackContext context_;
 };
 
 TEST_F(Shadow, PublicImagesAreSplitWithoutOverlap) {
@@ -77,7 +86,7 @@ TEST_F(Shadow, PublicImagesAreSplitWithoutOverlap) {
                 static_cast<uint8_t>(i));
   }
   const PublicSplit split = split_public(numbered);
-  EXPECT_EQ(split.held_out.count(), held_out_count(numbered));
+  EXPECT_EQ(split.held_out.count(), held_out_count(numbered.count()));
   std::multiset<int> seen;
   for (const Dataset* part : {&split.train, &split.held_out}) {
     for (int64_t i = 0; i < part->count(); ++i)
@@ -89,25 +98,27 @@ TEST_F(Shadow, PublicImagesAreSplitWithoutOverlap) {
 }
 
 TEST_F(Shadow, UsesExactlyTheGivenNets) {
-  const std::vector<float> before = features(view_, {0, 2});
-  AdversaryView other = view_;
+  const std::vector<float> before = features(victim_, {0, 2});
+  SplitVictim other = victim_;
   other.bodies[1] = body(10);
   EXPECT_EQ(features(other, {0, 2}), before);
-  other = view_;
+  other = victim_;
   other.bodies[0] = body(10);
   EXPECT_NE(features(other, {0, 2}), before);
-  other = view_;
+  other = victim_;
   other.bodies[2] = body(10);
   EXPECT_NE(features(other, {0, 2}), before);
 }
 
 TEST_F(Shadow, TrainingLowersTheHeldOutCrossEntropy) {
   const PublicSplit data = split_public(data_);
-  options_.shadow_lr = 0;
-  const TrainedShadow fresh = train_shadow(view_, options_, data, {0}, false, "test");
-  options_.shadow_lr = 0.02f;
-  options_.shadow_epochs = 12;
-  const TrainedShadow trained = train_shadow(view_, options_, data, {0}, false, "test");
+  context_.settings.mutable_shadow()->set_lr(0);
+  const TrainedShadow fresh =
+      train_shadow(server_view(victim_), context_, data, {0}, false, "test");
+  context_.settings.mutable_shadow()->set_lr(0.02);
+  context_.settings.mutable_shadow()->set_epochs(12);
+  const TrainedShadow trained =
+      train_shadow(server_view(victim_), context_, data, {0}, false, "test");
   EXPECT_LT(trained.cross_entropy, fresh.cross_entropy - 0.02);
   // The reported numbers against the logits themselves.
   const Tensor logits =
@@ -129,7 +140,7 @@ TEST_F(Shadow, TrainingLowersTheHeldOutCrossEntropy) {
 
 TEST_F(Shadow, FeaturesAreDifferentiableInTheImages) {
   const TrainedShadow shadow =
-      train_shadow(view_, options_, split_public(data_), {1}, false, "test");
+      train_shadow(server_view(victim_), context_, split_public(data_), {1}, false, "test");
   const Tensor images = images_of(data_, 0, 2);
   const auto loss = [&](const Tensor& x) { return mean(square(shadow.features(Var(x)))).item(); };
   const Var x(images, true);
@@ -150,28 +161,29 @@ TEST_F(Shadow, FeaturesAreDifferentiableInTheImages) {
 }
 
 TEST_F(Shadow, TheSelectorLearnsFromNetsThatAnswer) {
-  for (const NamedTensor& t : view_.bodies[1]->state())
+  for (const NamedTensor& t : victim_.bodies[1]->state())
     std::ranges::fill(Tensor(t.tensor).span<float>(), 0.0f);  // answers zero, whatever it is sent
   const TrainedShadow shadow =
-      train_shadow(view_, options_, split_public(data_), {0, 1, 2}, true, "test");
+      train_shadow(server_view(victim_), context_, split_public(data_), {0, 1, 2}, true, "test");
   ASSERT_EQ(shadow.selector.size(), 3u);
   EXPECT_EQ(shadow.selector[1], 1.0f / 3);
   EXPECT_NE(shadow.selector[0], 1.0f / 3);
   EXPECT_NE(shadow.selector[2], 1.0f / 3);
-  EXPECT_TRUE(
-      train_shadow(view_, options_, split_public(data_), {0}, false, "test").selector.empty());
+  EXPECT_TRUE(train_shadow(server_view(victim_), context_, split_public(data_), {0}, false, "test")
+                  .selector.empty());
 }
 
 TEST_F(Shadow, TheBestOfSeveralStartsGoesOn) {
   // Without training afterwards what goes on is what was found, and more starts find no worse.
-  options_.shadow_epochs = 0;
-  options_.shadow_lr = 0.02f;
+  context_.settings.mutable_shadow()->set_epochs(0);
+  context_.settings.mutable_shadow()->set_lr(0.02);
   const PublicSplit data = split_public(data_);
   double before = std::numeric_limits<double>::infinity();
   std::set<double> found;
   for (int starts = 2; starts <= 6; ++starts) {
-    options_.shadow_starts = starts;
-    const double now = train_shadow(view_, options_, data, {0}, false, "test").cross_entropy;
+    context_.settings.mutable_shadow()->set_starts(starts);
+    const double now =
+        train_shadow(server_view(victim_), context_, data, {0}, false, "test").cross_entropy;
     EXPECT_LE(now, before) << starts << " starts";
     before = now;
     found.insert(now);
@@ -181,9 +193,11 @@ TEST_F(Shadow, TheBestOfSeveralStartsGoesOn) {
 
 TEST_F(Shadow, MayStartFromTheHeadOfAnother) {
   const PublicSplit data = split_public(data_);
-  const TrainedShadow one = train_shadow(view_, options_, data, {0, 1}, false, "one");
-  options_.shadow_epochs = 0;
-  const TrainedShadow two = train_shadow(view_, options_, data, {2}, false, "two", &one);
+  const TrainedShadow one =
+      train_shadow(server_view(victim_), context_, data, {0, 1}, false, "one");
+  context_.settings.mutable_shadow()->set_epochs(0);
+  const TrainedShadow two =
+      train_shadow(server_view(victim_), context_, data, {2}, false, "two", &one);
   const Var x(images_of(data_, 0, 3));
   EXPECT_EQ(two.features(x).value().to_vector(), one.features(x).value().to_vector());
   EXPECT_NE(two.logits(x).value().to_vector(), one.logits(x).value().to_vector());
@@ -238,21 +252,22 @@ TEST(StatisticsMismatch, AgreesWithTheDefinition) {
 TEST_F(Shadow, MatchingTheServerNetsStatisticsIsLearnt) {
   // A server net that is used to the features of a client's head.
   Rng rng(4);
-  const auto client = build_head(view_.model, view_.split, rng);
-  const auto used = build_body(view_.model, view_.split, rng);
+  const auto client = build_head(victim_.model, victim_.split, rng);
+  const auto used = build_body(victim_.model, victim_.split, rng);
   {
     NoGrad no_grad;
     for (int i = 0; i < 30; ++i)
       used->forward(client->forward(Var(images_of(data_, (i % 5) * 24, 24))));
   }
   used->freeze();
-  view_.bodies[0] = used;
-  options_.shadow_epochs = 6;
-  options_.shadow_lr = 0.02f;
+  victim_.bodies[0] = used;
+  context_.settings.mutable_shadow()->set_epochs(6);
+  context_.settings.mutable_shadow()->set_lr(0.02);
   const PublicSplit data = split_public(data_);
   const auto mismatch = [&](float weight) {
-    options_.shadow_bn_weight = weight;
-    const TrainedShadow shadow = train_shadow(view_, options_, data, {0}, false, "test");
+    context_.settings.mutable_shadow()->set_bn_weight(weight);
+    const TrainedShadow shadow =
+        train_shadow(server_view(victim_), context_, data, {0}, false, "test");
     NoGrad no_grad;
     const Var z = shadow.features(Var(images_of(data.train, 0, data.train.count())));
     BatchNormProbe probe;
@@ -323,13 +338,13 @@ class ShadowAttacks : public Shadow {
   std::vector<Reconstruction> run(const std::string& name) {
     auto attack = make_attack(name);
     std::atomic<int64_t> done{0};
-    options_.on_progress = [&](int64_t images, const std::string&) { done += images; };
-    const std::vector<Reconstruction> all = attack->run(view_, options_);
-    options_.on_progress = nullptr;
-    EXPECT_EQ(done, attack->work(view_, options_)) << name;
+    context_.on_progress = [&](int64_t images, const std::string&) { done += images; };
+    const std::vector<Reconstruction> all = attack->run(victim_, context_);
+    context_.on_progress = nullptr;
+    EXPECT_EQ(done, attack->cost_in_images(setting_of(victim_), context_.settings)) << name;
     for (const Reconstruction& r : all) {
       EXPECT_EQ(r.images.shape(), (Shape{5, 3, 16, 16})) << name;
-      EXPECT_TRUE(std::isfinite(r.merit)) << name;
+      EXPECT_TRUE(std::isfinite(r.self_score)) << name;
     }
     return all;
   }
@@ -340,45 +355,45 @@ TEST_F(ShadowAttacks, OneShadowForEachNet) {
   ASSERT_EQ(all.size(), 3u);
   for (int i = 0; i < 3; ++i) {
     const Reconstruction& r = all[static_cast<size_t>(i)];
-    EXPECT_EQ(r.part, subset_name({i}));
+    EXPECT_EQ(r.candidate, subset_name({i}));
     const TrainedShadow again =
-        train_shadow(view_, options_, split_public(data_), {i}, false, r.part);
-    EXPECT_NEAR(r.merit, -again.cross_entropy, 1e-6);
-    EXPECT_EQ(r.own_truth.dim(0), held_out_count(data_));
+        train_shadow(server_view(victim_), context_, split_public(data_), {i}, false, r.candidate);
+    EXPECT_NEAR(r.self_score, -again.cross_entropy, 1e-6);
+    EXPECT_EQ(r.calibration_targets.dim(0), held_out_count(data_.count()));
   }
 }
 
 TEST_F(ShadowAttacks, WorkCountsTheStarts) {
-  options_.shadow_starts = 1;
+  context_.settings.mutable_shadow()->set_starts(1);
   run("shadow-n1");
-  options_.shadow_starts = 3;
+  context_.settings.mutable_shadow()->set_starts(3);
   run("shadow-n1");
-  options_.shadow_start_images = 1000;  // more than there are
+  context_.settings.mutable_shadow()->set_start_images(1000);  // more than there are
   run("shadow-subset");
 }
 
 TEST_F(ShadowAttacks, ScreeningKeepsTheMostPromising) {
   set_compute_threads(2);  // side by side
-  options_.subset_sizes = {1, 2};
-  options_.keep = 100;
+  set_list(context_.settings.mutable_shadow_enumerate()->mutable_sizes(), {1, 2});
+  context_.settings.mutable_shadow_enumerate()->set_keep(100);
   const auto all = run("shadow-enumerate");
   ASSERT_EQ(all.size(), 6u);
   std::set<std::string> names;
-  for (const Reconstruction& r : all) names.insert(r.part);
+  for (const Reconstruction& r : all) names.insert(r.candidate);
   EXPECT_EQ(names,
             (std::set<std::string>{"net 0", "net 1", "net 2", "nets 0+1", "nets 0+2", "nets 1+2"}));
-  options_.keep = 2;
-  options_.subset_sizes = {2, 1, 2};
+  context_.settings.mutable_shadow_enumerate()->set_keep(2);
+  set_list(context_.settings.mutable_shadow_enumerate()->mutable_sizes(), {2, 1, 2});
   auto attack = make_attack("shadow-enumerate");
-  const auto kept = attack->run(view_, options_);
+  const auto kept = attack->run(victim_, context_);
   ASSERT_EQ(kept.size(), 2u);
-  EXPECT_EQ(kept[0].part, all[0].part);
-  EXPECT_EQ(kept[1].part, all[1].part);
+  EXPECT_EQ(kept[0].candidate, all[0].candidate);
+  EXPECT_EQ(kept[1].candidate, all[1].candidate);
 }
 
 TEST_F(ShadowAttacks, AUselessNetDoesNotPassTheScreening) {
   // Only net 2 answers at all: a shadow over the others learns the classes' frequencies at best.
-  std::swap(view_.bodies[0], view_.bodies[2]);
+  std::swap(victim_.bodies[0], victim_.bodies[2]);
   for (int64_t i = 0; i < data_.count(); ++i) {  // classes that are easy to tell apart
     int32_t& label = data_.labels[static_cast<size_t>(i)];
     label %= 2;
@@ -386,50 +401,51 @@ TEST_F(ShadowAttacks, AUselessNetDoesNotPassTheScreening) {
                 static_cast<uint8_t>(label == 0 ? 40 : 200));
   }
   for (size_t i : {0u, 1u}) {
-    for (const NamedTensor& t : view_.bodies[i]->state())
+    for (const NamedTensor& t : victim_.bodies[i]->state())
       std::ranges::fill(Tensor(t.tensor).span<float>(), 0.0f);
   }
-  options_.subset_sizes = {1};
-  options_.keep = 1;
-  options_.screen_epochs = 12;
-  options_.screen_images = 84;
-  options_.shadow_lr = 0.02f;
-  const auto all = make_attack("shadow-enumerate")->run(view_, options_);
+  set_list(context_.settings.mutable_shadow_enumerate()->mutable_sizes(), {1});
+  context_.settings.mutable_shadow_enumerate()->set_keep(1);
+  context_.settings.mutable_shadow_enumerate()->set_screen_epochs(12);
+  context_.settings.mutable_shadow_enumerate()->set_screen_images(84);
+  context_.settings.mutable_shadow()->set_lr(0.02);
+  const auto all = make_attack("shadow-enumerate")->run(victim_, context_);
   ASSERT_EQ(all.size(), 1u);
-  EXPECT_EQ(all[0].part, "net 2");
+  EXPECT_EQ(all[0].candidate, "net 2");
 }
 
 TEST_F(ShadowAttacks, AChosenSubsetIsNamedAndTheSecretOneIsNot) {
   auto attack = make_attack("shadow-subset");
-  EXPECT_TRUE(attack->wants_subset());
-  const auto secret = attack->run(view_, options_);
+  const auto secret = attack->run(victim_, context_);
   EXPECT_EQ(attack->title(), "shadow + decoder, the secret subset known");
   ASSERT_EQ(secret.size(), 1u);
-  EXPECT_EQ(secret[0].part.find_first_of("0123456789"), std::string::npos) << secret[0].part;
+  EXPECT_EQ(secret[0].candidate.find_first_of("0123456789"), std::string::npos)
+      << secret[0].candidate;
 
-  options_.subset = {2, 1};
+  set_list(context_.settings.mutable_shadow_subset()->mutable_nets(), {2, 1});
   const auto chosen = run("shadow-subset");
-  attack->run(view_, options_);
+  attack->run(victim_, context_);
   EXPECT_EQ(attack->title(), "shadow + decoder, chosen subset");
-  EXPECT_EQ(chosen[0].part, "nets 1+2");
+  EXPECT_EQ(chosen[0].candidate, "nets 1+2");
 
   for (const std::vector<int>& bad : {std::vector<int>{3}, {-1, 0}, {1, 1}}) {
-    options_.subset = bad;
-    ENS_EXPECT_ERROR(attack->run(view_, options_), "attack.subset");
+    set_list(context_.settings.mutable_shadow_subset()->mutable_nets(), bad);
+    ENS_EXPECT_ERROR(attack->run(victim_, context_), "attack.shadow_subset.nets");
   }
-  options_.subset.clear();
-  view_.subset.clear();
-  ENS_EXPECT_ERROR(attack->run(view_, options_), "no subset");
+  context_.settings.mutable_shadow_subset()->clear_nets();
+  victim_.subset.clear();
+  ENS_EXPECT_ERROR(attack->run(victim_, context_), "no subset");
 }
 
 TEST_F(ShadowAttacks, OneServerNetHasNoSubsets) {
   EXPECT_EQ(run("shadow-adaptive").size(), 1u);
   for (const char* name : {"shadow-adaptive", "shadow-subset", "shadow-enumerate"})
-    EXPECT_EQ(make_attack(name)->pointless(view_), "") << name;
-  view_.bodies.resize(1);
+    EXPECT_EQ(make_attack(name)->not_applicable_reason(setting_of(victim_)), "") << name;
+  victim_.bodies.resize(1);
   for (const char* name : {"shadow-adaptive", "shadow-subset", "shadow-enumerate"})
-    EXPECT_EQ(make_attack(name)->pointless(view_), "one server net only") << name;
-  EXPECT_EQ(make_attack("shadow-n1")->pointless(view_), "");
+    EXPECT_EQ(make_attack(name)->not_applicable_reason(setting_of(victim_)), "one server net only")
+        << name;
+  EXPECT_EQ(make_attack("shadow-n1")->not_applicable_reason(setting_of(victim_)), "");
 }
 
 }  // namespace

@@ -1,7 +1,5 @@
 // Known pairs: which numbers of pairs are tried, and that what is tried inverts heads whose inverse
 // is known.
-#include "attacks/split/inverse.h"
-
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -9,10 +7,12 @@
 #include <numeric>
 
 #include "attacks/core/linear_decoder.h"
+#include "attacks/split/registry.h"
 #include "base/error.h"
 #include "nn/autograd/ops.h"
 #include "nn/core/backend.h"
 #include "nn/core/rng.h"
+#include "tests/attacks/split/attacks.h"
 #include "tests/support/compare.h"
 
 namespace ens::test {
@@ -99,19 +99,18 @@ TEST(LinearDecoder, RefusesWhatDoesNotFit) {
 }
 
 TEST(PairCounts, AreClippedSortedAndUnique) {
-  AttackOptions options;
-  options.pairs = {1, 10, 100, 1000, 10000};
-  EXPECT_EQ(pair_counts(options, 5000), (std::vector<int64_t>{1, 10, 100, 1000, 5000}));
-  EXPECT_EQ(pair_counts(options, 10), (std::vector<int64_t>{1, 10}));
-  options.pairs = {30, 5, 30, 0, -1};
-  EXPECT_EQ(pair_counts(options, 1000), (std::vector<int64_t>{5, 30}));
-  EXPECT_TRUE(pair_counts(options, 0).empty());
-  EXPECT_EQ(make_attack("known-pairs")->wants_pairs(options), 30);
+  AttackContext context;
+  set_list(context.settings.mutable_known_pairs()->mutable_counts(), {1, 10, 100, 1000, 10000});
+  EXPECT_EQ(pair_counts(context.settings, 5000), (std::vector<int64_t>{1, 10, 100, 1000, 5000}));
+  EXPECT_EQ(pair_counts(context.settings, 10), (std::vector<int64_t>{1, 10}));
+  set_list(context.settings.mutable_known_pairs()->mutable_counts(), {30, 5, 30, 0, -1});
+  EXPECT_EQ(pair_counts(context.settings, 1000), (std::vector<int64_t>{5, 30}));
+  EXPECT_TRUE(pair_counts(context.settings, 0).empty());
 }
 
 // A client with a small he19 head, cut after its first convolution, and a fixed noise.
 struct Client {
-  AdversaryView view;
+  KnownPairsView view;
   Dataset public_data;
   Tensor truth = pictures(6, 100);
 
@@ -144,19 +143,21 @@ struct Client {
 
 TEST(KnownPairs, IsACurveThatMorePairsImprove) {
   const Client client;
-  AttackOptions options;
-  options.pairs = {16, 1, 500};
-  options.batch = 8;
-  options.decoder_epochs = 4;
+  AttackContext context;
+  set_list(context.settings.mutable_known_pairs()->mutable_counts(), {16, 1, 500});
+  context.settings.set_batch(8);
+  context.settings.mutable_decoder()->set_epochs(4);
   int64_t worked = 0;
-  options.on_progress = [&](int64_t images, const std::string&) { worked += images; };
-  const auto attack = make_attack("known-pairs");
-  const std::vector<Reconstruction> curve = attack->run(client.view, options);
-  EXPECT_EQ(worked, attack->work(client.view, options));
+  context.on_progress = [&](int64_t images, const std::string&) { worked += images; };
+  const std::vector<Reconstruction> curve = run_on("known-pairs", client.view, context);
+  SplitSetting setting{client.view.model, client.view.split};
+  setting.public_images = client.public_data.count();
+  set_list(context.settings.mutable_known_pairs()->mutable_counts(), {16, 1});
+  EXPECT_EQ(worked, make_attack("known-pairs")->cost_in_images(setting, context.settings));
   ASSERT_EQ(curve.size(), 2u);
   EXPECT_EQ(curve[0].x, 1);
   EXPECT_EQ(curve[1].x, 16);
-  EXPECT_EQ(curve[1].part.substr(0, 7), "m = 16:");
+  EXPECT_EQ(curve[1].candidate.substr(0, 7), "m = 16:");
   const double few = squared(curve[0].images, client.truth);
   const double more = squared(curve[1].images, client.truth);
   EXPECT_LT(more, 0.3 * few) << few << " " << more;
@@ -165,7 +166,7 @@ TEST(KnownPairs, IsACurveThatMorePairsImprove) {
 TEST(KnownPairs, NeedsPairs) {
   Client client;
   client.view.pair_images = Tensor();
-  ENS_EXPECT_ERROR(make_attack("known-pairs")->run(client.view, {}), "known-pairs view");
+  ENS_EXPECT_ERROR(run_on("known-pairs", client.view, {}), "known-pairs view");
 }
 
 }  // namespace

@@ -1,13 +1,14 @@
 // Shadow attacks over all subsets of the server nets (arXiv 2401.10859, section 3: what does it
 // cost to try them all?).
+//
+// Every subset gets a cheap shadow (screen_epochs on screen_images, from a head trained once for
+// all nets), those with the lowest held-out cross-entropy get the full attack: at most
+// attack.shadow_enumerate.keep reconstructions, the attacker's favourite of the cheap round first.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <vector>
-
-#include "attacks/core/attack.h"
 
 namespace ens {
 
@@ -19,10 +20,5 @@ std::vector<std::vector<int>> enumerate_subsets(int n, const std::vector<int>& s
 // The indices of the `keep` highest merits (all, if there are fewer), the best first. Of equal ones
 // the earlier wins; what is not a number comes last.
 std::vector<size_t> best_of(std::span<const double> merits, int keep);
-
-// Every subset gets a cheap shadow (screen_epochs on screen_images, from a head trained once for
-// all nets), those with the lowest held-out cross-entropy get the full attack: at most options.keep
-// reconstructions, the attacker's favourite of the cheap round first.
-std::unique_ptr<Attack> shadow_enumerate_attack();
 
 }  // namespace ens

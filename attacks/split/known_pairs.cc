@@ -1,5 +1,10 @@
-#include "attacks/split/inverse.h"
-
+// Decoders on known pairs of image and feature (He et al., ACSAC 2019, section 4.3).
+//
+// With m known pairs, for every m of attack.known_pairs.counts: a curve. For each m the attacker
+// tries a linear decoder, an inverse network on the pairs, and (up to a thousand pairs) a copy of
+// the client's head fitted to the pairs, on whose features of its public images an inverse network
+// is trained; it keeps what reconstructs best some pairs that were held out. Never chosen with the
+// truth.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -7,6 +12,7 @@
 
 #include "attacks/core/linear_decoder.h"
 #include "attacks/split/decoding.h"
+#include "attacks/split/registry.h"
 #include "base/error.h"
 #include "nn/core/backend.h"
 #include "nn/data/loader.h"
@@ -15,32 +21,6 @@
 
 namespace ens {
 namespace {
-
-class Oracle : public Attack {
- public:
-  std::string name() const override { return "oracle"; }
-  std::string title() const override { return "oracle decoder (true features)"; }
-  KnowledgeLevel level() const override { return KnowledgeLevel::kBlackBox; }
-
-  int64_t work(const AdversaryView& view, const AttackOptions& options) const override {
-    return (view.public_data->count() - held_out_count(*view.public_data)) * options.decoder_epochs;
-  }
-
-  std::vector<Reconstruction> run(const AdversaryView& view,
-                                  const AttackOptions& options) override {
-    if (!view.query) fail("the oracle needs the client's features", name(), "use a black-box view");
-    const PublicSplit data = split_public(*view.public_data);
-    auto decoder = train_decoder(view, options, data.train, view.query, view.seed, name());
-    Reconstruction r;
-    r.part = "client's features";
-    r.images = decode(*decoder, view, view.observed);
-    r.own_truth = images_of(data.held_out, 0, data.held_out.count());
-    r.own_images = decode(*decoder, view, view.query(r.own_truth));
-    return {r};
-  }
-};
-
-// ---- known pairs
 
 // Pairs on the CPU, the last of them held out to choose by.
 struct Pairs {
@@ -61,9 +41,9 @@ int64_t held_out_of(int64_t m) {
 struct PairTraining {
   int64_t batch, epochs;
 
-  PairTraining(int64_t n, int64_t epochs_wanted, const AttackOptions& options) {
+  PairTraining(int64_t n, int64_t epochs_wanted, const AttackConfig& settings) {
     constexpr int64_t kLeastSteps = 600;
-    batch = std::min(options.batch, n);
+    batch = std::min<int64_t>(settings.batch(), n);
     epochs = std::max(epochs_wanted, (kLeastSteps * batch + n - 1) / n);
   }
   int64_t images(int64_t n) const { return n / batch * batch * epochs; }
@@ -77,8 +57,8 @@ double squared_error(const Tensor& a, const Tensor& b) {
 // Trains `net` on the known pairs, input and target being [m,...] tensors, and keeps the state that
 // has the least error on those held out (judged ten times on the way).
 struct PairFit {
-  const AdversaryView& view;
-  const AttackOptions& options;
+  const ServerView& view;
+  const AttackContext& context;
   std::string label;
   Dtype dtype;
 
@@ -112,7 +92,7 @@ struct PairFit {
       for (int64_t i = 0; i < which.dim(0); ++i) {
         batch.rows(i, 1).copy_from(from.rows(which.data<int32_t>()[i], 1));
       }
-      return batch.to(view.device);
+      return batch.to(context.device);
     };
     double least = std::numeric_limits<double>::infinity();
     std::vector<NamedTensor> best;
@@ -123,9 +103,7 @@ struct PairFit {
           return mse(net.forward(x), Var(rows(targets, b.labels)));
         },
         [&](int64_t images, double loss) {
-          if (options.on_progress) {
-            options.on_progress(images, label + ", loss " + std::to_string(loss).substr(0, 6));
-          }
+          context.report(images, label + ", loss " + std::to_string(loss).substr(0, 6));
         },
         [&](const EpochStats& stats) {
           const int64_t done = stats.epoch + 1;
@@ -144,46 +122,41 @@ struct PairFit {
   }
 };
 
-class KnownPairs : public Attack {
+class KnownPairs : public AttackOn<KnownPairsView> {
  public:
   std::string name() const override { return "known-pairs"; }
   std::string title() const override { return "decoder on known pairs"; }
-  KnowledgeLevel level() const override { return KnowledgeLevel::kKnownPairs; }
-  int64_t wants_pairs(const AttackOptions& options) const override {
-    return options.pairs.empty() ? 0 : std::ranges::max(options.pairs);
-  }
 
-  int64_t work(const AdversaryView& view, const AttackOptions& options) const override {
+  int64_t cost_in_images(const SplitSetting& setting, const AttackConfig& settings) const override {
     int64_t images = 0;
-    for (int64_t m : pair_counts(options, available(view))) {
+    for (int64_t m : pair_counts(settings, setting.public_images)) {
       const int64_t n = m - held_out_of(m);
-      if (m > 1) images += PairTraining(n, options.decoder_epochs, options).images(n);
-      if (!copies(view, m)) continue;
-      images += copy_training(n, options).images(n);
-      images +=
-          (view.public_data->count() - held_out_count(*view.public_data)) * options.decoder_epochs;
+      if (m > 1) images += PairTraining(n, settings.decoder().epochs(), settings).images(n);
+      if (!copies(setting.model, setting.split, m)) continue;
+      images += copy_training(n, settings).images(n) +
+                training_images(setting) * settings.decoder().epochs();
     }
     return images;
   }
 
-  std::vector<Reconstruction> run(const AdversaryView& view,
-                                  const AttackOptions& options) override {
+  std::vector<Reconstruction> run_on(const KnownPairsView& view,
+                                     const AttackContext& context) override {
     if (!view.pair_images.defined()) {
       fail("no known pairs", name(), "use a known-pairs view");
     }
     const Tensor images = view.pair_images.to(Device{}).plain();
     const Tensor features = view.pair_features.to(Device{}).plain();
     std::vector<Reconstruction> curve;
-    for (int64_t m : pair_counts(options, available(view))) {
+    for (int64_t m : pair_counts(context.settings, view.pair_images.dim(0))) {
       const Pairs pairs{images.rows(0, m), features.rows(0, m), held_out_of(m)};
-      Candidate best = linear(view, pairs);
+      Candidate best = linear(context, pairs);
       const auto try_another = [&](Candidate c) {
         if (c.error < best.error) best = std::move(c);
       };
-      if (m > 1) try_another(network(view, options, pairs));
-      if (copies(view, m)) try_another(copy(view, options, pairs));
+      if (m > 1) try_another(network(view, context, pairs));
+      if (copies(view.model, view.split, m)) try_another(copy(view, context, pairs));
       Reconstruction r;
-      r.part = "m = " + std::to_string(m) + ": " + best.kind;
+      r.candidate = "m = " + std::to_string(m) + ": " + best.kind;
       r.x = static_cast<double>(m);
       r.images = best.decode(view.observed);
       curve.push_back(std::move(r));
@@ -201,74 +174,73 @@ class KnownPairs : public Attack {
     std::function<Tensor(const Tensor& features)> decode;
   };
 
-  static int64_t available(const AdversaryView& view) {
-    return view.pair_images.defined() ? view.pair_images.dim(0)
-                                      : std::numeric_limits<int64_t>::max();
-  }
-
-  static Candidate linear(const AdversaryView& view, const Pairs& pairs) {
+  static Candidate linear(const AttackContext& context, const Pairs& pairs) {
     auto decoder =
-        std::make_shared<LinearDecoder>(pairs.images, pairs.features, pairs.held_out, view.seed);
+        std::make_shared<LinearDecoder>(pairs.images, pairs.features, pairs.held_out, context.seed);
     return {"linear", decoder->held_out_error(), [decoder](const Tensor& features) {
               return decoder->decode(features.to(Device{}).plain());
             }};
   }
 
-  static Candidate network(const AdversaryView& view, const AttackOptions& options,
+  static Candidate network(const ServerView& view, const AttackContext& context,
                            const Pairs& pairs) {
     const std::string m = std::to_string(pairs.count());
-    Rng rng(view.seed, "known pairs/" + m);
+    Rng rng(context.seed, "known pairs/" + m);
     const Shape smashed = smashed_shape(view.model, view.split);
-    auto decoder =
-        build_decoder(smashed, view.model.input_shape(), decoder_width(smashed, options), rng);
-    decoder->to(view.device);
+    auto decoder = build_decoder(smashed, view.model.input_shape(),
+                                 decoder_width(smashed, context.settings), rng);
+    decoder->to(context.device);
     const auto judged = [&] {
       return squared_error(
-          decode(*decoder, view, pairs.features.rows(pairs.known(), pairs.held_out)),
+          decode(*decoder, view, context, pairs.features.rows(pairs.known(), pairs.held_out)),
           pairs.images.rows(pairs.known(), pairs.held_out));
     };
-    const PairTraining plan(pairs.known(), options.decoder_epochs, options);
-    const double error = PairFit{view, options, "inverse network of " + m + " pairs", view.dtype}(
-        *decoder, pairs.features, pairs.images, pairs.known(), plan, options.lr, rng.next(),
-        judged);
-    return {"inverse network", error, [decoder, &view](const Tensor& features) {
-              return ens::decode(*decoder, view, features);
+    const PairTraining plan(pairs.known(), context.settings.decoder().epochs(), context.settings);
+    const double error =
+        PairFit{view, context, "inverse network of " + m + " pairs", context.dtype}(
+            *decoder, pairs.features, pairs.images, pairs.known(), plan,
+            static_cast<float>(context.settings.decoder().lr()), rng.next(), judged);
+    return {"inverse network", error, [decoder, &view, &context](const Tensor& features) {
+              return ens::decode(*decoder, view, context, features);
             }};
   }
 
-  static PairTraining copy_training(int64_t n, const AttackOptions& options) {
-    return PairTraining(n, 1, options);
+  static PairTraining copy_training(int64_t n, const AttackConfig& settings) {
+    return PairTraining(n, 1, settings);
   }
 
   // Fits the client's head, whose architecture is known, to the pairs; what the features have
   // beyond it at every position is taken for a fixed noise.
-  static Candidate copy(const AdversaryView& view, const AttackOptions& options,
-                        const Pairs& pairs) {
+  static Candidate copy(const ServerView& view, const AttackContext& context, const Pairs& pairs) {
     constexpr float kRate = 1e-2f;  // few weights, far to go
     const std::string m = std::to_string(pairs.count());
     const std::string label = "copied head of " + m + (pairs.count() == 1 ? " pair" : " pairs");
-    Rng rng(view.seed, "known pairs, head/" + m);
+    Rng rng(context.seed, "known pairs, head/" + m);
     auto head = build_head(view.model, view.split, rng);
-    head->to(view.device);
+    head->to(context.device);
     const auto features = [&](const Tensor& images) {
       NoGrad no_grad;
-      return head->forward(Var(images.to(view.device))).value().to(Device{}).plain();
+      return head->forward(Var(images.to(context.device))).value().to(Device{}).plain();
     };
     // One pair cannot be held out from itself.
     const int64_t first = pairs.held_out > 0 ? pairs.known() : 0, n = pairs.count() - first;
     const Tensor judge_images = pairs.images.rows(first, n);
     const Tensor judge_features = pairs.features.rows(first, n);
-    PairFit{view, options, label, Dtype::kF32}(
-        *head, pairs.images, pairs.features, pairs.known(), copy_training(pairs.known(), options),
-        kRate, rng.next(), [&] { return squared_error(features(judge_images), judge_features); });
+    PairFit{view, context, label, Dtype::kF32}(
+        *head, pairs.images, pairs.features, pairs.known(),
+        copy_training(pairs.known(), context.settings), kRate, rng.next(),
+        [&] { return squared_error(features(judge_images), judge_features); });
     const Tensor noise = fixed_part(pairs, features);
     const PublicSplit data = split_public(*view.public_data);
     const auto noisy = [&](const Tensor& images) {
       return backend(Device{}).binary(BinaryOp::kAdd, features(images), noise);
     };
-    auto decoder = train_decoder(view, options, data.train, noisy, rng.next(), label);
-    return {"copied head", squared_error(ens::decode(*decoder, view, judge_features), judge_images),
-            [decoder, &view](const Tensor& z) { return ens::decode(*decoder, view, z); }};
+    auto decoder = train_decoder(view, context, data.train, noisy, rng.next(), label);
+    return {"copied head",
+            squared_error(ens::decode(*decoder, view, context, judge_features), judge_images),
+            [decoder, &view, &context](const Tensor& z) {
+              return ens::decode(*decoder, view, context, z);
+            }};
   }
 
   // The mean over the known pairs of what the copied head does not explain, [1,C,h,w], shrunk as
@@ -309,30 +281,19 @@ class KnownPairs : public Attack {
   }
 
   // Whether pairs determine the head at all: a single one has to be believed without a test.
-  static bool copies(const AdversaryView& view, int64_t m) {
+  static bool copies(const ModelSpec& model, const Split& split, int64_t m) {
     if (m != 1) return m <= kMostCopied;
     int64_t weights = 0;
     Rng rng = Rng::blank();
-    for (const NamedVar& p : build_head(view.model, view.split, rng)->parameters()) {
+    for (const NamedVar& p : build_head(model, split, rng)->parameters()) {
       weights += p.var.shape().numel();
     }
-    return 4 * weights <= smashed_shape(view.model, view.split).numel();
+    return 4 * weights <= smashed_shape(model, split).numel();
   }
 };
 
 }  // namespace
 
-std::vector<int64_t> pair_counts(const AttackOptions& options, int64_t available) {
-  std::vector<int64_t> counts;
-  for (int64_t m : options.pairs) {
-    if (m > 0 && available > 0) counts.push_back(std::min(m, available));
-  }
-  std::ranges::sort(counts);
-  counts.erase(std::unique(counts.begin(), counts.end()), counts.end());
-  return counts;
-}
-
-std::unique_ptr<Attack> oracle_attack() { return std::make_unique<Oracle>(); }
-std::unique_ptr<Attack> known_pairs_attack() { return std::make_unique<KnownPairs>(); }
+std::unique_ptr<SplitAttack> known_pairs_attack() { return std::make_unique<KnownPairs>(); }
 
 }  // namespace ens

@@ -1,4 +1,4 @@
-#include "attacks/split/enumerate.h"
+#include "attacks/split/shadow_enumerate.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,6 +7,7 @@
 #include <string>
 
 #include "attacks/split/decoding.h"
+#include "attacks/split/registry.h"
 #include "attacks/split/shadow.h"
 #include "base/error.h"
 #include "nn/optim/fit.h"
@@ -33,27 +34,27 @@ std::set<int> checked_sizes(int n, const std::vector<int>& sizes) {
     if (size < 1 || size > n) {
       usage_fail(
           "no subset of " + std::to_string(n) + " server nets has size " + std::to_string(size),
-          "attack.subset_sizes", "use 1 to " + std::to_string(n));
+          "attack.shadow_enumerate.sizes", "use 1 to " + std::to_string(n));
     }
     count += choose(n, size);
   }
   if (count > kMostSubsets) {
     usage_fail("there are over " + std::to_string(kMostSubsets) + " subsets of " +
                    std::to_string(n) + " server nets",
-               "attack.subset_sizes", "name one size or a few");
+               "attack.shadow_enumerate.sizes", "name one size or a few");
   }
   return wanted;
 }
 
 // How many images each subset of the cheap round trains on.
-int64_t screened_images(const AttackOptions& options, int64_t train) {
-  return std::min(options.screen_images, train);
+int64_t screened_images(const AttackConfig& settings, int64_t train) {
+  return std::min<int64_t>(settings.shadow_enumerate().screen_images(), train);
 }
 
 // The cheap round's data. Differences between subsets are small, so it is judged on more than the
 // held-out images: also on training images that it leaves unused, half as many as it trains on.
-PublicSplit screening_data(const PublicSplit& data, const AttackOptions& options) {
-  const int64_t train = screened_images(options, data.train.count());
+PublicSplit screening_data(const PublicSplit& data, const AttackConfig& settings) {
+  const int64_t train = screened_images(settings, data.train.count());
   PublicSplit screen{data.train.head(train), data.held_out};
   const int64_t judged = std::min(data.train.count() - train, train / 2);
   const Dataset more = [&] {
@@ -67,63 +68,71 @@ PublicSplit screening_data(const PublicSplit& data, const AttackOptions& options
   return screen;
 }
 
-class ShadowEnumerate : public Attack {
+// The setting's sizes; empty: all.
+std::vector<int> sizes_of(const AttackConfig& settings) {
+  const auto& sizes = settings.shadow_enumerate().sizes();
+  return {sizes.begin(), sizes.end()};
+}
+
+class ShadowEnumerate : public AttackOn<QueryFreeView> {
  public:
   std::string name() const override { return "shadow-enumerate"; }
   std::string title() const override { return "shadow + decoder, subsets enumerated"; }
-  KnowledgeLevel level() const override { return KnowledgeLevel::kQueryFree; }
-  bool through_bodies() const override { return true; }
-  std::string pointless(const AdversaryView& view) const override { return one_net_only(view); }
+  bool trains_through_bodies() const override { return true; }
+  std::string not_applicable_reason(const SplitSetting& setting) const override {
+    return one_net_only(setting);
+  }
 
-  int64_t work(const AdversaryView& view, const AttackOptions& options) const override {
-    const int n = static_cast<int>(view.bodies.size());
-    const std::set<int> sizes = checked_sizes(n, options.subset_sizes);
+  int64_t cost_in_images(const SplitSetting& setting, const AttackConfig& settings) const override {
+    const int n = setting.nets;
     int64_t subsets = 0, passes = 0;
-    for (int size : sizes) {
+    for (int size : checked_sizes(n, sizes_of(settings))) {
       subsets += choose(n, size);
       passes += choose(n, size) * size;
     }
-    const int64_t train = view.public_data->count() - held_out_count(*view.public_data);
-    const int64_t kept = std::min<int64_t>(options.keep, subsets);
+    const ShadowEnumerateConfig& own = settings.shadow_enumerate();
+    const int64_t train = training_images(setting);
+    const int64_t kept = std::min<int64_t>(own.keep(), subsets);
     // Which subsets get the full round is not known yet: of the mean size.
-    return n * shadow_passes(options, train) +
-           passes * options.screen_epochs * screened_images(options, train) +
-           shadow_work(view, options, kept * passes / subsets, kept);
+    return n * shadow_passes(settings, train) +
+           passes * own.screen_epochs() * screened_images(settings, train) +
+           shadow_cost(setting, settings, kept * passes / subsets, kept);
   }
 
-  std::vector<Reconstruction> run(const AdversaryView& view,
-                                  const AttackOptions& options) override {
+  std::vector<Reconstruction> run_on(const QueryFreeView& view,
+                                     const AttackContext& context) override {
     const PublicSplit data = split_public(*view.public_data);
     const auto subsets =
-        enumerate_subsets(static_cast<int>(view.bodies.size()), options.subset_sizes);
-    const PublicSplit screen = screening_data(data, options);
+        enumerate_subsets(static_cast<int>(view.bodies.size()), sizes_of(context.settings));
+    const PublicSplit screen = screening_data(data, context.settings);
     // All start from one head that suits all nets together. From random weights of its own each
     // would end in a better or a worse optimum by chance, which hides what the subset is worth.
     std::vector<int> nets_of_all(view.bodies.size());
     std::iota(nets_of_all.begin(), nets_of_all.end(), 0);
-    const TrainedShadow common = train_shadow(view, options, data, nets_of_all, true, "all nets");
-    AttackOptions screening = options;
-    screening.shadow_epochs = options.screen_epochs;
-    std::vector<double> merits(subsets.size());
+    const TrainedShadow common = train_shadow(view, context, data, nets_of_all, true, "all nets");
+    AttackContext screening = context;
+    screening.settings.mutable_shadow()->set_epochs(
+        context.settings.shadow_enumerate().screen_epochs());
+    std::vector<double> scores(subsets.size());
     run_parallel(
         static_cast<int>(subsets.size()), 0,
         [&](int i) {
           const std::vector<int>& nets = subsets[static_cast<size_t>(i)];
-          merits[static_cast<size_t>(i)] =
+          scores[static_cast<size_t>(i)] =
               -train_shadow(view, screening, screen, nets, false, subset_name(nets), &common)
                    .cross_entropy;
         },
-        view.device);
-    const std::vector<size_t> kept = best_of(merits, options.keep);
+        context.device);
+    const std::vector<size_t> kept = best_of(scores, context.settings.shadow_enumerate().keep());
     std::vector<Reconstruction> all(kept.size());
     run_parallel(
         static_cast<int>(kept.size()), 0,
         [&](int i) {
           const std::vector<int>& nets = subsets[kept[static_cast<size_t>(i)]];
           all[static_cast<size_t>(i)] =
-              shadow_reconstruction(view, options, data, nets, false, subset_name(nets));
+              shadow_reconstruction(view, context, data, nets, false, subset_name(nets));
         },
-        view.device);
+        context.device);
     return all;
   }
 };
@@ -156,6 +165,8 @@ std::vector<size_t> best_of(std::span<const double> merits, int keep) {
   return order;
 }
 
-std::unique_ptr<Attack> shadow_enumerate_attack() { return std::make_unique<ShadowEnumerate>(); }
+std::unique_ptr<SplitAttack> shadow_enumerate_attack() {
+  return std::make_unique<ShadowEnumerate>();
+}
 
 }  // namespace ens

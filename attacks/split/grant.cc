@@ -1,0 +1,84 @@
+#include "attacks/split/grant.h"
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+#include <set>
+
+#include "base/error.h"
+#include "nn/data/loader.h"
+
+namespace ens {
+
+void grant(const SplitVictim& victim, const AttackContext&, ServerView& view) {
+  view.model = victim.model;
+  view.split = victim.split;
+  view.bodies = victim.bodies;
+  view.public_data = victim.public_data;
+  view.scored_images = victim.observed.dim(0);
+}
+
+void grant(const SplitVictim& victim, const AttackContext& context, QueryFreeView& view) {
+  grant(victim, context, static_cast<ServerView&>(view));
+  view.observed = victim.observed;
+}
+
+void grant(const SplitVictim& victim, const AttackContext& context, TrafficView& view) {
+  grant(victim, context, static_cast<QueryFreeView&>(view));
+  if (victim.traffic) view.traffic = victim.traffic();
+}
+
+void grant(const SplitVictim& victim, const AttackContext& context, SubsetView& view) {
+  grant(victim, context, static_cast<QueryFreeView&>(view));
+  view.subset = victim.subset;
+}
+
+void grant(const SplitVictim& victim, const AttackContext& context, KnownPairsView& view) {
+  grant(victim, context, static_cast<QueryFreeView&>(view));
+  const std::vector<int64_t> counts = pair_counts(context.settings, victim.public_data->count());
+  if (counts.empty()) return;
+  const int64_t pairs = counts.back();
+  view.pair_images = images_of(*victim.public_data, 0, pairs);
+  view.pair_features = victim.send(view.pair_images);
+}
+
+void grant(const SplitVictim& victim, const AttackContext& context, BlackBoxView& view) {
+  grant(victim, context, static_cast<QueryFreeView&>(view));
+  view.query = victim.send;
+}
+
+void grant(const SplitVictim& victim, const AttackContext& context, WhiteBoxView& view) {
+  grant(victim, context, static_cast<QueryFreeView&>(view));
+  view.head = victim.head;
+  view.noise = victim.noise;
+}
+
+std::vector<int64_t> pair_counts(const AttackConfig& settings, int64_t available) {
+  constexpr std::array<int64_t, 5> kDefault = {1, 10, 100, 1000, 10000};
+  const auto& given = settings.known_pairs().counts();
+  std::vector<int64_t> counts(given.begin(), given.end());
+  if (counts.empty()) counts.assign(kDefault.begin(), kDefault.end());
+  std::erase_if(counts, [&](int64_t m) { return m <= 0 || available <= 0; });
+  for (int64_t& m : counts) m = std::min(m, available);
+  std::ranges::sort(counts);
+  counts.erase(std::unique(counts.begin(), counts.end()), counts.end());
+  return counts;
+}
+
+ImageRoles divide_images(const Dataset& train, const Dataset& test, const AttackConfig& settings,
+                         uint64_t seed) {
+  std::vector<int64_t> scored, rest;
+  std::set<int32_t> seen;
+  for (int64_t i = 0; i < test.count(); ++i) {
+    const bool wanted =
+        std::ssize(scored) < settings.scored_images() &&
+        (!settings.one_per_class() || seen.insert(test.labels[static_cast<size_t>(i)]).second);
+    (wanted ? scored : rest).push_back(i);
+  }
+  rest.resize(
+      static_cast<size_t>(std::min<int64_t>(std::ssize(rest), settings.observed_features())));
+  Rng rng(seed, "attacker's public images");
+  return {train.draw(settings.public_images(), rng), test.pick(scored), test.pick(rest)};
+}
+
+}  // namespace ens

@@ -1,0 +1,35 @@
+// Who may know what: the only place where an attacker's view is filled, and where images are
+// divided between the attacker and the client. tests/attacks/split/grant_test.cc lists the grants
+// of every attack.
+#pragma once
+
+#include "attacks/split/views.h"
+
+namespace ens {
+
+// Fills in exactly the members of the view. Error if the victim lacks what it is to grant.
+void grant(const SplitVictim& victim, const AttackContext& context, ServerView& view);
+void grant(const SplitVictim& victim, const AttackContext& context, QueryFreeView& view);
+void grant(const SplitVictim& victim, const AttackContext& context, TrafficView& view);
+void grant(const SplitVictim& victim, const AttackContext& context, SubsetView& view);
+// As many pairs as the last of pair_counts(), of the first public images.
+void grant(const SplitVictim& victim, const AttackContext& context, KnownPairsView& view);
+void grant(const SplitVictim& victim, const AttackContext& context, BlackBoxView& view);
+void grant(const SplitVictim& victim, const AttackContext& context, WhiteBoxView& view);
+
+// How many pairs known-pairs tries: the setting's numbers, at most `available`, ascending, each
+// once.
+std::vector<int64_t> pair_counts(const AttackConfig& settings, int64_t available);
+
+// Whose images are whose. The public images are drawn from the training split; the private ones,
+// those that are scored and those behind the rest of the traffic, are different images of the test
+// split.
+struct ImageRoles {
+  Dataset public_data;
+  Dataset scored;
+  Dataset traffic;
+};
+ImageRoles divide_images(const Dataset& train, const Dataset& test, const AttackConfig& settings,
+                         uint64_t seed);
+
+}  // namespace ens

@@ -1,0 +1,20 @@
+// The attacks on split inference by name. attacks.inc lists them.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "attacks/split/grant.h"
+
+namespace ens {
+
+#define ATTACK(name) std::unique_ptr<SplitAttack> name##_attack();
+#include "attacks/split/attacks.inc"
+#undef ATTACK
+
+std::vector<std::string> attack_names();
+// Usage Error lists the known names.
+std::unique_ptr<SplitAttack> make_attack(const std::string& name);
+
+}  // namespace ens

@@ -1,0 +1,96 @@
+// What an attacker on split inference may know, one type for each kind of knowledge (arXiv
+// 2401.10859, section 2; He et al., ACSAC 2019). No view holds a true image or, but for SubsetView,
+// the selector; a query-free attack cannot name the client's head, because its view has no such
+// member. What each member gets is decided in grant.h.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "attacks/core/attack.h"
+#include "nn/data/dataset.h"
+#include "nn/models/model.h"
+
+namespace ens {
+
+// Everything that could be known of one client: plain tensors, indices and functions, filled in by
+// the scenario. Attacks never see it; grant() takes their view from it.
+struct SplitVictim {
+  ModelSpec model;
+  Split split;
+  std::vector<std::shared_ptr<Sequential>> bodies;
+  Tensor observed;
+  const Dataset* public_data = nullptr;
+  // The features that the client sends for images [B,C,S,S] in [0, 1]: float32, on the CPU.
+  std::function<Tensor(const Tensor& images)> send;
+  std::function<Tensor()> traffic;  // features of further images; computed when first granted
+  std::vector<int> subset;
+  std::shared_ptr<Sequential> head;
+  Tensor noise;
+};
+
+// What applicability and cost depend on.
+struct SplitSetting {
+  ModelSpec model;
+  Split split;
+  int nets = 1, selected = 1;  // N, P
+  int64_t public_images = 0, scored_images = 0;
+};
+
+// What the server has before a client sends anything.
+struct ServerView {
+  using Victim = SplitVictim;
+  using Setting = SplitSetting;
+  static constexpr KnowledgeLevel kLevel = KnowledgeLevel::kBlind;
+  // The architecture of the whole classifier and where it is cut.
+  ModelSpec model;
+  Split split;
+  // The N server nets: frozen, evaluation mode. The server holds them all.
+  std::vector<std::shared_ptr<Sequential>> bodies;
+  // The attacker's own labelled images, of the training data's distribution, disjoint from the
+  // private images behind `observed` and `traffic`.
+  const Dataset* public_data = nullptr;
+  int64_t scored_images = 0;  // how many images are to be reconstructed
+};
+
+struct QueryFreeView : ServerView {
+  static constexpr KnowledgeLevel kLevel = KnowledgeLevel::kQueryFree;
+  // Smashed features [M,C,H,W] float32 as the client sent them: what is to be inverted.
+  Tensor observed;
+};
+
+// The server keeps everything it receives.
+struct TrafficView : QueryFreeView {
+  Tensor traffic;  // further features [T,C,H,W] float32, of images nobody named
+};
+
+// For attacks that ask what the secrecy of the subset is worth: the client's P nets, ascending.
+struct SubsetView : QueryFreeView {
+  std::vector<int> subset;
+};
+
+struct KnownPairsView : QueryFreeView {
+  static constexpr KnowledgeLevel kLevel = KnowledgeLevel::kKnownPairs;
+  // Images [m,C,S,S] in [0, 1] and the features that the client sent for them.
+  Tensor pair_images, pair_features;
+};
+
+struct BlackBoxView : QueryFreeView {
+  static constexpr KnowledgeLevel kLevel = KnowledgeLevel::kBlackBox;
+  // The client's features for images of the attacker's choice.
+  std::function<Tensor(const Tensor& images)> query;
+};
+
+struct WhiteBoxView : QueryFreeView {
+  static constexpr KnowledgeLevel kLevel = KnowledgeLevel::kWhiteBox;
+  // The client's head, frozen, and the mean [C,H,W] of what its protection adds to the head's
+  // output (undefined: nothing).
+  std::shared_ptr<Sequential> head;
+  Tensor noise;
+};
+
+using SplitAttack = AttackAgainst<SplitVictim, SplitSetting>;
+
+}  // namespace ens

@@ -1,0 +1,170 @@
+// Who may know what. For every attack the exact list of what its view holds, and that the images
+// which are scored are nobody else's. A wider view, a grant too many, or scored images in the
+// traffic or in the public set fail here.
+#include "attacks/split/grant.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <string>
+
+#include "attacks/split/registry.h"
+#include "nn/data/loader.h"
+
+namespace ens {
+namespace {
+
+using Names = std::set<std::string>;
+
+// Images of one pixel; the number of each is its colour.
+Dataset numbered(int64_t count, int first) {
+  Dataset data;
+  data.channels = data.height = data.width = 1;
+  for (int64_t i = 0; i < count; ++i) {
+    data.pixels.push_back(static_cast<uint8_t>(first + i));
+    data.labels.push_back(static_cast<int32_t>(i % 3));
+  }
+  return data;
+}
+
+std::set<int> numbers(const Dataset& data) { return {data.pixels.begin(), data.pixels.end()}; }
+
+bool disjoint(const std::set<int>& a, const std::set<int>& b) {
+  return std::ranges::none_of(a, [&](int i) { return b.contains(i); });
+}
+
+// A victim of which everything could be known. It sends an image's own pixels, so that whose images
+// a feature comes from can be read from it.
+class GrantTest : public testing::Test {
+ protected:
+  GrantTest() {
+    context_.settings.set_public_images(20);
+    context_.settings.set_scored_images(8);
+    context_.settings.set_observed_features(15);
+    roles_ = divide_images(train_, test_, context_.settings, 1);
+    victim_.bodies = {std::make_shared<Sequential>(), std::make_shared<Sequential>()};
+    victim_.public_data = &roles_.public_data;
+    victim_.send = [](const Tensor& images) { return images.clone(); };
+    victim_.observed = images_of(roles_.scored, 0, roles_.scored.count());
+    victim_.traffic = [this] { return images_of(roles_.traffic, 0, roles_.traffic.count()); };
+    victim_.subset = {1};
+    victim_.head = std::make_shared<Sequential>();
+    victim_.noise = Tensor::full({1}, 0.5f);
+  }
+
+  // What the attack's view holds, by member; empty if the attack is not on this type of view.
+  template <typename View>
+  Names held(const SplitAttack& attack) const {
+    if (!dynamic_cast<const AttackOn<View>*>(&attack)) return {};
+    View view;
+    grant(victim_, context_, view);
+    Names names;
+    const auto add = [&](const char* name, bool is_set) {
+      if (is_set) names.insert(name);
+    };
+    add("bodies", !view.bodies.empty());
+    add("public_data", view.public_data != nullptr);
+    if constexpr (requires { view.observed; }) add("observed", view.observed.defined());
+    if constexpr (requires { view.traffic; }) add("traffic", view.traffic.defined());
+    if constexpr (requires { view.subset; }) add("subset", !view.subset.empty());
+    if constexpr (requires { view.pair_images; }) {
+      add("pairs", view.pair_images.defined() && view.pair_features.defined());
+    }
+    if constexpr (requires { view.query; }) add("query", static_cast<bool>(view.query));
+    if constexpr (requires { view.head; }) add("head", view.head != nullptr);
+    if constexpr (requires { view.noise; }) add("noise", view.noise.defined());
+    return names;
+  }
+
+  Names held_by(const SplitAttack& attack) const {
+    Names all;
+    for (const Names& names :
+         {held<ServerView>(attack), held<QueryFreeView>(attack), held<TrafficView>(attack),
+          held<SubsetView>(attack), held<KnownPairsView>(attack), held<BlackBoxView>(attack),
+          held<WhiteBoxView>(attack)}) {
+      EXPECT_TRUE(all.empty() || names.empty()) << attack.name() << " is on two types of view";
+      all.insert(names.begin(), names.end());
+    }
+    return all;
+  }
+
+  const Dataset train_ = numbered(60, 0), test_ = numbered(40, 100);
+  AttackContext context_;
+  ImageRoles roles_;
+  SplitVictim victim_;
+};
+
+TEST_F(GrantTest, EveryAttackHoldsExactlyThis) {
+  const Names server = {"bodies", "public_data"};
+  const auto and_also = [&](Names more) {
+    more.insert(server.begin(), server.end());
+    return more;
+  };
+  const Names query_free = and_also({"observed"});
+  const std::map<std::string, Names> expected = {
+      {"shadow-n1", query_free},
+      {"shadow-adaptive", query_free},
+      {"shadow-enumerate", query_free},
+      {"rmle-shadow", query_free},
+      {"shadow-subset", and_also({"observed", "subset"})},
+      {"alignment", and_also({"observed", "traffic"})},
+      {"alignment-shadow", and_also({"observed", "traffic"})},
+      {"known-pairs", and_also({"observed", "pairs"})},
+      {"oracle", and_also({"observed", "query"})},
+      {"rmle-white", and_also({"observed", "head", "noise"})},
+  };
+  for (const std::string& name : attack_names()) {
+    ASSERT_TRUE(expected.contains(name)) << "say here what '" << name << "' may know";
+    EXPECT_EQ(held_by(*make_attack(name)), expected.at(name)) << name;
+  }
+  EXPECT_EQ(attack_names().size(), expected.size());
+}
+
+// The level in tables is the level of the view.
+TEST_F(GrantTest, LevelsFollowTheViews) {
+  const std::map<std::string, KnowledgeLevel> expected = {
+      {"alignment", KnowledgeLevel::kQueryFree},    {"shadow-subset", KnowledgeLevel::kQueryFree},
+      {"known-pairs", KnowledgeLevel::kKnownPairs}, {"oracle", KnowledgeLevel::kBlackBox},
+      {"rmle-white", KnowledgeLevel::kWhiteBox},
+  };
+  for (const auto& [name, level] : expected) EXPECT_EQ(make_attack(name)->level(), level) << name;
+}
+
+TEST_F(GrantTest, ScoredImagesAreNobodyElses) {
+  const std::set<int> scored = numbers(roles_.scored);
+  EXPECT_EQ(scored.size(), 8u);
+  EXPECT_EQ(roles_.traffic.count(), 15);
+  EXPECT_EQ(roles_.public_data.count(), 20);
+  EXPECT_TRUE(disjoint(scored, numbers(roles_.traffic)));
+  EXPECT_TRUE(disjoint(scored, numbers(roles_.public_data)));
+  EXPECT_TRUE(disjoint(numbers(roles_.traffic), numbers(roles_.public_data)));
+
+  // And in what reaches an attacker: the features are the pixels.
+  const auto sent = [](const Tensor& features) {
+    std::set<int> found;
+    for (const float v : features.to_vector()) found.insert(static_cast<int>(255 * v + 0.5f));
+    return found;
+  };
+  TrafficView traffic;
+  grant(victim_, context_, traffic);
+  EXPECT_EQ(sent(traffic.observed), scored);
+  EXPECT_TRUE(disjoint(sent(traffic.traffic), scored));
+  KnownPairsView pairs;
+  grant(victim_, context_, pairs);
+  EXPECT_EQ(pairs.pair_images.dim(0), 20);  // all there are: the setting asks for more
+  EXPECT_TRUE(disjoint(sent(pairs.pair_features), scored));
+}
+
+TEST_F(GrantTest, OneOfEachClassLeavesTheOthersToTheTraffic) {
+  context_.settings.set_one_per_class(true);
+  context_.settings.set_observed_features(1000);
+  const ImageRoles roles = divide_images(train_, test_, context_.settings, 1);
+  EXPECT_EQ(numbers(roles.scored), (std::set<int>{100, 101, 102}));
+  EXPECT_EQ(roles.traffic.count(), 37);
+  EXPECT_TRUE(disjoint(numbers(roles.scored), numbers(roles.traffic)));
+}
+
+}  // namespace
+}  // namespace ens

@@ -104,6 +104,7 @@ TEST_F(GrantTest, EveryAttackHoldsExactlyThis) {
   };
   const Names query_free = and_also({"observed"});
   const std::map<std::string, Names> expected = {
+      {"mean-image", server},
       {"shadow-n1", query_free},
       {"shadow-adaptive", query_free},
       {"shadow-enumerate", query_free},
@@ -130,6 +131,16 @@ TEST_F(GrantTest, LevelsFollowTheViews) {
       {"rmle-white", KnowledgeLevel::kWhiteBox},
   };
   for (const auto& [name, level] : expected) EXPECT_EQ(make_attack(name)->level(), level) << name;
+}
+
+// The numbers 0..59 are the public images' colours: the floor is their mean, and nothing else.
+TEST_F(GrantTest, TheMeanImageIsTheMeanOfThePublicImages) {
+  victim_.model.channels = victim_.model.image_size = 1;
+  const auto all = make_attack("mean-image")->run(victim_, context_);
+  double mean = 0;
+  for (const int number : numbers(roles_.public_data)) mean += number / (20 * 255.0);
+  ASSERT_EQ(all.at(0).images.shape(), (Shape{8, 1, 1, 1}));
+  for (const float pixel : all[0].images.to_vector()) EXPECT_NEAR(pixel, mean, 1e-6);
 }
 
 TEST_F(GrantTest, ScoredImagesAreNobodyElses) {

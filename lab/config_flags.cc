@@ -1,5 +1,7 @@
 #include "lab/config_flags.h"
 
+#include <CLI/CLI.hpp>
+
 #include "base/error.h"
 #include "base/strings.h"
 

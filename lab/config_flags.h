@@ -1,12 +1,15 @@
 // The flags of every command that takes a configuration, and where programs and files are found.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <filesystem>
 #include <string>
 #include <vector>
 
 #include "proto/config.h"
+
+namespace CLI {
+class App;
+}
 
 namespace ens {
 

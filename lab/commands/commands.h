@@ -2,7 +2,9 @@
 // lives in the libraries.
 #pragma once
 
-#include <CLI/CLI.hpp>
+namespace CLI {
+class App;
+}
 
 namespace ens {
 

@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
+
 #include "lab/commands/commands.h"
 #include "proto/config_manual.h"
 

@@ -1,5 +1,6 @@
 // ens-load: what a cloud does under more load than it can take.
 //
+//   ./run build ens-load
 //   build/cpu/bin/ens-load --bundle runs/mine/cloud.h5          a cloud of its own, in this process
 //   build/cpu/bin/ens-load --cloud tcp://127.0.0.1:5755         one that runs already (loopback)
 //

@@ -1,5 +1,4 @@
 # Every library, found or not, with the Debian/Ubuntu package to install.
-include(GoogleTest)
 find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
 

@@ -24,13 +24,29 @@ function(ens_library target)
   target_link_libraries(${target} PUBLIC ens_options)
 endfunction()
 
+# For code that is short beside what it includes: GCC takes a third less time, and the libraries hold the loops.
+add_library(ens_fast_compile INTERFACE)
+target_compile_options(ens_fast_compile INTERFACE $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<NOT:$<CONFIG:Debug>>>:-O1>)
+
 # ens_program(NAME SOURCES... LIBS...): an installed executable.
 function(ens_program name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LIBS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
-  target_link_libraries(${name} PRIVATE ens_options ${ARG_LIBS})
+  target_link_libraries(${name} PRIVATE ens_options ens_fast_compile ${ARG_LIBS})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
   install(TARGETS ${name} RUNTIME)
+endfunction()
+
+# ens_benchmark(NAME SOURCES... LIBS...): built when it is asked for by name or as `benchmarks`, and installed if it has
+# been built.
+add_custom_target(benchmarks)
+function(ens_benchmark name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LIBS" ${ARGN})
+  add_executable(${name} EXCLUDE_FROM_ALL ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE ens_options ${ARG_LIBS})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
+  add_dependencies(benchmarks ${name})
+  install(TARGETS ${name} RUNTIME OPTIONAL)
 endfunction()
 
 # Build what is labelled so: a GPU's machine, and the sanitizers, need no more.
@@ -38,37 +54,45 @@ foreach(label gpu serving)
   add_custom_target(${label}_tests)
 endforeach()
 
-# ens_test(NAME SOURCES... LIBS... LABELS...): one GoogleTest binary; each case is a ctest case.
-# Several labels: LABELS "unit;gpu".
-function(ens_test name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;LIBS;LABELS" ${ARGN})
+# A GoogleTest program. All of them share one precompiled header, which the layering test's target holds.
+function(ens_test_program name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LIBS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
-  target_link_libraries(${name} PRIVATE ens_options ${ARG_LIBS} GTest::gtest GTest::gtest_main)
+  target_link_libraries(${name} PRIVATE ens_options ens_fast_compile ${ARG_LIBS} GTest::gtest GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE
     ENS_SOURCE_DIR="${PROJECT_SOURCE_DIR}" ENS_BIN_DIR="${PROJECT_BINARY_DIR}/bin")
+  if(name STREQUAL layering_test)
+    target_precompile_headers(${name} PRIVATE
+      <gtest/gtest.h> <filesystem> <fstream> <functional> <string> <thread> <vector>)
+  elseif(TARGET layering_test)  # not yet for the emulator's own test, whose options differ
+    target_precompile_headers(${name} REUSE_FROM layering_test)
+  endif()
+  target_compile_options(${name} PRIVATE $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fpch-preprocess>)  # ccache asks for it
+endfunction()
+
+# ens_test(NAME SOURCES... LIBS... LABELS... [COST SECONDS] [ISOLATED]): one ctest case for each test suite, so that its
+# cases share a process and what SetUpTestSuite() made; ISOLATED: one for each case. What costs most starts first.
+# Several labels: LABELS "unit;gpu".
+function(ens_test name)
+  cmake_parse_arguments(ARG "ISOLATED" "COST" "SOURCES;LIBS;LABELS" ${ARGN})
+  ens_test_program(${name} SOURCES ${ARG_SOURCES} LIBS ${ARG_LIBS})
   set(labels)
   foreach(label ${ARG_LABELS})
-    list(APPEND labels LABELS ${label})
+    string(APPEND labels "LABELS ${label} ")
     if(TARGET ${label}_tests)
       add_dependencies(${label}_tests ${name})
     endif()
   endforeach()
-  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
-                       PROPERTIES ${labels} TIMEOUT 1800 ENVIRONMENT GOMP_SPINCOUNT=10000)
-endfunction()
-
-# ens_gpu_test(NAME SOURCES... LIBS... SUITES...): needs a GPU and says so where there is none. One
-# ctest case for each test suite, because every process would make a CUDA context of its own.
-function(ens_gpu_test name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;LIBS;SUITES" ${ARGN})
-  add_executable(${name} ${ARG_SOURCES})
-  target_link_libraries(${name} PRIVATE ens_options ${ARG_LIBS} GTest::gtest GTest::gtest_main)
-  target_compile_definitions(${name} PRIVATE
-    ENS_SOURCE_DIR="${PROJECT_SOURCE_DIR}" ENS_BIN_DIR="${PROJECT_BINARY_DIR}/bin")
-  add_dependencies(gpu_tests ${name})
-  foreach(suite ${ARG_SUITES})
-    add_test(NAME ${name}.${suite} COMMAND ${name} --gtest_filter=*${suite}.*)
-    set_tests_properties(${name}.${suite} PROPERTIES LABELS gpu TIMEOUT 1800
-      SKIP_REGULAR_EXPRESSION "device cuda:0 is not available: " ENVIRONMENT GOMP_SPINCOUNT=10000)
-  endforeach()
+  set(cost 0)
+  if(ARG_COST)
+    set(cost ${ARG_COST})
+  endif()
+  # The program is asked for its suites when ctest starts.
+  set(file ${CMAKE_CURRENT_BINARY_DIR}/${name}_suites.cmake)
+  file(GENERATE OUTPUT ${file} CONTENT "
+include([[${PROJECT_SOURCE_DIR}/cmake/add_suites.cmake]])
+ens_add_suites(NAME ${name} COMMAND [[${CMAKE_CROSSCOMPILING_EMULATOR}]] [[$<TARGET_FILE:${name}>]] ISOLATED ${ARG_ISOLATED}
+  PROPERTIES ${labels}COST ${cost} TIMEOUT 1800 ENVIRONMENT GOMP_SPINCOUNT=10000)
+")
+  set_property(DIRECTORY APPEND PROPERTY TEST_INCLUDE_FILES ${file})
 endfunction()

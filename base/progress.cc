@@ -158,7 +158,7 @@ bool stderr_is_terminal() {
   return isatty(STDERR_FILENO) && term && std::string_view(term) != "dumb";
 }
 
-thread_local ProgressCapture::Listen* t_listen = nullptr;
+thread_local const ProgressCapture* t_capture = nullptr;
 
 size_t terminal_columns() {
   winsize size{};
@@ -170,7 +170,7 @@ size_t terminal_columns() {
 
 struct Progress::Impl {
   Impl(std::string label, int64_t total, std::string unit, Clock clock_, std::ostream& out_,
-       bool terminal_)
+       bool terminal_, const ProgressCapture* capture)
       : style{std::move(label), std::move(unit)},
         clock(std::move(clock_)),
         out(out_),
@@ -178,12 +178,15 @@ struct Progress::Impl {
         start(clock()),
         meter(total, start),
         last_drawn(start) {
-    if (t_listen) listen = *t_listen;
+    if (capture) {
+      listen = capture->listen_;
+      silent = !capture->draw_;
+    }
   }
 
   void draw_if_due() {
     const TimePoint now = clock();
-    if (finished || listen) return;
+    if (finished || silent) return;
     if (terminal ? now - start < kQuiet || (drawn && now - last_drawn < kRedraw)
                  : now - last_drawn < kPlainLine) {
       return;
@@ -211,8 +214,8 @@ struct Progress::Impl {
   Meter meter;
   std::string note;
   TimePoint last_drawn;
-  bool drawn = false, finished = false;
-  ProgressCapture::Listen listen;  // empty: drawn
+  bool drawn = false, finished = false, silent = false;
+  ProgressCapture::Listen listen;  // may be empty
 };
 
 Progress::Progress(std::string label, int64_t total, std::string unit)
@@ -222,7 +225,7 @@ Progress::Progress(std::string label, int64_t total, std::string unit)
 Progress::Progress(std::string label, int64_t total, std::string unit, Clock clock,
                    std::ostream& out, bool terminal)
     : impl_(std::make_unique<Impl>(std::move(label), total, std::move(unit), std::move(clock), out,
-                                   terminal)) {}
+                                   terminal, t_capture)) {}
 
 Progress::~Progress() {
   try {
@@ -259,7 +262,7 @@ void Progress::finish() {
   std::lock_guard lock(impl_->mutex);
   if (impl_->finished) return;
   impl_->finished = true;
-  if (impl_->listen) return;
+  if (impl_->silent) return;
   const std::string text =
       last_line(impl_->style, impl_->meter.overall(impl_->clock()), impl_->note);
   if (!impl_->terminal) {
@@ -269,9 +272,15 @@ void Progress::finish() {
   }
 }
 
-ProgressCapture::ProgressCapture(Listen listen) : listen_(std::move(listen)), before_(t_listen) {
-  t_listen = &listen_;
+ProgressCapture::ProgressCapture(Listen listen, bool draw)
+    : listen_(std::move(listen)), draw_(draw), before_(t_capture) {
+  t_capture = this;
 }
-ProgressCapture::~ProgressCapture() { t_listen = before_; }
+ProgressCapture::~ProgressCapture() { t_capture = before_; }
+
+std::function<void()> stop_check() {
+  if (!t_capture) return [] {};
+  return [listen = t_capture->listen_] { listen("", 0, ""); };
+}
 
 }  // namespace ens

@@ -11,7 +11,16 @@
 #include <memory>
 #include <string>
 
+#include "base/error.h"
+
 namespace ens {
+
+// A stop was requested (Ctrl-C, a task's std::stop_token): thrown at a step, through the training
+// or the attack. What was saved until then is continued when it is started again.
+class Stopped : public Error {
+ public:
+  Stopped() : Error(Kind::kFailure, "stopped", "", "the same command goes on from what is saved") {}
+};
 
 class Progress {
  public:
@@ -34,20 +43,28 @@ class Progress {
   std::unique_ptr<Impl> impl_;
 };
 
-// While alive, Progress objects made on this thread draw nothing and tell `listen` what is added
-// and noted instead: a sweep has one line for everything. `listen` may be called from any thread.
+// While alive, Progress objects made on this thread tell `listen` what is added and noted, and draw
+// nothing (a sweep has one line for everything) unless `draw`. `listen` may be called from any
+// thread; what it throws (Stopped) comes out of the call that added or noted.
 class ProgressCapture {
  public:
   using Listen =
       std::function<void(const std::string& label, int64_t units, const std::string& note)>;
-  explicit ProgressCapture(Listen listen);
+  explicit ProgressCapture(Listen listen, bool draw = false);
   ~ProgressCapture();
   ProgressCapture(const ProgressCapture&) = delete;
   ProgressCapture& operator=(const ProgressCapture&) = delete;
 
  private:
-  Listen listen_, *before_;
+  const Listen listen_;
+  const bool draw_;
+  const ProgressCapture* before_;
   friend class Progress;
+  friend std::function<void()> stop_check();
 };
+
+// For long loops that add nothing to a Progress, such as measuring an accuracy: a function, to be
+// called from any thread at every step, that throws what this thread's ProgressCapture throws.
+std::function<void()> stop_check();
 
 }  // namespace ens

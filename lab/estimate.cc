@@ -38,9 +38,7 @@ double time_step(Module& net, const Tensor& input, const std::function<Var(const
 
 Estimator::Cell Estimator::estimate(const RunConfig& config,
                                     const std::vector<std::string>& attacks) {
-  RunConfig with_root = config;
-  if (!data_root_.empty()) with_root.mutable_data()->set_root(data_root_);
-  const auto train = shared_dataset(with_root, DataSplit::kTrain);
+  const auto train = shared_dataset(config, DataSplit::kTrain);
   const ModelSpec spec = model_spec(config, *train);
   const Split split = split_of(config);
   check(spec, split);

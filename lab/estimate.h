@@ -12,8 +12,6 @@ namespace ens {
 
 class Estimator {
  public:
-  explicit Estimator(std::string data_root) : data_root_(std::move(data_root)) {}
-
   struct Attack {
     double seconds = 0;
     double seconds_per_unit = 0;  // of Attack::work()
@@ -31,7 +29,6 @@ class Estimator {
   struct Speed {
     double net = 0, decoder = 0;  // seconds to train on one image, one thread
   };
-  std::string data_root_;
   std::map<std::string, Speed> measured_;
 };
 

@@ -22,6 +22,7 @@ int main(int argc, char** argv) {
   ens::add_train_command(app);
   ens::add_attack_command(app);
   ens::add_sweep_command(app);
+  ens::add_task_command(app);
   ens::add_report_command(app);
   ens::add_advise_command(app);
   ens::add_info_command(app);

@@ -3,26 +3,19 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <condition_variable>
-#include <fstream>
 #include <mutex>
 #include <set>
 
-#include "attacks/split/registry.h"
 #include "base/error.h"
 #include "base/files.h"
+#include "base/lock.h"
 #include "base/progress.h"
+#include "base/strings.h"
 #include "base/threads.h"
-#include "ensemble/train/setup.h"
-#include "ensemble/train/trainer.h"
 #include "experiment/run_dir.h"
 #include "lab/config_flags.h"
-#include "lab/datasets.h"
-#include "lab/estimate.h"
-#include "lab/scenarios/split_attacks.h"
-#include "lab/scenarios/split_training.h"
+#include "lab/scenarios/split.h"
 #include "proto/results.h"
-#include "proto/results.pb.h"
 #include "report/report.h"
 
 namespace ens {
@@ -42,7 +35,9 @@ std::string safe_name(const std::string& text) {
   return out.empty() ? "cell" : out;
 }
 
-std::string last_part(const std::string& path) { return path.substr(path.rfind('.') + 1); }
+std::string last_part(const std::string& path, char separator = '.') {
+  return path.substr(path.rfind(separator) + 1);
+}
 
 using Assignment = std::pair<std::string, std::string>;  // path, value
 
@@ -87,412 +82,93 @@ SweepCell make_cell(const SweepConfig& sweep, const Row& row, const std::vector<
     cell.folder += "_" + safe_name(last_part(path) + "=" + value);
   }
   const auto& attacks = row.attack_size() > 0 ? row.attack() : sweep.attack();
-  cell.attacks.assign(attacks.begin(), attacks.end());
-  if (cell.attacks.empty()) cell.attacks = attack_names();
-  for (const std::string& attack : cell.attacks) make_attack(attack);  // usage Error if unknown
+  cell.attacks = split_scenario().attacks({attacks.begin(), attacks.end()});
   return cell;
-}
-
-// Without the data set: its channels and classes do not decide whether a split is possible.
-std::string impossible_split(const RunConfig& config) {
-  ModelSpec spec;
-  spec.architecture = config.model().architecture();
-  spec.width = config.model().width();
-  spec.stem_pool = config.model().stem_pool();
-  if (config.data().image_size() > 0) spec.image_size = config.data().image_size();
-  try {
-    check(spec, split_of(config));
-    return "";
-  } catch (const Error& e) {
-    return e.what();
-  }
 }
 
 // ---- running
 
-enum class State { kWaiting, kRunning, kDone, kFailed };
+constexpr const char* kSweepFile = "sweep.txtpb";
 
-// A training, or one attack on what it trained.
-struct Task {
-  size_t cell = 0;
-  int attack = -1;  // index in the cell's attacks; -1: the training
-  State state = State::kWaiting;
-  double seconds = 0;          // estimated, of compute
-  std::string reason;          // kFailed
-  bool shares_stage1 = false;  // a training: an earlier one has its nets
+// For `ensembler task`, from any working directory.
+void write_sweep_file(SweepConfig config, const fs::path& out) {
+  if (const std::string& root = config.base().data().root(); !root.empty()) {
+    config.mutable_base()->mutable_data()->set_root(fs::absolute(root).string());
+  }
+  write_file_atomically(out / kSweepFile, to_text(config), false);
+}
+
+// What a sweep's folder is to hold: of the cells that are not skipped, the tasks.
+struct SweepTasks {
+  SweepTasks(const std::vector<SweepCell>& cells, const fs::path& out, const TaskOptions& options) {
+    std::vector<ScenarioRun> runs;
+    for (const SweepCell& cell : cells) {
+      if (cell.skipped.empty()) {
+        runs.push_back({cell.folder, out / cell.folder, cell.config, cell.attacks});
+      }
+    }
+    tasks = split_scenario().tasks(runs, options);
+  }
+
+  // The indices of a cell's tasks: its training first.
+  std::vector<size_t> of(const SweepCell& cell) const {
+    std::vector<size_t> found;
+    for (size_t i = 0; i < tasks.size(); ++i) {
+      if (tasks[i].id.starts_with(task_prefix(cell.folder))) found.push_back(i);
+    }
+    return found;
+  }
+
+  results::SweepState::Cell state(const SweepCell& cell,
+                                  const std::vector<TaskStatus>& statuses) const {
+    std::string status = cell.skipped.empty() ? "done" : "skipped", reason = cell.skipped;
+    for (size_t i : of(cell)) {
+      const bool training = tasks[i].needs.empty();
+      if (statuses[i].state == TaskState::kFailed) {
+        if (status == "failed") continue;  // the first reason counts
+        status = "failed";
+        reason = (training ? "" : last_part(tasks[i].id, '/') + ": ") + statuses[i].reason;
+      } else if (status == "done" && statuses[i].state != TaskState::kDone) {
+        status = "unfinished";
+      }
+    }
+    results::SweepState::Cell out;
+    out.set_folder(cell.folder);
+    out.set_row(cell.row);
+    out.mutable_values()->insert(cell.values.begin(), cell.values.end());
+    out.mutable_attacks()->Assign(cell.attacks.begin(), cell.attacks.end());
+    out.set_status(status);
+    out.set_reason(reason);
+    return out;
+  }
+
+  std::vector<Task> tasks;  // in the order of the cells, a training before its attacks
 };
 
-class Sweep {
+// Counts estimated milliseconds of compute, so that unlike tasks add up.
+class TaskProgress {
  public:
-  Sweep(const std::vector<SweepCell>& cells, const SweepOptions& options)
-      : cells_(cells), options_(options), estimator_(options.data_root) {
-    for (const SweepCell& cell : cells_) {
-      stage1_.push_back(cell.skipped.empty() ? stage1_identity(cell.config) : "");
-    }
-    targets_.resize(cells_.size());
-    for (const fs::path& other : options_.reuse) find_donors(other);
-    plan();
+  TaskProgress(const std::string& label, double seconds)
+      : progress_(label, std::max<int64_t>(static_cast<int64_t>(seconds * 1000), 1), "ms of work") {
   }
 
-  void print_plan() const;
-
-  int run() {
-    fs::create_directories(options_.out);
-    if (finished_before_ > 0) {
-      fmt::print(stderr, "{} of {} cells are done already\n", finished_before_, cells_.size());
-    }
-    write_state();
-    if (!tasks_.empty()) work();
-    write_state();
-    int failures = 0;
-    for (const Task& task : tasks_) failures += task.state == State::kFailed;
-    return failures;
+  void add(double seconds) {
+    const int64_t before = static_cast<int64_t>(seconds_ * 1000);
+    seconds_ += seconds;
+    progress_.add(static_cast<int64_t>(seconds_ * 1000) - before);
   }
+  void note(const std::string& text) { progress_.note(text); }
+  void finish() { progress_.finish(); }
 
  private:
-  fs::path folder(size_t cell) const { return options_.out / cells_[cell].folder; }
-  bool trained(size_t cell) const { return fs::exists(folder(cell) / "DONE"); }
-
-  void plan() {
-    std::set<std::string> seen;  // identities of stage 1
-    for (size_t c = 0; c < cells_.size(); ++c) {
-      const SweepCell& cell = cells_[c];
-      costs_.emplace_back();
-      if (!cell.skipped.empty()) continue;
-      const bool shared = !seen.insert(stage1_[c]).second || outside_.contains(stage1_[c]);
-      std::vector<std::string> missing;
-      for (const std::string& attack : cell.attacks) {
-        if (!attack_done(folder(c), attack, cell.config, false)) missing.push_back(attack);
-      }
-      if (trained(c) && missing.empty()) {
-        ++finished_before_;
-        continue;
-      }
-      try {
-        costs_[c] = estimator_.estimate(cell.config, missing);
-      } catch (const std::exception& e) {  // no data, an impossible network: the cell's failure
-        tasks_.push_back({c, -1, State::kFailed, 0, e.what()});
-        continue;
-      }
-      if (!trained(c)) {
-        tasks_.push_back({c, -1, State::kWaiting,
-                          (shared ? 0 : costs_[c].stage1_seconds) + costs_[c].stage2_seconds, "",
-                          shared});
-      }
-      for (size_t a = 0; a < cell.attacks.size(); ++a) {
-        if (std::ranges::find(missing, cell.attacks[a]) == missing.end()) continue;
-        tasks_.push_back({c, static_cast<int>(a), State::kWaiting,
-                          costs_[c].attacks[cell.attacks[a]].seconds, ""});
-      }
-    }
-  }
-
-  void work() {
-    int64_t total = 0;
-    for (const Task& task : tasks_) total += static_cast<int64_t>(task.seconds * 1000);
-    Progress progress("sweep", std::max<int64_t>(total, 1), "ms of work");
-    progress_ = &progress;
-    const Device where = device();
-    // On a GPU a training fills several streams by itself.
-    const int all = where.type == Device::Type::kCpu ? compute_threads() : 4;
-    const int jobs =
-        std::clamp(options_.jobs > 0 ? options_.jobs : all, 1, static_cast<int>(tasks_.size()));
-    run_parallel(
-        jobs, jobs, [&](int) { worker(); }, where);
-    progress.note(summary_line());
-    progress.finish();
-    progress_ = nullptr;
-  }
-
-  // A GPU if any cell wants one.
-  Device device() const {
-    Device found;
-    for (const Task& task : tasks_) {
-      if (task.state == State::kFailed) continue;
-      const Device wanted = parse_devices(cells_[task.cell].config.device())[0];
-      if (wanted.type != Device::Type::kCpu) found = wanted;
-    }
-    return found;
-  }
-
-  std::string summary_line() const {
-    const auto ended = std::ranges::count_if(
-        tasks_, [](const Task& t) { return t.state == State::kDone || t.state == State::kFailed; });
-    return fmt::format("{}/{} trainings and attacks", ended, tasks_.size());
-  }
-
-  void worker() {
-    for (;;) {
-      size_t index = 0;
-      {
-        std::unique_lock lock(mutex_);
-        for (;;) {
-          const int found = next_task();
-          if (found >= 0) {
-            index = static_cast<size_t>(found);
-            break;
-          }
-          if (std::ranges::none_of(tasks_,
-                                   [](const Task& t) { return t.state == State::kWaiting; })) {
-            return;
-          }
-          changed_.wait(lock);
-        }
-        tasks_[index].state = State::kRunning;
-        memory_ += costs_[tasks_[index].cell].gigabytes;
-      }
-      const std::string reason = perform(tasks_[index]);
-      {
-        std::lock_guard lock(mutex_);
-        Task& task = tasks_[index];
-        task.state = reason.empty() ? State::kDone : State::kFailed;
-        task.reason = reason;
-        memory_ -= costs_[task.cell].gigabytes;
-        if (std::ranges::none_of(tasks_, [&](const Task& t) {
-              return t.cell == task.cell &&
-                     (t.state == State::kWaiting || t.state == State::kRunning);
-            })) {
-          targets_[task.cell].reset();
-        }
-        progress_->note(summary_line());
-        write_state();
-      }
-      changed_.notify_all();
-    }
-  }
-
-  // The first task that may start now; -1: none. Fails attacks whose training failed.
-  int next_task() {
-    for (Task& task : tasks_) {
-      if (task.state != State::kWaiting || task.attack < 0) continue;
-      if (const Task* training = training_of(task.cell);
-          training && training->state == State::kFailed) {
-        task.state = State::kFailed;
-        task.reason = "the training failed: " + training->reason;
-      }
-    }
-    const bool idle =
-        std::ranges::none_of(tasks_, [](const Task& t) { return t.state == State::kRunning; });
-    for (size_t i = 0; i < tasks_.size(); ++i) {
-      const Task& task = tasks_[i];
-      if (task.state != State::kWaiting) continue;
-      if (!idle && memory_ + costs_[task.cell].gigabytes > memory_budget()) continue;
-      if (task.attack >= 0) {
-        const Task* training = training_of(task.cell);
-        if (training && training->state != State::kDone) continue;
-      } else if (waits_for_stage1(i)) {
-        continue;
-      }
-      return static_cast<int>(i);
-    }
-    return -1;
-  }
-
-  const Task* training_of(size_t cell) const {
-    for (const Task& t : tasks_) {
-      if (t.cell == cell && t.attack < 0) return &t;
-    }
-    return nullptr;
-  }
-
-  // Another cell is training the same stage 1, or will and has more nets of it.
-  bool waits_for_stage1(size_t index) const {
-    const auto nets = [&](const Task& t) { return cells_[t.cell].config.ensemble().nets(); };
-    const Task& task = tasks_[index];
-    for (size_t i = 0; i < tasks_.size(); ++i) {
-      const Task& other = tasks_[i];
-      if (i == index || other.attack >= 0 || stage1_[other.cell] != stage1_[task.cell]) continue;
-      if (other.state == State::kRunning) return true;
-      if (other.state == State::kWaiting &&
-          (nets(other) > nets(task) || (nets(other) == nets(task) && i < index))) {
-        return true;
-      }
-    }
-    return false;
-  }
-
-  double memory_budget() {
-    if (options_.memory_gb > 0) return options_.memory_gb;
-    if (free_memory_ == 0) {
-      std::ifstream in("/proc/meminfo");
-      std::string word;
-      while (in >> word && word != "MemAvailable:") {
-      }
-      double kilobytes = 4e6;
-      in >> kilobytes;
-      free_memory_ = 0.8 * kilobytes / 1e6;
-    }
-    return free_memory_;
-  }
-
-  // Progress counts estimated milliseconds of compute, so that unlike tasks add up.
-  std::string perform(const Task& task) {
-    const SweepCell& cell = cells_[task.cell];
-    const Estimator::Cell& cost = costs_[task.cell];
-    std::mutex mutex;
-    double counted = 0;
-    const auto count = [&](double seconds, const std::string& note) {
-      std::lock_guard lock(mutex);
-      const int64_t before = static_cast<int64_t>(counted * 1000);
-      counted = std::min(counted + seconds, task.seconds);
-      progress_->add(static_cast<int64_t>(counted * 1000) - before);
-      if (!note.empty()) progress_->note(summary_line() + "  " + cell.folder + ": " + note);
-    };
-    std::string reason;
-    try {
-      if (task.attack < 0) {
-        const ProgressCapture capture(
-            [&](const std::string& label, int64_t images, const std::string& note) {
-              const bool second = label.starts_with("stage 2");
-              count(static_cast<double>(images) *
-                        (second ? cost.stage2_per_image : cost.stage1_per_image),
-                    note);
-            });
-        train_run(cell.config, folder(task.cell), donors(task.cell));
-      } else {
-        const std::string& attack = cell.attacks[static_cast<size_t>(task.attack)];
-        const double each = cost.attacks.at(attack).seconds_per_unit;
-        reason = target(task.cell)->run(attack, {}, [&](int64_t images, const std::string& note) {
-          count(static_cast<double>(images) * each, attack + ", " + note);
-        });
-      }
-    } catch (const std::exception& e) {
-      reason = e.what();
-    }
-    count(task.seconds, "");  // an estimate that was too long
-    return reason;
-  }
-
-  // Finished runs at or below `below`, by the identity of their stage 1.
-  void find_donors(const fs::path& below) {
-    if (!fs::is_directory(below)) usage_fail("no such folder", below.string(), "see --reuse");
-    std::vector<fs::path> runs{below};
-    for (const auto& entry : fs::recursive_directory_iterator(below)) {
-      if (entry.is_directory()) runs.push_back(entry.path());
-    }
-    std::ranges::sort(runs);
-    for (const fs::path& run : runs) {
-      if (!is_run(run) || !fs::exists(run / "DONE")) continue;
-      RunConfig config;
-      try {
-        read_config(run / "config.txtpb", config);
-        complete(config);
-      } catch (const Error& e) {
-        fmt::print(stderr, "{}: not used: {}\n", run.string(), e.what());
-        continue;
-      }
-      outside_[stage1_identity(config)].push_back(run);
-    }
-  }
-
-  // Trained runs that share stage 1: of this sweep, then from elsewhere.
-  std::vector<fs::path> donors(size_t cell) const {
-    std::vector<fs::path> found;
-    for (size_t c = 0; c < cells_.size(); ++c) {
-      if (c != cell && stage1_[c] == stage1_[cell] && trained(c)) found.push_back(folder(c));
-    }
-    if (const auto other = outside_.find(stage1_[cell]); other != outside_.end()) {
-      found.insert(found.end(), other->second.begin(), other->second.end());
-    }
-    return found;
-  }
-
-  std::shared_ptr<AttackTarget> target(size_t cell) {
-    std::lock_guard lock(targets_mutex_);
-    if (!targets_[cell]) {
-      targets_[cell] = std::make_shared<AttackTarget>(folder(cell), cells_[cell].config);
-    }
-    return targets_[cell];
-  }
-
-  void write_state() const {
-    results::SweepState state;
-    state.set_title(options_.title);
-    state.set_command(command_line());
-    for (size_t c = 0; c < cells_.size(); ++c) {
-      const SweepCell& cell = cells_[c];
-      std::string status = cell.skipped.empty() ? "done" : "skipped", reason = cell.skipped;
-      for (const Task& task : tasks_) {
-        if (task.cell != c) continue;
-        if (task.state == State::kFailed && (status != "failed" || task.attack < 0)) {
-          status = "failed";
-          reason = task.attack < 0
-                       ? task.reason
-                       : cell.attacks[static_cast<size_t>(task.attack)] + ": " + task.reason;
-        } else if (status == "done" && task.state != State::kDone) {
-          status = "unfinished";
-        }
-      }
-      results::SweepState::Cell* out = state.add_cells();
-      out->set_folder(cell.folder);
-      out->set_row(cell.row);
-      out->mutable_values()->insert(cell.values.begin(), cell.values.end());
-      out->mutable_attacks()->Assign(cell.attacks.begin(), cell.attacks.end());
-      out->set_status(status);
-      out->set_reason(reason);
-    }
-    results::write(options_.out / "sweep.json", state);
-  }
-
-  const std::vector<SweepCell>& cells_;
-  const SweepOptions& options_;
-  Estimator estimator_;
-  std::vector<std::string> stage1_;                       // identity of each cell's stage 1
-  std::map<std::string, std::vector<fs::path>> outside_;  // the same -> runs below options.reuse
-  std::vector<Estimator::Cell> costs_;                    // of each cell
-  std::vector<Task> tasks_;  // in the order of the cells, a training before its attacks
-  int finished_before_ = 0;
-
-  std::mutex mutex_;  // guards the tasks' states and memory_
-  std::condition_variable changed_;
-  double memory_ = 0, free_memory_ = 0;  // GB
-  Progress* progress_ = nullptr;
-  std::mutex targets_mutex_;
-  std::vector<std::shared_ptr<AttackTarget>> targets_;
+  Progress progress_;
+  double seconds_ = 0;
 };
 
 std::string hours(double seconds) {
   if (seconds < 90) return fmt::format("{:.0f} s", seconds);
   if (seconds < 5400) return fmt::format("{:.0f} min", seconds / 60);
   return fmt::format("{:.1f} h", seconds / 3600);
-}
-
-void Sweep::print_plan() const {
-  double total = 0, most_memory = 0;
-  int todo = 0;
-  for (size_t c = 0; c < cells_.size(); ++c) {
-    const SweepCell& cell = cells_[c];
-    if (!cell.skipped.empty()) {
-      fmt::print("{:<44} skipped: {}\n", cell.folder, cell.skipped);
-      continue;
-    }
-    double training = 0, attacking = 0;
-    int attacks = 0;
-    bool anything = false, shared = false;
-    for (const Task& task : tasks_) {
-      if (task.cell != c) continue;
-      if (task.state == State::kFailed) fail(task.reason, cell.folder);
-      anything = true;
-      (task.attack < 0 ? training : attacking) += task.seconds;
-      attacks += task.attack >= 0;
-      shared |= task.shares_stage1;
-    }
-    if (!anything) {
-      fmt::print("{:<44} done\n", cell.folder);
-      continue;
-    }
-    ++todo;
-    total += training + attacking;
-    most_memory = std::max(most_memory, costs_[c].gigabytes);
-    fmt::print("{:<44} training {:>7}{}, {} attacks {:>7}, {:.1f} GB\n", cell.folder,
-               hours(training), shared ? " (stage 1 shared)" : "", attacks, hours(attacking),
-               costs_[c].gigabytes);
-  }
-  const int threads = compute_threads();
-  fmt::print(
-      "\n{} of {} cells to do: about {} of compute, {} on the {} threads here; up to {:.1f} GB a "
-      "cell\n(from training steps measured now; good to a factor of two)\n",
-      todo, cells_.size(), hours(total), hours(total / threads), threads, most_memory);
 }
 
 }  // namespace
@@ -512,9 +188,9 @@ std::vector<SweepCell> expand(const SweepConfig& sweep, const std::string& data_
         usage_fail("two cells are called '" + cell.folder + "'", "row",
                    "give the rows names of their own");
       }
-      if (cell.skipped.empty()) cell.skipped = impossible_split(cell.config);
+      if (cell.skipped.empty()) cell.skipped = split_scenario().impossible(cell.config);
       if (cell.skipped.empty()) {
-        std::string what = training_identity(cell.config) + to_text(cell.config.attack());
+        std::string what = split_scenario().identity(cell.config) + to_text(cell.config.attack());
         for (const std::string& attack : cell.attacks) what += attack + "\n";
         const auto [first, fresh] = experiments.try_emplace(what, cell.folder);
         if (!fresh) cell.skipped = "the same experiment as " + first->second;
@@ -526,15 +202,256 @@ std::vector<SweepCell> expand(const SweepConfig& sweep, const std::string& data_
 }
 
 void print_plan(const std::vector<SweepCell>& cells, const SweepOptions& options) {
-  Sweep(cells, options).print_plan();
+  const SweepTasks sweep(cells, options.out, {options.reuse, {}});
+  double total = 0, most_memory = 0;
+  int todo = 0;
+  for (const SweepCell& cell : cells) {
+    if (!cell.skipped.empty()) {
+      fmt::print("{:<44} skipped: {}\n", cell.folder, cell.skipped);
+      continue;
+    }
+    double training = 0, attacking = 0, memory = 0;
+    int attacks = 0;
+    bool anything = false;
+    std::string note;
+    for (size_t i : sweep.of(cell)) {
+      const Task& task = sweep.tasks[i];
+      if (!task.failed.empty()) fail(task.failed, cell.folder);
+      if (task.done) continue;
+      anything = true;
+      memory = task.gigabytes;
+      if (task.needs.empty()) {
+        training = task.seconds;
+        if (!task.note.empty()) note = " (" + task.note + ")";
+      } else {
+        attacking += task.seconds;
+        ++attacks;
+      }
+    }
+    if (!anything) {
+      fmt::print("{:<44} done\n", cell.folder);
+      continue;
+    }
+    ++todo;
+    total += training + attacking;
+    most_memory = std::max(most_memory, memory);
+    fmt::print("{:<44} training {:>7}{}, {} attacks {:>7}, {:.1f} GB\n", cell.folder,
+               hours(training), note, attacks, hours(attacking), memory);
+  }
+  const int threads = compute_threads();
+  fmt::print(
+      "\n{} of {} cells to do: about {} of compute, {} on the {} threads here; up to {:.1f} GB a "
+      "cell\n(from training steps measured now; good to a factor of two)\n",
+      todo, cells.size(), hours(total), hours(total / threads), threads, most_memory);
 }
 
-int run_sweep(const std::vector<SweepCell>& cells, const SweepOptions& options) {
-  const int failures = Sweep(cells, options).run();
+int run_sweep(const SweepConfig& config, const SweepOptions& options) {
+  const std::vector<SweepCell> cells = expand(config, "");
+  const SweepTasks sweep(cells, options.out, {options.reuse, {}});
+  fs::create_directories(options.out);
+  write_sweep_file(config, options.out);
+  const auto finished = std::ranges::count_if(cells, [&](const SweepCell& cell) {
+    return cell.skipped.empty() &&
+           std::ranges::all_of(sweep.of(cell), [&](size_t i) { return sweep.tasks[i].done; });
+  });
+  if (finished > 0) {
+    fmt::print(stderr, "{} of {} cells are done already\n", finished, cells.size());
+  }
+  const auto write_state = [&](const std::vector<TaskStatus>& statuses) {
+    results::SweepState state;
+    state.set_title(config.title());
+    state.set_command(command_line());
+    for (const SweepCell& cell : cells) *state.add_cells() = sweep.state(cell, statuses);
+    results::write(options.out / "sweep.json", state);
+  };
+  std::vector<TaskStatus> statuses = initial_statuses(sweep.tasks);
+  write_state(statuses);
+  // Of what was not done before.
+  const auto count = [&](const std::vector<TaskStatus>& all, auto... states) {
+    int counted = 0;
+    for (size_t i = 0; i < all.size(); ++i) {
+      counted += !sweep.tasks[i].done && ((all[i].state == states) || ...);
+    }
+    return counted;
+  };
+  const auto total = std::ranges::count_if(sweep.tasks, [](const Task& t) { return !t.done; });
+  if (total > 0) {
+    double seconds = 0;
+    for (const Task& task : sweep.tasks) seconds += task.done ? 0 : task.seconds;
+    TaskProgress progress("sweep", seconds);
+    std::mutex mutex;  // of the line: states change while others report
+    std::string summary;
+    const auto update = [&](const std::vector<TaskStatus>& now) {
+      summary = fmt::format("{}/{} trainings and attacks",
+                            count(now, TaskState::kDone, TaskState::kFailed), total);
+    };
+    update(statuses);
+    ExecutorOptions executor;
+    executor.jobs = options.jobs;
+    executor.gigabytes = options.memory_gb;
+    executor.stop = options.stop;
+    executor.on_change = [&](const std::vector<TaskStatus>& now) {
+      write_state(now);
+      std::lock_guard lock(mutex);
+      update(now);
+      progress.note(summary);
+    };
+    executor.on_report = [&](const Task& task, double done, const std::string& note) {
+      std::lock_guard lock(mutex);
+      progress.add(done);
+      if (note.empty()) return;
+      progress.note(summary + "  " + task.id.substr(0, task.id.find('/')) + ": " + note);
+    };
+    statuses = run_tasks(sweep.tasks, executor);
+    progress.note(summary);
+    progress.finish();
+  }
+  write_state(statuses);
+  if (options.stop.stop_requested() && count(statuses, TaskState::kWaiting, TaskState::kStopped)) {
+    throw Stopped();
+  }
   const fs::path page = options.out / "report.html";
   write_report({options.out}, page);
   fmt::print("{}\n", page.string());
-  return failures;
+  return count(statuses, TaskState::kFailed);
+}
+
+// ---- one task
+
+struct TaskFolder::Impl {
+  Impl(const fs::path& folder_, const RunConfig& settings) : folder(folder_) {
+    if (fs::exists(folder / kSweepFile)) {
+      SweepConfig config;
+      read_config(folder / kSweepFile, config);
+      RunConfig allowed;  // what a sweep's cells leave open
+      allowed.mutable_data()->set_root(settings.data().root());
+      if (to_text(settings) != to_text(RunConfig()) && to_text(settings) != to_text(allowed)) {
+        usage_fail("the settings of a sweep's tasks are in its " + std::string(kSweepFile),
+                   folder.string(), "leave out all flags but --data");
+      }
+      cells = expand(config, settings.data().root());
+      is_sweep = true;
+    } else if (is_run(folder)) {
+      SweepCell cell;
+      read_config(folder / "config.txtpb", cell.config);
+      if (!settings.device().empty()) cell.config.set_device(settings.device());
+      if (settings.has_data()) cell.config.mutable_data()->MergeFrom(settings.data());
+      cell.config.mutable_attack()->MergeFrom(settings.attack());
+      complete(cell.config);
+      cell.attacks = split_scenario().attacks({});
+      cells.push_back(cell);
+    } else if (fs::exists(folder / "sweep.json")) {
+      usage_fail("this sweep was run by a version that kept no " + std::string(kSweepFile),
+                 folder.string(),
+                 "start it once more: ensembler sweep ... --out " + folder.string());
+    } else {
+      usage_fail("holds neither a sweep nor a run", folder.string(),
+                 "make one: ensembler sweep --out, ensembler train --out");
+    }
+  }
+
+  // With the costs of one run's tasks, or of none.
+  SweepTasks tasks(const std::string& estimated) const {
+    TaskOptions options;
+    options.estimate = [&](const ScenarioRun& run) {
+      return !estimated.empty() && estimated.starts_with(task_prefix(run.name));
+    };
+    return SweepTasks(cells, folder, options);
+  }
+
+  const SweepCell& cell_of(const std::string& id) const {
+    return *std::ranges::find_if(
+        cells, [&](const SweepCell& cell) { return id.starts_with(task_prefix(cell.folder)); });
+  }
+
+  // Puts one cell's state into the sweep's, which others may be changing too.
+  void update(const results::SweepState::Cell& cell) const {
+    const FileLock lock = FileLock::wait_for(folder / "sweep.lock");
+    results::SweepState state;
+    if (!results::read_if_intact(folder / "sweep.json", state)) return;  // the next sweep makes it
+    for (results::SweepState::Cell& before : *state.mutable_cells()) {
+      if (before.folder() == cell.folder()) before = cell;
+    }
+    results::write(folder / "sweep.json", state);
+  }
+
+  const fs::path folder;
+  bool is_sweep = false;
+  std::vector<SweepCell> cells;  // of a run: one whose folder is the run's own, ""
+};
+
+TaskFolder::TaskFolder(const fs::path& folder, const RunConfig& settings)
+    : impl_(std::make_unique<Impl>(folder, settings)) {}
+TaskFolder::~TaskFolder() = default;
+
+std::vector<TaskFolder::Line> TaskFolder::list() const {
+  const SweepTasks sweep = impl_->tasks("");
+  std::map<std::string, std::string> reasons;  // of cells that failed in the last sweep
+  results::SweepState state;
+  if (impl_->is_sweep && results::read_if_intact(impl_->folder / "sweep.json", state)) {
+    for (const auto& cell : state.cells()) {
+      if (cell.status() == "failed") reasons[cell.folder()] = cell.reason();
+    }
+  }
+  std::vector<Line> lines;
+  for (const SweepCell& cell : impl_->cells) {
+    if (!cell.skipped.empty()) lines.push_back({cell.folder, "skipped", cell.skipped});
+    bool trained = false;
+    for (size_t i : sweep.of(cell)) {
+      const Task& task = sweep.tasks[i];
+      if (task.needs.empty()) trained = task.done;
+      lines.push_back({task.id, task.done ? "done" : "to do", ""});
+      if (!task.done && !task.needs.empty() && !trained) lines.back().state = "waits";
+      if (task.needs.empty() && reasons.contains(cell.folder)) {
+        lines.back().reason = "the last sweep failed: " + reasons[cell.folder];
+      }
+    }
+  }
+  return lines;
+}
+
+bool TaskFolder::run(const std::string& id, std::stop_token stop) {
+  const SweepTasks sweep = impl_->tasks(id);
+  const auto find = [&](const std::string& wanted) {
+    return std::ranges::find(sweep.tasks, wanted, &Task::id);
+  };
+  const auto task = find(id);
+  if (task == sweep.tasks.end()) {
+    std::vector<std::string> ids;
+    for (const Task& other : sweep.tasks) ids.push_back(other.id);
+    const std::string nearest = nearest_word(id, ids);
+    usage_fail("no task '" + id + "'", impl_->folder.string(),
+               nearest.empty() ? "list them: ensembler task " + impl_->folder.string()
+                               : "did you mean '" + nearest + "'?");
+  }
+  if (task->done) return false;
+  for (const std::string& need : task->needs) {
+    if (!find(need)->done) {
+      usage_fail("task '" + id + "' needs '" + need + "', which is not done",
+                 impl_->folder.string(),
+                 "first: ensembler task " + impl_->folder.string() + " " + need);
+    }
+  }
+  std::vector<Task> alone{*task};
+  alone[0].needs.clear();
+  alone[0].after.clear();
+  TaskProgress progress(id, task->seconds);
+  ExecutorOptions options;
+  options.stop = stop;
+  options.on_report = [&](const Task&, double seconds, const std::string& note) {
+    progress.add(seconds);
+    if (!note.empty()) progress.note(note);
+  };
+  const TaskStatus status = run_tasks(alone, options)[0];
+  progress.finish();
+  if (impl_->is_sweep) {
+    std::vector<TaskStatus> statuses = initial_statuses(sweep.tasks);
+    statuses[static_cast<size_t>(task - sweep.tasks.begin())] = status;
+    impl_->update(sweep.state(impl_->cell_of(id), statuses));
+  }
+  if (status.state == TaskState::kFailed) fail(status.reason, id);
+  if (status.state != TaskState::kDone) throw Stopped();
+  return true;
 }
 
 }  // namespace ens

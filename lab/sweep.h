@@ -3,9 +3,12 @@
 
 #include <filesystem>
 #include <map>
+#include <memory>
+#include <stop_token>
 #include <string>
 #include <vector>
 
+#include "experiment/task_graph.h"
 #include "proto/config.h"
 
 namespace ens {
@@ -28,21 +31,43 @@ std::vector<SweepCell> expand(const SweepConfig& sweep, const std::string& data_
 
 struct SweepOptions {
   std::filesystem::path out;
-  std::string title;
-  std::string data_root;
   std::vector<std::filesystem::path> reuse;  // folders whose finished runs may be built upon
   int jobs = 0;          // cells at once, sharing the compute threads; 0: one for each thread
   double memory_gb = 0;  // start no cell that would go beyond; 0: most of what is free
+  std::stop_token stop;
 };
 
 // Prints the cells, what is done already, and an estimate of the time from training steps measured
 // on this machine now.
 void print_plan(const std::vector<SweepCell>& cells, const SweepOptions& options);
 
-// Runs what is not done, resumes what was interrupted, and leaves OUT/sweep.json, OUT/<cell>/ and
-// OUT/report.html. Equal trainings and equal nets of stage 1, here or in the runs below
-// options.reuse, are taken over instead of trained again. A cell that fails is marked with its
-// reason and stops nothing. Returns how many trainings and attacks failed.
-int run_sweep(const std::vector<SweepCell>& cells, const SweepOptions& options);
+// Runs what is not done, resumes what was interrupted, and leaves OUT/sweep.json, OUT/sweep.txtpb
+// (the sweep, for `ensembler task`), OUT/<cell>/ and OUT/report.html. Equal trainings and equal
+// nets of stage 1, here or in the runs below options.reuse, are taken over instead of trained
+// again. A cell that fails is marked with its reason and stops nothing. Returns how many trainings
+// and attacks failed. Throws Stopped after options.stop.
+int run_sweep(const SweepConfig& sweep, const SweepOptions& options);
+
+// The tasks of a sweep's folder, CELL/train and CELL/attack/NAME, or of a run's, train and
+// attack/NAME. `settings`: what a user said of a run's attacks and of where to compute; of a sweep,
+// only data.root. Usage Error if it is neither, or a sweep of a version that kept no sweep.txtpb.
+class TaskFolder {
+ public:
+  TaskFolder(const std::filesystem::path& folder, const RunConfig& settings);
+  ~TaskFolder();
+
+  struct Line {
+    std::string id, state, reason;  // state: done, to do, waits (for its training), skipped
+  };
+  std::vector<Line> list() const;
+  // Runs one task, with a progress line; a sweep's state is brought up to date. False if it was
+  // done already. Usage Error if there is no such task or what it needs is not done; Error with the
+  // reason if it fails.
+  bool run(const std::string& id, std::stop_token stop);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
 
 }  // namespace ens

@@ -89,7 +89,7 @@ ProtectionSpec EnsembleNet::protection() const { return spec_of(protection_); }
 double plan_accuracy(const Sequential& head, const Protection& protection,
                      const std::vector<std::shared_ptr<Sequential>>& bodies, const Sequential& tail,
                      const ModelSpec& spec, const Split& split, const Dataset& data, Device device,
-                     Dtype dtype) {
+                     Dtype dtype, const std::function<void()>& each_batch) {
   const Shape smashed = smashed_shape(spec, split), answer = answer_shape(spec, split);
   Shape joined = answer;
   const int64_t count = static_cast<int64_t>(bodies.size());
@@ -102,12 +102,13 @@ double plan_accuracy(const Sequential& head, const Protection& protection,
   Backend& be = backend(device);
   double right = 0;
   for (int64_t first = 0; first < data.count(); first += kBatch) {
+    each_batch();
     const int64_t n = std::min(kBatch, data.count() - first);
     Tensor sent = head_plan.run(images_of(data, first, n)).to(Device{});
     protection.apply(sent);
     const Tensor z = sent.to(device);
-    const Tensor all = be.unary(UnaryOp::kAffine, body_plan.run_all(z),
-                                1.0f / static_cast<float>(count), 0);
+    const Tensor all =
+        be.unary(UnaryOp::kAffine, body_plan.run_all(z), 1.0f / static_cast<float>(count), 0);
     std::vector<Var> answers;
     for (int64_t i = 0; i < count; ++i) {
       answers.emplace_back(all.rows(i, 1).reshape(batched(n, answer)));

@@ -1,6 +1,7 @@
 // The networks that are trained: single nets and ensembles.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -61,11 +62,11 @@ class EnsembleNet : public Module {
 
 // Fraction of `data` that is classified right, by fused plans, in the given precision, with the
 // protection as the edge applies it: what the edge and the cloud will compute together. All
-// `bodies` are used: one for a SingleNet, P for an ensemble.
+// `bodies` are used: one for a SingleNet, P for an ensemble. `each_batch` may throw to end it.
 double plan_accuracy(const Sequential& head, const Protection& protection,
                      const std::vector<std::shared_ptr<Sequential>>& bodies, const Sequential& tail,
                      const ModelSpec& spec, const Split& split, const Dataset& data, Device device,
-                     Dtype dtype);
+                     Dtype dtype, const std::function<void()>& each_batch);
 
 // The head's output [n,C,H,W] for the first n images by a fused plan: float32, CPU, plain.
 Tensor plan_features(const Sequential& head, const ModelSpec& spec, const Dataset& data, int64_t n,

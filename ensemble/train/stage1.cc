@@ -73,7 +73,8 @@ class NetOfStage1 {
 
   double accuracy(const Dataset& data) const {
     return plan_accuracy(*net_->head(), *make_protection(net_->protection()), {net_->body()},
-                         *net_->tail(), scene_.spec, scene_.split, data, device_, scene_.dtype);
+                         *net_->tail(), scene_.spec, scene_.split, data, device_, scene_.dtype,
+                         scene_.check_stop);
   }
   const std::shared_ptr<SingleNet>& net() const { return net_; }
 
@@ -122,7 +123,7 @@ double measure_accuracy(const TrainingScene& scene, const Trained& trained, cons
   std::vector<std::shared_ptr<Sequential>> used;
   for (int i : trained.selector.selected()) used.push_back(trained.bodies[static_cast<size_t>(i)]);
   return plan_accuracy(*trained.head, *make_protection(trained.protection), used, *trained.tail,
-                       scene.spec, scene.split, data, scene.device, scene.dtype);
+                       scene.spec, scene.split, data, scene.device, scene.dtype, scene.check_stop);
 }
 
 Stage1 train_stage1(const TrainingScene& scene) {

@@ -101,7 +101,8 @@ TrainingScene::TrainingScene(const RunConfig& c, RunDir& r, const Dataset& train
       split(split_of(c)),
       devices(devices_for(c)),
       device(devices[0]),
-      dtype(choose_dtype(c.dtype(), device)) {
+      dtype(choose_dtype(c.dtype(), device)),
+      check_stop(stop_check()) {
   check(spec, split);
 }
 

@@ -33,6 +33,7 @@ struct TrainingScene {
   const std::vector<Device> devices;  // for the nets of stage 1, in turn
   const Device device;                // for all else: the first
   const Dtype dtype;
+  const std::function<void()> check_stop;  // throws Stopped; see stop_check() in base/progress.h
 
   // A batch's images as networks read them.
   Var input(const Batch& batch) const { return cast(Var(batch.images), dtype); }

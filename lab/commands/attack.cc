@@ -11,6 +11,7 @@
 #include "lab/config_flags.h"
 #include "lab/results.h"
 #include "lab/scenarios/split_attacks.h"
+#include "lab/stop_on_signals.h"
 
 namespace ens {
 
@@ -44,7 +45,8 @@ void add_attack_command(CLI::App& app) {
         jobs.push_back({run, a, {}});
       }
     }
-    const int failures = run_attacks(jobs, flags->config.given(), flags->again);
+    const StopOnSignals signals;
+    const int failures = run_attacks(jobs, flags->config.given(), flags->again, signals.token());
     print_results(folders);
     if (failures > 0)
       fail(fmt::format("{} of {} attacks failed", failures, jobs.size()), "attack",

@@ -11,6 +11,7 @@ namespace ens {
 void add_train_command(CLI::App& app);
 void add_attack_command(CLI::App& app);
 void add_sweep_command(CLI::App& app);
+void add_task_command(CLI::App& app);
 void add_report_command(CLI::App& app);
 void add_advise_command(CLI::App& app);
 void add_info_command(CLI::App& app);

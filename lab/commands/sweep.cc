@@ -8,12 +8,14 @@
 #include "base/error.h"
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
+#include "lab/stop_on_signals.h"
 
 namespace ens {
 
 void add_sweep_command(CLI::App& app) {
   struct Flags {
     std::string file;
+    std::string data_root;
     std::vector<std::string> overrides;
     bool dry_run = false;
     SweepOptions options;
@@ -28,7 +30,7 @@ void add_sweep_command(CLI::App& app) {
   command->add_option("-o,--out", flags->options.out, "Folder of the sweep")->required();
   command->add_option("--set", flags->overrides, "Override in its base: path=value")
       ->allow_extra_args(false);
-  command->add_option("--data", flags->options.data_root,
+  command->add_option("--data", flags->data_root,
                       "Folder with the data sets (default: $ENS_DATA, then the cache)");
   command
       ->add_option("--reuse", flags->options.reuse,
@@ -43,13 +45,16 @@ void add_sweep_command(CLI::App& app) {
     SweepConfig sweep;
     read_config(find_config(flags->file), sweep);
     apply_overrides(flags->overrides, *sweep.mutable_base());
-    flags->options.title = sweep.title();
-    const std::vector<SweepCell> cells = expand(sweep, flags->options.data_root);
+    if (!flags->data_root.empty()) {
+      sweep.mutable_base()->mutable_data()->set_root(flags->data_root);
+    }
     if (flags->dry_run) {
-      print_plan(cells, flags->options);
+      print_plan(expand(sweep, ""), flags->options);
       return;
     }
-    const int failures = run_sweep(cells, flags->options);
+    const StopOnSignals signals;
+    flags->options.stop = signals.token();
+    const int failures = run_sweep(sweep, flags->options);
     if (failures > 0) {
       fail(fmt::format("{} trainings or attacks failed", failures), "sweep",
            "the reasons are in the report; the same command tries them again");

@@ -3,9 +3,11 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
+#include "base/progress.h"
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
 #include "lab/scenarios/split_training.h"
+#include "lab/stop_on_signals.h"
 
 namespace ens {
 
@@ -29,6 +31,12 @@ void add_train_command(CLI::App& app) {
       return;
     }
     if (flags->out.empty()) throw CLI::RequiredError("--out");
+    const StopOnSignals signals;
+    const ProgressCapture capture(
+        [stop = signals.token()](const std::string&, int64_t, const std::string&) {
+          if (stop.stop_requested()) throw Stopped();
+        },
+        true);
     if (!train_run(config, flags->out)) fmt::print(stderr, "{}: already trained\n", flags->out);
     fmt::print(stderr,
                "{0}: edge.h5 (secret), cloud.h5, summary.json\nnext: ensembler attack {0}\n",

@@ -223,6 +223,8 @@ std::string AttackTarget::run(
       result = to_message(score);
       write_png(file.parent_path() / "original.png", strip(impl_->truth, 16));
       write_png(file.parent_path() / "reconstruction.png", strip(score.reconstruction, 16));
+    } catch (const Stopped&) {
+      throw;
     } catch (const std::exception& e) {
       failure = e.what();
       result.set_error(failure);
@@ -252,7 +254,8 @@ bool attack_done(const fs::path& folder, const std::string& attack, const RunCon
   }
 }
 
-int run_attacks(const std::vector<AttackJob>& jobs, const RunConfig& wanted, bool again) {
+int run_attacks(const std::vector<AttackJob>& jobs, const RunConfig& wanted, bool again,
+                std::stop_token stop) {
   std::map<fs::path, std::shared_ptr<AttackTarget>> targets;
   std::vector<const AttackJob*> todo;
   std::vector<int64_t> work;  // of each of them
@@ -280,6 +283,7 @@ int run_attacks(const std::vector<AttackJob>& jobs, const RunConfig& wanted, boo
         const AttackJob& job = *todo[static_cast<size_t>(i)];
         std::atomic<int64_t> left = work[static_cast<size_t>(i)];
         const auto report = [&](int64_t images, const std::string& note) {
+          if (stop.stop_requested()) throw Stopped();
           left -= images;
           progress.add(images);
           progress.note(note);

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,7 @@ class AttackTarget {
 
   // Runs one attack and leaves its result in FOLDER/attack/NAME: result.json, original.png,
   // reconstruction.png. Returns why it failed, which is in the result too; empty if it did not.
+  // `progress` may throw Stopped to end it: nothing is left then.
   // `observed`: smashed features as they were seen on the wire, of the scored images in order;
   // undefined: computed here as the edge computes them.
   std::string run(const std::string& attack, const Tensor& observed,
@@ -48,7 +50,8 @@ struct AttackJob {
 };
 // Runs the jobs side by side with one progress line. A job that fails does not stop the others;
 // returns how many failed. Jobs whose result is there already, for the same settings, are skipped
-// unless `again`. `wanted`: see AttackTarget.
-int run_attacks(const std::vector<AttackJob>& jobs, const RunConfig& wanted, bool again);
+// unless `again`. `wanted`: see AttackTarget. Throws Stopped soon after a stop was requested.
+int run_attacks(const std::vector<AttackJob>& jobs, const RunConfig& wanted, bool again,
+                std::stop_token stop = {});
 
 }  // namespace ens

@@ -177,6 +177,93 @@ TEST_F(LabTest, ASweepSurvivesBadCellsAndBeingKilled) {
   EXPECT_EQ(fs::last_write_time(result), written);
 }
 
+TEST_F(LabTest, TasksOfASweepRunOneByOneAndStopOnSignals) {
+  std::ofstream(folder_ / "grid.txtpb") << R"(
+      base {
+        dtype: "float32"
+        data { name: "shapes" train_limit: 640 test_limit: 128 }
+        model { width: 8 }
+        protection { kind: "none" }
+        stage1 { epochs: 2 batch: 64 lr: 0.05 }
+        attack { public_images: 300 scored_images: 16 reference_images: 0 decoder { epochs: 1 } }
+      }
+      attack: "oracle"
+      axis { path: "seed" value: "1" value: "2" }
+    )";
+  const std::string e = program("ensembler"), out = (folder_ / "grid").string();
+  std::vector<std::string> sweep{e,    "sweep", (folder_ / "grid.txtpb").string(), "--out", out,
+                                 "-j", "1"};
+  const auto listed = [&](const std::string& folder) {
+    const Outcome o = run({e, "task", folder});
+    EXPECT_EQ(o.code, 0) << o.err;
+    std::map<std::string, std::string> states;
+    std::istringstream lines(o.out);
+    for (std::string line; std::getline(lines, line);) {
+      states[line.substr(9)] = line.substr(0, line.find("  "));
+    }
+    return states;
+  };
+
+  // The sweep stops at a signal, says so and can be read.
+  {
+    std::vector<std::string> slow = sweep;
+    slow.insert(slow.end(), {"--set", "stage1.epochs=2000"});
+    Process p(slow, {.capture = true, .err_file = folder_ / "stopped.txt", .err_append = true});
+    while (p.running() && !fs::exists(fs::path(out) / "none_seed=1/metrics.csv")) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    p.signal(SIGINT);
+    EXPECT_EQ(p.wait(), 1);  // killed by the signal it would be something else
+    std::stringstream err;
+    err << std::ifstream(folder_ / "stopped.txt").rdbuf();
+    EXPECT_NE(err.str().find("goes on from what is saved"), std::string::npos) << err.str();
+    const auto state = nlohmann::json::parse(std::ifstream(fs::path(out) / "sweep.json"));
+    EXPECT_EQ(state.at("cells").at(0).at("status"), "unfinished");
+    EXPECT_EQ(listed(out).at("none_seed=1/train"), "to do");
+    fs::remove_all(out);
+  }
+
+  ASSERT_EQ(run(sweep).code, 0);
+  fs::remove_all(fs::path(out) / "none_seed=2");
+  EXPECT_EQ(listed(out),
+            (std::map<std::string, std::string>{{"none_seed=1/train", "done"},
+                                                {"none_seed=1/attack/oracle", "done"},
+                                                {"none_seed=2/train", "to do"},
+                                                {"none_seed=2/attack/oracle", "waits"}}));
+  const Outcome early = run({e, "task", out, "none_seed=2/attack/oracle"});
+  EXPECT_EQ(early.code, 2);
+  EXPECT_NE(early.err.find("needs 'none_seed=2/train'"), std::string::npos) << early.err;
+  EXPECT_EQ(run({e, "task", out, "none_seed=2/train"}).code, 0);
+  const auto status = [&] {
+    const auto state = nlohmann::json::parse(std::ifstream(fs::path(out) / "sweep.json"));
+    return state.at("cells").at(1).at("status").get<std::string>();
+  };
+  EXPECT_EQ(status(), "unfinished");
+  EXPECT_EQ(run({e, "task", out, "none_seed=2/attack/oracle"}).code, 0);
+  EXPECT_EQ(status(), "done");
+  const Outcome again = run({e, "task", out, "none_seed=2/train"});
+  EXPECT_EQ(again.code, 0);
+  EXPECT_NE(again.err.find("done already"), std::string::npos) << again.err;
+  const Outcome wrong = run({e, "task", out, "none_seed=2/trian"});
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_NE(wrong.err.find("none_seed=2/train"), std::string::npos) << wrong.err;
+
+  // A run by itself; a sweep of before.
+  EXPECT_EQ(listed(out + "/none_seed=1").at("train"), "done");
+  EXPECT_EQ(run({e, "task", out + "/none_seed=1", "--set", "attack.scored_images=8", "--set",
+                 "attack.public_images=300", "--set", "attack.reference_images=0", "--set",
+                 "attack.decoder.epochs=1", "attack/oracle"})
+                .code,
+            0);
+  const auto result =
+      nlohmann::json::parse(std::ifstream(out + "/none_seed=1/attack/oracle/result.json"));
+  EXPECT_NE(result.at("settings").get<std::string>().find("scored_images: 8"), std::string::npos);
+  fs::remove(fs::path(out) / "sweep.txtpb");
+  const Outcome old = run({e, "task", out});
+  EXPECT_EQ(old.code, 2);
+  EXPECT_NE(old.err.find("ensembler sweep"), std::string::npos) << old.err;
+}
+
 TEST_F(LabTest, BadInputIsOneClearLine) {
   std::ofstream(folder_ / "bad.txtpb") << "seed: 1\nstage1 {\n  epoch: 3\n}\n";
   std::ofstream(folder_ / "not-a-picture.png") << "hello";

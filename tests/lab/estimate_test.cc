@@ -78,7 +78,7 @@ TEST(Estimator, TrainingTakesAsLongAsItsSteps) {
   const auto net = build_cells(model, 0, static_cast<int>(cell_names(model).size()), rng);
   const double step =
       step_seconds(*net, Tensor::full({32, 3, 16, 16}, 0.5f), Tensor::zeros({32, model.classes}));
-  Estimator estimator("");
+  Estimator estimator;
   const Estimator::Cell none = estimator.estimate(config_of("none"), {});
   expect_near_factor(none.stage1_per_image, step);
   expect_near_factor(none.stage1_seconds, 400 * 3 * step);
@@ -102,7 +102,7 @@ TEST(Estimator, AttacksTakeAsLongAsTheirSteps) {
   const auto decoder = build_decoder(feature, model.input_shape(), 64, rng);
   const double decoder_step =
       step_seconds(*decoder, Tensor::full({32, feature[0], feature[1], feature[2]}, 0.5f), images);
-  const Estimator::Cell cell = Estimator("").estimate(config, {"oracle", "shadow-n1"});
+  const Estimator::Cell cell = Estimator().estimate(config, {"oracle", "shadow-n1"});
   // Most public images, seven times.
   expect_near_factor(cell.attacks.at("oracle").seconds, 200 * 7 * decoder_step);
   // A pass of every net for each image of the shadows' training.
@@ -111,7 +111,7 @@ TEST(Estimator, AttacksTakeAsLongAsTheirSteps) {
 }
 
 TEST(Estimator, MemoryGrowsWithTheBatchAndTheNets) {
-  Estimator estimator("");
+  Estimator estimator;
   const auto gigabytes = [&](const std::vector<std::string>& settings) {
     return estimator.estimate(config_of("ensembler", settings), {}).gigabytes;
   };

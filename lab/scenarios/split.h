@@ -1,0 +1,11 @@
+// Split inference as a scenario: trainings of scenarios/split_training.h, attacks of
+// scenarios/split_attacks.h.
+#pragma once
+
+#include "experiment/scenario.h"
+
+namespace ens {
+
+const Scenario& split_scenario();
+
+}  // namespace ens

@@ -4,10 +4,10 @@
 #include <cerrno>
 #include <cstring>
 #include <optional>
-#include <sstream>
 #include <utility>
 
 #include "base/error.h"
+#include "base/strings.h"
 #include "nn/core/rng.h"
 #include "proto/keys.h"
 
@@ -25,11 +25,7 @@ constexpr milliseconds kFirstPause{20}, kLongestPause{1000};
 constexpr milliseconds kReplicaPatience{500};  // for a connection, before the next one is tried
 
 std::vector<std::string> split_addresses(const std::string& text) {
-  std::vector<std::string> addresses;
-  std::istringstream items(text);
-  for (std::string item; std::getline(items, item, ',');) {
-    if (!item.empty()) addresses.push_back(item);
-  }
+  std::vector<std::string> addresses = split_text(text, ',');
   if (addresses.empty()) usage_fail("no address", "cloud", "write tcp://HOST:PORT");
   return addresses;
 }

@@ -97,7 +97,7 @@ void require_gradients(const Module& module, bool on) {
   for (const NamedVar& p : module.parameters()) p.var.set_requires_grad(on);
 }
 
-// The client's tail over the answers of all server nets, weighted by a trainable selector.
+// The client's tail over the outputs of all server nets, weighted by a trainable selector.
 class ShadowTail : public Module {
  public:
   ShadowTail(const ServerView& view, Device device, Rng& rng) {
@@ -107,12 +107,12 @@ class ShadowTail : public Module {
     to(device);
   }
 
-  // All answers side by side along axis 1, as outputs() gives them.
+  // All outputs side by side along axis 1, as outputs() gives them.
   Var forward(const Var& joined) override {
     const int64_t n = selector_.dim(0), each = joined.dim(1) / n;
-    std::vector<Var> answers;
-    for (int64_t i = 0; i < n; ++i) answers.push_back(slice(joined, 1, i * each, each));
-    return tail_->forward(weighted_answers(std::move(answers), selector_));
+    std::vector<Var> net_outputs;
+    for (int64_t i = 0; i < n; ++i) net_outputs.push_back(slice(joined, 1, i * each, each));
+    return tail_->forward(weighted_outputs(std::move(net_outputs), selector_));
   }
 
  private:
@@ -224,8 +224,8 @@ class Alignment {
         context_(context),
         data_(data),
         with_shadow_(with_shadow),
-        part_(std::move(part)),
-        rng_(context.seed, "alignment/" + part_),
+        candidate_(std::move(part)),
+        rng_(context.seed, "alignment/" + candidate_),
         criterion_seed_(rng_.next()),
         substitute_(view, context, rng_),
         critic_(build_critic(smashed_shape(view.model, view.split), rng_)) {
@@ -249,9 +249,9 @@ class Alignment {
     choose_polarity(0);  // the criterion is at its surest now
     const auto features = [&](const Tensor& images) { return this->features(images, polarity_); };
     Reconstruction r;
-    r.candidate = part_;
+    r.candidate = candidate_;
     r.self_score = criterion(polarity_);
-    auto decoder = train_decoder(view_, context_, data_.train, features, rng_.next(), part_,
+    auto decoder = train_decoder(view_, context_, data_.train, features, rng_.next(), candidate_,
                                  /*capture=*/polarity_ == ImagePolarity::kAsIs);
     r.images = decode(*decoder, view_, context_, view_.observed);
     r.calibration_targets = images_of(data_.held_out, 0, data_.held_out.count());
@@ -272,7 +272,7 @@ class Alignment {
   }
 
   void report(int64_t images, const std::string& note) const {
-    context_.report(images, part_ + ": " + note);
+    context_.report(images, candidate_ + ": " + note);
   }
 
   void train();
@@ -283,7 +283,7 @@ class Alignment {
   const AttackContext& context_;
   const PublicSplit& data_;
   const bool with_shadow_;
-  const std::string part_;
+  const std::string candidate_;
   Rng rng_;
   const uint64_t criterion_seed_;
   Substitute substitute_;
@@ -354,8 +354,8 @@ void Alignment::train() {
       report(some * static_cast<int64_t>(view_.bodies.size()), note);
     }
     if (!std::isfinite(loss.item())) {
-      fail("the alignment diverged: its loss is no longer a number", part_,
-           "try another seed, or a larger attack.alignment_batch");
+      fail("the alignment diverged: its loss is no longer a number", candidate_,
+           "try another seed, or a larger attack.alignment.batch");
     }
     loss.backward();
     require_gradients(*critic_, true);
@@ -365,7 +365,7 @@ void Alignment::train() {
   }
 }
 
-// Minus the cross-entropy of a tail fitted to the answers of all server nets to the substitute's
+// Minus the cross-entropy of a tail fitted to the outputs of all server nets to the substitute's
 // features, on public images that the tail has not seen.
 double Alignment::criterion(ImagePolarity colours) {
   constexpr int64_t kBatch = 128;
@@ -411,9 +411,9 @@ void Alignment::choose_polarity(double margin) {
   ImagePolarity chosen = polarity_;
   for (ImagePolarity c : symmetries(view_.model.channels)) {
     if (c == polarity_) continue;
-    const double merit = criterion(c);
-    if (merit > best) {
-      best = merit;
+    const double score = criterion(c);
+    if (score > best) {
+      best = score;
       chosen = c;
     }
   }

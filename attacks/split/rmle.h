@@ -37,11 +37,10 @@ class RmleObjective {
   float tv_, l2_;
 };
 
-// Starts from u = 0 and takes context.settings.rmle().iterations() steps of Adam with AMSGrad at
-// rate static_cast<float>(context.settings.rmle().lr()). z [M,...] float32 -> images [M,C,S,S]
-// float32 in [0, 1], on the CPU. `features` is called with images of context.dtype, and of float32
-// in the last fifth of the steps: the bottom of an ill-conditioned valley needs the digits, the way
-// there does not.
+// Starts from u = 0 and takes attack.rmle.iterations steps of Adam with AMSGrad at rate
+// attack.rmle.lr. z [M,...] float32 -> images [M,C,S,S] float32 in [0, 1], on the CPU. `features`
+// is called with images of context.dtype, and of float32 in the last fifth of the steps: the bottom
+// of an ill-conditioned valley needs the digits, the way there does not.
 Tensor rmle(const FeatureMap& features, const Tensor& z, const ServerView& view,
             const AttackContext& context, const std::string& label);
 

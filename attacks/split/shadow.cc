@@ -48,10 +48,10 @@ class ShadowNet : public Module {
 
   // Logits from features.
   Var classify(const Var& z) {
-    std::vector<Var> answers;
-    for (const auto& body : bodies_) answers.push_back(body->forward(z));
-    return tail_->forward(weights_.defined() ? weighted_answers(std::move(answers), weights_)
-                                             : concat(answers, 1));
+    std::vector<Var> outputs;
+    for (const auto& body : bodies_) outputs.push_back(body->forward(z));
+    return tail_->forward(weights_.defined() ? weighted_outputs(std::move(outputs), weights_)
+                                             : concat(outputs, 1));
   }
 
   Var forward(const Var& images) override { return classify(features(images)); }
@@ -72,15 +72,15 @@ class ShadowNet : public Module {
 
 }  // namespace
 
-Var weighted_answers(std::vector<Var> answers, const Var& weights) {
-  for (size_t i = 0; i < answers.size(); ++i) {
-    Var& f = answers[i];
+Var weighted_outputs(std::vector<Var> outputs, const Var& weights) {
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    Var& f = outputs[i];
     Shape one = f.shape();
     for (int axis = 0; axis < one.rank(); ++axis) one.set(axis, 1);
     const Var w = reshape(slice(weights, 0, static_cast<int64_t>(i), 1), one);
     f = mul(f, cast(w, f.value().dtype()));
   }
-  return concat(answers, 1);
+  return concat(outputs, 1);
 }
 
 Var statistics_mismatch(const BatchNormProbe& probe) {
@@ -115,7 +115,7 @@ namespace {
 
 void train_on(ShadowNet& shadow, const ServerView& view, const AttackContext& context,
               const Dataset& data, int epochs, int64_t passes, uint64_t seed,
-              const std::string& part) {
+              const std::string& candidate) {
   OptimSpec adam;
   adam.kind = OptimSpec::Kind::kAdam;
   Optimizer optimizer(shadow.parameters(), adam);
@@ -129,7 +129,7 @@ void train_on(ShadowNet& shadow, const ServerView& view, const AttackContext& co
   }
   Loader loader(data, loading);
   FitOptions fitting;
-  fitting.label = "the shadow of " + part;
+  fitting.label = "the shadow of " + candidate;
   fitting.epochs = epochs;
   fitting.lr = static_cast<float>(context.settings.shadow().lr());
   fitting.capture = true;
@@ -150,7 +150,7 @@ void train_on(ShadowNet& shadow, const ServerView& view, const AttackContext& co
       [&](int64_t images, double loss) {
         {
           context.report(images * passes,
-                         part + ": shadow, loss " + std::to_string(loss).substr(0, 5));
+                         candidate + ": shadow, loss " + std::to_string(loss).substr(0, 5));
         }
       },
       nullptr);
@@ -182,30 +182,30 @@ Judged judge(ShadowNet& shadow, const AttackContext& context, const Dataset& dat
 
 TrainedShadow train_shadow(const ServerView& view, const AttackContext& context,
                            const PublicSplit& data, const std::vector<int>& nets, bool weighted,
-                           const std::string& part, const TrainedShadow* from) {
+                           const std::string& candidate, const TrainedShadow* from) {
   const int starts = from ? 1 : context.settings.shadow().starts();
   const int64_t passes = std::ssize(nets);
   std::vector<std::shared_ptr<ShadowNet>> shadows(static_cast<size_t>(starts));
-  std::vector<double> merits(shadows.size());
+  std::vector<double> scores(shadows.size());
   const Dataset first_images =
       data.train.head(starts > 1 ? start_images(context.settings, data.train.count()) : 0);
   run_parallel(
       starts, 0,
       [&](int i) {
         const auto at = static_cast<size_t>(i);
-        Rng rng(context.seed, "shadow/" + part + "/" + std::to_string(i));
+        Rng rng(context.seed, "shadow/" + candidate + "/" + std::to_string(i));
         shadows[at] = std::make_shared<ShadowNet>(view, context, nets, weighted, rng);
         if (from) shadows[at]->load_head(from->head);
         if (starts == 1) return;
-        train_on(*shadows[at], view, context, first_images, 1, passes, rng.next(), part);
-        merits[at] = -judge(*shadows[at], context, data.held_out).cross_entropy;
+        train_on(*shadows[at], view, context, first_images, 1, passes, rng.next(), candidate);
+        scores[at] = -judge(*shadows[at], context, data.held_out).cross_entropy;
       },
       context.device);
-  const auto best = std::ranges::max_element(merits) - merits.begin();
+  const auto best = std::ranges::max_element(scores) - scores.begin();
   const std::shared_ptr<ShadowNet> shadow = shadows[static_cast<size_t>(best)];
-  Rng rng(context.seed, "shadow order/" + part);
+  Rng rng(context.seed, "shadow order/" + candidate);
   train_on(*shadow, view, context, data.train, context.settings.shadow().epochs(), passes,
-           rng.next(), part);
+           rng.next(), candidate);
   const Judged judged = judge(*shadow, context, data.held_out);
   shadow->freeze();
   TrainedShadow out;
@@ -220,17 +220,17 @@ TrainedShadow train_shadow(const ServerView& view, const AttackContext& context,
 
 Reconstruction shadow_reconstruction(const QueryFreeView& view, const AttackContext& context,
                                      const PublicSplit& data, const std::vector<int>& nets,
-                                     bool weighted, const std::string& part) {
-  const TrainedShadow shadow = train_shadow(view, context, data, nets, weighted, part);
+                                     bool weighted, const std::string& candidate) {
+  const TrainedShadow shadow = train_shadow(view, context, data, nets, weighted, candidate);
   const auto features = [&](const Tensor& images) {
     NoGrad no_grad;
     return shadow.features(Var(images.to(context.device).to(context.dtype))).value();
   };
-  Rng rng(context.seed, "shadow decoder/" + part);
-  auto decoder = train_decoder(view, context, data.train, features, rng.next(), part,
+  Rng rng(context.seed, "shadow decoder/" + candidate);
+  auto decoder = train_decoder(view, context, data.train, features, rng.next(), candidate,
                                /*capture=*/true);
   Reconstruction r;
-  r.candidate = part;
+  r.candidate = candidate;
   r.shadow_accuracy = shadow.accuracy;
   r.self_score = -shadow.cross_entropy;
   r.images = decode(*decoder, view, context, view.observed);

@@ -37,23 +37,23 @@ struct TrainedShadow {
 };
 
 // Trains shadow head and shadow tail around the server nets `nets` (indices into view.bodies) for
-// context.settings.shadow().epochs() on data.train. Of context.settings.shadow().starts()
-// initialisations, each tried on context.settings.shadow().start_images(), that with the lowest
-// held-out cross-entropy is trained. `weighted`: the answers are scaled by a trainable selector.
-// The same arguments give the same shadow; `part` names it in progress notes and errors.
+// attack.shadow.epochs on data.train. Of attack.shadow.starts initialisations, each tried on
+// attack.shadow.start_images, that with the lowest held-out cross-entropy is trained. `weighted`:
+// the outputs are scaled by a trainable selector. The same arguments give the same shadow;
+// `candidate` names it in progress notes and errors.
 TrainedShadow train_shadow(const ServerView& view, const AttackContext& context,
                            const PublicSplit& data, const std::vector<int>& nets, bool weighted,
-                           const std::string& part, const TrainedShadow* from = nullptr);
+                           const std::string& candidate, const TrainedShadow* from = nullptr);
 
 // A shadow, a decoder trained on its features, and what that makes of view.observed. The
 // self-score is the shadow's negative held-out cross-entropy.
 Reconstruction shadow_reconstruction(const QueryFreeView& view, const AttackContext& context,
                                      const PublicSplit& data, const std::vector<int>& nets,
-                                     bool weighted, const std::string& part);
+                                     bool weighted, const std::string& candidate);
 
-// The answers of several server nets, each times its own of `weights` [count], side by side along
+// The outputs of several server nets, each times its own of `weights` [count], side by side along
 // axis 1: what a shadow tail reads.
-Var weighted_answers(std::vector<Var> answers, const Var& weights);
+Var weighted_outputs(std::vector<Var> outputs, const Var& weights);
 
 // How far the batches that a probe saw are from what the frozen nets were trained on: the mean over
 // batch norms and channels of ((m - mean) / s)^2 + (d / s - 1)^2, with the batch's mean m and

@@ -124,10 +124,7 @@ class SplitScenario : public Scenario {
  public:
   // Without the data set: its channels and classes do not decide whether a split is possible.
   std::string impossible(const RunConfig& config) const override {
-    ModelSpec spec;
-    spec.architecture = config.model().architecture();
-    spec.width = config.model().width();
-    spec.stem_pool = config.model().stem_pool();
+    ModelSpec spec = model_spec(config.model());
     if (config.data().image_size() > 0) spec.image_size = config.data().image_size();
     try {
       check(spec, split_of(config));

@@ -48,7 +48,7 @@ Tensor strip(const Tensor& images, int64_t count) {
 // How a run is attacked: as it was trained, but for what `wanted` says of where to compute.
 struct Attacked {
   RunConfig config;
-  std::string numbers;  // the type of numbers, if it is not the run's own
+  std::string dtype_override;  // the dtype, if it is not the run's own
 
   Attacked(const fs::path& folder, RunConfig wanted) {
     read_config(folder / "config.txtpb", config);
@@ -56,11 +56,11 @@ struct Attacked {
     if (wanted.has_device()) config.set_device(wanted.device());
     if (wanted.has_dtype() && wanted.dtype() != config.dtype()) {
       config.set_dtype(wanted.dtype());
-      numbers += "dtype: " + wanted.dtype() + "\n";
+      dtype_override += "dtype: " + wanted.dtype() + "\n";
     }
     if (wanted.has_tf32() && wanted.tf32() != config.tf32()) {
       config.set_tf32(wanted.tf32());
-      numbers += wanted.tf32() ? "tf32: true\n" : "tf32: false\n";
+      dtype_override += wanted.tf32() ? "tf32: true\n" : "tf32: false\n";
     }
     if (!wanted.data().root().empty()) config.mutable_data()->set_root(wanted.data().root());
     complete(wanted);
@@ -70,7 +70,7 @@ struct Attacked {
   // What makes two results of one attack on one run differ; where it was computed does not.
   std::string identity(bool on_the_wire) const {
     return to_text(config.attack()) + (on_the_wire ? "observed: wire\n" : "observed: edge\n") +
-           numbers;
+           dtype_override;
   }
 };
 

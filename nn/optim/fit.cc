@@ -106,7 +106,8 @@ void fit(const FitOptions& options, Loader& loader, Optimizer& optimizer,
       if (!std::isfinite(number)) {
         fail("the training of " + options.label + " diverged: its loss is no longer a number",
              "epoch " + std::to_string(epoch + 1),
-             "lower the learning rate (stage1.lr, stage2.lr or attack.lr)");
+             "lower the learning rate (stage1.lr, stage2.lr, attack.decoder.lr or "
+             "attack.shadow.lr)");
       }
       total += number;
       stats.images += p.images;

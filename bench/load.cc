@@ -27,6 +27,7 @@
 #include "base/statistics.h"
 #include "base/threads.h"
 #include "cloud/server.h"
+#include "net/message.h"
 #include "nn/core/rng.h"
 #include "proto/status.h"
 #include "proto/tensor_codec.h"
@@ -98,7 +99,7 @@ class Load {
 
   void ask_info(const std::string& address, int64_t batch) {
     wire::Request info;
-    info.set_version(1);
+    info.set_version(kProtocolVersion);
     info.set_kind(wire::Request::INFO);
     sockets_[0].send(zmq::buffer(info.SerializeAsString()), zmq::send_flags::none);
     zmq::message_t frame;
@@ -114,7 +115,7 @@ class Load {
     Rng(3).fill_uniform(features.span<float>(), 0, 2);
     Encoded encoded = encode(features, wire::FLOAT32);
     features_ = encoded.frame;
-    request_.set_version(1);
+    request_.set_version(kProtocolVersion);
     request_.set_kind(wire::Request::INFER);
     request_.set_fingerprint(reply.fingerprint());
     request_.set_timeout_ms(static_cast<uint32_t>(timeout_.count()));

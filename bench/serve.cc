@@ -34,8 +34,9 @@
 #include "cloud/server.h"
 #include "edge/client.h"
 #include "ensemble/model/edge_bundle.h"
+#include "net/keys.h"
+#include "net/message.h"
 #include "nn/core/rng.h"
-#include "proto/keys.h"
 #include "proto/tensor_codec.h"
 
 namespace ens {
@@ -262,7 +263,7 @@ class Requests {
 
 std::string infer_header(const std::string& fingerprint, const Encoded& encoded) {
   wire::Request request;
-  request.set_version(1);
+  request.set_version(kProtocolVersion);
   request.set_kind(wire::Request::INFER);
   request.set_id(1);
   request.set_fingerprint(fingerprint);
@@ -285,7 +286,8 @@ void own_cost(const Options& options, const CloudBundle& bundle, const fs::path&
   const ModelSpec& model = bundle.info.model;
   Tensor image = Tensor::empty(batched(1, model.input_shape()));
   Rng(3).fill_uniform(image.span<float>(), 0, 1);
-  const Shape answer = batched(options.nets, batched(1, answer_shape(model, bundle.info.split)));
+  const Shape answer =
+      batched(options.nets, batched(1, body_output_shape(model, bundle.info.split)));
 
   zmq::context_t context;
   zmq::socket_t socket(context, zmq::socket_type::dealer);

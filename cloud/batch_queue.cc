@@ -31,44 +31,44 @@ void BatchQueue::drop_expired(Clock::time_point now) {
   });
 }
 
-BatchQueue::Turn BatchQueue::turn(Clock::time_point now) {
+BatchQueue::Decision BatchQueue::poll(Clock::time_point now) {
   const std::lock_guard lock(mutex_);
   drop_expired(now);
-  Turn turn;
-  if (jobs_.empty()) return turn;
+  Decision decision;
+  if (jobs_.empty()) return decision;
 
   size_t count = 0;
   int64_t images = 0;
   while (count < jobs_.size() &&
          (count == 0 || (images + jobs_[count].images <= options_.max_batch &&
-                         jobs_[count].serving == jobs_[0].serving))) {
+                         jobs_[count].served == jobs_[0].served))) {
     images += jobs_[count++].images;
   }
   const bool full = images >= options_.max_batch || count < jobs_.size();
   const auto due = jobs_.front().arrived + options_.delay;
   if (!full && !closed_ && now < due) {
-    turn.sleep = due - now;
-    return turn;
+    decision.sleep = due - now;
+    return decision;
   }
   for (; count > 0; --count) {
-    turn.batch.push_back(std::move(jobs_.front()));
+    decision.batch.push_back(std::move(jobs_.front()));
     jobs_.pop_front();
   }
   images_ -= images;
-  return turn;
+  return decision;
 }
 
 std::vector<Job> BatchQueue::next() {
   while (true) {
-    Turn now = turn(clock_());
-    if (!now.batch.empty()) return std::move(now.batch);
+    Decision decision = poll(clock_());
+    if (!decision.batch.empty()) return std::move(decision.batch);
     std::unique_lock lock(mutex_);
     if (jobs_.empty()) {
       if (closed_) return {};
       changed_.wait(lock, [&] { return closed_ || !jobs_.empty(); });
     } else {
-      // A push may complete the batch before the time is up; turn() decides again.
-      changed_.wait_for(lock, std::min<Clock::duration>(now.sleep, options_.delay));
+      // A push may complete the batch before the time is up; poll() decides again.
+      changed_.wait_for(lock, std::min<Clock::duration>(decision.sleep, options_.delay));
     }
   }
 }

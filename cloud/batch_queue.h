@@ -1,13 +1,11 @@
 // BatchQueue: accepted requests, until they are computed together.
 //
-// Contract:
-// - push() returns at once. Ownership moves only on OK; otherwise the job is untouched and the
-// caller
-//   answers it. Full: RESOURCE_EXHAUSTED. Closed: UNAVAILABLE.
-// - A batch is a run of requests in order of arrival, at most `max_batch` images together. Requests
-//   are never split: one that alone is larger makes a batch of its own. All are of one Serving.
-// - A request whose deadline has passed is answered DEADLINE_EXCEEDED and never handed out.
-// - Time comes from the caller (`clock`), so that tests need not wait.
+// - push() returns at once. It takes the job only on OK; otherwise the caller still has it and
+//   replies. Full: RESOURCE_EXHAUSTED. Closed: UNAVAILABLE.
+// - A batch is consecutive requests in order of arrival, for the same ServedBundle, with at most
+//   `max_batch` images in all. Requests are never split: a larger one is a batch of its own.
+// - A request whose deadline has passed gets the reply DEADLINE_EXCEEDED and is never handed out.
+// - Time comes from the caller (`clock`), so that tests need not wait. Thread-safe.
 #pragma once
 
 #include <chrono>
@@ -24,11 +22,11 @@ namespace ens {
 
 using Clock = std::chrono::steady_clock;
 
-struct Serving;
+struct ServedBundle;
 
 struct Job {
-  std::shared_ptr<Serving> serving;  // what it was checked against, and is computed by
-  zmq::message_t features;           // raw [images, C, H, W], checked
+  std::shared_ptr<ServedBundle> served;  // what it was checked against, and is computed by
+  WireFrame features;                    // raw [images, C, H, W], checked
   wire::TensorInfo encoding;
   int64_t images = 1;
   Clock::time_point arrived;
@@ -41,7 +39,7 @@ class BatchQueue {
   struct Options {
     int64_t max_batch = 32;              // images computed at once
     int64_t max_queue = 1024;            // images waiting: this bounds the memory
-    std::chrono::microseconds delay{0};  // how long the oldest request may wait for company
+    std::chrono::microseconds delay{0};  // how long the oldest request may wait for others
   };
 
   explicit BatchQueue(const Options& options,
@@ -49,19 +47,19 @@ class BatchQueue {
 
   Status push(Job& job);
 
-  // What to do at time `now`: compute `batch` or, if it is empty, sleep this long (or until the
-  // next push): Clock::duration::max() when nothing waits.
-  struct Turn {
+  // What to do at time `now`: compute `batch` or, if it is empty, sleep this long or until the next
+  // push. Clock::duration::max(): nothing waits.
+  struct Decision {
     std::vector<Job> batch;
     Clock::duration sleep = Clock::duration::max();
   };
-  Turn turn(Clock::time_point now);
+  Decision poll(Clock::time_point now);
 
-  // Blocks until there is a batch. Empty: closed, and all was handed out.
+  // Blocks until there is a batch. Empty: the queue is closed, and all was handed out.
   std::vector<Job> next();
 
   void close();             // refuse more; what waits is handed out without delay
-  void abandon();           // close(), and drop what waits (each is answered)
+  void abandon();           // close(), and drop what waits (each request gets a reply)
   int64_t waiting() const;  // images
 
  private:

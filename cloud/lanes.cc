@@ -114,12 +114,12 @@ void Lanes::for_each_share(const std::function<void(Share&)>& f) {
 Tensor Lanes::run(const Tensor& features) {
   const Share& last = shares_.back();
   const Shape one = batched(features.dim(0), last.plan->output_shape());
-  Tensor answers = Tensor::empty(batched(last.first + last.count, one));
+  Tensor outputs = Tensor::empty(batched(last.first + last.count, one));
   for_each_share([&](Share& share) {
     // Its own part of the memory, so the lanes do not meet.
-    answers.rows(share.first, share.count).copy_from(share.plan->run_all(features));
+    outputs.rows(share.first, share.count).copy_from(share.plan->run_all(features));
   });
-  return answers;
+  return outputs;
 }
 
 }  // namespace ens

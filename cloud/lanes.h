@@ -35,7 +35,7 @@ class Lanes {
   Lanes(const Lanes&) = delete;
   Lanes& operator=(const Lanes&) = delete;
 
-  // features [B, C, H, W] -> answers of all nets [N, B, ...], float32 on the CPU. One call at a
+  // features [B, C, H, W] -> outputs of all nets [N, B, ...], float32 on the CPU. One call at a
   // time.
   Tensor run(const Tensor& features);
   int count() const { return static_cast<int>(threads_.size()); }

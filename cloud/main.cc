@@ -56,7 +56,7 @@ class Signals {
     std::signal(signal, SIG_DFL);
     pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
     std::raise(signal);
-    std::_Exit(128 + signal);  // the first process of a container outlives the default action
+    std::_Exit(128 + signal);  // the default action does not end the first process of a container
   }
 
   std::jthread thread_;  // ends within a tenth of a second of being asked to
@@ -71,7 +71,7 @@ void raise_descriptor_limit() {
   }
 }
 
-// Appears complete or not at all: whoever waits for it may read it at once.
+// Appears complete or not at all: a process that waits for it can read it at once.
 void write_ready_file(const std::string& file, const std::string& endpoint) {
   const std::string temporary = file + ".tmp";
   std::ofstream out(temporary);
@@ -144,7 +144,7 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   ens::reexec_with_bounded_omp_spin(argv);
   ens::offer_gpus();
-  google::protobuf::SetLogHandler(nullptr);  // what a peer sends wrongly is no business of stderr
+  google::protobuf::SetLogHandler(nullptr);  // malformed messages of a peer do not belong on stderr
   spdlog::set_default_logger(spdlog::stderr_logger_mt("cloud"));
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%l%$ %v");
   try {

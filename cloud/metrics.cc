@@ -37,10 +37,10 @@ struct Metrics::Impl {
   prometheus::Registry registry;
   const std::function<int64_t()> waiting;
 
-  prometheus::Family<prometheus::Counter>& answers = prometheus::BuildCounter()
-                                                         .Name("ensembler_requests_total")
-                                                         .Help("Requests answered, by status code")
-                                                         .Register(registry);
+  prometheus::Family<prometheus::Counter>& requests = prometheus::BuildCounter()
+                                                          .Name("ensembler_requests_total")
+                                                          .Help("Requests answered, by status code")
+                                                          .Register(registry);
   prometheus::Counter& images = prometheus::BuildCounter()
                                     .Name("ensembler_images_total")
                                     .Help("Images computed by all server nets")
@@ -87,18 +87,18 @@ Metrics::Metrics(std::function<int64_t()> waiting)
     : impl_(std::make_unique<Impl>(std::move(waiting))) {}
 Metrics::~Metrics() = default;
 
-void Metrics::serves(const Serving& serving, const std::string& state) {
+void Metrics::publish(const ServedBundle& served, const std::string& state) {
   const std::lock_guard lock(impl_->info_mutex);
   if (impl_->current) impl_->info.Remove(impl_->current);
-  impl_->current = &impl_->info.Add({{"fingerprint", serving.fingerprint_hex().substr(0, 16)},
-                                     {"nets", std::to_string(serving.part.size())},
-                                     {"device", str(serving.devices)},
-                                     {"dtype", name(serving.dtype)},
+  impl_->current = &impl_->info.Add({{"fingerprint", served.fingerprint_hex().substr(0, 16)},
+                                     {"nets", std::to_string(served.part.size())},
+                                     {"device", str(served.devices)},
+                                     {"dtype", name(served.dtype)},
                                      {"state", state}});
   impl_->current->Set(1);
 }
 
-void Metrics::answered(StatusCode code) { impl_->answers.Add({{"code", name(code)}}).Increment(); }
+void Metrics::replied(StatusCode code) { impl_->requests.Add({{"code", name(code)}}).Increment(); }
 
 void Metrics::computed(int64_t images, std::chrono::nanoseconds compute) {
   impl_->images.Increment(static_cast<double>(images));

@@ -7,7 +7,7 @@
 #include <memory>
 #include <string>
 
-#include "cloud/serving.h"
+#include "cloud/served_bundle.h"
 #include "proto/status.h"
 
 namespace ens {
@@ -19,8 +19,8 @@ class Metrics {
   explicit Metrics(std::function<int64_t()> waiting);
   ~Metrics();
 
-  void serves(const Serving& serving, const std::string& state);
-  void answered(StatusCode code);
+  void publish(const ServedBundle& served, const std::string& state);
+  void replied(StatusCode code);
   void computed(int64_t images, std::chrono::nanoseconds compute);                 // one batch
   void finished(std::chrono::nanoseconds queued, std::chrono::nanoseconds total);  // one request
   void reloaded(bool ok);

@@ -2,7 +2,7 @@
 
 namespace ens {
 
-ReplyOnce::ReplyOnce(std::shared_ptr<Outbox> outbox, zmq::message_t peer, uint64_t id)
+ReplyOnce::ReplyOnce(std::shared_ptr<Outbox> outbox, WireFrame peer, uint64_t id)
     : outbox_(std::move(outbox)), peer_(std::move(peer)), id_(id) {
   outbox_->unanswered_.fetch_add(1);
 }
@@ -12,7 +12,7 @@ ReplyOnce::~ReplyOnce() {
 }
 
 ReplyOnce& ReplyOnce::operator=(ReplyOnce&& other) noexcept {
-  ReplyOnce old(std::move(*this));  // answers, if it still had to
+  ReplyOnce old(std::move(*this));  // replies, if it still had to
   outbox_ = std::move(other.outbox_);
   peer_ = std::move(other.peer_);
   id_ = other.id_;

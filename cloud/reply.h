@@ -1,12 +1,12 @@
-// The duty to answer, from reading a request to sending its answer.
+// Replies: each request that was read gets exactly one.
 #pragma once
 
 #include <atomic>
 #include <functional>
 #include <memory>
 #include <utility>
-#include <zmq.hpp>
 
+#include "net/message.h"
 #include "nn/core/tensor.h"
 #include "proto/status.h"
 #include "proto/wire.pb.h"
@@ -14,18 +14,18 @@
 namespace ens {
 
 struct Outgoing {
-  zmq::message_t peer;  // ROUTER's name for the client's connection
+  WireFrame peer;  // the client, see Message
   wire::Reply header;
   Tensor tensor;  // undefined: header only
 };
 
-// Where answers go, and how many are still owed. Thread-safe.
+// Where replies go, and how many are still owed. Thread-safe.
 class Outbox {
  public:
-  // deliver: called by whichever thread has an answer; must not throw.
+  // deliver: called by the thread that has a reply; must not throw.
   explicit Outbox(std::function<void(Outgoing)> deliver) : deliver_(std::move(deliver)) {}
 
-  // Requests that were read and whose answer was not delivered yet.
+  // Requests that were read and whose reply was not delivered yet.
   int64_t unanswered() const { return unanswered_.load(); }
 
  private:
@@ -35,11 +35,11 @@ class Outbox {
   std::atomic<int64_t> unanswered_{0};
 };
 
-// The duty to answer one request, exactly once. If nobody did, the destructor answers INTERNAL: no
-// path is silent. Movable; used by one thread at a time.
+// The duty to reply to one request, exactly once. A request that was dropped gets the reply
+// INTERNAL from the destructor. Movable; one thread at a time.
 class ReplyOnce {
  public:
-  ReplyOnce(std::shared_ptr<Outbox> outbox, zmq::message_t peer, uint64_t id);
+  ReplyOnce(std::shared_ptr<Outbox> outbox, WireFrame peer, uint64_t id);
   ~ReplyOnce();
   ReplyOnce(ReplyOnce&& other) noexcept = default;
   ReplyOnce& operator=(ReplyOnce&& other) noexcept;
@@ -48,8 +48,8 @@ class ReplyOnce {
   void send(wire::Reply header, Tensor tensor = {});  // `id` is filled in
 
  private:
-  std::shared_ptr<Outbox> outbox_;  // empty once answered (or moved away)
-  zmq::message_t peer_;
+  std::shared_ptr<Outbox> outbox_;  // empty once replied, or moved away
+  WireFrame peer_;
   uint64_t id_;
 };
 

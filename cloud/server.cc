@@ -8,9 +8,9 @@
 #include "base/error.h"
 #include "cloud/batch_queue.h"
 #include "cloud/frontend.h"
-#include "cloud/http.h"
 #include "cloud/metrics.h"
-#include "cloud/serving.h"
+#include "cloud/served_bundle.h"
+#include "net/http/server.h"
 #include "nn/core/backend.h"
 #include "proto/tensor_codec.h"
 
@@ -19,7 +19,7 @@ namespace {
 
 using std::chrono::microseconds;
 
-std::optional<Security> read_security(const CloudConfig& config) {
+std::optional<ServerSecurity> read_security(const CloudConfig& config) {
   const bool local = is_loopback(config.bind());
   if (config.secret_key().empty()) {
     if (!local && !config.insecure()) {
@@ -28,7 +28,7 @@ std::optional<Security> read_security(const CloudConfig& config) {
     }
     return std::nullopt;
   }
-  return Security{read_secret_key(config.secret_key()), config.clients()};
+  return ServerSecurity{read_secret_key(config.secret_key()), config.clients()};
 }
 
 // The requests of a batch as one tensor.
@@ -44,18 +44,18 @@ Tensor merge(const std::vector<Job>& jobs, const Shape& input) {
   return merged;
 }
 
-// answers [N, B, ...] -> those of images [first, first+count) of all N nets.
-Tensor pick(const Tensor& answers, int64_t first, int64_t count) {
-  if (count == answers.dim(1)) return answers;
-  Shape shape = answers.shape();
+// outputs [N, B, ...] -> those of images [first, first+count), of all N nets.
+Tensor pick(const Tensor& outputs, int64_t first, int64_t count) {
+  if (count == outputs.dim(1)) return outputs;
+  Shape shape = outputs.shape();
   shape.set(1, count);
   Tensor out = Tensor::empty(shape);
-  const size_t image_bytes = answers.bytes() / static_cast<size_t>(answers.dim(0) * answers.dim(1));
-  for (int64_t net = 0; net < answers.dim(0); ++net) {
+  const size_t image_bytes = outputs.bytes() / static_cast<size_t>(outputs.dim(0) * outputs.dim(1));
+  for (int64_t net = 0; net < outputs.dim(0); ++net) {
     std::memcpy(
         static_cast<std::byte*>(out.host()) + static_cast<size_t>(net * count) * image_bytes,
-        static_cast<const std::byte*>(answers.host()) +
-            static_cast<size_t>(net * answers.dim(1) + first) * image_bytes,
+        static_cast<const std::byte*>(outputs.host()) +
+            static_cast<size_t>(net * outputs.dim(1) + first) * image_bytes,
         static_cast<size_t>(count) * image_bytes);
   }
   return out;
@@ -83,8 +83,8 @@ struct Server::Impl {
         security(read_security(c)),
         queue({c.max_batch(), c.max_queue(), microseconds(c.batch_delay_us())}),
         metrics([this] { return queue.waiting(); }),
-        frontend(context, c.bind(), std::make_shared<Serving>(c), security, queue, metrics) {
-    log_serving();
+        frontend(c.bind(), std::make_shared<ServedBundle>(c), security, queue, metrics) {
+    log_served();
     if (!c.http().empty()) {
       http.emplace(c.http(), HttpServer::Pages{[this] { return state.load() != State::kStopped; },
                                                [this] { return state.load() == State::kReady; },
@@ -93,44 +93,44 @@ struct Server::Impl {
     }
   }
 
-  void log_serving() {
-    const auto now = frontend.serving();
+  void log_served() {
+    const auto served = frontend.served();
     // Where the processor lacks the instructions, bfloat16 is for the weights only.
     const bool weights_only =
-        now->dtype == Dtype::kBF16 && !backend(now->devices[0]).supports(Dtype::kBF16);
+        served->dtype == Dtype::kBF16 && !backend(served->devices[0]).supports(Dtype::kBF16);
     spdlog::info(
         "event=serving nets={} of={} data={} fingerprint={} device={} dtype={} arithmetic={} "
         "lanes={} max_batch={} curve={}",
-        fmt::join(now->part, ","), now->info.nets, now->info.data,
-        now->fingerprint_hex().substr(0, 16), str(now->devices), ens::name(now->dtype),
-        ens::name(weights_only ? Dtype::kF32 : now->dtype), now->lanes.count(), config.max_batch(),
-        security.has_value());
-    metrics.serves(*now, ens::name(state.load()));
+        fmt::join(served->part, ","), served->info.nets, served->info.data,
+        served->fingerprint_hex().substr(0, 16), str(served->devices), ens::name(served->dtype),
+        ens::name(weights_only ? Dtype::kF32 : served->dtype), served->lanes.count(),
+        config.max_batch(), security.has_value());
+    metrics.publish(*served, ens::name(state.load()));
   }
 
   bool reload() {
     const std::lock_guard lock(reloading);
     frontend.reread_keys();
     try {
-      frontend.serve(std::make_shared<Serving>(config));
+      frontend.publish(std::make_shared<ServedBundle>(config));
     } catch (const std::exception& e) {
       spdlog::error("event=reload_failed reason=\"{}\" what_was_served_stays=true", e.what());
       metrics.reloaded(false);
       return false;
     }
     metrics.reloaded(true);
-    log_serving();
+    log_served();
     return true;
   }
 
   void set(State next) {
     state.store(next);
     state.notify_all();
-    metrics.serves(*frontend.serving(), ens::name(next));
+    metrics.publish(*frontend.served(), ens::name(next));
     spdlog::info("event=state state={}", ens::name(next));
   }
 
-  void serve() {
+  void read_requests() {
     try {
       frontend.run(
           stop, [this] { set(State::kDraining), queue.close(); },
@@ -146,10 +146,10 @@ struct Server::Impl {
     set(State::kStopped);
   }
 
-  void compute() {
+  void compute_batches() {
     for (auto jobs = queue.next(); !jobs.empty(); jobs = queue.next()) {
       try {
-        answer(jobs);
+        compute(jobs);
       } catch (const std::exception& e) {
         spdlog::error("event=batch_failed reason=\"{}\"", e.what());
         for (Job& job : jobs) {
@@ -160,12 +160,12 @@ struct Server::Impl {
     }
   }
 
-  void answer(std::vector<Job>& jobs) {
-    Serving& serving = *jobs[0].serving;
+  void compute(std::vector<Job>& jobs) {
+    ServedBundle& served = *jobs[0].served;
     const auto begin = Clock::now();
-    const Tensor answers = serving.lanes.run(merge(jobs, serving.input));
+    const Tensor outputs = served.lanes.run(merge(jobs, served.input));
     const auto compute_time = Clock::now() - begin;
-    metrics.computed(answers.dim(1), compute_time);
+    metrics.computed(outputs.dim(1), compute_time);
     int64_t first = 0;
     for (Job& job : jobs) {
       wire::Reply header;
@@ -173,17 +173,16 @@ struct Server::Impl {
           std::chrono::duration_cast<microseconds>(begin - job.arrived).count()));
       header.set_compute_us(
           static_cast<uint64_t>(std::chrono::duration_cast<microseconds>(compute_time).count()));
-      header.set_fingerprint(serving.info.fingerprint);
-      for (const int net : serving.part) header.add_part(static_cast<uint32_t>(net));
-      job.reply.send(std::move(header), pick(answers, first, job.images));
+      header.set_fingerprint(served.info.fingerprint);
+      for (const int net : served.part) header.add_part(static_cast<uint32_t>(net));
+      job.reply.send(std::move(header), pick(outputs, first, job.images));
       metrics.finished(begin - job.arrived, Clock::now() - job.arrived);
       first += job.images;
     }
   }
 
   const CloudConfig config;
-  const std::optional<Security> security;
-  zmq::context_t context;
+  const std::optional<ServerSecurity> security;
   BatchQueue queue;
   Metrics metrics;
   std::atomic<State> state{State::kStarting};
@@ -192,7 +191,7 @@ struct Server::Impl {
   std::atomic<bool> stop{false};
   std::string error;  // written before kStopped
   std::jthread frontend_thread, compute_thread;
-  std::optional<HttpServer> http;  // asks all of the above: the first to go
+  std::optional<HttpServer> http;  // asks all of the above, so it is destroyed first
 };
 
 Server::Server(const CloudConfig& config) : impl_(std::make_unique<Impl>(config)) {}
@@ -206,8 +205,8 @@ Server::~Server() {
 void Server::start() {
   if (state() != State::kStarting) usage_fail("a server starts once");
   impl_->set(State::kReady);
-  impl_->compute_thread = std::jthread([this] { impl_->compute(); });
-  impl_->frontend_thread = std::jthread([this] { impl_->serve(); });
+  impl_->compute_thread = std::jthread([this] { impl_->compute_batches(); });
+  impl_->frontend_thread = std::jthread([this] { impl_->read_requests(); });
 }
 
 void Server::request_stop() {
@@ -224,7 +223,7 @@ void Server::wait() {
 Server::State Server::state() const { return impl_->state.load(); }
 std::string Server::endpoint() const { return impl_->frontend.endpoint(); }
 std::string Server::http_address() const { return impl_->http ? impl_->http->address() : ""; }
-BundleInfo Server::info() const { return impl_->frontend.serving()->info; }
+BundleInfo Server::info() const { return impl_->frontend.served()->info; }
 bool Server::reload() { return impl_->reload(); }
 
 }  // namespace ens

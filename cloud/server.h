@@ -9,8 +9,8 @@
 
 namespace ens {
 
-// Loads the bundle, compiles N plans, binds the socket, answers until stopped. Owns all its
-// threads: a Frontend that reads the socket, a bounded BatchQueue with the thread that empties
+// Loads the bundle, compiles N plans, binds the socket, and serves until it is stopped. Owns all
+// its threads: a Frontend that reads requests, a bounded BatchQueue with the thread that empties
 // it, and the Lanes that compute. The methods may be called from any thread.
 class Server {
  public:
@@ -22,10 +22,11 @@ class Server {
   ~Server();  // request_stop(), wait()
 
   void start();
-  void request_stop();  // refuse new work, answer what was accepted; async-signal-safe
+  void request_stop();  // refuse new work, compute what was accepted; async-signal-safe
   void wait();  // until drained (at most drain_ms after request_stop). Error if serving failed
-  // Reads bundle and client keys again. Requests accepted before are answered by what they were
-  // accepted for; a bundle that cannot be served is logged and changes nothing. Whether it worked.
+  // Reads the bundle and the clients' keys again. Requests accepted before are computed by the
+  // bundle they were accepted for. A bundle that cannot be served is logged and changes nothing:
+  // false.
   bool reload();
   State state() const;
   std::string endpoint() const;  // the bound address, with the real port ("tcp://127.0.0.1:40123")

@@ -36,8 +36,8 @@ struct Ranked {
   float probability = 0;
 };
 
-// Where the time of one call went, milliseconds, and what travelled. With several requests in one
-// call these are sums over requests that overlap, so their sum exceeds total_ms.
+// Where the time of one call went, in milliseconds, and how much was sent. With several requests in
+// one call these are sums over requests that overlap, so their sum exceeds total_ms.
 struct EdgeTimes {
   double head_ms = 0, wire_ms = 0, cloud_queue_ms = 0, cloud_compute_ms = 0, tail_ms = 0;
   double total_ms = 0;  // wire = round trip minus what the cloud reports for itself
@@ -57,18 +57,18 @@ class EdgeClient {
   explicit EdgeClient(const EdgeConfig& config);
   ~EdgeClient();
 
-  // Asks the cloud what it serves and checks protocol version, fingerprint, N and shapes. The first
-  // classify() does so by itself.
+  // Asks the clouds what they serve and checks protocol version, fingerprint, N and shapes. The
+  // first classify() does so by itself.
   Status check();
   // images [B, C, H, W] float32 in [0, 1], any B >= 1: split into requests of config.batch, two of
-  // them under way. All or nothing. Never throws for what the cloud or the network does.
-  // Codes: UNAVAILABLE (not reachable, went away), UNAUTHENTICATED (keys), DEADLINE_EXCEEDED,
-  // RESOURCE_EXHAUSTED (busy all the time), FINGERPRINT_MISMATCH, VERSION_MISMATCH, INTERNAL (an
-  // answer of the wrong shape, with numbers that are not finite, or wrong to a probe),
+  // which are pending at a time. All or nothing. Never throws for what the cloud or the network
+  // does. Codes: UNAVAILABLE (not reachable, went away), UNAUTHENTICATED (keys), DEADLINE_EXCEEDED,
+  // RESOURCE_EXHAUSTED (busy all the time), FINGERPRINT_MISMATCH, VERSION_MISMATCH, INTERNAL
+  // (outputs of the wrong shape, with elements that are not finite, or wrong for a probe),
   // INVALID_ARGUMENT (`images`, or clouds that together do not serve each net once).
   Result<Classified> classify(const Tensor& images);
 
-  // Asks a cloud that is trusted, and writes features and answers as probes for EdgeConfig.probes.
+  // Asks a cloud that is trusted, and writes features and outputs as probes for EdgeConfig.probes.
   // images as classify()'s. Error if the file cannot be written.
   Status record_probes(const Tensor& images, const std::filesystem::path& file);
 

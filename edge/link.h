@@ -1,17 +1,16 @@
-// Link: requests to one cloud and their answers, over connections that come and go.
+// Link: requests to one cloud and their replies, over connections that come and go.
 //
 // Survives a cloud that restarts, is busy, drains, or loses messages: a request is sent again, with
-// the same id and the same features, until its time is up; where there are replicas, to the next of
-// them. Answers that are late, repeated or to no request of ours are ignored. Used by one thread at
-// a time.
+// the same id and the same features, until its deadline, and where there are replicas to the next
+// of them. Late, repeated and unknown replies are ignored. One thread at a time.
 #pragma once
 
 #include <chrono>
 #include <functional>
 #include <string>
 #include <vector>
-#include <zmq.hpp>
 
+#include "net/client_socket.h"
 #include "nn/core/tensor.h"
 #include "proto/config.pb.h"
 #include "proto/status.h"
@@ -19,70 +18,75 @@
 
 namespace ens {
 
-struct Call {
+// A request and its reply.
+struct Exchange {
   // Filled by the caller.
   wire::Request request;  // Link sets version, id and, for INFER, timeout_ms
-  Tensor payload;         // undefined: no tensor frame
+  Tensor features;        // undefined: no tensor frame
   // Filled by Link.
   wire::Reply reply;
-  double round_trip_ms = 0;                    // of the attempt that was answered
+  double round_trip_ms = 0;                    // of the attempt that got the reply
   int64_t bytes_sent = 0, bytes_received = 0;  // headers included, all attempts
 };
 
 class Link {
  public:
   using Clock = std::chrono::steady_clock;
+  using Prepare = std::function<void(size_t)>;
+  using Accept = std::function<Status(size_t, const WireFrame*)>;
 
   // Starts connecting in the background. max_reply: bytes of the largest frame to accept. Error for
   // bad addresses or key files; usage Error for plain text outside loopback without `insecure`.
   Link(const CloudPart& part, const EdgeConfig& config, int64_t max_reply);
 
-  // The one that is asked now, of part.cloud's addresses.
-  const std::string& address() const { return addresses_[at_]; }
+  // Of part.cloud's addresses, the one in use.
+  const std::string& address() const { return socket_.address(); }
 
-  // Runs the calls, at most `window` of them under way, in order. prepare(i) fills calls[i] right
-  // before it is first sent, while earlier ones are under way. accept(i, frame) judges an OK reply
-  // (in calls[i].reply) and its tensor frame (nullptr: none). The first failure that is final ends
-  // it all: a call's time was up, or the cloud's answer or accept() says so.
-  Status exchange(std::vector<Call>& calls, const std::function<void(size_t)>& prepare,
-                  const std::function<Status(size_t, const zmq::message_t*)>& accept);
+  // Runs the exchanges in order, at most two at a time. prepare(i) fills exchanges[i] right before
+  // its request is first sent, while earlier ones are pending. accept(i, frame) judges an OK reply
+  // (in exchanges[i].reply) and its tensor frame (nullptr: none). The first final failure ends all:
+  // a deadline that passed, or what the reply or accept() says.
+  Status run(std::vector<Exchange>& exchanges, const Prepare& prepare, const Accept& accept);
 
  private:
-  struct Open {  // a call under way
+  struct PendingCall {  // an exchange that has begun
     size_t index = 0;
     uint64_t id = 0;
     int attempts = 0;
-    bool sent = false;           // and not yet answered or lost
-    Clock::time_point deadline;  // timeout_ after it was begun
-    Clock::time_point due;       // when to send, or send again
+    bool sent = false;            // and neither replied to nor lost yet
+    Clock::time_point deadline;   // timeout_ after it began
+    Clock::time_point next_send;  // when to send the request, or to send it again
     Clock::time_point sent_at;
-    Status last;  // why the last attempt failed
+    Status last_failure;  // of the latest attempt
   };
+  using PendingCalls = std::vector<PendingCall>;
 
-  bool send(Call& call, Open& open);  // false: no connection now
-  void postpone(Open& open, Status why);
-  Status receive(std::vector<Call>& calls, std::vector<Open>& open, size_t& done,
-                 const std::function<Status(size_t, const zmq::message_t*)>& accept);
-  Status watch_connection(std::vector<Open>& open);  // reads the monitor; a Status that ends it all
-  Status out_of_time(const Open& open) const;
-  Status broken_handshake() const;
+  bool send(Exchange& exchange, PendingCall& call);  // false: no connection now
+  void schedule_retry(PendingCall& call, Status why);
+  // Waits for the next thing to do, but not beyond `wake`.
+  Status wait(Clock::time_point wake, bool for_sending);
+  // Takes every reply that has come; erases the calls that are done.
+  Status receive(std::vector<Exchange>& exchanges, PendingCalls& calls, const Accept& accept);
+  Status handle(std::vector<Exchange>& exchanges, PendingCalls& calls, Message& message,
+                const Accept& accept);
+  // Follows the connection's events. Not OK: no attempt can succeed.
+  Status watch_connection(PendingCalls& calls);
+  // Why a call's deadline passed without a reply.
+  Status deadline_status(const PendingCall& call) const;
+  Status handshake_status() const;
   void reconnect();
-  // To the next replica, if there are any; what was under way is sent again there.
-  void move_on(std::vector<Open>& open, const Status& why);
+  // Goes on to the next replica, if there is one: what was sent is sent again there.
+  void fail_over(PendingCalls& calls, const Status& why);
 
-  const std::vector<std::string> addresses_;  // of replicas, at least one
-  size_t at_ = 0;
   const std::chrono::milliseconds timeout_;
   const bool encrypted_;
-  zmq::context_t context_;
-  zmq::socket_t socket_;
-  zmq::socket_t monitor_;
+  ClientSocket socket_;
   uint64_t next_id_ = 1;
   bool reached_ = false;       // a TCP connection stood at some time
-  bool ready_ = false;         // a connection with handshake done stands now
-  bool handshaking_ = false;   // TCP stands, ZeroMQ's greeting is not over
+  bool ready_ = false;         // a connection stands now, and its handshake is done
+  bool handshaking_ = false;   // TCP stands, and the handshake is not done
   int failed_handshakes_ = 0;  // in a row
-  bool given_up_ = false;      // the last exchange ended without a connection
+  bool gave_up_ = false;       // the last run ended without a connection
   Clock::time_point connecting_since_ = Clock::now();
 };
 

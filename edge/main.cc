@@ -1,20 +1,21 @@
-// ensembler-edge: classifies pictures, a video, a camera or a data set with a remote cloud.
+// ensembler-edge: classifies images, a video, a camera or a data set with a remote cloud.
 #include <google/protobuf/stubs/logging.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <optional>
+#include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "base/statistics.h"
 #include "base/threads.h"
 #include "edge/client.h"
+#include "edge/options.h"
 #include "edge/watch.h"
 #include "nn/data/dataset.h"
 #include "nn/data/image.h"
@@ -25,133 +26,19 @@ namespace {
 
 using nlohmann::json;
 
-struct Options {
-  std::string record;  // where probes go; empty: classify
-  ens::EdgeConfig config;
-  std::vector<std::string> inputs;
-  ens::DataOptions data;
-  bool resize = false, as_json = false;
-  ens::WatchOptions watch;
-};
-
-Options parse(int argc, char** argv) {
-  Options options;
-  options.data.name.clear();
-  std::string config_file;
-  std::vector<std::string> overrides;
-  ens::EdgeConfig flags;
-
-  CLI::App app{
-      "Classifies pictures, a video, a camera or a data set: head, noise, selector and tail here, "
-      "the server nets in the cloud."};
-  using C = ens::EdgeConfig;
-  using Setter = void (C::*)(const std::string&);
-  const auto text = [&](const char* option, const char* what, Setter setter) {
-    app.add_option_function<std::string>(
-        option, [&flags, setter](const std::string& value) { (flags.*setter)(value); }, what);
-  };
-  app.add_option("--config", config_file, "configuration file (EdgeConfig in docs/config.md)");
-  app.add_option("--set", overrides, "path=value: overrides one field of the configuration")
-      ->allow_extra_args(false);
-  text("--bundle", "edge.h5", &C::set_bundle<const std::string&>);
-  std::vector<std::string> clouds, server_keys;
-  app.add_option("--cloud", clouds,
-                 "the cloud's address; default tcp://127.0.0.1:5755. Several addresses, separated "
-                 "by commas: replicas. Several times: clouds that each serve a part of the nets")
-      ->allow_extra_args(false);
-  app.add_option("--server-key", server_keys,
-                 "the cloud's public key (NAME.pub); several times, if each --cloud has its own")
-      ->allow_extra_args(false);
-  text("--secret-key", "this client's secret key (NAME.key)",
-       &C::set_secret_key<const std::string&>);
-  app.add_flag_callback(
-      "--insecure", [&] { flags.set_insecure(true); }, "allow plain text outside loopback");
-  app.add_option_function<int>(
-      "--timeout-ms", [&](int n) { flags.set_timeout_ms(n); },
-      "time for one request, retries included; default 5000");
-  app.add_option_function<int>(
-      "--batch", [&](int n) { flags.set_batch(n); },
-      "images per request for data sets; default 32");
-  app.add_flag("--json", options.as_json,
-               "one JSON object per picture or frame, or one for a data set");
-  app.add_flag("--resize", options.resize, "resize pictures that do not have the model's size");
-  auto* data = app.add_option("--dataset", options.data.name,
-                              "classify a data set's test images and print the accuracy");
-  app.add_option("--data", options.data.root,
-                 "folder of the data sets; default $ENS_DATA, then the cache")
-      ->needs(data);
-  app.add_option("--limit", options.data.limit, "only the first n test images")
-      ->needs(data)
-      ->check(CLI::NonNegativeNumber);
-  app.add_option("--seed", options.data.seed, "of a generated data set; default 1")->needs(data);
-  app.add_option("inputs", options.inputs,
-                 "picture files, or folders of them; or one video file, camera (/dev/video0) or "
-                 "stream (rtsp://...): the square in the middle of its frames")
-      ->excludes(data);
-  std::optional<int> camera;
-  app.add_option("--camera", camera, "N: /dev/videoN")
-      ->excludes(data)
-      ->check(CLI::NonNegativeNumber);
-  app.add_option("--fps", options.watch.fps,
-                 "video, camera: at most so many frames a second; default 0: all")
-      ->check(CLI::NonNegativeNumber);
-  app.add_flag("--live", options.watch.live,
-               "video: at its own speed, leaving out the frames that come too fast, as a camera");
-  app.add_option("--record-probes", options.record,
-                 "do not classify: write features and the cloud's answers to this file, for the "
-                 "configuration's `probes`. With --dataset, its first 32 images, or --limit");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::Success& done) {
-    std::exit(app.exit(done));
-  } catch (const CLI::ParseError& error) {
-    ens::usage_fail(error.what(), "", "see ensembler-edge --help");
-  }
-  if (camera) options.inputs.push_back("/dev/video" + std::to_string(*camera));
-  if (options.inputs.empty() && options.data.name.empty()) {
-    ens::usage_fail("nothing to classify", "",
-                    "name a picture, a folder, a video, --camera N, or --dataset NAME");
-  }
-  const bool watches = std::ranges::any_of(options.inputs, ens::is_video);
-  if (watches && (options.inputs.size() > 1 || !options.record.empty())) {
-    ens::usage_fail("a video or camera is watched alone", "", "name nothing beside it");
-  }
-  if (!watches && (options.watch.live || options.watch.fps > 0)) {
-    ens::usage_fail("--live and --fps are for a video or camera", "", "name one");
-  }
-  options.watch.as_json = options.as_json;
-  if (server_keys.size() > 1 && server_keys.size() != clouds.size()) {
-    ens::usage_fail("as many --server-key as --cloud, or one for all", "", "see --help");
-  }
-  if (clouds.size() == 1) flags.set_cloud(clouds[0]);
-  if (server_keys.size() == 1) flags.set_server_key(server_keys[0]);
-  for (size_t i = 0; clouds.size() > 1 && i < clouds.size(); ++i) {
-    ens::CloudPart& part = *flags.add_part();
-    part.set_cloud(clouds[i]);
-    if (server_keys.size() > 1) part.set_server_key(server_keys[i]);
-  }
-  if (!config_file.empty()) ens::read_config(config_file, options.config);
-  if (flags.part_size() > 0) options.config.clear_part();  // replaced, not added to
-  options.config.MergeFrom(flags);
-  ens::apply_overrides(overrides, options.config);
-  ens::complete(options.config);
-  return options;
-}
-
 json to_json(const ens::EdgeTimes& t) {
   return {{"head", t.head_ms},         {"wire", t.wire_ms},
           {"queue", t.cloud_queue_ms}, {"compute", t.cloud_compute_ms},
           {"tail", t.tail_ms},         {"total", t.total_ms}};
 }
 
-// Checked before the first request, so that its own time is not in the first picture's.
 void require(const ens::Status& status) {
   if (!status.ok()) ens::fail(status.str());
 }
 
-// ---- pictures
+// ---- images
 
-void print_picture(const std::string& file, const ens::Classified& result, bool as_json) {
+void print_image(const std::string& file, const ens::Classified& result, bool as_json) {
   const ens::EdgeTimes& t = result.times;
   if (as_json) {
     json top = json::array();
@@ -177,12 +64,12 @@ void print_picture(const std::string& file, const ens::Classified& result, bool 
   std::fflush(stdout);
 }
 
-std::vector<std::filesystem::path> picture_files(const Options& options) {
+std::vector<std::filesystem::path> image_files(const ens::EdgeOptions& options) {
   std::vector<std::filesystem::path> files;
   for (const std::filesystem::path input : options.inputs) {
     if (std::filesystem::is_directory(input)) {
       const auto found = ens::list_images(input);
-      if (found.empty()) ens::fail("no picture in the folder", input.string());
+      if (found.empty()) ens::fail("no image in the folder", input.string());
       files.insert(files.end(), found.begin(), found.end());
     } else {
       files.push_back(input);
@@ -191,7 +78,7 @@ std::vector<std::filesystem::path> picture_files(const Options& options) {
   return files;
 }
 
-ens::Dataset test_images(const Options& options, const ens::ModelSpec& model) {
+ens::Dataset test_images(const ens::EdgeOptions& options, const ens::ModelSpec& model) {
   ens::DataOptions wanted = options.data;
   wanted.image_size = model.image_size;
   ens::Dataset data = ens::load_dataset(wanted, ens::DataSplit::kTest);
@@ -215,31 +102,32 @@ ens::Tensor stack(const std::vector<ens::Tensor>& images) {
   return all;
 }
 
-int record_probes(const Options& options, ens::EdgeClient& client) {
+int record_probes(const ens::EdgeOptions& options, ens::EdgeClient& client) {
   const ens::ModelSpec& model = client.info().model;
   ens::Tensor images;
   if (options.data.name.empty()) {
-    std::vector<ens::Tensor> pictures;
-    for (const auto& file : picture_files(options)) {
-      pictures.push_back(ens::read_image(file, model.channels, model.image_size, model.image_size,
-                                         !options.resize));
+    std::vector<ens::Tensor> read;
+    for (const auto& file : image_files(options)) {
+      read.push_back(ens::read_image(file, model.channels, model.image_size, model.image_size,
+                                     !options.resize));
     }
-    images = stack(pictures);
+    images = stack(read);
   } else {
     const ens::Dataset data = test_images(options, model);
     images = ens::images_of(
         data, 0, std::min<int64_t>(data.count(), options.data.limit > 0 ? options.data.limit : 32));
   }
-  require(client.record_probes(images, options.record));
-  std::printf("%s: %lld probes\n", options.record.c_str(), static_cast<long long>(images.dim(0)));
+  require(client.record_probes(images, options.record_probes));
+  std::printf("%s: %lld probes\n", options.record_probes.c_str(),
+              static_cast<long long>(images.dim(0)));
   return 0;
 }
 
-int classify_pictures(const Options& options, ens::EdgeClient& client) {
+int classify_images(const ens::EdgeOptions& options, ens::EdgeClient& client) {
   const ens::ModelSpec& model = client.info().model;
   bool connected = false;
   int failures = 0;
-  for (const auto& file : picture_files(options)) {
+  for (const auto& file : image_files(options)) {
     ens::Tensor image;
     try {
       image = ens::read_image(file, model.channels, model.image_size, model.image_size,
@@ -249,18 +137,19 @@ int classify_pictures(const Options& options, ens::EdgeClient& client) {
       ++failures;
       continue;
     }
+    // Checked before the first request, so that its time is not part of the first image's.
     if (!std::exchange(connected, true)) require(client.check());
     const auto result =
         client.classify(image.reshape({1, model.channels, model.image_size, model.image_size}));
     require(result.status);
-    print_picture(file.string(), result.value, options.as_json);
+    print_image(file.string(), result.value, options.as_json);
   }
   return failures == 0 ? 0 : 1;
 }
 
 // ---- data sets
 
-int classify_data(const Options& options, ens::EdgeClient& client) {
+int classify_data(const ens::EdgeOptions& options, ens::EdgeClient& client) {
   const ens::ModelSpec& model = client.info().model;
   const ens::Dataset data = test_images(options, model);
   require(client.check());
@@ -330,16 +219,16 @@ int classify_data(const Options& options, ens::EdgeClient& client) {
 
 int main(int argc, char** argv) {
   ens::reexec_with_bounded_omp_spin(argv);
-  google::protobuf::SetLogHandler(nullptr);  // what a peer sends wrongly is no business of stderr
+  google::protobuf::SetLogHandler(nullptr);  // malformed messages of a peer do not belong on stderr
   try {
-    const Options options = parse(argc, argv);
+    const ens::EdgeOptions options = ens::parse_options(argc, argv);
     if (!options.inputs.empty() && ens::is_video(options.inputs[0])) {
       ens::watch(options.inputs[0], options.config, options.watch);
       return 0;
     }
     ens::EdgeClient client(options.config);
-    if (!options.record.empty()) return record_probes(options, client);
-    return options.data.name.empty() ? classify_pictures(options, client)
+    if (!options.record_probes.empty()) return record_probes(options, client);
+    return options.data.name.empty() ? classify_images(options, client)
                                      : classify_data(options, client);
   } catch (const ens::Error& error) {
     std::fprintf(stderr, "ensembler-edge: %s\n", error.what());

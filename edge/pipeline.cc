@@ -5,9 +5,9 @@
 namespace ens {
 namespace {
 
-// What the tail reads: the answers of P nets, one after the other along the channels.
+// What the tail reads: the outputs of P nets, concatenated along the channels.
 Shape tail_input(const BundleInfo& info, int selected) {
-  Shape shape = answer_shape(info.model, info.split);
+  Shape shape = body_output_shape(info.model, info.split);
   shape.set(0, shape[0] * selected);
   return shape;
 }
@@ -46,8 +46,8 @@ Tensor EdgePipeline::smash(const Tensor& images) {
   return features;
 }
 
-Tensor EdgePipeline::finish(const Tensor& answers) {
-  return impl_->tail.run(impl_->bundle.selector.combine(answers));
+Tensor EdgePipeline::finish(const Tensor& outputs) {
+  return impl_->tail.run(impl_->bundle.selector.combine(outputs));
 }
 
 }  // namespace ens

@@ -22,8 +22,8 @@ class EdgePipeline {
 
   // images [B, C, H, W] float32 in [0, 1] -> smashed features as they are sent, float32.
   Tensor smash(const Tensor& images);
-  // answers [N, B, ...] of all server nets -> logits [B, classes].
-  Tensor finish(const Tensor& answers);
+  // outputs [N, B, ...] of all server nets -> logits [B, classes].
+  Tensor finish(const Tensor& outputs);
 
  private:
   struct Impl;

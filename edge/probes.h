@@ -1,5 +1,5 @@
-// Probes: features whose right answers are known, sent between the others at random times to catch
-// a cloud that runs something else. To the cloud a probe is a request like any other.
+// Probes: features whose right outputs are known, sent among the others at random times to detect a
+// cloud that runs something else. To the cloud a probe is a request like any other.
 #pragma once
 
 #include <filesystem>
@@ -13,28 +13,29 @@ namespace ens {
 
 class Probes {
  public:
-  // features [K, C, H, W] float32 as they are sent, answers [N, K, ...] float32 of a cloud that is
+  // features [K, C, H, W] float32 as they are sent, outputs [N, K, ...] float32 of a cloud that is
   // trusted.
-  Probes(std::string fingerprint, Tensor features, Tensor answers);
+  Probes(std::string fingerprint, Tensor features, Tensor outputs);
   // Error if damaged, or of another bundle than `info`.
   Probes(const std::filesystem::path& file, const BundleInfo& info);
-  // The features are of pictures: mode 0600.
+  // Mode 0600: the features are of somebody's images.
   void write(const std::filesystem::path& file) const;
 
-  // `count` of them, from a random place on: features [count, C, H, W] and their right answers.
+  // `count` consecutive ones, from a random start: features [count, C, H, W] and their right
+  // outputs.
   struct Sample {
-    Tensor features, answers;
+    Tensor features, outputs;
   };
   Sample draw(int64_t count) const;
 
-  // How far answers may be from the right ones, relative to the right ones' norm, net by net:
-  // precisions and processors differ (bfloat16, features in int8), other weights are far outside.
+  // How far a net's outputs may be from the right ones, relative to their norm. Precisions and
+  // processors differ (bfloat16, features in int8) by less, other weights by far more.
   static constexpr double kTolerance = 0.1;
-  static Status check(const Tensor& answers, const Tensor& right);
+  static Status check(const Tensor& outputs, const Tensor& right);
 
  private:
   std::string fingerprint_;
-  Tensor features_, answers_;
+  Tensor features_, outputs_;
 };
 
 }  // namespace ens

@@ -1,4 +1,4 @@
-// EdgeStream: classify without waiting for each answer.
+// EdgeStream: classify without waiting for each result.
 #pragma once
 
 #include <future>
@@ -8,14 +8,14 @@
 
 namespace ens {
 
-// Images go in one after the other, each with a future. While the cloud computes, those that wait
-// are gathered and travel together. Thread-safe.
+// Images go in one after the other, each with a future. Those that come while the cloud computes
+// are sent together. Thread-safe.
 class EdgeStream {
  public:
-  // window: images that may be under way or waiting; submit() blocks beyond that, so that a camera
-  // that is faster than the cloud does not fill the memory. Error as EdgeClient's.
+  // window: images that may be pending; submit() blocks beyond that, so that a camera that is
+  // faster than the cloud does not fill the memory. Error as EdgeClient's.
   explicit EdgeStream(const EdgeConfig& config, int64_t window = 64);
-  ~EdgeStream();  // what was submitted is still answered
+  ~EdgeStream();  // waits until all that was submitted is classified
 
   // images as EdgeClient::classify's. The future never throws: failures are in its status. Images
   // that travelled together fail together.

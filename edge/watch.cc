@@ -132,7 +132,7 @@ class View {
 }  // namespace
 
 void watch(const std::string& source, const EdgeConfig& config, const WatchOptions& options) {
-  // A live source is answered at once; a file's frames may gather and travel together.
+  // A live source's frames are sent at once; a file's may wait for each other and travel together.
   const bool live =
       options.live || source.find("://") != std::string::npos || source.starts_with("/dev/");
   EdgeStream stream(config, live ? 1 : 2 * config.batch());
@@ -143,7 +143,7 @@ void watch(const std::string& source, const EdgeConfig& config, const WatchOptio
   struct Sent {
     Frame frame;
     Clock::time_point at;
-    std::future<Result<Classified>> answer;
+    std::future<Result<Classified>> result;
   };
   std::mutex mutex;
   std::condition_variable changed;
@@ -163,7 +163,7 @@ void watch(const std::string& source, const EdgeConfig& config, const WatchOptio
         Sent next = std::move(sent.front());
         sent.pop_front();
         lock.unlock();
-        Result<Classified> result = next.answer.get();
+        Result<Classified> result = next.result.get();
         if (!result.status.ok()) {
           lock.lock();
           if (failure.ok()) failure = result.status;
@@ -188,10 +188,10 @@ void watch(const std::string& source, const EdgeConfig& config, const WatchOptio
       Frame frame;
       while (!g_stop && video.next(frame)) {
         const auto at = Clock::now();
-        auto answer = stream.submit(frame.image.reshape(batched(1, model.input_shape())));
+        auto classified = stream.submit(frame.image.reshape(batched(1, model.input_shape())));
         const std::lock_guard lock(mutex);
         if (stop) break;
-        sent.push_back({frame, at, std::move(answer)});
+        sent.push_back({frame, at, std::move(classified)});
         changed.notify_all();
       }
     } catch (const std::exception& error) {

@@ -12,11 +12,12 @@ enum class StatusCode {
   kInvalidArgument = 1,      // malformed header, wrong shape, dtype, count or size
   kFingerprintMismatch = 2,  // the client was trained with other server nets
   kResourceExhausted = 3,    // queue full: try later
-  kDeadlineExceeded = 4,     // the deadline passed before an answer was there
+  kDeadlineExceeded = 4,     // the deadline passed before there was a reply
   kUnavailable = 5,          // not reachable, starting or draining
   kVersionMismatch = 6,      // protocol version not understood
-  kInternal = 7,             // a defect on the answering side
-  kUnauthenticated = 8,  // no common keys; found by the edge, never sent (such a peer gets nothing)
+  kInternal = 7,             // a defect on the replying side
+  kUnauthenticated =
+      8,  // no common keys; found by the edge, never sent (such a client gets no reply)
 };
 
 const char* name(StatusCode code);          // "OK", "INVALID_ARGUMENT", ...
@@ -27,7 +28,7 @@ struct Status {
   std::string message;  // for a person; no secrets, no pixel or feature values
 
   bool ok() const { return code == StatusCode::kOk; }
-  std::string str() const;  // "UNAVAILABLE: no answer from tcp://..."
+  std::string str() const;  // "UNAVAILABLE: no reply from tcp://..."
 };
 
 }  // namespace ens

@@ -49,16 +49,16 @@ Selector Selector::seeded(int nets, int selected, uint64_t seed) {
   return Selector(nets, choose(nets, selected, [&](uint64_t n) { return rng.below(n); }));
 }
 
-Tensor Selector::combine(const Tensor& answers) const {
-  if (answers.rank() < 3 || answers.dim(0) != nets_) {
-    fail("answers " + answers.shape().str() + " are not those of " + std::to_string(nets_) +
+Tensor Selector::combine(const Tensor& outputs) const {
+  if (outputs.rank() < 3 || outputs.dim(0) != nets_) {
+    fail("outputs " + outputs.shape().str() + " are not those of " + std::to_string(nets_) +
              " server nets",
          "selector");
   }
-  const int64_t batch = answers.dim(1), size = answers.numel() / (nets_ * batch);
-  Shape shape(answers.shape().dims().subspan(1));
+  const int64_t batch = outputs.dim(1), size = outputs.numel() / (nets_ * batch);
+  Shape shape(outputs.shape().dims().subspan(1));
   shape.set(1, shape[1] * count());
-  const Tensor plain = answers.plain();
+  const Tensor plain = outputs.plain();
   Tensor out = Tensor::empty(shape);
   const float scale = 1.0f / static_cast<float>(count());
   float* to = out.data<float>();

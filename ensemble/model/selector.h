@@ -23,10 +23,10 @@ class Selector {
   int count() const { return static_cast<int>(selected_.size()); }
   const std::vector<int>& selected() const { return selected_; }
 
-  // answers [N, B, ...] of all server nets -> [B, P*C, ...]: the selected ones, each times 1/P,
+  // outputs [N, B, ...] of all server nets -> [B, P*C, ...]: the selected ones, each times 1/P,
   // concatenated along the channels. The unselected blocks are zero in the paper and meet no
   // weight.
-  Tensor combine(const Tensor& answers) const;
+  Tensor combine(const Tensor& outputs) const;
 
  private:
   int nets_;

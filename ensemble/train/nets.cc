@@ -90,7 +90,7 @@ double plan_accuracy(const Sequential& head, const Protection& protection,
                      const std::vector<std::shared_ptr<Sequential>>& bodies, const Sequential& tail,
                      const ModelSpec& spec, const Split& split, const Dataset& data, Device device,
                      Dtype dtype, const std::function<void()>& each_batch) {
-  const Shape smashed = smashed_shape(spec, split), answer = answer_shape(spec, split);
+  const Shape smashed = smashed_shape(spec, split), answer = body_output_shape(spec, split);
   Shape joined = answer;
   const int64_t count = static_cast<int64_t>(bodies.size());
   joined.set(0, answer[0] * count);

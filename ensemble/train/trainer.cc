@@ -105,7 +105,7 @@ void describe(const TrainingScene& scene, results::RunSummary& summary) {
   summary.mutable_flops()->set_edge(static_cast<double>(cost.edge_flops));
   summary.mutable_flops()->set_cloud(static_cast<double>(cost.body_flops * e.nets()));
   summary.mutable_bytes()->set_up(static_cast<double>(cost.sent.numel() * 4));
-  summary.mutable_bytes()->set_down(static_cast<double>(cost.answer.numel() * 4 * e.nets()));
+  summary.mutable_bytes()->set_down(static_cast<double>(cost.body_output.numel() * 4 * e.nets()));
 }
 
 }  // namespace

@@ -17,7 +17,7 @@
 #include "lab/results.h"
 #include "lab/scenarios/split_attacks.h"
 #include "lab/scenarios/split_training.h"
-#include "lab/wiretap.h"
+#include "net/wiretap.h"
 #include "nn/data/dataset.h"
 #include "proto/results.h"
 #include "proto/results.pb.h"

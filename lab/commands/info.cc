@@ -149,10 +149,10 @@ void print_info(const RunConfig& config) {
       const SplitCost cost = split_cost(spec, split, copies);
       const bool chosen = h == config.model().head_cells() && t == config.model().tail_cells();
       fmt::print("{:>2} {:>2}{} {:<16} {:<12} {:>13} {:>11} {:>12} {:>11} {:>11}\n", h, t,
-                 chosen ? '*' : ' ', cost.sent.str(), cost.answer.str(), cost.edge_parameters,
+                 chosen ? '*' : ' ', cost.sent.str(), cost.body_output.str(), cost.edge_parameters,
                  with_units(static_cast<double>(cost.edge_flops)),
                  with_units(static_cast<double>(cost.body_flops) * nets), cost.sent.numel() * 4,
-                 cost.answer.numel() * 4 * nets);
+                 cost.body_output.numel() * 4 * nets);
     }
   }
   fmt::print(

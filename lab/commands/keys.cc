@@ -1,4 +1,4 @@
-#include "proto/keys.h"
+#include "net/keys.h"
 
 #include <fmt/format.h>
 

@@ -243,7 +243,7 @@ Shape smashed_shape(const ModelSpec& spec, const Split& split) {
   return g.shape(g.output);
 }
 
-Shape answer_shape(const ModelSpec& spec, const Split& split) {
+Shape body_output_shape(const ModelSpec& spec, const Split& split) {
   check(spec, split);
   const int cells = static_cast<int>(recipes(spec).size());
   const Graph g = lowered_cells(spec, 0, cells - split.tail, spec.input_shape());
@@ -264,8 +264,8 @@ SplitCost split_cost(const ModelSpec& spec, const Split& split, int copies) {
   SplitCost cost;
   cost.sent = head_graph.shape(head_graph.output);
   const Graph body = lower(*build_body(spec, split, rng), cost.sent);
-  cost.answer = body.shape(body.output);
-  Shape joined = cost.answer;
+  cost.body_output = body.shape(body.output);
+  Shape joined = cost.body_output;
   joined.set(0, joined[0] * copies);
   cost.body_flops = body.flops();
   cost.edge_flops = head_graph.flops() + lower(*tail, joined).flops();

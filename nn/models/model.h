@@ -55,14 +55,15 @@ std::shared_ptr<Sequential> build_tail(const ModelSpec& spec, const Split& split
 
 // Shapes for one image, without the batch axis.
 Shape smashed_shape(const ModelSpec& spec, const Split& split);  // head's output, sent to the cloud
-Shape answer_shape(const ModelSpec& spec, const Split& split);   // one body's output, sent back
+Shape body_output_shape(const ModelSpec& spec, const Split& split);  // one body's output, sent back
 
 // Lowers a frozen or trained module for inputs of `input` shape (evaluation behaviour).
 Graph lower(const Module& module, const Shape& input);
 
-// What one image costs at a split, float32 on the wire. `copies`: answers that the tail reads (P).
+// What one image costs at a split, float32 on the wire. `copies`: bodies whose outputs the tail
+// reads (P).
 struct SplitCost {
-  Shape sent, answer;                           // the smashed feature, and one body's answer
+  Shape sent, body_output;                      // the smashed feature, and one body's output
   int64_t edge_parameters = 0, edge_flops = 0;  // head and tail
   int64_t body_flops = 0;                       // one body
 };

@@ -19,7 +19,7 @@ class BatchQueueTest : public testing::Test {
     return Job{.images = images,
                .arrived = now_,
                .deadline = now_ + timeout,
-               .reply = ReplyOnce(outbox_, zmq::message_t(), id)};
+               .reply = ReplyOnce(outbox_, WireFrame(), id)};
   }
   Status push(BatchQueue& queue, uint64_t id, int64_t images,
               Clock::duration timeout = std::chrono::hours(1)) {
@@ -35,9 +35,9 @@ class BatchQueueTest : public testing::Test {
   BatchQueue make(int64_t max_batch, int64_t max_queue, microseconds delay) {
     return BatchQueue({max_batch, max_queue, delay}, [this] { return now_; });
   }
-  static std::vector<int64_t> sizes(const BatchQueue::Turn& turn) {
+  static std::vector<int64_t> sizes(const BatchQueue::Decision& decision) {
     std::vector<int64_t> result;
-    for (const Job& j : turn.batch) result.push_back(j.images);
+    for (const Job& j : decision.batch) result.push_back(j.images);
     return result;
   }
   // id -> code of everything answered since the last call
@@ -61,45 +61,45 @@ using Sizes = std::vector<int64_t>;
 
 TEST_F(BatchQueueTest, NothingToDoMeansSleepForGood) {
   BatchQueue queue = make(8, 100, microseconds(0));
-  const auto turn = queue.turn(now_);
-  EXPECT_TRUE(turn.batch.empty());
-  EXPECT_EQ(turn.sleep, Clock::duration::max());
+  const auto decision = queue.poll(now_);
+  EXPECT_TRUE(decision.batch.empty());
+  EXPECT_EQ(decision.sleep, Clock::duration::max());
 }
 
 TEST_F(BatchQueueTest, MergesInOrderAndSplitsNone) {
   BatchQueue queue = make(8, 100, microseconds(0));
   for (int64_t images : {3, 4, 2, 8, 20, 1}) ASSERT_TRUE(push(queue, 1, images).ok());
   EXPECT_EQ(queue.waiting(), 38);
-  EXPECT_EQ(sizes(queue.turn(now_)), (Sizes{3, 4}));  // 2 more would be 9
-  EXPECT_EQ(sizes(queue.turn(now_)), (Sizes{2}));     // 8 more would be 10
-  EXPECT_EQ(sizes(queue.turn(now_)), (Sizes{8}));
-  EXPECT_EQ(sizes(queue.turn(now_)), (Sizes{20}));  // larger than a batch: goes alone
-  EXPECT_EQ(sizes(queue.turn(now_)), (Sizes{1}));
+  EXPECT_EQ(sizes(queue.poll(now_)), (Sizes{3, 4}));  // 2 more would be 9
+  EXPECT_EQ(sizes(queue.poll(now_)), (Sizes{2}));     // 8 more would be 10
+  EXPECT_EQ(sizes(queue.poll(now_)), (Sizes{8}));
+  EXPECT_EQ(sizes(queue.poll(now_)), (Sizes{20}));  // larger than a batch: goes alone
+  EXPECT_EQ(sizes(queue.poll(now_)), (Sizes{1}));
   EXPECT_EQ(queue.waiting(), 0);
 }
 
 TEST_F(BatchQueueTest, WaitsForCompanyAtMostItsDelay) {
   BatchQueue queue = make(8, 100, milliseconds(5));
   push(queue, 1, 2);
-  EXPECT_EQ(queue.turn(now_).sleep, milliseconds(5));
+  EXPECT_EQ(queue.poll(now_).sleep, milliseconds(5));
   now_ += milliseconds(3);
   push(queue, 2, 2);
-  const auto turn = queue.turn(now_);
-  EXPECT_TRUE(turn.batch.empty());
-  EXPECT_EQ(turn.sleep, milliseconds(2)) << "the oldest decides";
+  const auto decision = queue.poll(now_);
+  EXPECT_TRUE(decision.batch.empty());
+  EXPECT_EQ(decision.sleep, milliseconds(2)) << "the oldest decides";
   now_ += milliseconds(2);
-  EXPECT_EQ(sizes(queue.turn(now_)), (Sizes{2, 2}));
+  EXPECT_EQ(sizes(queue.poll(now_)), (Sizes{2, 2}));
 }
 
 TEST_F(BatchQueueTest, FullBatchDoesNotWait) {
   BatchQueue queue = make(8, 100, milliseconds(5));
   push(queue, 1, 5);
   push(queue, 2, 3);
-  EXPECT_EQ(sizes(queue.turn(now_)), (Sizes{5, 3}));
+  EXPECT_EQ(sizes(queue.poll(now_)), (Sizes{5, 3}));
   push(queue, 3, 5);
   push(queue, 4, 4);  // does not fit any more: the first is as full as it gets
-  EXPECT_EQ(sizes(queue.turn(now_)), (Sizes{5}));
-  EXPECT_EQ(queue.turn(now_).sleep, milliseconds(5));
+  EXPECT_EQ(sizes(queue.poll(now_)), (Sizes{5}));
+  EXPECT_EQ(queue.poll(now_).sleep, milliseconds(5));
 }
 
 TEST_F(BatchQueueTest, FullQueueRefusesAtOnceAndKeepsTheRest) {
@@ -110,7 +110,7 @@ TEST_F(BatchQueueTest, FullQueueRefusesAtOnceAndKeepsTheRest) {
   EXPECT_EQ(push(queue, 4, 1).code, StatusCode::kResourceExhausted);
   EXPECT_EQ(answered(), (std::map<uint64_t, StatusCode>{{2, StatusCode::kResourceExhausted},
                                                         {4, StatusCode::kResourceExhausted}}));
-  EXPECT_EQ(sizes(queue.turn(now_)), (Sizes{6}));
+  EXPECT_EQ(sizes(queue.poll(now_)), (Sizes{6}));
   EXPECT_TRUE(push(queue, 5, 6).ok()) << "room again";
 }
 
@@ -120,7 +120,7 @@ TEST_F(BatchQueueTest, ExpiredIsAnsweredAndNotComputed) {
   push(queue, 2, 3, milliseconds(30));
   push(queue, 3, 1, milliseconds(10));
   now_ += milliseconds(10);  // a deadline that is now has passed
-  EXPECT_EQ(sizes(queue.turn(now_)), (Sizes{3}));
+  EXPECT_EQ(sizes(queue.poll(now_)), (Sizes{3}));
   EXPECT_EQ(answered(), (std::map<uint64_t, StatusCode>{{1, StatusCode::kDeadlineExceeded},
                                                         {3, StatusCode::kDeadlineExceeded},
                                                         {2, StatusCode::kInternal}}))

@@ -6,7 +6,7 @@
 #include <cstring>
 
 #include "base/error.h"
-#include "cloud/serving.h"
+#include "cloud/served_bundle.h"
 #include "nn/core/backend.h"
 #include "nn/plan/fuse.h"
 #include "tests/ensemble/bundles.h"
@@ -80,7 +80,7 @@ class ServeFloat8 : public testing::Test {
   }
   std::string error() {
     try {
-      const Serving serving(config_);
+      const ServedBundle served(config_);
     } catch (const Error& e) {
       return e.what();
     }
@@ -97,16 +97,16 @@ class ServeFloat8 : public testing::Test {
 TEST_F(ServeFloat8, TheDeviceGetsEveryNetsRanges) {
   const std::vector<float> want = calibrate();
   Float8Gpu::expected = Dtype::kF8;
-  Serving serving(config_);
-  EXPECT_EQ(serving.dtype, Dtype::kF8);
-  EXPECT_EQ(serving.lanes.run(features_).to_vector(), want);
+  ServedBundle served(config_);
+  EXPECT_EQ(served.dtype, Dtype::kF8);
+  EXPECT_EQ(served.lanes.run(features_).to_vector(), want);
 }
 
 TEST_F(ServeFloat8, AutoNeverTakesIt) {
   calibrate();
   config_.set_dtype("auto");
   Float8Gpu::expected = Dtype::kF32;
-  EXPECT_EQ(Serving(config_).dtype, Dtype::kF32);
+  EXPECT_EQ(ServedBundle(config_).dtype, Dtype::kF32);
 }
 
 TEST_F(ServeFloat8, WithoutRangesItSaysHowToGetThem) {

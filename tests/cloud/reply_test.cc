@@ -19,14 +19,14 @@ TEST(ReplyOnce, AnswersOnceWhateverHappens) {
   const Delivered delivered;
   const auto& outbox = delivered.outbox;
   {
-    ReplyOnce sent(outbox, zmq::message_t("a", 1), 1);
+    ReplyOnce sent(outbox, WireFrame("a", 1), 1);
     sent.send(Status{StatusCode::kUnavailable, "x"});
     sent.send(Status{});  // too late
-    const ReplyOnce silent(outbox, zmq::message_t("b", 1), 2);
-    ReplyOnce first(outbox, zmq::message_t("c", 1), 3);
+    const ReplyOnce silent(outbox, WireFrame("b", 1), 2);
+    ReplyOnce first(outbox, WireFrame("c", 1), 3);
     const ReplyOnce moved = std::move(first);
-    ReplyOnce replaced(outbox, zmq::message_t("d", 1), 4);
-    replaced = ReplyOnce(outbox, zmq::message_t("e", 1), 5);
+    ReplyOnce replaced(outbox, WireFrame("d", 1), 4);
+    replaced = ReplyOnce(outbox, WireFrame("e", 1), 5);
     EXPECT_EQ(outbox->unanswered(), 3);  // silent, moved, and the one that replaced
   }
   EXPECT_EQ(outbox->unanswered(), 0);
@@ -46,7 +46,7 @@ TEST(ReplyOnce, AnswersWhenAnExceptionPasses) {
   const Delivered delivered;
   const auto& outbox = delivered.outbox;
   try {
-    const ReplyOnce reply(outbox, zmq::message_t(), 9);
+    const ReplyOnce reply(outbox, WireFrame(), 9);
     throw std::runtime_error("oops");
   } catch (const std::runtime_error&) {
   }

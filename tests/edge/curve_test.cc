@@ -6,7 +6,7 @@
 
 #include "cloud/server.h"
 #include "edge/client.h"
-#include "proto/keys.h"
+#include "net/keys.h"
 #include "tests/ensemble/bundles.h"
 
 namespace ens {

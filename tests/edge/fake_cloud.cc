@@ -59,7 +59,7 @@ void FakeCloud::handle(std::vector<zmq::message_t>& frames) {
   right.header.set_fingerprint(info_.fingerprint);
   std::vector<Answer> answers;
   const Shape input = smashed_shape(info_.model, info_.split);
-  const Shape output = answer_shape(info_.model, info_.split);
+  const Shape output = body_output_shape(info_.model, info_.split);
   if (request.kind() == wire::Request::INFO) {
     auto& served = *right.header.mutable_info();
     served.set_nets(static_cast<uint32_t>(info_.nets));

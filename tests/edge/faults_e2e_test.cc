@@ -12,8 +12,8 @@
 #include <sstream>
 
 #include "base/error.h"
+#include "net/keys.h"
 #include "nn/data/image.h"
-#include "proto/keys.h"
 #include "proto/wire.pb.h"
 #include "tests/edge/serving.h"
 #include "tests/edge/strangers.h"

@@ -13,10 +13,10 @@
 
 #include "edge/client.h"
 #include "edge/stream.h"
+#include "net/keys.h"
 #include "nn/data/dataset.h"
 #include "nn/data/image.h"
 #include "nn/data/loader.h"
-#include "proto/keys.h"
 #include "tests/edge/serving.h"
 #include "tests/edge/tcp_proxy.h"
 #include "tests/nn/data/clips.h"
@@ -161,7 +161,7 @@ TEST_F(ServingTest, WhatIsNoVideoIsSaidInOneLine) {
   expect_refused(*edge({path("none.mp4")}), 1, "no such video");
   expect_refused(*edge({"--camera", "99"}), 1, "no such camera (/dev/video99)");
   expect_refused(*edge({"--fps", "2", path("a.png")}), 2, "for a video or camera");
-  expect_refused(*edge({path("clip.avi"), path("a.png")}), 2, "watched alone");
+  expect_refused(*edge({path("clip.avi"), path("a.png")}), 2, "classified alone");
   auto early = edge({path("clip.avi")});
   EXPECT_EQ(early->wait(), 1);
   EXPECT_NE(early->err().find("ends early: "), std::string::npos) << early->err();
@@ -531,7 +531,7 @@ TEST_F(SeveralCloudsTest, AReplicaOfOtherNetsIsRefusedAndNotMixedUp) {
   clouds_[1].process->signal(SIGKILL);
   const Status moved = client.classify(images).status;
   EXPECT_EQ(moved.code, StatusCode::kInternal) << moved.str();
-  EXPECT_NE(moved.message.find(at(2) + " answered for other nets"), std::string::npos)
+  EXPECT_NE(moved.message.find(at(2) + " replied for other nets"), std::string::npos)
       << moved.str();
   const Status again = client.classify(images).status;  // asks what is served
   EXPECT_EQ(again.code, StatusCode::kInvalidArgument) << again.str();

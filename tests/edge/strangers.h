@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "net/keys.h"
 #include "nn/core/rng.h"
 #include "nn/core/shape.h"
-#include "proto/keys.h"
 
 namespace ens::test {
 

@@ -110,7 +110,7 @@ void bundle(const uint8_t* data, size_t size) {
   try {
     const BundleInfo info = bundle_file::get_info(checkpoint);
     if (smashed_shape(info.model, info.split).numel() < 1) std::abort();
-    (void)answer_shape(info.model, info.split);
+    (void)body_output_shape(info.model, info.split);
   } catch (const Error&) {
   }
 }

@@ -11,7 +11,7 @@
 
 #include "base/error.h"
 #include "lab/commands/commands.h"
-#include "proto/keys.h"
+#include "net/keys.h"
 #include "tests/support/temp_dir.h"
 
 namespace ens {

@@ -87,10 +87,10 @@ TEST(CellNames, AreTheStatedOnes) {
 TEST(Shapes, OfThePublishedSettings) {
   ModelSpec cifar10;  // width 64, 32 pixels, with stem pool
   EXPECT_EQ(smashed_shape(cifar10, {1, 1}), (Shape{64, 16, 16}));
-  EXPECT_EQ(answer_shape(cifar10, {1, 1}), (Shape{512}));
+  EXPECT_EQ(body_output_shape(cifar10, {1, 1}), (Shape{512}));
   EXPECT_EQ(smashed_shape(cifar10, {2, 1}), (Shape{64, 16, 16}));
   EXPECT_EQ(smashed_shape(cifar10, {3, 1}), (Shape{128, 8, 8}));
-  EXPECT_EQ(answer_shape(cifar10, {1, 2}), (Shape{256, 4, 4}));
+  EXPECT_EQ(body_output_shape(cifar10, {1, 2}), (Shape{256, 4, 4}));
   ModelSpec cifar100 = cifar10;
   cifar100.classes = 100;
   cifar100.stem_pool = false;
@@ -103,8 +103,8 @@ TEST(Shapes, OfThePublishedSettings) {
   EXPECT_EQ(smashed_shape(vgg, {1, 1}), (Shape{64, 32, 32}));
   EXPECT_EQ(smashed_shape(vgg, {2, 1}), (Shape{64, 16, 16}));
   EXPECT_EQ(smashed_shape(vgg, {6, 1}), (Shape{256, 8, 8}));
-  EXPECT_EQ(answer_shape(vgg, {1, 1}), (Shape{512}));
-  EXPECT_EQ(answer_shape(vgg, {1, 3}), (Shape{512, 1, 1}));
+  EXPECT_EQ(body_output_shape(vgg, {1, 1}), (Shape{512}));
+  EXPECT_EQ(body_output_shape(vgg, {1, 3}), (Shape{512, 1, 1}));
 }
 
 TEST_P(Architectures, CellsFitTogether) {
@@ -154,7 +154,7 @@ TEST_P(Architectures, SplitsGiveTheWholeNet) {
     const Var z = head->forward(x);
     EXPECT_EQ(z.shape(), with_batch(2, smashed_shape(spec, split)));
     const Var f = body->forward(z);
-    EXPECT_EQ(f.shape(), with_batch(2, answer_shape(spec, split)));
+    EXPECT_EQ(f.shape(), with_batch(2, body_output_shape(spec, split)));
     EXPECT_TRUE(near(tail->forward(f).value(), want, 1e-5));
   }
 }
@@ -169,7 +169,7 @@ TEST_P(Architectures, TailsForSeveralBodies) {
       Rng rng(1);
       const auto tail = build_tail(spec, split, rng, copies);
       tail->train(false);
-      const Shape answer = answer_shape(spec, split);
+      const Shape answer = body_output_shape(spec, split);
       std::vector<Var> answers;
       for (int i = 0; i < copies; ++i) {
         answers.emplace_back(uniform(with_batch(2, answer), static_cast<uint32_t>(i)));
@@ -380,7 +380,7 @@ TEST(Check, RejectsImpossibleSplits) {
   EXPECT_THROW(build_tail(resnet, {1, 5}, rng, 2), Error);
   EXPECT_THROW(build_tail(resnet, {1, 1}, rng, 0), Error);
   EXPECT_THROW(smashed_shape(resnet, {6, 1}), Error);
-  EXPECT_THROW(answer_shape(resnet, {1, 6}), Error);
+  EXPECT_THROW(body_output_shape(resnet, {1, 6}), Error);
   EXPECT_THROW(build_cells(resnet, 0, 7, rng), Error);
   EXPECT_THROW(build_cells(resnet, -1, 2, rng), Error);
   EXPECT_THROW(build_cells(resnet, 3, 2, rng), Error);

@@ -1,4 +1,4 @@
-#include "cloud/serving.h"
+#include "cloud/served_bundle.h"
 
 #include <utility>
 
@@ -11,8 +11,9 @@
 namespace ens {
 namespace {
 
-// Trainings run in float32 or bfloat16; serving knows float16 and float8, too, on devices that have
-// them, and bfloat16 weights. Float8 needs a calibrated bundle, and is never chosen unasked.
+// Trainings run in float32 or bfloat16. A cloud can also compute in float16 and float8 on devices
+// that have them, and with bfloat16 weights. Float8 needs a calibrated bundle and is used only if
+// asked for.
 Dtype serving_dtype(const CloudConfig& config, const CloudBundle& bundle, Device device) {
   const std::string& text = config.dtype();
   const Backend& here = backend(device);
@@ -36,19 +37,20 @@ Dtype serving_dtype(const CloudConfig& config, const CloudBundle& bundle, Device
 
 }  // namespace
 
-Serving::Serving(const CloudConfig& config) : Serving(config, read_cloud_bundle(config.bundle())) {}
+ServedBundle::ServedBundle(const CloudConfig& config)
+    : ServedBundle(config, read_cloud_bundle(config.bundle())) {}
 
 // The plans hold their own copies of the weights: the bundle's bodies go with it.
-Serving::Serving(const CloudConfig& config, CloudBundle bundle)
+ServedBundle::ServedBundle(const CloudConfig& config, CloudBundle bundle)
     : info(bundle.info),
       part(bundle.part),
       devices(parse_devices(config.device())),
       dtype(serving_dtype(config, bundle, devices[0])),
       input(smashed_shape(info.model, info.split)),
-      output(answer_shape(info.model, info.split)),
+      output(body_output_shape(info.model, info.split)),
       max_request_batch(config.max_request_batch()),
       lanes(std::move(bundle), devices, dtype, config.max_batch(), config.threads()) {}
 
-std::string Serving::fingerprint_hex() const { return to_hex(info.fingerprint); }
+std::string ServedBundle::fingerprint_hex() const { return to_hex(info.fingerprint); }
 
 }  // namespace ens

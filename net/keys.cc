@@ -1,4 +1,4 @@
-#include "proto/keys.h"
+#include "net/keys.h"
 
 #include <fcntl.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-// Health and metrics over HTTP, for orchestrators and Prometheus. Plain text, without any secret;
-// bind it where only they can reach it.
+// HttpServer: health and metrics over HTTP, for orchestrators and Prometheus. Plain text, without
+// any secret; bind it where only they can reach it.
 #pragma once
 
 #include <functional>
@@ -15,8 +15,8 @@ class HttpServer {
     std::function<bool()> ready;           // GET /readyz: 200 or 503
     std::function<std::string()> metrics;  // GET /metrics
   };
-  // "HOST:PORT", port 0 for any free one. Answers on threads of its own until destroyed. Error if
-  // it cannot listen.
+  // "HOST:PORT", port 0 for any free one. Serves on a thread of its own until it is destroyed.
+  // Error if it cannot listen.
   HttpServer(const std::string& address, Pages pages);
   ~HttpServer();
 

@@ -1,4 +1,4 @@
-#include "cloud/http.h"
+#include "net/http/server.h"
 
 #include <microhttpd.h>
 #include <netdb.h>
@@ -11,15 +11,15 @@
 namespace ens {
 namespace {
 
-constexpr const char* kAsAddress = "write HOST:PORT, as in 127.0.0.1:9464";
-// A probe is one small GET. Connections cost no thread, each at most this memory, and those of one
-// address leave room for those of others, however slowly they speak.
+constexpr const char* kAddressHint = "write HOST:PORT, as in 127.0.0.1:9464";
+// A probe is one small GET. A connection takes no thread and at most this memory. One address
+// cannot take all connections, however slowly it speaks.
 constexpr unsigned kConnections = 64, kConnectionsOfOneAddress = 16;
 constexpr unsigned kIdleSeconds = 2;
 constexpr size_t kConnectionBytes = 16384;
 
-MHD_Result answer(MHD_Connection* connection, unsigned status, const char* type,
-                  const std::string& text) {
+MHD_Result reply(MHD_Connection* connection, unsigned status, const char* type,
+                 const std::string& text) {
   MHD_Response* response = MHD_create_response_from_buffer(
       text.size(), const_cast<char*>(text.data()), MHD_RESPMEM_MUST_COPY);
   if (!response) return MHD_NO;
@@ -37,19 +37,19 @@ struct HttpServer::Impl {
                            const char* method, const char*, const char*, size_t*, void**) {
     const Pages& pages = static_cast<Impl*>(self)->pages;
     const auto probe = [&](bool good) {
-      return answer(connection, good ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE, "text/plain",
-                    good ? "ok\n" : "no\n");
+      return reply(connection, good ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE, "text/plain",
+                   good ? "ok\n" : "no\n");
     };
     try {
       if (std::strcmp(method, MHD_HTTP_METHOD_GET) != 0) {
-        return answer(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "text/plain", "GET only\n");
+        return reply(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "text/plain", "GET only\n");
       }
       if (std::strcmp(url, "/healthz") == 0) return probe(pages.alive());
       if (std::strcmp(url, "/readyz") == 0) return probe(pages.ready());
       if (std::strcmp(url, "/metrics") == 0) {
-        return answer(connection, MHD_HTTP_OK, "text/plain; version=0.0.4", pages.metrics());
+        return reply(connection, MHD_HTTP_OK, "text/plain; version=0.0.4", pages.metrics());
       }
-      return answer(connection, MHD_HTTP_NOT_FOUND, "text/plain", "not here\n");
+      return reply(connection, MHD_HTTP_NOT_FOUND, "text/plain", "not here\n");
     } catch (const std::exception&) {
       return MHD_NO;
     }
@@ -67,7 +67,7 @@ HttpServer::HttpServer(const std::string& address, Pages pages) : impl_(std::mak
   if (colon == std::string::npos || colon == 0 ||
       std::from_chars(address.data() + colon + 1, end, impl_->port).ptr != end ||
       colon + 1 == address.size() || impl_->port < 0 || impl_->port > 65535) {
-    usage_fail("'" + address + "' is no address for HTTP", "http", kAsAddress);
+    usage_fail("'" + address + "' is no address for HTTP", "http", kAddressHint);
   }
   impl_->pages = std::move(pages);
   impl_->host = address.substr(0, colon);
@@ -79,7 +79,7 @@ HttpServer::HttpServer(const std::string& address, Pages pages) : impl_(std::mak
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_PASSIVE;
   if (::getaddrinfo(bind_host.c_str(), std::to_string(impl_->port).c_str(), &hints, &found) != 0) {
-    fail("no address of this machine", address, kAsAddress);
+    fail("no address of this machine", address, kAddressHint);
   }
   impl_->daemon = MHD_start_daemon(
       MHD_USE_AUTO | MHD_USE_INTERNAL_POLLING_THREAD |

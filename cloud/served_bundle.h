@@ -1,4 +1,4 @@
-// What the cloud serves at one time: a bundle, compiled.
+// ServedBundle: a cloud bundle, compiled, as it is served now.
 #pragma once
 
 #include <memory>
@@ -11,11 +11,12 @@
 
 namespace ens {
 
-// Replaced as a whole when the bundle is loaded again; a request keeps the one it was checked
-// against until it is answered. Immutable but for the lanes, which one thread uses.
-struct Serving {
+// Replaced as a whole when the bundle is loaded again (Frontend::publish); a request keeps the one
+// it was checked against until it is replied to. Immutable but for the lanes, which one thread
+// uses.
+struct ServedBundle {
   // Reads and compiles config.bundle. Error for a bad bundle or device.
-  explicit Serving(const CloudConfig& config);
+  explicit ServedBundle(const CloudConfig& config);
 
   std::string fingerprint_hex() const;  // all 64 digits
 
@@ -23,12 +24,12 @@ struct Serving {
   std::vector<int> part;        // which of the N nets are served here
   std::vector<Device> devices;  // over which the nets are spread
   Dtype dtype;
-  Shape input, output;  // of one image: features sent, one net's answer
+  Shape input, output;  // of one image: the features, one net's output
   int64_t max_request_batch;
   Lanes lanes;
 
  private:
-  Serving(const CloudConfig& config, CloudBundle bundle);
+  ServedBundle(const CloudConfig& config, CloudBundle bundle);
 };
 
 }  // namespace ens

@@ -1,4 +1,4 @@
-#include "proto/keys.h"
+#include "net/keys.h"
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>

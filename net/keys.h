@@ -9,16 +9,11 @@
 #pragma once
 
 #include <array>
-#include <cstdint>
 #include <filesystem>
 #include <set>
 #include <string>
 
 namespace ens {
-
-// Encryption makes a frame longer by at most this many bytes (libzmq 4.3: 33). Limits on the length
-// of received frames must leave room for it.
-constexpr int64_t kCurveOverhead = 64;
 
 // 40 characters of Z85, wiped on destruction; moves wipe their source.
 class SecretKey {
@@ -48,8 +43,7 @@ void write_keys(const std::filesystem::path& stem, const KeyPair& keys);
 // Error (file and problem) if missing, malformed, or readable by others than the owner.
 KeyPair read_secret_key(const std::filesystem::path& file);
 std::string read_public_key(const std::filesystem::path& file);
-// A file of public keys, or a folder of *.pub files; Error if there is none in it and there must
-// be.
+// A file of public keys, or a folder of *.pub files. Error if it has no key, unless it may.
 std::set<std::string> read_allowed_keys(const std::filesystem::path& file_or_folder,
                                         bool may_be_none = false);
 

@@ -1,14 +1,16 @@
-#include "lab/wiretap.h"
+#include "net/wiretap.h"
 
 #include <chrono>
-#include <cstring>
+#include <iterator>
 #include <mutex>
 #include <set>
 #include <thread>
+#include <utility>
 #include <vector>
-#include <zmq.hpp>
+#include <zmq_addon.hpp>
 
 #include "base/error.h"
+#include "net/message.h"
 #include "proto/tensor_codec.h"
 
 namespace ens {
@@ -23,7 +25,7 @@ struct Wiretap::Impl {
   std::vector<Tensor> recorded;  // one per request
   std::jthread thread;
 
-  void record(const std::vector<zmq::message_t>& frames) {
+  void record(const std::vector<WireFrame>& frames) {
     wire::Request request;
     if (frames.size() != 3 ||
         !request.ParseFromArray(frames[1].data(), static_cast<int>(frames[1].size())) ||
@@ -39,40 +41,30 @@ struct Wiretap::Impl {
     if (seen.insert(request.id()).second) recorded.push_back(std::move(sent));
   }
 
-  static std::vector<zmq::message_t> receive(zmq::socket_t& socket) {
-    std::vector<zmq::message_t> frames;
-    do {
-      frames.emplace_back();
-      if (!socket.recv(frames.back())) return {};
-    } while (frames.back().more());
+  static std::vector<WireFrame> receive(zmq::socket_t& socket) {
+    std::vector<WireFrame> frames;
+    (void)zmq::recv_multipart(socket, std::back_inserter(frames));
     return frames;
   }
 
-  static void send(zmq::socket_t& socket, std::vector<zmq::message_t>& frames, size_t first) {
-    for (size_t i = first; i < frames.size(); ++i) {
-      socket.send(frames[i],
-                  i + 1 < frames.size() ? zmq::send_flags::sndmore : zmq::send_flags::none);
-    }
-  }
-
   void run(const std::stop_token& stop) {
-    zmq::message_t client;  // the one edge's address
+    WireFrame client;  // how the ROUTER names the one edge
     while (!stop.stop_requested()) {
       zmq::pollitem_t items[] = {{edge.handle(), 0, ZMQ_POLLIN, 0},
                                  {cloud.handle(), 0, ZMQ_POLLIN, 0}};
       zmq::poll(items, 2, std::chrono::milliseconds(50));
       if (items[0].revents & ZMQ_POLLIN) {
-        std::vector<zmq::message_t> frames = receive(edge);
+        std::vector<WireFrame> frames = receive(edge);
         if (frames.size() < 2) continue;
         record(frames);
-        client.rebuild(frames[0].data(), frames[0].size());
-        send(cloud, frames, 1);
+        client = std::move(frames[0]);
+        frames.erase(frames.begin());
+        zmq::send_multipart(cloud, frames);
       }
       if ((items[1].revents & ZMQ_POLLIN) && client.size() > 0) {
-        std::vector<zmq::message_t> frames = receive(cloud);
-        zmq::message_t address_frame(client.data(), client.size());
-        edge.send(address_frame, zmq::send_flags::sndmore);
-        send(edge, frames, 0);
+        std::vector<WireFrame> frames = receive(cloud);
+        frames.emplace(frames.begin(), client.data(), client.size());
+        zmq::send_multipart(edge, frames);
       }
     }
   }
@@ -88,18 +80,18 @@ Wiretap::Wiretap(const std::string& cloud_endpoint) : impl_(std::make_unique<Imp
     try {
       impl->run(stop);
     } catch (const zmq::error_t&) {
-      // The context went away: the tap is being closed.
+      // The tap is being closed.
     }
   });
 }
 
-Wiretap::~Wiretap() = default;  // the thread is the last member: it stops before the sockets close
+Wiretap::~Wiretap() = default;  // the thread, its last member, ends before the sockets close
 
 std::string Wiretap::endpoint() const { return impl_->address; }
 
 Tensor Wiretap::features() const {
   std::lock_guard lock(impl_->mutex);
-  if (impl_->recorded.empty()) fail("no smashed feature passed the wire tap", "Wiretap");
+  if (impl_->recorded.empty()) fail("no features have passed the wiretap", "Wiretap");
   Shape shape = impl_->recorded[0].shape();
   int64_t total = 0;
   for (const Tensor& t : impl_->recorded) total += t.dim(0);

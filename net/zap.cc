@@ -1,21 +1,21 @@
-#include "cloud/zap.h"
-
-#include <spdlog/spdlog.h>
+#include "net/zap.h"
 
 #include <array>
 #include <cstdint>
+#include <utility>
 #include <vector>
 #include <zmq_addon.hpp>
 
 #include "base/error.h"
-#include "proto/keys.h"
+#include "net/keys.h"
 
 namespace ens {
 
 namespace fs = std::filesystem;
 
-AllowedKeys::AllowedKeys(fs::path file_or_folder)
+AllowedKeys::AllowedKeys(fs::path file_or_folder, Log log)
     : path_(std::move(file_or_folder)),
+      log_(std::move(log)),
       keys_(read_allowed_keys(path_)),
       seen_(changed()),
       looked_(std::chrono::steady_clock::now()) {}
@@ -40,21 +40,21 @@ void AllowedKeys::refresh(bool now) {
   try {
     read = read_allowed_keys(path_, /*may_be_none=*/true);
   } catch (const std::exception& failure) {  // also of the file system
-    spdlog::error("event=keys_unreadable kept={} reason=\"{}\"", keys_.size(), failure.what());
+    log_({keys_.size(), keys_.size(), failure.what()});
     return;
   }
   if (read == keys_) return;
-  spdlog::info("event=keys_changed before={} now={}", keys_.size(), read.size());
+  log_({keys_.size(), read.size(), ""});
   keys_ = std::move(read);
 }
 
-ZapHandler::ZapHandler(zmq::context_t& context, const fs::path& clients)
-    : socket_(context, zmq::socket_type::rep), keys_(clients) {
+ZapHandler::ZapHandler(zmq::context_t& context, const fs::path& clients, AllowedKeys::Log log)
+    : socket_(context, zmq::socket_type::rep), keys_(clients, std::move(log)) {
   socket_.set(zmq::sockopt::linger, 0);
   socket_.bind("inproc://zeromq.zap.01");
 }
 
-void ZapHandler::answer() {
+void ZapHandler::reply() {
   std::vector<zmq::message_t> request;
   if (!zmq::recv_multipart(socket_, std::back_inserter(request), zmq::recv_flags::dontwait)) return;
   keys_.refresh();
@@ -68,14 +68,14 @@ void ZapHandler::answer() {
   refused_ += allowed ? 0 : 1;
   const std::string id = request.size() > 1 ? request[1].to_string() : "";
   const std::string user = allowed ? key : "";  // comes with each of the client's messages
-  const std::array<zmq::const_buffer, 6> reply = {
+  const std::array<zmq::const_buffer, 6> decision = {
       zmq::str_buffer("1.0"),
       zmq::buffer(id),
       allowed ? zmq::str_buffer("200") : zmq::str_buffer("400"),
       allowed ? zmq::str_buffer("OK") : zmq::str_buffer("key not allowed"),
       zmq::buffer(user),
       zmq::const_buffer()};  // metadata
-  zmq::send_multipart(socket_, reply);
+  zmq::send_multipart(socket_, decision);
 }
 
 bool ZapHandler::allows(zmq::message_t& frame) const {

@@ -1,7 +1,7 @@
-// Wiretap: the honest-but-curious cloud's ears, as a process of their own between edge and cloud.
+// Wiretap: what an honest-but-curious cloud sees, recorded by a relay between edge and cloud.
 //
 // Passes the messages of one edge to the cloud and back unchanged, and keeps the smashed features
-// it sees, for the attack lab. Plain text on loopback only: CURVE traffic cannot be read here.
+// for the attack lab. For plain text on loopback only: CURVE hides what is sent.
 #pragma once
 
 #include <memory>
@@ -13,13 +13,13 @@ namespace ens {
 
 class Wiretap {
  public:
-  // Starts a thread that listens on a loopback port of the system's choice.
+  // Starts a thread that listens on a free loopback port.
   explicit Wiretap(const std::string& cloud_endpoint);
   ~Wiretap();
 
   std::string endpoint() const;  // where the edge should connect
-  // All features seen so far, in the order of the requests, [M,C,H,W] float32. A request sent again
-  // counts once. Error if there were none.
+  // All features so far, in the order of the requests, [M, C, H, W] float32. A request that is sent
+  // again counts once. Error if there were none.
   Tensor features() const;
 
  private:

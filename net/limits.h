@@ -1,0 +1,34 @@
+// What a socket holds and how long it waits, for every socket of ours.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+
+namespace ens::limits {
+
+using std::chrono::milliseconds;
+
+// Whole messages held for one peer, each way. An edge has few requests under way, and a client that
+// does not read must not make the cloud hold many replies.
+constexpr int kHighWater = 16;
+
+// Bytes of a header frame. INT8 features take 10 bytes for each channel.
+constexpr size_t kMaxRequestHeader = 16 << 10;
+constexpr size_t kMaxReplyHeader = 64 << 10;
+// CURVE makes a frame longer by at most this many bytes (libzmq 4.3: 33). ZeroMQ's limit on the
+// length of received frames must leave room for it.
+constexpr int64_t kCurveOverhead = 64;
+
+// A server's socket.
+constexpr int kBacklog = 1024;
+constexpr milliseconds kServerLinger{1000};  // when it closes, for clients that read slowly
+constexpr milliseconds kServerHandshake{5000};
+constexpr milliseconds kServerHeartbeat{5000}, kServerHeartbeatTimeout{20000};
+
+// A client's socket.
+constexpr milliseconds kReconnect{50}, kLongestReconnect{1000};
+constexpr milliseconds kClientHandshake{2000};
+constexpr milliseconds kClientHeartbeat{2000}, kClientHeartbeatTimeout{10000};
+
+}  // namespace ens::limits

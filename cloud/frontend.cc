@@ -34,8 +34,8 @@ void log_keys(const AllowedKeys::Change& change) {
 wire::Reply info_reply(const ServedBundle& served) {
   wire::Reply reply;
   wire::ServerInfo& info = *reply.mutable_info();
-  info.set_nets(static_cast<uint32_t>(served.part.size()));
-  for (const int net : served.part) info.add_part(static_cast<uint32_t>(net));
+  info.set_nets(static_cast<uint32_t>(served.shard.size()));
+  for (const int net : served.shard) info.add_part(static_cast<uint32_t>(net));
   for (int64_t size : served.input.dims()) info.add_input_shape(size);
   for (int64_t size : served.output.dims()) info.add_output_shape(size);
   info.set_max_batch(static_cast<uint32_t>(served.max_request_batch));
@@ -121,7 +121,7 @@ void Frontend::run(const std::atomic<bool>& stop, const std::function<void()>& o
       drain_end = Clock::now() + drain_limit;
       on_drain();
     }
-    if (drain_end && (outbox_->unanswered() == 0 || Clock::now() >= *drain_end)) return;
+    if (drain_end && (outbox_->pending() == 0 || Clock::now() >= *drain_end)) return;
   }
 }
 

@@ -91,7 +91,7 @@ void Metrics::publish(const ServedBundle& served, const std::string& state) {
   const std::lock_guard lock(impl_->info_mutex);
   if (impl_->current) impl_->info.Remove(impl_->current);
   impl_->current = &impl_->info.Add({{"fingerprint", served.fingerprint_hex().substr(0, 16)},
-                                     {"nets", std::to_string(served.part.size())},
+                                     {"nets", std::to_string(served.shard.size())},
                                      {"device", str(served.devices)},
                                      {"dtype", name(served.dtype)},
                                      {"state", state}});

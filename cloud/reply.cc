@@ -4,7 +4,7 @@ namespace ens {
 
 ReplyOnce::ReplyOnce(std::shared_ptr<Outbox> outbox, WireFrame peer, uint64_t id)
     : outbox_(std::move(outbox)), peer_(std::move(peer)), id_(id) {
-  outbox_->unanswered_.fetch_add(1);
+  outbox_->pending_.fetch_add(1);
 }
 
 ReplyOnce::~ReplyOnce() {
@@ -31,7 +31,7 @@ void ReplyOnce::send(wire::Reply header, Tensor tensor) {
   header.set_id(id_);
   const auto outbox = std::move(outbox_);
   outbox->deliver_({std::move(peer_), std::move(header), std::move(tensor)});
-  outbox->unanswered_.fetch_sub(1);
+  outbox->pending_.fetch_sub(1);
 }
 
 }  // namespace ens

@@ -26,13 +26,13 @@ class Outbox {
   explicit Outbox(std::function<void(Outgoing)> deliver) : deliver_(std::move(deliver)) {}
 
   // Requests that were read and whose reply was not delivered yet.
-  int64_t unanswered() const { return unanswered_.load(); }
+  int64_t pending() const { return pending_.load(); }
 
  private:
   friend class ReplyOnce;
 
   const std::function<void(Outgoing)> deliver_;
-  std::atomic<int64_t> unanswered_{0};
+  std::atomic<int64_t> pending_{0};
 };
 
 // The duty to reply to one request, exactly once. A request that was dropped gets the reply

@@ -43,7 +43,7 @@ ServedBundle::ServedBundle(const CloudConfig& config)
 // The plans hold their own copies of the weights: the bundle's bodies go with it.
 ServedBundle::ServedBundle(const CloudConfig& config, CloudBundle bundle)
     : info(bundle.info),
-      part(bundle.part),
+      shard(bundle.part),
       devices(parse_devices(config.device())),
       dtype(serving_dtype(config, bundle, devices[0])),
       input(smashed_shape(info.model, info.split)),

@@ -21,7 +21,7 @@ struct ServedBundle {
   std::string fingerprint_hex() const;  // all 64 digits
 
   BundleInfo info;
-  std::vector<int> part;        // which of the N nets are served here
+  std::vector<int> shard;       // which of the N nets are served here
   std::vector<Device> devices;  // over which the nets are spread
   Dtype dtype;
   Shape input, output;  // of one image: the features, one net's output

@@ -101,7 +101,7 @@ struct Server::Impl {
     spdlog::info(
         "event=serving nets={} of={} data={} fingerprint={} device={} dtype={} arithmetic={} "
         "lanes={} max_batch={} curve={}",
-        fmt::join(served->part, ","), served->info.nets, served->info.data,
+        fmt::join(served->shard, ","), served->info.nets, served->info.data,
         served->fingerprint_hex().substr(0, 16), str(served->devices), ens::name(served->dtype),
         ens::name(weights_only ? Dtype::kF32 : served->dtype), served->lanes.count(),
         config.max_batch(), security.has_value());
@@ -174,7 +174,7 @@ struct Server::Impl {
       header.set_compute_us(
           static_cast<uint64_t>(std::chrono::duration_cast<microseconds>(compute_time).count()));
       header.set_fingerprint(served.info.fingerprint);
-      for (const int net : served.part) header.add_part(static_cast<uint32_t>(net));
+      for (const int net : served.shard) header.add_part(static_cast<uint32_t>(net));
       job.reply.send(std::move(header), pick(outputs, first, job.images));
       metrics.finished(begin - job.arrived, Clock::now() - job.arrived);
       first += job.images;

@@ -170,7 +170,7 @@ void watch(const std::string& source, const EdgeConfig& config, const WatchOptio
           stop = true;
           lock.unlock();
           video.stop();
-          continue;  // the others that are under way
+          continue;  // the others that are pending
         }
         latencies.push_back(ms_since(next.at));
         view.show({next.frame.number, video.dropped(), next.frame.seconds, latencies.back(),

@@ -9,7 +9,7 @@ namespace ens::limits {
 
 using std::chrono::milliseconds;
 
-// Whole messages held for one peer, each way. An edge has few requests under way, and a client that
+// Whole messages held for one peer, each way. An edge has few pending requests, and a client that
 // does not read must not make the cloud hold many replies.
 constexpr int kHighWater = 16;
 

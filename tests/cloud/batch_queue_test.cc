@@ -152,7 +152,7 @@ TEST_F(BatchQueueTest, AbandonedJobsAreAnswered) {
   push(queue, 2, 2);
   queue.abandon();
   EXPECT_EQ(answered().size(), 2u);
-  EXPECT_EQ(outbox_->unanswered(), 0);
+  EXPECT_EQ(outbox_->pending(), 0);
   EXPECT_TRUE(queue.next().empty());
 }
 
@@ -177,7 +177,7 @@ TEST_F(BatchQueueTest, NextWakesForPushAndForClose) {
   worker.join();
   ASSERT_EQ(got.size(), 20u);
   for (int64_t i = 0; i < 20; ++i) EXPECT_EQ(got[static_cast<size_t>(i)], (i + 1) % 9 + 1);
-  EXPECT_EQ(outbox_->unanswered(), 0);
+  EXPECT_EQ(outbox_->pending(), 0);
 }
 
 }  // namespace

@@ -27,9 +27,9 @@ TEST(ReplyOnce, AnswersOnceWhateverHappens) {
     const ReplyOnce moved = std::move(first);
     ReplyOnce replaced(outbox, WireFrame("d", 1), 4);
     replaced = ReplyOnce(outbox, WireFrame("e", 1), 5);
-    EXPECT_EQ(outbox->unanswered(), 3);  // silent, moved, and the one that replaced
+    EXPECT_EQ(outbox->pending(), 3);  // silent, moved, and the one that replaced
   }
-  EXPECT_EQ(outbox->unanswered(), 0);
+  EXPECT_EQ(outbox->pending(), 0);
   std::map<uint64_t, std::pair<std::string, uint32_t>> got;
   for (const Outgoing& o : delivered.answers) {
     EXPECT_TRUE(got.emplace(o.header.id(), std::pair(o.peer.to_string(), o.header.code())).second);

@@ -100,14 +100,10 @@ bool allowed(const std::string& from, const std::string& include) {
   return false;
 }
 
-struct Include {
-  std::string file, name;
-};
-
-std::vector<Include> includes() {
+// Calls f(file, line) for every line of every source.
+template <typename F>
+void for_each_line(F f) {
   const fs::path root = ENS_SOURCE_DIR;
-  const std::regex pattern(R"rx(^\s*#\s*include\s*[<"]([^>"]+)[>"])rx");
-  std::vector<Include> found;
   for (const char* top : {"base", "nn", "proto", "net", "ensemble", "cloud", "edge", "attacks",
                           "experiment", "report", "lab", "bench"}) {
     if (!fs::exists(root / top)) continue;
@@ -115,15 +111,31 @@ std::vector<Include> includes() {
       const std::string ending = entry.path().extension();
       if (ending != ".h" && ending != ".cc" && ending != ".cu") continue;
       std::ifstream in(entry.path());
-      for (std::string line; std::getline(in, line);) {
-        std::smatch match;
-        if (std::regex_search(line, match, pattern)) {
-          found.push_back({fs::relative(entry.path(), root).string(), match[1]});
-        }
-      }
+      const std::string file = fs::relative(entry.path(), root).string();
+      for (std::string line; std::getline(in, line);) f(file, line);
     }
   }
+}
+
+struct Include {
+  std::string file, name;
+};
+
+std::vector<Include> includes() {
+  const std::regex pattern(R"rx(^\s*#\s*include\s*[<"]([^>"]+)[>"])rx");
+  std::vector<Include> found;
+  for_each_line([&](const std::string& file, const std::string& line) {
+    std::smatch match;
+    if (std::regex_search(line, match, pattern)) found.push_back({file, match[1]});
+  });
   return found;
+}
+
+bool inside(const std::string& file, const Names& places) {
+  for (const std::string& place : places) {
+    if (file == place || file.starts_with(place + "/")) return true;
+  }
+  return false;
 }
 
 TEST(Layering, ReadsTheTree) { EXPECT_GT(includes().size(), 200u); }
@@ -151,13 +163,17 @@ TEST(Layering, LibrariesStayInTheirPlace) {
                          i.name.starts_with(library + "/") ||
                          (library == "H5" && i.name.starts_with("H5"));
       if (!is_it) continue;
-      bool inside = false;
-      for (const std::string& place : places) {
-        inside |= i.file == place || i.file.starts_with(place + "/");
-      }
-      EXPECT_TRUE(inside) << i.file << " includes " << i.name;
+      EXPECT_TRUE(inside(i.file, places)) << i.file << " includes " << i.name;
     }
   }
+}
+
+// net's headers bring ZeroMQ's along, so the includes alone do not tell.
+TEST(Layering, OnlyNetNamesZeroMq) {
+  for_each_line([](const std::string& file, const std::string& line) {
+    if (line.find("zmq::") == std::string::npos && line.find("zmq_") == std::string::npos) return;
+    EXPECT_TRUE(inside(file, kOnlyIn.at("zmq"))) << file << ": " << line;
+  });
 }
 
 }  // namespace

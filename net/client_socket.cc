@@ -19,8 +19,6 @@ constexpr int kMonitored = ZMQ_EVENT_CONNECTED | ZMQ_EVENT_DISCONNECTED |
                            ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
                            ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL;
 
-int ms(std::chrono::milliseconds time) { return static_cast<int>(time.count()); }
-
 }  // namespace
 
 ClientSocket::ClientSocket(std::vector<std::string> addresses,
@@ -33,12 +31,11 @@ ClientSocket::ClientSocket(std::vector<std::string> addresses,
   socket_.set(zmq::sockopt::maxmsgsize, max_reply + limits::kCurveOverhead);
   socket_.set(zmq::sockopt::sndhwm, limits::kHighWater);
   socket_.set(zmq::sockopt::rcvhwm, limits::kHighWater);
-  socket_.set(zmq::sockopt::reconnect_ivl, ms(limits::kReconnect));
-  socket_.set(zmq::sockopt::reconnect_ivl_max, ms(limits::kLongestReconnect));
-  socket_.set(zmq::sockopt::handshake_ivl, ms(limits::kClientHandshake));
-  // Notices a server that vanished without a word.
-  socket_.set(zmq::sockopt::heartbeat_ivl, ms(limits::kClientHeartbeat));
-  socket_.set(zmq::sockopt::heartbeat_timeout, ms(limits::kClientHeartbeatTimeout));
+  socket_.set(zmq::sockopt::reconnect_ivl, limits::kReconnect);
+  socket_.set(zmq::sockopt::reconnect_ivl_max, limits::kLongestReconnect);
+  socket_.set(zmq::sockopt::handshake_ivl, limits::kClientHandshake);
+  socket_.set(zmq::sockopt::heartbeat_ivl, limits::kClientHeartbeat);
+  socket_.set(zmq::sockopt::heartbeat_timeout, limits::kClientHeartbeatTimeout);
   if (std::ranges::any_of(addresses_, [](const auto& a) { return a.find('[') != a.npos; })) {
     socket_.set(zmq::sockopt::ipv6, 1);
   }

@@ -1,13 +1,10 @@
 // What a socket holds and how long it waits, for every socket of ours.
 #pragma once
 
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 
 namespace ens::limits {
-
-using std::chrono::milliseconds;
 
 // Whole messages held for one peer, each way. An edge has few pending requests, and a client that
 // does not read must not make the cloud hold many replies.
@@ -20,15 +17,17 @@ constexpr size_t kMaxReplyHeader = 64 << 10;
 // length of received frames must leave room for it.
 constexpr int64_t kCurveOverhead = 64;
 
-// A server's socket.
+// A server's socket; times in milliseconds.
 constexpr int kBacklog = 1024;
-constexpr milliseconds kServerLinger{1000};  // when it closes, for clients that read slowly
-constexpr milliseconds kServerHandshake{5000};
-constexpr milliseconds kServerHeartbeat{5000}, kServerHeartbeatTimeout{20000};
+constexpr int kServerLinger = 1000;     // when it closes, for clients that read slowly
+constexpr int kServerHandshake = 5000;  // for strangers that connect and say nothing
+constexpr int kServerHeartbeat = 5000,
+              kServerHeartbeatTimeout = 20000;  // for clients that vanished
 
-// A client's socket.
-constexpr milliseconds kReconnect{50}, kLongestReconnect{1000};
-constexpr milliseconds kClientHandshake{2000};
-constexpr milliseconds kClientHeartbeat{2000}, kClientHeartbeatTimeout{10000};
+// A client's socket; times in milliseconds.
+constexpr int kReconnect = 50, kLongestReconnect = 1000;
+constexpr int kClientHandshake = 2000;
+constexpr int kClientHeartbeat = 2000,
+              kClientHeartbeatTimeout = 10000;  // for a server that vanished
 
 }  // namespace ens::limits

@@ -21,8 +21,6 @@ bool readable(const zmq::socket_t& socket) {
   return (socket.get(zmq::sockopt::events) & ZMQ_POLLIN) != 0;
 }
 
-int ms(std::chrono::milliseconds time) { return static_cast<int>(time.count()); }
-
 }  // namespace
 
 ServerSocket::Event::Event() : fd(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
@@ -37,11 +35,10 @@ ServerSocket::ServerSocket(const std::string& endpoint,
   set_max_request(max_request);
   socket_.set(zmq::sockopt::rcvhwm, limits::kHighWater);
   socket_.set(zmq::sockopt::sndhwm, limits::kHighWater);
-  socket_.set(zmq::sockopt::linger, ms(limits::kServerLinger));
-  // Strangers that connect and say nothing, and clients that vanished.
-  socket_.set(zmq::sockopt::handshake_ivl, ms(limits::kServerHandshake));
-  socket_.set(zmq::sockopt::heartbeat_ivl, ms(limits::kServerHeartbeat));
-  socket_.set(zmq::sockopt::heartbeat_timeout, ms(limits::kServerHeartbeatTimeout));
+  socket_.set(zmq::sockopt::linger, limits::kServerLinger);
+  socket_.set(zmq::sockopt::handshake_ivl, limits::kServerHandshake);
+  socket_.set(zmq::sockopt::heartbeat_ivl, limits::kServerHeartbeat);
+  socket_.set(zmq::sockopt::heartbeat_timeout, limits::kServerHeartbeatTimeout);
   socket_.set(zmq::sockopt::backlog, limits::kBacklog);
   if (endpoint.find('[') != std::string::npos) socket_.set(zmq::sockopt::ipv6, 1);
   if (security) {
@@ -91,7 +88,7 @@ void ServerSocket::wait(std::chrono::milliseconds limit) {
     fds[1].fd = socket_.get(zmq::sockopt::fd);
   }
   if (zap_) fds[2].fd = zap_->socket().get(zmq::sockopt::fd);
-  ::poll(fds.data(), fds.size(), ready ? 0 : ms(limit));
+  ::poll(fds.data(), fds.size(), ready ? 0 : static_cast<int>(limit.count()));
   uint64_t count;
   [[maybe_unused]] const ssize_t n = ::read(wake_.fd, &count, sizeof count);  // EAGAIN: no wake()
   if (zap_) {

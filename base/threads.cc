@@ -3,12 +3,19 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
+#include <fstream>
 #include <mutex>
+#include <string>
 #include <vector>
+
+#include "base/strings.h"
 
 #ifdef __linux__
 #include <sched.h>
+#include <sys/auxv.h>
+#include <sys/time.h>
 #include <unistd.h>
 #endif
 #if defined(__x86_64__)
@@ -130,10 +137,64 @@ void unpin_this_thread() {
   bind(p.allowed.data(), p.allowed.size());
 }
 
-void reexec_with_bounded_omp_spin(char** argv) {
-  if (std::getenv("GOMP_SPINCOUNT") || std::getenv("OMP_WAIT_POLICY")) return;
-  setenv("GOMP_SPINCOUNT", "10000", 1);  // some ten microseconds
-  execv("/proc/self/exe", argv);         // if it fails, we only go on more slowly
+void reexec_with_openmp_settings(char** argv) {
+  if (getauxval(AT_BASE) == 0) return;  // started as `ld.so PROGRAM`: /proc/self/exe is ld.so
+  bool changed = false;
+  const auto set = [&](const char* variable, const std::string& value) {
+    changed = setenv(variable, value.c_str(), 0) == 0 || changed;
+  };
+  if (!std::getenv("GOMP_SPINCOUNT") && !std::getenv("OMP_WAIT_POLICY")) {
+    set("GOMP_SPINCOUNT", "10000");  // some ten microseconds
+  }
+  const int quota = cgroup_processors();
+  if (!std::getenv("OMP_NUM_THREADS") && quota > 0 && quota < omp_get_num_procs()) {
+    set("OMP_NUM_THREADS", std::to_string(quota));
+  }
+  if (!changed) return;
+  // A profiler's timer survives exec and would end the new program, which has no handler for it
+  // yet.
+  const itimerval off{};
+  for (const int timer : {ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF})
+    setitimer(timer, &off, nullptr);
+  execv("/proc/self/exe", argv);  // if it fails, we only go on more slowly
+}
+
+int cgroup_processors(const std::filesystem::path& cgroups,
+                      const std::filesystem::path& memberships) {
+  namespace fs = std::filesystem;
+  double least = 0;  // processors; 0: no quota
+  const auto consider = [&](double quota, double period) {
+    if (quota > 0 && period > 0)
+      least = least > 0 ? std::min(least, quota / period) : quota / period;
+  };
+  // The quota of a group is a file in its folder, and those of all groups around it hold too. In a
+  // container the folder may be missing, because what is mounted there begins at the container's
+  // own group.
+  const auto consider_all = [&](const fs::path& mount, const fs::path& group, bool version_2) {
+    for (fs::path folder = group.relative_path();; folder = folder.parent_path()) {
+      double quota = 0, period = 0;
+      if (version_2) {
+        std::ifstream(mount / folder / "cpu.max") >> quota >> period;  // "max 100000" leaves 0
+      } else {
+        std::ifstream(mount / folder / "cpu.cfs_quota_us") >> quota;  // -1: none
+        std::ifstream(mount / folder / "cpu.cfs_period_us") >> period;
+      }
+      consider(quota, period);
+      if (folder.empty()) return;
+    }
+  };
+  std::ifstream lines(memberships);
+  for (std::string line; std::getline(lines, line);) {  // "0::/group", "4:cpu,cpuacct:/group"
+    const size_t first = line.find(':'), second = line.find(':', first + 1);
+    if (first == std::string::npos || second == std::string::npos) continue;
+    const std::string controllers = line.substr(first + 1, second - first - 1);
+    const fs::path group = line.substr(second + 1);
+    if (controllers.empty()) consider_all(cgroups, group, true);
+    const std::vector<std::string> names = split_text(controllers, ',');
+    if (std::ranges::find(names, "cpu") != names.end())
+      consider_all(cgroups / controllers, group, false);
+  }
+  return least > 0 ? std::max(1, static_cast<int>(std::lround(least))) : 0;
 }
 
 void prepare_threads() {

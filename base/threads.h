@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 
 namespace ens {
 
@@ -24,11 +25,22 @@ void pin_compute_threads();
 void pin_this_thread(int slot);  // to the slot-th allowed processor, modulo their number
 void unpin_this_thread();        // back to every processor the process may run on
 
-// For main(), first of all. GNU OpenMP's threads spin for milliseconds at every barrier, which on a
-// machine with other work to do costs most of the time (measured: 86 against 546 images/s). The
-// limit can only be set in the environment before the program starts, so this starts it once more,
-// unless the user has set GOMP_SPINCOUNT or OMP_WAIT_POLICY.
-void reexec_with_bounded_omp_spin(char** argv);
+// For main(), first of all: settings of OpenMP that can only be made in the environment before the
+// program starts. If one is missing, the program is started once more with it.
+// - GNU OpenMP's threads spin for milliseconds at every barrier, which on a machine with other work
+// to do costs most of
+//   the time (measured: 86 against 546 images/s). Bounded, unless the user set GOMP_SPINCOUNT or
+//   OMP_WAIT_POLICY.
+// - OMP_NUM_THREADS, unless the user set it, is the processor quota of a container: with more
+// threads than its quota
+//   pays for, all of them stand still for part of every period.
+void reexec_with_openmp_settings(char** argv);
+
+// The processors that the quota of this process's cgroup (version 1 or 2), or of one around it,
+// pays for, rounded to the nearest number, at least 1; 0 without a quota. The arguments are for
+// tests.
+int cgroup_processors(const std::filesystem::path& cgroups = "/sys/fs/cgroup",
+                      const std::filesystem::path& memberships = "/proc/self/cgroup");
 
 // For the CPU backend: flushes denormals in this thread and its team; cheap after the first call.
 void prepare_threads();

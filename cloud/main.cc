@@ -142,7 +142,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  ens::reexec_with_bounded_omp_spin(argv);
+  ens::reexec_with_openmp_settings(argv);
   ens::offer_gpus();
   google::protobuf::SetLogHandler(nullptr);  // malformed messages of a peer do not belong on stderr
   spdlog::set_default_logger(spdlog::stderr_logger_mt("cloud"));

@@ -218,7 +218,7 @@ int classify_data(const ens::EdgeOptions& options, ens::EdgeClient& client) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  ens::reexec_with_bounded_omp_spin(argv);
+  ens::reexec_with_openmp_settings(argv);
   google::protobuf::SetLogHandler(nullptr);  // malformed messages of a peer do not belong on stderr
   try {
     const ens::EdgeOptions options = ens::parse_options(argc, argv);

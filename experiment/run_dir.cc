@@ -370,6 +370,10 @@ void RunDir::mark_done() {
 
 bool RunDir::done() const { return fs::exists(folder() / kDone); }
 
+bool run_in_use(const fs::path& folder) {
+  return fs::exists(folder / kLock) && FileLock::try_once(folder / kLock).taken();
+}
+
 bool is_run(const fs::path& folder) {
   std::error_code error;
   return fs::is_regular_file(folder / kConfig, error);

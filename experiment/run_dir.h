@@ -76,6 +76,8 @@ struct RunView {
 // count, and settings have the names of this version.
 std::vector<std::pair<std::string, std::string>> config_fields(const std::string& text);
 
+// Whether a process has a RunDir of this folder now, this one included.
+bool run_in_use(const std::filesystem::path& folder);
 bool is_run(const std::filesystem::path& folder);       // it holds a config.txtpb
 RunView read_run(const std::filesystem::path& folder);  // never throws for damage: see `damage`
 

@@ -3,6 +3,8 @@
 #include <CLI/CLI.hpp>
 
 #include "base/error.h"
+#include "base/flags.h"
+#include "base/program.h"
 #include "base/strings.h"
 
 namespace ens {
@@ -17,8 +19,7 @@ std::string g_command_line;
 void ConfigFlags::add_to(CLI::App& command) {
   command.add_option("-c,--config", file,
                      "Configuration (.txtpb), or the name of one that comes along");
-  command.add_option("--set", overrides, "Override: path=value, e.g. --set stage1.epochs=3")
-      ->allow_extra_args(false);
+  add_set_flag(command, overrides);
   command.add_option("--data", data_root,
                      "Folder with the data sets (default: $ENS_DATA, then the cache)");
   command.add_option("--device", device,
@@ -63,11 +64,27 @@ fs::path find_config(const std::string& name) {
 
 void remember_command_line(int argc, char** argv) {
   for (int i = 0; i < argc; ++i) {
-    g_command_line +=
-        (i ? " " : "") + (i ? std::string(argv[i]) : fs::path(argv[0]).filename().string());
+    g_command_line += i ? " " + shell_quoted(argv[i]) : fs::path(argv[0]).filename().string();
   }
 }
 
 const std::string& command_line() { return g_command_line; }
+
+std::string command_to_paste(const std::vector<std::string>& words) {
+  const fs::path program = program_folder() / words.at(0);
+  const char* path = std::getenv("PATH");
+  std::error_code ignored;  // of folders that are not there
+  bool found = false;
+  for (const std::string& folder : split_text(path ? path : "", ':')) {
+    if (found = fs::equivalent(fs::path(folder) / words[0], program, ignored); found) break;
+  }
+  const fs::path here = fs::current_path(ignored);
+  const bool below = program.string().starts_with(here.string() + "/");
+  std::vector<std::string> quoted{found   ? words[0]
+                                  : below ? shell_quoted(program.lexically_relative(here).string())
+                                          : shell_quoted(program.string())};
+  for (size_t i = 1; i < words.size(); ++i) quoted.push_back(shell_quoted(words[i]));
+  return join(quoted, " ");
+}
 
 }  // namespace ens

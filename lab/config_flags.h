@@ -33,7 +33,10 @@ struct ConfigFlags {
 std::filesystem::path find_config(const std::string& name);
 // The folder of the running program, to find its siblings ensembler-cloud and ensembler-edge.
 std::filesystem::path program_folder();
-// The command line, for info.json.
+// A command as it can be pasted into a shell here: words[0] is one of our programs, by its name if PATH finds this very
+// one, else by its path; all words are quoted where a shell needs it.
+std::string command_to_paste(const std::vector<std::string>& words);
+// The command line, quoted as a shell needs it, for info.json.
 void remember_command_line(int argc, char** argv);
 const std::string& command_line();
 

@@ -1,15 +1,13 @@
 // `ensembler`: train, attack, report, inspect.
-#include <CLI/CLI.hpp>
-#include <cstdio>
-
-#include "base/error.h"
+#include "base/flags.h"
+#include "base/program.h"
 #include "base/threads.h"
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
 #include "nn/core/backend.h"
 
 int main(int argc, char** argv) {
-  ens::reexec_with_bounded_omp_spin(argv);
+  ens::reexec_with_openmp_settings(argv);
   ens::remember_command_line(argc, argv);
   ens::pin_compute_threads();
   ens::offer_gpus();
@@ -31,18 +29,8 @@ int main(int argc, char** argv) {
   ens::add_keys_command(app);
   ens::add_parts_command(app);
   ens::add_calibrate_command(app);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
-    std::fprintf(stderr, "ensembler: %s; try `ensembler --help`\n", e.what());
-    return 2;
-  } catch (const ens::Error& e) {
-    std::fprintf(stderr, "ensembler: %s\n", e.what());
-    return e.exit_code();
-  } catch (const std::exception& e) {
-    std::fprintf(stderr, "ensembler: %s\n", e.what());
-    return 1;
-  }
-  return 0;
+  return ens::run_program("ensembler", [&] {
+    ens::parse_flags(app, argc, argv);  // runs the command
+    return 0;
+  });
 }

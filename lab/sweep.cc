@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <mutex>
 #include <set>
+#include <thread>
 
 #include "base/error.h"
 #include "base/files.h"
@@ -245,10 +247,31 @@ void print_plan(const std::vector<SweepCell>& cells, const SweepOptions& options
       todo, cells.size(), hours(total), hours(total / threads), threads, most_memory);
 }
 
+namespace {
+
+// One process at a time runs a sweep's folder: two would each take the other's cells for failed. A
+// second one waits, and then finds done what the first has done.
+FileLock wait_for_turn(const fs::path& out, const std::stop_token& stop) {
+  const fs::path file = out / "RUNNING";
+  FileLock held = FileLock::try_once(file);
+  if (!held.taken()) return held;
+  fmt::print(stderr, "{}: process {} runs this sweep; waiting for it to end\n", out.string(),
+             held.owner());
+  while (held.taken()) {
+    if (stop.stop_requested()) throw Stopped();
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    held = FileLock::try_once(file);
+  }
+  return held;
+}
+
+}  // namespace
+
 int run_sweep(const SweepConfig& config, const SweepOptions& options) {
   const std::vector<SweepCell> cells = expand(config, "");
-  const SweepTasks sweep(cells, options.out, {options.reuse, {}});
   fs::create_directories(options.out);
+  const FileLock turn = wait_for_turn(options.out, options.stop);
+  const SweepTasks sweep(cells, options.out, {options.reuse, {}});
   write_sweep_file(config, options.out);
   const auto finished = std::ranges::count_if(cells, [&](const SweepCell& cell) {
     return cell.skipped.empty() &&
@@ -431,6 +454,10 @@ bool TaskFolder::run(const std::string& id, std::stop_token stop) {
                  impl_->folder.string(),
                  "first: ensembler task " + impl_->folder.string() + " " + need);
     }
+  }
+  const fs::path run = impl_->folder / impl_->cell_of(id).folder;
+  if (run_in_use(run)) {
+    usage_fail("another process works in this run", run.string(), "wait for it to end");
   }
   std::vector<Task> alone{*task};
   alone[0].needs.clear();

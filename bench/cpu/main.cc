@@ -563,7 +563,7 @@ int run(int argc, char** argv) {
 }  // namespace ens::bench
 
 int main(int argc, char** argv) try {
-  ens::reexec_with_bounded_omp_spin(argv);
+  ens::reexec_with_openmp_settings(argv);
   ens::pin_compute_threads();
   return ens::bench::run(argc, argv);
 } catch (const std::exception& e) {

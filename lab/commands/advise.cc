@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/flags.h"
 #include "lab/commands/commands.h"
 
 namespace ens {
@@ -27,20 +28,20 @@ void add_advise_command(CLI::App& app) {
       ->add_option("--max-oracle-ssim", flags->wish.max_ssim,
                    "Most SSIM that the strongest attack, the oracle included, may reach")
       ->required()
-      ->check(CLI::Range(0.001, 1.0));
+      ->check(between(0.001, 1));
   command->add_option("-a,--attack", flags->wish.attack,
                       "Let this attack count instead of the strongest");
   command->add_option("--dataset", flags->wish.data, "Of several data sets the one to advise on");
   auto* flops_flag =
       command->add_option("--edge-flops", flags->edge_flops, "Most FLOPs on the edge, per image")
-          ->check(CLI::PositiveNumber);
+          ->check(above(0));
   command
       ->add_option("--edge-ms", flags->edge_ms,
                    "Most milliseconds on the edge (measured where a run was served)")
-      ->check(CLI::PositiveNumber)
+      ->check(above(0))
       ->excludes(flops_flag);
   command->add_option("--bytes", flags->bytes, "Most bytes on the wire per image, both directions")
-      ->check(CLI::PositiveNumber);
+      ->check(above(0));
   command->callback([flags] {
     const auto given = [](double value) { return value > 0 ? report::Maybe(value) : std::nullopt; };
     report::Wish wish = flags->wish;

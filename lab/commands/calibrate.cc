@@ -11,9 +11,11 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/flags.h"
 #include "base/progress.h"
 #include "edge/pipeline.h"
 #include "lab/commands/commands.h"
+#include "lab/config_flags.h"
 #include "lab/datasets.h"
 #include "nn/autograd/ops.h"
 #include "nn/core/backend.h"
@@ -157,10 +159,8 @@ void calibrate(const Flags& flags) {
          file.string(), "left as it was; serve it in float16, or allow more with --most-loss");
   }
   write_cloud_bundle(file, cloud);
-  fmt::print(stderr,
-             "{0}: calibrated; edges need no new bundle\n"
-             "next: ensembler-cloud --bundle {0} --set dtype=float8\n",
-             file.string());
+  fmt::print(stderr, "{}: calibrated; edges need no new bundle\nnext: {}\n", file.string(),
+             command_to_paste({"ensembler-cloud", "--bundle", file, "--set", "dtype=float8"}));
 }
 
 }  // namespace
@@ -171,10 +171,10 @@ void add_calibrate_command(CLI::App& app) {
       "calibrate", "Prepare a run's cloud.h5 for float8, unless that costs too much accuracy");
   command->add_option("run", flags->run, "Run folder")->required();
   command->add_option("--images", flags->images, "Training images that show how large numbers get")
-      ->check(CLI::Range(int64_t{1}, int64_t{1000000}))
+      ->check(between(1, 1000000))
       ->capture_default_str();
   command->add_option("--test", flags->test, "Test images to measure the accuracy on; 0: all")
-      ->check(CLI::NonNegativeNumber)
+      ->check(at_least(0))
       ->capture_default_str();
   command->add_option("--most-loss", flags->most_loss, "How many points it may cost")
       ->capture_default_str();

@@ -198,10 +198,10 @@ void run_demo(const Flags& flags) {
   const double minutes =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / 60;
   fmt::print("\n{} (pictures, tables, latencies), after {:.1f} minutes\n", page.string(), minutes);
-  fmt::print(
-      "next: ensembler-cloud --bundle {0}/cloud.h5 &\n"
-      "      ensembler-edge --bundle {0}/edge.h5 --dataset {1} --limit 1000\n",
-      ensembler.string(), config.data().name());
+  fmt::print("next: {} &\n      {}\n",
+             command_to_paste({"ensembler-cloud", "--bundle", ensembler / "cloud.h5"}),
+             command_to_paste({"ensembler-edge", "--bundle", ensembler / "edge.h5", "--dataset",
+                               config.data().name(), "--limit", "1000"}));
   if (failures > 0) fail(fmt::format("{} attacks failed", failures), "demo", "see the table above");
 }
 

@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <memory>
 #include <string>
 
+#include "base/error.h"
 #include "lab/commands/commands.h"
 
 namespace ens {
@@ -22,6 +24,11 @@ void add_report_command(CLI::App& app) {
       ->required();
   command->add_option("-o,--out", flags->out, "The page to write")->capture_default_str();
   command->callback([flags] {
+    const std::string ending = std::filesystem::path(flags->out).extension();
+    if (ending == ".json" || ending == ".csv" || ending == ".md") {
+      usage_fail("the page cannot be a " + ending + " file", flags->out,
+                 "name it .html; Markdown, CSV and JSON are written beside it under the same name");
+    }
     write_report({flags->folders.begin(), flags->folders.end()}, flags->out);
     fmt::print("{}\n", flags->out);
   });

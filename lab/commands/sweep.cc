@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "base/error.h"
+#include "base/flags.h"
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
 #include "lab/stop_on_signals.h"
@@ -28,18 +29,21 @@ void add_sweep_command(CLI::App& app) {
                    "Sweep (.txtpb, SweepConfig), or the name of one that comes along")
       ->required();
   command->add_option("-o,--out", flags->options.out, "Folder of the sweep")->required();
-  command->add_option("--set", flags->overrides, "Override in its base: path=value")
-      ->allow_extra_args(false);
+  add_set_flag(*command, flags->overrides);
   command->add_option("--data", flags->data_root,
                       "Folder with the data sets (default: $ENS_DATA, then the cache)");
   command
       ->add_option("--reuse", flags->options.reuse,
                    "Folders of other runs and sweeps: what was trained there is not trained again")
       ->allow_extra_args(false);
-  command->add_option("-j,--jobs", flags->options.jobs,
-                      "Cells at once (default: one for each CPU thread; on a GPU 4)");
-  command->add_option("--memory", flags->options.memory_gb,
-                      "GB that the cells may use together (default: most of what is free)");
+  command
+      ->add_option("-j,--jobs", flags->options.jobs,
+                   "Cells at once (default: one for each CPU thread; on a GPU 4)")
+      ->check(between(1, 4096));
+  command
+      ->add_option("--memory", flags->options.memory_gb,
+                   "GB that the cells may use together (default: most of what is free)")
+      ->check(above(0));
   command->add_flag("--dry-run", flags->dry_run, "Print the cells and an estimate of the time");
   command->callback([flags] {
     SweepConfig sweep;

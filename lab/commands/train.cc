@@ -38,9 +38,8 @@ void add_train_command(CLI::App& app) {
         },
         true);
     if (!train_run(config, flags->out)) fmt::print(stderr, "{}: already trained\n", flags->out);
-    fmt::print(stderr,
-               "{0}: edge.h5 (secret), cloud.h5, summary.json\nnext: ensembler attack {0}\n",
-               flags->out);
+    fmt::print(stderr, "{}: edge.h5 (secret), cloud.h5, summary.json\nnext: {}\n", flags->out,
+               command_to_paste({"ensembler", "attack", flags->out}));
   });
 }
 

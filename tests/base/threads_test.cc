@@ -5,6 +5,8 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <thread>
 
 #include "tests/nn/cpu/naive.h"
@@ -149,6 +151,36 @@ TEST(Threads, Description) {
       << text;
   EXPECT_TRUE(cpu_backend().supports(Dtype::kF32));
   EXPECT_FALSE(cpu_backend().supports(Dtype::kU8));
+}
+
+// The processors that a container's quota pays for, in the files of both versions of cgroups.
+TEST(Threads, QuotaOfAContainer) {
+  namespace fs = std::filesystem;
+  const fs::path folder = fs::path(testing::TempDir()) / "cgroups";
+  fs::remove_all(folder);
+  const auto write = [&](const fs::path& file, const std::string& text) {
+    fs::create_directories((folder / file).parent_path());
+    std::ofstream(folder / file) << text;
+  };
+  const auto processors = [&](const std::string& memberships) {
+    write("memberships", memberships);
+    return cgroup_processors(folder, folder / "memberships");
+  };
+  write("pod/box/cpu.max", "max 100000\n");
+  EXPECT_EQ(processors("0::/pod/box\n"), 0);
+  write("pod/cpu.max", "150000 100000\n");  // of the group around it
+  EXPECT_EQ(processors("0::/pod/box\n"), 2);
+  write("pod/box/cpu.max", "20000 100000\n");
+  EXPECT_EQ(processors("0::/pod/box\n"), 1);
+  write("cpu,cpuacct/docker/1/cpu.cfs_quota_us", "-1\n");
+  write("cpu,cpuacct/docker/1/cpu.cfs_period_us", "100000\n");
+  EXPECT_EQ(processors("4:cpu,cpuacct:/docker/1\n3:memory:/docker/1\n"), 0);
+  write("cpu,cpuacct/docker/1/cpu.cfs_quota_us", "300000\n");
+  EXPECT_EQ(processors("4:cpu,cpuacct:/docker/1\n3:memory:/docker/1\n"), 3);
+  // A container sees its own group as the root of what is mounted.
+  write("cpu,cpuacct/cpu.cfs_quota_us", "200000\n");
+  write("cpu,cpuacct/cpu.cfs_period_us", "100000\n");
+  EXPECT_EQ(processors("4:cpu,cpuacct:/not/mounted\n"), 2);
 }
 
 }  // namespace

@@ -842,7 +842,7 @@ int run(int argc, char** argv) {
 }  // namespace ens
 
 int main(int argc, char** argv) {
-  ens::reexec_with_bounded_omp_spin(argv);
+  ens::reexec_with_openmp_settings(argv);
   try {
     return ens::run(argc, argv);
   } catch (const std::exception& error) {

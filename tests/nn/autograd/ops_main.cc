@@ -105,7 +105,7 @@ void print_perf(std::string_view filter) {
 }  // namespace ens::test
 
 int main(int argc, char** argv) {
-  if (argc > 1 && std::string_view(argv[1]) == "--perf") ens::reexec_with_bounded_omp_spin(argv);
+  if (argc > 1 && std::string_view(argv[1]) == "--perf") ens::reexec_with_openmp_settings(argv);
   testing::InitGoogleTest(&argc, argv);
   const std::string_view mode = argc > 1 ? argv[1] : "", filter = argc > 2 ? argv[2] : "";
   if (mode == "--support") {

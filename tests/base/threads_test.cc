@@ -2,8 +2,12 @@
 #include "base/threads.h"
 
 #include <sched.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -151,6 +155,26 @@ TEST(Threads, Description) {
       << text;
   EXPECT_TRUE(cpu_backend().supports(Dtype::kF32));
   EXPECT_FALSE(cpu_backend().supports(Dtype::kU8));
+}
+
+// A profiler's timer survives exec, its handler does not: left running, it would end the program
+// while it starts.
+TEST(Threads, StartingAgainUnderAProfilersTimer) {
+  const pid_t child = fork();
+  if (child == 0) {
+    unsetenv("GOMP_SPINCOUNT");
+    unsetenv("OMP_WAIT_POLICY");
+    std::signal(SIGPROF, [](int) {});
+    const itimerval often{{0, 1000}, {0, 1000}};
+    setitimer(ITIMER_PROF, &often, nullptr);
+    std::string name = "threads_test", list = "--gtest_list_tests";
+    char* argv[] = {name.data(), list.data(), nullptr};
+    reexec_with_openmp_settings(argv);
+    _exit(127);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << "status " << status;
 }
 
 // The processors that a container's quota pays for, in the files of both versions of cgroups.

@@ -223,7 +223,18 @@ TEST_F(LabTest, TasksOfASweepRunOneByOneAndStopOnSignals) {
     fs::remove_all(out);
   }
 
-  ASSERT_EQ(run(sweep).code, 0);
+  // Started twice at once: the second waits, and finds done what the first has done.
+  {
+    Process first(sweep, {.capture = true, .err_file = folder_ / "first.txt"});
+    while (first.running() && !fs::exists(fs::path(out) / "none_seed=1/metrics.csv")) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    const Outcome second = run(sweep);
+    EXPECT_EQ(first.wait(), 0);
+    EXPECT_EQ(second.code, 0) << second.err;
+    EXPECT_NE(second.err.find("runs this sweep; waiting"), std::string::npos) << second.err;
+    EXPECT_NE(second.err.find("2 of 2 cells are done already"), std::string::npos) << second.err;
+  }
   fs::remove_all(fs::path(out) / "none_seed=2");
   EXPECT_EQ(listed(out),
             (std::map<std::string, std::string>{{"none_seed=1/train", "done"},
@@ -373,6 +384,24 @@ TEST_F(LabTest, CalibrationWritesRangesOrNothing) {
                              "device=cpu", "--set", "dtype=float8"});
   EXPECT_EQ(serve.code, 2) << serve.err;
   EXPECT_NE(serve.err.find("compute capability 8.9 or newer"), std::string::npos) << serve.err;
+}
+
+// Where /proc/self/exe is not the program but what loads it.
+TEST_F(LabTest, RunsUnderTheDynamicLinker) {
+  const std::string linker = "/lib64/ld-linux-x86-64.so.2";
+  if (!fs::exists(linker)) GTEST_SKIP() << "no " << linker;
+  const Outcome linked =
+      run({"/usr/bin/env", "-u", "GOMP_SPINCOUNT", linker, program("ensembler"), "--version"});
+  EXPECT_EQ(linked.code, 0) << linked.err;
+}
+
+TEST_F(LabTest, LostOutputIsAFailure) {
+  const std::string e = program("ensembler");
+  for (const std::string to : {">/dev/full", ">&-"}) {
+    const Outcome lost = run({"/bin/sh", "-c", e + " train --print-config " + to});
+    EXPECT_EQ(lost.code, 1) << to;
+    EXPECT_NE(lost.err.find("cannot write to standard output"), std::string::npos) << lost.err;
+  }
 }
 
 TEST_F(LabTest, AFullDiskLosesNothing) {

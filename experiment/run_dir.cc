@@ -253,6 +253,12 @@ struct RunDir::Impl {
       process.set_device(facts.device);
     };
     if (results::read_if_intact(file, info) && info.has_started()) {
+      if (info.device() != facts.device) {
+        fmt::print(stderr,
+                   "{}: begun on '{}', goes on with '{}': the weights will not be exactly those of "
+                   "an uninterrupted training\n",
+                   folder.string(), info.device(), facts.device);
+      }
       fill(*info.add_resumed());  // the first process describes the run
     } else {
       info.Clear();

@@ -106,7 +106,10 @@ TEST_F(RunDirTest, PathsStayInside) {
 TEST_F(RunDirTest, ResumingKeepsTheFirstInfo) {
   { open_run(); }
   auto first = nlohmann::json::parse(slurp(folder_ / "info.json"));
+  testing::internal::CaptureStderr();
   { RunDir(folder_, kConfig, {"ensembler resume", "CPU", 1}); }
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("begun on 'CPU, 2 threads', goes on with 'CPU'"), std::string::npos) << said;
   auto second = nlohmann::json::parse(slurp(folder_ / "info.json"));
   ASSERT_EQ(second["resumed"].size(), 1u);
   EXPECT_EQ(second["resumed"][0]["command"], "ensembler resume");

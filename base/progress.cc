@@ -23,6 +23,10 @@ constexpr milliseconds kRedraw{100};       // on a terminal
 constexpr milliseconds kPlainLine{5000};   // elsewhere
 constexpr milliseconds kSampleEvery{500};  // for the rate
 constexpr milliseconds kRateWindow{30'000};
+// The time left is shown once so much of the work is done, or so much time has passed: the first
+// pieces are slow.
+constexpr double kTelling = 0.01;
+constexpr milliseconds kTellingTime{60'000};
 
 // ---- measuring
 
@@ -59,7 +63,8 @@ class Meter {
     Measure m{worked_ + skipped_, total_, 0, Seconds(now - start_).count(), -1};
     const double seconds = Seconds(now - since.time).count();
     if (seconds > 0) m.rate = static_cast<double>(worked_ - since.worked) / seconds;
-    if (m.rate > 0 && total_ > 0) {
+    const bool telling = worked_ >= kTelling * static_cast<double>(total_ - skipped_);
+    if (m.rate > 0 && total_ > 0 && (telling || now - start_ >= kTellingTime)) {
       m.left = static_cast<double>(std::max<int64_t>(total_ - m.done, 0)) / m.rate;
     }
     return m;

@@ -8,6 +8,8 @@
 #include "lab/config_flags.h"
 #include "lab/scenarios/split_training.h"
 #include "lab/stop_on_signals.h"
+#include "proto/results.h"
+#include "proto/results.pb.h"
 
 namespace ens {
 
@@ -38,6 +40,9 @@ void add_train_command(CLI::App& app) {
         },
         true);
     if (!train_run(config, flags->out)) fmt::print(stderr, "{}: already trained\n", flags->out);
+    results::RunSummary summary;
+    results::read(std::filesystem::path(flags->out) / "summary.json", summary);
+    fmt::print("accuracy {:.1f} % on the test images\n", 100 * summary.accuracy());
     fmt::print(stderr, "{}: edge.h5 (secret), cloud.h5, summary.json\nnext: {}\n", flags->out,
                command_to_paste({"ensembler", "attack", flags->out}));
   });

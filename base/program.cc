@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "base/threads.h"
 
 namespace ens {
 namespace {
@@ -37,8 +38,9 @@ int run_body(const char* name, const std::function<int()>& body) {
 
 }  // namespace
 
-int run_program(const char* name, const std::function<int()>& body) {
+int run_program(const char* name, char** argv, const std::function<int()>& body) {
   open_closed_descriptors();
+  if (argv) reexec_with_openmp_settings(argv);
   const int code = run_body(name, body);
   const int output = run_body(name, [] { return flush_output(), 0; });
   return code != 0 ? code : output;

@@ -6,7 +6,9 @@
 
 namespace ens {
 
-// The body of main(). Calls `body` and returns its exit code.
+// The body of main(). Calls `body` and returns its exit code. First of all the program is started
+// once more if OpenMP needs it (reexec_with_openmp_settings() in base/threads.h), unless `argv` is
+// null.
 // - An exception becomes one line on standard error, "NAME: what, where, what to try": exit code 2
 // for a usage Error,
 //   1 for everything else.
@@ -15,7 +17,7 @@ namespace ens {
 // - A standard descriptor (0, 1, 2) that the caller closed is opened on /dev/null first, for
 // reading, so that no socket
 //   or file of ours gets its number; what is printed there then fails, and is reported as above.
-int run_program(const char* name, const std::function<int()>& body);
+int run_program(const char* name, char** argv, const std::function<int()>& body);
 
 // Flushes standard output. Error if anything written to it so far was lost (disk full, closed). For
 // programs that print for a long time and should stop when nobody receives it.

@@ -1,7 +1,6 @@
 // Speed of one GPU: what it reaches at all, serving N bodies, training. bench/gpu runs this beside
 // PyTorch and prints the table; alone it prints its samples as CSV:
 // what,batch,who,sample,value,unit.
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <barrier>
 #include <chrono>
@@ -13,6 +12,8 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/flags.h"
+#include "base/program.h"
 #include "base/threads.h"
 #include "nn/autograd/ops.h"
 #include "nn/core/backend.h"
@@ -246,14 +247,14 @@ int run(int argc, char** argv) {
   app.add_option("--device", s.device, "cuda, cuda:1, cpu");
   app.add_option("--dtype", s.dtype, "of serving");
   app.add_option("--train-dtype", s.train_dtype, "of training's activations");
-  app.add_option("--nets", s.nets)->check(CLI::Range(1, 32));
-  app.add_option("--width", s.width)->check(CLI::Range(1, 1024));
-  app.add_option("--samples", s.samples)->check(CLI::Range(1, 1000));
+  app.add_option("--nets", s.nets)->check(between(1, 32));
+  app.add_option("--width", s.width)->check(between(1, 1024));
+  app.add_option("--samples", s.samples)->check(between(1, 1000));
   app.add_option("--sample-ms", s.sample_ms, "least time of a sample");
   app.add_option("--batches", s.batches)->delimiter(',');
   app.add_option("--train-batches", s.train_batches)->delimiter(',');
   app.add_option("--only", s.only, "peak, serve, serve8, train")->delimiter(',');
-  CLI11_PARSE(app, argc, argv);
+  parse_flags(app, argc, argv);
   offer_gpus();
   const Device device = parse_device(s.device);
   std::printf("# %s\nwhat,batch,who,sample,value,unit\n", backend(device).description().c_str());
@@ -272,11 +273,5 @@ int run(int argc, char** argv) {
 }  // namespace ens
 
 int main(int argc, char** argv) {
-  ens::reexec_with_openmp_settings(argv);
-  try {
-    return ens::run(argc, argv);
-  } catch (const ens::Error& error) {
-    std::fprintf(stderr, "ens-bench-gpu: %s\n", error.what());
-    return error.exit_code();
-  }
+  return ens::run_program("ens-bench-gpu", argv, [&] { return ens::run(argc, argv); });
 }

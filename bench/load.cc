@@ -10,7 +10,6 @@
 #include <google/protobuf/stubs/logging.h>
 #include <spdlog/spdlog.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -24,8 +23,9 @@
 #include <zmq.hpp>
 
 #include "base/error.h"
+#include "base/flags.h"
+#include "base/program.h"
 #include "base/statistics.h"
-#include "base/threads.h"
 #include "cloud/server.h"
 #include "net/message.h"
 #include "nn/core/rng.h"
@@ -179,15 +179,24 @@ int run(int argc, char** argv) {
   auto* own = app.add_option("--bundle", bundle, "cloud.h5: serve it in this process");
   app.add_option("--cloud", cloud, "or the address of a cloud that runs, without keys")
       ->excludes(own);
-  app.add_option("--clients", clients, "connections")->capture_default_str();
-  app.add_option("--batch", batch, "images a request")->capture_default_str();
-  app.add_option("--seconds", seconds, "of each rate")->capture_default_str();
-  app.add_option("--timeout-ms", timeout_ms, "deadline of a request")->capture_default_str();
-  app.add_option("--max-queue", max_queue, "of the cloud's own queue, images (--bundle)")
+  app.add_option("--clients", clients, "connections")
+      ->check(between(1, 4096))
       ->capture_default_str();
-  app.add_option("--threads", threads, "of the cloud (--bundle); 0: all")->capture_default_str();
+  app.add_option("--batch", batch, "images a request")
+      ->check(between(1, 4096))
+      ->capture_default_str();
+  app.add_option("--seconds", seconds, "of each rate")->check(above(0))->capture_default_str();
+  app.add_option("--timeout-ms", timeout_ms, "deadline of a request")
+      ->check(between(1, 600000))
+      ->capture_default_str();
+  app.add_option("--max-queue", max_queue, "of the cloud's own queue, images (--bundle)")
+      ->check(between(1, 1000000))
+      ->capture_default_str();
+  app.add_option("--threads", threads, "of the cloud (--bundle); 0: all")
+      ->check(between(0, 4096))
+      ->capture_default_str();
   app.add_option("--csv", csv, "raw numbers to this file");
-  CLI11_PARSE(app, argc, argv);
+  parse_flags(app, argc, argv);
   std::optional<Server> server;
   if (!bundle.empty()) {
     CloudConfig config;
@@ -239,15 +248,6 @@ int run(int argc, char** argv) {
 }  // namespace ens
 
 int main(int argc, char** argv) {
-  ens::reexec_with_openmp_settings(argv);
   google::protobuf::SetLogHandler(nullptr);
-  try {
-    return ens::run(argc, argv);
-  } catch (const ens::Error& error) {
-    std::fprintf(stderr, "ens-load: %s\n", error.what());
-    return error.exit_code();
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "ens-load: %s\n", error.what());
-    return 1;
-  }
+  return ens::run_program("ens-load", argv, [&] { return ens::run(argc, argv); });
 }

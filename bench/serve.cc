@@ -12,7 +12,6 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -28,6 +27,8 @@
 #include <zmq.hpp>
 
 #include "base/error.h"
+#include "base/flags.h"
+#include "base/program.h"
 #include "base/statistics.h"
 #include "base/threads.h"
 #include "cloud/lanes.h"
@@ -404,7 +405,7 @@ int run(int argc, char** argv) {
   app.add_option("--rounds", options.rounds, "turns of ours and the bare socket")
       ->capture_default_str();
   app.add_option("--csv", options.csv, "raw numbers to this file");
-  CLI11_PARSE(app, argc, argv);
+  parse_flags(app, argc, argv);
   if (options.nets < 1 || options.selected < 1 || options.selected > options.nets) {
     usage_fail("--selected is from 1 to --nets", "", "see --help");
   }
@@ -437,15 +438,6 @@ int run(int argc, char** argv) {
 }  // namespace ens
 
 int main(int argc, char** argv) {
-  ens::reexec_with_openmp_settings(argv);
   google::protobuf::SetLogHandler(nullptr);
-  try {
-    return ens::run(argc, argv);
-  } catch (const ens::Error& error) {
-    std::fprintf(stderr, "ens-serve: %s\n", error.what());
-    return error.exit_code();
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "ens-serve: %s\n", error.what());
-    return 1;
-  }
+  return ens::run_program("ens-serve", argv, [&] { return ens::run(argc, argv); });
 }

@@ -4,7 +4,6 @@
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
 
-#include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -14,7 +13,8 @@
 #include <thread>
 
 #include "base/error.h"
-#include "base/threads.h"
+#include "base/flags.h"
+#include "base/program.h"
 #include "cloud/server.h"
 #include "nn/core/backend.h"
 
@@ -86,10 +86,11 @@ int run(int argc, char** argv) {
   std::string config_file, ready_file;
   std::vector<std::string> overrides;
 
-  CLI::App app{"Serves the N server nets of a cloud bundle. Holds no secret of any client."};
+  CLI::App app{"Serves the N server nets of a cloud bundle. Holds no secret of any client.",
+               "ensembler-cloud"};
+  app.set_version_flag("--version", ENS_VERSION);
   app.add_option("--config", config_file, "configuration file (CloudConfig in docs/config.md)");
-  app.add_option("--set", overrides, "path=value: overrides one field of the configuration")
-      ->allow_extra_args(false);
+  ens::add_set_flag(app, overrides);
   const auto text = [&](const char* option, const char* what, auto setter) {
     app.add_option_function<std::string>(
         option, [&flags, setter](const std::string& value) { (flags.*setter)(value); }, what);
@@ -112,13 +113,7 @@ int run(int argc, char** argv) {
   app.add_option_function<int>(
       "--threads", [&](int n) { flags.set_threads(n); }, "CPU threads; default all");
   app.add_option("--ready-file", ready_file, "write the bound address here when ready");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::Success& done) {
-    return app.exit(done);
-  } catch (const CLI::ParseError& error) {
-    ens::usage_fail(error.what(), "", "see ensembler-cloud --help");
-  }
+  ens::parse_flags(app, argc, argv);
 
   ens::CloudConfig config;
   if (!config_file.empty()) ens::read_config(config_file, config);
@@ -133,7 +128,7 @@ int run(int argc, char** argv) {
   const Signals signals(server);
   server.start();
   std::printf("%s\n", server.endpoint().c_str());
-  std::fflush(stdout);
+  ens::flush_output();
   if (!ready_file.empty()) write_ready_file(ready_file, server.endpoint());
   server.wait();
   return 0;
@@ -142,18 +137,9 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  ens::reexec_with_openmp_settings(argv);
   ens::offer_gpus();
   google::protobuf::SetLogHandler(nullptr);  // malformed messages of a peer do not belong on stderr
   spdlog::set_default_logger(spdlog::stderr_logger_mt("cloud"));
-  spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%l%$ %v");
-  try {
-    return run(argc, argv);
-  } catch (const ens::Error& error) {
-    std::fprintf(stderr, "ensembler-cloud: %s\n", error.what());
-    return error.exit_code();
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "ensembler-cloud: %s\n", error.what());
-    return 1;
-  }
+  spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %^%l%$ %v", spdlog::pattern_time_type::utc);
+  return ens::run_program("ensembler-cloud", argv, [&] { return run(argc, argv); });
 }

@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/program.h"
 #include "base/statistics.h"
-#include "base/threads.h"
 #include "edge/client.h"
 #include "edge/options.h"
 #include "edge/watch.h"
@@ -61,7 +61,7 @@ void print_image(const std::string& file, const ens::Classified& result, bool as
         t.total_ms, t.head_ms, t.wire_ms, t.cloud_queue_ms, t.cloud_compute_ms, t.tail_ms,
         static_cast<long long>(t.bytes_sent), static_cast<long long>(t.bytes_received));
   }
-  std::fflush(stdout);
+  ens::flush_output();
 }
 
 std::vector<std::filesystem::path> image_files(const ens::EdgeOptions& options) {
@@ -218,9 +218,8 @@ int classify_data(const ens::EdgeOptions& options, ens::EdgeClient& client) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  ens::reexec_with_openmp_settings(argv);
   google::protobuf::SetLogHandler(nullptr);  // malformed messages of a peer do not belong on stderr
-  try {
+  return ens::run_program("ensembler-edge", argv, [&] {
     const ens::EdgeOptions options = ens::parse_options(argc, argv);
     if (!options.inputs.empty() && ens::is_video(options.inputs[0])) {
       ens::watch(options.inputs[0], options.config, options.watch);
@@ -230,11 +229,5 @@ int main(int argc, char** argv) {
     if (!options.record_probes.empty()) return record_probes(options, client);
     return options.data.name.empty() ? classify_images(options, client)
                                      : classify_data(options, client);
-  } catch (const ens::Error& error) {
-    std::fprintf(stderr, "ensembler-edge: %s\n", error.what());
-    return error.exit_code();
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "ensembler-edge: %s\n", error.what());
-    return 1;
-  }
+  });
 }

@@ -1,11 +1,10 @@
 #include "edge/options.h"
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cstdlib>
 #include <optional>
 
 #include "base/error.h"
+#include "base/flags.h"
 #include "nn/data/video.h"
 
 namespace ens {
@@ -29,8 +28,7 @@ void add_config_flags(CLI::App& app, Flags& flags) {
   };
   app.add_option("--config", flags.config_file,
                  "configuration file (EdgeConfig in docs/config.md)");
-  app.add_option("--set", flags.overrides, "path=value: overrides one field of the configuration")
-      ->allow_extra_args(false);
+  add_set_flag(app, flags.overrides);
   text("--bundle", "edge.h5", &EdgeConfig::set_bundle<const std::string&>);
   app.add_option("--cloud", flags.clouds,
                  "the cloud's address; default tcp://127.0.0.1:5755. Several addresses, separated "
@@ -63,18 +61,16 @@ void add_input_flags(CLI::App& app, Flags& flags, EdgeOptions& options) {
       ->needs(data);
   app.add_option("--limit", options.data.limit, "only the first n test images")
       ->needs(data)
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   app.add_option("--seed", options.data.seed, "of a generated data set; default 1")->needs(data);
   app.add_option("inputs", options.inputs,
                  "image files, or folders of them; or one video file, camera (/dev/video0) or "
                  "stream (rtsp://...): the square in the middle of its frames")
       ->excludes(data);
-  app.add_option("--camera", flags.camera, "N: /dev/videoN")
-      ->excludes(data)
-      ->check(CLI::NonNegativeNumber);
+  app.add_option("--camera", flags.camera, "N: /dev/videoN")->excludes(data)->check(at_least(0));
   app.add_option("--fps", options.watch.fps,
                  "video, camera: at most so many frames a second; default 0: all")
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   app.add_flag("--live", options.watch.live,
                "video: at its own speed, leaving out the frames that come too fast, as a camera");
   app.add_option("--record-probes", options.record_probes,
@@ -129,17 +125,12 @@ EdgeOptions parse_options(int argc, char** argv) {
   Flags flags;
   CLI::App app{
       "Classifies images, a video, a camera or a data set: head, noise, selector and tail here, "
-      "the "
-      "server nets in the cloud."};
+      "the server nets in the cloud.",
+      "ensembler-edge"};
+  app.set_version_flag("--version", ENS_VERSION);
   add_config_flags(app, flags);
   add_input_flags(app, flags, options);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::Success& done) {
-    std::exit(app.exit(done));
-  } catch (const CLI::ParseError& error) {
-    usage_fail(error.what(), "", "see ensembler-edge --help");
-  }
+  parse_flags(app, argc, argv);
   if (flags.camera) options.inputs.push_back("/dev/video" + std::to_string(*flags.camera));
   options.watch.as_json = options.as_json;
   check_inputs(options);

@@ -6,8 +6,9 @@
 #include "lab/config_flags.h"
 #include "nn/core/backend.h"
 
-int main(int argc, char** argv) {
-  ens::reexec_with_openmp_settings(argv);
+namespace {
+
+int run(int argc, char** argv) {
   ens::remember_command_line(argc, argv);
   ens::pin_compute_threads();
   ens::offer_gpus();
@@ -29,8 +30,12 @@ int main(int argc, char** argv) {
   ens::add_keys_command(app);
   ens::add_parts_command(app);
   ens::add_calibrate_command(app);
-  return ens::run_program("ensembler", [&] {
-    ens::parse_flags(app, argc, argv);  // runs the command
-    return 0;
-  });
+  ens::parse_flags(app, argc, argv);  // runs the command
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return ens::run_program("ensembler", argv, [&] { return run(argc, argv); });
 }

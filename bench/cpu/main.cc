@@ -10,7 +10,6 @@
 // have half of it. Neither computes while the other does.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
@@ -21,7 +20,9 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/flags.h"
 #include "base/process.h"
+#include "base/program.h"
 #include "base/threads.h"
 #include "bench/cpu/machine.h"
 #include "bench/cpu/ours.h"
@@ -530,7 +531,7 @@ int run(int argc, char** argv) {
                  "what to measure: inference at batch 1, 8, 32, 128; training; growth")
       ->check(CLI::IsMember(all));
   app.add_option("--memory", memory_of)->group("");
-  CLI11_PARSE(app, argc, argv);
+  parse_flags(app, argc, argv);
   if (!memory_of.empty()) {
     print_memory(parse_dtype(memory_of));
     return 0;
@@ -562,11 +563,9 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace ens::bench
 
-int main(int argc, char** argv) try {
-  ens::reexec_with_openmp_settings(argv);
-  ens::pin_compute_threads();
-  return ens::bench::run(argc, argv);
-} catch (const std::exception& e) {
-  fprintf(stderr, "ens-bench: %s\n", e.what());
-  return 1;
+int main(int argc, char** argv) {
+  return ens::run_program("ens-bench", argv, [&] {
+    ens::pin_compute_threads();
+    return ens::bench::run(argc, argv);
+  });
 }

@@ -19,7 +19,7 @@ int exit_code(const std::function<void()>& prepare, const std::function<int()>& 
   const pid_t child = fork();
   if (child == 0) {
     prepare();
-    _exit(run_program("child", body));
+    _exit(run_program("child", nullptr, body));
   }
   int status = 0;
   waitpid(child, &status, 0);

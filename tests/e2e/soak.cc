@@ -25,7 +25,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -42,7 +41,8 @@
 #include <thread>
 
 #include "base/error.h"
-#include "base/threads.h"
+#include "base/flags.h"
+#include "base/program.h"
 #include "edge/client.h"
 #include "edge/stream.h"
 #include "net/keys.h"
@@ -834,7 +834,7 @@ int run(int argc, char** argv) {
   app.add_option("--seconds", options.seconds, "of faults")->capture_default_str();
   app.add_option("--seed", options.seed, "of faults and load")->capture_default_str();
   app.add_option("--run", options.run, "a finished run's bundles; default small random ones");
-  CLI11_PARSE(app, argc, argv);
+  parse_flags(app, argc, argv);
   return Soak(options).run() ? 0 : 1;
 }
 
@@ -842,11 +842,5 @@ int run(int argc, char** argv) {
 }  // namespace ens
 
 int main(int argc, char** argv) {
-  ens::reexec_with_openmp_settings(argv);
-  try {
-    return ens::run(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "ens-soak: %s\n", error.what());
-    return 1;
-  }
+  return ens::run_program("ens-soak", argv, [&] { return ens::run(argc, argv); });
 }

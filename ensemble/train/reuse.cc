@@ -44,8 +44,8 @@ bool complete_in(const fs::path& file, int64_t epochs) {
   return fs::exists(file) && epochs_done(file) == epochs;
 }
 
-void take(const fs::path& from, const fs::path& to, bool same_split,
-          const std::map<std::string, std::string>& parts) {
+void reuse_net(const fs::path& from, const fs::path& to, bool same_split,
+               const std::map<std::string, std::string>& parts) {
   if (same_split) {
     std::error_code error;
     fs::remove(to, error);  // a net with fewer epochs
@@ -93,26 +93,26 @@ std::string stage1_identity(const RunConfig& config) {
   return to_text(id);
 }
 
-int adopt_stage1(const RunConfig& config, const fs::path& run, const fs::path& donor) {
+int reuse_stage1(const RunConfig& config, const fs::path& run, const fs::path& source_run) {
   if (!is_run(run)) fail("not a run folder yet", run.string(), "open its RunDir first");
-  if (!fs::exists(donor / "DONE") || config.protection().kind() == "dr_ensemble") return 0;
+  if (!fs::exists(source_run / "DONE") || config.protection().kind() == "dr_ensemble") return 0;
   RunConfig theirs;
-  read_config(donor / "config.txtpb", theirs);
+  read_config(source_run / "config.txtpb", theirs);
   complete(theirs);
   if (stage1_identity(theirs) != stage1_identity(config)) return 0;
   const bool same_split = config.model().head_cells() == theirs.model().head_cells() &&
                           config.model().tail_cells() == theirs.model().tail_cells();
   const auto parts = parts_of_cells(config);
   const int64_t epochs = config.stage1().epochs();
-  int taken = 0;
+  int reused = 0;
   for (int i = 0; i < std::min(config.ensemble().nets(), theirs.ensemble().nets()); ++i) {
     const std::string file = "stage1/net" + std::to_string(i) + ".h5";
-    if (complete_in(run / file, epochs) || !complete_in(donor / file, epochs)) continue;
+    if (complete_in(run / file, epochs) || !complete_in(source_run / file, epochs)) continue;
     fs::create_directories(run / "stage1");
-    take(donor / file, run / file, same_split, parts);
-    ++taken;
+    reuse_net(source_run / file, run / file, same_split, parts);
+    ++reused;
   }
-  return taken;
+  return reused;
 }
 
 }  // namespace ens

@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/strings.h"
+#include "proto/protections.h"
 
 namespace ens {
 namespace {
@@ -170,13 +171,11 @@ bool matches(const std::string& value, const std::string& choice) {
 }
 
 void check(const Target& target, const schema::Setting& setting, const std::string& path) {
-  if (setting.choice_size() > 0) {
+  if (const auto choices = choices_of(setting); !choices.empty()) {
     const std::string value =
         target.message->GetReflection()->GetString(*target.message, target.field);
-    const auto& choices = setting.choice();
     if (std::ranges::none_of(choices, [&](const auto& c) { return matches(value, c); })) {
-      usage_fail(path + " = '" + value + "' is not known", "",
-                 "use one of " + join({choices.begin(), choices.end()}));
+      usage_fail(path + " = '" + value + "' is not known", "", "use one of " + join(choices));
     }
   } else if (setting.has_low()) {
     const double value = number_of(target);
@@ -222,26 +221,18 @@ void set_stage_defaults(RunConfig& config) {
 void complete_protection(RunConfig& config) {
   ProtectionConfig& protection = *config.mutable_protection();
   EnsembleConfig& ensemble = *config.mutable_ensemble();
-  if (protection.kind() == "auto") {
-    protection.set_kind(ensemble.nets() > 1    ? "ensembler"
-                        : ensemble.sigma() > 0 ? "single"
-                                               : "none");
-  }
-  const std::string& kind = protection.kind();
-  if (kind == "ensembler" || kind == "dr_ensemble") {
-    if (ensemble.nets() < 2) {
-      usage_fail("protection.kind = '" + kind + "' needs several server nets", "",
-                 "set ensemble.nets to 2 or more");
-    }
-    if (kind == "dr_ensemble") ensemble.set_selected(ensemble.nets());
-  } else {
+  if (!find_protection(protection.kind())) protection.set_kind(automatic_kind(ensemble));
+  const ProtectionInfo& kind = protection_info(protection.kind());
+  if (kind.nets == ServerNets::kOne) {
     ensemble.set_nets(1);
     ensemble.set_selected(1);
+  } else if (ensemble.nets() < 2) {
+    usage_fail("protection.kind = '" + kind.kind + "' needs several server nets", "",
+               "set ensemble.nets to 2 or more");
   }
-  if (kind != "ensembler") ensemble.set_lambda(0);
-  if (kind == "none" || kind == "random" || kind == "nopeek" || kind == "ressfl") {
-    ensemble.set_sigma(0);
-  }
+  if (kind.nets == ServerNets::kJoint) ensemble.set_selected(ensemble.nets());
+  if (kind.nets != ServerNets::kSelected) ensemble.set_lambda(0);
+  if (!kind.noise) ensemble.set_sigma(0);
 }
 
 }  // namespace
@@ -353,6 +344,14 @@ std::string current_path(const std::string& path) {
   }
   if (!field || !is_old(*field)) return path;
   return path.substr(0, path.rfind('.') + 1) + field->options().GetExtension(schema::moved_to);
+}
+
+std::vector<std::string> choices_of(const schema::Setting& setting) {
+  std::vector<std::string> choices(setting.choice().begin(), setting.choice().end());
+  if (setting.has_choices_from()) {
+    for (const ProtectionInfo& protection : protections()) choices.push_back(protection.kind);
+  }
+  return choices;
 }
 
 std::string range_text(const schema::Setting& setting) {

@@ -36,6 +36,9 @@ std::vector<CloudPart> parts_of(const EdgeConfig& config);
 // "attack.shadow.epochs". Other paths are returned as they are.
 std::string current_path(const std::string& path);
 
+// What a text may be; empty for every text.
+std::vector<std::string> choices_of(const schema::Setting& setting);
+
 // What a number may be: "1 to 256", "at least 1"; empty for every value.
 std::string range_text(const schema::Setting& setting);
 

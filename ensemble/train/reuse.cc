@@ -4,10 +4,11 @@
 
 #include "base/error.h"
 #include "ensemble/model/precision.h"
+#include "ensemble/train/protection_training.h"
 #include "ensemble/train/setup.h"
-#include "ensemble/train/train_net.h"
 #include "ensemble/train/trainer.h"
 #include "nn/io/checkpoint.h"
+#include "proto/protections.h"
 
 namespace ens {
 namespace {
@@ -75,27 +76,21 @@ std::string stage1_identity(const RunConfig& config) {
   *id.mutable_stage1() = config.stage1();
   id.mutable_stage1()->clear_side_by_side();
 
-  const FeatureRecipe recipe = feature_recipe(config);
-  if (recipe.sigma > 0) id.mutable_ensemble()->set_sigma(recipe.sigma);
-  ProtectionConfig& p = *id.mutable_protection();
-  if (recipe.fresh) p.set_fresh_noise(true);
-  if (recipe.dropout > 0) p.mutable_dr()->set_dropout(recipe.dropout);
-  if (recipe.distance_weight > 0) p.mutable_nopeek()->set_distance_weight(recipe.distance_weight);
-  if (recipe.adversary_weight > 0)
-    p.mutable_ressfl()->set_adversary_weight(recipe.adversary_weight);
-  if (config.protection().kind() == "dr_ensemble") {  // no nets of their own
-    p.set_kind("dr_ensemble");
+  make_protection_training(config)->stage1_settings(config, id);
+  const bool plain = !id.has_ensemble() && !id.has_protection();
+  if (trains_jointly(config)) {  // no nets of their own
+    id.mutable_protection()->set_kind(config.protection().kind());
     id.mutable_ensemble()->set_nets(config.ensemble().nets());
   } else {
     id.mutable_model()->clear_tail_cells();
-    if (recipe.plain()) id.mutable_model()->clear_head_cells();
+    if (plain) id.mutable_model()->clear_head_cells();
   }
   return to_text(id);
 }
 
 int reuse_stage1(const RunConfig& config, const fs::path& run, const fs::path& source_run) {
   if (!is_run(run)) fail("not a run folder yet", run.string(), "open its RunDir first");
-  if (!fs::exists(source_run / "DONE") || config.protection().kind() == "dr_ensemble") return 0;
+  if (!fs::exists(source_run / "DONE") || trains_jointly(config)) return 0;
   RunConfig theirs;
   read_config(source_run / "config.txtpb", theirs);
   complete(theirs);

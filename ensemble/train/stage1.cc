@@ -1,9 +1,7 @@
 #include <numeric>
 
-#include "ensemble/protect/adversary_train.h"
-#include "ensemble/protect/distance_train.h"
+#include "ensemble/train/protection_training.h"
 #include "ensemble/train/setup.h"
-#include "ensemble/train/stages.h"
 
 namespace ens {
 namespace {
@@ -16,33 +14,21 @@ std::shared_ptr<FeatureTraining> feature_training(const TrainingContext& context
   return std::make_shared<FeatureTraining>(spec, Rng(context.config.seed(), stream).next());
 }
 
-// The pixels' variance around their channel's mean: the error of whoever knows that mean only.
-double pixel_variance(const ModelSpec& spec) {
-  return std::inner_product(spec.stddev.begin(), spec.stddev.end(), spec.stddev.begin(), 0.0) /
-         static_cast<double>(spec.stddev.size());
-}
-
-// One net's training, with the penalties that its recipe has.
+// One net's training, with what its protection does to the feature and asks for it.
 class Stage1Trainer {
  public:
-  Stage1Trainer(const TrainingContext& context, const FeatureRecipe& recipe, int index)
+  Stage1Trainer(const TrainingContext& context, int index)
       : context_(context),
-        recipe_(recipe),
         device_(context.devices[static_cast<size_t>(index) % context.devices.size()]),
         name_("stage1/net" + std::to_string(index)),
         index_(index) {
     Rng rng(context.config.seed(), name_);
-    ProtectionSpec spec = draw_noise(context, recipe.sigma, recipe.fresh, rng);
-    spec.dropout = static_cast<float>(recipe.dropout);
+    const ProtectionSpec spec = context.protection->feature_protection(context, rng);
     net_ = std::make_shared<SingleNet>(context.spec, context.split,
                                        feature_training(context, spec, name_ + "/draws"), rng);
     net_->to(device_);
     data_seed_ = rng.next();
-    if (recipe.adversary_weight > 0) {
-      Rng own(context.config.seed(), name_ + "/adversary");
-      adversary_ = std::make_unique<FeatureAdversary>(context.feature(), context.spec.input_shape(),
-                                                      pixel_variance(context.spec), own, device_);
-    }
+    penalty_ = context.protection->penalty(context, name_, device_);
   }
 
   void train(Progress& progress) {
@@ -55,18 +41,15 @@ class Stage1Trainer {
     job.file = context_.run.path(name_ + ".h5");
     job.data_seed = data_seed_;
     job.device = device_;
-    if (adversary_) {
-      job.auxiliary_models.push_back({"adversary", &adversary_->net(), &adversary_->optimizer()});
-    }
+    if (penalty_) job.auxiliary_models = penalty_->auxiliary_models();
     job.loss = [this](const Batch& b) { return loss(b); };
-    job.capture = !net_->has_host_state() && recipe_.distance_weight <= 0 && !adversary_;
+    job.capture = !net_->has_host_state() && !penalty_;
     job.quick_accuracy = [this] { return accuracy(context_.quick_test); };
-    job.epoch_metrics = [this] {
-      std::vector<std::pair<std::string, double>> list;
-      if (recipe_.distance_weight > 0) list.emplace_back("distance_correlation", penalty_.take());
-      if (adversary_) list.emplace_back("adversary_success", penalty_.take());
-      return list;
-    };
+    if (penalty_) {
+      job.epoch_metrics = [this] {
+        return std::vector<std::pair<std::string, double>>{{penalty_->metric, paid_.take()}};
+      };
+    }
     train_net(context_, *net_, job, progress);
     net_->freeze();
   }
@@ -82,35 +65,30 @@ class Stage1Trainer {
   Var loss(const Batch& b) {
     Var clean;
     Var total = softmax_cross_entropy(net_->forward(context_.input(b), clean), b.labels);
-    if (recipe_.distance_weight > 0) {
-      const Var left = distance_correlation(Var(b.images), clean);
-      total = add(total, affine(left, static_cast<float>(recipe_.distance_weight), 0));
-      penalty_.add(left.item());
-    }
-    if (adversary_) {
-      const Var success = adversary_->success(clean, Var(b.images));
-      total = add(total, affine(success, static_cast<float>(recipe_.adversary_weight), 0));
-      penalty_.add(success.item());
+    if (penalty_) {
+      const Var value = penalty_->value(Var(b.images), clean);
+      total = add(total, affine(value, static_cast<float>(penalty_->weight), 0));
+      paid_.add(value.item());
     }
     return total;
   }
 
   const TrainingContext& context_;
-  const FeatureRecipe& recipe_;
   const Device device_;
   const std::string name_;
   const int index_;
   std::shared_ptr<SingleNet> net_;
   uint64_t data_seed_ = 0;
-  std::unique_ptr<FeatureAdversary> adversary_;
-  EpochMean penalty_;
+  std::unique_ptr<FeaturePenalty> penalty_;  // null: none
+  EpochMean paid_;
 };
 
 }  // namespace
 
-ProtectionSpec draw_noise(const TrainingContext& context, double sigma, bool fresh, Rng& rng) {
+ProtectionSpec draw_noise(const TrainingContext& context, Rng& rng) {
+  const double sigma = context.config.ensemble().sigma();
   ProtectionSpec spec;
-  if (sigma > 0 && fresh) {
+  if (sigma > 0 && context.config.protection().fresh_noise()) {
     spec.fresh_sigma = static_cast<float>(sigma);
   } else if (sigma > 0) {
     spec.noise = Tensor::empty(context.feature());
@@ -131,7 +109,6 @@ double measure_accuracy(const TrainingContext& context, const TrainingResult& tr
 Stage1 train_stage1(const TrainingContext& context) {
   const int count = context.config.ensemble().nets();
   const TrainConfig& settings = context.config.stage1();
-  const FeatureRecipe recipe = feature_recipe(context.config);
   Stage1 result;
   result.nets.resize(static_cast<size_t>(count));
   result.accuracies.resize(static_cast<size_t>(count));
@@ -140,7 +117,7 @@ Stage1 train_stage1(const TrainingContext& context) {
   run_parallel(
       count, settings.side_by_side(),
       [&](int i) {
-        Stage1Trainer one(context, recipe, i);
+        Stage1Trainer one(context, i);
         one.train(progress);
         result.accuracies[static_cast<size_t>(i)] = one.accuracy(context.test);
         result.nets[static_cast<size_t>(i)] = one.net();
@@ -153,10 +130,8 @@ Stage1 train_stage1(const TrainingContext& context) {
 
 TrainingResult train_jointly(const TrainingContext& context) {
   const int count = context.config.ensemble().nets();
-  const FeatureRecipe recipe = feature_recipe(context.config);
   Rng rng(context.config.seed(), "stage1/ensemble");
-  ProtectionSpec spec = draw_noise(context, recipe.sigma, recipe.fresh, rng);
-  spec.dropout = static_cast<float>(recipe.dropout);
+  const ProtectionSpec spec = context.protection->feature_protection(context, rng);
   EnsembleNet net(context.spec, context.split,
                   feature_training(context, spec, "stage1/ensemble/draws"), count, rng);
   net.to(context.device);

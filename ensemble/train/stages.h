@@ -27,17 +27,13 @@ struct Stage1 {
   std::vector<double> accuracies;                // each with its own protection
 };
 
-// stage1.cc: N whole nets side by side, or a head, N bodies and a tail in one round.
+// stage1.cc: N whole nets in parallel, or a head, N bodies and a tail together.
 Stage1 train_stage1(const TrainingContext& context);
 TrainingResult train_jointly(const TrainingContext& context);
 
-// stage2.cc: the client's secret head, tail and noise around P of the nets; Shredder's noises for
-// the one net.
-TrainingResult train_stage2(const TrainingContext& context, const Stage1& stage1);
-TrainingResult train_noise_bank(const TrainingContext& context, const Stage1& stage1);
-
-// Noise N(0, sigma^2) of the feature's shape from `rng`, or fresh noise; nothing if sigma is 0.
-ProtectionSpec draw_noise(const TrainingContext& context, double sigma, bool fresh, Rng& rng);
+// Noise N(0, ensemble.sigma^2) of the feature's shape from `rng`, or fresh noise; nothing if sigma
+// is 0.
+ProtectionSpec draw_noise(const TrainingContext& context, Rng& rng);
 double measure_accuracy(const TrainingContext& context, const TrainingResult& trained,
                         const Dataset& data);
 

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "ensemble/model/precision.h"
+#include "ensemble/train/protection_training.h"
 #include "ensemble/train/setup.h"
 #include "nn/core/backend.h"
 #include "nn/io/checkpoint.h"
@@ -99,6 +100,7 @@ TrainingContext::TrainingContext(const RunConfig& c, RunDir& r, const Dataset& t
       quick_test(testing.head(kQuickTest)),
       spec(model_spec(c, training)),
       split(split_of(c)),
+      protection(make_protection_training(c)),
       devices(devices_for(c)),
       device(devices[0]),
       dtype(choose_dtype(c.dtype(), device)),

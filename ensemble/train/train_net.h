@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,6 +19,8 @@
 
 namespace ens {
 
+class ProtectionTraining;
+
 // What every training of a run shares. Refers to its arguments, which must outlive it.
 struct TrainingContext {
   // Usage Error if the configuration and the data do not fit each other.
@@ -30,8 +33,9 @@ struct TrainingContext {
   const Dataset quick_test;  // what is looked at after each epoch
   const ModelSpec spec;
   const Split split;
-  const std::vector<Device> devices;  // for the nets of stage 1, in turn
-  const Device device;                // for all else: the first
+  const std::shared_ptr<const ProtectionTraining> protection;  // protection.kind's
+  const std::vector<Device> devices;                           // for the nets of stage 1, in turn
+  const Device device;                                         // for all else: the first
   const Dtype dtype;
   const std::function<void()> check_stop;  // throws Stopped; see stop_check() in base/progress.h
 

@@ -5,7 +5,8 @@
 
 #include "ensemble/model/edge_bundle.h"
 #include "ensemble/protect/distance_train.h"
-#include "ensemble/train/stages.h"
+#include "ensemble/train/protection_training.h"
+#include "proto/protections.h"
 #include "proto/results.h"
 #include "proto/results.pb.h"
 
@@ -14,32 +15,6 @@ namespace {
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-TrainingResult one_net(const Stage1& stage1) {
-  const SingleNet& net = *stage1.nets[0];
-  TrainingResult trained{net.head(), net.tail(), {net.body()}, Selector(1, {0}), net.protection()};
-  trained.accuracy = stage1.accuracies[0];
-  return trained;
-}
-
-// Noise for a net that has never seen any.
-TrainingResult with_noise(const TrainingContext& context, const Stage1& stage1) {
-  TrainingResult trained = one_net(stage1);
-  Rng rng = context.secret_rng("additive/noise");
-  trained.protection = draw_noise(context, context.config.ensemble().sigma(),
-                                  context.config.protection().fresh_noise(), rng);
-  trained.accuracy = measure_accuracy(context, trained, context.test);
-  return trained;
-}
-
-TrainingResult with_untrained_head(const TrainingContext& context, const Stage1& stage1) {
-  TrainingResult trained = one_net(stage1);
-  Rng rng = context.secret_rng("random/head");
-  trained.head = build_head(context.spec, context.split, rng);
-  trained.head->freeze();
-  trained.accuracy = measure_accuracy(context, trained, context.test);
-  return trained;
 }
 
 // How much of the picture is in what is sent, and Shredder's SNR = E[a^2] / Var(n), on the first
@@ -114,11 +89,10 @@ void describe(const TrainingContext& context, results::RunSummary& summary) {
 void train_ensemble(const RunConfig& config, RunDir& run, const Dataset& train,
                     const Dataset& test) {
   const TrainingContext context(config, run, train, test);
-  const std::string& kind = config.protection().kind();
   const auto start1 = std::chrono::steady_clock::now();
   std::optional<TrainingResult> trained;
   Stage1 stage1;
-  if (kind == "dr_ensemble") {
+  if (trains_jointly(config)) {
     trained = train_jointly(context);
     stage1.accuracies = {trained->accuracy};
   } else {
@@ -126,13 +100,7 @@ void train_ensemble(const RunConfig& config, RunDir& run, const Dataset& train,
   }
   const double seconds1 = seconds_since(start1);
   const auto start2 = std::chrono::steady_clock::now();
-  if (!trained) {
-    trained = kind == "ensembler"  ? train_stage2(context, stage1)
-              : kind == "shredder" ? train_noise_bank(context, stage1)
-              : kind == "additive" ? with_noise(context, stage1)
-              : kind == "random"   ? with_untrained_head(context, stage1)
-                                   : one_net(stage1);
-  }
+  if (!trained) trained = context.protection->finish(context, stage1);
   results::RunSummary summary;
   measure_features(context, *trained, summary);
   write_bundles(context, *trained);

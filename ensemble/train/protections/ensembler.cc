@@ -1,10 +1,9 @@
+// Ensembler (arXiv 2401.10859): the client draws P of the nets of stage 1 in secret; stage 2 trains
+// a head, tail and noise of its own around their frozen bodies.
 #include <algorithm>
-#include <cmath>
 
-#include "base/error.h"
-#include "ensemble/protect/noise_bank_train.h"
+#include "ensemble/train/protection_training.h"
 #include "ensemble/train/setup.h"
-#include "ensemble/train/stages.h"
 #include "nn/io/checkpoint.h"
 
 namespace ens {
@@ -19,7 +18,7 @@ struct Secrets {
   ProtectionSpec protection;
 };
 
-Secrets draw_secrets(const TrainingContext& context, const FeatureRecipe& recipe) {
+Secrets draw_secrets(const TrainingContext& context) {
   const EnsembleConfig& e = context.config.ensemble();
   const fs::path file = context.run.path("stage2/secrets.h5");
   if (fs::exists(file)) {
@@ -28,15 +27,15 @@ Secrets draw_secrets(const TrainingContext& context, const FeatureRecipe& recipe
     for (float index : c.tensor("selected").to_vector())
       selected.push_back(static_cast<int>(index));
     ProtectionSpec protection;
-    if (recipe.fresh) {
-      protection.fresh_sigma = static_cast<float>(recipe.sigma);
-    } else if (recipe.sigma > 0) {
+    if (context.config.protection().fresh_noise()) {
+      protection.fresh_sigma = static_cast<float>(e.sigma());
+    } else if (e.sigma() > 0) {
       protection.noise = c.tensor("noise");
     }
     return {Selector(e.nets(), selected), protection};
   }
   Rng rng = context.secret_rng("stage2/noise");
-  const ProtectionSpec protection = draw_noise(context, recipe.sigma, recipe.fresh, rng);
+  const ProtectionSpec protection = draw_noise(context, rng);
   Secrets secrets{e.insecure_seeded_secrets()
                       ? Selector::seeded(e.nets(), e.selected(), context.config.seed())
                       : Selector::draw(e.nets(), e.selected()),
@@ -69,11 +68,8 @@ double reached_similarity(const TrainingContext& context, Sequential& head,
   return *std::ranges::max_element(sums) / static_cast<double>(std::max<int64_t>(data.count(), 1));
 }
 
-}  // namespace
-
 TrainingResult train_stage2(const TrainingContext& context, const Stage1& stage1) {
-  const FeatureRecipe recipe = feature_recipe(context.config);
-  const Secrets secrets = draw_secrets(context, recipe);
+  const Secrets secrets = draw_secrets(context);
   std::vector<std::shared_ptr<Sequential>> bodies, selected, heads;
   for (const auto& net : stage1.nets) bodies.push_back(net->body());
   for (int i : secrets.selector.selected()) {
@@ -82,7 +78,7 @@ TrainingResult train_stage2(const TrainingContext& context, const Stage1& stage1
   }
   Rng rng(context.config.seed(), "stage2");
   std::shared_ptr<FeatureTraining> protection;
-  if (recipe.sigma > 0) {
+  if (context.config.ensemble().sigma() > 0) {
     protection = std::make_shared<FeatureTraining>(
         secrets.protection, Rng(context.config.seed(), "stage2/draws").next());
   }
@@ -127,55 +123,24 @@ TrainingResult train_stage2(const TrainingContext& context, const Stage1& stage1
   return trained;
 }
 
-TrainingResult train_noise_bank(const TrainingContext& context, const Stage1& stage1) {
-  const ProtectionConfig& p = context.config.protection();
-  const SingleNet& net = *stage1.nets[0];
-  const Shape feature = context.feature();
-  NetTraining job;
-  job.stage = "stage2";
-  job.settings = &context.config.stage2();
-  job.optimizer = optim_spec(*job.settings);
-  job.optimizer.weight_decay = 0;  // the reward says how large the noises are to be
-  // Adam's steps do not depend on the gradient's size. Gradient descent's do: an element of one
-  // noise sees the mean loss through one of C*H*W features, in one of K images.
-  const float unit = job.optimizer.kind == OptimSpec::Kind::kSgd
-                         ? std::sqrt(static_cast<float>(p.shredder().noises() * feature.numel()))
-                         : 1.0f;
-  Rng start = context.secret_rng("stage2/noise_bank");
-  Rng rng(context.config.seed(), "stage2/noise_bank");
-  NoiseBankTraining bank(feature, p.shredder().noises(),
-                         static_cast<float>(context.config.ensemble().sigma()), unit, start,
-                         rng.next());
-  bank.to(context.device);
-  const auto result = [&] {
-    return TrainingResult{
-        net.head(), net.tail(), {net.body()}, Selector(1, {0}), {.noise = bank.bank()}};
-  };
-  const auto reward = static_cast<float>(p.shredder().noise_reward());
-  job.label = "noises";
-  job.file = context.run.path("stage2/noise_bank.h5");
-  job.data_seed = rng.next();
-  job.loss = [&](const Batch& b) {
-    Var clean;
-    {
-      const NoGrad no_grad;
-      clean = net.head()->forward(context.input(b));
-    }
-    const Var logits = net.tail()->forward(net.body()->forward(bank.forward(clean)));
-    const Var total = softmax_cross_entropy(logits, b.labels);
-    return sub(total, affine(bank.size(), reward, 0));
-  };
-  job.quick_accuracy = [&] { return measure_accuracy(context, result(), context.quick_test); };
-  job.epoch_metrics = [&] {
-    return std::vector<std::pair<std::string, double>>{{"noise_variance", bank.variance()}};
-  };
-  Progress progress("stage 2: " + std::to_string(p.shredder().noises()) + " noises",
-                    context.images_in(*job.settings));
-  train_net(context, bank, job, progress);
-  progress.finish();
-  TrainingResult trained = result();
-  trained.accuracy = measure_accuracy(context, trained, context.test);
-  return trained;
-}
+class Ensembler : public ProtectionTraining {
+ public:
+  void stage1_settings(const RunConfig& config, RunConfig& identity) const override {
+    copy_noise_settings(config, identity);
+  }
+  ProtectionSpec feature_protection(const TrainingContext& context, Rng& rng) const override {
+    return draw_noise(context, rng);
+  }
+  TrainingResult finish(const TrainingContext& context, const Stage1& stage1) const override {
+    return train_stage2(context, stage1);
+  }
+  int nets_in_stage2(const RunConfig& config) const override {
+    return config.ensemble().selected();
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<ProtectionTraining> ensembler_protection() { return std::make_unique<Ensembler>(); }
 
 }  // namespace ens

@@ -10,7 +10,9 @@ const std::vector<ProtectionInfo>& protections() {
   static const std::vector<ProtectionInfo> kProtections = {
 #define PROTECTION(kind, title, nets, noise, meaning) \
   {#kind, title, ServerNets::nets, noise, meaning},
+#define FEATURE_PROTECTION(kind, title, meaning) PROTECTION(kind, title, kOne, false, meaning)
 #include "proto/protections.inc"
+#undef FEATURE_PROTECTION
 #undef PROTECTION
   };
   return kProtections;

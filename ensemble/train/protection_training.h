@@ -1,6 +1,6 @@
-// How a kind of protection is trained. proto/protections.inc lists the kinds; each is one file in
-// ensemble/train/protections. What it leaves out of the functions below is the training of one
-// unprotected net.
+// How a kind of protection is trained. proto/protections.inc lists the kinds; each PROTECTION is
+// one file in ensemble/train/protections. What it leaves out of the functions below is the training
+// of one unprotected net.
 #pragma once
 
 #include <memory>
@@ -55,9 +55,11 @@ class ProtectionTraining {
   virtual int nets_in_stage2(const RunConfig& /*config*/) const { return 0; }
 };
 
+#define FEATURE_PROTECTION(...)
 #define PROTECTION(kind, ...) std::unique_ptr<ProtectionTraining> kind##_protection();
 #include "proto/protections.inc"
 #undef PROTECTION
+#undef FEATURE_PROTECTION
 
 // Of protection.kind in a completed configuration. Usage Error for a kind that is not known.
 std::unique_ptr<ProtectionTraining> make_protection_training(const RunConfig& config);

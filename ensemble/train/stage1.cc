@@ -10,7 +10,7 @@ namespace {
 // own, so that initialisation and data order do not depend on them.
 std::shared_ptr<FeatureTraining> feature_training(const TrainingContext& context,
                                                   ProtectionSpec spec, const std::string& stream) {
-  if (!spec.noise.defined() && spec.fresh_sigma == 0 && spec.dropout == 0) return nullptr;
+  if (spec.empty()) return nullptr;
   return std::make_shared<FeatureTraining>(spec, Rng(context.config.seed(), stream).next());
 }
 
@@ -86,15 +86,14 @@ class Stage1Trainer {
 }  // namespace
 
 ProtectionSpec draw_noise(const TrainingContext& context, Rng& rng) {
-  const double sigma = context.config.ensemble().sigma();
-  ProtectionSpec spec;
-  if (sigma > 0 && context.config.protection().fresh_noise()) {
-    spec.fresh_sigma = static_cast<float>(sigma);
-  } else if (sigma > 0) {
-    spec.noise = Tensor::empty(context.feature());
-    rng.fill_normal(spec.noise.span<float>(), 0, static_cast<float>(sigma));
+  const auto sigma = static_cast<float>(context.config.ensemble().sigma());
+  if (sigma == 0) return {};
+  if (context.config.protection().fresh_noise()) {
+    return {{"fresh_noise", Tensor::from({sigma}, {1})}};
   }
-  return spec;
+  Tensor noise = Tensor::empty(context.feature());
+  rng.fill_normal(noise.span<float>(), 0, sigma);
+  return {{"fixed_noise", noise}};
 }
 
 double measure_accuracy(const TrainingContext& context, const TrainingResult& trained,

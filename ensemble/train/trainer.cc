@@ -27,11 +27,11 @@ void measure_features(const TrainingContext& context, TrainingResult& trained,
   if (n < 4) return;
   Tensor features =
       plan_features(*trained.head, context.spec, context.test, n, context.device, context.dtype);
-  if (trained.protection.has_bank()) {
+  if (const Tensor* noises = find_values(trained.protection, "noise_bank")) {
     double power = 0, variance = 0;
     for (float a : features.span<float>()) power += double{a} * a;
     power /= static_cast<double>(features.numel());
-    const Tensor& bank = trained.protection.noise;
+    const Tensor& bank = *noises;
     for (int64_t k = 0; k < bank.dim(0); ++k) {
       double sum = 0, squares = 0;
       for (float v : bank.rows(k, 1).span<float>()) {

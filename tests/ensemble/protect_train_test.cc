@@ -24,6 +24,8 @@ Tensor normal(const Shape& shape, uint64_t seed) {
   return t;
 }
 
+Tensor number(float value) { return Tensor::from({value}, {1}); }
+
 // ---- distance correlation
 
 std::vector<double> distances(const Array& x) {
@@ -130,13 +132,15 @@ TEST(DistanceCorrelation, EqualRowsAndConstantsGiveNumbers) {
 
 TEST(FeatureTraining, DoesWhatTheEdgeDoes) {
   const Tensor noise = normal({2, 3, 3}, 1), features = normal({4, 2, 3, 3}, 2);
-  FeatureTraining fixed({.noise = noise}, 9);
+  FeatureTraining fixed({{"fixed_noise", noise}}, 9);
   Tensor sent = features.clone();
   make_protection(fixed.spec())->apply(sent);
   EXPECT_EQ(fixed.forward(Var(features)).value().to_vector(), sent.to_vector());
 
-  FeatureTraining all(
-      {.noise = Tensor::full({1, 1, 5000}, 3), .fresh_sigma = 0.01f, .dropout = 0.4f}, 9);
+  FeatureTraining all({{"dropout", number(0.4f)},
+                       {"fixed_noise", Tensor::full({1, 1, 5000}, 3)},
+                       {"fresh_noise", number(0.01f)}},
+                      9);
   const Var ones(Tensor::full({2, 1, 1, 5000}, 1), true);
   const Var out = all.forward(ones);
   int dropped = 0;
@@ -154,7 +158,7 @@ TEST(FeatureTraining, DoesWhatTheEdgeDoes) {
 }
 
 TEST(FeatureTraining, ContinuesItsDrawsFromItsState) {
-  const ProtectionSpec spec{.fresh_sigma = 1, .dropout = 0.3f};
+  const ProtectionSpec spec{{"dropout", number(0.3f)}, {"fresh_noise", number(1)}};
   const Var features(normal({2, 1, 4, 4}, 1));
   FeatureTraining whole(spec, 5), resumed(spec, 5), other(spec, 6);
   const Floats first = whole.forward(features).value().to_vector();

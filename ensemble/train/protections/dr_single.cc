@@ -13,7 +13,8 @@ class NoiseAndDropout : public ProtectionTraining {
   }
   ProtectionSpec feature_protection(const TrainingContext& context, Rng& rng) const override {
     ProtectionSpec spec = draw_noise(context, rng);
-    spec.dropout = static_cast<float>(context.config.protection().dr().dropout());
+    const auto dropout = static_cast<float>(context.config.protection().dr().dropout());
+    if (dropout > 0) spec.insert(spec.begin(), {"dropout", Tensor::from({dropout}, {1})});
     return spec;
   }
 };

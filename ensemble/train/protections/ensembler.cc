@@ -21,28 +21,25 @@ struct Secrets {
 Secrets draw_secrets(const TrainingContext& context) {
   const EnsembleConfig& e = context.config.ensemble();
   const fs::path file = context.run.path("stage2/secrets.h5");
+  Rng rng = context.secret_rng("stage2/noise");
+  ProtectionSpec protection = draw_noise(context, rng);
   if (fs::exists(file)) {
     const Checkpoint c = read_checkpoint(file, "secrets");
     std::vector<int> selected;
     for (float index : c.tensor("selected").to_vector())
       selected.push_back(static_cast<int>(index));
-    ProtectionSpec protection;
-    if (context.config.protection().fresh_noise()) {
-      protection.fresh_sigma = static_cast<float>(e.sigma());
-    } else if (e.sigma() > 0) {
-      protection.noise = c.tensor("noise");
+    for (ProtectionStep& step : protection) {
+      if (step.name == "fixed_noise") step.values = c.tensor("noise");
     }
     return {Selector(e.nets(), selected), protection};
   }
-  Rng rng = context.secret_rng("stage2/noise");
-  const ProtectionSpec protection = draw_noise(context, rng);
   Secrets secrets{e.insecure_seeded_secrets()
                       ? Selector::seeded(e.nets(), e.selected(), context.config.seed())
                       : Selector::draw(e.nets(), e.selected()),
                   protection};
   Checkpoint c;
   c.kind = "secrets";
-  if (protection.noise.defined()) c.tensors["noise"] = protection.noise;
+  if (const Tensor* noise = find_values(protection, "fixed_noise")) c.tensors["noise"] = *noise;
   const auto& chosen = secrets.selector.selected();
   const std::vector<float> list(chosen.begin(), chosen.end());
   c.tensors["selected"] = Tensor::from(list, {secrets.selector.count()});
@@ -78,7 +75,7 @@ TrainingResult train_stage2(const TrainingContext& context, const Stage1& stage1
   }
   Rng rng(context.config.seed(), "stage2");
   std::shared_ptr<FeatureTraining> protection;
-  if (context.config.ensemble().sigma() > 0) {
+  if (!secrets.protection.empty()) {
     protection = std::make_shared<FeatureTraining>(
         secrets.protection, Rng(context.config.seed(), "stage2/draws").next());
   }

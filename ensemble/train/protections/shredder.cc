@@ -30,7 +30,7 @@ TrainingResult train_noise_bank(const TrainingContext& context, const Stage1& st
   bank.to(context.device);
   const auto result = [&] {
     return TrainingResult{
-        net.head(), net.tail(), {net.body()}, Selector(1, {0}), {.noise = bank.bank()}};
+        net.head(), net.tail(), {net.body()}, Selector(1, {0}), {{"noise_bank", bank.bank()}}};
   };
   const auto reward = static_cast<float>(p.shredder().noise_reward());
   job.label = "noises";

@@ -18,6 +18,7 @@
 #include "nn/autograd/ops.h"
 #include "nn/data/loader.h"
 #include "nn/io/checkpoint.h"
+#include "proto/protections.h"
 #include "tests/ensemble/train/same_run.h"
 #include "tests/support/temp_dir.h"
 
@@ -29,9 +30,11 @@ using nlohmann::json;
 using test::expect_same_run;
 using test::weights;
 
-const std::vector<std::string> kKinds = {"none",   "additive",  "shredder",    "random",
-                                         "single", "dr_single", "dr_ensemble", "nopeek",
-                                         "ressfl", "ensembler"};
+const std::vector<std::string> kKinds = [] {
+  std::vector<std::string> kinds;
+  for (const ProtectionInfo& protection : protections()) kinds.push_back(protection.kind);
+  return kinds;
+}();
 
 // Drawn figures of 16x16, a ResNet of width 4.
 std::vector<std::string> settings(const std::string& kind, std::vector<std::string> more = {}) {
@@ -184,28 +187,30 @@ TEST(Kinds, LeaveTheirProtectionInTheBundle) {
     return std::sqrt(square / static_cast<double>(noise.numel()));
   };
   for (const char* kind : {"none", "random", "nopeek", "ressfl"}) {
-    const ProtectionSpec p = protection(kind);
-    EXPECT_FALSE(p.noise.defined()) << kind;
-    EXPECT_EQ(p.fresh_sigma, 0) << kind;
-    EXPECT_EQ(p.dropout, 0) << kind;
+    EXPECT_TRUE(protection(kind).empty()) << kind;
   }
   for (const char* kind : {"additive", "single", "ensembler"}) {
     const ProtectionSpec p = protection(kind);
-    ASSERT_TRUE(p.noise.defined()) << kind;
-    EXPECT_EQ(p.noise.rank(), 3) << kind;
-    EXPECT_NEAR(deviation(p.noise), 0.1, 0.02) << kind;
+    ASSERT_EQ(p.size(), 1u) << kind;
+    EXPECT_EQ(p[0].name, "fixed_noise") << kind;
+    EXPECT_EQ(p[0].values.rank(), 3) << kind;
+    EXPECT_NEAR(deviation(p[0].values), 0.1, 0.02) << kind;
     const ProtectionSpec fresh = protection(kind, {"protection.fresh_noise=true"});
-    EXPECT_FALSE(fresh.noise.defined()) << kind;
-    EXPECT_FLOAT_EQ(fresh.fresh_sigma, 0.1f) << kind;
+    ASSERT_EQ(fresh.size(), 1u) << kind;
+    EXPECT_EQ(fresh[0].name, "fresh_noise") << kind;
+    EXPECT_FLOAT_EQ(fresh[0].values.item(), 0.1f) << kind;
   }
   for (const char* kind : {"dr_single", "dr_ensemble"}) {
     const ProtectionSpec p = protection(kind, {"protection.dr.dropout=0.2"});
-    EXPECT_TRUE(p.noise.defined()) << kind;
-    EXPECT_FLOAT_EQ(p.dropout, 0.2f) << kind;
+    ASSERT_EQ(p.size(), 2u) << kind;
+    EXPECT_EQ(p[0].name, "dropout") << kind;
+    EXPECT_FLOAT_EQ(p[0].values.item(), 0.2f) << kind;
+    EXPECT_EQ(p[1].name, "fixed_noise") << kind;
   }
   const ProtectionSpec bank = protection("shredder");
-  EXPECT_TRUE(bank.has_bank());
-  EXPECT_EQ(bank.noise.dim(0), 3);
+  ASSERT_EQ(bank.size(), 1u);
+  EXPECT_EQ(bank[0].name, "noise_bank");
+  EXPECT_EQ(bank[0].values.dim(0), 3);
 }
 
 // With a large reward the noises grow far beyond where they began.
@@ -215,7 +220,7 @@ TEST(Kinds, ShreddersNoisesGrow) {
     const fs::path run = temp / optimizer;
     train(config_of("shredder", {optimizer, "protection.shredder.noise_reward=5"}), run);
     double square = 0;
-    const Tensor noise = read_edge_bundle(run / "edge.h5").protection.noise;
+    const Tensor noise = read_edge_bundle(run / "edge.h5").protection.at(0).values;
     for (float v : noise.to_vector()) square += double{v} * v / static_cast<double>(noise.numel());
     EXPECT_GT(std::sqrt(square), 0.3) << optimizer;  // from 0.1
     EXPECT_GT(summary_of(run).at("snr").get<double>(), 0);

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <memory>
 #include <regex>
 #include <sstream>
 #include <string_view>
@@ -87,6 +88,17 @@ Target locate(pb::Message& root, const std::string& path, const std::string& con
     return locate(*message, field->options().GetExtension(schema::moved_to), context);
   }
   return {message, field};
+}
+
+// A setting of RunConfig; null if there is none of that path.
+const Field* find_field(const std::string& path) {
+  const pb::Descriptor* type = RunConfig::descriptor();
+  const Field* field = nullptr;
+  for (const std::string& part : split_text(path, '.')) {
+    if (!type || !(field = type->FindFieldByName(part))) return nullptr;
+    type = field->message_type();
+  }
+  return field;
 }
 
 // Sets a scalar, or appends to a repeated field.
@@ -336,14 +348,30 @@ std::vector<CloudPart> parts_of(const EdgeConfig& config) {
 }
 
 std::string current_path(const std::string& path) {
-  const pb::Descriptor* type = RunConfig::descriptor();
-  const Field* field = nullptr;
-  for (const std::string& part : split_text(path, '.')) {
-    if (!type || !(field = type->FindFieldByName(part))) return path;
-    type = field->message_type();
-  }
+  const Field* field = find_field(path);
   if (!field || !is_old(*field)) return path;
   return path.substr(0, path.rfind('.') + 1) + field->options().GetExtension(schema::moved_to);
+}
+
+std::string default_text(const std::string& path) {
+  const Field* field = find_field(path);
+  if (!field || !field->options().GetExtension(schema::field).has_default_()) return "";
+  const std::unique_ptr<pb::Message> message(
+      pb::MessageFactory::generated_factory()->GetPrototype(field->containing_type())->New());
+  put({message.get(), field}, field->options().GetExtension(schema::field).default_(), path);
+  std::string text;
+  pb::TextFormat::PrintFieldValueToString(*message, field, -1, &text);
+  return text;
+}
+
+std::string unknown_part(const std::string& path, const std::string& value) {
+  const Field* field = find_field(path);
+  if (!field) return "setting '" + path + "'";
+  const auto choices = choices_of(field->options().GetExtension(schema::field));
+  const std::string text = value.size() < 2 ? "" : value.substr(1, value.size() - 2);  // quoted
+  const bool known = choices.empty() ||
+                     std::ranges::any_of(choices, [&](const auto& c) { return matches(text, c); });
+  return known ? "" : path + " '" + text + "'";
 }
 
 std::vector<std::string> choices_of(const schema::Setting& setting) {

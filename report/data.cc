@@ -9,6 +9,7 @@
 #include <tuple>
 
 #include "proto/attacks.h"
+#include "proto/config.h"
 #include "proto/protections.h"
 
 namespace ens::report {
@@ -155,6 +156,12 @@ SeedGroup make_row(const ReportData& all, std::vector<int> runs) {
   row.bytes_down = each([](const Run& r) { return r.get("bytes.down"); }).mean();
   add_attacks(all, row);
   return row;
+}
+
+// A run of a version without the setting is like one that has its default.
+bool is_default(const std::string& path, const std::string& value) {
+  const std::string text = default_text(path);
+  return !text.empty() && (value == text || "\"" + value + "\"" == text);
 }
 
 bool is_attack_setting(const std::string& path) {
@@ -340,7 +347,8 @@ const SeedGroupAttack* SeedGroup::attack(const std::string& kind, const std::str
 std::string identity(const Run& run, const std::set<std::string>& but_for) {
   std::string out;
   for (const auto& [path, value] : run.settings) {
-    if (!is_attack_setting(path) && !but_for.count(path)) out += path + "=" + value + "\n";
+    if (is_attack_setting(path) || but_for.count(path) || is_default(path, value)) continue;
+    out += path + "=" + value + "\n";
   }
   return out;
 }

@@ -91,9 +91,7 @@ std::string stage1_identity(const RunConfig& config) {
 int reuse_stage1(const RunConfig& config, const fs::path& run, const fs::path& source_run) {
   if (!is_run(run)) fail("not a run folder yet", run.string(), "open its RunDir first");
   if (!fs::exists(source_run / "DONE") || trains_jointly(config)) return 0;
-  RunConfig theirs;
-  read_config(source_run / "config.txtpb", theirs);
-  complete(theirs);
+  const RunConfig theirs = read_run_config(source_run);
   if (stage1_identity(theirs) != stage1_identity(config)) return 0;
   const bool same_split = config.model().head_cells() == theirs.model().head_cells() &&
                           config.model().tail_cells() == theirs.model().tail_cells();

@@ -29,7 +29,7 @@ void link_or_copy(const fs::path& from, const fs::path& to) {
 bool reuse_result(const fs::path& source_run, const std::string& identity, RunDir& run) {
   if (!fs::exists(source_run / "DONE") || fs::equivalent(source_run, run.folder())) return false;
   const RunView view = read_run(source_run);
-  if (config_fields(view.config_text) != config_fields(identity)) return false;
+  if (!config_difference(identity, view.config_text).empty()) return false;
   for (const char* file : {"edge.h5", "cloud.h5", "summary.json", "metrics.csv"}) {
     if (fs::exists(source_run / file)) {
       // Rows may still be appended to a log: a copy of its own.

@@ -274,11 +274,13 @@ TEST(Stage1Identity, IsWhatDeterminesANetAndNothingElse) {
   }
   EXPECT_EQ(id("ensembler", {"ensemble.sigma=0", "model.head_cells=2"}), plain);
   std::map<std::string, std::string> seen{{plain, "none"}, {ensembler, "ensembler"}};
-  for (const char* kind : {"dr_single", "dr_ensemble", "nopeek", "ressfl"}) {
+  for (const char* kind : {"dr_single", "dr_ensemble", "nopeek", "ressfl", "largest"}) {
     EXPECT_TRUE(seen.emplace(id(kind), kind).second) << kind << " is like " << seen[id(kind)];
   }
   EXPECT_NE(id("nopeek"), id("nopeek", {"protection.nopeek.distance_weight=3"}));
   EXPECT_NE(id("ressfl"), id("ressfl", {"protection.ressfl.adversary_weight=3"}));
+  EXPECT_NE(id("largest"), id("largest", {"protection.largest.fraction=0.2"}));
+  EXPECT_EQ(id("single"), id("single", {"protection.largest.fraction=0.2"}));
   EXPECT_NE(id("dr_single"), id("dr_single", {"protection.dr.dropout=0.1"}));
   EXPECT_NE(id("dr_ensemble"), id("dr_ensemble", {"ensemble.nets=3"}));
 }

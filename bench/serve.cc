@@ -89,11 +89,12 @@ CloudBundle make_bundles(const Options& options, const fs::path& folder) {
   write_cloud_bundle(folder / "cloud.h5", cloud);
   std::vector<int> selected;
   for (int i = 0; i < options.selected; ++i) selected.push_back(i);
-  EdgeBundle edge{.info = cloud.info,
-                  .head = build_head(info.model, info.split, rng),
-                  .tail = build_tail(info.model, info.split, rng, options.selected),
-                  .selector = Selector(options.nets, selected),
-                  .protection = {.noise = Tensor::zeros(smashed_shape(info.model, info.split))}};
+  EdgeBundle edge{
+      .info = cloud.info,
+      .head = build_head(info.model, info.split, rng),
+      .tail = build_tail(info.model, info.split, rng, options.selected),
+      .selector = Selector(options.nets, selected),
+      .protection = {{"fixed_noise", Tensor::zeros(smashed_shape(info.model, info.split))}}};
   for (auto* module : {edge.head.get(), edge.tail.get()}) {
     module->freeze();
     module->train(false);

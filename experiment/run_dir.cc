@@ -72,27 +72,19 @@ std::string processor_name() {
 
 // ---- configurations
 
-// The first field in which two configurations differ; empty if in none.
-std::string difference(const std::string& mine, const std::string& theirs) {
-  const auto a = config_fields(mine), b = config_fields(theirs);
-  for (size_t i = 0; i < std::max(a.size(), b.size()); ++i) {
-    if (i < a.size() && i < b.size()) {
-      if (a[i] == b[i]) continue;
-      if (a[i].first == b[i].first) {
-        return fmt::format("{} is {}, in the folder it is {}", a[i].first, a[i].second,
-                           b[i].second);
-      }
+// Error if another version's settings are in the configuration of a run.
+void refuse_newer(const std::string& text, const fs::path& file) {
+  for (const auto& [path, value] : config_fields(text)) {
+    if (const std::string unknown = unknown_part(path, value); !unknown.empty()) {
+      usage_fail("written by a newer version (" + unknown + ")", file.string(), "use that version");
     }
-    // Out of step: one of the two has a field that the other lacks here.
-    const bool extra = i < a.size() && std::none_of(b.begin(), b.end(), [&](const auto& field) {
-                         return field.first == a[i].first;
-                       });
-    if (extra || i >= b.size()) {
-      return fmt::format("{} is {}, in the folder it is not set", a[i].first, a[i].second);
-    }
-    return fmt::format("{} is not set, in the folder it is {}", b[i].first, b[i].second);
   }
-  return "";
+}
+
+using Fields = std::vector<std::pair<std::string, std::string>>;
+
+bool has(const Fields& fields, const std::string& path) {
+  return std::ranges::find(fields, path, &Fields::value_type::first) != fields.end();
 }
 
 // ---- metrics
@@ -235,7 +227,8 @@ struct RunDir::Impl {
       write_file_atomically(file, text, /*secret=*/false);
       return;
     }
-    const std::string different = difference(text, *present);
+    refuse_newer(*present, file);
+    const std::string different = config_difference(text, *present);
     if (!different.empty()) {
       usage_fail("the folder holds a run with another configuration: " + different, folder.string(),
                  kOtherFolder);
@@ -292,6 +285,43 @@ std::vector<std::pair<std::string, std::string>> config_fields(const std::string
     }
   }
   return out;
+}
+
+std::string config_difference(const std::string& mine, const std::string& folder) {
+  Fields a = config_fields(mine), b = config_fields(folder);
+  const auto drop_defaults = [](Fields& fields, const Fields& others) {
+    std::erase_if(fields, [&](const auto& field) {
+      return !has(others, field.first) && field.second == default_text(field.first);
+    });
+  };
+  drop_defaults(a, b);
+  drop_defaults(b, a);
+  for (size_t i = 0; i < std::max(a.size(), b.size()); ++i) {
+    if (i < a.size() && i < b.size()) {
+      if (a[i] == b[i]) continue;
+      if (a[i].first == b[i].first) {
+        return fmt::format("{} is {}, in the folder it is {}", a[i].first, a[i].second,
+                           b[i].second);
+      }
+    }
+    // Out of step: one of the two has a field that the other lacks here.
+    if (i >= b.size() || (i < a.size() && !has(b, a[i].first))) {
+      return fmt::format("{} is {}, in the folder it is not set", a[i].first, a[i].second);
+    }
+    return fmt::format("{} is not set, in the folder it is {}", b[i].first, b[i].second);
+  }
+  return "";
+}
+
+RunConfig read_run_config(const fs::path& folder) {
+  const fs::path file = folder / kConfig;
+  const std::optional<std::string> text = read_file_if_there(file);
+  if (!text) fail("not a run: it has no config.txtpb", folder.string(), "name a run folder");
+  refuse_newer(*text, file);
+  RunConfig config;
+  parse_config(*text, file.string(), config);
+  complete(config);
+  return config;
 }
 
 RunDir::RunDir(const fs::path& folder, const std::string& config_text, const RunFacts& facts)

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "proto/config.pb.h"
 #include "proto/results.pb.h"
 
 namespace ens {
@@ -75,6 +76,16 @@ struct RunView {
 // A configuration (Protobuf text) as ("stage1.epochs", "6") in order; comments and spacing do not
 // count, and settings have the names of this version.
 std::vector<std::pair<std::string, std::string>> config_fields(const std::string& text);
+
+// The first setting in which two configurations differ, as a sentence about the first and "the
+// folder"; empty if they are the same. A setting that one of them lacks, because its version did
+// not have it, has its default.
+std::string config_difference(const std::string& mine, const std::string& folder);
+
+// The completed configuration of the run in `folder`. Error if it cannot be read; if it has
+// settings or choices that this version does not know, the error says that a newer version wrote
+// it.
+RunConfig read_run_config(const std::filesystem::path& folder);
 
 // Whether a process has a RunDir of this folder now, this one included.
 bool run_in_use(const std::filesystem::path& folder);

@@ -8,11 +8,13 @@
 #include "attacks/split/registry.h"
 #include "base/threads.h"
 #include "ensemble/model/precision.h"
+#include "ensemble/train/protection_training.h"
 #include "ensemble/train/setup.h"
 #include "lab/datasets.h"
 #include "lab/scenarios/split_attacks.h"
 #include "nn/core/backend.h"
 #include "nn/models/decoder.h"
+#include "proto/protections.h"
 
 namespace ens {
 namespace {
@@ -72,19 +74,16 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
   }
 
   Cell cell;
-  const std::string& kind = config.protection().kind();
   const double images = static_cast<double>(train->count());
   const int nets = config.ensemble().nets();
-  cell.stage1_per_image =
-      speed.net * (kind == "dr_ensemble" ? nets : 1) + (kind == "ressfl" ? speed.decoder : 0);
+  const auto protection = make_protection_training(config);
+  const bool joint = trains_jointly(config);
+  cell.stage1_per_image = speed.net * (joint ? nets : 1) + speed.decoder * protection->decoders();
   cell.stage1_seconds =
-      images * config.stage1().epochs() * cell.stage1_per_image * (kind == "ensembler" ? nets : 1);
-  if (kind == "ensembler" || kind == "shredder") {
-    // Through frozen bodies: no gradients of their weights.
-    cell.stage2_per_image =
-        speed.net * 0.7 * (kind == "shredder" ? 1 : config.ensemble().selected());
-    cell.stage2_seconds = images * config.stage2().epochs() * cell.stage2_per_image;
-  }
+      images * config.stage1().epochs() * cell.stage1_per_image * (joint ? 1 : nets);
+  // Through frozen bodies: no gradients of their weights.
+  cell.stage2_per_image = speed.net * 0.7 * protection->nets_in_stage2(config);
+  cell.stage2_seconds = images * config.stage2().epochs() * cell.stage2_per_image;
 
   const AttackConfig& settings = config.attack();
   SplitSetting setting;

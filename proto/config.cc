@@ -8,12 +8,14 @@
 
 #include <algorithm>
 #include <fstream>
+#include <memory>
 #include <regex>
 #include <sstream>
 #include <string_view>
 
 #include "base/error.h"
 #include "base/strings.h"
+#include "proto/protections.h"
 
 namespace ens {
 namespace {
@@ -86,6 +88,17 @@ Target locate(pb::Message& root, const std::string& path, const std::string& con
     return locate(*message, field->options().GetExtension(schema::moved_to), context);
   }
   return {message, field};
+}
+
+// A setting of RunConfig; null if there is none of that path.
+const Field* find_field(const std::string& path) {
+  const pb::Descriptor* type = RunConfig::descriptor();
+  const Field* field = nullptr;
+  for (const std::string& part : split_text(path, '.')) {
+    if (!type || !(field = type->FindFieldByName(part))) return nullptr;
+    type = field->message_type();
+  }
+  return field;
 }
 
 // Sets a scalar, or appends to a repeated field.
@@ -170,13 +183,11 @@ bool matches(const std::string& value, const std::string& choice) {
 }
 
 void check(const Target& target, const schema::Setting& setting, const std::string& path) {
-  if (setting.choice_size() > 0) {
+  if (const auto choices = choices_of(setting); !choices.empty()) {
     const std::string value =
         target.message->GetReflection()->GetString(*target.message, target.field);
-    const auto& choices = setting.choice();
     if (std::ranges::none_of(choices, [&](const auto& c) { return matches(value, c); })) {
-      usage_fail(path + " = '" + value + "' is not known", "",
-                 "use one of " + join({choices.begin(), choices.end()}));
+      usage_fail(path + " = '" + value + "' is not known", "", "use one of " + join(choices));
     }
   } else if (setting.has_low()) {
     const double value = number_of(target);
@@ -222,26 +233,18 @@ void set_stage_defaults(RunConfig& config) {
 void complete_protection(RunConfig& config) {
   ProtectionConfig& protection = *config.mutable_protection();
   EnsembleConfig& ensemble = *config.mutable_ensemble();
-  if (protection.kind() == "auto") {
-    protection.set_kind(ensemble.nets() > 1    ? "ensembler"
-                        : ensemble.sigma() > 0 ? "single"
-                                               : "none");
-  }
-  const std::string& kind = protection.kind();
-  if (kind == "ensembler" || kind == "dr_ensemble") {
-    if (ensemble.nets() < 2) {
-      usage_fail("protection.kind = '" + kind + "' needs several server nets", "",
-                 "set ensemble.nets to 2 or more");
-    }
-    if (kind == "dr_ensemble") ensemble.set_selected(ensemble.nets());
-  } else {
+  if (!find_protection(protection.kind())) protection.set_kind(automatic_kind(ensemble));
+  const ProtectionInfo& kind = protection_info(protection.kind());
+  if (kind.nets == ServerNets::kOne) {
     ensemble.set_nets(1);
     ensemble.set_selected(1);
+  } else if (ensemble.nets() < 2) {
+    usage_fail("protection.kind = '" + kind.kind + "' needs several server nets", "",
+               "set ensemble.nets to 2 or more");
   }
-  if (kind != "ensembler") ensemble.set_lambda(0);
-  if (kind == "none" || kind == "random" || kind == "nopeek" || kind == "ressfl") {
-    ensemble.set_sigma(0);
-  }
+  if (kind.nets == ServerNets::kJoint) ensemble.set_selected(ensemble.nets());
+  if (kind.nets != ServerNets::kSelected) ensemble.set_lambda(0);
+  if (!kind.noise) ensemble.set_sigma(0);
 }
 
 }  // namespace
@@ -345,14 +348,38 @@ std::vector<CloudPart> parts_of(const EdgeConfig& config) {
 }
 
 std::string current_path(const std::string& path) {
-  const pb::Descriptor* type = RunConfig::descriptor();
-  const Field* field = nullptr;
-  for (const std::string& part : split_text(path, '.')) {
-    if (!type || !(field = type->FindFieldByName(part))) return path;
-    type = field->message_type();
-  }
+  const Field* field = find_field(path);
   if (!field || !is_old(*field)) return path;
   return path.substr(0, path.rfind('.') + 1) + field->options().GetExtension(schema::moved_to);
+}
+
+std::string default_text(const std::string& path) {
+  const Field* field = find_field(path);
+  if (!field || !field->options().GetExtension(schema::field).has_default_()) return "";
+  const std::unique_ptr<pb::Message> message(
+      pb::MessageFactory::generated_factory()->GetPrototype(field->containing_type())->New());
+  put({message.get(), field}, field->options().GetExtension(schema::field).default_(), path);
+  std::string text;
+  pb::TextFormat::PrintFieldValueToString(*message, field, -1, &text);
+  return text;
+}
+
+std::string unknown_part(const std::string& path, const std::string& value) {
+  const Field* field = find_field(path);
+  if (!field) return "setting '" + path + "'";
+  const auto choices = choices_of(field->options().GetExtension(schema::field));
+  const std::string text = value.size() < 2 ? "" : value.substr(1, value.size() - 2);  // quoted
+  const bool known = choices.empty() ||
+                     std::ranges::any_of(choices, [&](const auto& c) { return matches(text, c); });
+  return known ? "" : path + " '" + text + "'";
+}
+
+std::vector<std::string> choices_of(const schema::Setting& setting) {
+  std::vector<std::string> choices(setting.choice().begin(), setting.choice().end());
+  if (setting.has_choices_from()) {
+    for (const ProtectionInfo& protection : protections()) choices.push_back(protection.kind);
+  }
+  return choices;
 }
 
 std::string range_text(const schema::Setting& setting) {

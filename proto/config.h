@@ -36,6 +36,17 @@ std::vector<CloudPart> parts_of(const EdgeConfig& config);
 // "attack.shadow.epochs". Other paths are returned as they are.
 std::string current_path(const std::string& path);
 
+// The default of a setting of RunConfig, as to_text() writes it ("0.1", "\"auto\""); empty if it
+// has none.
+std::string default_text(const std::string& path);
+
+// What of a setting in a RunConfig's text, with its value as to_text() writes it, a program of this
+// version does not write: "setting 'x.y'", "protection.kind 'xyz'"; empty if it may.
+std::string unknown_part(const std::string& path, const std::string& value);
+
+// What a text may be; empty for every text.
+std::vector<std::string> choices_of(const schema::Setting& setting);
+
 // What a number may be: "1 to 256", "at least 1"; empty for every value.
 std::string range_text(const schema::Setting& setting);
 

@@ -8,6 +8,7 @@
 
 #include "base/strings.h"
 #include "proto/config.h"
+#include "proto/protections.h"
 
 namespace ens {
 namespace {
@@ -77,7 +78,7 @@ std::string code(const std::string& text) { return "`" + text + "`"; }
 
 std::string allowed(const schema::Setting& setting) {
   std::vector<std::string> choices;
-  for (const std::string& choice : setting.choice()) choices.push_back(code(choice));
+  for (const std::string& choice : choices_of(setting)) choices.push_back(code(choice));
   return choices.empty() ? range_text(setting) : join(choices);
 }
 
@@ -96,6 +97,29 @@ std::string table(const Section& section) {
   }
   if (rows.empty()) return "";
   return "\n| setting | type | default | allowed | meaning |\n|---|---|---|---|---|\n" + rows;
+}
+
+// The lines of protections.inc.
+std::string protection_kinds() {
+  std::string list =
+      "\n- `auto`: `ensembler` if `ensemble.nets` > 1, else `single` if `ensemble.sigma` > 0, else "
+      "`none`\n";
+  std::vector<std::string> one_net, without_noise;
+  for (const ProtectionInfo& p : protections()) {
+    list += fmt::format("- {}: {}\n", code(p.kind), p.meaning);
+    if (p.nets == ServerNets::kOne) one_net.push_back(code(p.kind));
+    if (!p.noise) without_noise.push_back(code(p.kind));
+  }
+  return fmt::format(
+      "{}\nThe kinds of one net ({}) ignore `ensemble.nets` and `ensemble.selected`. "
+      "`ensemble.sigma` is ignored by {}.\n",
+      list, join(one_net), join(without_noise));
+}
+
+std::string about(const pb::Descriptor& type) {
+  const std::string text = type.options().GetExtension(schema::about) + "\n";
+  return type.full_name() == ProtectionConfig::descriptor()->full_name() ? text + protection_kinds()
+                                                                         : text;
 }
 
 // Of the messages in RunConfig.
@@ -127,9 +151,9 @@ std::string config_manual() {
       std::vector<std::string> paths;
       for (const std::string& path : section.paths) paths.push_back(code(path));
       const bool is_root = section.type == root;
-      out += fmt::format("\n{} {}\n\n{}\n{}", is_root ? "##" : "###",
-                         is_root ? root->name() : join(paths),
-                         section.type->options().GetExtension(schema::about), table(section));
+      out +=
+          fmt::format("\n{} {}\n\n{}{}", is_root ? "##" : "###",
+                      is_root ? root->name() : join(paths), about(*section.type), table(section));
     }
     if (root == RunConfig::descriptor()) out += old_names(sections);
   }

@@ -166,7 +166,7 @@ std::string known_pairs(const ReportData& all) {
         Line line{row.title, {}, {}};
         for (const auto& [x, sum] : sums) line.points.emplace_back(x, sum.first / sum.second);
         lines.push_back(std::move(line));
-        if (all.first(row).protection() == "none") unprotected = lines.size();
+        if (!all.first(row).is_protected()) unprotected = lines.size();
       }
     }
     // The unprotected ones in every figure, the others in turn.

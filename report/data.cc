@@ -8,23 +8,12 @@
 #include <iterator>
 #include <tuple>
 
+#include "proto/attacks.h"
+#include "proto/config.h"
+#include "proto/protections.h"
+
 namespace ens::report {
 namespace {
-
-// ---- orders: from no protection to the paper's, from the attacker who knows most to the least
-
-constexpr const char* kProtections[] = {"none",   "additive", "shredder",  "random",
-                                        "single", "nopeek",   "dr_single", "dr_ensemble",
-                                        "ressfl", "ensembler"};
-constexpr const char* kAttacks[] = {"oracle",           "inverse-he19",    "rmle-white",
-                                    "known-pairs",      "shadow-n1",       "shadow-adaptive",
-                                    "shadow-enumerate", "shadow-subset",   "rmle-shadow",
-                                    "alignment",        "alignment-shadow"};
-
-template <typename List>
-auto rank(const List& list, const std::string& name) {
-  return std::find(std::begin(list), std::end(list), name) - std::begin(list);
-}
 
 // What must agree for two runs to be compared. The bytes sent stand for the pool in the stem and
 // the image size.
@@ -40,7 +29,7 @@ int find_baseline(const std::vector<Run>& runs, const Run& run) {
   int found = -1;
   for (size_t i = 0; i < runs.size(); ++i) {
     const Run& other = runs[i];
-    if (other.protection() != "none" || setting_key(other) != setting_key(run)) continue;
+    if (other.is_protected() || setting_key(other) != setting_key(run)) continue;
     if (&other == &run) return static_cast<int>(i);
     if (found < 0 ||
         (other.seed() == run.seed() && runs[static_cast<size_t>(found)].seed() != run.seed()))
@@ -151,7 +140,7 @@ void add_attacks(const ReportData& all, SeedGroup& row) {
   }
   std::stable_sort(row.attacks.begin(), row.attacks.end(),
                    [](const SeedGroupAttack& a, const SeedGroupAttack& b) {
-                     return rank(kAttacks, a.kind) < rank(kAttacks, b.kind);
+                     return attack_rank(a.kind) < attack_rank(b.kind);
                    });
 }
 
@@ -167,6 +156,12 @@ SeedGroup make_row(const ReportData& all, std::vector<int> runs) {
   row.bytes_down = each([](const Run& r) { return r.get("bytes.down"); }).mean();
   add_attacks(all, row);
   return row;
+}
+
+// A run of a version without the setting is like one that has its default.
+bool is_default(const std::string& path, const std::string& value) {
+  const std::string text = default_text(path);
+  return !text.empty() && (value == text || "\"" + value + "\"" == text);
 }
 
 bool is_attack_setting(const std::string& path) {
@@ -287,22 +282,20 @@ std::string Run::metric() const {
 }
 
 std::string Run::protection_name() const {
-  static const std::map<std::string, std::string> kNames = {
-      {"none", "No protection"}, {"additive", "Additive noise"}, {"shredder", "Shredder"},
-      {"random", "Random head"}, {"single", "Single"},           {"dr_single", "DR-single"},
-      {"nopeek", "NoPeek"},      {"dr_ensemble", "DR-ensemble"}, {"ressfl", "ResSFL"},
-      {"ensembler", "Ensembler"}};
-  const auto known = kNames.find(protection());
-  return known == kNames.end() ? capitalised(protection()) : known->second;
+  const ProtectionInfo* known = find_protection(protection());
+  return known ? known->title : capitalised(protection());
 }
+
+bool Run::is_protected() const { return protection() != unprotected_kind(); }
 
 std::string Run::title() const {
   std::string title = protection_name();
-  const bool known = rank(kProtections, protection()) < std::ssize(kProtections);
-  if (!known || protection() == "ensembler" || protection() == "dr_ensemble") {
+  const ProtectionInfo* known = find_protection(protection());
+  if (!known || known->nets != ServerNets::kOne) {
     if (const Maybe nets = get("nets")) title += fmt::format(", N = {}", *nets);
     const Maybe selected = get("selected");
-    if (selected && protection() != "dr_ensemble") title += fmt::format(", P = {}", *selected);
+    if (selected && !(known && known->nets == ServerNets::kJoint))
+      title += fmt::format(", P = {}", *selected);
   }
   const auto fresh = settings.find("protection.fresh_noise");
   if (fresh != settings.end() && fresh->second == "true") title += ", fresh noise";
@@ -354,7 +347,8 @@ const SeedGroupAttack* SeedGroup::attack(const std::string& kind, const std::str
 std::string identity(const Run& run, const std::set<std::string>& but_for) {
   std::string out;
   for (const auto& [path, value] : run.settings) {
-    if (!is_attack_setting(path) && !but_for.count(path)) out += path + "=" + value + "\n";
+    if (is_attack_setting(path) || but_for.count(path) || is_default(path, value)) continue;
+    out += path + "=" + value + "\n";
   }
   return out;
 }
@@ -376,14 +370,14 @@ ReportData collect(const std::vector<std::filesystem::path>& folders) {
   ReportData all = read_folders(folders);
   std::stable_sort(all.runs.begin(), all.runs.end(), [](const Run& a, const Run& b) {
     const auto key = [](const Run& r) {
-      return std::tuple(setting_key(r), rank(kProtections, r.protection()), r.get("nets"),
+      return std::tuple(setting_key(r), protection_rank(r.protection()), r.get("nets"),
                         r.get("selected"), r.get("sigma"), r.get("lambda"), r.folder);
     };
     return key(a) < key(b);
   });
   for (Run& run : all.runs) {
     std::stable_sort(run.attacks.begin(), run.attacks.end(), [](const Attack& a, const Attack& b) {
-      return rank(kAttacks, a.kind()) < rank(kAttacks, b.kind());
+      return attack_rank(a.kind()) < attack_rank(b.kind());
     });
   }
   compare(all.runs);

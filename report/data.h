@@ -74,6 +74,7 @@ struct Run {
   Maybe accuracy_change;  // against that run; 0..1
 
   const std::string& protection() const { return summary.protection(); }
+  bool is_protected() const;
   Maybe seed() const { return number(info, "seed"); }
   // A number of the summary by its path: "accuracy", "split.head".
   Maybe get(const char* path) const { return number(summary, path); }

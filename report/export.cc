@@ -230,7 +230,7 @@ std::string as_markdown(const ReportData& all) {
         const std::string& note = all.runs[static_cast<size_t>(i)].note;
         if (!note.empty()) title += " (sweep: " + marked(note) + ")";
       }
-      const bool open = all.first(row).protection() == "none";
+      const bool open = !all.first(row).is_protected();
       std::vector<std::string> first = {title,
                                         range(row.accuracy, 1, 100),
                                         open ? "\u2013" : range(row.change, 1, 100),

@@ -172,7 +172,7 @@ PublishedTable calibration(const ReportData& all) {
       "attacks.";
   const auto comparable = [](const Run& run) {
     return run.summary.architecture() == "he19" && run.summary.data() == "cifar10" &&
-           run.protection() == "none";
+           !run.is_protected();
   };
   bool any = false;
   for (const Cut& cut : kCuts) {

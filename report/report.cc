@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "proto/protections.h"
 #include "report/data.h"
 #include "report/html.h"
 #include "report/sections.h"
@@ -20,10 +21,9 @@ using namespace ens::report;
 // The run that the page is about: protected if there is one, and attacked if there is one.
 const Run& main_run(const ReportData& all) {
   const auto rank = [](const Run& r) {
-    return (r.protection() == "ensembler" ? 4
-            : r.protection() != "none"    ? 2
-                                          : 0) +
-           !r.attacks.empty();
+    const ProtectionInfo* known = find_protection(r.protection());
+    const bool selects = known && known->nets == ServerNets::kSelected;
+    return (selects ? 4 : r.is_protected() ? 2 : 0) + !r.attacks.empty();
   };
   return *std::max_element(all.runs.begin(), all.runs.end(),
                            [&](const Run& a, const Run& b) { return rank(a) < rank(b); });
@@ -33,7 +33,7 @@ const Run& main_run(const ReportData& all) {
 std::string verdict(const ReportData& all, const Run& run) {
   std::string out = "<p><b>" + escape(run.label) + ".</b> ";
   const Run* none = run.baseline >= 0 ? &all.runs[static_cast<size_t>(run.baseline)] : nullptr;
-  if (run.protection() != "none" && run.accuracy_change) {
+  if (run.is_protected() && run.accuracy_change) {
     out += fmt::format("Accuracy {} against {} without protection ({}). ",
                        percent(run.get("accuracy")), percent(none->get("accuracy")),
                        points(run.accuracy_change));
@@ -65,8 +65,8 @@ std::string verdict(const ReportData& all, const Run& run) {
       out += reached ? fmt::format(", within {} of the oracle or above: ", kNearOracle)
                      : fmt::format(" and stayed more than {} below the oracle: ", kNearOracle);
       if (reached) {
-        out += run.protection() == "none" ? "as expected with nothing to stop it"
-                                          : "<strong>this protection did not stop it</strong>";
+        out += !run.is_protected() ? "as expected with nothing to stop it"
+                                   : "<strong>this protection did not stop it</strong>";
       } else {
         out += "the features hold more than these attacks took out";
       }
@@ -108,10 +108,10 @@ std::string headline(const ReportData& all) {
   };
   if (run.get("accuracy")) {
     card("Test accuracy", percent(run.get("accuracy")),
-         run.protection() != "none" && run.accuracy_change
+         run.is_protected() && run.accuracy_change
              ? points(run.accuracy_change) + " against no protection"
-         : run.protection() == "none" ? "no protection"
-                                      : "no unprotected run to compare");
+         : !run.is_protected() ? "no protection"
+                               : "no unprotected run to compare");
   }
   if (const Attack* best = strongest(run)) {
     card("Strongest attack, SSIM", fixed(*best->best_ssim(), 3), escape(best->result.title()));

@@ -143,7 +143,7 @@ std::vector<const SeedGroupAttack*> attack_columns(const std::vector<const Compa
 
 void add_overview_row(const ReportData& all, const SeedGroup& row,
                       const std::vector<const SeedGroupAttack*>& columns, Table& table) {
-  const bool open = all.first(row).protection() == "none";
+  const bool open = !all.first(row).is_protected();
   std::vector<Cell> cells = {left(row_title(all, row)),
                              right(with_spread(row.accuracy)),
                              right(open ? "\u2013" : with_spread(row.change, /*as_change=*/true)),
@@ -231,11 +231,10 @@ std::string accuracy_table(const ReportData& all) {
               ? "<br>" + muted(fmt::format("{} images", run.summary.test_images()))
               : "";
       table.add({left(row_title(all, row) + notes), right(with_spread(row.accuracy) + images),
-                 right(run.protection() == "none" ? "\u2013" : with_spread(row.change, true)),
-                 right(nets), right(format(run.get("similarity"), 3)),
-                 right(plain(run.get("sigma"))), right(plain(run.get("lambda"))),
-                 right(flops(run.get("flops.edge"))), right(flops(run.get("flops.cloud"))),
-                 right(time)});
+                 right(!run.is_protected() ? "\u2013" : with_spread(row.change, true)), right(nets),
+                 right(format(run.get("similarity"), 3)), right(plain(run.get("sigma"))),
+                 right(plain(run.get("lambda"))), right(flops(run.get("flops.edge"))),
+                 right(flops(run.get("flops.cloud"))), right(time)});
     }
   }
   return section(
@@ -261,7 +260,7 @@ std::string attack_table(const ReportData& all) {
         if (run.attacks.empty()) continue;
         table.band(escape(run.label) + " " +
                    muted(fmt::format("accuracy {}{}", percent(run.get("accuracy")),
-                                     run.protection() != "none" && run.accuracy_change
+                                     run.is_protected() && run.accuracy_change
                                          ? ", " + points(run.accuracy_change)
                                          : "")));
         for (const Attack& a : run.attacks) {

@@ -3,8 +3,8 @@
 // A scenario (attacks/split, later others) has a Victim, which holds everything that could be
 // known, and one view type for each kind of knowledge. An attack derives from AttackOn<View> and
 // cannot name what its view has no member for; grant(victim, context, view), one file in each
-// scenario, says what a view gets. A new attack is one file and one line in its scenario's
-// attacks.inc.
+// scenario, says what a view gets. A new attack is one file and one line in
+// proto/attacks.inc.
 #pragma once
 
 #include <cstdint>

@@ -10,7 +10,7 @@ using Factory = std::unique_ptr<SplitAttack> (*)();
 
 constexpr Factory kAttacks[] = {
 #define ATTACK(name) name##_attack,
-#include "attacks/split/attacks.inc"
+#include "proto/attacks.inc"
 #undef ATTACK
 };
 

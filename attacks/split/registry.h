@@ -1,4 +1,4 @@
-// The attacks on split inference by name. attacks.inc lists them.
+// The attacks on split inference by name. proto/attacks.inc lists them.
 #pragma once
 
 #include <memory>
@@ -10,7 +10,7 @@
 namespace ens {
 
 #define ATTACK(name) std::unique_ptr<SplitAttack> name##_attack();
-#include "attacks/split/attacks.inc"
+#include "proto/attacks.inc"
 #undef ATTACK
 
 std::vector<std::string> attack_names();

@@ -18,7 +18,6 @@ namespace ens {
 namespace bundle_file {
 namespace {
 
-constexpr int64_t kFormat = 2;  // 2: the edge's protection is more than one noise
 constexpr int64_t kMaxNets = 4096;
 
 std::string from_hex(const std::string& hex, const std::string& file) {
@@ -76,8 +75,13 @@ void put_info(Checkpoint& checkpoint, const BundleInfo& info) {
 }
 
 BundleInfo get_info(const Checkpoint& checkpoint) {
-  if (const int64_t format = checkpoint.number("format"); format != kFormat) {
-    fail(fmt::format("bundle format {} is not {}", format, kFormat), checkpoint.file,
+  const int64_t format = checkpoint.number("format");
+  if (format > kFormatOfSteps) {
+    fail(fmt::format("written by a newer version (bundle format {})", format), checkpoint.file,
+         "use that version");
+  }
+  if (format < kFormat) {
+    fail(fmt::format("bundle format {} is too old", format), checkpoint.file,
          "use the program version that wrote it");
   }
   BundleInfo info;

@@ -10,6 +10,9 @@
 
 namespace ens::bundle_file {
 
+constexpr int64_t kFormat = 2;         // of bundles that its programs can read: most are
+constexpr int64_t kFormatOfSteps = 3;  // of edge bundles with a protection that format 2 cannot say
+
 void put_info(Checkpoint& checkpoint, const BundleInfo& info);
 // Error if a fact is missing or impossible.
 BundleInfo get_info(const Checkpoint& checkpoint);

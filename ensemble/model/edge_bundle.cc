@@ -1,5 +1,7 @@
 #include "ensemble/model/edge_bundle.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "base/error.h"
@@ -11,21 +13,72 @@ using namespace bundle_file;
 
 namespace {
 
-constexpr const char* kNoise = "noise";            // only if there is one
-constexpr const char* kProtection = "protection";  // fresh noise's sigma, dropout
 constexpr const char* kSelector = "selector";
+// Format 2: dropout, then a noise or a bank of them, then fresh noise.
+constexpr const char* kProtection = "protection";  // fresh noise's sigma, dropout
+constexpr const char* kNoise = "noise";            // only if there is one
+// Format 3, one tensor for each step: "protection/00/dropout", "protection/01/..."
+constexpr const char* kSteps = "protection/";
 
-ProtectionSpec get_protection(const Checkpoint& checkpoint, const Shape& feature) {
+std::string step_prefix(size_t index) { return fmt::format("{}{:02}/", kSteps, index); }
+
+// In format 2 if it can say it, so that programs of that version open the bundle.
+void put_protection(Checkpoint& checkpoint, const ProtectionSpec& spec) {
+  size_t i = 0;
+  const auto next_is = [&](const char* name) { return i < spec.size() && spec[i].name == name; };
+  float sigma = 0, dropout = 0;
+  Tensor noise;
+  if (next_is("dropout")) dropout = spec[i++].values.item();
+  if (next_is("fixed_noise") || next_is("noise_bank")) noise = spec[i++].values;
+  if (next_is("fresh_noise")) sigma = spec[i++].values.item();
+  if (i == spec.size()) {
+    checkpoint.tensors[kProtection] = Tensor::from({sigma, dropout}, {2});
+    if (noise.defined()) checkpoint.tensors[kNoise] = noise;
+    return;
+  }
+  checkpoint.numbers["format"] = kFormatOfSteps;
+  for (i = 0; i < spec.size(); ++i) {
+    checkpoint.tensors[step_prefix(i) + spec[i].name] = spec[i].values;
+  }
+}
+
+ProtectionSpec get_protection_of_format_2(const Checkpoint& checkpoint) {
   const Tensor& numbers = checkpoint.tensor(kProtection);
   if (numbers.dtype() != Dtype::kF32 || !(numbers.shape() == Shape{2})) {
     fail("the protection is damaged", checkpoint.file, "write the bundle again");
   }
+  const float sigma = numbers.data<float>()[0], dropout = numbers.data<float>()[1];
   ProtectionSpec spec;
-  spec.fresh_sigma = numbers.data<float>()[0];
-  spec.dropout = numbers.data<float>()[1];
+  if (dropout != 0) spec.push_back({"dropout", Tensor::from({dropout}, {1})});
   if (const auto noise = checkpoint.tensors.find(kNoise); noise != checkpoint.tensors.end()) {
-    spec.noise = noise->second;
+    const bool bank = noise->second.rank() % 2 == 0;  // [K,C,H,W] or [K,C]
+    spec.push_back({bank ? "noise_bank" : "fixed_noise", noise->second});
   }
+  if (sigma != 0) spec.push_back({"fresh_noise", Tensor::from({sigma}, {1})});
+  return spec;
+}
+
+ProtectionSpec get_steps(const Checkpoint& checkpoint) {
+  ProtectionSpec spec;
+  for (auto it = checkpoint.tensors.lower_bound(kSteps);
+       it != checkpoint.tensors.end() && it->first.starts_with(kSteps); ++it) {
+    const std::string prefix = step_prefix(spec.size());
+    if (!it->first.starts_with(prefix)) {
+      fail("the protection is damaged", checkpoint.file, "write the bundle again");
+    }
+    spec.push_back({it->first.substr(prefix.size()), it->second});
+    if (!is_known_step(spec.back().name)) {
+      fail("written by a newer version (needs protection '" + spec.back().name + "')",
+           checkpoint.file, "use that version");
+    }
+  }
+  return spec;
+}
+
+ProtectionSpec get_protection(const Checkpoint& checkpoint, const Shape& feature) {
+  const ProtectionSpec spec = checkpoint.number("format") == kFormatOfSteps
+                                  ? get_steps(checkpoint)
+                                  : get_protection_of_format_2(checkpoint);
   try {
     check(spec, feature);
   } catch (const Error& error) {
@@ -47,15 +100,13 @@ std::vector<std::string> split_lines(const std::string& text) {
 }  // namespace
 
 void write_edge_bundle(const std::filesystem::path& file, const EdgeBundle& bundle) {
-  const ProtectionSpec& protection = bundle.protection;
-  check(protection, smashed_shape(bundle.info.model, bundle.info.split));
+  check(bundle.protection, smashed_shape(bundle.info.model, bundle.info.split));
   Checkpoint checkpoint;
   checkpoint.kind = "edge";
   put_info(checkpoint, bundle.info);
   put_module(checkpoint, "head", *bundle.head);
   put_module(checkpoint, "tail", *bundle.tail);
-  if (protection.noise.defined()) checkpoint.tensors[kNoise] = protection.noise;
-  checkpoint.tensors[kProtection] = Tensor::from({protection.fresh_sigma, protection.dropout}, {2});
+  put_protection(checkpoint, bundle.protection);
   const auto& selected = bundle.selector.selected();
   checkpoint.tensors[kSelector] =
       Tensor::from_labels(std::vector<int32_t>(selected.begin(), selected.end()));
@@ -80,7 +131,9 @@ EdgeBundle read_edge_bundle(const std::filesystem::path& file) {
       .tail = build_tail(info.model, info.split, rng, selector.count()),
       .selector = std::move(selector),
       .protection = get_protection(checkpoint, smashed_shape(info.model, info.split))};
-  size_t count = bundle.protection.noise.defined() ? 3 : 2;  // noise, protection, selector
+  size_t count = 1;  // the selector
+  count += checkpoint.number("format") == kFormatOfSteps ? bundle.protection.size()
+                                                         : 1 + checkpoint.tensors.count(kNoise);
   count += get_module(checkpoint, "head", *bundle.head);
   count += get_module(checkpoint, "tail", *bundle.tail);
   check_count(checkpoint, count);

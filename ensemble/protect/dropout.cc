@@ -1,16 +1,19 @@
-#include "base/error.h"
+// Sets each element to zero with probability p and scales the rest by 1/(1-p), anew for every
+// image. Values: [1], p, at least 0 and below 1.
+#include <cmath>
+
 #include "ensemble/protect/draws.h"
-#include "ensemble/protect/protection.h"
+#include "ensemble/protect/step.h"
 
 namespace ens {
 namespace {
 
-class Dropping : public Protection {
+class Dropout : public FeatureStep {
  public:
-  explicit Dropping(float p) : p_(p) {}
-
-  void apply(Tensor& features) const override {
-    Rng rng = draws::secret();
+  explicit Dropout(const Tensor& values)
+      : p_(one_value(values, "dropout", 0, std::nextafter(1.0f, 0.0f))) {}
+  Form form() const override { return Form::kScale; }
+  void apply(Tensor& features, Rng& rng) const override {
     draws::drop(rng, features.span<float>(), p_);
   }
 
@@ -20,9 +23,8 @@ class Dropping : public Protection {
 
 }  // namespace
 
-std::unique_ptr<Protection> dropout_features(float p) {
-  if (!(p >= 0 && p < 1)) usage_fail("dropout must be at least 0 and below 1", "dropout");
-  return std::make_unique<Dropping>(p);
+std::unique_ptr<FeatureStep> make_step_dropout(const Tensor& values) {
+  return std::make_unique<Dropout>(values);
 }
 
 }  // namespace ens

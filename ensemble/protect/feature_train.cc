@@ -1,10 +1,10 @@
 #include "ensemble/protect/feature_train.h"
 
-#include "base/error.h"
-#include "ensemble/protect/draws.h"
 #include "nn/autograd/ops.h"
 
 namespace ens {
+
+using Form = FeatureStep::Form;
 
 Rng next_stream(uint64_t key, Tensor& calls) {
   const float count = calls.item();  // exact up to 2^24
@@ -14,39 +14,54 @@ Rng next_stream(uint64_t key, Tensor& calls) {
 
 FeatureTraining::FeatureTraining(const ProtectionSpec& spec, uint64_t key)
     : spec_(spec), key_(key) {
-  if (spec.has_bank()) fail("a bank of noises is trained on its own", "FeatureTraining");
-  if (spec.noise.defined()) add_buffer("noise", spec_.noise);
-  if (spec.dropout > 0 || spec.fresh_sigma > 0) add_host_counter("calls", calls_);
+  bool on_the_host = false;
+  for (const ProtectionStep& step : spec) {
+    steps_.push_back(make_step(step));
+    if (steps_.back()->form() == Form::kAddConstant) {
+      noise_ = step.values;
+      add_buffer("noise", noise_);
+    } else {
+      on_the_host = true;
+    }
+  }
+  if (on_the_host) add_host_counter("calls", calls_);
 }
 
 ProtectionSpec FeatureTraining::spec() const {
   ProtectionSpec now = spec_;
-  if (now.noise.defined()) now.noise = now.noise.to(Device{});
+  for (size_t i = 0; i < now.size(); ++i) {
+    if (steps_[i]->form() == Form::kAddConstant) now[i].values = noise_.to(Device{});
+  }
   return now;
 }
 
 Var FeatureTraining::forward(const Var& features) {
   const Shape& shape = features.shape();
+  Shape one = shape;
+  one.set(0, 1);
   const auto constant = [&](const Tensor& values) {
     return Var(values.to(features.value().dtype()).to(features.value().device()));
   };
   Rng rng;
   if (calls_.defined()) rng = next_stream(key_, calls_);
   Var z = features;
-  if (spec_.dropout > 0) {
-    Tensor mask = Tensor::full(shape, 1);
-    draws::drop(rng, mask.span<float>(), spec_.dropout);
-    z = mul(z, constant(mask));
-  }
-  if (spec_.noise.defined()) {
-    Shape one = shape;
-    one.set(0, 1);
-    z = ens::add(z, constant(spec_.noise.reshape(one)));
-  }
-  if (spec_.fresh_sigma > 0) {
-    Tensor noise = Tensor::zeros(shape);
-    draws::add_normal(rng, noise.span<float>(), spec_.fresh_sigma);
-    z = ens::add(z, constant(noise));
+  for (const auto& step : steps_) {
+    if (step->form() == Form::kAddConstant) {
+      z = ens::add(z, constant(noise_.reshape(one)));
+    } else if (step->form() == Form::kAdd) {
+      Tensor added = Tensor::zeros(shape);
+      step->apply(added, rng);
+      z = ens::add(z, constant(added));
+    } else if (step->form() == Form::kScale) {
+      Tensor factors = Tensor::full(shape, 1);
+      step->apply(factors, rng);
+      z = mul(z, constant(factors));
+    } else {
+      Tensor kept = z.value().to(Device{}).to(Dtype::kF32).plain().clone();
+      step->apply(kept, rng);
+      for (float& value : kept.span<float>()) value = value != 0 ? 1.0f : 0.0f;
+      z = mul(z, constant(kept));
+    }
   }
   return z;
 }

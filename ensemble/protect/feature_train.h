@@ -1,19 +1,18 @@
 // What training does to a feature: the steps of make_protection(), as differentiable operations.
 #pragma once
 
-#include "ensemble/protect/protection.h"
-#include "nn/core/rng.h"
+#include "ensemble/protect/step.h"
 #include "nn/modules/module.h"
 
 namespace ens {
 
-// Dropout, noise, fresh noise, in this order, in training and in evaluation mode alike. The fixed
-// noise is a buffer; so is the count of calls, which with `key` determines every draw: a training
-// that is resumed from its state continues the same sequence.
+// The steps of a protection in order, in training and in evaluation mode alike; FeatureStep::Form
+// says how. The fixed noise is a buffer; so is the count of calls, which with `key` determines
+// every draw: a training that is resumed from its state continues the same sequence.
 class FeatureTraining : public Module {
  public:
-  // Without a bank (that is NoiseBankTraining). `key`: of the stream of draws; not secret, since
-  // nothing drawn here is used again.
+  // With one fixed noise at most. `key`: of the stream of draws; not secret, since nothing drawn
+  // here is used again.
   FeatureTraining(const ProtectionSpec& spec, uint64_t key);
   Var forward(const Var& features) override;
 
@@ -22,8 +21,10 @@ class FeatureTraining : public Module {
 
  private:
   ProtectionSpec spec_;
+  std::vector<std::unique_ptr<FeatureStep>> steps_;
   uint64_t key_;
-  Tensor calls_;  // undefined if nothing is drawn
+  Tensor noise_;  // undefined if there is none
+  Tensor calls_;  // undefined if there is nothing but the noise
 };
 
 // The generator of one call: its own stream, and `calls` is advanced.

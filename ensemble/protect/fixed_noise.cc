@@ -1,14 +1,18 @@
+// Adds the same secret noise to every feature (arXiv 2401.10859, eq. 2). Values: the noise, of a
+// feature's shape.
 #include "base/error.h"
-#include "ensemble/protect/protection.h"
+#include "ensemble/protect/step.h"
 
 namespace ens {
 namespace {
 
-class FixedNoise : public Protection {
+class FixedNoise : public FeatureStep {
  public:
-  explicit FixedNoise(Tensor noise) : noise_(std::move(noise)) {}
+  explicit FixedNoise(const Tensor& values) : noise_(finite_values(values, "fixed_noise")) {}
+  Form form() const override { return Form::kAddConstant; }
+  bool fits(const Shape& feature) const override { return noise_.shape() == feature; }
 
-  void apply(Tensor& features) const override {
+  void apply(Tensor& features, Rng&) const override {
     const int64_t size = noise_.numel();
     if (features.rank() < 1 || features.numel() != features.dim(0) * size) {
       fail("features " + features.shape().str() + " do not fit noise " + noise_.shape().str(),
@@ -27,8 +31,8 @@ class FixedNoise : public Protection {
 
 }  // namespace
 
-std::unique_ptr<Protection> fixed_noise(Tensor noise) {
-  return std::make_unique<FixedNoise>(noise.to(Dtype::kF32).plain());
+std::unique_ptr<FeatureStep> make_step_fixed_noise(const Tensor& values) {
+  return std::make_unique<FixedNoise>(values);
 }
 
 }  // namespace ens

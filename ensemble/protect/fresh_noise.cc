@@ -1,18 +1,18 @@
-#include <cmath>
+// Adds N(0, sigma^2), independent for every element of every image. Values: [1], sigma.
+#include <limits>
 
-#include "base/error.h"
 #include "ensemble/protect/draws.h"
-#include "ensemble/protect/protection.h"
+#include "ensemble/protect/step.h"
 
 namespace ens {
 namespace {
 
-class FreshNoise : public Protection {
+class FreshNoise : public FeatureStep {
  public:
-  explicit FreshNoise(float sigma) : sigma_(sigma) {}
-
-  void apply(Tensor& features) const override {
-    Rng rng = draws::secret();
+  explicit FreshNoise(const Tensor& values)
+      : sigma_(one_value(values, "fresh_noise", 0, std::numeric_limits<float>::max())) {}
+  Form form() const override { return Form::kAdd; }
+  void apply(Tensor& features, Rng& rng) const override {
     draws::add_normal(rng, features.span<float>(), sigma_);
   }
 
@@ -22,11 +22,8 @@ class FreshNoise : public Protection {
 
 }  // namespace
 
-std::unique_ptr<Protection> fresh_noise(float sigma) {
-  if (!(sigma >= 0) || !std::isfinite(sigma)) {
-    usage_fail("the noise's standard deviation must be a number from 0", "fresh noise");
-  }
-  return std::make_unique<FreshNoise>(sigma);
+std::unique_ptr<FeatureStep> make_step_fresh_noise(const Tensor& values) {
+  return std::make_unique<FreshNoise>(values);
 }
 
 }  // namespace ens

@@ -2,59 +2,108 @@
 
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
 #include "base/error.h"
+#include "ensemble/protect/draws.h"
+#include "ensemble/protect/step.h"
 
 namespace ens {
+
 namespace {
+
+struct StepKind {
+  const char* name;
+  std::unique_ptr<FeatureStep> (*make)(const Tensor& values);
+};
+
+constexpr StepKind kSteps[] = {
+#define STEP(name) {#name, make_step_##name},
+#define PROTECTION(...)
+#define FEATURE_PROTECTION(kind, ...) STEP(kind)
+#include "ensemble/protect/steps.inc"
+#include "proto/protections.inc"
+#undef FEATURE_PROTECTION
+#undef PROTECTION
+#undef STEP
+};
+
+const StepKind* find_kind(const std::string& name) {
+  const auto found = std::ranges::find(kSteps, name, &StepKind::name);
+  return found == std::end(kSteps) ? nullptr : found;
+}
 
 class Chain : public Protection {
  public:
-  explicit Chain(std::vector<std::unique_ptr<Protection>> parts) : parts_(std::move(parts)) {}
+  explicit Chain(const ProtectionSpec& spec) {
+    for (const ProtectionStep& step : spec) {
+      steps_.push_back(make_step(step));
+      const FeatureStep::Form form = steps_.back()->form();
+      draws_ |= form == FeatureStep::Form::kAdd || form == FeatureStep::Form::kScale;
+    }
+  }
 
   void apply(Tensor& features) const override {
-    for (const auto& part : parts_) part->apply(features);
+    Rng rng = draws_ ? draws::secret() : Rng();
+    for (const auto& step : steps_) step->apply(features, rng);
   }
 
  private:
-  std::vector<std::unique_ptr<Protection>> parts_;
+  std::vector<std::unique_ptr<FeatureStep>> steps_;
+  bool draws_ = false;
 };
 
 }  // namespace
 
+const Tensor* find_values(const ProtectionSpec& spec, const std::string& name) {
+  const auto found = std::ranges::find(spec, name, &ProtectionStep::name);
+  return found == spec.end() ? nullptr : &found->values;
+}
+
+bool is_known_step(const std::string& name) { return find_kind(name) != nullptr; }
+
+std::unique_ptr<FeatureStep> make_step(const ProtectionStep& step) {
+  const StepKind* kind = find_kind(step.name);
+  if (!kind) usage_fail("this version has no step '" + step.name + "'", "protection");
+  return kind->make(step.values);
+}
+
 std::unique_ptr<Protection> make_protection(const ProtectionSpec& spec) {
-  std::vector<std::unique_ptr<Protection>> parts;
-  if (spec.dropout != 0) parts.push_back(dropout_features(spec.dropout));
-  if (spec.noise.defined()) {
-    parts.push_back(spec.has_bank() ? noise_bank(spec.noise) : fixed_noise(spec.noise));
-  }
-  if (spec.fresh_sigma != 0) parts.push_back(fresh_noise(spec.fresh_sigma));
-  return std::make_unique<Chain>(std::move(parts));
+  return std::make_unique<Chain>(spec);
 }
 
 void check(const ProtectionSpec& spec, const Shape& feature) {
-  const auto require = [](bool ok, const char* problem) {
-    if (!ok) usage_fail(problem, "protection");
+  for (const ProtectionStep& step : spec) {
+    if (!make_step(step)->fits(feature)) {
+      usage_fail("the step '" + step.name + "' does not fit the head's output", "protection");
+    }
+  }
+}
+
+Tensor finite_values(const Tensor& values, const char* step) {
+  const auto require = [&](bool ok, const char* problem) {
+    if (!ok) usage_fail(std::string("the step '") + step + "' " + problem, "protection");
   };
-  require(spec.dropout >= 0 && spec.dropout < 1, "the dropout is not a fraction");
-  require(spec.fresh_sigma >= 0 && std::isfinite(spec.fresh_sigma),
-          "the fresh noise's standard deviation is impossible");
-  if (!spec.noise.defined()) return;
-  require(spec.noise.dtype() == Dtype::kF32, "the noise is not float32");
-  const auto dims = spec.noise.shape().dims();
-  const bool bank = dims.size() == feature.dims().size() + 1;
-  require(std::ranges::equal(bank ? dims.subspan(1) : dims, feature.dims()) &&
-              (!bank || dims[0] > 0) && bank == spec.has_bank(),
-          "the noise does not fit the head's output");
-  const Tensor noise = spec.noise.to(Device{}).plain();
-  require(std::ranges::all_of(noise.span<float>(), [](float v) { return std::isfinite(v); }),
-          "the noise holds something that is no number");
+  require(values.defined() && values.dtype() == Dtype::kF32, "is not float32");
+  Tensor plain = values.to(Device{}).plain();
+  require(std::ranges::all_of(plain.span<float>(), [](float v) { return std::isfinite(v); }),
+          "holds something that is no number");
+  return plain;
+}
+
+float one_value(const Tensor& values, const char* step, float low, float high) {
+  const Tensor plain = finite_values(values, step);
+  const float value = plain.numel() == 1 ? plain.item() : low - 1;
+  if (!(value >= low && value <= high)) {
+    usage_fail(std::string("the step '") + step + "' has an impossible value", "protection");
+  }
+  return value;
 }
 
 Tensor mean_noise(const ProtectionSpec& spec) {
-  if (!spec.has_bank()) return spec.noise;
-  const Tensor bank = spec.noise.plain();
+  if (const Tensor* noise = find_values(spec, "fixed_noise")) return *noise;
+  const Tensor* noises = find_values(spec, "noise_bank");
+  if (!noises) return {};
+  const Tensor bank = noises->plain();
   const int64_t count = bank.dim(0), size = bank.numel() / count;
   std::vector<double> sums(static_cast<size_t>(size));
   for (int64_t k = 0; k < count; ++k) {

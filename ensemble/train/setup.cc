@@ -43,21 +43,6 @@ Split split_of(const RunConfig& config) {
   return {config.model().head_cells(), config.model().tail_cells()};
 }
 
-FeatureRecipe feature_recipe(const RunConfig& config) {
-  const ProtectionConfig& p = config.protection();
-  const std::string& kind = p.kind();
-  FeatureRecipe recipe;
-  const bool drops = kind == "dr_single" || kind == "dr_ensemble";
-  if (kind == "single" || kind == "ensembler" || drops) {
-    recipe.sigma = config.ensemble().sigma();
-    recipe.fresh = recipe.sigma > 0 && p.fresh_noise();
-  }
-  if (drops) recipe.dropout = p.dr().dropout();
-  if (kind == "nopeek") recipe.distance_weight = p.nopeek().distance_weight();
-  if (kind == "ressfl") recipe.adversary_weight = p.ressfl().adversary_weight();
-  return recipe;
-}
-
 OptimSpec optim_spec(const TrainConfig& config) {
   OptimSpec spec;
   spec.kind = parse_optimizer(config.optimizer());

@@ -12,7 +12,7 @@
 namespace ens {
 
 // What a training leaves: everything that both bundles are made of.
-struct Trained {
+struct TrainingResult {
   std::shared_ptr<Sequential> head, tail;
   std::vector<std::shared_ptr<Sequential>> bodies;  // all N
   Selector selector;                                // those whose answers the tail reads
@@ -27,17 +27,14 @@ struct Stage1 {
   std::vector<double> accuracies;                // each with its own protection
 };
 
-// stage1.cc: N whole nets side by side, or a head, N bodies and a tail in one round.
-Stage1 train_stage1(const TrainingScene& scene);
-Trained train_in_one_round(const TrainingScene& scene);
+// stage1.cc: N whole nets in parallel, or a head, N bodies and a tail together.
+Stage1 train_stage1(const TrainingContext& context);
+TrainingResult train_jointly(const TrainingContext& context);
 
-// stage2.cc: the client's secret head, tail and noise around P of the nets; Shredder's noises for
-// the one net.
-Trained train_stage2(const TrainingScene& scene, const Stage1& stage1);
-Trained train_noise_bank(const TrainingScene& scene, const Stage1& stage1);
-
-// Noise N(0, sigma^2) of the feature's shape from `rng`, or fresh noise; nothing if sigma is 0.
-ProtectionSpec draw_noise(const TrainingScene& scene, double sigma, bool fresh, Rng& rng);
-double measure_accuracy(const TrainingScene& scene, const Trained& trained, const Dataset& data);
+// Noise N(0, ensemble.sigma^2) of the feature's shape from `rng`, or fresh noise; nothing if sigma
+// is 0.
+ProtectionSpec draw_noise(const TrainingContext& context, Rng& rng);
+double measure_accuracy(const TrainingContext& context, const TrainingResult& trained,
+                        const Dataset& data);
 
 }  // namespace ens

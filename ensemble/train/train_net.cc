@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "ensemble/model/precision.h"
+#include "ensemble/train/protection_training.h"
 #include "ensemble/train/setup.h"
 #include "nn/core/backend.h"
 #include "nn/io/checkpoint.h"
@@ -39,7 +40,7 @@ void save_state(const NetTraining& job, const Module& net, const Optimizer& opti
   c.numbers[kEpochsDone] = done;
   put(c, "net/", net.state());
   put(c, "optim/", optimizer.state());
-  for (const Companion& other : job.companions) {
+  for (const AuxiliaryModel& other : job.auxiliary_models) {
     put(c, other.name + "/", other.net->state());
     put(c, other.name + "_optim/", other.optimizer->state());
   }
@@ -51,7 +52,7 @@ int64_t load_state(const NetTraining& job, Module& net, Optimizer& optimizer) {
   const Checkpoint c = read_checkpoint(job.file, kKind);
   net.load_state(with_prefix(c, "net/"), c.file);
   optimizer.load_state(with_prefix(c, "optim/"), c.file);
-  for (const Companion& other : job.companions) {
+  for (const AuxiliaryModel& other : job.auxiliary_models) {
     other.net->load_state(with_prefix(c, other.name + "/"), c.file);
     other.optimizer->load_state(with_prefix(c, other.name + "_optim/"), c.file);
   }
@@ -90,8 +91,8 @@ LoaderOptions loader_options(const RunConfig& config, const TrainConfig& stage, 
 
 }  // namespace
 
-TrainingScene::TrainingScene(const RunConfig& c, RunDir& r, const Dataset& training,
-                             const Dataset& testing)
+TrainingContext::TrainingContext(const RunConfig& c, RunDir& r, const Dataset& training,
+                                 const Dataset& testing)
     : config(c),
       run(r),
       train(training),
@@ -99,6 +100,7 @@ TrainingScene::TrainingScene(const RunConfig& c, RunDir& r, const Dataset& train
       quick_test(testing.head(kQuickTest)),
       spec(model_spec(c, training)),
       split(split_of(c)),
+      protection(make_protection_training(c)),
       devices(devices_for(c)),
       device(devices[0]),
       dtype(choose_dtype(c.dtype(), device)),
@@ -106,11 +108,11 @@ TrainingScene::TrainingScene(const RunConfig& c, RunDir& r, const Dataset& train
   check(spec, split);
 }
 
-int64_t TrainingScene::images_in(const TrainConfig& stage) const {
+int64_t TrainingContext::images_in(const TrainConfig& stage) const {
   return int64_t{stage.epochs()} * (train.count() / stage.batch()) * stage.batch();
 }
 
-Rng TrainingScene::secret_rng(const std::string& stream) const {
+Rng TrainingContext::secret_rng(const std::string& stream) const {
   if (config.ensemble().insecure_seeded_secrets()) return Rng(config.seed(), stream);
   return Rng(secure_random(), secure_random());
 }
@@ -125,20 +127,20 @@ double EpochMean::take() {
   return mean;
 }
 
-void train_net(const TrainingScene& scene, Module& net, const NetTraining& job,
+void train_net(const TrainingContext& context, Module& net, const NetTraining& job,
                Progress& progress) {
   Optimizer optimizer(net.parameters(), job.optimizer);
   FitOptions options = fit_options(*job.settings, job.label);
   options.capture = job.capture;
-  Loader loader(scene.train, loader_options(scene.config, *job.settings, job.data_seed,
-                                            job.device.value_or(scene.device)));
+  Loader loader(context.train, loader_options(context.config, *job.settings, job.data_seed,
+                                              job.device.value_or(context.device)));
   if (fs::exists(job.file)) {
     options.first_epoch = load_state(job, net, optimizer);
     progress.skip(options.first_epoch * loader.batches() * job.settings->batch());
   }
-  scene.run.forget_metrics(job.stage, job.index, options.first_epoch);
+  context.run.forget_metrics(job.stage, job.index, options.first_epoch);
   const auto metric = [&](int64_t epoch, const std::string& name, double value) {
-    scene.run.add_metric(
+    context.run.add_metric(
         {job.stage, job.index, epoch, (epoch + 1) * loader.batches(), name, value});
   };
   Saving saving;

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,10 +19,12 @@
 
 namespace ens {
 
+class ProtectionTraining;
+
 // What every training of a run shares. Refers to its arguments, which must outlive it.
-struct TrainingScene {
+struct TrainingContext {
   // Usage Error if the configuration and the data do not fit each other.
-  TrainingScene(const RunConfig& config, RunDir& run, const Dataset& train, const Dataset& test);
+  TrainingContext(const RunConfig& config, RunDir& run, const Dataset& train, const Dataset& test);
 
   const RunConfig& config;
   RunDir& run;
@@ -30,8 +33,9 @@ struct TrainingScene {
   const Dataset quick_test;  // what is looked at after each epoch
   const ModelSpec spec;
   const Split split;
-  const std::vector<Device> devices;  // for the nets of stage 1, in turn
-  const Device device;                // for all else: the first
+  const std::shared_ptr<const ProtectionTraining> protection;  // protection.kind's
+  const std::vector<Device> devices;                           // for the nets of stage 1, in turn
+  const Device device;                                         // for all else: the first
   const Dtype dtype;
   const std::function<void()> check_stop;  // throws Stopped; see stop_check() in base/progress.h
 
@@ -46,7 +50,7 @@ struct TrainingScene {
 };
 
 // Somebody who learns alongside and whose state belongs into the checkpoint.
-struct Companion {
+struct AuxiliaryModel {
   std::string name;
   Module* net;
   Optimizer* optimizer;
@@ -60,8 +64,8 @@ struct NetTraining {
   std::string label;           // for people
   std::filesystem::path file;  // the checkpoint
   uint64_t data_seed = 0;      // order and augmentation
-  std::vector<Companion> companions;
-  std::optional<Device> device;  // of the net and its batches; default: the scene's
+  std::vector<AuxiliaryModel> auxiliary_models;
+  std::optional<Device> device;  // of the net and its batches; default: the context's
   std::function<Var(const Batch&)> loss;
   bool capture = false;  // FitOptions::capture
   std::function<double()> quick_accuracy;
@@ -71,7 +75,8 @@ struct NetTraining {
 
 // Trains `net` to the end of its epochs, from the checkpoint if it is there; leaves the checkpoint
 // complete. A training killed at any moment and started again ends in the same weights.
-void train_net(const TrainingScene& scene, Module& net, const NetTraining& job, Progress& progress);
+void train_net(const TrainingContext& context, Module& net, const NetTraining& job,
+               Progress& progress);
 
 // How many epochs the checkpoint of a training has done.
 int64_t epochs_done(const std::filesystem::path& file);

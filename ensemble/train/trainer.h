@@ -41,12 +41,12 @@ void train_ensemble(const RunConfig& config, RunDir& run, const Dataset& train,
 // feature in training, and the tail always: the same cells are trained, whoever holds them later.
 std::string stage1_identity(const RunConfig& config);
 
-// Before training in `run` (a run folder, locked by the caller's RunDir): takes over the nets of
-// stage 1 that the finished run `donor` has and `run` needs, if the two configurations have the
-// same stage1_identity and the net has done all its epochs. Files are linked where possible, and
-// rewritten where the split differs. Training then finds them finished. Returns how many were
-// taken; 0 if the donor does not fit or is not finished. Error for a damaged donor.
-int adopt_stage1(const RunConfig& config, const std::filesystem::path& run,
-                 const std::filesystem::path& donor);
+// Before training in `run` (a run folder, locked by the caller's RunDir): reuses the nets of stage
+// 1 that the finished run `source_run` has and `run` needs, if the two configurations have the same
+// stage1_identity and the net has done all its epochs. Files are linked where possible, and
+// rewritten where the split differs. Training then finds them finished. Returns the number of
+// reused nets; 0 if the source run does not fit or is not finished. Error if it is damaged.
+int reuse_stage1(const RunConfig& config, const std::filesystem::path& run,
+                 const std::filesystem::path& source_run);
 
 }  // namespace ens

@@ -14,6 +14,7 @@
 #include "base/flags.h"
 #include "base/progress.h"
 #include "edge/pipeline.h"
+#include "experiment/run_dir.h"
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
 #include "lab/datasets.h"
@@ -115,10 +116,8 @@ void calibrate(const Flags& flags) {
     usage_fail("'" + flags.run + "' is not a finished run folder", "calibrate",
                "train it first: ensembler train --out " + flags.run);
   }
-  RunConfig config;
-  read_config(run / "config.txtpb", config);
+  RunConfig config = read_run_config(run);
   if (!flags.data.empty()) config.mutable_data()->set_root(flags.data);
-  complete(config);
   const Device device = parse_device(flags.device);
   backend(device).allow_tf32(false);  // float32 is the yardstick
   CloudBundle cloud = read_cloud_bundle(file);

@@ -19,6 +19,7 @@
 #include "lab/scenarios/split_training.h"
 #include "net/wiretap.h"
 #include "nn/data/dataset.h"
+#include "proto/protections.h"
 #include "proto/results.h"
 #include "proto/results.pb.h"
 #include "report/report.h"
@@ -66,7 +67,7 @@ void choose_data(RunConfig& config, const Flags& flags) {
 
 // The same training without protection: one net, no noise.
 RunConfig unprotected(RunConfig config) {
-  config.mutable_protection()->set_kind("none");
+  config.mutable_protection()->set_kind(unprotected_kind());
   complete(config);
   return config;
 }

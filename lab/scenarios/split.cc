@@ -55,12 +55,12 @@ class SharedTarget {
   std::shared_ptr<AttackTarget> target_;
 };
 
-// The runs of one graph that may take over nets of stage 1 from each other, and from elsewhere.
+// The runs of one graph that may reuse nets of stage 1, of each other and of runs elsewhere.
 class Sharing {
  public:
   Sharing(const std::vector<ScenarioRun>& runs, const std::vector<fs::path>& reuse) : runs_(runs) {
     for (const ScenarioRun& run : runs) stage1_.push_back(stage1_identity(run.config));
-    for (const fs::path& below : reuse) find_donors(below);
+    for (const fs::path& below : reuse) find_source_runs(below);
   }
 
   // Nobody needs to train this run's stage 1: it is there, or an earlier run will.
@@ -78,7 +78,7 @@ class Sharing {
   }
 
   // Trained runs that have the same stage 1: of this graph, then from elsewhere.
-  std::vector<fs::path> donors(size_t run) const {
+  std::vector<fs::path> source_runs(size_t run) const {
     std::vector<fs::path> found;
     for (size_t i = 0; i < runs_.size(); ++i) {
       if (i != run && stage1_[i] == stage1_[run] && trained(runs_[i])) {
@@ -94,7 +94,7 @@ class Sharing {
   const ScenarioRun& run(size_t index) const { return runs_[index]; }
 
  private:
-  void find_donors(const fs::path& below) {
+  void find_source_runs(const fs::path& below) {
     if (!fs::is_directory(below)) usage_fail("no such folder", below.string(), "see --reuse");
     std::vector<fs::path> found{below};
     for (const auto& entry : fs::recursive_directory_iterator(below)) {
@@ -105,8 +105,7 @@ class Sharing {
       if (!is_run(run) || !fs::exists(run / "DONE")) continue;
       RunConfig config;
       try {
-        read_config(run / "config.txtpb", config);
-        complete(config);
+        config = read_run_config(run);
       } catch (const Error& e) {
         fmt::print(stderr, "{}: not used: {}\n", run.string(), e.what());
         continue;
@@ -182,7 +181,7 @@ class SplitScenario : public Scenario {
                              note);
             });
         const ScenarioRun& own = sharing->run(r);
-        train_run(own.config, own.folder, sharing->donors(r));
+        train_run(own.config, own.folder, sharing->source_runs(r));
       };
       if (!training.done) trainings[r] = tasks.size();
       tasks.push_back(training);

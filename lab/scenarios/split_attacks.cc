@@ -16,6 +16,7 @@
 #include "edge/pipeline.h"
 #include "ensemble/model/precision.h"
 #include "ensemble/train/setup.h"
+#include "experiment/run_dir.h"
 #include "lab/datasets.h"
 #include "lab/references.h"
 #include "lab/results.h"
@@ -51,8 +52,7 @@ struct Attacked {
   std::string dtype_override;  // the dtype, if it is not the run's own
 
   Attacked(const fs::path& folder, RunConfig wanted) {
-    read_config(folder / "config.txtpb", config);
-    complete(config);
+    config = read_run_config(folder);
     if (wanted.has_device()) config.set_device(wanted.device());
     if (wanted.has_dtype() && wanted.dtype() != config.dtype()) {
       config.set_dtype(wanted.dtype());

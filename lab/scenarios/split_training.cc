@@ -25,18 +25,18 @@ void link_or_copy(const fs::path& from, const fs::path& to) {
   if (error) fs::copy_file(from, to, fs::copy_options::overwrite_existing);
 }
 
-// The finished result of an equal training in `donor`, if it is one.
-bool adopt_result(const fs::path& donor, const std::string& identity, RunDir& run) {
-  if (!fs::exists(donor / "DONE") || fs::equivalent(donor, run.folder())) return false;
-  const RunView view = read_run(donor);
-  if (config_fields(view.config_text) != config_fields(identity)) return false;
+// The finished result of an equal training in `source_run`, if it is one.
+bool reuse_result(const fs::path& source_run, const std::string& identity, RunDir& run) {
+  if (!fs::exists(source_run / "DONE") || fs::equivalent(source_run, run.folder())) return false;
+  const RunView view = read_run(source_run);
+  if (!config_difference(identity, view.config_text).empty()) return false;
   for (const char* file : {"edge.h5", "cloud.h5", "summary.json", "metrics.csv"}) {
-    if (fs::exists(donor / file)) {
+    if (fs::exists(source_run / file)) {
       // Rows may still be appended to a log: a copy of its own.
       if (std::string(file) == "metrics.csv") {
-        fs::copy_file(donor / file, run.path(file), fs::copy_options::overwrite_existing);
+        fs::copy_file(source_run / file, run.path(file), fs::copy_options::overwrite_existing);
       } else {
-        link_or_copy(donor / file, run.path(file));
+        link_or_copy(source_run / file, run.path(file));
       }
     }
   }
@@ -53,7 +53,7 @@ std::string training_identity(const RunConfig& config) {
 }
 
 bool train_run(const RunConfig& config, const fs::path& folder,
-               const std::vector<fs::path>& donors) {
+               const std::vector<fs::path>& source_runs) {
   const std::string identity = training_identity(config);
   const Device device = parse_devices(config.device())[0];
   const RunFacts facts{command_line(), backend(device).description(), config.seed()};
@@ -65,13 +65,13 @@ bool train_run(const RunConfig& config, const fs::path& folder,
   const auto test = shared_dataset(config, DataSplit::kTest);
   check(model_spec(config, *train), split_of(config));  // before anything is written
   RunDir run(folder, identity, facts);
-  bool adopted = false;
-  for (const fs::path& donor : donors) {
-    adopted = adopt_result(donor, identity, run);
-    if (adopted) break;
+  bool reused = false;
+  for (const fs::path& source_run : source_runs) {
+    reused = reuse_result(source_run, identity, run);
+    if (reused) break;
   }
-  if (!adopted) {
-    for (const fs::path& donor : donors) adopt_stage1(config, folder, donor);
+  if (!reused) {
+    for (const fs::path& source_run : source_runs) reuse_stage1(config, folder, source_run);
     train_ensemble(config, run, *train, *test);
   }
   run.mark_done();

@@ -12,10 +12,10 @@ namespace ens {
 // What makes one training differ from another: not where the data lie, nor how it is attacked.
 std::string training_identity(const RunConfig& config);
 
-// Trains (or resumes, or finds done) the run in `folder`. From `donors`, other run folders, it
+// Trains (or resumes, or finds done) the run in `folder`. From `source_runs`, other run folders, it
 // takes over what is equal: the whole result of an equal training, or the nets of an equal stage 1.
 // Whether there was anything to do.
 bool train_run(const RunConfig& config, const std::filesystem::path& folder,
-               const std::vector<std::filesystem::path>& donors = {});
+               const std::vector<std::filesystem::path>& source_runs = {});
 
 }  // namespace ens

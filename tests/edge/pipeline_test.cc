@@ -55,7 +55,7 @@ TEST(EdgePipeline, AppliesTheBundlesProtection) {
   const Shape one = smashed_shape(bundles.edge.info.model, bundles.edge.info.split);
   Tensor bank = Tensor::zeros({2, one[0], one[1], one[2]});
   bank.rows(1, 1).fill(1);
-  const std::vector<float> shifted = sent({.noise = bank});
+  const std::vector<float> shifted = sent({{"noise_bank", bank}});
   int moved = 0;
   for (size_t b = 0; b < 40; ++b) {
     const float shift = std::round(shifted[b * size] - clean[b * size]);
@@ -66,12 +66,14 @@ TEST(EdgePipeline, AppliesTheBundlesProtection) {
   }
   EXPECT_GT(moved, 3);
   EXPECT_LT(moved, 37);
-  const std::vector<float> dropped = sent({.dropout = 0.5f});
-  EXPECT_NE(dropped, sent({.dropout = 0.5f}));
+  const ProtectionStep dropout{"dropout", Tensor::from({0.5f}, {1})},
+      fresh{"fresh_noise", Tensor::from({1}, {1})};
+  const std::vector<float> dropped = sent({dropout});
+  EXPECT_NE(dropped, sent({dropout}));
   for (size_t i = 0; i < clean.size(); ++i) {
     ASSERT_TRUE(dropped[i] == 0 || std::abs(dropped[i] - 2 * clean[i]) < 1e-5) << i;
   }
-  EXPECT_NE(sent({.fresh_sigma = 1}), sent({.fresh_sigma = 1}));
+  EXPECT_NE(sent({fresh}), sent({fresh}));
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <fstream>
 #include <limits>
+#include <map>
 #include <set>
 
 #include "base/error.h"
@@ -64,6 +65,15 @@ std::string error_of(F f) {
   return "";
 }
 
+void expect_same_protection(const ProtectionSpec& read, const ProtectionSpec& spec) {
+  ASSERT_EQ(read.size(), spec.size());
+  for (size_t i = 0; i < spec.size(); ++i) {
+    EXPECT_EQ(read[i].name, spec[i].name);
+    EXPECT_EQ(read[i].values.shape(), spec[i].values.shape());
+    EXPECT_EQ(read[i].values.to_vector(), spec[i].values.to_vector());
+  }
+}
+
 TEST(Bundle, BothRoundTrip) {
   const TempDir dir;
   Bundles bundles = random_bundles(1, 4, {1, 3}, 4, /*tail=*/2);
@@ -85,7 +95,7 @@ TEST(Bundle, BothRoundTrip) {
   expect_same_state(*edge.head, *bundles.edge.head);
   expect_same_state(*edge.tail, *bundles.edge.tail);
   EXPECT_EQ(edge.selector.selected(), bundles.edge.selector.selected());
-  EXPECT_EQ(edge.protection.noise.to_vector(), bundles.edge.protection.noise.to_vector());
+  expect_same_protection(edge.protection, bundles.edge.protection);
   EXPECT_EQ(edge.class_names, bundles.edge.class_names);
 }
 
@@ -95,24 +105,80 @@ TEST(Bundle, EveryProtectionRoundTrips) {
   const Shape feature = smashed_shape(bundles.edge.info.model, bundles.edge.info.split);
   Tensor bank = Tensor::empty({3, feature[0], feature[1], feature[2]});
   Rng(5).fill_normal(bank.span<float>(), 0, 1);
-  const std::vector<ProtectionSpec> specs = {{},
-                                             {.noise = bundles.edge.protection.noise},
-                                             {.noise = bank},
-                                             {.fresh_sigma = 0.1f},
-                                             {.noise = bank, .fresh_sigma = 2, .dropout = 0.3f}};
-  for (const ProtectionSpec& spec : specs) {
+  const ProtectionStep fixed = bundles.edge.protection[0], some{"noise_bank", bank},
+                       fresh{"fresh_noise", Tensor::from({2}, {1})},
+                       dropout{"dropout", Tensor::from({0.3f}, {1})};
+  const std::vector<ProtectionSpec> old = {{}, {fixed}, {some}, {fresh}, {dropout, some, fresh}};
+  const std::vector<ProtectionSpec> others = {{fresh, dropout}, {fixed, fixed}, {dropout, dropout}};
+  for (const ProtectionSpec& spec : old) {
     bundles.edge.protection = spec;
     write(bundles, dir.path());
-    const ProtectionSpec read = read_edge_bundle(dir / "edge.h5").protection;
-    EXPECT_EQ(read.fresh_sigma, spec.fresh_sigma);
-    EXPECT_EQ(read.dropout, spec.dropout);
-    ASSERT_EQ(read.noise.defined(), spec.noise.defined());
-    if (!spec.noise.defined()) continue;
-    EXPECT_EQ(read.noise.shape(), spec.noise.shape());
-    EXPECT_EQ(read.noise.to_vector(), spec.noise.to_vector());
+    expect_same_protection(read_edge_bundle(dir / "edge.h5").protection, spec);
+    EXPECT_EQ(read_checkpoint(dir / "edge.h5", "edge").number("format"), 2)
+        << "older edges open it";
   }
-  bundles.edge.protection = {.dropout = 1};
+  for (const ProtectionSpec& spec : others) {
+    bundles.edge.protection = spec;
+    write(bundles, dir.path());
+    expect_same_protection(read_edge_bundle(dir / "edge.h5").protection, spec);
+    EXPECT_EQ(read_checkpoint(dir / "edge.h5", "edge").number("format"), 3);
+  }
+  bundles.edge.protection = {{"dropout", Tensor::from({1}, {1})}};
   EXPECT_THROW(write_edge_bundle(dir / "edge.h5", bundles.edge), Error);
+}
+
+// Written in format 2, by a program that knew no other.
+TEST(Bundle, OldBundlesOpen) {
+  const std::filesystem::path old = std::filesystem::path(ENS_SOURCE_DIR) / "tests/ensemble/data";
+  const std::map<std::string, std::vector<std::string>> steps = {
+      {"none", {}},
+      {"dr_single", {"dropout", "fixed_noise"}},
+      {"fresh", {"dropout", "fresh_noise"}},
+      {"shredder", {"noise_bank"}}};
+  for (const auto& [name, expected] : steps) {
+    const EdgeBundle edge = read_edge_bundle(old / (name + ".edge.h5"));
+    std::vector<std::string> names;
+    for (const ProtectionStep& step : edge.protection) names.push_back(step.name);
+    EXPECT_EQ(names, expected) << name;
+    EXPECT_EQ(edge.info.model.architecture, "he19");
+    EXPECT_EQ(edge.class_names.size(), 10u);
+    for (const ProtectionStep& step : edge.protection) {
+      if (step.name == "dropout") EXPECT_FLOAT_EQ(step.values.item(), 0.3f);
+      if (step.name == "fresh_noise") EXPECT_FLOAT_EQ(step.values.item(), 0.1f);
+      if (step.name == "noise_bank") EXPECT_EQ(step.values.dim(0), 2);
+    }
+  }
+  EXPECT_EQ(read_cloud_bundle(old / "none.cloud.h5").bodies.size(), 1u);
+}
+
+// Never called damaged, and nothing of it is read.
+TEST(Bundle, ABundleOfANewerVersionIsNamedAsNewer) {
+  const TempDir dir;
+  Bundles bundles = random_bundles(1);
+  bundles.edge.protection = {{"fresh_noise", Tensor::from({2}, {1})},
+                             {"dropout", Tensor::from({0.3f}, {1})}};
+  write(bundles, dir.path());
+  const auto error = [&](auto change) {
+    Checkpoint changed = read_checkpoint(dir / "edge.h5", "edge");
+    change(changed);
+    write_checkpoint(dir / "bad.h5", changed, true);
+    return error_of([&] { read_edge_bundle(dir / "bad.h5"); });
+  };
+  const std::string step =
+      error([](Checkpoint& c) { c.tensors["protection/02/xyz"] = Tensor::zeros({7}); });
+  EXPECT_NE(step.find("written by a newer version (needs protection 'xyz')"), std::string::npos)
+      << step;
+  const std::string format = error([](Checkpoint& c) { c.numbers["format"] = 4; });
+  EXPECT_NE(format.find("written by a newer version (bundle format 4)"), std::string::npos);
+  for (const std::string& text : {step, format}) {
+    EXPECT_EQ(text.find("damaged"), std::string::npos) << text;
+    EXPECT_EQ(text.find("tensors where"), std::string::npos) << text;
+    EXPECT_NE(text.find("bad.h5"), std::string::npos) << text;
+  }
+  EXPECT_NE(error([](Checkpoint& c) {
+              c.tensors["protection/03/dropout"] = c.tensors["protection/01/dropout"];
+            }).find("damaged"),
+            std::string::npos);
 }
 
 TEST(Bundle, FingerprintDependsOnEveryBodyAndTheirOrder) {
@@ -178,7 +244,7 @@ TEST(Bundle, CloudFileKnowsNothingOfTheClient) {
   };
   for (const auto& entry : bundles.edge.head->state()) expect_absent(entry.name, entry.tensor);
   for (const auto& entry : bundles.edge.tail->state()) expect_absent(entry.name, entry.tensor);
-  expect_absent("noise", bundles.edge.protection.noise);
+  expect_absent("noise", bundles.edge.protection[0].values);
   EXPECT_GT(looked_for, 300);
   const std::string body(static_cast<const char*>(bundles.cloud.bodies[2]->state()[0].tensor.raw()),
                          16);
@@ -186,7 +252,7 @@ TEST(Bundle, CloudFileKnowsNothingOfTheClient) {
 
   Bundles other = random_bundles(1, 4, {0, 2});
   Rng rng(99);
-  rng.fill_normal(other.edge.protection.noise.span<float>(), 0, 1);
+  rng.fill_normal(other.edge.protection[0].values.span<float>(), 0, 1);
   write(other, other_dir.path());
   EXPECT_EQ(contents(other_dir / "cloud.h5"), cloud);
 }

@@ -45,11 +45,11 @@ Bundles random_bundles(uint64_t seed, int nets, std::vector<int> selected, int w
       .head = build_head(info.model, info.split, rng),
       .tail = build_tail(info.model, info.split, rng, static_cast<int>(selected.size())),
       .selector = Selector(nets, selected),
-      .protection = {.noise = Tensor::empty(smashed_shape(info.model, info.split))}};
+      .protection = {{"fixed_noise", Tensor::empty(smashed_shape(info.model, info.split))}}};
   shake(*edge.head, rng);
   shake(*edge.tail, rng);
   Rng noise(seed, "noise");
-  noise.fill_normal(edge.protection.noise.span<float>(), 0, 0.1f);
+  noise.fill_normal(edge.protection[0].values.span<float>(), 0, 0.1f);
   for (int i = 0; i < info.model.classes; ++i)
     edge.class_names.push_back("class " + std::to_string(i));
   return {std::move(cloud), std::move(edge)};
@@ -67,7 +67,7 @@ Tensor expected_logits(const Bundles& bundles, const Tensor& images) {
   const int64_t count = images.dim(0);
   const Tensor head = bundles.edge.head->forward(Var(images)).value().plain();
   std::vector<float> z = head.to_vector();
-  const std::vector<float> noise = bundles.edge.protection.noise.to_vector();
+  const std::vector<float> noise = bundles.edge.protection[0].values.to_vector();
   for (size_t i = 0; i < z.size(); ++i) z[i] += noise[i % noise.size()];
   const Var features(Tensor::from(z, head.shape()));
   std::vector<std::vector<float>> answers;

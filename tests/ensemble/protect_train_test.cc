@@ -1,7 +1,9 @@
 // What trains the protections: values against plain loops, gradients against numeric ones.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
 #include <map>
 
 #include "base/error.h"
@@ -9,6 +11,7 @@
 #include "ensemble/protect/distance_train.h"
 #include "ensemble/protect/feature_train.h"
 #include "ensemble/protect/noise_bank_train.h"
+#include "proto/config.pb.h"
 #include "tests/support/gradcheck.h"
 
 namespace ens {
@@ -23,6 +26,8 @@ Tensor normal(const Shape& shape, uint64_t seed) {
   rng.fill_normal(t.span<float>(), 0, 1);
   return t;
 }
+
+Tensor number(float value) { return Tensor::from({value}, {1}); }
 
 // ---- distance correlation
 
@@ -130,13 +135,15 @@ TEST(DistanceCorrelation, EqualRowsAndConstantsGiveNumbers) {
 
 TEST(FeatureTraining, DoesWhatTheEdgeDoes) {
   const Tensor noise = normal({2, 3, 3}, 1), features = normal({4, 2, 3, 3}, 2);
-  FeatureTraining fixed({.noise = noise}, 9);
+  FeatureTraining fixed({{"fixed_noise", noise}}, 9);
   Tensor sent = features.clone();
   make_protection(fixed.spec())->apply(sent);
   EXPECT_EQ(fixed.forward(Var(features)).value().to_vector(), sent.to_vector());
 
-  FeatureTraining all(
-      {.noise = Tensor::full({1, 1, 5000}, 3), .fresh_sigma = 0.01f, .dropout = 0.4f}, 9);
+  FeatureTraining all({{"dropout", number(0.4f)},
+                       {"fixed_noise", Tensor::full({1, 1, 5000}, 3)},
+                       {"fresh_noise", number(0.01f)}},
+                      9);
   const Var ones(Tensor::full({2, 1, 1, 5000}, 1), true);
   const Var out = all.forward(ones);
   int dropped = 0;
@@ -154,7 +161,7 @@ TEST(FeatureTraining, DoesWhatTheEdgeDoes) {
 }
 
 TEST(FeatureTraining, ContinuesItsDrawsFromItsState) {
-  const ProtectionSpec spec{.fresh_sigma = 1, .dropout = 0.3f};
+  const ProtectionSpec spec{{"dropout", number(0.3f)}, {"fresh_noise", number(1)}};
   const Var features(normal({2, 1, 4, 4}, 1));
   FeatureTraining whole(spec, 5), resumed(spec, 5), other(spec, 6);
   const Floats first = whole.forward(features).value().to_vector();
@@ -166,6 +173,47 @@ TEST(FeatureTraining, ContinuesItsDrawsFromItsState) {
   EXPECT_EQ(resumed.forward(features).value().to_vector(), second);
   EXPECT_NE(first, second);
   EXPECT_NE(other.forward(features).value().to_vector(), first);
+}
+
+// ---- the largest elements
+
+TEST(Largest, KeepsTheLargestOfEachFeatureAndTheirGradients) {
+  ProtectionConfig settings;
+  settings.mutable_largest()->set_fraction(0.3);
+  const ProtectionSpec spec{{"largest", largest_values(settings)}};
+  const Tensor features = normal({3, 2, 5, 2}, 4);
+  Tensor sent = features.clone();
+  make_protection(spec)->apply(sent);
+  for (int64_t image = 0; image < 3; ++image) {  // against a sort
+    const Floats before = features.rows(image, 1).to_vector();
+    Floats magnitudes, expected;
+    for (float v : before) magnitudes.push_back(std::abs(v));
+    std::ranges::sort(magnitudes, std::greater<>());
+    for (float v : before) expected.push_back(std::abs(v) >= magnitudes[5] ? v : 0);  // 6 of 20
+    EXPECT_EQ(sent.rows(image, 1).to_vector(), expected);
+    EXPECT_EQ(std::ranges::count(expected, 0.0f), 14);
+  }
+  FeatureTraining training(spec, 1);
+  const Var x(features, true);
+  const Var y = training.forward(x);
+  EXPECT_EQ(y.value().to_vector(), sent.to_vector());
+  sum(affine(y, 3, 0)).backward();
+  const Floats slope = x.grad().to_vector(), kept = sent.to_vector();
+  for (size_t i = 0; i < slope.size(); ++i) EXPECT_EQ(slope[i], kept[i] != 0 ? 3 : 0) << i;
+  EXPECT_TRUE(training.has_host_state()) << "a captured step would keep the same elements forever";
+}
+
+TEST(Largest, KeepsOneAtLeastAndTheFirstOfEqualOnes) {
+  const auto sent = [](float fraction, const Floats& values) {
+    Tensor features = Tensor::from(values, {1, static_cast<int64_t>(values.size())});
+    make_protection({{"largest", Tensor::from({fraction}, {1})}})->apply(features);
+    return features.to_vector();
+  };
+  EXPECT_EQ(sent(0.001f, {1, -3, 2}), (Floats{0, -3, 0}));
+  EXPECT_EQ(sent(1, {1, -3, 2}), (Floats{1, -3, 2}));
+  EXPECT_EQ(sent(0.5f, {2, -2, 2, 2}), (Floats{2, -2, 0, 0}));
+  EXPECT_EQ(sent(0.5f, {0, 0, 0, 5}), (Floats{0, 0, 0, 5}));
+  for (float fraction : {0.0f, -1.0f, 1.5f, NAN}) EXPECT_THROW(sent(fraction, {1, 2}), Error);
 }
 
 // ---- Shredder's bank

@@ -22,16 +22,22 @@ Floats applied(const Protection& protection, const Floats& values, const Shape& 
   return features.to_vector();
 }
 
+std::unique_ptr<Protection> step(const std::string& name, const Tensor& values) {
+  return make_protection({{name, values}});
+}
+
+Tensor number(float value) { return Tensor::from({value}, {1}); }
+
 // ---- fixed noise
 
 TEST(FixedNoise, AddsTheSameToEveryFeature) {
-  const auto protection = fixed_noise(Tensor::from({1, -2, 0.5f, 4}, {1, 2, 2}));
+  const auto protection = step("fixed_noise", Tensor::from({1, -2, 0.5f, 4}, {1, 2, 2}));
   EXPECT_EQ(applied(*protection, {1, 1, 1, 1, 10, 20, 30, 40}, {2, 1, 2, 2}),
             (Floats{2, -1, 1.5f, 5, 11, 18, 30.5f, 44}));
 }
 
 TEST(FixedNoise, RefusesFeaturesOfAnotherSize) {
-  const auto protection = fixed_noise(Tensor::zeros({1, 2, 2}));
+  const auto protection = step("fixed_noise", Tensor::zeros({1, 2, 2}));
   Tensor features = Tensor::zeros({2, 1, 2, 3});
   EXPECT_THROW(protection->apply(features), Error);
 }
@@ -39,7 +45,7 @@ TEST(FixedNoise, RefusesFeaturesOfAnotherSize) {
 // ---- a bank
 
 TEST(NoiseBank, EveryImageGetsOneOfThemEquallyOften) {
-  const auto protection = noise_bank(Tensor::from({1, 2, 10, 20, 100, 200}, {3, 1, 1, 2}));
+  const auto protection = step("noise_bank", Tensor::from({1, 2, 10, 20, 100, 200}, {3, 1, 1, 2}));
   constexpr int64_t kImages = 6000;
   const Floats out = applied(*protection, Floats(2 * kImages, 0.5f), {kImages, 1, 1, 2});
   std::map<float, int> seen;
@@ -53,16 +59,16 @@ TEST(NoiseBank, EveryImageGetsOneOfThemEquallyOften) {
 }
 
 TEST(NoiseBank, RefusesWhatDoesNotFit) {
-  const auto protection = noise_bank(Tensor::zeros({3, 1, 2, 2}));
+  const auto protection = step("noise_bank", Tensor::zeros({3, 1, 2, 2}));
   Tensor features = Tensor::zeros({3, 1, 2, 1});
   EXPECT_THROW(protection->apply(features), Error);
-  EXPECT_THROW(noise_bank(Tensor::zeros({4})), Error);
+  EXPECT_THROW(step("noise_bank", Tensor::zeros({4})), Error);
 }
 
 // ---- fresh noise
 
 TEST(FreshNoise, IsGaussianAndNeverTheSame) {
-  const auto protection = fresh_noise(0.5f);
+  const auto protection = step("fresh_noise", number(0.5f));
   constexpr size_t kCount = 200'001;  // odd: pairs are drawn
   const Floats first = applied(*protection, Floats(kCount, 3), {1, kCount});
   const Floats second = applied(*protection, Floats(kCount, 3), {1, kCount});
@@ -92,7 +98,7 @@ TEST(FreshNoise, IsGaussianAndNeverTheSame) {
 // ---- dropout
 
 TEST(DropoutFeatures, ZeroesAFractionAndScalesTheRest) {
-  const auto protection = dropout_features(0.25f);
+  const auto protection = step("dropout", number(0.25f));
   constexpr size_t kCount = 100'001;
   const Floats first = applied(*protection, Floats(kCount, 3), {1, kCount});
   const Floats second = applied(*protection, Floats(kCount, 3), {1, kCount});
@@ -108,10 +114,12 @@ TEST(DropoutFeatures, ZeroesAFractionAndScalesTheRest) {
 }
 
 TEST(DropoutFeatures, RefusesAnImpossibleFraction) {
-  EXPECT_THROW(dropout_features(1), Error);
-  EXPECT_THROW(dropout_features(-0.1f), Error);
-  EXPECT_THROW(fresh_noise(-1), Error);
-  EXPECT_THROW(fresh_noise(INFINITY), Error);
+  EXPECT_THROW(step("dropout", number(1)), Error);
+  EXPECT_THROW(step("dropout", number(-0.1f)), Error);
+  EXPECT_THROW(step("fresh_noise", number(-1)), Error);
+  EXPECT_THROW(step("fresh_noise", number(INFINITY)), Error);
+  EXPECT_THROW(step("fresh_noise", Tensor::zeros({2})), Error);
+  EXPECT_THROW(step("no_such_step", number(1)), Error);
 }
 
 // ---- together
@@ -121,26 +129,26 @@ TEST(MakeProtection, NothingForAnEmptySpec) {
 }
 
 // Dropout comes first: where it strikes, the noise alone is left.
-TEST(MakeProtection, DropoutThenNoiseThenFreshNoise) {
-  ProtectionSpec spec;
-  spec.noise = Tensor::full({1, 1, 1000}, 7);
-  spec.dropout = 0.5f;
+TEST(MakeProtection, StepsAreAppliedInTheirOrder) {
+  ProtectionSpec spec{{"dropout", number(0.5f)}, {"fixed_noise", Tensor::full({1, 1, 1000}, 7)}};
   Floats out = applied(*make_protection(spec), Floats(4000, 1), {4, 1, 1, 1000});
   EXPECT_EQ(std::ranges::count(out, 7.0f) + std::ranges::count(out, 9.0f), 4000);
   EXPECT_GT(std::ranges::count(out, 7.0f), 1500);
   EXPECT_GT(std::ranges::count(out, 9.0f), 1500);
-  spec.fresh_sigma = 1e-3f;  // behind both: no element is left as it was
+  spec.push_back({"fresh_noise", number(1e-3f)});  // behind both: no element is left as it was
   out = applied(*make_protection(spec), Floats(4000, 1), {4, 1, 1, 1000});
   EXPECT_LT(std::ranges::count(out, 7.0f) + std::ranges::count(out, 9.0f), 10);
   for (float v : out) EXPECT_LT(std::min(std::abs(v - 7), std::abs(v - 9)), 0.01f);
+  std::swap(spec[0], spec[1]);
+  spec.pop_back();
+  out = applied(*make_protection(spec), Floats(4000, 1), {4, 1, 1, 1000});
+  EXPECT_EQ(std::ranges::count(out, 0.0f) + std::ranges::count(out, 16.0f), 4000);
 }
 
 TEST(MakeProtection, ServesSeveralThreadsAtOnce) {
-  ProtectionSpec spec;
-  spec.noise = Tensor::zeros({5, 1, 1, 4});
-  spec.fresh_sigma = 1;
-  spec.dropout = 0.1f;
-  const auto protection = make_protection(spec);
+  const auto protection = make_protection({{"dropout", number(0.1f)},
+                                           {"noise_bank", Tensor::zeros({5, 1, 1, 4})},
+                                           {"fresh_noise", number(1)}});
   std::vector<Floats> results(4);
   {
     std::vector<std::jthread> threads;
@@ -156,9 +164,9 @@ TEST(MakeProtection, ServesSeveralThreadsAtOnce) {
 TEST(MeanNoise, IsTheNoiseOrTheMeanOfTheBank) {
   EXPECT_FALSE(mean_noise({}).defined());
   const Tensor noise = Tensor::from({1, 2, 3, 4}, {1, 2, 2});
-  EXPECT_EQ(mean_noise({.noise = noise}).to_vector(), (Floats{1, 2, 3, 4}));
+  EXPECT_EQ(mean_noise({{"fixed_noise", noise}}).to_vector(), (Floats{1, 2, 3, 4}));
   const Tensor bank = Tensor::from({1, 2, 3, 4, 5, -2, 0, 1}, {2, 1, 2, 2});
-  const Tensor mean = mean_noise({.noise = bank, .fresh_sigma = 3});
+  const Tensor mean = mean_noise({{"noise_bank", bank}, {"fresh_noise", number(3)}});
   EXPECT_EQ(mean.shape(), (Shape{1, 2, 2}));
   EXPECT_EQ(mean.to_vector(), (Floats{3, 0, 1.5f, 2.5f}));
 }
@@ -175,20 +183,20 @@ TEST(CheckProtection, NamesWhatIsWrongAndNoValues) {
     return "";
   };
   EXPECT_EQ(problem({}, feature), "");
-  EXPECT_EQ(problem({.noise = Tensor::zeros(feature)}, feature), "");
-  EXPECT_EQ(problem({.noise = Tensor::zeros({7, 2, 1, 2})}, feature), "");
-  EXPECT_EQ(problem({.noise = Tensor::zeros({5})}, {5}), "");
-  EXPECT_EQ(problem({.noise = Tensor::zeros({3, 5})}, {5}), "");
-  EXPECT_NE(problem({.noise = Tensor::zeros({2, 2, 1})}, feature), "");
-  EXPECT_NE(problem({.noise = Tensor::zeros({0, 2, 1, 2})}, feature), "");
-  EXPECT_NE(problem({.noise = Tensor::zeros({1, 2})}, feature), "");
-  EXPECT_NE(problem({.noise = Tensor::zeros(feature, Dtype::kBF16)}, feature), "");
-  EXPECT_NE(problem({.fresh_sigma = -1}, feature), "");
-  EXPECT_NE(problem({.fresh_sigma = NAN}, feature), "");
-  EXPECT_NE(problem({.dropout = 1}, feature), "");
-  EXPECT_NE(problem({.dropout = NAN}, feature), "");
+  EXPECT_EQ(problem({{"fixed_noise", Tensor::zeros(feature)}}, feature), "");
+  EXPECT_EQ(problem({{"noise_bank", Tensor::zeros({7, 2, 1, 2})}}, feature), "");
+  EXPECT_EQ(problem({{"fixed_noise", Tensor::zeros({5})}}, {5}), "");
+  EXPECT_EQ(problem({{"noise_bank", Tensor::zeros({3, 5})}}, {5}), "");
+  EXPECT_NE(problem({{"fixed_noise", Tensor::zeros({2, 2, 1})}}, feature), "");
+  EXPECT_NE(problem({{"noise_bank", Tensor::zeros({0, 2, 1, 2})}}, feature), "");
+  EXPECT_NE(problem({{"noise_bank", Tensor::zeros({1, 2})}}, feature), "");
+  EXPECT_NE(problem({{"fixed_noise", Tensor::zeros(feature, Dtype::kBF16)}}, feature), "");
+  EXPECT_NE(problem({{"fresh_noise", number(-1)}}, feature), "");
+  EXPECT_NE(problem({{"fresh_noise", number(NAN)}}, feature), "");
+  EXPECT_NE(problem({{"dropout", number(1)}}, feature), "");
+  EXPECT_NE(problem({{"dropout", number(NAN)}}, feature), "");
   const std::string bad =
-      problem({.noise = Tensor::from({0.125f, 0.75f, 2.5f, NAN}, feature)}, feature);
+      problem({{"fixed_noise", Tensor::from({0.125f, 0.75f, 2.5f, NAN}, feature)}}, feature);
   EXPECT_NE(bad.find("noise"), std::string::npos);
   EXPECT_EQ(bad.find("125"), std::string::npos);
   EXPECT_EQ(bad.find("75"), std::string::npos);

@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "proto/config.h"
 #include "tests/support/temp_dir.h"
 
 namespace ens {
@@ -25,7 +26,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kConfig[] =
-    "seed: 1\nstage1 {\n  epochs: 6\n  lr: 0.2\n}\nstage2 {\n  epochs: 4\n}\n";
+    "seed: 1\nstage1 {\n  epochs: 6\n  lr: 0.3\n}\nstage2 {\n  epochs: 4\n}\n";
 
 std::string slurp(const fs::path& file) {
   std::ifstream in(file, std::ios::binary);
@@ -136,16 +137,16 @@ TEST_F(RunDirTest, AnotherConfigurationIsRefusedByField) {
     const char* expected;
   };
   for (const Case& c : {
-           Case{"seed: 2\nstage1 {\n  epochs: 6\n  lr: 0.2\n}\nstage2 {\n  epochs: 4\n}\n",
+           Case{"seed: 2\nstage1 {\n  epochs: 6\n  lr: 0.3\n}\nstage2 {\n  epochs: 4\n}\n",
                 "seed is 2, in the folder it is 1"},
-           Case{"seed: 1\nstage1 {\n  epochs: 6\n  lr: 0.2\n}\nstage2 {\n  epochs: 5\n}\n",
+           Case{"seed: 1\nstage1 {\n  epochs: 6\n  lr: 0.3\n}\nstage2 {\n  epochs: 5\n}\n",
                 "stage2.epochs is 5, in the folder it is 4"},
            Case{"seed: 1\nstage1 {\n  epochs: 6\n}\nstage2 {\n  epochs: 4\n}\n",
-                "stage1.lr is not set, in the folder it is 0.2"},
-           Case{"seed: 1\nstage1 {\n  epochs: 6\n  batch: 8\n  lr: 0.2\n}\nstage2 {\n  epochs: "
+                "stage1.lr is not set, in the folder it is 0.3"},
+           Case{"seed: 1\nstage1 {\n  epochs: 6\n  batch: 8\n  lr: 0.3\n}\nstage2 {\n  epochs: "
                 "4\n}\n",
                 "stage1.batch is 8, in the folder it is not set"},
-           Case{"seed: 1\nstage1 {\n  epochs: 6\n  lr: 0.2\n}\nstage2 {\n  epochs: 4\n}\ndtype: "
+           Case{"seed: 1\nstage1 {\n  epochs: 6\n  lr: 0.3\n}\nstage2 {\n  epochs: 4\n}\ndtype: "
                 "\"x\"\n",
                 "dtype is \"x\", in the folder it is not set"},
        }) {
@@ -157,7 +158,55 @@ TEST_F(RunDirTest, AnotherConfigurationIsRefusedByField) {
   }
   EXPECT_EQ(slurp(folder_ / "config.txtpb"), kConfig);
   open_run(
-      "# a comment\nseed: 1\n\nstage1 {\n    epochs: 6\n    lr: 0.2\n}\nstage2 {\n epochs: 4\n}\n");
+      "# a comment\nseed: 1\n\nstage1 {\n    epochs: 6\n    lr: 0.3\n}\nstage2 {\n epochs: 4\n}\n");
+}
+
+TEST_F(RunDirTest, ASettingThatOneOfThemLacksHasItsDefault) {
+  { open_run(); }
+  open_run(std::string(kConfig) + "protection {\n  fresh_noise: false\n}\n");
+  EXPECT_TRUE(contains(refused(std::string(kConfig) + "protection {\n  fresh_noise: true\n}\n"),
+                       "protection.fresh_noise is true, in the folder it is not set"));
+  open_run("stage1 {\n  epochs: 6\n  lr: 0.3\n}\nstage2 {\n  epochs: 4\n}\n");  // seed: 1
+}
+
+// Of a program with fewer settings; today's configuration has them all.
+TEST_F(RunDirTest, ARunOfAnOlderVersionGoesOn) {
+  const std::string old = slurp(fs::path(ENS_SOURCE_DIR) / "tests/experiment/data/old_run.txtpb");
+  fs::create_directories(folder_);
+  append(folder_ / "config.txtpb", old);
+  RunConfig config = read_run_config(folder_);
+  EXPECT_EQ(config.protection().dr().dropout(), 0.3);
+  config.clear_attack();
+  config.mutable_data()->clear_root();
+  open_run(to_text(config));
+  EXPECT_EQ(slurp(folder_ / "config.txtpb"), old);
+  config.mutable_protection()->mutable_shredder()->set_noises(3);
+  EXPECT_TRUE(contains(refused(to_text(config)), "protection.shredder.noises is 3"));
+}
+
+TEST_F(RunDirTest, SettingsOfANewerVersionAreNamedAsSuch) {
+  struct Case {
+    const char* config;
+    const char* expected;
+  };
+  for (const Case& c : {Case{"protection {\n  xyz {\n    share: 0.5\n  }\n}\n",
+                             "written by a newer version (setting 'protection.xyz.share')"},
+                        Case{"protection {\n  kind: \"xyz\"\n}\n",
+                             "written by a newer version (protection.kind 'xyz')"}}) {
+    fs::create_directories(folder_);
+    const std::string text = kConfig + std::string(c.config);
+    append(folder_ / "config.txtpb", text);
+    EXPECT_TRUE(contains(refused(), c.expected)) << refused().what();
+    try {
+      read_run_config(folder_);
+      ADD_FAILURE() << "nothing thrown";
+    } catch (const Error& error) {
+      EXPECT_TRUE(contains(error, c.expected)) << error.what();
+      EXPECT_TRUE(contains(error, "config.txtpb")) << error.what();
+    }
+    EXPECT_EQ(slurp(folder_ / "config.txtpb"), text);
+    fs::remove_all(folder_);
+  }
 }
 
 TEST_F(RunDirTest, AForeignFolderIsLeftAlone) {

@@ -176,4 +176,60 @@ TEST(Layering, OnlyNetNamesZeroMq) {
   });
 }
 
+// ---- kinds of protection
+
+// Where a kind may stand as text: its registry, and the steps that are a protection of their own.
+bool is_registry(const std::string& file, const Names& kinds) {
+  const fs::path path(file);
+  return file.starts_with("proto/protections.") ||
+         path.parent_path() == "ensemble/train/protections" ||
+         (path.parent_path() == "ensemble/protect" && kinds.contains(path.stem()));
+}
+
+// Words that are a kind's and mean something else, and the rows of published tables.
+const std::map<std::string, Names> kOtherMeaning = {
+    {"net/server_socket.cc", {"ensembler"}},          // a ZAP domain
+    {"lab/commands/demo.cc", {"ensembler", "none"}},  // folders
+    {"lab/main.cc", {"ensembler"}},                   // the program
+    {"nn/autograd/ops.cc", {"none"}},                 // no tensor
+    {"nn/data/fetch.cc", {"ensembler"}},              // the user agent
+    {"report/published.cc",
+     {"none", "shredder", "random", "single", "dr_single", "dr_ensemble", "ensembler"}},
+};
+
+Names protection_kinds() {
+  std::ifstream in(fs::path(ENS_SOURCE_DIR) / "proto/protections.inc");
+  const std::regex pattern(R"rx(^[A-Z_]*PROTECTION[A-Z_]*\((\w+),)rx");
+  Names kinds;
+  for (std::string line; std::getline(in, line);) {
+    std::smatch match;
+    if (std::regex_search(line, match, pattern)) kinds.insert(match[1]);
+  }
+  return kinds;
+}
+
+// Whoever compares kinds knows them one by one, and a new kind would have to be added there.
+TEST(Layering, KindsOfProtectionAreNamedInTheirRegistryOnly) {
+  const Names kinds = protection_kinds();
+  ASSERT_GE(kinds.size(), 10u);
+  const std::regex literal(R"rx("(\w+)")rx");
+  std::map<std::string, Names> found;
+  for_each_line([&](const std::string& file, const std::string& line) {
+    if (is_registry(file, kinds)) return;
+    for (std::sregex_iterator it(line.begin(), line.end(), literal), end; it != end; ++it) {
+      if (kinds.contains((*it)[1])) found[file].insert((*it)[1]);
+    }
+  });
+  for (const auto& [file, names] : found) {
+    const auto known = kOtherMeaning.find(file);
+    for (const std::string& name : names) {
+      EXPECT_TRUE(known != kOtherMeaning.end() && known->second.contains(name))
+          << file << " names the protection \"" << name << "\": ask proto/protections.h instead";
+    }
+  }
+  for (const auto& [file, names] : kOtherMeaning) {
+    EXPECT_EQ(found[file], names) << file << ": the list of exceptions is longer than needed";
+  }
+}
+
 }  // namespace

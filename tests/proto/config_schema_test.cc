@@ -174,6 +174,9 @@ protection {
   ressfl {
     adversary_weight: 0.3
   }
+  largest {
+    fraction: 0.1
+  }
 }
 tf32: true
 )");

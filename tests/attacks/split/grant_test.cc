@@ -12,6 +12,7 @@
 
 #include "attacks/split/registry.h"
 #include "nn/data/loader.h"
+#include "proto/attacks.h"
 
 namespace ens {
 namespace {
@@ -124,6 +125,13 @@ TEST_F(GrantTest, EveryAttackHoldsExactlyThis) {
 }
 
 // The level in tables is the level of the view.
+// Reports, which know the list alone, find every attack at its place.
+TEST(AttackRegistry, NamesAreThoseOfTheList) {
+  const std::vector<std::string> names = attack_names();
+  for (size_t i = 0; i + 1 < names.size(); ++i) EXPECT_EQ(attack_rank(names[i]), i) << names[i];
+  EXPECT_EQ(attack_rank(names.back()), names.size()) << names.back();
+}
+
 TEST_F(GrantTest, LevelsFollowTheViews) {
   const std::map<std::string, KnowledgeLevel> expected = {
       {"alignment", KnowledgeLevel::kQueryFree},    {"shadow-subset", KnowledgeLevel::kQueryFree},

@@ -18,6 +18,7 @@
 #include "nn/autograd/ops.h"
 #include "nn/data/loader.h"
 #include "nn/io/checkpoint.h"
+#include "proto/protections.h"
 #include "tests/ensemble/train/same_run.h"
 #include "tests/support/temp_dir.h"
 
@@ -29,9 +30,11 @@ using nlohmann::json;
 using test::expect_same_run;
 using test::weights;
 
-const std::vector<std::string> kKinds = {"none",   "additive",  "shredder",    "random",
-                                         "single", "dr_single", "dr_ensemble", "nopeek",
-                                         "ressfl", "ensembler"};
+const std::vector<std::string> kKinds = [] {
+  std::vector<std::string> kinds;
+  for (const ProtectionInfo& protection : protections()) kinds.push_back(protection.kind);
+  return kinds;
+}();
 
 // Drawn figures of 16x16, a ResNet of width 4.
 std::vector<std::string> settings(const std::string& kind, std::vector<std::string> more = {}) {
@@ -64,15 +67,15 @@ RunConfig config_of(const std::string& kind, std::vector<std::string> more = {})
   return config;
 }
 
-// Trains in `folder`; adopts stage 1 from `donor` first, if one is given.
-int train(const RunConfig& config, const fs::path& folder, const fs::path& donor = {}) {
+// Trains in `folder`, after reusing stage 1 of `source_run` if one is given.
+int train(const RunConfig& config, const fs::path& folder, const fs::path& source_run = {}) {
   const Dataset images = load_dataset(data_options(config, DataSplit::kTrain), DataSplit::kTrain);
   const Dataset test = load_dataset(data_options(config, DataSplit::kTest), DataSplit::kTest);
   RunDir run(folder, to_text(config), {"test", "CPU", config.seed()});
-  const int adopted = donor.empty() ? 0 : adopt_stage1(config, folder, donor);
+  const int reused = source_run.empty() ? 0 : reuse_stage1(config, folder, source_run);
   train_ensemble(config, run, images, test);
   run.mark_done();
-  return adopted;
+  return reused;
 }
 
 json summary_of(const fs::path& folder) {
@@ -184,28 +187,30 @@ TEST(Kinds, LeaveTheirProtectionInTheBundle) {
     return std::sqrt(square / static_cast<double>(noise.numel()));
   };
   for (const char* kind : {"none", "random", "nopeek", "ressfl"}) {
-    const ProtectionSpec p = protection(kind);
-    EXPECT_FALSE(p.noise.defined()) << kind;
-    EXPECT_EQ(p.fresh_sigma, 0) << kind;
-    EXPECT_EQ(p.dropout, 0) << kind;
+    EXPECT_TRUE(protection(kind).empty()) << kind;
   }
   for (const char* kind : {"additive", "single", "ensembler"}) {
     const ProtectionSpec p = protection(kind);
-    ASSERT_TRUE(p.noise.defined()) << kind;
-    EXPECT_EQ(p.noise.rank(), 3) << kind;
-    EXPECT_NEAR(deviation(p.noise), 0.1, 0.02) << kind;
+    ASSERT_EQ(p.size(), 1u) << kind;
+    EXPECT_EQ(p[0].name, "fixed_noise") << kind;
+    EXPECT_EQ(p[0].values.rank(), 3) << kind;
+    EXPECT_NEAR(deviation(p[0].values), 0.1, 0.02) << kind;
     const ProtectionSpec fresh = protection(kind, {"protection.fresh_noise=true"});
-    EXPECT_FALSE(fresh.noise.defined()) << kind;
-    EXPECT_FLOAT_EQ(fresh.fresh_sigma, 0.1f) << kind;
+    ASSERT_EQ(fresh.size(), 1u) << kind;
+    EXPECT_EQ(fresh[0].name, "fresh_noise") << kind;
+    EXPECT_FLOAT_EQ(fresh[0].values.item(), 0.1f) << kind;
   }
   for (const char* kind : {"dr_single", "dr_ensemble"}) {
     const ProtectionSpec p = protection(kind, {"protection.dr.dropout=0.2"});
-    EXPECT_TRUE(p.noise.defined()) << kind;
-    EXPECT_FLOAT_EQ(p.dropout, 0.2f) << kind;
+    ASSERT_EQ(p.size(), 2u) << kind;
+    EXPECT_EQ(p[0].name, "dropout") << kind;
+    EXPECT_FLOAT_EQ(p[0].values.item(), 0.2f) << kind;
+    EXPECT_EQ(p[1].name, "fixed_noise") << kind;
   }
   const ProtectionSpec bank = protection("shredder");
-  EXPECT_TRUE(bank.has_bank());
-  EXPECT_EQ(bank.noise.dim(0), 3);
+  ASSERT_EQ(bank.size(), 1u);
+  EXPECT_EQ(bank[0].name, "noise_bank");
+  EXPECT_EQ(bank[0].values.dim(0), 3);
 }
 
 // With a large reward the noises grow far beyond where they began.
@@ -215,7 +220,7 @@ TEST(Kinds, ShreddersNoisesGrow) {
     const fs::path run = temp / optimizer;
     train(config_of("shredder", {optimizer, "protection.shredder.noise_reward=5"}), run);
     double square = 0;
-    const Tensor noise = read_edge_bundle(run / "edge.h5").protection.noise;
+    const Tensor noise = read_edge_bundle(run / "edge.h5").protection.at(0).values;
     for (float v : noise.to_vector()) square += double{v} * v / static_cast<double>(noise.numel());
     EXPECT_GT(std::sqrt(square), 0.3) << optimizer;  // from 0.1
     EXPECT_GT(summary_of(run).at("snr").get<double>(), 0);
@@ -269,11 +274,13 @@ TEST(Stage1Identity, IsWhatDeterminesANetAndNothingElse) {
   }
   EXPECT_EQ(id("ensembler", {"ensemble.sigma=0", "model.head_cells=2"}), plain);
   std::map<std::string, std::string> seen{{plain, "none"}, {ensembler, "ensembler"}};
-  for (const char* kind : {"dr_single", "dr_ensemble", "nopeek", "ressfl"}) {
+  for (const char* kind : {"dr_single", "dr_ensemble", "nopeek", "ressfl", "largest"}) {
     EXPECT_TRUE(seen.emplace(id(kind), kind).second) << kind << " is like " << seen[id(kind)];
   }
   EXPECT_NE(id("nopeek"), id("nopeek", {"protection.nopeek.distance_weight=3"}));
   EXPECT_NE(id("ressfl"), id("ressfl", {"protection.ressfl.adversary_weight=3"}));
+  EXPECT_NE(id("largest"), id("largest", {"protection.largest.fraction=0.2"}));
+  EXPECT_EQ(id("single"), id("single", {"protection.largest.fraction=0.2"}));
   EXPECT_NE(id("dr_single"), id("dr_single", {"protection.dr.dropout=0.1"}));
   EXPECT_NE(id("dr_ensemble"), id("dr_ensemble", {"ensemble.nets=3"}));
 }
@@ -283,14 +290,14 @@ ino_t inode(const fs::path& file) {
   return ::stat(file.c_str(), &info) == 0 ? info.st_ino : 0;
 }
 
-TEST(AdoptStage1, EndsAsIfItHadTrainedItself) {
+TEST(ReuseStage1, EndsAsIfItHadTrainedItself) {
   const test::TempDir temp;
   struct Case {
-    std::string donor_kind;
-    std::vector<std::string> donor;
+    std::string source_kind;
+    std::vector<std::string> source_run;
     std::string kind;
     std::vector<std::string> more;
-    int taken;
+    int reused;
   };
   const std::vector<Case> cases = {
       // Another choice of the same nets.
@@ -305,46 +312,46 @@ TEST(AdoptStage1, EndsAsIfItHadTrainedItself) {
   for (size_t i = 0; i < cases.size(); ++i) {
     const Case& c = cases[i];
     const std::string number = std::to_string(i);
-    const fs::path donor = temp / ("donor" + number), own = temp / ("own" + number),
-                   adopted = temp / ("adopted" + number);
-    train(config_of(c.donor_kind, c.donor), donor);
+    const fs::path source_run = temp / ("source" + number), own = temp / ("own" + number),
+                   reused = temp / ("reused" + number);
+    train(config_of(c.source_kind, c.source_run), source_run);
     train(config_of(c.kind, c.more), own);
-    EXPECT_EQ(train(config_of(c.kind, c.more), adopted, donor), c.taken) << c.kind;
-    expect_same_run(own, adopted);
-    EXPECT_EQ(weights(own / "stage1/net0.h5"), weights(adopted / "stage1/net0.h5")) << c.kind;
-    std::ifstream metrics(adopted / "metrics.csv");
+    EXPECT_EQ(train(config_of(c.kind, c.more), reused, source_run), c.reused) << c.kind;
+    expect_same_run(own, reused);
+    EXPECT_EQ(weights(own / "stage1/net0.h5"), weights(reused / "stage1/net0.h5")) << c.kind;
+    std::ifstream metrics(reused / "metrics.csv");
     const std::string rows{std::istreambuf_iterator<char>(metrics), {}};
     EXPECT_EQ(rows.find(",stage1,"), std::string::npos) << c.kind << " trained after all";
   }
-  EXPECT_EQ(inode(temp / "donor0/stage1/net0.h5"), inode(temp / "adopted0/stage1/net0.h5"));
-  EXPECT_NE(inode(temp / "donor1/stage1/net0.h5"), inode(temp / "adopted1/stage1/net0.h5"));
+  EXPECT_EQ(inode(temp / "source0/stage1/net0.h5"), inode(temp / "reused0/stage1/net0.h5"));
+  EXPECT_NE(inode(temp / "source1/stage1/net0.h5"), inode(temp / "reused1/stage1/net0.h5"));
 }
 
-TEST(AdoptStage1, TakesNothingThatDoesNotFit) {
+TEST(ReuseStage1, TakesNothingThatDoesNotFit) {
   const test::TempDir temp;
   const RunConfig config = config_of("ensembler");
-  train(config, temp / "donor");
-  const auto adopted = [&](const RunConfig& c, const std::string& name, const fs::path& donor) {
+  train(config, temp / "source");
+  const auto reused = [&](const RunConfig& c, const std::string& name, const fs::path& source_run) {
     const RunDir run(temp / name, to_text(c), {"test", "CPU", c.seed()});
-    return adopt_stage1(c, temp / name, donor);
+    return reuse_stage1(c, temp / name, source_run);
   };
-  EXPECT_EQ(adopted(config_of("ensembler", {"seed=2"}), "seed", temp / "donor"), 0);
-  EXPECT_EQ(adopted(config_of("none"), "none", temp / "donor"), 0);
-  EXPECT_EQ(adopted(config, "missing", temp / "no-such-run"), 0);
-  EXPECT_THROW(adopt_stage1(config, temp / "not-a-run", temp / "donor"), Error);
-  // One more net than the donor has, and one it has already.
+  EXPECT_EQ(reused(config_of("ensembler", {"seed=2"}), "seed", temp / "source"), 0);
+  EXPECT_EQ(reused(config_of("none"), "none", temp / "source"), 0);
+  EXPECT_EQ(reused(config, "missing", temp / "no-such-run"), 0);
+  EXPECT_THROW(reuse_stage1(config, temp / "not-a-run", temp / "source"), Error);
+  // One more net than the source run has, and one it has already.
   const RunConfig three = config_of("ensembler", {"ensemble.nets=3"});
-  EXPECT_EQ(adopted(three, "three", temp / "donor"), 2);
-  EXPECT_EQ(adopted(three, "three", temp / "donor"), 0) << "again";
+  EXPECT_EQ(reused(three, "three", temp / "source"), 2);
+  EXPECT_EQ(reused(three, "three", temp / "source"), 0) << "again";
   EXPECT_FALSE(fs::exists(temp / "three/stage1/net2.h5"));
   // A net that is not finished.
-  Checkpoint half = read_checkpoint(temp / "donor/stage1/net1.h5", "training");
+  Checkpoint half = read_checkpoint(temp / "source/stage1/net1.h5", "training");
   half.numbers["epochs_done"] = 2;
-  write_checkpoint(temp / "donor/stage1/net1.h5", half, true);
-  EXPECT_EQ(adopted(config, "half", temp / "donor"), 1);
+  write_checkpoint(temp / "source/stage1/net1.h5", half, true);
+  EXPECT_EQ(reused(config, "half", temp / "source"), 1);
   EXPECT_FALSE(fs::exists(temp / "half/stage1/net1.h5"));
-  fs::remove(temp / "donor/DONE");
-  EXPECT_EQ(adopted(config, "unfinished", temp / "donor"), 0);
+  fs::remove(temp / "source/DONE");
+  EXPECT_EQ(reused(config, "unfinished", temp / "source"), 0);
 }
 
 }  // namespace

@@ -4,10 +4,11 @@
 
 #include "base/error.h"
 #include "ensemble/model/precision.h"
+#include "ensemble/train/protection_training.h"
 #include "ensemble/train/setup.h"
-#include "ensemble/train/train_net.h"
 #include "ensemble/train/trainer.h"
 #include "nn/io/checkpoint.h"
+#include "proto/protections.h"
 
 namespace ens {
 namespace {
@@ -44,8 +45,8 @@ bool complete_in(const fs::path& file, int64_t epochs) {
   return fs::exists(file) && epochs_done(file) == epochs;
 }
 
-void take(const fs::path& from, const fs::path& to, bool same_split,
-          const std::map<std::string, std::string>& parts) {
+void reuse_net(const fs::path& from, const fs::path& to, bool same_split,
+               const std::map<std::string, std::string>& parts) {
   if (same_split) {
     std::error_code error;
     fs::remove(to, error);  // a net with fewer epochs
@@ -75,44 +76,36 @@ std::string stage1_identity(const RunConfig& config) {
   *id.mutable_stage1() = config.stage1();
   id.mutable_stage1()->clear_side_by_side();
 
-  const FeatureRecipe recipe = feature_recipe(config);
-  if (recipe.sigma > 0) id.mutable_ensemble()->set_sigma(recipe.sigma);
-  ProtectionConfig& p = *id.mutable_protection();
-  if (recipe.fresh) p.set_fresh_noise(true);
-  if (recipe.dropout > 0) p.mutable_dr()->set_dropout(recipe.dropout);
-  if (recipe.distance_weight > 0) p.mutable_nopeek()->set_distance_weight(recipe.distance_weight);
-  if (recipe.adversary_weight > 0)
-    p.mutable_ressfl()->set_adversary_weight(recipe.adversary_weight);
-  if (config.protection().kind() == "dr_ensemble") {  // no nets of their own
-    p.set_kind("dr_ensemble");
+  make_protection_training(config)->stage1_settings(config, id);
+  const bool plain = !id.has_ensemble() && !id.has_protection();
+  if (trains_jointly(config)) {  // no nets of their own
+    id.mutable_protection()->set_kind(config.protection().kind());
     id.mutable_ensemble()->set_nets(config.ensemble().nets());
   } else {
     id.mutable_model()->clear_tail_cells();
-    if (recipe.plain()) id.mutable_model()->clear_head_cells();
+    if (plain) id.mutable_model()->clear_head_cells();
   }
   return to_text(id);
 }
 
-int adopt_stage1(const RunConfig& config, const fs::path& run, const fs::path& donor) {
+int reuse_stage1(const RunConfig& config, const fs::path& run, const fs::path& source_run) {
   if (!is_run(run)) fail("not a run folder yet", run.string(), "open its RunDir first");
-  if (!fs::exists(donor / "DONE") || config.protection().kind() == "dr_ensemble") return 0;
-  RunConfig theirs;
-  read_config(donor / "config.txtpb", theirs);
-  complete(theirs);
+  if (!fs::exists(source_run / "DONE") || trains_jointly(config)) return 0;
+  const RunConfig theirs = read_run_config(source_run);
   if (stage1_identity(theirs) != stage1_identity(config)) return 0;
   const bool same_split = config.model().head_cells() == theirs.model().head_cells() &&
                           config.model().tail_cells() == theirs.model().tail_cells();
   const auto parts = parts_of_cells(config);
   const int64_t epochs = config.stage1().epochs();
-  int taken = 0;
+  int reused = 0;
   for (int i = 0; i < std::min(config.ensemble().nets(), theirs.ensemble().nets()); ++i) {
     const std::string file = "stage1/net" + std::to_string(i) + ".h5";
-    if (complete_in(run / file, epochs) || !complete_in(donor / file, epochs)) continue;
+    if (complete_in(run / file, epochs) || !complete_in(source_run / file, epochs)) continue;
     fs::create_directories(run / "stage1");
-    take(donor / file, run / file, same_split, parts);
-    ++taken;
+    reuse_net(source_run / file, run / file, same_split, parts);
+    ++reused;
   }
-  return taken;
+  return reused;
 }
 
 }  // namespace ens

@@ -1,0 +1,9 @@
+#include "ensemble/train/protection_training.h"
+
+namespace ens {
+
+std::unique_ptr<ProtectionTraining> none_protection() {
+  return std::make_unique<ProtectionTraining>();
+}
+
+}  // namespace ens

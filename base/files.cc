@@ -99,7 +99,7 @@ std::string read_file(const fs::path& file) {
 std::optional<std::string> read_file_if_there(const fs::path& file) {
   std::error_code error;
   if (!fs::exists(file, error)) return std::nullopt;
-  if (!fs::is_regular_file(file, error)) fail("not a file", file.string());
+  if (fs::is_directory(file, error)) fail("this is a folder, not a file", file.string());
   std::ifstream in(file, std::ios::binary);
   if (!in) fail(std::string("cannot open the file: ") + std::strerror(errno), file.string());
   std::string bytes{std::istreambuf_iterator<char>(in), {}};

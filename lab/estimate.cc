@@ -101,8 +101,8 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
     const auto attack = make_attack(name);
     if (!attack->not_applicable_reason(setting).empty()) continue;
     Attack& a = cell.attacks[name];
-    a.seconds_per_unit = attack->trains_through_bodies() ? speed.net : speed.decoder;
-    a.seconds = a.seconds_per_unit * static_cast<double>(attack->cost_in_images(setting, settings));
+    a.seconds_per_image = attack->trains_through_bodies() ? speed.net : speed.decoder;
+    a.seconds = a.seconds_per_image * static_cast<double>(attack->cost_in_images(setting, settings));
     if (dynamic_cast<const AttackOn<TrafficView>*>(attack.get())) {
       traffic_gb = std::min(
           1.0,

@@ -221,10 +221,10 @@ void print_plan(const std::vector<SweepCell>& cells, const SweepOptions& options
       anything = true;
       memory = task.gigabytes;
       if (task.needs.empty()) {
-        training = task.seconds;
+        training = task.cost;
         if (!task.note.empty()) note = " (" + task.note + ")";
       } else {
-        attacking += task.seconds;
+        attacking += task.cost;
         ++attacks;
       }
     }
@@ -277,7 +277,7 @@ int run_sweep(const SweepConfig& config, const SweepOptions& options) {
   const auto total = std::ranges::count_if(sweep.tasks, [](const Task& t) { return !t.done; });
   if (total > 0) {
     double seconds = 0;
-    for (const Task& task : sweep.tasks) seconds += task.done ? 0 : task.seconds;
+    for (const Task& task : sweep.tasks) seconds += task.done ? 0 : task.cost;
     TaskProgress progress("sweep", seconds);
     std::mutex mutex;  // of the line: states change while others report
     std::string summary;
@@ -435,7 +435,7 @@ bool TaskFolder::run(const std::string& id, std::stop_token stop) {
   std::vector<Task> alone{*task};
   alone[0].needs.clear();
   alone[0].after.clear();
-  TaskProgress progress(id, task->seconds);
+  TaskProgress progress(id, task->cost);
   ExecutorOptions options;
   options.stop = stop;
   options.on_report = [&](const Task&, double seconds, const std::string& note) {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "nn/models/model.h"
 #include "proto/config.h"
 
 namespace ens {
@@ -29,6 +30,8 @@ class Estimator {
   struct Speed {
     double net = 0, decoder = 0;  // seconds to train on one image, one thread
   };
+  static Speed measure(const RunConfig& config, const ModelSpec& spec, Module& net, Rng& rng);
+
   std::map<std::string, Speed> measured_;
 };
 

@@ -23,13 +23,13 @@ struct Damage : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// A picture is optional; one that is not a PNG is damage.
+// An image is optional; one that is not a PNG is damage.
 std::string read_png(const fs::path& file) {
   if (!fs::exists(file)) return {};
   std::string bytes = read_file(file);
   if (bytes.size() < 33 || bytes.compare(0, 8, "\x89PNG\r\n\x1a\n") != 0 ||
       bytes.compare(12, 4, "IHDR") != 0) {
-    throw Damage(file.filename().string() + " is not a PNG picture");
+    throw Damage(file.filename().string() + " is not a PNG image");
   }
   return bytes;
 }
@@ -51,7 +51,7 @@ Attack read_attack(const fs::path& folder, std::vector<Skipped>& skipped) {
   } catch (const std::exception& damage) {  // the numbers stand without the images
     a.original_png.clear();
     a.reconstruction_png.clear();
-    skipped.push_back({folder.string() + " (pictures)", damage.what()});
+    skipped.push_back({folder.string() + " (images)", damage.what()});
   }
   return a;
 }

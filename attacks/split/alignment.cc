@@ -24,8 +24,8 @@ namespace {
 constexpr float kWarmUpRate = 2e-3f, kSubstituteRate = 1.5e-3f, kCriticRate = 3e-4f;
 // Images through which the attacker's own criterion looks: two thirds fit a tail, one third tests.
 constexpr int64_t kCriterionImages = 1536;
-// By how much another polarity must be better before training changes to it: the criterion is noisy,
-// and a change costs many steps.
+// By how much another polarity must be better before training changes to it: the criterion is
+// noisy, and a change costs many steps.
 constexpr double kMargin = 0.03;
 // Images of each batch that pass through the server nets, for the shadow term.
 constexpr int64_t kShadowBatch = 64;
@@ -316,7 +316,7 @@ void Alignment::train() {
       report(some * static_cast<int64_t>(view_.bodies.size()), note);
     }
     if (!std::isfinite(loss.item())) {
-      fail("the alignment diverged: its loss is no longer a number", candidate_,
+      fail("the alignment diverged: its loss is not finite", candidate_,
            "try another seed, or a larger attack.alignment.batch");
     }
     loss.backward();
@@ -398,7 +398,7 @@ class AlignmentAttack : public AttackOn<TrafficView> {
                                      const AttackContext& context) override {
     if (!view.traffic.defined() || view.traffic.dim(0) == 0) {
       usage_fail("the alignment has no features to align with", name(),
-                 "let the server see some: attack.observed_features above 0");
+                 "set attack.observed_features above 0");
     }
     if (smashed_shape(view.model, view.split).rank() != 3) {
       usage_fail("the client sends no maps at this split", name(),

@@ -263,7 +263,7 @@ int run_attacks(const std::vector<AttackJob>& jobs, const RunConfig& wanted, boo
     const std::string id = (job.folder / "attack" / job.attack).string();
     if (std::ranges::count(tasks, id, &Task::id) > 0) continue;  // named twice
     if (!again && attack_done(job.folder, job.attack, wanted, job.observed.defined())) {
-      fmt::print(stderr, "{}: already there\n", id);
+      fmt::print(stderr, "{}: done already\n", id);
       continue;
     }
     std::unique_ptr<AttackTarget>& target = targets[job.folder];
@@ -281,9 +281,11 @@ int run_attacks(const std::vector<AttackJob>& jobs, const RunConfig& wanted, boo
   }
   if (tasks.empty()) return 0;
   Progress progress(fmt::format("{} attack{}", tasks.size(), tasks.size() == 1 ? "" : "s"), images);
-  options.on_report = [&](const Task&, double cost, const std::string& note) {
+  options.on_report = [&](const Task& task, double cost, const std::string& note) {
     progress.add(static_cast<int64_t>(cost));
-    if (!note.empty()) progress.note(note);
+    if (note.empty()) return;
+    const fs::path run = fs::path(task.id).parent_path().parent_path();
+    progress.note(targets.size() > 1 ? run.filename().string() + ": " + note : note);
   };
   const std::vector<TaskStatus> statuses = run_tasks(tasks, options);
   const auto count = [&](TaskState state) {

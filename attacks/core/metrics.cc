@@ -214,7 +214,7 @@ std::vector<Polarity> polarities(int64_t channels) {
           Polarity::kHueNegative};
 }
 
-Tensor with_polarity(const Tensor& images, Polarity polarity) {
+Tensor with_polarity(const Tensor& images, Polarity polarity, bool clip) {
   if (polarity == Polarity::kAsIs) return images;
   const Tensor x = images_on_cpu(images, "images to invert");
   Tensor out = Tensor::empty(x.shape());
@@ -231,8 +231,10 @@ Tensor with_polarity(const Tensor& images, Polarity polarity) {
       const float r = from[i], g = from[i + plane], b = from[i + 2 * plane];
       const float y2 = 2 * (0.299f * r + 0.587f * g + 0.114f * b);
       for (size_t at : {i, i + plane, i + 2 * plane}) {
-        to[at] =
-            polarity == Polarity::kLuminanceNegative ? from[at] + (1 - y2) : y2 - from[at];
+        // The sums are grouped as they always were: results stay the same to the bit.
+        float value = polarity == Polarity::kHueNegative ? y2 - from[at] : from[at] + 1 - y2;
+        if (clip && polarity == Polarity::kLuminanceNegative) value = from[at] + (1 - y2);
+        to[at] = clip ? std::clamp(value, 0.0f, 1.0f) : value;
       }
     }
   }
@@ -253,11 +255,7 @@ PolarityScores score_polarities(const Tensor& truth, const Tensor& reconstructio
   PolarityScores result;
   for (Polarity polarity : {Polarity::kAsIs, Polarity::kNegative, Polarity::kLuminanceNegative}) {
     if (polarity == Polarity::kLuminanceNegative && reconstruction.dim(1) != 3) continue;
-    Tensor images = with_polarity(reconstruction, polarity);
-    if (polarity == Polarity::kLuminanceNegative) {
-      for (float& x : images.span<float>()) x = std::clamp(x, 0.0f, 1.0f);
-    }
-    Score s = score(truth, images, seed, mode);
+    Score s = score(truth, with_polarity(reconstruction, polarity, /*clip=*/true), seed, mode);
     s.polarity = polarity;
     result.scores.push_back(std::move(s));
     if (result.scores.back().ssim.mean > result.scores[result.best].ssim.mean) {

@@ -69,8 +69,8 @@ enum class Polarity {
 std::vector<Polarity> polarities(int64_t channels);
 
 // float32 [B,C,H,W] -> the same shape, on the CPU; kAsIs: the tensor itself. Applied twice it gives
-// the images again, for it does not clip: what it returns may leave [0, 1].
-Tensor with_polarity(const Tensor& images, Polarity polarity);
+// the images again, unless what leaves [0, 1] with inverted luminance or hues is clipped.
+Tensor with_polarity(const Tensor& images, Polarity polarity, bool clip = false);
 
 struct Score {
   Polarity polarity = Polarity::kAsIs;

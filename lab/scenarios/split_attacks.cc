@@ -194,7 +194,9 @@ void AttackTarget::run(const std::string& name_of_attack, const Tensor& observed
   context.dtype = impl_->dtype;
   context.seed = impl_->config.seed();
   context.on_progress = [&](int64_t images, const std::string& note) {
-    task.report(static_cast<double>(images) * cost_per_image, name_of_attack + ", " + note);
+    const bool named = note.starts_with(name_of_attack);
+    task.report(static_cast<double>(images) * cost_per_image,
+                named ? note : name_of_attack + ", " + note);
   };
   const fs::path file = result_file(impl_->folder, attack->name());
   fs::create_directories(file.parent_path());

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/files.h"
+#include "base/progress.h"
 #include "experiment/task_graph.h"
 #include "lab/scenarios/split.h"
 #include "lab/scenarios/split_attacks.h"

@@ -4,7 +4,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -13,6 +12,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/fd.h"
 
 namespace ens {
 namespace {
@@ -41,15 +41,14 @@ std::string hint_for(int error) {
   }
 }
 
-// The temporary file: closed and removed unless it was renamed.
+// The temporary file: removed unless it was renamed.
 struct Temporary {
   std::string name;
-  int fd = -1;
+  Fd fd;
   bool renamed = false;
 
   ~Temporary() {
-    if (fd >= 0) close(fd);
-    if (fd >= 0 && !renamed) unlink(name.c_str());
+    if (fd && !renamed) unlink(name.c_str());
   }
 };
 
@@ -64,31 +63,21 @@ void write_file_atomically(const fs::path& file, std::string_view bytes, bool se
 
   Temporary temporary;
   temporary.name = file.string() + ".XXXXXX" + std::string(kTemporarySuffix);
-  temporary.fd = mkostemps(temporary.name.data(), static_cast<int>(kTemporarySuffix.size()),
-                           O_CLOEXEC);  // creates it with 0600
-  check(temporary.fd >= 0, "cannot create the file");
-
-  while (!bytes.empty()) {
-    const ssize_t n = ::write(temporary.fd, bytes.data(), std::min<size_t>(bytes.size(), 1 << 30));
-    if (n < 0 && errno == EINTR) continue;
-    check(n >= 0, "cannot write the file");
-    bytes.remove_prefix(static_cast<size_t>(n));
-  }
-  check(fchmod(temporary.fd, secret ? 0600 : 0644) == 0, "cannot set the file's permissions");
-  check(fsync(temporary.fd) == 0, "cannot write the file");
+  temporary.fd = Fd(mkostemps(temporary.name.data(), static_cast<int>(kTemporarySuffix.size()),
+                              O_CLOEXEC));  // creates it with 0600
+  check(bool(temporary.fd), "cannot create the file");
+  check(write_all(temporary.fd, bytes), "cannot write the file");
+  check(fchmod(temporary.fd.get(), secret ? 0600 : 0644) == 0, "cannot set the file's permissions");
+  check(fsync(temporary.fd.get()) == 0, "cannot write the file");
   check(rename(temporary.name.c_str(), file.c_str()) == 0, "cannot replace the file");
   temporary.renamed = true;
 
   const fs::path folder = file.has_parent_path() ? file.parent_path() : fs::path(".");
-  const int folder_fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (folder_fd >= 0) {
-    // Some file systems cannot flush a folder (EINVAL); the file itself is on disk by now.
-    const bool ok = fsync(folder_fd) == 0 || errno == EINVAL || errno == EROFS;
-    const int error = errno;
-    close(folder_fd);
-    errno = error;
-    check(ok, "cannot flush the folder");
-  }
+  const Fd folder_fd(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!folder_fd) return;
+  // Some file systems cannot flush a folder (EINVAL); the file itself is on disk by now.
+  check(fsync(folder_fd.get()) == 0 || errno == EINVAL || errno == EROFS,
+        "cannot flush the folder");
 }
 
 std::string read_file(const fs::path& file) {
@@ -99,7 +88,7 @@ std::string read_file(const fs::path& file) {
 std::optional<std::string> read_file_if_there(const fs::path& file) {
   std::error_code error;
   if (!fs::exists(file, error)) return std::nullopt;
-  if (!fs::is_regular_file(file, error)) fail("not a file", file.string());
+  if (fs::is_directory(file, error)) fail("this is a folder, not a file", file.string());
   std::ifstream in(file, std::ios::binary);
   if (!in) fail(std::string("cannot open the file: ") + std::strerror(errno), file.string());
   std::string bytes{std::istreambuf_iterator<char>(in), {}};

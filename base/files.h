@@ -19,7 +19,7 @@ inline constexpr std::string_view kTemporarySuffix = ".tmp";
 // being written. Safe to call from several threads and processes.
 void write_file_atomically(const std::filesystem::path& file, std::string_view bytes, bool secret);
 
-// The file's bytes. Error if it is not there, is no regular file or cannot be read.
+// The bytes of a file or a pipe. Error if it is not there, is a folder or cannot be read.
 std::string read_file(const std::filesystem::path& file);
 // The same; empty if there is no such file.
 std::optional<std::string> read_file_if_there(const std::filesystem::path& file);

@@ -4,6 +4,8 @@
 
 #include <filesystem>
 
+#include "base/fd.h"
+
 namespace ens {
 
 class FileLock {
@@ -15,16 +17,11 @@ class FileLock {
   // kept in the file, for messages.
   static FileLock try_once(const std::filesystem::path& file, unsigned mode = 0600);
 
-  FileLock() = default;
-  FileLock(FileLock&& other) noexcept;
-  FileLock& operator=(FileLock&& other) noexcept;
-  ~FileLock();
-
   bool taken() const { return taken_; }
   long owner() const { return owner_; }  // the holder's process id if taken() and known; else 0
 
  private:
-  int fd_ = -1;
+  Fd fd_;
   bool taken_ = false;
   long owner_ = 0;
 };

@@ -128,7 +128,7 @@ void serve(const Settings& s, Device device, Dtype dtype) {
   std::printf("error%s,2,ours,0,%.3g,relative\n", suffix.c_str(), error);
   // In float8 a number's last bit is a sixteenth of it.
   if (!(error < (float8 ? 0.15 : 2e-2))) {
-    fail("the first net's answers differ from the CPU's by " + std::to_string(error),
+    fail("the first network's outputs differ from the CPU's by " + std::to_string(error),
          "serve" + suffix);
   }
 

@@ -43,7 +43,7 @@ struct Outcome {
   double offered = 0, seconds = 0;  // requests a second; of the step
   int64_t sent = 0, unsent = 0, lost = 0;
   std::map<StatusCode, int64_t> codes;
-  std::vector<double> latency_ms;  // of OK answers
+  std::vector<double> latency_ms;  // of OK replies
 
   int64_t count(StatusCode code) const {
     const auto it = codes.find(code);

@@ -194,17 +194,17 @@ class BareCloud {
         std::memcpy(features.rows(count++, 1).raw(), frame.data(), bytes);
       }
       if (count == 0) continue;
-      const Tensor answers = lanes_.run(features.rows(0, count));
-      const int64_t nets = answers.dim(0), size = answers.numel() / nets / count;
+      const Tensor outputs = lanes_.run(features.rows(0, count));
+      const int64_t nets = outputs.dim(0), size = outputs.numel() / nets / count;
       for (int64_t i = 0; i < count; ++i) {
-        zmq::message_t answer(static_cast<size_t>(nets * size) * sizeof(float));
+        zmq::message_t reply(static_cast<size_t>(nets * size) * sizeof(float));
         for (int64_t net = 0; net < nets; ++net) {
-          std::copy_n(answers.data<float>() + (net * count + i) * size, size,
-                      answer.data<float>() + net * size);
+          std::copy_n(outputs.data<float>() + (net * count + i) * size, size,
+                      reply.data<float>() + net * size);
         }
         socket_.send(peers[static_cast<size_t>(i)], zmq::send_flags::sndmore);
         socket_.send(headers[static_cast<size_t>(i)], zmq::send_flags::sndmore);
-        socket_.send(answer, zmq::send_flags::none);
+        socket_.send(reply, zmq::send_flags::none);
       }
     }
   }
@@ -288,7 +288,7 @@ void own_cost(const Options& options, const CloudBundle& bundle, const fs::path&
   const ModelSpec& model = bundle.info.model;
   Tensor image = Tensor::empty(batched(1, model.input_shape()));
   Rng(3).fill_uniform(image.span<float>(), 0, 1);
-  const Shape answer =
+  const Shape output =
       batched(options.nets, batched(1, body_output_shape(model, bundle.info.split)));
 
   zmq::context_t context;
@@ -305,9 +305,9 @@ void own_cost(const Options& options, const CloudBundle& bundle, const fs::path&
     socket.send(zmq::buffer(features.raw(), features.bytes()), zmq::send_flags::none);
     (void)socket.recv(header);
     (void)socket.recv(tensor);
-    Tensor answers = Tensor::empty(answer);
-    std::memcpy(answers.raw(), tensor.data(), answers.bytes());
-    pipeline.finish(answers);
+    Tensor outputs = Tensor::empty(output);
+    std::memcpy(outputs.raw(), tensor.data(), outputs.bytes());
+    pipeline.finish(outputs);
   };
   const Encoded encoded = encode(pipeline.smash(image), wire::FLOAT32);
   Requests to_ours(cloud.address(), infer_header(cloud.fingerprint(), encoded), encoded.frame);

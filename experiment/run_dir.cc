@@ -22,6 +22,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/files.h"
 #include "base/lock.h"
 #include "proto/config.h"
@@ -39,19 +40,6 @@ constexpr char kDone[] = "DONE";
 constexpr char kLock[] = "LOCK";
 constexpr char kHeader[] = "time,stage,net,epoch,step,name,value\n";
 constexpr char kOtherFolder[] = "choose another folder, or remove this one";
-
-struct Fd {
-  int fd = -1;
-  Fd() = default;
-  explicit Fd(int f) : fd(f) {}
-  Fd(const Fd&) = delete;
-  Fd& operator=(const Fd&) = delete;
-  ~Fd() { reset(-1); }
-  void reset(int f) {
-    if (fd >= 0) close(fd);
-    fd = f;
-  }
-};
 
 std::string now_utc() {
   return fmt::format(
@@ -136,18 +124,6 @@ bool for_each_row(const std::string& csv, const std::function<void(std::string_v
   return true;
 }
 
-void write_all(int fd, std::string_view bytes, const fs::path& file) {
-  while (!bytes.empty()) {
-    const ssize_t n = ::write(fd, bytes.data(), bytes.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) {
-      fail(std::string("cannot write the file: ") + std::strerror(errno), file.string(),
-           "free some disk space; the same command resumes the run");
-    }
-    bytes.remove_prefix(static_cast<size_t>(n));
-  }
-}
-
 // ---- the folder
 
 bool is_leftover(const fs::path& file) {
@@ -196,8 +172,8 @@ struct RunDir::Impl {
   fs::path metrics() const { return folder / kMetrics; }
 
   void open_metrics() {
-    metrics_file.reset(open(metrics().c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600));
-    if (metrics_file.fd < 0) {
+    metrics_file = Fd(open(metrics().c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600));
+    if (!metrics_file) {
       fail(std::string("cannot open the file: ") + std::strerror(errno), metrics().string());
     }
   }
@@ -215,9 +191,9 @@ struct RunDir::Impl {
     }
     if (after != before) {
       write_file_atomically(metrics(), after, /*secret=*/false);
-      metrics_file.reset(-1);
+      metrics_file = Fd();
     }
-    if (metrics_file.fd < 0) open_metrics();
+    if (!metrics_file) open_metrics();
   }
 
   void check_or_write_config(const std::string& text) const {
@@ -383,21 +359,22 @@ void RunDir::add_metric(const Metric& metric) {
   const std::string row = to_row(metric);
   std::lock_guard lock(impl_->mutex);
   struct stat before {};
-  if (fstat(impl_->metrics_file.fd, &before) != 0) {
+  if (fstat(impl_->metrics_file.get(), &before) != 0) {
     fail(std::string("cannot read the file: ") + std::strerror(errno), impl_->metrics().string());
   }
-  try {
-    write_all(impl_->metrics_file.fd, row, impl_->metrics());
-  } catch (const Error&) {
+  const auto check = [&](bool ok, int error) {
+    if (ok) return;
+    fail(std::string("cannot write the file: ") + std::strerror(error), impl_->metrics().string(),
+         "free some disk space; the same command resumes the run");
+  };
+  if (!write_all(impl_->metrics_file, row)) {
+    const int error = errno;
     // A later row must not be glued to half of this one; if this fails too, opening mends it.
-    if (ftruncate(impl_->metrics_file.fd, before.st_size) != 0) impl_->metrics_file.reset(-1);
-    throw;
+    if (ftruncate(impl_->metrics_file.get(), before.st_size) != 0) impl_->metrics_file = Fd();
+    check(false, error);
   }
   // On disk before the checkpoint that follows: resuming does not compute this epoch again.
-  if (fdatasync(impl_->metrics_file.fd) != 0 && errno != EINVAL) {
-    fail(std::string("cannot write the file: ") + std::strerror(errno), impl_->metrics().string(),
-         "free some disk space; the same command resumes the run");
-  }
+  check(fdatasync(impl_->metrics_file.get()) == 0 || errno == EINVAL, errno);
 }
 
 void RunDir::mark_done() {

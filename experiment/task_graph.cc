@@ -164,9 +164,9 @@ class Executor {
   }
 
   TaskStatus perform(const Task& task) {
-    TaskContext context(options_.stop, task.seconds, [&](double seconds, const std::string& note) {
+    TaskContext context(options_.stop, task.cost, [&](double cost, const std::string& note) {
       std::lock_guard lock(report_mutex_);
-      if (options_.on_report) options_.on_report(task, seconds, note);
+      if (options_.on_report) options_.on_report(task, cost, note);
     });
     TaskStatus status{TaskState::kDone, ""};
     try {
@@ -200,10 +200,10 @@ class Executor {
 TaskContext::TaskContext(std::stop_token stop, double expected, Listen listen)
     : stop_(std::move(stop)), expected_(expected), listen_(std::move(listen)) {}
 
-void TaskContext::report(double seconds, const std::string& note) {
+void TaskContext::report(double cost, const std::string& note) {
   if (stop_.stop_requested()) throw Stopped();
   std::lock_guard lock(mutex_);
-  const double news = std::clamp(expected_ - reported_, 0.0, seconds);
+  const double news = std::clamp(expected_ - reported_, 0.0, cost);
   reported_ += news;
   if (news > 0 || !note.empty()) listen_(news, note);
 }

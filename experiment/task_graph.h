@@ -19,15 +19,15 @@ namespace ens {
 // What a running task is given. Thread-safe.
 class TaskContext {
  public:
-  using Listen = std::function<void(double seconds, const std::string& note)>;
-  // `expected`: the task's estimated seconds; what is reported never adds up to more.
+  using Listen = std::function<void(double cost, const std::string& note)>;
+  // `expected`: the task's cost; what is reported never adds up to more.
   TaskContext(std::stop_token stop, double expected, Listen listen);
 
   std::stop_token stop() const { return stop_; }
-  // That work was done for which `seconds` of the estimate stand, and what is going on now (may be
+  // That work was done for which `cost` of the estimate stands, and what is going on now (may be
   // empty). Tasks call this at every step: throws Stopped (base/progress.h) when a stop was
   // requested.
-  void report(double seconds, const std::string& note);
+  void report(double cost, const std::string& note);
   double left() const;  // of the estimate, not reported yet
 
  private:
@@ -42,7 +42,9 @@ struct Task {
   std::string id;                  // "none/train", "none/attack/oracle"
   std::vector<std::string> needs;  // ids: must be done before; if one fails, this fails too
   std::vector<std::string> after;  // ids: must have ended before, done or failed
-  double seconds = 0;              // estimated, of compute on one thread
+  // Estimated, in a unit that all tasks of a graph share: a sweep's in seconds of compute on one
+  // thread, those of `ensembler attack` in images through networks.
+  double cost = 0;
   double gigabytes = 0;            // estimated, while it runs
   Device device;                   // where it computes
   bool done = false;               // its result is there already
@@ -68,7 +70,7 @@ struct ExecutorOptions {
   std::stop_token stop;  // starts nothing more; what runs is stopped at its next report
   // Both may be empty, and are called by one thread at a time. `statuses`: of all tasks.
   std::function<void(const std::vector<TaskStatus>& statuses)> on_change;  // some task's state
-  std::function<void(const Task& task, double seconds, const std::string& note)> on_report;
+  std::function<void(const Task& task, double cost, const std::string& note)> on_report;
 };
 
 // The statuses of tasks that nobody has run yet, in the order of `tasks`: from done and failed.

@@ -17,11 +17,13 @@ std::string g_command_line;
 }  // namespace
 
 void ConfigFlags::add_to(CLI::App& command) {
-  command.add_option("-c,--config", file,
-                     "Configuration (.txtpb), or the name of one that comes along");
+  command.add_option(
+      "-c,--config", file,
+      "Configuration: a .txtpb file, or the name of a bundled one (demo, demo-full)");
   add_set_flag(command, overrides);
-  command.add_option("--data", data_root,
-                     "Folder with the data sets (default: $ENS_DATA, then the cache)");
+  command.add_option(
+      "--data", data_root,
+      "Folder with the data sets (default: $ENS_DATA, then ~/.cache/ensembler-data)");
   command.add_option("--device", device,
                      "auto, cpu, cuda or cuda:1 (default: the configuration's)");
 }

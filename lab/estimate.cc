@@ -36,7 +36,42 @@ double time_step(Module& net, const Tensor& input, const std::function<Var(const
   return best / static_cast<double>(input.dim(0));
 }
 
+double gigabytes_of(const Graph& graph, const RunConfig& config) {
+  double activations = 0;
+  for (const Shape& value : graph.values) activations += static_cast<double>(value.numel());
+  // Values and gradients, with scratch beside them; weights with gradient and optimiser state.
+  return (activations * config.stage1().batch() * 3 * 4 +
+          static_cast<double>(graph.parameters()) * 4 * (4 + config.ensemble().nets())) /
+         1e9;
+}
+
 }  // namespace
+
+Estimator::Speed Estimator::measure(const RunConfig& config, const ModelSpec& spec, Module& net,
+                                    Rng& rng) {
+  const Shape smashed = smashed_shape(spec, split_of(config));
+  const int64_t batch = std::min<int64_t>(config.stage1().batch(), 64);
+  const Device device = parse_devices(config.device())[0];
+  const Dtype dtype = choose_dtype(config.dtype(), device);
+  const int threads = compute_threads();
+  set_compute_threads(1);
+  Speed speed;
+  const Tensor labels =
+      Tensor::from_labels(std::vector<int32_t>(static_cast<size_t>(batch), 0)).to(device);
+  const Tensor images = Tensor::full(batched(batch, spec.input_shape()), 0.5f).to(device);
+  speed.net = time_step(net, images.to(dtype),
+                        [&](const Var& y) { return softmax_cross_entropy(y, labels); });
+  if (smashed.rank() == 3) {
+    const auto decoder =
+        build_decoder(smashed, spec.input_shape(), decoder_width(smashed, config.attack()), rng);
+    decoder->to(device);
+    speed.decoder =
+        time_step(*decoder, Tensor::full(batched(batch, smashed), 0.5f).to(device).to(dtype),
+                  [&](const Var& y) { return mse(y, Var(images)); });
+  }
+  set_compute_threads(threads);
+  return speed;
+}
 
 Estimator::Cell Estimator::estimate(const RunConfig& config,
                                     const std::vector<std::string>& attacks) {
@@ -44,34 +79,11 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
   const ModelSpec spec = model_spec(config, *train);
   const Split split = split_of(config);
   check(spec, split);
-  const Device device = parse_devices(config.device())[0];
-  const Dtype dtype = choose_dtype(config.dtype(), device);
-  const int cells = static_cast<int>(cell_names(spec).size());
-  const Shape smashed = smashed_shape(spec, split);
-  const int64_t batch = std::min<int64_t>(config.stage1().batch(), 64);
-
   Speed& speed = measured_[to_text(config.model()) + train->name];
   Rng rng = speed.net == 0 ? Rng(1) : Rng::blank();  // else only its shapes are asked for
-  const auto net = build_cells(spec, 0, cells, rng);
-  net->to(device);
-  if (speed.net == 0) {
-    const int threads = compute_threads();
-    set_compute_threads(1);
-    const Tensor labels =
-        Tensor::from_labels(std::vector<int32_t>(static_cast<size_t>(batch), 0)).to(device);
-    const Tensor images = Tensor::full(batched(batch, spec.input_shape()), 0.5f).to(device);
-    speed.net = time_step(*net, images.to(dtype),
-                          [&](const Var& y) { return softmax_cross_entropy(y, labels); });
-    if (smashed.rank() == 3) {
-      const auto decoder =
-          build_decoder(smashed, spec.input_shape(), decoder_width(smashed, config.attack()), rng);
-      decoder->to(device);
-      speed.decoder =
-          time_step(*decoder, Tensor::full(batched(batch, smashed), 0.5f).to(device).to(dtype),
-                    [&](const Var& y) { return mse(y, Var(images)); });
-    }
-    set_compute_threads(threads);
-  }
+  const auto net = build_cells(spec, 0, static_cast<int>(cell_names(spec).size()), rng);
+  net->to(parse_devices(config.device())[0]);
+  if (speed.net == 0) speed = measure(config, spec, *net, rng);
 
   Cell cell;
   const double images = static_cast<double>(train->count());
@@ -95,28 +107,22 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
   setting.scored_images = settings.one_per_class()
                               ? std::min<int64_t>(spec.classes, settings.scored_images())
                               : settings.scored_images();
+  const Shape sent = smashed_shape(spec, split);
   double traffic_gb = 0;
   for (const std::string& name : attacks) {
     const auto attack = make_attack(name);
     if (!attack->not_applicable_reason(setting).empty()) continue;
     Attack& a = cell.attacks[name];
-    a.seconds_per_unit = attack->trains_through_bodies() ? speed.net : speed.decoder;
-    a.seconds = a.seconds_per_unit * static_cast<double>(attack->cost_in_images(setting, settings));
+    a.seconds_per_image = attack->trains_through_bodies() ? speed.net : speed.decoder;
+    a.seconds =
+        a.seconds_per_image * static_cast<double>(attack->cost_in_images(setting, settings));
     if (dynamic_cast<const AttackOn<TrafficView>*>(attack.get())) {
-      traffic_gb = std::min(
-          1.0,
-          static_cast<double>(config.attack().observed_features() * smashed.numel() * 4) / 1e9);
+      traffic_gb =
+          std::min(1.0, static_cast<double>(settings.observed_features() * sent.numel() * 4) / 1e9);
     }
   }
 
-  const Graph graph = lower(*net, spec.input_shape());
-  double activations = 0;
-  for (const Shape& value : graph.values) activations += static_cast<double>(value.numel());
-  // Values and gradients, with scratch beside them; weights with gradient and optimiser state.
-  cell.gigabytes = 0.2 + traffic_gb +
-                   (activations * config.stage1().batch() * 3 * 4 +
-                    static_cast<double>(graph.parameters()) * 4 * (4 + nets)) /
-                       1e9;
+  cell.gigabytes = 0.2 + traffic_gb + gigabytes_of(lower(*net, spec.input_shape()), config);
   return cell;
 }
 

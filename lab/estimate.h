@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "nn/models/model.h"
 #include "proto/config.h"
 
 namespace ens {
@@ -14,7 +15,7 @@ class Estimator {
  public:
   struct Attack {
     double seconds = 0;
-    double seconds_per_unit = 0;  // of Attack::work()
+    double seconds_per_image = 0;  // of cost_in_images()
   };
   struct Cell {
     double stage1_seconds = 0, stage2_seconds = 0;      // of compute on one thread
@@ -29,6 +30,8 @@ class Estimator {
   struct Speed {
     double net = 0, decoder = 0;  // seconds to train on one image, one thread
   };
+  static Speed measure(const RunConfig& config, const ModelSpec& spec, Module& net, Rng& rng);
+
   std::map<std::string, Speed> measured_;
 };
 

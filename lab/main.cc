@@ -12,7 +12,7 @@ int run(int argc, char** argv) {
   ens::remember_command_line(argc, argv);
   ens::pin_compute_threads();
   ens::offer_gpus();
-  CLI::App app{"Ensembler: private collaborative inference, and an honest lab for attacks on it.",
+  CLI::App app{"Ensembler: private collaborative inference, and a lab that measures attacks on it.",
                "ensembler"};
   app.require_subcommand(1);
   app.set_version_flag("--version", ENS_VERSION);

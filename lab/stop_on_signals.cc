@@ -27,7 +27,7 @@ StopOnSignals::StopOnSignals() {
     while (sem_wait(&g_signalled) != 0) {
     }
     if (over_) return;
-    std::fputs("\nensembler: stopping at the next step; once more to end at once\n", stderr);
+    std::fputs("\nensembler: stopping at the next step; interrupt again to end at once\n", stderr);
     source_.request_stop();
   });
   struct sigaction action {};

@@ -151,8 +151,8 @@ struct SweepTasks {
 class TaskProgress {
  public:
   TaskProgress(const std::string& label, double seconds)
-      : progress_(label, std::max<int64_t>(static_cast<int64_t>(seconds * 1000), 1), "ms of work") {
-  }
+      : progress_(label, std::max<int64_t>(static_cast<int64_t>(seconds * 1000), 1),
+                  "ms of compute") {}
 
   void add(double seconds) {
     const int64_t before = static_cast<int64_t>(seconds_ * 1000);
@@ -188,7 +188,7 @@ std::vector<SweepCell> expand(const SweepConfig& sweep, const std::string& data_
       SweepCell cell = make_cell(sweep, row, values, data_root);
       if (!folders.insert(cell.folder).second) {
         usage_fail("two cells are called '" + cell.folder + "'", "row",
-                   "give the rows names of their own");
+                   "give each row its own name");
       }
       if (cell.skipped.empty()) cell.skipped = split_scenario().impossible(cell.config);
       if (cell.skipped.empty()) {
@@ -223,10 +223,10 @@ void print_plan(const std::vector<SweepCell>& cells, const SweepOptions& options
       anything = true;
       memory = task.gigabytes;
       if (task.needs.empty()) {
-        training = task.seconds;
+        training = task.cost;
         if (!task.note.empty()) note = " (" + task.note + ")";
       } else {
-        attacking += task.seconds;
+        attacking += task.cost;
         ++attacks;
       }
     }
@@ -242,8 +242,8 @@ void print_plan(const std::vector<SweepCell>& cells, const SweepOptions& options
   }
   const int threads = compute_threads();
   fmt::print(
-      "\n{} of {} cells to do: about {} of compute, {} on the {} threads here; up to {:.1f} GB a "
-      "cell\n(from training steps measured now; good to a factor of two)\n",
+      "\n{} of {} cells to do: about {} of compute on one thread, {} on the {} threads here; up to "
+      "{:.1f} GB a cell\n(estimated from training steps measured now, within a factor of two)\n",
       todo, cells.size(), hours(total), hours(total / threads), threads, most_memory);
 }
 
@@ -300,7 +300,7 @@ int run_sweep(const SweepConfig& config, const SweepOptions& options) {
   const auto total = std::ranges::count_if(sweep.tasks, [](const Task& t) { return !t.done; });
   if (total > 0) {
     double seconds = 0;
-    for (const Task& task : sweep.tasks) seconds += task.done ? 0 : task.seconds;
+    for (const Task& task : sweep.tasks) seconds += task.done ? 0 : task.cost;
     TaskProgress progress("sweep", seconds);
     std::mutex mutex;  // of the line: states change while others report
     std::string summary;
@@ -350,7 +350,7 @@ struct TaskFolder::Impl {
       allowed.mutable_data()->set_root(settings.data().root());
       if (to_text(settings) != to_text(RunConfig()) && to_text(settings) != to_text(allowed)) {
         usage_fail("the settings of a sweep's tasks are in its " + std::string(kSweepFile),
-                   folder.string(), "leave out all flags but --data");
+                   folder.string(), "give no flags but --data");
       }
       cells = expand(config, settings.data().root());
       is_sweep = true;
@@ -364,9 +364,9 @@ struct TaskFolder::Impl {
       cell.attacks = split_scenario().attacks({});
       cells.push_back(cell);
     } else if (fs::exists(folder / "sweep.json")) {
-      usage_fail("this sweep was run by a version that kept no " + std::string(kSweepFile),
+      usage_fail("this sweep was run by a version that did not keep " + std::string(kSweepFile),
                  folder.string(),
-                 "start it once more: ensembler sweep ... --out " + folder.string());
+                 "run the sweep again: ensembler sweep ... --out " + folder.string());
     } else {
       usage_fail("holds neither a sweep nor a run", folder.string(),
                  "make one: ensembler sweep --out, ensembler train --out");
@@ -462,7 +462,7 @@ bool TaskFolder::run(const std::string& id, std::stop_token stop) {
   std::vector<Task> alone{*task};
   alone[0].needs.clear();
   alone[0].after.clear();
-  TaskProgress progress(id, task->seconds);
+  TaskProgress progress(id, task->cost);
   ExecutorOptions options;
   options.stop = stop;
   options.on_report = [&](const Task&, double seconds, const std::string& note) {

@@ -13,6 +13,7 @@
 #include <sstream>
 
 #include "base/error.h"
+#include "base/fd.h"
 
 namespace ens {
 namespace {
@@ -26,35 +27,16 @@ bool is_key(const std::string& text) {
   return text.size() == kKeyChars && zmq_z85_decode(raw, text.c_str()) != nullptr;
 }
 
-class File {
- public:
-  File(const fs::path& path, int flags, mode_t mode = 0) : fd_(::open(path.c_str(), flags, mode)) {}
-  ~File() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-  int fd() const { return fd_; }
-
- private:
-  int fd_;
-};
-
 // A new file with exactly this mode, on disk when it returns. Leaves nothing behind on failure.
 void create_file(const fs::path& path, mode_t mode, const char* text, size_t size) {
-  const File file(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
-  if (file.fd() < 0) {
+  const Fd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
+  if (!file) {
     fail(std::string("cannot create the key file: ") + strerror(errno), path.string(),
          errno == EEXIST ? "keys are never overwritten; choose another name" : "");
   }
-  size_t done = 0;
-  bool good = ::fchmod(file.fd(), mode) == 0;  // whatever the umask is
-  while (good && done < size) {
-    const ssize_t n = ::write(file.fd(), text + done, size - done);
-    good = n > 0;
-    done += good ? static_cast<size_t>(n) : 0;
-  }
-  if (!good || ::fsync(file.fd()) != 0) {
+  // The mode is as given, whatever the umask is.
+  if (::fchmod(file.get(), mode) != 0 || !write_all(file, {text, size}) ||
+      ::fsync(file.get()) != 0) {
     const int error = errno;
     ::unlink(path.c_str());
     fail(std::string("cannot write the key file: ") + strerror(error), path.string());
@@ -131,9 +113,9 @@ void write_keys(const fs::path& stem, const KeyPair& keys) {
 }
 
 KeyPair read_secret_key(const fs::path& path) {
-  const File file(path, O_RDONLY | O_CLOEXEC);
+  const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   struct stat info;
-  if (file.fd() < 0 || ::fstat(file.fd(), &info) != 0) {
+  if (!file || ::fstat(file.get(), &info) != 0) {
     fail(std::string("cannot read the secret key file: ") + strerror(errno), path.string(),
          "make keys with: ensembler keys");
   }
@@ -148,7 +130,7 @@ KeyPair read_secret_key(const fs::path& path) {
   std::array<char, 1024> text{};
   ssize_t size = 0, n = 0;
   while (size < static_cast<ssize_t>(text.size()) - 1 &&
-         (n = ::read(file.fd(), text.data() + size, text.size() - 1 - static_cast<size_t>(size))) >
+         (n = ::read(file.get(), text.data() + size, text.size() - 1 - static_cast<size_t>(size))) >
              0) {
     size += n;
   }

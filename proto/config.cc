@@ -7,13 +7,13 @@
 #include <google/protobuf/text_format.h>
 
 #include <algorithm>
-#include <fstream>
 #include <memory>
 #include <regex>
 #include <sstream>
 #include <string_view>
 
 #include "base/error.h"
+#include "base/files.h"
 #include "base/strings.h"
 #include "proto/protections.h"
 
@@ -270,12 +270,7 @@ void parse_config(const std::string& text, const std::string& source_name, pb::M
 }
 
 void read_config(const std::filesystem::path& file, pb::Message& config) {
-  std::ifstream in(file, std::ios::binary);
-  std::ostringstream text;
-  if (!in || !(text << in.rdbuf())) {
-    fail("cannot read the configuration", file.string(), "check the path and its permissions");
-  }
-  parse_config(text.str(), file.string(), config);
+  parse_config(read_file(file), file.string(), config);
 }
 
 void apply_overrides(const std::vector<std::string>& assignments, pb::Message& config) {

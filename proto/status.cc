@@ -3,27 +3,16 @@
 namespace ens {
 
 const char* name(StatusCode code) {
-  switch (code) {
-    case StatusCode::kOk:
-      return "OK";
-    case StatusCode::kInvalidArgument:
-      return "INVALID_ARGUMENT";
-    case StatusCode::kFingerprintMismatch:
-      return "FINGERPRINT_MISMATCH";
-    case StatusCode::kResourceExhausted:
-      return "RESOURCE_EXHAUSTED";
-    case StatusCode::kDeadlineExceeded:
-      return "DEADLINE_EXCEEDED";
-    case StatusCode::kUnavailable:
-      return "UNAVAILABLE";
-    case StatusCode::kVersionMismatch:
-      return "VERSION_MISMATCH";
-    case StatusCode::kInternal:
-      return "INTERNAL";
-    case StatusCode::kUnauthenticated:
-      return "UNAUTHENTICATED";
-  }
-  return "INTERNAL";
+  constexpr const char* kNames[] = {"OK",
+                                    "INVALID_ARGUMENT",
+                                    "FINGERPRINT_MISMATCH",
+                                    "RESOURCE_EXHAUSTED",
+                                    "DEADLINE_EXCEEDED",
+                                    "UNAVAILABLE",
+                                    "VERSION_MISMATCH",
+                                    "INTERNAL",
+                                    "UNAUTHENTICATED"};
+  return kNames[static_cast<size_t>(code)];
 }
 
 StatusCode code_from_wire(uint32_t value) {

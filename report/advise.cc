@@ -157,7 +157,7 @@ Advice advise(const ReportData& all, const Wish& wish) {
                    });
   if (advice.fitting.empty() && !advice.ruled_out.empty()) {
     const Candidate& c = advice.ruled_out[0];
-    advice.nearest = c.protection + " (" + c.setting + ") misses only ";
+    advice.nearest = c.protection + " (" + c.setting + ") exceeds only ";
     for (size_t i = 0; i < c.excesses.size(); ++i)
       advice.nearest += (i ? " and " : "") + in_words(c.excesses[i]);
   }
@@ -183,7 +183,7 @@ std::string as_text(const Advice& advice, const Wish& wish) {
     out += list("Runners-up", {advice.fitting.begin() + 1, advice.fitting.end()});
   }
   out += list("Ruled out", advice.ruled_out);
-  out += list("Not used: their numbers say nothing about privacy", advice.unused);
+  out += list("Not used: they say nothing about privacy", advice.unused);
   return out;
 }
 

@@ -43,7 +43,7 @@ struct Attack {
   // The truth chose among several.
   bool with_truth() const { return result.best_of() > 1 && !is_curve(); }
   bool weak() const { return strength && *strength < kStrongShare; }
-  // What a person would recognise: the negative counts where it is the better picture.
+  // What a person would recognise: the negative counts where it is the better image.
   Maybe best_ssim() const;
   const char* strength_word() const;
 

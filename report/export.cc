@@ -204,9 +204,10 @@ std::string notes(const ReportData& all, const SeedGroupAttack& a) {
   std::string out;
   const auto note = [&](const std::string& text) { out += (out.empty() ? "" : "; ") + text; };
   if (a.with_truth) {
-    note(fmt::format("best of {}, chosen with the truth", all.at(a.members[0]).result.best_of()));
+    note(fmt::format("best of {}, selected using the ground truth",
+                     all.at(a.members[0]).result.best_of()));
   }
-  if (a.own_pick && a.with_truth) note("own pick SSIM " + format(a.own_pick, 3));
+  if (a.own_pick && a.with_truth) note("own choice SSIM " + format(a.own_pick, 3));
   if (*a.best_ssim > a.ssim.mean()) note("luminance negative SSIM " + format(a.best_ssim, 3));
   if (a.metric != "default") note("metric " + marked(a.metric));
   return out;
@@ -264,8 +265,7 @@ std::string as_markdown(const ReportData& all) {
     out += "\n";
   }
   out +=
-      "SSIM and PSNR: mean with the bootstrap 95 % interval over the pictures; of several seeds "
-      "the "
+      "SSIM and PSNR: mean with the bootstrap 95 % interval over the images; of several seeds the "
       "mean with the smallest and the largest. Recognised: a reference classifier sees the true "
       "class; re-identified: nearest to its own original among all originals. Bytes are per "
       "image.\n";

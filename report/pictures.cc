@@ -1,4 +1,4 @@
-// Pictures: what the attacks rebuilt, beside the originals, and over split points.
+// Images: what the attacks reconstructed, next to the originals, and over split points.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -11,7 +11,7 @@ namespace {
 
 constexpr size_t kBudget = 12 << 20;  // bytes of PNG
 
-// The first run of the row that has pictures of this attack; -1 if none has.
+// The first run of the row that has images of this attack; -1 if none has.
 std::pair<int, int> pictured(const ReportData& all, const SeedGroupAttack& attack) {
   for (const auto& member : attack.members) {
     if (all.at(member).has_pictures()) return member;
@@ -70,7 +70,7 @@ std::string Album::strip(const std::string& png, const std::string& label) {
 
 std::string Album::first(const std::string& png, int count, int side, const std::string& label) {
   const auto [width, height] = png_size(png);
-  const int all = std::max(1, width / std::max(1, height));  // the pictures are square
+  const int all = std::max(1, width / std::max(1, height));  // the images are square
   return fmt::format(
       "<div class=\"px crop p{}\" role=\"img\" aria-label=\"{}\" "
       "style=\"width:{}px;height:{}px;background-size:{}px {}px\"></div>",
@@ -112,7 +112,7 @@ std::string split_grids(const ReportData& all, Album& album) {
     if (grid.rows.size() < 2) continue;
     std::set<double> heads, tails;
     std::vector<std::pair<std::string, std::string>> kinds;  // attack folder and title
-    std::map<std::string, int> cells, wins;  // pictures of the attack; how often the strongest
+    std::map<std::string, int> cells, wins;  // images of the attack; how often the strongest
     for (const auto& [split, row] : grid.rows) {
       heads.insert(split.first), tails.insert(split.second);
       if (const Attack* best = strongest(all.first(*row))) ++wins[best->folder];
@@ -162,7 +162,7 @@ std::string split_grids(const ReportData& all, Album& album) {
   }
   return section("Reconstructions over split points", out,
                  "First split h down, second split t across, as in figures 2 and 3 of arXiv "
-                 "2401.10859. Always the same pictures.");
+                 "2401.10859. Always the same images.");
 }
 
 std::string pictures(const ReportData& all, Album& album) {
@@ -212,15 +212,16 @@ std::string pictures(const ReportData& all, Album& album) {
   }
   if (album.left_out() > 0) {
     out += fmt::format(
-        "<p class=\"muted\">To keep this file small, {} strips of pictures are left out; those of "
+        "<p class=\"muted\">To keep this file small, {} strips of images are left out; those of "
         "the oracle and of each row\u2019s strongest attack come first. All are in the run "
         "folders, "
         "as attack/NAME/reconstruction.png.</p>\n",
         album.left_out());
   }
-  return section("Pictures", out,
-                 "Private test images on top; beneath, what each attack rebuilt from the features "
-                 "that the client sent. Same picture, same column. Of several seeds the first.");
+  return section(
+      "Images", out,
+      "Private test images on top; beneath, what each attack reconstructed from the features "
+      "that the client sent. Same image, same column. Of several seeds the first.");
 }
 
 }  // namespace ens::report

@@ -1,4 +1,4 @@
-// Published numbers and ours beside them. Internal to the report.
+// Published results and ours. Internal to the report.
 #pragma once
 
 #include <string>

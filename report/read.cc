@@ -4,13 +4,12 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <fstream>
 #include <functional>
-#include <iterator>
 #include <set>
 #include <stdexcept>
 #include <tuple>
 
+#include "base/files.h"
 #include "experiment/run_dir.h"
 #include "report/data.h"
 
@@ -24,21 +23,13 @@ struct Damage : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-std::string read_bytes(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  if (!in) throw Damage(file.filename().string() + " cannot be opened");
-  std::string bytes{std::istreambuf_iterator<char>(in), {}};
-  if (in.bad()) throw Damage(file.filename().string() + " cannot be read");
-  return bytes;
-}
-
-// A picture is optional; one that is not a PNG is damage.
+// An image is optional; one that is not a PNG is damage.
 std::string read_png(const fs::path& file) {
   if (!fs::exists(file)) return {};
-  std::string bytes = read_bytes(file);
+  std::string bytes = read_file(file);
   if (bytes.size() < 33 || bytes.compare(0, 8, "\x89PNG\r\n\x1a\n") != 0 ||
       bytes.compare(12, 4, "IHDR") != 0) {
-    throw Damage(file.filename().string() + " is not a PNG picture");
+    throw Damage(file.filename().string() + " is not a PNG image");
   }
   return bytes;
 }
@@ -57,10 +48,10 @@ Attack read_attack(const fs::path& folder, std::vector<Skipped>& skipped) {
   try {
     a.original_png = read_png(folder / "original.png");
     a.reconstruction_png = read_png(folder / "reconstruction.png");
-  } catch (const Damage& damage) {  // the numbers stand without the pictures
+  } catch (const std::exception& damage) {  // the numbers stand without the images
     a.original_png.clear();
     a.reconstruction_png.clear();
-    skipped.push_back({folder.string() + " (pictures)", damage.what()});
+    skipped.push_back({folder.string() + " (images)", damage.what()});
   }
   return a;
 }
@@ -173,9 +164,8 @@ Sweep read_sweep(const fs::path& file) {
 // run of the same sweep (`settings`, may be empty); then the cell's own values.
 void plan(const fs::path& folder, const std::map<std::string, std::string>& values,
           std::map<std::string, std::string> settings, FailedCell& failed) {
-  std::ifstream in(folder / "config.txtpb", std::ios::binary);
-  for (const auto& [path, value] : read_settings({std::istreambuf_iterator<char>(in), {}}))
-    settings[path] = value;
+  const std::string config = read_file_if_there(folder / "config.txtpb").value_or("");
+  for (const auto& [path, value] : read_settings(config)) settings[path] = value;
   for (const auto& [path, value] : values) settings[path] = value;
   Run run;
   results::RunSummary& s = run.summary;

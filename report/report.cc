@@ -43,8 +43,8 @@ std::string verdict(const ReportData& all, const Run& run) {
   const Attack* oracle = run.attack("oracle", run.metric());
   if (oracle) {
     out += fmt::format(
-        "At most, a decoder trained on the client\u2019s true features (the oracle) rebuilds "
-        "the pictures with SSIM {}",
+        "At most, a decoder trained on the client\u2019s true features (the oracle) "
+        "reconstructs the images with SSIM {}",
         fixed(oracle->ssim(), 3));
     const Attack* open = none && none != &run ? none->attack("oracle", run.metric()) : nullptr;
     if (open) {
@@ -86,7 +86,7 @@ std::string verdict(const ReportData& all, const Run& run) {
   if (weak > 0) {
     out += fmt::format(
         "Weak attackers: {} of {}. They fall short of 80\u202f% of the oracle even against no "
-        "protection, so their low numbers say little about how safe the pictures are. ",
+        "protection, so their low scores say little about how safe the images are. ",
         weak, attacks);
   }
   if (unknown > 0) {
@@ -170,8 +170,8 @@ std::string headline(const ReportData& all) {
        }));
   fact("Commands", joined([](const Run& r) { return r.info.command(); }));
   if (all.runs.size() > 1) {
-    cards = "<p class=\"muted\">Of " + escape(run.label) + ", " + escape(run.setting()) +
-            ":</p>\n<div class=\"cards\">" + cards;
+    cards = "<p class=\"muted\">These figures are of " + escape(run.label) + ", " +
+            escape(run.setting()) + ":</p>\n<div class=\"cards\">" + cards;
   } else {
     cards = "<div class=\"cards\">" + cards;
   }
@@ -191,7 +191,7 @@ std::string findings(const ReportData& all) {
   if (fewest < 3) {
     out +=
         "<p class=\"muted\">Not every row has three training seeds: an interval of one run covers "
-        "the choice of test pictures, not the luck of training.</p>\n";
+        "the choice of test images, not the luck of training.</p>\n";
   }
   return section("What the numbers say", out);
 }

@@ -11,20 +11,20 @@
 
 namespace ens::report {
 
-// The page's pictures: each different PNG is in the file once, as the background of a CSS class.
+// The page's images: each different PNG is in the file once, as the background of a CSS class.
 class Album {
  public:
-  // Chooses the pictures: of each row the first run's, as far as they fit (about 16 MB of page, 32
+  // Chooses the images: of each row the first run's, as far as they fit (about 16 MB of page, 32
   // for the oracle and each row's strongest attack, which come first).
   explicit Album(const ReportData& all);
 
   bool has(std::pair<int, int> run_and_attack) const { return shown_.count(run_and_attack) > 0; }
   int left_out() const { return left_out_; }
-  // All pictures of a strip, twice their size.
+  // All images of a strip, twice their size.
   std::string strip(const std::string& png, const std::string& label);
-  // The first `count` pictures of a strip, each `side` pixels.
+  // The first `count` images of a strip, each `side` pixels.
   std::string first(const std::string& png, int count, int side, const std::string& label);
-  std::string style() const;  // for the head of the page; of the pictures used so far
+  std::string style() const;  // for the head of the page; of the images used so far
 
  private:
   int id(const std::string& png);

@@ -37,11 +37,12 @@ std::string attack_notes(const Attack& a) {
   const results::AttackResult& r = a.result;
   std::vector<std::string> notes;
   if (a.with_truth()) {
-    notes.push_back(fmt::format("best of {}, <strong>chosen with the truth</strong>{}", r.best_of(),
+    notes.push_back(fmt::format("best of {}, <strong>selected using the ground truth</strong>{}",
+                                r.best_of(),
                                 r.chosen_by().empty() ? "" : ": " + escape(r.chosen_by())));
   }
   if (r.has_own_pick() && a.with_truth()) {
-    notes.push_back(fmt::format("the attacker\u2019s own pick {}: SSIM {}, PSNR {}",
+    notes.push_back(fmt::format("the attacker\u2019s own choice {}: SSIM {}, PSNR {}",
                                 escape(r.own_pick().name()), format(number(r, "own_pick.ssim"), 3),
                                 format(number(r, "own_pick.psnr"), 2)));
   }
@@ -58,7 +59,7 @@ std::string attack_notes(const Attack& a) {
   }
   if (r.has_shadow_accuracy()) notes.push_back("shadow accuracy " + percent(r.shadow_accuracy()));
   if (a.metric() != "default") notes.push_back("metric " + escape(a.metric()));
-  if (r.scored_images() > 0) notes.push_back(fmt::format("{} pictures", r.scored_images()));
+  if (r.scored_images() > 0) notes.push_back(fmt::format("{} images", r.scored_images()));
   if (r.has_seconds()) notes.push_back(duration(r.seconds()));
   std::string out;
   for (const std::string& note : notes) out += (out.empty() ? "" : "; ") + note;
@@ -112,7 +113,7 @@ std::string matrix_cell(const SeedGroupAttack& a) {
   std::string out = "<b>" + fixed(a.ssim.mean(), 3) + "</b>" + (a.with_truth ? "\u2020" : "");
   if (const std::string half = plus_minus(a.ssim, 3); !half.empty()) out += "<br>" + muted(half);
   if (a.psnr.has_mean()) out += "<br>" + fixed(a.psnr.mean(), 1) + "\u202fdB";
-  if (a.own_pick && a.with_truth) out += "<br>" + muted("own pick " + format(a.own_pick, 3));
+  if (a.own_pick && a.with_truth) out += "<br>" + muted("own choice " + format(a.own_pick, 3));
   if (*a.best_ssim > a.ssim.mean()) out += "<br>" + muted("negative " + format(a.best_ssim, 3));
   if (a.kind == "oracle") return out;
   if (a.weak()) return out + "<br>" + badge("weak", "weak " + weak_share(*a.strength));
@@ -190,22 +191,23 @@ std::string overview_table(const ReportData& all) {
   }
   return section(
       "Defences and attacks", out,
-      "SSIM of what each attack rebuilt, PSNR beneath; lower is better protected. \u00b1 is half "
+      "SSIM of what each attack reconstructed, PSNR beneath; lower is better protected. \u00b1 is "
+      "half "
       "the "
-      "bootstrap 95\u202f% interval over the pictures, or, of several seeds, half the range of "
+      "bootstrap 95\u202f% interval over the images, or, of several seeds, half the range of "
       "their "
       "means. The oracle (trained on the client\u2019s true features) is what leaks at most. "
-      "\u2020: the best of several reconstructions, chosen with the truth at hand; the "
-      "attacker\u2019s own pick is beneath. <b>Weak</b>: against no protection at this split the "
+      "\u2020: the best of several reconstructions, selected using the ground truth; the "
+      "attacker\u2019s own choice is beneath. <b>Weak</b>: against no protection at this split the "
       "attack reaches only this share of the oracle, less than 80\u202f%, so its number flatters "
       "every protection. Bytes are per image; edge milliseconds are medians where the run was "
       "served.");
 }
 
 std::string accuracy_table(const ReportData& all) {
-  Table table({left("Protection"), right("Accuracy"), right("Change, points"), right("Single nets"),
-               right("Similarity reached"), right("\u03c3"), right("\u03bb"), right("Edge FLOPs"),
-               right("Cloud FLOPs"), right("Training")});
+  Table table({left("Protection"), right("Accuracy"), right("Change, points"),
+               right("Single networks"), right("Similarity reached"), right("\u03c3"),
+               right("\u03bb"), right("Edge FLOPs"), right("Cloud FLOPs"), right("Training")});
   for (const Comparison& comparison : all.comparisons) {
     if (comparison.rows.empty()) continue;
     if (all.comparisons.size() > 1) table.band(setting_title(comparison));
@@ -241,7 +243,7 @@ std::string accuracy_table(const ReportData& all) {
       "Accuracy and cost", table.str(),
       "Change: against the unprotected run with the same data, model and split. "
       "Similarity: the largest mean cosine similarity between the client\u2019s features "
-      "and those of a selected net. Of several seeds mean and range; nets, similarity, "
+      "and those of a selected network. Of several seeds mean and range; networks, similarity, "
       "FLOPs and times are of the first.");
 }
 
@@ -287,7 +289,7 @@ std::string attack_table(const ReportData& all) {
                      right(with_interval(a.result.psnr(), 2)), right(seen_cell(a)), left(meter),
                      right(own), left(strength_cell(a)), left(muted(attack_notes(a)))});
           if (a.result.parts_size() > 1) {
-            Table list({left("Part"), right("SSIM"), right("PSNR, dB"),
+            Table list({left("Candidate"), right("SSIM"), right("PSNR, dB"),
                         right("The attacker\u2019s own criterion")});
             for (const auto& part : a.result.parts()) {
               list.add({left(escape(part.name())), right(format(number(part, "ssim"), 3)),
@@ -295,7 +297,7 @@ std::string attack_table(const ReportData& all) {
                         right(format(number(part, "merit"), 4))});
             }
             parts += details(escape(run.label) + ": " + escape(a.result.title()) + ", all " +
-                                 std::to_string(a.result.parts_size()) + " parts",
+                                 std::to_string(a.result.parts_size()) + " candidates",
                              list.str());
           }
         }
@@ -309,7 +311,7 @@ std::string attack_table(const ReportData& all) {
   }
   return section(
       "Attacks, run by run", out,
-      "Ranges are bootstrap 95\u202f% intervals over the pictures. Recognised: the share in which "
+      "Ranges are bootstrap 95\u202f% intervals over the images. Recognised: the share in which "
       "a "
       "reference classifier, which never saw the client, sees the true class, of the share in the "
       "originals; re-id.: the share nearest to their own original among all originals. "
@@ -341,7 +343,7 @@ std::string published_table(const ReportData& all) {
            "</p>\n" + table.str();
     if (!published_one.gate.empty()) out += "<p>" + escape(published_one.gate) + "</p>\n";
   }
-  return section("Published numbers beside ours", out);
+  return section("Published results beside ours", out);
 }
 
 constexpr std::pair<const char*, const char*> kLatency[] = {{"head", "edge: head"},

@@ -11,19 +11,8 @@ AttackContext::AttackContext() {
 }
 
 const char* name(KnowledgeLevel level) {
-  switch (level) {
-    case KnowledgeLevel::kBlind:
-      return "blind";
-    case KnowledgeLevel::kQueryFree:
-      return "query-free";
-    case KnowledgeLevel::kKnownPairs:
-      return "known pairs";
-    case KnowledgeLevel::kBlackBox:
-      return "black box";
-    case KnowledgeLevel::kWhiteBox:
-      return "white box";
-  }
-  return "";
+  constexpr const char* kNames[] = {"blind", "query-free", "known pairs", "black box", "white box"};
+  return kNames[static_cast<size_t>(level)];
 }
 
 }  // namespace ens

@@ -118,6 +118,74 @@ struct Moments {
   }
 };
 
+// Ridge regression of one window size, over pairs of images and features.
+class Regression {
+ public:
+  Regression(const Tensor& images, const Tensor& features, int window, uint64_t seed)
+      : images_(images), features_(features), window_(window), rng_(seed, "linear decoder") {}
+
+  // All positions of pairs [first, last) in rows [top, bottom), or a sample of them.
+  std::vector<Position> positions(int64_t first, int64_t last, int64_t top, int64_t bottom) {
+    const int64_t h = features_.dim(2), rows = bottom - top, all = (last - first) * rows * h;
+    std::vector<Position> list(static_cast<size_t>(std::min(all, kMostSamples)));
+    for (int64_t i = 0; i < std::ssize(list); ++i) {
+      const int64_t n =
+          all > kMostSamples ? static_cast<int64_t>(rng_.below(static_cast<uint64_t>(all))) : i;
+      list[static_cast<size_t>(i)] = {first + n / (rows * h), top + n / h % rows, n % h};
+    }
+    return list;
+  }
+
+  // Of the first pairs; what follows subtracts them.
+  void take_means(int64_t pairs, bool everywhere) {
+    feature_mean = mean_of(features_.rows(0, pairs), everywhere);
+    image_mean = mean_of(images_.rows(0, pairs), everywhere);
+  }
+
+  Moments moments(const std::vector<Position>& list) const {
+    const int64_t h = features_.dim(2), unknowns = window_ * window_ * features_.dim(1);
+    Moments sums;
+    sums.squares.setZero(unknowns, unknowns);
+    sums.mixed.setZero(unknowns, image_mean.numel() / (h * h));
+    in_chunks(list, [&](const Tensor& x, const Tensor& y) {
+      add_to(sums.squares, product(x, x, true));
+      add_to(sums.mixed, product(x, y, true));
+    });
+    return sums;
+  }
+
+  double mean_squared_error(const Tensor& weight, const std::vector<Position>& list) const {
+    double squares = 0;
+    int64_t count = 0;
+    in_chunks(list, [&](const Tensor& x, const Tensor& y) {
+      const Tensor guess = product(x, weight);
+      for (int64_t i = 0; i < y.numel(); ++i, ++count) {
+        const double error = guess.data<float>()[i] - y.data<float>()[i];
+        squares += error * error;
+      }
+    });
+    return squares / static_cast<double>(count);
+  }
+
+  Tensor feature_mean, image_mean;
+
+ private:
+  template <typename F>
+  void in_chunks(const std::vector<Position>& list, F&& f) const {
+    for (int64_t first = 0; first < std::ssize(list); first += kRows) {
+      const std::span<const Position> chunk(
+          list.data() + first, static_cast<size_t>(std::min(kRows, std::ssize(list) - first)));
+      f(windows(features_, feature_mean, window_, chunk),
+        blocks(images_, image_mean, features_.dim(2), chunk));
+    }
+  }
+
+  const Tensor& images_;
+  const Tensor& features_;
+  const int window_;
+  Rng rng_;
+};
+
 }  // namespace
 
 LinearDecoder::LinearDecoder(const Tensor& images, const Tensor& features, int64_t held_out,
@@ -129,75 +197,33 @@ LinearDecoder::LinearDecoder(const Tensor& images, const Tensor& features, int64
          "LinearDecoder");
   }
   NoGrad no_grad;
-  const int64_t m = images.dim(0), h = features.dim(2), channels = features.dim(1);
-  if (9 * channels > kMostUnknowns || h < 3) window_ = 1;
-  const int64_t unknowns = window_ * window_ * channels;
-
-  // All positions of pairs [first, last) in rows [top, bottom), or a sample of them.
-  Rng rng(seed, "linear decoder");
-  const auto positions = [&](int64_t first, int64_t last, int64_t top, int64_t bottom) {
-    const int64_t rows = bottom - top, all = (last - first) * rows * h;
-    std::vector<Position> list(static_cast<size_t>(std::min(all, kMostSamples)));
-    for (int64_t i = 0; i < std::ssize(list); ++i) {
-      const int64_t n =
-          all > kMostSamples ? static_cast<int64_t>(rng.below(static_cast<uint64_t>(all))) : i;
-      list[static_cast<size_t>(i)] = {first + n / (rows * h), top + n / h % rows, n % h};
-    }
-    return list;
-  };
-  const auto in_chunks = [&](const std::vector<Position>& list, const auto& f) {
-    for (int64_t first = 0; first < std::ssize(list); first += kRows) {
-      const std::span<const Position> chunk(
-          list.data() + first, static_cast<size_t>(std::min(kRows, std::ssize(list) - first)));
-      f(windows(features, feature_mean_, window_, chunk), blocks(images, image_mean_, h, chunk));
-    }
-  };
-  const auto moments = [&](const std::vector<Position>& list) {
-    Moments sums;
-    sums.squares.setZero(unknowns, unknowns);
-    sums.mixed.setZero(unknowns, image_mean_.numel() / (h * h));
-    in_chunks(list, [&](const Tensor& x, const Tensor& y) {
-      add_to(sums.squares, product(x, x, true));
-      add_to(sums.mixed, product(x, y, true));
-    });
-    return sums;
-  };
-  const auto take_means = [&](int64_t pairs, bool everywhere) {
-    feature_mean_ = mean_of(features.rows(0, pairs), everywhere);
-    image_mean_ = mean_of(images.rows(0, pairs), everywhere);
-  };
-
+  const int64_t m = images.dim(0), h = features.dim(2);
   const int64_t known = held_out > 0 ? m - held_out : m, half = held_out > 0 ? h : (h + 1) / 2;
   if (known < 1) fail("no pairs are left to learn from", "LinearDecoder");
-  const std::vector<Position> learn = positions(0, known, 0, half);
+  if (9 * features.dim(1) > kMostUnknowns || h < 3) window_ = 1;
+  Regression regression(images, features, window_, seed);
+  const std::vector<Position> learn = regression.positions(0, known, 0, half);
   const std::vector<Position> judge =
-      held_out > 0 ? positions(known, m, 0, h) : positions(0, m, half, h);
+      held_out > 0 ? regression.positions(known, m, 0, h) : regression.positions(0, m, half, h);
   bool best_everywhere = false;
   double best_strength = kStrengths[std::size(kStrengths) - 1];
   held_out_error_ = std::numeric_limits<double>::infinity();
   for (bool everywhere : {false, true}) {
     if (judge.empty() || (everywhere && known < 2)) continue;
-    take_means(known, everywhere);
-    const Moments sums = moments(learn);
+    regression.take_means(known, everywhere);
+    const Moments sums = regression.moments(learn);
     for (double strength : kStrengths) {
-      const Tensor weight = sums.solve(strength);
-      double squares = 0;
-      int64_t count = 0;
-      in_chunks(judge, [&](const Tensor& x, const Tensor& y) {
-        const Tensor guess = product(x, weight);
-        for (int64_t i = 0; i < y.numel(); ++i, ++count) {
-          const double error = guess.data<float>()[i] - y.data<float>()[i];
-          squares += error * error;
-        }
-      });
-      if (squares / static_cast<double>(count) >= held_out_error_) continue;
-      held_out_error_ = squares / static_cast<double>(count);
+      const double error = regression.mean_squared_error(sums.solve(strength), judge);
+      if (error >= held_out_error_) continue;
+      held_out_error_ = error;
       best_everywhere = everywhere;
       best_strength = strength;
     }
   }
-  take_means(m, best_everywhere);
-  weight_ = moments(positions(0, m, 0, h)).solve(best_strength);
+  regression.take_means(m, best_everywhere);
+  weight_ = regression.moments(regression.positions(0, m, 0, h)).solve(best_strength);
+  feature_mean_ = regression.feature_mean;
+  image_mean_ = regression.image_mean;
 }
 
 Tensor LinearDecoder::decode(const Tensor& features) const {

@@ -208,36 +208,34 @@ Interval bootstrap(std::span<const double> values, uint64_t seed, int resamples)
   return interval;
 }
 
-const char* name(Polarity polarity) {
-  switch (polarity) {
-    case Polarity::kAsIs:
-      return "as is";
-    case Polarity::kNegative:
-      return "negative";
-    case Polarity::kLuminanceNegative:
-      return "luminance negative";
-  }
-  return "?";
+std::vector<Polarity> polarities(int64_t channels) {
+  if (channels != 3) return {Polarity::kAsIs, Polarity::kNegative};
+  return {Polarity::kAsIs, Polarity::kLuminanceNegative, Polarity::kNegative,
+          Polarity::kHueNegative};
 }
 
-Tensor with_polarity(const Tensor& images, Polarity polarity) {
-  const Tensor x = images_on_cpu(images, "reconstructions");
-  if (polarity == Polarity::kAsIs) return x;
+Tensor with_polarity(const Tensor& images, Polarity polarity, bool clip) {
+  if (polarity == Polarity::kAsIs) return images;
+  const Tensor x = images_on_cpu(images, "images to invert");
   Tensor out = Tensor::empty(x.shape());
   const auto from = x.span<float>();
   const auto to = out.span<float>();
-  if (polarity == Polarity::kNegative || x.dim(1) != 3) {
-    std::transform(from.begin(), from.end(), to.begin(), [](float v) { return 1 - v; });
+  if (polarity == Polarity::kNegative) {
+    std::ranges::transform(from, to.begin(), [](float v) { return 1 - v; });
     return out;
   }
+  if (x.dim(1) != 3) fail("hues need three channels, not " + x.shape().str(), "with_polarity");
   const size_t plane = static_cast<size_t>(x.dim(2) * x.dim(3));
   for (size_t start = 0; start < from.size(); start += 3 * plane) {
     for (size_t i = start; i < start + plane; ++i) {
       const float r = from[i], g = from[i + plane], b = from[i + 2 * plane];
-      const float shift = 1 - 2 * (0.299f * r + 0.587f * g + 0.114f * b);
-      to[i] = std::clamp(r + shift, 0.0f, 1.0f);
-      to[i + plane] = std::clamp(g + shift, 0.0f, 1.0f);
-      to[i + 2 * plane] = std::clamp(b + shift, 0.0f, 1.0f);
+      const float y2 = 2 * (0.299f * r + 0.587f * g + 0.114f * b);
+      for (size_t at : {i, i + plane, i + 2 * plane}) {
+        // The sums are grouped as they always were: results stay the same to the bit.
+        float value = polarity == Polarity::kHueNegative ? y2 - from[at] : from[at] + 1 - y2;
+        if (clip && polarity == Polarity::kLuminanceNegative) value = from[at] + (1 - y2);
+        to[at] = clip ? std::clamp(value, 0.0f, 1.0f) : value;
+      }
     }
   }
   return out;
@@ -257,7 +255,7 @@ PolarityScores score_polarities(const Tensor& truth, const Tensor& reconstructio
   PolarityScores result;
   for (Polarity polarity : {Polarity::kAsIs, Polarity::kNegative, Polarity::kLuminanceNegative}) {
     if (polarity == Polarity::kLuminanceNegative && reconstruction.dim(1) != 3) continue;
-    Score s = score(truth, with_polarity(reconstruction, polarity), seed, mode);
+    Score s = score(truth, with_polarity(reconstruction, polarity, /*clip=*/true), seed, mode);
     s.polarity = polarity;
     result.scores.push_back(std::move(s));
     if (result.scores.back().ssim.mean > result.scores[result.best].ssim.mean) {

@@ -56,18 +56,21 @@ struct Interval {
 // interval. Error if `values` is empty.
 Interval bootstrap(std::span<const double> values, uint64_t seed, int resamples = 2000);
 
-// A distribution of features leaves symmetries open: an attack may settle on the negative of the
-// picture, which a person recognises at once and SSIM does not.
+// A distribution of features hardly tells images from their negatives: an attack may settle on one
+// of them, which a person recognises at once and SSIM does not. Y = .299 R + .587 G + .114 B.
 enum class Polarity {
   kAsIs,
+  kLuminanceNegative,  // luminance inverted, hues kept: x + 1 - 2 Y
   kNegative,           // 1 - x
-  kLuminanceNegative,  // luminance inverted, hues kept: x + 1 - 2 Y, Y = .299 R + .587 G + .114 B,
-                       // clipped to [0, 1]. Equal to kNegative unless there are three channels.
+  kHueNegative,        // hues inverted, luminance kept: 2 Y - x
 };
-const char* name(Polarity polarity);  // "as is", "negative", "luminance negative"
 
-// A float32 tensor of the same shape, on the CPU.
-Tensor with_polarity(const Tensor& images, Polarity polarity);
+// Those that differ: without three channels there are only kAsIs and kNegative.
+std::vector<Polarity> polarities(int64_t channels);
+
+// float32 [B,C,H,W] -> the same shape, on the CPU; kAsIs: the tensor itself. Applied twice it gives
+// the images again, unless what leaves [0, 1] with inverted luminance or hues is clipped.
+Tensor with_polarity(const Tensor& images, Polarity polarity, bool clip = false);
 
 struct Score {
   Polarity polarity = Polarity::kAsIs;
@@ -75,9 +78,9 @@ struct Score {
   Interval ssim, psnr, mse;  // means over the images
 };
 
-// The reconstruction as it is and its negatives.
+// The reconstruction as it is, its negative and, clipped to [0, 1], its luminance negative.
 struct PolarityScores {
-  std::vector<Score> scores;  // kAsIs first; kLuminanceNegative only with three channels
+  std::vector<Score> scores;  // kAsIs, kNegative, with three channels kLuminanceNegative
   size_t best = 0;            // index of the highest mean SSIM
 };
 

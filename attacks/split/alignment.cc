@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "attacks/core/metrics.h"
 #include "attacks/split/decoding.h"
 #include "attacks/split/registry.h"
 #include "attacks/split/shadow.h"
@@ -23,8 +24,8 @@ namespace {
 constexpr float kWarmUpRate = 2e-3f, kSubstituteRate = 1.5e-3f, kCriticRate = 3e-4f;
 // Images through which the attacker's own criterion looks: two thirds fit a tail, one third tests.
 constexpr int64_t kCriterionImages = 1536;
-// By how much other colours must be better before training changes to them: the criterion is noisy,
-// and a change costs many steps.
+// By how much another polarity must be better before training changes to it: the criterion is
+// noisy, and a change costs many steps.
 constexpr double kMargin = 0.03;
 // Images of each batch that pass through the server nets, for the shadow term.
 constexpr int64_t kShadowBatch = 64;
@@ -175,45 +176,6 @@ class ObservedFeatureSampler {
   int64_t at_ = 0;
 };
 
-// ---- symmetries of pictures
-
-// Distributions hardly tell pictures from their negatives, of the whole or of the luminance or of
-// the hues alone, and a substitute can learn any of the four.
-enum class ImagePolarity { kAsIs, kLuminanceNegative, kNegative, kHueNegative };
-
-std::vector<ImagePolarity> symmetries(int channels) {
-  if (channels != 3) return {ImagePolarity::kAsIs, ImagePolarity::kNegative};
-  return {ImagePolarity::kAsIs, ImagePolarity::kLuminanceNegative, ImagePolarity::kNegative,
-          ImagePolarity::kHueNegative};
-}
-
-// Each undoes itself. Not clipped: a head must be able to undo it too. The result is on the CPU
-// unless the colours stay.
-Tensor with_polarity_of(const Tensor& given, ImagePolarity how) {
-  if (how == ImagePolarity::kAsIs) return given;
-  const Tensor images = given.to(Device{}).plain();
-  const int64_t channels = images.dim(1), pixels = images.dim(2) * images.dim(3);
-  Tensor out = Tensor::empty(images.shape());
-  const float* from = images.data<float>();
-  float* to = out.data<float>();
-  for (int64_t i = 0; i < images.dim(0); ++i) {
-    for (int64_t p = 0; p < pixels; ++p) {
-      const float y = channels == 3 ? 0.299f * from[p] + 0.587f * from[pixels + p] +
-                                          0.114f * from[2 * pixels + p]
-                                    : 0.0f;
-      for (int64_t at = p; at < channels * pixels; at += pixels) {
-        const float x = from[at];
-        to[at] = how == ImagePolarity::kNegative            ? 1 - x
-                 : how == ImagePolarity::kLuminanceNegative ? x + 1 - 2 * y
-                                                            : 2 * y - x;
-      }
-    }
-    from += channels * pixels;
-    to += channels * pixels;
-  }
-  return out;
-}
-
 // ---- one restart
 
 class Alignment {
@@ -236,10 +198,10 @@ class Alignment {
   static int64_t cost(const SplitSetting& setting, const AttackConfig& settings, bool with_shadow) {
     const int64_t images = training_images(setting), nets = setting.nets;
     const int64_t batch = std::min<int64_t>(settings.alignment().batch(), images);
-    const auto polarities = static_cast<int64_t>(symmetries(setting.model.channels).size());
+    const int64_t kinds = std::ssize(polarities(setting.model.channels));
     return settings.alignment().steps() *
                (batch + (with_shadow ? nets * std::min(batch, kShadowBatch) : 0)) +
-           (kCheckpoints * polarities + 1) * nets * std::min(images, kCriterionImages) +
+           (kCheckpoints * kinds + 1) * nets * std::min(images, kCriterionImages) +
            images * settings.decoder().epochs();
   }
 
@@ -252,7 +214,7 @@ class Alignment {
     r.candidate = candidate_;
     r.self_score = criterion(polarity_);
     auto decoder = train_decoder(view_, context_, data_.train, features, rng_.next(), candidate_,
-                                 /*capture=*/polarity_ == ImagePolarity::kAsIs);
+                                 /*capture=*/polarity_ == Polarity::kAsIs);
     r.images = decode(*decoder, view_, context_, view_.observed);
     r.calibration_targets = images_of(data_.held_out, 0, data_.held_out.count());
     r.calibration_images = decode(*decoder, view_, context_, features(r.calibration_targets));
@@ -266,9 +228,9 @@ class Alignment {
     return step == steps / 8 || step == steps / 2 || step == steps * 3 / 4 || step == steps * 7 / 8;
   }
 
-  Tensor features(const Tensor& images, ImagePolarity colours) {
+  Tensor features(const Tensor& images, Polarity polarity) {
     NoGrad no_grad;
-    return substitute_.forward(Var(with_polarity_of(images, colours).to(context_.device))).value();
+    return substitute_.forward(Var(with_polarity(images, polarity).to(context_.device))).value();
   }
 
   void report(int64_t images, const std::string& note) const {
@@ -276,7 +238,7 @@ class Alignment {
   }
 
   void train();
-  double criterion(ImagePolarity colours);
+  double criterion(Polarity polarity);
   void choose_polarity(double margin);
 
   const TrafficView& view_;
@@ -288,7 +250,7 @@ class Alignment {
   const uint64_t criterion_seed_;
   Substitute substitute_;
   std::shared_ptr<Sequential> critic_;
-  ImagePolarity polarity_ = ImagePolarity::kAsIs;  // public images pass the substitute in these
+  Polarity polarity_ = Polarity::kAsIs;  // in which public images pass the substitute
 };
 
 void Alignment::train() {
@@ -324,7 +286,7 @@ void Alignment::train() {
         backend(context_.device)
             .unary(UnaryOp::kAffine, sampler.next(n).to(context_.device), to_unit, 0);
     const Var raw =
-        substitute_.forward(Var(with_polarity_of(batch.images, polarity_).to(context_.device)));
+        substitute_.forward(Var(with_polarity(batch.images, polarity_).to(context_.device)));
     const Var z = affine(raw, to_unit, 0);
     Var loss = add(moment_loss(z, wanted), kernel_discrepancy(z, real));
     // Constant, then falling to nothing over the second half.
@@ -354,7 +316,7 @@ void Alignment::train() {
       report(some * static_cast<int64_t>(view_.bodies.size()), note);
     }
     if (!std::isfinite(loss.item())) {
-      fail("the alignment diverged: its loss is no longer a number", candidate_,
+      fail("the alignment diverged: its loss is not finite", candidate_,
            "try another seed, or a larger attack.alignment.batch");
     }
     loss.backward();
@@ -367,7 +329,7 @@ void Alignment::train() {
 
 // Minus the cross-entropy of a tail fitted to the outputs of all server nets to the substitute's
 // features, on public images that the tail has not seen.
-double Alignment::criterion(ImagePolarity colours) {
+double Alignment::criterion(Polarity polarity) {
   constexpr int64_t kBatch = 128;
   constexpr int kEpochs = 15;
   const int64_t total = std::min(data_.train.count(), kCriterionImages), fitted = total * 2 / 3;
@@ -375,7 +337,7 @@ double Alignment::criterion(ImagePolarity colours) {
   for (int64_t first = 0; first < total; first += kBatch) {
     NoGrad no_grad;
     const int64_t n = std::min(kBatch, total - first);
-    const Var z(features(images_of(data_.train, first, n), colours));
+    const Var z(features(images_of(data_.train, first, n), polarity));
     parts.push_back(cast(outputs(view_, context_.dtype, z), Dtype::kF32));
     report(n * static_cast<int64_t>(view_.bodies.size()), "choosing the polarity");
   }
@@ -408,8 +370,8 @@ double Alignment::criterion(ImagePolarity colours) {
 // The server nets classify best what resembles the features they were trained for.
 void Alignment::choose_polarity(double margin) {
   double best = criterion(polarity_) + margin;
-  ImagePolarity chosen = polarity_;
-  for (ImagePolarity c : symmetries(view_.model.channels)) {
+  Polarity chosen = polarity_;
+  for (Polarity c : polarities(view_.model.channels)) {
     if (c == polarity_) continue;
     const double score = criterion(c);
     if (score > best) {
@@ -436,7 +398,7 @@ class AlignmentAttack : public AttackOn<TrafficView> {
                                      const AttackContext& context) override {
     if (!view.traffic.defined() || view.traffic.dim(0) == 0) {
       usage_fail("the alignment has no features to align with", name(),
-                 "let the server see some: attack.observed_features above 0");
+                 "set attack.observed_features above 0");
     }
     if (smashed_shape(view.model, view.split).rank() != 3) {
       usage_fail("the client sends no maps at this split", name(),

@@ -4,7 +4,7 @@
 //
 // The distributions are compared by an adversarial critic, by moments and by the maximum mean
 // discrepancy (Gretton et al., JMLR 2012). That needs neither the selector nor the server nets.
-// Distributions leave symmetries of the pictures open (the negative, above all); the server nets
+// Distributions leave symmetries of the images open (the negative, above all); the server nets
 // settle them without the truth: they classify what was read aright best.
 #pragma once
 

@@ -48,7 +48,7 @@ class ShadowSubset : public AttackOn<SubsetView> {
         std::ranges::adjacent_find(nets) != nets.end()) {
       usage_fail("not a subset of " + std::to_string(count) + " server nets",
                  "attack.shadow_subset.nets",
-                 "give different numbers from 0 to " + std::to_string(count - 1));
+                 "give different indices from 0 to " + std::to_string(count - 1));
     }
     return nets;
   }

@@ -23,6 +23,7 @@
 #include "base/flags.h"
 #include "base/process.h"
 #include "base/program.h"
+#include "base/statistics.h"
 #include "base/threads.h"
 #include "bench/cpu/machine.h"
 #include "bench/cpu/ours.h"
@@ -47,11 +48,7 @@ double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  const size_t n = v.size();
-  return n == 0 ? 0 : n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
-}
+double median(std::vector<double> v) { return percentile(std::move(v), 0.5); }
 
 // Seconds of one call of step(), the median over kSeconds of them, after one that does not count.
 double repeat(const std::function<void()>& step) {
@@ -398,7 +395,7 @@ std::vector<std::string> Benchmark::notes() const {
   }
   for (const auto& [width, share] : waiting_) {
     lines.push_back(fmt::format(
-        "data: {} nets of width {:.0f} trained side by side wait for data {:.2f} % of the time",
+        "data: {} nets of width {:.0f} trained in parallel wait for data {:.2f} % of the time",
         compute_threads(), width, 100 * share));
   }
   return lines;

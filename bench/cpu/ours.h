@@ -54,7 +54,7 @@ double body_weights(int width);  // numbers
 void export_body(const std::filesystem::path& file, Dtype dtype);
 void export_training(const std::filesystem::path& file, Dtype dtype);
 
-// Share of the time that `nets` trainings side by side wait for their data.
+// Share of the time that `nets` trainings in parallel wait for their data.
 double share_waiting(int width, int nets);
 
 // The largest sum of activations that one body needs at once: what a step reads and writes.

@@ -21,26 +21,28 @@ void add_advise_command(CLI::App& app) {
   };
   auto flags = std::make_shared<Flags>();
   CLI::App* command = app.add_subcommand(
-      "advise", "Which split and protection to use, from finished and attacked runs");
-  command->add_option("--runs", flags->runs, "Run folders, or folders that hold some (a sweep)")
+      "advise", "Recommend a split and a protection, from runs that were attacked");
+  command->add_option("--runs", flags->runs, "Run folders, or folders that contain some (a sweep)")
       ->required();
   command
       ->add_option("--max-oracle-ssim", flags->wish.max_ssim,
-                   "Most SSIM that the strongest attack, the oracle included, may reach")
+                   "Maximum SSIM allowed for any attack, oracle included")
       ->required()
       ->check(between(0.001, 1));
   command->add_option("-a,--attack", flags->wish.attack,
-                      "Let this attack count instead of the strongest");
-  command->add_option("--dataset", flags->wish.data, "Of several data sets the one to advise on");
+                      "Judge by this attack instead of the strongest");
+  command->add_option("--dataset", flags->wish.data,
+                      "Only runs on this data set (needed if there are several)");
   auto* flops_flag =
-      command->add_option("--edge-flops", flags->edge_flops, "Most FLOPs on the edge, per image")
+      command->add_option("--edge-flops", flags->edge_flops, "Maximum FLOPs on the edge, per image")
           ->check(above(0));
   command
       ->add_option("--edge-ms", flags->edge_ms,
-                   "Most milliseconds on the edge (measured where a run was served)")
+                   "Maximum milliseconds on the edge, per image (of runs that were served)")
       ->check(above(0))
       ->excludes(flops_flag);
-  command->add_option("--bytes", flags->bytes, "Most bytes on the wire per image, both directions")
+  command
+      ->add_option("--bytes", flags->bytes, "Maximum bytes on the wire per image, both directions")
       ->check(above(0));
   command->callback([flags] {
     const auto given = [](double value) { return value > 0 ? report::Maybe(value) : std::nullopt; };

@@ -24,14 +24,15 @@ void add_attack_command(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
   CLI::App* command = app.add_subcommand(
       "attack",
-      "Attack finished runs: what could the cloud reconstruct? (results stay in the run)");
+      "Attack finished runs: what could the cloud reconstruct? Results are kept in the run folder");
   flags->config.add_to(*command);
   command->add_option("runs", flags->runs, "Run folders")->required();
   command
-      ->add_option("-a,--attack", flags->attacks,
-                   fmt::format("Which: {} (default: all)", fmt::join(attack_names(), ", ")))
+      ->add_option(
+          "-a,--attack", flags->attacks,
+          fmt::format("One of {} (may be repeated; default: all)", fmt::join(attack_names(), ", ")))
       ->allow_extra_args(false);
-  command->add_flag("--again", flags->again, "Also those whose results are there already");
+  command->add_flag("--rerun,--again", flags->again, "Repeat attacks that have results already");
   command->callback([flags] {
     std::vector<AttackJob> jobs;
     std::vector<std::filesystem::path> folders;

@@ -61,11 +61,11 @@ class Float8Nets {
   Tensor run(const Tensor& features) {  // -> [N, B, ...], as Plan::run_all()
     if (plan_) return plan_->run_all(features);
     const Graph& one = fused_.at(0);
-    const Shape answer = batched(features.dim(0), one.shape(one.output));
-    Tensor all = Tensor::empty(batched(std::ssize(fused_), answer));
+    const Shape output = batched(features.dim(0), one.shape(one.output));
+    Tensor all = Tensor::empty(batched(std::ssize(fused_), output));
     for (int64_t i = 0; i < std::ssize(fused_); ++i) {
       const Tensor y = run_float8(fused_[static_cast<size_t>(i)], features);
-      all.rows(i, 1).reshape(answer).copy_from(y);
+      all.rows(i, 1).reshape(output).copy_from(y);
     }
     return all;
   }
@@ -90,7 +90,8 @@ Outcome compare(EdgePipeline& edge, const Dataset& images, const std::vector<Gra
                 Device device) {
   Plan exact(nets, device, Dtype::kF32, kBatch);
   Float8Nets narrow(nets, device);
-  Progress progress(narrow.rounded() ? "float32, and float8 by rounding" : "float32 and float8",
+  Progress progress(narrow.rounded() ? "accuracy in float32, and in float8 by rounding"
+                                     : "accuracy in float32 and float8",
                     images.count());
   Outcome outcome{.images = images.count()};
   for (int64_t first = 0; first < images.count(); first += kBatch) {
@@ -129,7 +130,7 @@ void calibrate(const Flags& flags) {
   const Dataset train = draw(config, DataSplit::kTrain, flags.images);
   const Tensor features = edge.smash(images_of(train, 0, train.count())).to(device);
   const Shape sent = smashed_shape(cloud.info.model, cloud.info.split);
-  Progress progress("ranges", train.count() * std::ssize(cloud.bodies));
+  Progress progress("activation ranges", train.count() * std::ssize(cloud.bodies));
   std::vector<Graph> nets;
   cloud.ranges.clear();
   for (const auto& body : cloud.bodies) {
@@ -149,8 +150,8 @@ void calibrate(const Flags& flags) {
   fmt::print("float32  {:.2f} % of {} test images\nfloat8   {:.2f} %, {:.2f} points {}\n",
              o.percent(o.right), o.images, o.percent(o.right - o.lost + o.won), std::abs(loss),
              loss < 0 ? "more" : "less");
-  fmt::print("{} images change their class, {} from the right one, {} to it\n", o.changed, o.lost,
-             o.won);
+  fmt::print("{} predictions change: {} from right to wrong, {} from wrong to right\n", o.changed,
+             o.lost, o.won);
   std::fflush(stdout);
   if (!(loss <= flags.most_loss)) {
     fail(fmt::format("float8 costs {:.2f} points of accuracy, more than {:g}", loss,
@@ -167,21 +168,23 @@ void calibrate(const Flags& flags) {
 void add_calibrate_command(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
   CLI::App* command = app.add_subcommand(
-      "calibrate", "Prepare a run's cloud.h5 for float8, unless that costs too much accuracy");
+      "calibrate", "Calibrate a run's cloud.h5 for float8, unless that costs too much accuracy");
   command->add_option("run", flags->run, "Run folder")->required();
-  command->add_option("--images", flags->images, "Training images that show how large numbers get")
+  command
+      ->add_option("--images", flags->images, "Training images used to calibrate activation ranges")
       ->check(between(1, 1000000))
       ->capture_default_str();
-  command->add_option("--test", flags->test, "Test images to measure the accuracy on; 0: all")
+  command->add_option("--test", flags->test, "Test images for the accuracy; 0: all")
       ->check(at_least(0))
       ->capture_default_str();
-  command->add_option("--most-loss", flags->most_loss, "How many points it may cost")
+  command->add_option("--most-loss", flags->most_loss, "Maximum loss of accuracy, in points")
       ->capture_default_str();
-  command->add_option("--data", flags->data,
-                      "Folder with the data sets (default: $ENS_DATA, then the cache)");
+  command->add_option(
+      "--data", flags->data,
+      "Folder with the data sets (default: $ENS_DATA, then ~/.cache/ensembler-data)");
   command
       ->add_option("--device", flags->device,
-                   "auto, cpu, cuda or cuda:1; without float8 there, it is rounded on the CPU")
+                   "auto, cpu, cuda or cuda:1; a device without float8: rounding on the CPU")
       ->capture_default_str();
   command->callback([flags] { calibrate(*flags); });
 }

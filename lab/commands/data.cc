@@ -53,14 +53,15 @@ void list(const DataFlags& flags) {
 
 void add_data_command(CLI::App& app) {
   auto flags = std::make_shared<DataFlags>();
-  CLI::App* data = app.add_subcommand("data", "Download data sets, or see which are there");
+  CLI::App* data = app.add_subcommand("data", "Download data sets, or list those present");
   data->require_subcommand(1);
   const auto add_root = [&](CLI::App* command) {
-    command->add_option("--data", flags->root,
-                        "Folder with the data sets (default: $ENS_DATA, then the cache)");
+    command->add_option(
+        "--data", flags->root,
+        "Folder with the data sets (default: $ENS_DATA, then ~/.cache/ensembler-data)");
   };
 
-  CLI::App* fetch = data->add_subcommand("get", "Download from the official addresses, checked");
+  CLI::App* fetch = data->add_subcommand("get", "Download from the official addresses and verify");
   fetch
       ->add_option("names", flags->names,
                    fmt::format("Which: {}", fmt::join(fetchable_datasets(), ", ")))
@@ -68,7 +69,8 @@ void add_data_command(CLI::App& app) {
   add_root(fetch);
   fetch->callback([flags] { get(*flags); });
 
-  CLI::App* show = data->add_subcommand("list", "The known data sets and whether they are there");
+  CLI::App* show =
+      data->add_subcommand("list", "List the known data sets and whether they are present");
   add_root(show);
   show->callback([flags] { list(*flags); });
 }

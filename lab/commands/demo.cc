@@ -38,7 +38,7 @@ struct Flags {
 
 void heading(const std::string& text) { fmt::print(stderr, "\n== {}\n", text); }
 
-// CIFAR-10 if it is there or can be had; else drawn figures, and a line that says so.
+// CIFAR-10 if it is there or can be downloaded; else the synthetic shapes, and a line that says so.
 void choose_data(RunConfig& config, const Flags& flags) {
   DataOptions wanted;
   wanted.name = config.data().name();
@@ -59,9 +59,10 @@ void choose_data(RunConfig& config, const Flags& flags) {
     }
   }
   fmt::print(stderr, "data: {} is not here and could not be fetched: {}\n", wanted.name, reason);
-  fmt::print(stderr,
-             "data: using 'shapes' instead, drawn figures. Its numbers say nothing about real "
-             "photographs.\n      To use CIFAR-10: ensembler data get cifar10, or --data FOLDER\n");
+  fmt::print(
+      stderr,
+      "data: falling back to the synthetic 'shapes' data set; its results say nothing about real "
+      "photographs.\n      To use CIFAR-10: ensembler data get cifar10, or --data FOLDER\n");
   config.mutable_data()->set_name("shapes");
 }
 
@@ -119,7 +120,7 @@ Tensor serve(const RunConfig& config, const fs::path& run) {
        "--bind", "tcp://127.0.0.1:*", "--ready-file", ready.string()},
       {.capture = true, .err_file = log.string(), .err_append = true});
   const std::string endpoint = wait_for_ready(cloud, ready, log);
-  fmt::print(stderr, "cloud: a process of its own, {} server nets at {}\n",
+  fmt::print(stderr, "cloud: a separate process with {} server networks at {}\n",
              config.ensemble().nets(), endpoint);
 
   const json single = classify(config, run / "edge.h5", endpoint, 300, 1);
@@ -154,7 +155,7 @@ Tensor serve(const RunConfig& config, const fs::path& run) {
   serve.set_bytes_received(single.at("bytes_per_image").at("received"));
   results::write(run / "serve.json", serve);
   fmt::print(
-      "\nedge and cloud: {} images classified over TCP, {:.1f} % right, {:.0f} images/s in "
+      "\nedge and cloud: {} images classified over TCP, accuracy {:.1f} %, {:.0f} images/s in "
       "batches of 32\none image: {:.2f} ms (edge {:.2f}, wire {:.2f}, cloud {:.2f}); {:.0f} bytes "
       "up, "
       "{:.0f} down\n",
@@ -174,14 +175,14 @@ void run_demo(const Flags& flags) {
   const fs::path out = fs::path(flags.out) / config.data().name();
   const fs::path none = out / "none", ensembler = out / "ensembler";
 
-  heading("1. train an unprotected net, to compare with");
+  heading("1. train an unprotected network, to compare with");
   train_run(unprotected(config), none);
-  heading(fmt::format("2. train an ensemble of {}, and choose {} in secret",
+  heading(fmt::format("2. train an ensemble of {} networks, and select {} in secret",
                       config.ensemble().nets(), config.ensemble().selected()));
   train_run(config, ensembler);
   heading("3. serve: edge and cloud as two processes");
   const Tensor observed = serve(config, ensembler);
-  heading("4. attack: what could the cloud see?");
+  heading("4. attack: what could the cloud reconstruct?");
   std::vector<AttackJob> jobs;
   for (const char* attack : {"shadow-n1", "shadow-adaptive", "alignment-shadow", "oracle"}) {
     jobs.push_back({ensembler, attack, observed});
@@ -198,7 +199,8 @@ void run_demo(const Flags& flags) {
   write_report({none, ensembler}, page);
   const double minutes =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / 60;
-  fmt::print("\n{} (pictures, tables, latencies), after {:.1f} minutes\n", page.string(), minutes);
+  fmt::print("\nreport after {:.1f} minutes: {} (images, tables, latencies)\n", minutes,
+             page.string());
   fmt::print("next: {} &\n      {}\n",
              command_to_paste({"ensembler-cloud", "--bundle", ensembler / "cloud.h5"}),
              command_to_paste({"ensembler-edge", "--bundle", ensembler / "edge.h5", "--dataset",
@@ -211,9 +213,9 @@ void run_demo(const Flags& flags) {
 void add_demo_command(CLI::App& app) {
   auto flags = std::make_shared<Flags>();
   CLI::App* command = app.add_subcommand(
-      "demo", "Train, serve over a socket, attack, report: the whole story in ten minutes");
+      "demo", "Train, serve over a socket, attack and report, in about ten minutes");
   flags->config.add_to(*command);
-  command->add_option("-o,--out", flags->out, "Where the runs and the report go")
+  command->add_option("-o,--out", flags->out, "Folder for the runs and the report")
       ->capture_default_str();
   command->add_flag("--full", flags->full, "Train longer (configs/demo-full.txtpb)");
   command->add_flag("--offline", flags->offline, "Do not try to download the data set");

@@ -138,10 +138,12 @@ void print_info(const RunConfig& config) {
 
   const int nets = config.ensemble().nets();
   fmt::print(
-      "\nSplits (h, t) with N = {} server nets of which P = {} are used; one image, float32\n",
+      "\nSplits: the edge runs the first h and the last t cells. N = {} server networks, P = {} of "
+      "them "
+      "selected; one image, float32\n",
       nets, copies);
   fmt::print("{:>2} {:>2}  {:<16} {:<12} {:>13} {:>11} {:>12} {:>11} {:>11}\n", "h", "t", "sent",
-             "answer", "edge params", "edge FLOPs", "cloud FLOPs", "up bytes", "down bytes");
+             "output", "edge params", "edge FLOPs", "cloud FLOPs", "up bytes", "down bytes");
   const int count = static_cast<int>(cells.size());
   for (int h = 1; h + 1 < count; ++h) {
     for (int t = 1; h + t < count; ++t) {
@@ -164,11 +166,11 @@ void print_info(const RunConfig& config) {
 void add_info_command(CLI::App& app) {
   auto flags = std::make_shared<ConfigFlags>();
   CLI::App* command = app.add_subcommand(
-      "info", "A model's cells, and what every split costs edge, wire and cloud");
+      "info", "A model's cells, and the cost of every split for edge, wire and cloud");
   flags->add_to(*command);
   auto kernels = std::make_shared<bool>(false);
   command->add_flag("--kernels", *kernels,
-                    "Instead: how the device computes each convolution, and why not otherwise");
+                    "Print instead which implementation computes each convolution, and why");
   command->callback([flags, kernels] {
     const RunConfig config = flags->resolve();
     *kernels ? print_kernels(config) : print_info(config);

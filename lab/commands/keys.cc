@@ -82,7 +82,7 @@ void allow(const fs::path& list, const fs::path& key_file) {
     for (const Line& old : exists ? read_lines(list) : std::vector<Line>{}) text += old.text + "\n";
     write_file_atomically(list, text + line, /*secret=*/false);
   }
-  fmt::print("allowed {}; a running cloud takes it up by itself\n", key_file.stem().string());
+  fmt::print("allowed {}; a running cloud notices by itself\n", key_file.stem().string());
 }
 
 // Takes away every key that has this name or is this one.
@@ -123,10 +123,11 @@ void add_keys_command(CLI::App& app) {
     std::string name, folder = ".", list, key_file;
   };
   auto flags = std::make_shared<Flags>();
-  CLI::App* keys = app.add_subcommand("keys", "Key pairs for the encrypted link (CURVE)");
+  CLI::App* keys =
+      app.add_subcommand("keys", "Make and manage key pairs for the encrypted link (CURVE)");
   keys->require_subcommand(1);
   CLI::App* make = keys->add_subcommand(
-      "new", "Make NAME.key (secret, stays where it is) and NAME.pub (for the other side)");
+      "new", "Make a key pair: NAME.key (secret, keep it here) and NAME.pub (for the other side)");
   make->add_option("name", flags->name, "Name of the cloud or of one client")->required();
   make->add_option("--folder", flags->folder, "Where to put the two files")->capture_default_str();
   make->callback([flags] {
@@ -148,12 +149,12 @@ void add_keys_command(CLI::App& app) {
       "show", "Print the public keys of a list, a .pub file, or a .key file (never its secret)");
   display->add_option("list", flags->list, "File, or folder of .pub files")->required();
   display->callback([flags] { show(flags->list); });
-  CLI::App* add = keys->add_subcommand("allow", "Let a client use the cloud");
+  CLI::App* add = keys->add_subcommand("allow", "Allow a client to use the cloud");
   add->add_option("list", flags->list, "The cloud's --clients: a file, or a folder")->required();
   add->add_option("key", flags->key_file, "The client's .pub file")->required();
   add->callback([flags] { allow(flags->list, flags->key_file); });
   CLI::App* take =
-      keys->add_subcommand("revoke", "Take a client's key away, also while it is connected");
+      keys->add_subcommand("revoke", "Remove a client's key; a connected client is cut off");
   take->add_option("list", flags->list, "The cloud's --clients: a file, or a folder")->required();
   take->add_option("who", flags->name, "The name in the list, or the key")->required();
   take->callback([flags] { revoke(flags->list, flags->name); });

@@ -20,17 +20,17 @@ void add_parts_command(CLI::App& app) {
   };
   auto flags = std::make_shared<Flags>();
   CLI::App* parts = app.add_subcommand(
-      "parts", "Spread the server nets over several clouds: one bundle for each, no net in two");
+      "parts", "Split the server networks over several clouds: one bundle each, no network in two");
   parts->add_option("bundle", flags->bundle, "cloud.h5 of a run")->required();
-  parts->add_option("--servers", flags->servers, "How many clouds")->capture_default_str();
-  parts->add_option("--out", flags->out, "Where to put part1.h5, part2.h5, ...")
+  parts->add_option("--servers", flags->servers, "Number of clouds")->capture_default_str();
+  parts->add_option("--out", flags->out, "Folder for part1.h5, part2.h5, ...")
       ->capture_default_str();
   parts->callback([flags] {
     namespace fs = std::filesystem;
     const CloudBundle bundle = read_cloud_bundle(flags->bundle);
     const int nets = static_cast<int>(bundle.part.size());
     if (flags->servers < 1 || flags->servers > nets) {
-      usage_fail(fmt::format("{} nets on {} servers", nets, flags->servers), flags->bundle,
+      usage_fail(fmt::format("{} networks on {} servers", nets, flags->servers), flags->bundle,
                  fmt::format("use --servers 1 to {}", nets));
     }
     fs::create_directories(flags->out);
@@ -41,7 +41,7 @@ void add_parts_command(CLI::App& app) {
       }
       const fs::path file = fs::path(flags->out) / fmt::format("part{}.h5", server + 1);
       write_part(file, bundle, part);
-      fmt::print("{}  nets {} of {}\n", file.string(), fmt::join(part, ","), bundle.info.nets);
+      fmt::print("{}  networks {} of {}\n", file.string(), fmt::join(part, ","), bundle.info.nets);
     }
   });
 }

@@ -18,9 +18,9 @@ void add_report_command(CLI::App& app) {
     std::string out = "report.html";
   };
   auto flags = std::make_shared<Flags>();
-  CLI::App* command =
-      app.add_subcommand("report", "One HTML page (with Markdown, CSV and JSON) from run folders");
-  command->add_option("folders", flags->folders, "Run folders, or folders that hold some")
+  CLI::App* command = app.add_subcommand(
+      "report", "Write an HTML page (with Markdown, CSV and JSON) from run folders");
+  command->add_option("folders", flags->folders, "Run folders, or folders that contain some")
       ->required();
   command->add_option("-o,--out", flags->out, "The page to write")->capture_default_str();
   command->callback([flags] {

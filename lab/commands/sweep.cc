@@ -23,28 +23,30 @@ void add_sweep_command(CLI::App& app) {
   };
   auto flags = std::make_shared<Flags>();
   CLI::App* command = app.add_subcommand(
-      "sweep", "Train and attack a whole grid of settings; what is done already is skipped");
+      "sweep", "Train and attack every combination of settings; finished cells are skipped");
   command
-      ->add_option("config", flags->file,
-                   "Sweep (.txtpb, SweepConfig), or the name of one that comes along")
+      ->add_option(
+          "config", flags->file,
+          "Sweep: a .txtpb file (SweepConfig), or the name of a bundled one (table1-cifar10-small)")
       ->required();
   command->add_option("-o,--out", flags->options.out, "Folder of the sweep")->required();
   add_set_flag(*command, flags->overrides);
-  command->add_option("--data", flags->data_root,
-                      "Folder with the data sets (default: $ENS_DATA, then the cache)");
+  command->add_option(
+      "--data", flags->data_root,
+      "Folder with the data sets (default: $ENS_DATA, then ~/.cache/ensembler-data)");
   command
       ->add_option("--reuse", flags->options.reuse,
-                   "Folders of other runs and sweeps: what was trained there is not trained again")
+                   "Folders of other runs or sweeps, whose finished trainings are reused")
       ->allow_extra_args(false);
-  command
-      ->add_option("-j,--jobs", flags->options.jobs,
-                   "Cells at once (default: one for each CPU thread; on a GPU 4)")
+  command->add_option("-j,--jobs", flags->options.jobs,
+                      "Trainings and attacks at a time (default: one per CPU thread; on a GPU 4)")
       ->check(between(1, 4096));
-  command
-      ->add_option("--memory", flags->options.memory_gb,
-                   "GB that the cells may use together (default: most of what is free)")
+  command->add_option(
+      "--memory", flags->options.memory_gb,
+      "Memory limit in GB for all of them together (default: 80 % of what is free)")
       ->check(above(0));
-  command->add_flag("--dry-run", flags->dry_run, "Print the cells and an estimate of the time");
+  command->add_flag("--dry-run", flags->dry_run,
+                    "Print the cells and the estimated time, and stop");
   command->callback([flags] {
     SweepConfig sweep;
     read_config(find_config(flags->file), sweep);

@@ -17,10 +17,11 @@ void add_task_command(CLI::App& app) {
   };
   auto flags = std::make_shared<Flags>();
   CLI::App* command = app.add_subcommand(
-      "task", "Run one task of a sweep's or a run's folder; without ID, list them");
+      "task", "Run one training or attack of a sweep or run folder; without ID, list them");
   flags->config.add_to(*command);
   command->add_option("folder", flags->folder, "Folder of a sweep or of a run")->required();
-  command->add_option("id", flags->id, "CELL/train, CELL/attack/NAME; of a run without CELL/");
+  command->add_option("id", flags->id,
+                      "CELL/train or CELL/attack/NAME; in a run folder without CELL/");
   command->callback([flags] {
     TaskFolder tasks(flags->folder, flags->config.given());
     if (flags->id.empty()) {

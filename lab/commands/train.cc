@@ -20,10 +20,10 @@ void add_train_command(CLI::App& app) {
     bool print_config = false;
   };
   auto flags = std::make_shared<Flags>();
-  CLI::App* command =
-      app.add_subcommand("train", "Train an ensemble, or an unprotected net, into a run folder");
+  CLI::App* command = app.add_subcommand(
+      "train", "Train an ensemble, or an unprotected network, into a run folder");
   flags->config.add_to(*command);
-  command->add_option("-o,--out", flags->out, "Run folder; one that is there is resumed");
+  command->add_option("-o,--out", flags->out, "Run folder; an existing one is resumed");
   command->add_flag("--print-config", flags->print_config,
                     "Print the complete configuration and stop");
   command->callback([flags] {

@@ -30,8 +30,8 @@ class SharedTarget {
  public:
   SharedTarget(const ScenarioRun& run, size_t attacks) : run_(run), left_(attacks) {}
 
-  // Throws why the attack failed.
-  void attack(const std::string& name, double seconds_per_unit, TaskContext& context) {
+  // See AttackTarget::run.
+  void attack(const std::string& name, double seconds_per_image, TaskContext& context) {
     std::shared_ptr<AttackTarget> target;
     const std::shared_ptr<void> last(nullptr, [this](void*) {
       std::lock_guard lock(mutex_);
@@ -42,10 +42,7 @@ class SharedTarget {
       if (!target_) target_ = std::make_shared<AttackTarget>(run_.folder, run_.config);
       target = target_;
     }
-    const std::string failure = target->run(name, {}, [&](int64_t images, const std::string& note) {
-      context.report(static_cast<double>(images) * seconds_per_unit, name + ", " + note);
-    });
-    if (!failure.empty()) fail(failure);
+    target->run(name, {}, seconds_per_image, context);
   }
 
  private:
@@ -171,7 +168,7 @@ class SplitScenario : public Scenario {
       training.gigabytes = cost.gigabytes;
       const bool shared = !training.done && sharing->shared(r);
       if (shared) training.note = "stage 1 shared";
-      training.seconds = (shared ? 0 : cost.stage1_seconds) + cost.stage2_seconds;
+      training.cost = (shared ? 0 : cost.stage1_seconds) + cost.stage2_seconds;
       training.run = [sharing, r, cost](TaskContext& context) {
         const ProgressCapture capture(
             [&](const std::string& label, int64_t images, const std::string& note) {
@@ -196,8 +193,8 @@ class SplitScenario : public Scenario {
         task.done = !missing.contains(attack);
         task.device = training.device;
         task.gigabytes = training.gigabytes;
-        task.seconds = cost.attacks[attack].seconds;
-        task.run = [target, attack, each = cost.attacks[attack].seconds_per_unit](
+        task.cost = cost.attacks[attack].seconds;
+        task.run = [target, attack, each = cost.attacks[attack].seconds_per_image](
                        TaskContext& context) { target->attack(attack, each, context); };
         tasks.push_back(task);
       }

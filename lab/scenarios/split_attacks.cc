@@ -3,10 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
 #include <map>
 #include <mutex>
-#include <numeric>
 
 #include "attacks/core/evaluator.h"
 #include "attacks/split/registry.h"
@@ -187,16 +185,19 @@ int64_t AttackTarget::cost_in_images(const std::string& attack) const {
              : 0;
 }
 
-std::string AttackTarget::run(
-    const std::string& name_of_attack, const Tensor& observed,
-    const std::function<void(int64_t images, const std::string& note)>& progress) {
+void AttackTarget::run(const std::string& name_of_attack, const Tensor& observed,
+                       double cost_per_image, TaskContext& task) {
   const auto attack = make_attack(name_of_attack);
   AttackContext context;
   context.settings = impl_->settings;
   context.device = impl_->device;
   context.dtype = impl_->dtype;
   context.seed = impl_->config.seed();
-  context.on_progress = progress;
+  context.on_progress = [&](int64_t images, const std::string& note) {
+    const bool named = note.starts_with(name_of_attack);
+    task.report(static_cast<double>(images) * cost_per_image,
+                named ? note : name_of_attack + ", " + note);
+  };
   const fs::path file = result_file(impl_->folder, attack->name());
   fs::create_directories(file.parent_path());
   results::AttackResult result;
@@ -212,9 +213,8 @@ std::string AttackTarget::run(
       int64_t seen = 0;
       const auto learns = [&](int64_t images) {
         seen += images;
-        if (progress)
-          progress(0,
-                   fmt::format("the reference classifier learns, {} of {} images", seen, wanted));
+        context.on_progress(
+            0, fmt::format("training the reference classifier, {} of {} images", seen, wanted));
       };
       evaluator.set_reference_classifier(shared_reference(impl_->config, learns),
                                          impl_->roles.scored.labels);
@@ -239,7 +239,7 @@ std::string AttackTarget::run(
   result.set_dtype(name(impl_->dtype));
   result.set_observed(observed.defined() ? "recorded on the wire" : "computed by the edge");
   results::write(file, result);
-  return failure;
+  if (!failure.empty()) fail(failure);
 }
 
 bool attack_done(const fs::path& folder, const std::string& attack, const RunConfig& wanted,
@@ -256,43 +256,45 @@ bool attack_done(const fs::path& folder, const std::string& attack, const RunCon
 
 int run_attacks(const std::vector<AttackJob>& jobs, const RunConfig& wanted, bool again,
                 std::stop_token stop) {
-  std::map<fs::path, std::shared_ptr<AttackTarget>> targets;
-  std::vector<const AttackJob*> todo;
-  std::vector<int64_t> work;  // of each of them
+  std::map<fs::path, std::unique_ptr<AttackTarget>> targets;
+  std::vector<Task> tasks;
+  ExecutorOptions options;
+  options.stop = stop;
+  int64_t images = 0;  // of all of them
   for (const AttackJob& job : jobs) {
+    const std::string id = (job.folder / "attack" / job.attack).string();
+    if (std::ranges::count(tasks, id, &Task::id) > 0) continue;  // named twice
     if (!again && attack_done(job.folder, job.attack, wanted, job.observed.defined())) {
-      fmt::print(stderr, "{}: already there\n", (job.folder / "attack" / job.attack).string());
+      fmt::print(stderr, "{}: done already\n", id);
       continue;
     }
-    std::shared_ptr<AttackTarget>& target = targets[job.folder];
-    if (!target) target = std::make_shared<AttackTarget>(job.folder, wanted);
-    work.push_back(target->cost_in_images(job.attack));
-    todo.push_back(&job);
+    std::unique_ptr<AttackTarget>& target = targets[job.folder];
+    if (!target) target = std::make_unique<AttackTarget>(job.folder, wanted);
+    const int64_t cost = target->cost_in_images(job.attack);
+    images += cost;
+    Task task;
+    task.id = id;
+    task.cost = static_cast<double>(cost);
+    task.device = target->device();
+    // All at once on a GPU, which is not full with one for each processor.
+    if (task.device.type != Device::Type::kCpu) options.jobs = static_cast<int>(jobs.size());
+    task.run = [&](TaskContext& context) { target->run(job.attack, job.observed, 1, context); };
+    tasks.push_back(task);
   }
-  if (todo.empty()) return 0;
-  Progress progress(fmt::format("{} attack{}", todo.size(), todo.size() == 1 ? "" : "s"),
-                    std::accumulate(work.begin(), work.end(), int64_t{0}));
-  std::atomic<int> failures{0};
-  Device where;  // a GPU if any run is attacked on one
-  for (const auto& [folder, target] : targets) {
-    if (target->device().type != Device::Type::kCpu) where = target->device();
-  }
-  run_parallel(
-      static_cast<int>(todo.size()), 0,
-      [&](int i) {
-        const AttackJob& job = *todo[static_cast<size_t>(i)];
-        std::atomic<int64_t> left = work[static_cast<size_t>(i)];
-        const auto report = [&](int64_t images, const std::string& note) {
-          if (stop.stop_requested()) throw Stopped();
-          left -= images;
-          progress.add(images);
-          progress.note(note);
-        };
-        if (!targets.at(job.folder)->run(job.attack, job.observed, report).empty()) ++failures;
-        progress.skip(std::max<int64_t>(left, 0));  // it may need less than it said
-      },
-      where);
-  return failures;
+  if (tasks.empty()) return 0;
+  Progress progress(fmt::format("{} attack{}", tasks.size(), tasks.size() == 1 ? "" : "s"), images);
+  options.on_report = [&](const Task& task, double cost, const std::string& note) {
+    progress.add(static_cast<int64_t>(cost));
+    if (note.empty()) return;
+    const fs::path run = fs::path(task.id).parent_path().parent_path();
+    progress.note(targets.size() > 1 ? run.filename().string() + ": " + note : note);
+  };
+  const std::vector<TaskStatus> statuses = run_tasks(tasks, options);
+  const auto count = [&](TaskState state) {
+    return static_cast<int>(std::ranges::count(statuses, state, &TaskStatus::state));
+  };
+  if (count(TaskState::kStopped) + count(TaskState::kWaiting) > 0) throw Stopped();
+  return count(TaskState::kFailed);
 }
 
 }  // namespace ens

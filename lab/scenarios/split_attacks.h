@@ -2,12 +2,12 @@
 #pragma once
 
 #include <filesystem>
-#include <functional>
 #include <memory>
 #include <stop_token>
 #include <string>
 #include <vector>
 
+#include "experiment/task_graph.h"
 #include "nn/core/tensor.h"
 #include "proto/config.h"
 
@@ -23,12 +23,12 @@ class AttackTarget {
   ~AttackTarget();
 
   // Runs one attack and leaves its result in FOLDER/attack/NAME: result.json, original.png,
-  // reconstruction.png. Returns why it failed, which is in the result too; empty if it did not.
-  // `progress` may throw Stopped to end it: nothing is left then.
-  // `observed`: smashed features as they were seen on the wire, of the scored images in order;
-  // undefined: computed here as the edge computes them.
-  std::string run(const std::string& attack, const Tensor& observed,
-                  const std::function<void(int64_t images, const std::string& note)>& progress);
+  // reconstruction.png. Error with the reason if it fails, which is in the result too; stopped, it
+  // leaves nothing. `observed`: smashed features as they were seen on the wire, of the scored
+  // images in order; undefined: computed here as the edge computes them. Reports `cost_per_image`
+  // for each of cost_in_images().
+  void run(const std::string& attack, const Tensor& observed, double cost_per_image,
+           TaskContext& task);
   Device device() const;  // where it is attacked
   // Images that run() will pass through networks.
   int64_t cost_in_images(const std::string& attack) const;
@@ -48,9 +48,10 @@ struct AttackJob {
   std::string attack;
   Tensor observed;  // see AttackTarget::run
 };
-// Runs the jobs side by side with one progress line. A job that fails does not stop the others;
-// returns how many failed. Jobs whose result is there already, for the same settings, are skipped
-// unless `again`. `wanted`: see AttackTarget. Throws Stopped soon after a stop was requested.
+// Runs the jobs as tasks (experiment/task_graph.h) with one progress line. A job that fails does not
+// stop the others; returns how many failed. Jobs whose result is there already, for the same
+// settings, are skipped unless `again`. `wanted`: see AttackTarget. Throws Stopped soon after a stop
+// was requested.
 int run_attacks(const std::vector<AttackJob>& jobs, const RunConfig& wanted, bool again,
                 std::stop_token stop = {});
 

@@ -123,88 +123,18 @@ std::string str(const std::vector<Device>& devices) {
   return text;
 }
 
-void Backend::unsupported(const char* verb) const {
-  fail("device " + device().str() + " has no '" + verb + "'", "", "use another device");
-}
-
-void Backend::copy(const Tensor&, Tensor&) { unsupported("copy"); }
-void Backend::fill(Tensor&, float) { unsupported("fill"); }
-Tensor Backend::unary(UnaryOp, const Tensor&, float, float) { unsupported("unary"); }
-Tensor Backend::unary_grad(UnaryOp, const Tensor&, const Tensor&, const Tensor&, float, float) {
-  unsupported("unary_grad");
-}
-Tensor Backend::binary(BinaryOp, const Tensor&, const Tensor&) { unsupported("binary"); }
-void Backend::axpy(float, const Tensor&, Tensor&) { unsupported("axpy"); }
-Tensor Backend::sum_to(const Tensor&, const Shape&) { unsupported("sum_to"); }
-Tensor Backend::slice(const Tensor&, int, int64_t, int64_t) { unsupported("slice"); }
-void Backend::slice_update(const Tensor&, Tensor&, int, int64_t) { unsupported("slice_update"); }
-void Backend::gemm(bool, bool, float, const Tensor&, const Tensor&, float, Tensor&) {
-  unsupported("gemm");
-}
-Tensor Backend::conv2d(const Tensor&, const Tensor&, const Tensor&, const ConvSpec&) {
-  unsupported("conv2d");
-}
 Tensor Backend::prepare_conv_weight(const Tensor& w, Dtype) { return w; }
 void Backend::prepare_conv_weights(std::span<const Tensor> from, std::span<Tensor> to) {
   for (size_t i = 0; i < from.size(); ++i) {
     if (to[i].raw() != from[i].raw()) to[i].copy_from(from[i]);
   }
 }
-Tensor Backend::conv2d_grad_input(const Tensor&, const Tensor&, const ConvSpec&, const Shape&) {
-  unsupported("conv2d_grad_input");
-}
-Tensor Backend::conv2d_grad_weight(const Tensor&, const Tensor&, const ConvSpec&, const Shape&) {
-  unsupported("conv2d_grad_weight");
-}
-Tensor Backend::max_pool(const Tensor&, const PoolSpec&, bool, Tensor&) { unsupported("max_pool"); }
-Tensor Backend::max_pool_grad(const Tensor&, const Tensor&, const PoolSpec&, const Shape&) {
-  unsupported("max_pool_grad");
-}
-Tensor Backend::avg_pool(const Tensor&, const PoolSpec&) { unsupported("avg_pool"); }
-Tensor Backend::avg_pool_grad(const Tensor&, const PoolSpec&, const Shape&) {
-  unsupported("avg_pool_grad");
-}
-Tensor Backend::global_avg_pool(const Tensor&) { unsupported("global_avg_pool"); }
-Tensor Backend::global_avg_pool_grad(const Tensor&, const Shape&) {
-  unsupported("global_avg_pool_grad");
-}
-Tensor Backend::batch_norm_train(const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                                 const BatchNormSpec&, BatchNormSaved&) {
-  unsupported("batch_norm_train");
-}
-BatchNormGrads Backend::batch_norm_train_grad(const Tensor&, const Tensor&, const Tensor&,
-                                              const Tensor&, const Tensor&, bool,
-                                              const BatchNormSpec&, const BatchNormSaved&) {
-  unsupported("batch_norm_train_grad");
-}
-Tensor Backend::channel_affine(const Tensor&, const Tensor&, const Tensor&, bool) {
-  unsupported("channel_affine");
-}
-Tensor Backend::channel_affine_grad(const Tensor&, const Tensor&, const Tensor&, bool) {
-  unsupported("channel_affine_grad");
-}
-Tensor Backend::softmax_cross_entropy(const Tensor&, const Tensor&, Tensor&) {
-  unsupported("softmax_cross_entropy");
-}
-Tensor Backend::softmax_cross_entropy_grad(const Tensor&, const Tensor&, const Tensor&, Dtype) {
-  unsupported("softmax_cross_entropy_grad");
-}
-Tensor Backend::crop(const Tensor&, const Tensor&) { unsupported("crop"); }
-void Backend::sgd_step(std::span<const Update>, const Tensor&, const SgdStep&) {
-  unsupported("sgd_step");
-}
-void Backend::adam_step(std::span<const Update>, const Tensor&, const AdamStep&) {
-  unsupported("adam_step");
+Tensor Backend::crop(const Tensor&, const Tensor&) {
+  fail("device " + device().str() + " does not crop images", "crop", "ask can_crop() first");
 }
 std::function<float()> Backend::item_later(const Tensor& t) {
   return [value = t.item()] { return value; };
 }
-std::vector<ConvCandidate> Backend::explain_conv(const ConvProblem&) const {
-  unsupported("explain_conv");
-}
 std::unique_ptr<CapturedGraph> Backend::capture(const std::function<void()>&) { return nullptr; }
-std::unique_ptr<Executable> Backend::compile(const std::vector<Graph>&, Dtype, int64_t) {
-  unsupported("compile");
-}
 
 }  // namespace ens

@@ -2,7 +2,6 @@
 //
 // The operations that users see live in nn/autograd, where shapes are checked and gradients are
 // written once for every backend. A backend only supplies verbs over tensors of its own device.
-// A verb that a backend lacks throws, naming itself and the device.
 //
 // Conventions, unless a verb says otherwise:
 // - activations are kF32 or kBF16, and a result has the dtype of the first activation; parameters
@@ -160,25 +159,25 @@ class Backend {
   // ---- copies and elementwise work
   // dst = src: same shape; converts dtype (f32, bf16, f16, u8, i8, i32 by value; CPU: f8, too) and
   // layout. Either side may be on the CPU.
-  virtual void copy(const Tensor& src, Tensor& dst);
-  virtual void fill(Tensor& dst, float value);
-  virtual Tensor unary(UnaryOp op, const Tensor& x, float a, float b);
+  virtual void copy(const Tensor& src, Tensor& dst) = 0;
+  virtual void fill(Tensor& dst, float value) = 0;
+  virtual Tensor unary(UnaryOp op, const Tensor& x, float a, float b) = 0;
   // dx, from x, y = unary(x) and dy. All in any layout.
   virtual Tensor unary_grad(UnaryOp op, const Tensor& x, const Tensor& y, const Tensor& dy, float a,
-                            float b);
+                            float b) = 0;
   // Equal ranks; sizes equal or 1 (broadcast).
-  virtual Tensor binary(BinaryOp op, const Tensor& a, const Tensor& b);
-  virtual void axpy(float alpha, const Tensor& x, Tensor& y);  // y += alpha * x, same shape
+  virtual Tensor binary(BinaryOp op, const Tensor& a, const Tensor& b) = 0;
+  virtual void axpy(float alpha, const Tensor& x, Tensor& y) = 0;  // y += alpha * x, same shape
   // Sum over every axis where `shape` has 1 and x has more; result float32, of `shape`.
-  virtual Tensor sum_to(const Tensor& x, const Shape& shape);
+  virtual Tensor sum_to(const Tensor& x, const Shape& shape) = 0;
   // x[:, .., start:start+length, ..] along axis; and its inverse, writing src into dst there.
-  virtual Tensor slice(const Tensor& x, int axis, int64_t start, int64_t length);
-  virtual void slice_update(const Tensor& src, Tensor& dst, int axis, int64_t start);
+  virtual Tensor slice(const Tensor& x, int axis, int64_t start, int64_t length) = 0;
+  virtual void slice_update(const Tensor& src, Tensor& dst, int axis, int64_t start) = 0;
 
   // ---- linear algebra: c = alpha * op(a) op(b) + beta * c; 2-D, row-major; a and b of one dtype
   // (f32 or bf16), c of that dtype or f32.
   virtual void gemm(bool transpose_a, bool transpose_b, float alpha, const Tensor& a,
-                    const Tensor& b, float beta, Tensor& c);
+                    const Tensor& b, float beta, Tensor& c) = 0;
 
   // ---- convolution: x [B,C,H,W], w [O,C/groups,kh,kw] f32, bias [O] f32 or undefined.
   // The weight w in the dtype and layout in which conv2d and conv2d_grad_input compute with
@@ -187,49 +186,52 @@ class Backend {
   virtual Tensor prepare_conv_weight(const Tensor& w, Dtype activations);
   // The same for many weights at once, written into earlier results of prepare_conv_weight.
   virtual void prepare_conv_weights(std::span<const Tensor> from, std::span<Tensor> to);
-  virtual Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const ConvSpec& spec);
+  virtual Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias,
+                        const ConvSpec& spec) = 0;
   virtual Tensor conv2d_grad_input(const Tensor& dy, const Tensor& w, const ConvSpec& spec,
-                                   const Shape& x_shape);
+                                   const Shape& x_shape) = 0;
   // May answer in the activations' dtype, and in any layout.
   virtual Tensor conv2d_grad_weight(const Tensor& x, const Tensor& dy, const ConvSpec& spec,
-                                    const Shape& w_shape);
+                                    const Shape& w_shape) = 0;
 
   // The backend's implementations, best first, with what decides between them for this convolution.
-  virtual std::vector<ConvCandidate> explain_conv(const ConvProblem& problem) const;
+  virtual std::vector<ConvCandidate> explain_conv(const ConvProblem& problem) const = 0;
 
   // ---- pooling
   // `workspace` receives what max_pool_grad needs (undefined if want_grad is false).
-  virtual Tensor max_pool(const Tensor& x, const PoolSpec& spec, bool want_grad, Tensor& workspace);
+  virtual Tensor max_pool(const Tensor& x, const PoolSpec& spec, bool want_grad,
+                          Tensor& workspace) = 0;
   virtual Tensor max_pool_grad(const Tensor& dy, const Tensor& workspace, const PoolSpec& spec,
-                               const Shape& x_shape);
-  virtual Tensor avg_pool(const Tensor& x, const PoolSpec& spec);
-  virtual Tensor avg_pool_grad(const Tensor& dy, const PoolSpec& spec, const Shape& x_shape);
-  virtual Tensor global_avg_pool(const Tensor& x);  // [B,C,H,W] -> [B,C], kPlain
-  virtual Tensor global_avg_pool_grad(const Tensor& dy, const Shape& x_shape);
+                               const Shape& x_shape) = 0;
+  virtual Tensor avg_pool(const Tensor& x, const PoolSpec& spec) = 0;
+  virtual Tensor avg_pool_grad(const Tensor& dy, const PoolSpec& spec, const Shape& x_shape) = 0;
+  virtual Tensor global_avg_pool(const Tensor& x) = 0;  // [B,C,H,W] -> [B,C], kPlain
+  virtual Tensor global_avg_pool_grad(const Tensor& dy, const Shape& x_shape) = 0;
 
   // ---- batch normalisation over (B,H,W) of a 4-D or (B) of a 2-D tensor:
   // gamma * (x - mean) / sqrt(var + eps) + beta, + residual if that is defined, then ReLU if the
   // spec says so. residual has x's shape.
   virtual Tensor batch_norm_train(const Tensor& x, const Tensor& gamma, const Tensor& beta,
                                   const Tensor& residual, const BatchNormSpec& spec,
-                                  BatchNormSaved& saved);
+                                  BatchNormSaved& saved) = 0;
   // y is batch_norm_train's result; has_residual: whether it had one.
   virtual BatchNormGrads batch_norm_train_grad(const Tensor& dy, const Tensor& x, const Tensor& y,
                                                const Tensor& gamma, const Tensor& beta,
                                                bool has_residual, const BatchNormSpec& spec,
-                                               const BatchNormSaved& saved);
+                                               const BatchNormSaved& saved) = 0;
   // y = x * scale[c] + shift[c], then ReLU if `relu`: batch norm with fixed statistics, and input
   // normalisation. scale, shift [C] f32. The gradient is that of x alone.
   virtual Tensor channel_affine(const Tensor& x, const Tensor& scale, const Tensor& shift,
-                                bool relu);
+                                bool relu) = 0;
   virtual Tensor channel_affine_grad(const Tensor& dy, const Tensor& y, const Tensor& scale,
-                                     bool relu);
+                                     bool relu) = 0;
 
   // ---- classification: logits [B,K], labels [B] i32 -> losses [B] f32; probabilities in probs
   // [B,K] f32. The gradient is d(sum_b weight[b] * loss[b]) / d logits.
-  virtual Tensor softmax_cross_entropy(const Tensor& logits, const Tensor& labels, Tensor& probs);
+  virtual Tensor softmax_cross_entropy(const Tensor& logits, const Tensor& labels,
+                                       Tensor& probs) = 0;
   virtual Tensor softmax_cross_entropy_grad(const Tensor& probs, const Tensor& labels,
-                                            const Tensor& weight, Dtype logits_dtype);
+                                            const Tensor& weight, Dtype logits_dtype) = 0;
 
   // ---- training data: pixels [N,C,H,W] u8 and where [B,4] i32, each row an image's index, the
   // window's top and left in the zero-padded image, and whether it is mirrored -> [B,C,H,W] f32 in
@@ -241,16 +243,14 @@ class Backend {
   // ---- optimiser updates of many parameters, in place. What changes from step to step lies on the
   // device, so that a captured step sees it: rates is [3] float32, the learning rate and Adam's
   // bias corrections 1 / (1 - beta1^t) and 1 / sqrt(1 - beta2^t).
-  virtual void sgd_step(std::span<const Update> updates, const Tensor& rates, const SgdStep& s);
-  virtual void adam_step(std::span<const Update> updates, const Tensor& rates, const AdamStep& s);
+  virtual void sgd_step(std::span<const Update> updates, const Tensor& rates, const SgdStep& s) = 0;
+  virtual void adam_step(std::span<const Update> updates, const Tensor& rates,
+                         const AdamStep& s) = 0;
 
   // ---- serving: prepares fused, frozen nets (nn/core/graph.h) for batches up to max_batch. They
   // are at least one, read the same input, and differ in the values of their weights only.
   virtual std::unique_ptr<Executable> compile(const std::vector<Graph>& nets, Dtype dtype,
-                                              int64_t max_batch);
-
- protected:
-  [[noreturn]] void unsupported(const char* verb) const;
+                                              int64_t max_batch) = 0;
 };
 
 // The backend of a device. The CPU's is always there; others are there if offered and found.

@@ -5,39 +5,14 @@
 namespace ens {
 
 size_t size_of(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::kF32:
-    case Dtype::kI32:
-      return 4;
-    case Dtype::kBF16:
-    case Dtype::kF16:
-      return 2;
-    case Dtype::kF8:
-    case Dtype::kU8:
-    case Dtype::kI8:
-      return 1;
-  }
-  fail("unknown element type");
+  constexpr size_t kBytes[] = {4, 2, 2, 1, 1, 1, 4};
+  return kBytes[static_cast<size_t>(dtype)];
 }
 
 const char* name(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::kF32:
-      return "float32";
-    case Dtype::kBF16:
-      return "bfloat16";
-    case Dtype::kF16:
-      return "float16";
-    case Dtype::kF8:
-      return "float8";
-    case Dtype::kU8:
-      return "uint8";
-    case Dtype::kI8:
-      return "int8";
-    case Dtype::kI32:
-      return "int32";
-  }
-  return "?";
+  constexpr const char* kNames[] = {"float32", "bfloat16", "float16", "float8",
+                                    "uint8",   "int8",     "int32"};
+  return kNames[static_cast<size_t>(dtype)];
 }
 
 Dtype parse_dtype(std::string_view text) {
@@ -45,8 +20,7 @@ Dtype parse_dtype(std::string_view text) {
        {Dtype::kF32, Dtype::kBF16, Dtype::kF16, Dtype::kF8, Dtype::kU8, Dtype::kI8, Dtype::kI32}) {
     if (text == name(d)) return d;
   }
-  usage_fail("unknown element type '" + std::string(text) + "'", "",
-             "use float32, bfloat16 or float16");
+  usage_fail("unknown dtype '" + std::string(text) + "'", "", "use float32, bfloat16 or float16");
 }
 
 Float16::Float16(float value) {

@@ -1,4 +1,4 @@
-// Element types of tensors, and the floating point formats that C++ does not have.
+// Dtypes of tensors, and the floating point formats that C++ does not have.
 #pragma once
 
 #include <bit>
@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 namespace ens {
 
@@ -52,34 +53,14 @@ struct Float8 {
 
 // The C++ type of a Dtype as a compile-time map: dtype_of<float>() == kF32.
 template <typename T>
-constexpr Dtype dtype_of();
-template <>
-constexpr Dtype dtype_of<float>() {
-  return Dtype::kF32;
-}
-template <>
-constexpr Dtype dtype_of<BFloat16>() {
-  return Dtype::kBF16;
-}
-template <>
-constexpr Dtype dtype_of<Float16>() {
-  return Dtype::kF16;
-}
-template <>
-constexpr Dtype dtype_of<Float8>() {
-  return Dtype::kF8;
-}
-template <>
-constexpr Dtype dtype_of<uint8_t>() {
-  return Dtype::kU8;
-}
-template <>
-constexpr Dtype dtype_of<int8_t>() {
-  return Dtype::kI8;
-}
-template <>
-constexpr Dtype dtype_of<int32_t>() {
-  return Dtype::kI32;
+constexpr Dtype dtype_of() {
+  if constexpr (std::is_same_v<T, float>) return Dtype::kF32;
+  if constexpr (std::is_same_v<T, BFloat16>) return Dtype::kBF16;
+  if constexpr (std::is_same_v<T, Float16>) return Dtype::kF16;
+  if constexpr (std::is_same_v<T, Float8>) return Dtype::kF8;
+  if constexpr (std::is_same_v<T, uint8_t>) return Dtype::kU8;
+  if constexpr (std::is_same_v<T, int8_t>) return Dtype::kI8;
+  if constexpr (std::is_same_v<T, int32_t>) return Dtype::kI32;
 }
 
 }  // namespace ens

@@ -7,27 +7,10 @@
 namespace ens {
 
 const char* name(GraphStep::Kind kind) {
-  switch (kind) {
-    case GraphStep::Kind::kConv:
-      return "conv";
-    case GraphStep::Kind::kLinear:
-      return "linear";
-    case GraphStep::Kind::kChannelAffine:
-      return "channel affine";
-    case GraphStep::Kind::kActivation:
-      return "activation";
-    case GraphStep::Kind::kAdd:
-      return "add";
-    case GraphStep::Kind::kMaxPool:
-      return "max pool";
-    case GraphStep::Kind::kAvgPool:
-      return "average pool";
-    case GraphStep::Kind::kGlobalAvgPool:
-      return "global average pool";
-    case GraphStep::Kind::kFlatten:
-      return "flatten";
-  }
-  return "?";
+  constexpr const char* kNames[] = {"conv",   "linear",   "channel affine", "activation",
+                                    "add",    "max pool", "average pool",   "global average pool",
+                                    "flatten"};
+  return kNames[static_cast<size_t>(kind)];
 }
 
 int Graph::add_value(const Shape& shape) {
@@ -114,6 +97,18 @@ int64_t Graph::flops() const {
     }
   }
   return total;
+}
+
+void check_compilable(const std::vector<Graph>& nets, int64_t max_batch) {
+  if (max_batch < 1) {
+    usage_fail("the maximal batch must be at least 1, not " + std::to_string(max_batch), "compile");
+  }
+  for (const Shape& one : nets.at(0).values) {
+    if (one.rank() >= Shape::kMaxRank - 1) {
+      usage_fail("no room for the axes of nets and batch in a value of shape " + one.str(),
+                 "compile");
+    }
+  }
 }
 
 int64_t batch_bucket(int64_t batch, int64_t max_batch) {

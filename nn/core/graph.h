@@ -74,6 +74,10 @@ class Executable {
   virtual size_t arena_bytes() const = 0;
 };
 
+// For Backend::compile: usage Error if `max_batch` is below 1 or a value of the nets has too many
+// axes for one more of nets and one of images.
+void check_compilable(const std::vector<Graph>& nets, int64_t max_batch);
+
 // The size at which backends run a batch: the next number of at most three significant bits (1..8,
 // 10, 12, 14, 16, 20, 24, ...), or max_batch if that is less. Padding stays below a quarter of the
 // work, and only about four sizes are ever prepared per doubling.

@@ -8,17 +8,8 @@
 namespace ens {
 
 const char* name(Layout layout) {
-  switch (layout) {
-    case Layout::kPlain:
-      return "plain";
-    case Layout::kChannelsLast:
-      return "channels-last";
-    case Layout::kBlocked8:
-      return "blocked8";
-    case Layout::kBlocked16:
-      return "blocked16";
-  }
-  return "?";
+  constexpr const char* kNames[] = {"plain", "channels-last", "blocked8", "blocked16"};
+  return kNames[static_cast<size_t>(layout)];
 }
 
 namespace {

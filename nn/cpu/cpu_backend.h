@@ -9,7 +9,7 @@
 
 namespace ens::cpu {
 
-class CpuBackend final : public Backend {
+class CpuBackend : public Backend {
  public:
   CpuBackend();
   Device device() const override { return {}; }

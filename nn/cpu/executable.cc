@@ -151,15 +151,7 @@ std::unique_ptr<Executable> compile_cpu(const std::vector<Graph>& nets, Dtype dt
     usage_fail(std::string("the CPU does not serve in ") + name(dtype), "compile",
                "use float32 or bfloat16");
   }
-  if (max_batch < 1) {
-    usage_fail("the maximal batch must be at least 1, not " + std::to_string(max_batch), "compile");
-  }
-  for (const Shape& one : nets.at(0).values) {
-    if (one.rank() >= Shape::kMaxRank - 1) {
-      usage_fail("no room for the axes of nets and batch in a value of shape " + one.str(),
-                 "compile");
-    }
-  }
+  check_compilable(nets, max_batch);
   return std::make_unique<CpuExecutable>(nets, dtype, max_batch);
 } catch (const dnnl::error& e) {
   fail(std::string("oneDNN cannot prepare this network: ") + e.what(), "CPU executable");

@@ -96,7 +96,7 @@ bool release_idle(int device) {
   cudaGetLastError();
   fail("the GPU has no " + std::to_string(bytes >> 20) + " MiB left beside the " +
            std::to_string(bytes_reserved(device) >> 20) + " MiB in use",
-       "cuda:" + std::to_string(device), "use a smaller batch, or fewer nets side by side");
+       "cuda:" + std::to_string(device), "use a smaller batch, or fewer networks in parallel");
 }
 
 void* driver_allocate(Context& c, int size_class) {
@@ -486,7 +486,7 @@ Context& context(int device) {
   }
   if (all.all.size() == kMaxContexts) {
     fail("more than " + std::to_string(kMaxContexts) + " threads use GPUs", "CUDA",
-         "train or serve fewer nets side by side");
+         "train or serve fewer networks in parallel");
   }
   auto made = std::make_unique<Context>();
   made->device = device;

@@ -433,15 +433,7 @@ std::unique_ptr<Executable> compile_cuda(const std::vector<Graph>& nets, Dtype d
     usage_fail(std::string("a GPU does not serve in ") + ens::name(dtype), "compile",
                "use float32, bfloat16, float16 or float8");
   }
-  if (max_batch < 1) {
-    usage_fail("the maximal batch must be at least 1, not " + std::to_string(max_batch), "compile");
-  }
-  for (const Shape& one : nets.at(0).values) {
-    if (one.rank() >= Shape::kMaxRank - 1) {
-      usage_fail("no room for the axes of nets and batch in a value of shape " + one.str(),
-                 "compile");
-    }
-  }
+  check_compilable(nets, max_batch);
   return std::make_unique<CudaExecutable>(nets, dtype, max_batch, device, options);
 }
 

@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/files.h"
 #include "base/hash.h"
 #include "base/strings.h"
@@ -337,17 +338,12 @@ std::string build(const Checkpoint& checkpoint, const std::string& where) {
 // Error unless the user block is right for the bytes that follow it.
 void check_file(const fs::path& path) {
   const std::string where = path.string();
-  struct Fd {
-    int fd;
-    ~Fd() {
-      if (fd >= 0) close(fd);
-    }
-  } file{open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
-  if (file.fd < 0) {
+  const Fd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!file) {
     fail(std::string("cannot open the file: ") + std::strerror(errno), where, "check the path");
   }
   struct stat info {};
-  if (fstat(file.fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+  if (fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode)) {
     fail("not a file", where, "give the name of a checkpoint (.h5)");
   }
 
@@ -356,7 +352,7 @@ void check_file(const fs::path& path) {
   Hash hash;
   size_t size = 0;
   while (true) {
-    const ssize_t n = read(file.fd, buffer.data(), buffer.size());
+    const ssize_t n = read(file.get(), buffer.data(), buffer.size());
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) fail(std::string("cannot read the file: ") + std::strerror(errno), where);
     if (n == 0) break;

@@ -55,7 +55,7 @@ Plan::Plan(const std::vector<Graph>& nets, Device device, Dtype dtype, int64_t m
 }
 
 Tensor Plan::run(const Tensor& images) {
-  if (nets_ != 1) usage_fail("a plan of several nets has several answers", "Plan::run");
+  if (nets_ != 1) usage_fail("a plan of several nets has several outputs", "Plan::run");
   const Tensor all = run_all(images);
   return all.reshape(batched(all.dim(1), output_shape()));
 }

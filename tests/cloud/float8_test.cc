@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "cloud/served_bundle.h"
 #include "nn/core/backend.h"
+#include "nn/cpu/cpu_backend.h"
 #include "nn/plan/fuse.h"
 #include "tests/ensemble/bundles.h"
 
@@ -15,7 +16,7 @@ namespace ens {
 namespace {
 
 // A GPU with float8, as far as serving asks: the host's memory, and the rounded reference.
-class Float8Gpu : public Backend {
+class Float8Gpu : public cpu::CpuBackend {
  public:
   Device device() const override { return {Device::Type::kCuda, 0}; }
   std::string description() const override { return "a GPU with float8"; }

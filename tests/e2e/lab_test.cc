@@ -365,9 +365,8 @@ TEST_F(LabTest, CalibrationWritesRangesOrNothing) {
   const Outcome done = calibrate("100");
   ASSERT_EQ(done.code, 0) << done.err;
   EXPECT_EQ(done.out, refused.out);
-  for (const char* part :
-       {"13 of 19 layers in float8", "the ranges of 96 training images", "float32 ",
-        " of 128 test images\nfloat8 ", " images change their class, "}) {
+  for (const char* part : {"13 of 19 layers in float8", "the ranges of 96 training images",
+                           "float32 ", " of 128 test images\nfloat8 ", " predictions change: "}) {
     EXPECT_NE(done.out.find(part), std::string::npos) << part << "\n" << done.out;
   }
   // Ranges for every net and nothing else; edges have nothing to do with it.
@@ -439,7 +438,7 @@ TEST_F(LabTest, TheDemoTellsTheWholeStory) {
   }
   const Outcome r = run(a);
   ASSERT_EQ(r.code, 0) << r.err;
-  EXPECT_NE(r.err.find("using 'shapes' instead"), std::string::npos) << r.err;
+  EXPECT_NE(r.err.find("falling back to the synthetic 'shapes'"), std::string::npos) << r.err;
   EXPECT_NE(r.out.find("classified over TCP"), std::string::npos) << r.out;
   for (const char* file :
        {"report.html", "report.csv", "none/DONE", "ensembler/DONE", "ensembler/serve.json",

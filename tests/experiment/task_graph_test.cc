@@ -191,7 +191,7 @@ TEST_F(TaskGraphTest, ReportsAddUpToTheEstimateWhateverATaskSays) {
     };
   };
   std::vector<Task> tasks{task("short", {}, report(2)), task("long", {}, report(9))};
-  for (Task& task : tasks) task.seconds = 5;
+  for (Task& task : tasks) task.cost = 5;
   ExecutorOptions options = jobs(1);
   options.on_report = [&](const Task& task, double seconds, const std::string& note) {
     EXPECT_GE(seconds, 0);

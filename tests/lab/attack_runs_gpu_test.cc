@@ -59,7 +59,8 @@ class GpuAttacks : public OnGpu<testing::Test> {
                         const std::string& dtype) const {
     RunConfig wanted = config(device);
     wanted.set_dtype(dtype);
-    EXPECT_EQ(AttackTarget(run_, wanted).run(name, Tensor(), nullptr), "");
+    TaskContext task({}, 0, [](double, const std::string&) {});
+    EXPECT_NO_THROW(AttackTarget(run_, wanted).run(name, Tensor(), 1, task));
     return nlohmann::json::parse(std::ifstream(run_ / "attack" / name / "result.json"));
   }
 

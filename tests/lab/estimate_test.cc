@@ -106,8 +106,8 @@ TEST(Estimator, AttacksTakeAsLongAsTheirSteps) {
   // Most public images, seven times.
   expect_near_factor(cell.attacks.at("oracle").seconds, 200 * 7 * decoder_step);
   // A pass of every net for each image of the shadows' training.
-  expect_near_factor(cell.attacks.at("shadow-n1").seconds_per_unit, net_step);
-  EXPECT_GT(cell.attacks.at("shadow-n1").seconds, 4 * cell.attacks.at("oracle").seconds_per_unit);
+  expect_near_factor(cell.attacks.at("shadow-n1").seconds_per_image, net_step);
+  EXPECT_GT(cell.attacks.at("shadow-n1").seconds, 4 * cell.attacks.at("oracle").seconds_per_image);
 }
 
 TEST(Estimator, MemoryGrowsWithTheBatchAndTheNets) {

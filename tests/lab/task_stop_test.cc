@@ -9,8 +9,10 @@
 #include <thread>
 
 #include "base/files.h"
+#include "base/progress.h"
 #include "experiment/task_graph.h"
 #include "lab/scenarios/split.h"
+#include "lab/scenarios/split_attacks.h"
 #include "tests/ensemble/train/same_run.h"
 #include "tests/support/temp_dir.h"
 
@@ -122,6 +124,25 @@ TEST(TaskStopTest, AStoppedAttackLeavesNothingAndEndsInTheSameResult) {
   const auto first = result();
   EXPECT_EQ(first, result());
   EXPECT_FALSE(first.contains("error")) << first;
+}
+
+TEST(RunAttacks, OnceEachAndCountingFailures) {
+  test::TempDir temp;
+  const ScenarioRun attacked = run_in(temp / "run");
+  double took = 0;
+  ASSERT_EQ(run(find(attacked, "train"), 0, took).state, TaskState::kDone);
+  const AttackJob mean{attacked.folder, "mean-image", {}};
+  EXPECT_EQ(run_attacks({mean, mean}, attacked.config, false), 0);
+  EXPECT_TRUE(attack_done(attacked.folder, "mean-image", attacked.config, false));
+  // A feature of another shape fails its attack alone.
+  const AttackJob wrong{attacked.folder, "oracle", Tensor::zeros({1, 1, 1, 1})};
+  EXPECT_EQ(run_attacks({wrong, mean}, attacked.config, /*again=*/true), 1);
+  EXPECT_TRUE(attack_done(attacked.folder, "mean-image", attacked.config, false));
+  EXPECT_FALSE(attack_done(attacked.folder, "oracle", attacked.config, true));
+
+  std::stop_source source;
+  source.request_stop();
+  EXPECT_THROW(run_attacks({mean}, attacked.config, true, source.get_token()), Stopped);
 }
 
 }  // namespace

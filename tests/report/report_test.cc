@@ -294,7 +294,7 @@ TEST_F(ReportTest, TooManyPicturesAreLeftOutTheWeakerAttacksFirst) {
   EXPECT_TRUE(has(html, "aria-label=\"reconstructions, oracle\""));
   EXPECT_TRUE(has(html, "aria-label=\"reconstructions, alignment\""));
   EXPECT_FALSE(has(html, "aria-label=\"reconstructions, shadow-n1\""));
-  EXPECT_TRUE(has(html, "2 strips of pictures are left out"));
+  EXPECT_TRUE(has(html, "2 strips of images are left out"));
 }
 
 TEST_F(ReportTest, LinksToNothingOutside) {
@@ -454,7 +454,7 @@ TEST_F(ReportTest, DamageIsNamedAndSkipped) {
   EXPECT_TRUE(has(reasons["ens/attack/rmle"], "not valid JSON"));
   EXPECT_TRUE(has(reasons["ens/attack/empty"], "neither an SSIM nor an error"));
   EXPECT_TRUE(has(reasons["ens/attack/typed"], "result.json is damaged: (ssim.mean)"));
-  EXPECT_TRUE(has(reasons["ens/attack/oracle (pictures)"], "not a PNG"));
+  EXPECT_TRUE(has(reasons["ens/attack/oracle (images)"], "not a PNG"));
   EXPECT_TRUE(has(reasons["ens/serve.json"], "does not hold a JSON object"));
   EXPECT_TRUE(has(reasons["cut"], "summary.json is not valid JSON"));
   EXPECT_TRUE(has(reasons["bare"], "info.json"));
@@ -639,8 +639,8 @@ TEST_F(SweepTest, TheAttackersOwnPickStandsBesideTheTruths) {
   EXPECT_EQ(shadow.ssim.mean(), 0.4);
   EXPECT_EQ(shadow.own_pick, 0.123);
   EXPECT_EQ(row.attacks.at(1).pointless, "one server net only");
-  EXPECT_TRUE(
-      has(report::as_markdown(all), "best of 4, chosen with the truth; own pick SSIM 0.123"));
+  EXPECT_TRUE(has(report::as_markdown(all),
+                  "best of 4, selected using the ground truth; own choice SSIM 0.123"));
 }
 
 TEST_F(SweepTest, MetricsAreNotCompared) {

@@ -139,7 +139,7 @@ TEST(Bootstrap, IsReproducibleAndHandlesTheEdges) {
   EXPECT_THROW(bootstrap({}, 1), Error);
 }
 
-TEST(Polarity, NegativesAreFoundAndNamed) {
+TEST(Polarity, NegativesAreFound) {
   const Tensor truth = random_images({4, 3, 16, 16}, 1);
   auto best = [&](const Tensor& reconstruction) {
     const PolarityScores s = score_polarities(truth, reconstruction, 1);
@@ -151,8 +151,8 @@ TEST(Polarity, NegativesAreFoundAndNamed) {
   const Score negative = best(with_polarity(truth, Polarity::kNegative));
   EXPECT_EQ(negative.polarity, Polarity::kNegative);
   EXPECT_GT(negative.ssim.mean, 0.999);
-  EXPECT_STREQ(name(best(with_polarity(truth, Polarity::kLuminanceNegative)).polarity),
-               "luminance negative");
+  EXPECT_EQ(best(with_polarity(truth, Polarity::kLuminanceNegative)).polarity,
+            Polarity::kLuminanceNegative);
 }
 
 TEST(Polarity, LuminanceNegativeKeepsHues) {
@@ -162,13 +162,33 @@ TEST(Polarity, LuminanceNegativeKeepsHues) {
   EXPECT_NEAR(out[0], 0.6858, 1e-5);
   EXPECT_NEAR(out[1], 0.5858, 1e-5);
   EXPECT_NEAR(out[2], 0.3858, 1e-5);
-  const Tensor grey = Tensor::from({0.25f}, {1, 1, 1, 1});
-  EXPECT_EQ(with_polarity(grey, Polarity::kLuminanceNegative).item(), 0.75f);
+}
+
+TEST(Polarity, HueNegativeKeepsLuminance) {
+  const Tensor pixel = Tensor::from({0.5f, 0.4f, 0.2f}, {1, 3, 1, 1});  // Y = .4071
+  const auto out = with_polarity(pixel, Polarity::kHueNegative).to_vector();
+  EXPECT_NEAR(out[0], 0.3142, 1e-5);
+  EXPECT_NEAR(out[1], 0.4142, 1e-5);
+  EXPECT_NEAR(out[2], 0.6142, 1e-5);
+}
+
+TEST(Polarity, TwiceGivesTheImagesAgain) {
+  for (int64_t channels : {1, 3}) {
+    const Tensor images = random_images({2, channels, 8, 8}, 3);
+    for (Polarity polarity : polarities(channels)) {
+      const auto back = with_polarity(with_polarity(images, polarity), polarity).to_vector();
+      const auto before = images.to_vector();
+      for (size_t i = 0; i < before.size(); ++i) EXPECT_NEAR(back[i], before[i], 1e-5);
+    }
+  }
 }
 
 TEST(Polarity, GreyImagesHaveOneNegative) {
   const Tensor truth = random_images({2, 1, 16, 16}, 1);
   EXPECT_EQ(score_polarities(truth, truth, 1).scores.size(), 2u);
+  EXPECT_EQ(polarities(1).size(), 2u);
+  EXPECT_EQ(with_polarity(Tensor::from({0.25f}, {1, 1, 1, 1}), Polarity::kNegative).item(), 0.75f);
+  EXPECT_THROW(with_polarity(truth, Polarity::kLuminanceNegative), Error);
 }
 
 }  // namespace

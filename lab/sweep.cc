@@ -333,7 +333,7 @@ struct TaskFolder::Impl {
       is_sweep = true;
     } else if (is_run(folder)) {
       SweepCell cell;
-      read_config(folder / "config.txtpb", cell.config);
+      read_run_config(folder / "config.txtpb", cell.config);
       if (!settings.device().empty()) cell.config.set_device(settings.device());
       if (settings.has_data()) cell.config.mutable_data()->MergeFrom(settings.data());
       cell.config.mutable_attack()->MergeFrom(settings.attack());

@@ -275,6 +275,20 @@ void read_config(const std::filesystem::path& file, pb::Message& config) {
   parse_config(text.str(), file.string(), config);
 }
 
+namespace {
+bool is_folder(const DataConfig& data) { return data.name().starts_with("folder:"); }
+}  // namespace
+
+void read_run_config(const std::filesystem::path& file, RunConfig& config) {
+  read_config(file, config);
+  DataConfig& data = *config.mutable_data();
+  if (!data.has_fit() && is_folder(data)) data.set_fit("stretch");
+}
+
+void clear_implied_fit(DataConfig& data) {
+  if (data.fit() == (is_folder(data) ? "stretch" : "crop")) data.clear_fit();
+}
+
 void apply_overrides(const std::vector<std::string>& assignments, pb::Message& config) {
   for (const std::string& assignment : assignments) {
     const std::string context = "--set " + assignment;

@@ -14,6 +14,9 @@ namespace ens {
 // Reads a .txtpb file into `config`. Usage Error with file, line and column for unknown or
 // misplaced fields and bad values, and for a setting given under its old and its new name.
 void read_config(const std::filesystem::path& file, google::protobuf::Message& config);
+// The configuration that a run folder holds. What versions before did without a setting for it is
+// set: image folders without `data.fit` were stretched.
+void read_run_config(const std::filesystem::path& file, RunConfig& config);
 void parse_config(const std::string& text, const std::string& source_name,
                   google::protobuf::Message& config);
 
@@ -38,6 +41,10 @@ std::string current_path(const std::string& path);
 
 // What a number may be: "1 to 256", "at least 1"; empty for every value.
 std::string range_text(const schema::Setting& setting);
+
+// Of a run folder: leaves out `data.fit` where it is what versions without that setting did, so
+// that their runs are continued: stretching image folders, and nothing to sets of square images.
+void clear_implied_fit(DataConfig& data);
 
 std::string to_text(const google::protobuf::Message& config);  // text format, round-trips
 

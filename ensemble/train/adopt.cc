@@ -71,6 +71,7 @@ std::string stage1_identity(const RunConfig& config) {
   *id.mutable_data() = config.data();
   id.mutable_data()->clear_root();
   id.mutable_data()->clear_test_limit();
+  clear_implied_fit(*id.mutable_data());
   *id.mutable_model() = config.model();
   *id.mutable_stage1() = config.stage1();
   id.mutable_stage1()->clear_side_by_side();
@@ -97,7 +98,7 @@ int adopt_stage1(const RunConfig& config, const fs::path& run, const fs::path& d
   if (!is_run(run)) fail("not a run folder yet", run.string(), "open its RunDir first");
   if (!fs::exists(donor / "DONE") || config.protection().kind() == "dr_ensemble") return 0;
   RunConfig theirs;
-  read_config(donor / "config.txtpb", theirs);
+  read_run_config(donor / "config.txtpb", theirs);
   complete(theirs);
   if (stage1_identity(theirs) != stage1_identity(config)) return 0;
   const bool same_split = config.model().head_cells() == theirs.model().head_cells() &&

@@ -78,6 +78,7 @@ void write_bundles(const TrainingScene& scene, const Trained& trained) {
   cloud.info.split = scene.split;
   cloud.info.nets = scene.config.ensemble().nets();
   cloud.info.data = scene.train.name;
+  cloud.info.fit = parse_fit(scene.config.data().fit(), "data.fit");
   cloud.bodies = trained.bodies;
   write_cloud_bundle(scene.run.path("cloud.h5"), cloud);
   const EdgeBundle edge{cloud.info,   scene.train.class_names, trained.head,

@@ -114,7 +114,7 @@ void calibrate(const Flags& flags) {
                "train it first: ensembler train --out " + flags.run);
   }
   RunConfig config;
-  read_config(run / "config.txtpb", config);
+  read_run_config(run / "config.txtpb", config);
   if (!flags.data.empty()) config.mutable_data()->set_root(flags.data);
   complete(config);
   const Device device = parse_device(flags.device);
@@ -126,6 +126,7 @@ void calibrate(const Flags& flags) {
   }
 
   const Dataset train = draw(config, DataSplit::kTrain, flags.images);
+  check_classes(train, edge.class_names(), flags.run);
   const Tensor features = edge.smash(images_of(train, 0, train.count())).to(device);
   const Shape sent = smashed_shape(cloud.info.model, cloud.info.split);
   Progress progress("ranges", train.count() * std::ssize(cloud.bodies));

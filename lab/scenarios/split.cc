@@ -105,7 +105,7 @@ class Sharing {
       if (!is_run(run) || !fs::exists(run / "DONE")) continue;
       RunConfig config;
       try {
-        read_config(run / "config.txtpb", config);
+        read_run_config(run / "config.txtpb", config);
         complete(config);
       } catch (const Error& e) {
         fmt::print(stderr, "{}: not used: {}\n", run.string(), e.what());

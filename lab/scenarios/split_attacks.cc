@@ -51,7 +51,7 @@ struct Attacked {
   std::string dtype_override;  // the dtype, if it is not the run's own
 
   Attacked(const fs::path& folder, RunConfig wanted) {
-    read_config(folder / "config.txtpb", config);
+    read_run_config(folder / "config.txtpb", config);
     complete(config);
     if (wanted.has_device()) config.set_device(wanted.device());
     if (wanted.has_dtype() && wanted.dtype() != config.dtype()) {
@@ -99,6 +99,7 @@ struct AttackTarget::Impl {
     EdgeBundle bundle = read_edge_bundle(folder / "edge.h5");
     head = bundle.head;
     noise = mean_noise(bundle.protection);
+    const std::vector<std::string> classes = bundle.class_names;
     selected = bundle.selector.selected();
     edge = std::make_unique<EdgePipeline>(std::move(bundle));
     head->to(device);
@@ -106,6 +107,7 @@ struct AttackTarget::Impl {
 
     const auto train = shared_dataset(config, DataSplit::kTrain);
     const auto test = shared_dataset(config, DataSplit::kTest);
+    check_classes(*test, classes, folder.string());
     roles = divide_images(*train, *test, settings, config.seed());
     truth = images_of(roles.scored, 0, roles.scored.count());
   }

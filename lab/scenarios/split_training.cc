@@ -48,6 +48,7 @@ bool adopt_result(const fs::path& donor, const std::string& identity, RunDir& ru
 std::string training_identity(const RunConfig& config) {
   RunConfig identity = config;
   identity.mutable_data()->clear_root();
+  clear_implied_fit(*identity.mutable_data());
   identity.clear_attack();
   return to_text(identity);
 }

@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "base/files.h"
+#include "base/strings.h"
+#include "ensemble/model/edge_bundle.h"
 #include "ensemble/train/setup.h"
 #include "ensemble/train/trainer.h"
 #include "experiment/run_dir.h"
@@ -43,6 +46,28 @@ bool adopt_result(const fs::path& donor, const std::string& identity, RunDir& ru
   return true;
 }
 
+// A training that was interrupted goes on with the classes it began with.
+void keep_classes(const Dataset& train, const RunDir& run) {
+  const fs::path file = run.path("classes.txt");
+  if (const auto before = read_file_if_there(file)) {
+    check_classes(train, split_text(*before, '\n'), file.string());
+  } else {
+    write_file_atomically(file, join(train.class_names, "\n") + "\n", /*secret=*/false);
+  }
+}
+
+// Whether a finished run's labels mean the same; says why, if they do not.
+bool has_classes(const Dataset& train, const fs::path& donor) {
+  if (!fs::exists(donor / "DONE")) return false;
+  try {
+    check_classes(train, read_edge_bundle(donor / "edge.h5").class_names, donor.string());
+    return true;
+  } catch (const Error& e) {
+    fmt::print(stderr, "{}: not used: {}\n", donor.string(), e.what());
+    return false;
+  }
+}
+
 }  // namespace
 
 std::string training_identity(const RunConfig& config) {
@@ -66,13 +91,16 @@ bool train_run(const RunConfig& config, const fs::path& folder,
   const auto test = shared_dataset(config, DataSplit::kTest);
   check(model_spec(config, *train), split_of(config));  // before anything is written
   RunDir run(folder, identity, facts);
+  keep_classes(*train, run);
   bool adopted = false;
   for (const fs::path& donor : donors) {
-    adopted = adopt_result(donor, identity, run);
+    adopted = has_classes(*train, donor) && adopt_result(donor, identity, run);
     if (adopted) break;
   }
   if (!adopted) {
-    for (const fs::path& donor : donors) adopt_stage1(config, folder, donor);
+    for (const fs::path& donor : donors) {
+      if (has_classes(*train, donor)) adopt_stage1(config, folder, donor);
+    }
     train_ensemble(config, run, *train, *test);
   }
   run.mark_done();

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <opencv2/core.hpp>
 #include <opencv2/imgproc.hpp>
+#include <utility>
 
 #include "base/error.h"
 #include "nn/data/codecs.h"
@@ -161,11 +162,14 @@ Pixels read_pixels(const fs::path& file, int channels) {
     fail("picture " + header->unreadable, file.string(), "save it as 8-bit PNG");
   }
   check_size(*header, file);
-  const Raster raster = decode(bytes, *header, channels, file);
-  const size_t stride = static_cast<size_t>(raster.channels) * static_cast<size_t>(raster.width);
-  return upright(composite(raster.values.data(), raster.channels, raster.height, raster.width,
-                           stride, header->alpha, channels),
-                 header->orientation);
+  Pixels pixels;
+  {
+    const Raster raster = decode(bytes, *header, channels, file);
+    const size_t stride = static_cast<size_t>(raster.channels) * static_cast<size_t>(raster.width);
+    pixels = composite(raster.values.data(), raster.channels, raster.height, raster.width, stride,
+                       header->alpha, channels);
+  }
+  return upright(std::move(pixels), header->orientation);
 }
 
 void resize(const uint8_t* from, int channels, int height, int width, uint8_t* to, int to_height,

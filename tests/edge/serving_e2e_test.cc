@@ -136,7 +136,7 @@ TEST_F(ServingTest, ABadNameAmongPicturesDoesNotEndTheOthers) {
   EXPECT_NE(process->out().find("good.png"), std::string::npos) << process->err();
   EXPECT_EQ(process->err().find("filesystem error"), std::string::npos) << process->err();
   EXPECT_NE(process->err().find("symbolic links"), std::string::npos) << process->err();
-  EXPECT_NE(process->err().find("no picture in the folder"), std::string::npos) << process->err();
+  EXPECT_NE(process->err().find("no image in the folder"), std::string::npos) << process->err();
 }
 
 // The rule is the bundle's: one scene as a file, as pixels in memory from C, and as a frame gives

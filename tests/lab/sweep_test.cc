@@ -10,9 +10,11 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/files.h"
 #include "experiment/run_dir.h"
 #include "lab/scenarios/split_attacks.h"
 #include "lab/scenarios/split_training.h"
+#include "tests/support/temp_dir.h"
 
 namespace ens {
 namespace {
@@ -171,6 +173,34 @@ TEST(OldRunTest, ItsConfigurationAndResultsCount) {
   EXPECT_FALSE(attack_done(old, "oracle", wanted, /*on_the_wire=*/true));
   wanted.mutable_attack()->mutable_rmle()->set_lr(0.2);
   EXPECT_FALSE(attack_done(old, "oracle", wanted, /*on_the_wire=*/false));
+}
+
+// Before `data.fit`, images of folders were stretched; sets of square images have no choice.
+TEST(OldRunTest, ARunOfAVersionWithoutFitGoesOnAsItBegan) {
+  const test::TempDir dir;
+  for (const std::string name : {"folder:x", "cifar10"}) {
+    const bool folder = name == "folder:x";
+    const std::string text = "seed: 3 data { name: \"" + name + "\" }";
+    write_file_atomically(dir / "config.txtpb", text, false);
+    RunConfig old, wanted;
+    read_run_config(dir / "config.txtpb", old);
+    complete(old);
+    EXPECT_EQ(old.data().fit(), folder ? "stretch" : "crop");
+    parse_config(text, "wanted", wanted);
+    if (folder) wanted.mutable_data()->set_fit("stretch");
+    complete(wanted);
+    EXPECT_EQ(training_identity(old), training_identity(wanted));
+    EXPECT_EQ(training_identity(old).find("fit"), std::string::npos);  // as it was written then
+    // What is written is read again as it was meant.
+    for (const char* fit : {"crop", "stretch"}) {
+      RunConfig again;
+      wanted.mutable_data()->set_fit(fit);
+      write_file_atomically(dir / "config.txtpb", training_identity(wanted), false);
+      read_run_config(dir / "config.txtpb", again);
+      complete(again);
+      EXPECT_EQ(again.data().fit(), fit) << name;
+    }
+  }
 }
 
 }  // namespace

@@ -1,11 +1,15 @@
 // Edge and cloud as an operator runs them: two programs, TCP between them, signals, exit codes.
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <csignal>
 #include <fstream>
+#include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -149,6 +153,7 @@ TEST_F(ServingTest, OneSceneIsOneAnswerThroughEveryDoor) {
     scene.data<float>()[i] = static_cast<float>(i % 48) / 48.0f;
   }
   write_png(path("wide.png"), scene);
+  write_png(path("frame.png"), squares[0]);
   write_png(path("square.png"), read_image(path("wide.png"), 3, 16, 16, false, ImageFit::kCrop));
   write_png(path("narrow.png"), read_image(path("wide.png"), 3, 16, 16, false, ImageFit::kStretch));
   const auto answer = [&](const char* file) {
@@ -159,10 +164,18 @@ TEST_F(ServingTest, OneSceneIsOneAnswerThroughEveryDoor) {
   const json crop = answer("square.png"), stretch = answer("narrow.png");
   EXPECT_NE(crop, stretch);
   EXPECT_EQ(answer("wide.png"), stretch);  // this bundle says nothing
+  const auto frame = [&] {
+    auto process = edge({"--json", path("clip.avi")});
+    EXPECT_EQ(process->wait(), 0) << process->err();
+    return json::parse(process->out())["top"][0]["probability"].get<double>();
+  };
+  const double cropped = answer("frame.png")[0]["probability"].get<double>();
+  EXPECT_NEAR(frame(), cropped, 5e-3);
   for (const ImageFit fit : {ImageFit::kCrop, ImageFit::kStretch}) {
     bundles_.edge.info.fit = fit;
     write(bundles_, dir_.path());
     EXPECT_EQ(answer("wide.png"), fit == ImageFit::kCrop ? crop : stretch);
+    EXPECT_EQ(std::abs(frame() - cropped) < 5e-3, fit == ImageFit::kCrop);
     const Tensor want = read_image(path("wide.png"), 3, 16, 16, false, fit);
     for (const char* door : {"file", "pixels"}) {
       auto process =
@@ -181,6 +194,53 @@ TEST_F(ServingTest, OneSceneIsOneAnswerThroughEveryDoor) {
 }
 
 // ---- videos
+
+// A camera that sends some pictures and then nothing: Ctrl-C does not wait for its time limit.
+TEST_F(ServingTest, ASilentStreamEndsAtOnceWhenAsked) {
+  start_cloud();
+  test::write_clip(path("clip.avi"), 1, 32, 24);
+  std::ifstream clip(path("clip.avi"), std::ios::binary);
+  const std::string avi{std::istreambuf_iterator<char>(clip), {}};
+  const std::string jpeg = avi.substr(avi.find("\xff\xd8"), avi.rfind("\xff\xd9") + 2);
+  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  ASSERT_EQ(bind(listener, reinterpret_cast<sockaddr*>(&address), size), 0);
+  ASSERT_EQ(listen(listener, 4), 0);
+  ASSERT_EQ(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size), 0);
+  std::jthread camera([&](const std::stop_token& over) {
+    const int client = accept(listener, nullptr, nullptr);
+    std::string head =
+        "HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=f\r\n\r\n";
+    for (int i = 0; i < 100 && !over.stop_requested(); ++i) {
+      const std::string part = head + "--f\r\nContent-Type: image/jpeg\r\nContent-Length: " +
+                               std::to_string(jpeg.size()) + "\r\n\r\n" + jpeg + "\r\n";
+      head.clear();
+      if (send(client, part.data(), part.size(), MSG_NOSIGNAL) < 0) break;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    while (!over.stop_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    close(client);
+  });
+  auto process =
+      edge({"--json", "http://127.0.0.1:" + std::to_string(ntohs(address.sin_port)) + "/x"});
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (process->out().empty() && process->running() && std::chrono::steady_clock::now() < end) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  if (!process->running()) GTEST_SKIP() << "OpenCV without FFmpeg: " << process->err();
+  std::this_thread::sleep_for(std::chrono::seconds(2));  // the pictures are over
+  const auto asked = std::chrono::steady_clock::now();
+  process->signal(SIGINT);
+  EXPECT_EQ(process->wait(), 0) << process->err();
+  EXPECT_LT(std::chrono::steady_clock::now() - asked, std::chrono::seconds(4));  // busy machines
+  EXPECT_NE(process->err().find("frames classified"), std::string::npos) << process->err();
+  camera.request_stop();
+  shutdown(listener, SHUT_RDWR);
+  close(listener);
+}
 
 TEST_F(ServingTest, AVideosFramesAreClassifiedAsPicturesAre) {
   start_cloud();

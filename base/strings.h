@@ -9,6 +9,8 @@ namespace ens {
 
 std::string to_hex(std::string_view bytes);  // two lower-case digits a byte
 
+std::string trimmed(std::string_view text);  // without white space at both ends
+
 // The parts of `text` between separators, without empty ones: "a,,b" -> {"a", "b"}.
 std::vector<std::string> split_text(std::string_view text, char separator);
 

@@ -52,13 +52,7 @@ struct EdgeClient::Impl {
   }
 
   Status check_images(const Tensor& images) {
-    const Shape one = info.model.input_shape();
-    if (images.rank() != 4 || images.dtype() != Dtype::kF32 || images.dim(0) < 1 ||
-        !std::ranges::equal(images.shape().dims().subspan(1), one.dims())) {
-      return {StatusCode::kInvalidArgument, "images are " + images.shape().str() + " " +
-                                                name(images.dtype()) + ", expected [B, " +
-                                                one.str().substr(1) + " float32"};
-    }
+    if (Status status = ens::check_images(images, info.model); !status.ok()) return status;
     return fleet.check_if_needed();
   }
 

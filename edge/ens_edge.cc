@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "edge/client.h"
+#include "nn/data/image.h"
 
 using ens::StatusCode;
 
@@ -43,6 +44,18 @@ int guarded(char* error, size_t size, F f) {
 
 ens::Status invalid(const char* what) { return {StatusCode::kInvalidArgument, what}; }
 
+// An image that cannot be made is the caller's mistake.
+template <typename F>
+ens::Status copied(F make, float* image) {
+  try {
+    const ens::Tensor made = make();
+    std::memcpy(image, made.host(), made.bytes());
+    return {};
+  } catch (const ens::Error& e) {
+    return {StatusCode::kInvalidArgument, e.what()};
+  }
+}
+
 }  // namespace
 
 extern "C" {
@@ -77,6 +90,34 @@ const char* ens_edge_class_name(const ens_edge* edge, int index) {
   const auto& names = edge->client.class_names();
   if (index < 0 || index >= static_cast<int>(names.size())) return nullptr;
   return names[static_cast<size_t>(index)].c_str();
+}
+
+int ens_edge_read_image(const ens_edge* edge, const char* file, float* image, char* error,
+                        size_t error_size) {
+  return guarded(error, error_size, [&]() -> ens::Status {
+    if (!file || !image) return invalid("no file, or no room for the image");
+    const ens::BundleInfo& info = edge->client.info();
+    return copied(
+        [&] {
+          return ens::read_image(file, info.model.channels, info.model.image_size,
+                                 info.model.image_size, false, info.fit_of_files());
+        },
+        image);
+  });
+}
+
+int ens_edge_fit_pixels(const ens_edge* edge, const uint8_t* pixels, int channels, int height,
+                        int width, size_t stride, float* image, char* error, size_t error_size) {
+  return guarded(error, error_size, [&]() -> ens::Status {
+    if (!pixels || !image) return invalid("no pixels, or no room for the image");
+    const ens::BundleInfo& info = edge->client.info();
+    return copied(
+        [&] {
+          return ens::fit_image(pixels, channels, height, width, stride, info.model.channels,
+                                info.model.image_size, info.model.image_size, info.fit_of_frames());
+        },
+        image);
+  });
 }
 
 int ens_edge_check(ens_edge* edge, char* error, size_t error_size) {

@@ -47,10 +47,21 @@ int ens_edge_classes(const ens_edge* edge);
 /* Valid until the edge is closed; NULL if there is no such class. */
 const char* ens_edge_class_name(const ens_edge* edge, int index);
 
+/* Image files and pixels in memory become one image of that shape, [0, 1], by the rules of
+ * docs/images.md: turned, composited, cropped or stretched as in the network's training. `image`:
+ * room for channels x height x width floats; untouched unless ENS_OK is returned.
+ * Files: JPEG, PNG, BMP, TIFF, WebP or PNM. Pixels: 8 bits a sample, `stride` bytes from one row to
+ * the next, from the top; channels: grey (1), grey and alpha (2), RGB (3) or RGBA (4). */
+int ens_edge_read_image(const ens_edge* edge, const char* file, float* image, char* error,
+                        size_t error_size);
+int ens_edge_fit_pixels(const ens_edge* edge, const uint8_t* pixels, int channels, int height,
+                        int width, size_t stride, float* image, char* error, size_t error_size);
+
 /* Asks the cloud what it serves. ens_edge_classify does so by itself the first time. */
 int ens_edge_check(ens_edge* edge, char* error, size_t error_size);
 
-/* images: `count` times channels x height x width floats in [0, 1], one plane after the other.
+/* images: `count` times channels x height x width floats in [0, 1], one plane after the other; with
+ * another value, NaN included, ENS_INVALID_ARGUMENT.
  * logits: room for count x classes floats; untouched unless ENS_OK is returned. */
 int ens_edge_classify(ens_edge* edge, const float* images, int64_t count, float* logits,
                       char* error, size_t error_size);

@@ -64,31 +64,37 @@ void print_image(const std::string& file, const ens::Classified& result, bool as
   ens::flush_output();
 }
 
-std::vector<std::filesystem::path> image_files(const ens::EdgeOptions& options) {
-  std::vector<std::filesystem::path> files;
-  for (const std::filesystem::path input : options.inputs) {
-    if (std::filesystem::is_directory(input)) {
-      const auto found = ens::list_images(input);
-      if (found.empty()) ens::fail("no image in the folder", input.string());
-      files.insert(files.end(), found.begin(), found.end());
-    } else {
-      files.push_back(input);
-    }
-  }
-  return files;
+// The images of one input: those in it, if it is a folder.
+std::vector<std::filesystem::path> image_files(const std::filesystem::path& input) {
+  std::error_code ignored;  // what is wrong with a file is found when it is read
+  if (!std::filesystem::is_directory(input, ignored)) return {input};
+  auto found = ens::list_images(input);
+  if (found.empty()) ens::fail("no image in the folder", input.string());
+  return found;
 }
 
-ens::Dataset test_images(const ens::EdgeOptions& options, const ens::ModelSpec& model) {
+ens::Tensor read_one(const std::filesystem::path& file, const ens::EdgeOptions& options,
+                     const ens::BundleInfo& info) {
+  const ens::ModelSpec& model = info.model;
+  return ens::read_image(file, model.channels, model.image_size, model.image_size, !options.resize,
+                         info.fit_of_files());
+}
+
+ens::Dataset test_images(const ens::EdgeOptions& options, const ens::EdgeClient& client) {
+  const ens::ModelSpec& model = client.info().model;
   ens::DataOptions wanted = options.data;
   wanted.image_size = model.image_size;
+  wanted.fit = client.info().fit_of_files();
   ens::Dataset data = ens::load_dataset(wanted, ens::DataSplit::kTest);
-  if (data.channels != model.channels ||
-      static_cast<int>(data.class_names.size()) != model.classes || data.count() == 0) {
-    ens::fail(data.name + " does not fit the bundle: " + std::to_string(data.class_names.size()) +
-                  " classes and " + std::to_string(data.channels) + " channels, the model has " +
-                  std::to_string(model.classes) + " and " + std::to_string(model.channels),
+  for (const std::string& warning : data.warnings) {
+    std::fprintf(stderr, "ensembler-edge: warning: %s\n", warning.c_str());
+  }
+  if (data.channels != model.channels || data.count() == 0) {
+    ens::fail(data.name + " does not fit the bundle: " + std::to_string(data.channels) +
+                  " channels, the model has " + std::to_string(model.channels),
               options.config.bundle());
   }
+  ens::check_classes(data, client.class_names(), options.config.bundle());
   return data;
 }
 
@@ -103,17 +109,17 @@ ens::Tensor stack(const std::vector<ens::Tensor>& images) {
 }
 
 int record_probes(const ens::EdgeOptions& options, ens::EdgeClient& client) {
-  const ens::ModelSpec& model = client.info().model;
   ens::Tensor images;
   if (options.data.name.empty()) {
     std::vector<ens::Tensor> read;
-    for (const auto& file : image_files(options)) {
-      read.push_back(ens::read_image(file, model.channels, model.image_size, model.image_size,
-                                     !options.resize));
+    for (const std::string& input : options.inputs) {
+      for (const auto& file : image_files(input)) {
+        read.push_back(read_one(file, options, client.info()));
+      }
     }
     images = stack(read);
   } else {
-    const ens::Dataset data = test_images(options, model);
+    const ens::Dataset data = test_images(options, client);
     images = ens::images_of(
         data, 0, std::min<int64_t>(data.count(), options.data.limit > 0 ? options.data.limit : 32));
   }
@@ -124,25 +130,33 @@ int record_probes(const ens::EdgeOptions& options, ens::EdgeClient& client) {
 }
 
 int classify_images(const ens::EdgeOptions& options, ens::EdgeClient& client) {
-  const ens::ModelSpec& model = client.info().model;
   bool connected = false;
   int failures = 0;
-  for (const auto& file : image_files(options)) {
-    ens::Tensor image;
+  const auto failed = [&](const ens::Error& error) {  // the others may still be good
+    std::fprintf(stderr, "ensembler-edge: %s\n", error.what());
+    ++failures;
+  };
+  for (const std::string& input : options.inputs) {
+    std::vector<std::filesystem::path> files;
     try {
-      image = ens::read_image(file, model.channels, model.image_size, model.image_size,
-                              !options.resize);
-    } catch (const ens::Error& error) {  // the others may still be good
-      std::fprintf(stderr, "ensembler-edge: %s\n", error.what());
-      ++failures;
-      continue;
+      files = image_files(input);
+    } catch (const ens::Error& error) {
+      failed(error);
     }
-    // Checked before the first request, so that its time is not part of the first image's.
-    if (!std::exchange(connected, true)) require(client.check());
-    const auto result =
-        client.classify(image.reshape({1, model.channels, model.image_size, model.image_size}));
-    require(result.status);
-    print_image(file.string(), result.value, options.as_json);
+    for (const auto& file : files) {
+      ens::Tensor image;
+      try {
+        image = read_one(file, options, client.info());
+      } catch (const ens::Error& error) {
+        failed(error);
+        continue;
+      }
+      // Checked before the first request, so that its time is not part of the first image's.
+      if (!std::exchange(connected, true)) require(client.check());
+      const auto result = client.classify(image.reshape(ens::batched(1, image.shape())));
+      require(result.status);
+      print_image(file.string(), result.value, options.as_json);
+    }
   }
   return failures == 0 ? 0 : 1;
 }
@@ -150,8 +164,7 @@ int classify_images(const ens::EdgeOptions& options, ens::EdgeClient& client) {
 // ---- data sets
 
 int classify_data(const ens::EdgeOptions& options, ens::EdgeClient& client) {
-  const ens::ModelSpec& model = client.info().model;
-  const ens::Dataset data = test_images(options, model);
+  const ens::Dataset data = test_images(options, client);
   require(client.check());
   constexpr std::array kParts = {"head", "wire", "queue", "compute", "tail", "total"};
   std::map<std::string, std::vector<double>> latency;  // of each request
@@ -222,8 +235,18 @@ int main(int argc, char** argv) {
   return ens::run_program("ensembler-edge", argv, [&] {
     const ens::EdgeOptions options = ens::parse_options(argc, argv);
     if (!options.inputs.empty() && ens::is_video(options.inputs[0])) {
-      ens::watch(options.inputs[0], options.config, options.watch);
-      return 0;
+      // Without destructors of libraries: a reader may still wait there for a silent stream.
+      const auto leave = [](int code) {
+        std::fflush(nullptr);
+        std::_Exit(code);
+      };
+      try {
+        ens::watch(options.inputs[0], options.config, options.watch);
+      } catch (const ens::Error& error) {
+        std::fprintf(stderr, "ensembler-edge: %s\n", error.what());
+        leave(error.exit_code());
+      }
+      leave(0);
     }
     ens::EdgeClient client(options.config);
     if (!options.record_probes.empty()) return record_probes(options, client);

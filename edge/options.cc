@@ -53,7 +53,8 @@ void add_config_flags(CLI::App& app, Flags& flags) {
 void add_input_flags(CLI::App& app, Flags& flags, EdgeOptions& options) {
   app.add_flag("--json", options.as_json,
                "one JSON object per image or frame, or one for a data set");
-  app.add_flag("--resize", options.resize, "resize images that do not have the model's size");
+  app.add_flag("--resize", options.resize,
+               "make images of another size fit the model, as in its training (docs/images.md)");
   auto* data = app.add_option("--dataset", options.data.name,
                               "classify a data set's test images and print the accuracy");
   app.add_option("--data", options.data.root,
@@ -65,7 +66,7 @@ void add_input_flags(CLI::App& app, Flags& flags, EdgeOptions& options) {
   app.add_option("--seed", options.data.seed, "of a generated data set; default 1")->needs(data);
   app.add_option("inputs", options.inputs,
                  "image files, or folders of them; or one video file, camera (/dev/video0) or "
-                 "stream (rtsp://...): the square in the middle of its frames")
+                 "stream (rtsp://...)")
       ->excludes(data);
   app.add_option("--camera", flags.camera, "N: /dev/videoN")->excludes(data)->check(at_least(0));
   app.add_option("--fps", options.watch.fps,

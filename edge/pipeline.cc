@@ -1,5 +1,8 @@
 #include "edge/pipeline.h"
 
+#include <algorithm>
+#include <string>
+
 #include "base/error.h"
 
 namespace ens {
@@ -13,6 +16,24 @@ Shape tail_input(const BundleInfo& info, int selected) {
 }
 
 }  // namespace
+
+Status check_images(const Tensor& images, const ModelSpec& model) {
+  const Shape one = model.input_shape();
+  if (images.rank() != 4 || images.dtype() != Dtype::kF32 || images.dim(0) < 1 ||
+      !std::ranges::equal(images.shape().dims().subspan(1), one.dims())) {
+    return {StatusCode::kInvalidArgument, "images are " + images.shape().str() + " " +
+                                              name(images.dtype()) + ", expected [B, " +
+                                              one.str().substr(1) + " float32"};
+  }
+  // With room for the rounding of x * (1 / 255).
+  const auto outside = [](float value) { return !(value >= -1e-3f && value <= 1.001f); };
+  const auto values = images.span<float>();
+  const auto odd = std::ranges::find_if(values, outside);
+  if (odd == values.end()) return {};
+  return {StatusCode::kInvalidArgument,
+          "image " + std::to_string((odd - values.begin()) / one.numel()) + " has a value of " +
+              std::to_string(*odd) + "; the values of an image are in [0, 1]"};
+}
 
 struct EdgePipeline::Impl {
   Impl(EdgeBundle b, int max_batch)

@@ -8,8 +8,13 @@
 #include "ensemble/model/edge_bundle.h"
 #include "ensemble/protect/protection.h"
 #include "nn/plan/plan.h"
+#include "proto/status.h"
 
 namespace ens {
+
+// INVALID_ARGUMENT unless images are [B, C, H, W] float32 of the model's shape, B >= 1, and every
+// value is in [0, 1].
+Status check_images(const Tensor& images, const ModelSpec& model);
 
 // head -> protection -> (cloud) -> selector -> tail. One thread at a time per pipeline.
 class EdgePipeline {

@@ -43,12 +43,6 @@ struct EdgeStream::Impl {
     changed.notify_all();
   }
 
-  bool fits(const Tensor& images) const {
-    const Shape one = client.info().model.input_shape();
-    return images.rank() == 4 && images.dtype() == Dtype::kF32 && images.dim(0) >= 1 &&
-           std::ranges::equal(images.shape().dims().subspan(1), one.dims());
-  }
-
   // As many submissions as make a request; empty: closed, and all is done.
   std::vector<Waiting> take() {
     std::unique_lock lock(mutex);
@@ -109,10 +103,9 @@ EdgeStream::~EdgeStream() = default;
 std::future<Result<Classified>> EdgeStream::submit(const Tensor& images) {
   Waiting w{images.clone(), {}};
   std::future<Result<Classified>> future = w.promise.get_future();
-  if (!impl_->fits(images)) {  // must not spoil those it would travel with
-    w.promise.set_value({{StatusCode::kInvalidArgument,
-                          "images are " + images.shape().str() + " " + name(images.dtype())},
-                         {}});
+  // It must not spoil those it would travel with.
+  if (Status status = check_images(images, info().model); !status.ok()) {
+    w.promise.set_value({std::move(status), {}});
     return future;
   }
   {

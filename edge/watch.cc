@@ -137,7 +137,8 @@ void watch(const std::string& source, const EdgeConfig& config, const WatchOptio
       options.live || source.find("://") != std::string::npos || source.starts_with("/dev/");
   EdgeStream stream(config, live ? 1 : 2 * config.batch());
   const ModelSpec& model = stream.info().model;
-  Video video(source, {model.channels, model.image_size, options.fps, options.live});
+  Video video(source, {model.channels, model.image_size, stream.info().fit_of_frames(), options.fps,
+                       options.live});
   for (const int number : {SIGINT, SIGTERM}) std::signal(number, [](int) { g_stop = 1; });
 
   struct Sent {

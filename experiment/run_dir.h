@@ -2,6 +2,7 @@
 //
 //   config.txtpb   the resolved configuration
 //   info.json      version, revision, command, device, processor, seed, started, resumed [...]
+//   classes.txt    the names of the classes, a line each, in the order of the labels
 //   metrics.csv    time,stage,net,epoch,step,name,value; one row per number, time in UTC
 //   DONE           written last: without it the run is unfinished and may be resumed
 //   LOCK           locked (flock) while a process works in the folder; holds its process id

@@ -1,7 +1,11 @@
 #include "lab/datasets.h"
 
+#include <fmt/format.h>
+
+#include <cstdio>
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
 
 #include "ensemble/train/setup.h"
@@ -19,6 +23,10 @@ std::shared_ptr<const Dataset> shared_dataset(const RunConfig& config, DataSplit
   if (!data) {
     data = std::make_shared<const Dataset>(load_dataset(data_options(config, split), split));
     entry = data;
+    static std::set<std::string> said;
+    for (const std::string& warning : data->warnings) {
+      if (said.insert(warning).second) fmt::print(stderr, "warning: {}\n", warning);
+    }
   }
   return data;
 }

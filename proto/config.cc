@@ -273,6 +273,10 @@ void read_config(const std::filesystem::path& file, pb::Message& config) {
   parse_config(read_file(file), file.string(), config);
 }
 
+std::string implied_fit(const std::string& data_name) {
+  return data_name.starts_with("folder:") ? "stretch" : "crop";
+}
+
 void apply_overrides(const std::vector<std::string>& assignments, pb::Message& config) {
   for (const std::string& assignment : assignments) {
     const std::string context = "--set " + assignment;

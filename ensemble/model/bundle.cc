@@ -71,6 +71,7 @@ void put_info(Checkpoint& checkpoint, const BundleInfo& info) {
   checkpoint.texts["mean"] = fmt::format("{}", fmt::join(info.model.mean, ","));
   checkpoint.texts["stddev"] = fmt::format("{}", fmt::join(info.model.stddev, ","));
   checkpoint.texts["data"] = info.data;
+  if (info.fit) checkpoint.texts["fit"] = name(*info.fit);
   checkpoint.texts["fingerprint"] = to_hex(info.fingerprint);
 }
 
@@ -97,6 +98,9 @@ BundleInfo get_info(const Checkpoint& checkpoint) {
   info.model.mean = parse_floats(checkpoint.text("mean"), checkpoint.file);
   info.model.stddev = parse_floats(checkpoint.text("stddev"), checkpoint.file);
   info.data = checkpoint.text("data");
+  if (const auto fit = checkpoint.texts.find("fit"); fit != checkpoint.texts.end()) {
+    info.fit = parse_fit(fit->second, checkpoint.file);
+  }
   info.fingerprint = from_hex(checkpoint.text("fingerprint"), checkpoint.file);
   if (info.nets < 1 || info.nets > kMaxNets) {
     fail(fmt::format("{} server nets", info.nets), checkpoint.file);

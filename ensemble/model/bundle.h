@@ -7,9 +7,11 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "nn/data/image_fit.h"
 #include "nn/models/model.h"
 
 namespace ens {
@@ -21,6 +23,11 @@ struct BundleInfo {
   int nets = 1;             // N
   std::string fingerprint;  // 32 bytes: SHA-256 over all bodies' weights
   std::string data;         // name of the training set, for people
+  // How images of another shape are made square (docs/images.md). Bundles of versions before do not
+  // say: their edges stretched picture files and cropped frames.
+  std::optional<ImageFit> fit;
+  ImageFit fit_of_files() const { return fit.value_or(ImageFit::kStretch); }
+  ImageFit fit_of_frames() const { return fit.value_or(ImageFit::kCrop); }
 };
 
 struct CloudBundle {

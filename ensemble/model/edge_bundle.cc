@@ -111,7 +111,12 @@ void write_edge_bundle(const std::filesystem::path& file, const EdgeBundle& bund
   checkpoint.tensors[kSelector] =
       Tensor::from_labels(std::vector<int32_t>(selected.begin(), selected.end()));
   std::string& names = checkpoint.texts["class_names"];
-  for (const std::string& name : bundle.class_names) names += name + "\n";
+  for (const std::string& name : bundle.class_names) {
+    if (name.empty() || name.find('\n') != std::string::npos) {
+      fail("a class name is empty or has a line break", file.string(), "rename the class");
+    }
+    names += name + "\n";
+  }
   write_checkpoint(file, checkpoint, /*secret=*/true);
 }
 

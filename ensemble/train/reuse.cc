@@ -72,6 +72,7 @@ std::string stage1_identity(const RunConfig& config) {
   *id.mutable_data() = config.data();
   id.mutable_data()->clear_root();
   id.mutable_data()->clear_test_limit();
+  if (!config.data().name().starts_with("folder:")) id.mutable_data()->clear_fit();
   *id.mutable_model() = config.model();
   *id.mutable_stage1() = config.stage1();
   id.mutable_stage1()->clear_side_by_side();

@@ -14,6 +14,7 @@ DataOptions data_options(const RunConfig& config, DataSplit split) {
   options.limit = split == DataSplit::kTrain ? d.train_limit() : d.test_limit();
   options.label_column = d.label_column();
   options.seed = config.seed();
+  options.fit = parse_fit(d.fit(), "data.fit");
   return options;
 }
 

@@ -1,5 +1,7 @@
 #include "ensemble/train/train_net.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 
@@ -152,9 +154,9 @@ void train_net(const TrainingContext& context, Module& net, const NetTraining& j
         recent = steps++ ? 0.98 * recent + 0.02 * value : value;
         progress.add(images);
         if (steps % 8 == 0) {
-          std::string text = job.label + "  loss " + std::to_string(recent).substr(0, 5);
+          std::string text = job.label + fmt::format("  loss {:.3f}", recent);
           if (last_accuracy >= 0) {
-            text += "  accuracy " + std::to_string(100 * last_accuracy).substr(0, 4) + " %";
+            text += fmt::format("  accuracy {:.1f} %", 100 * last_accuracy);
           }
           progress.note(text);
         }

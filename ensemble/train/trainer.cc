@@ -54,6 +54,7 @@ void write_bundles(const TrainingContext& context, const TrainingResult& trained
   cloud.info.split = context.split;
   cloud.info.nets = context.config.ensemble().nets();
   cloud.info.data = context.train.name;
+  cloud.info.fit = parse_fit(context.config.data().fit(), "data.fit");
   cloud.bodies = trained.bodies;
   write_cloud_bundle(context.run.path("cloud.h5"), cloud);
   const EdgeBundle edge{cloud.info,   context.train.class_names, trained.head,

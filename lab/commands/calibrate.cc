@@ -128,6 +128,7 @@ void calibrate(const Flags& flags) {
   }
 
   const Dataset train = draw(config, DataSplit::kTrain, flags.images);
+  check_classes(train, edge.class_names(), flags.run);
   const Tensor features = edge.smash(images_of(train, 0, train.count())).to(device);
   const Shape sent = smashed_shape(cloud.info.model, cloud.info.split);
   Progress progress("activation ranges", train.count() * std::ssize(cloud.bodies));

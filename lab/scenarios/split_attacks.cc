@@ -97,6 +97,7 @@ struct AttackTarget::Impl {
     EdgeBundle bundle = read_edge_bundle(folder / "edge.h5");
     head = bundle.head;
     noise = mean_noise(bundle.protection);
+    const std::vector<std::string> classes = bundle.class_names;
     selected = bundle.selector.selected();
     edge = std::make_unique<EdgePipeline>(std::move(bundle));
     head->to(device);
@@ -104,6 +105,7 @@ struct AttackTarget::Impl {
 
     const auto train = shared_dataset(config, DataSplit::kTrain);
     const auto test = shared_dataset(config, DataSplit::kTest);
+    check_classes(*test, classes, folder.string());
     roles = divide_images(*train, *test, settings, config.seed());
     truth = images_of(roles.scored, 0, roles.scored.count());
   }

@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "base/files.h"
+#include "base/strings.h"
+#include "ensemble/model/edge_bundle.h"
 #include "ensemble/train/setup.h"
 #include "ensemble/train/trainer.h"
 #include "experiment/run_dir.h"
@@ -43,6 +46,28 @@ bool reuse_result(const fs::path& source_run, const std::string& identity, RunDi
   return true;
 }
 
+// A training that was interrupted goes on with the classes it began with.
+void keep_classes(const Dataset& train, const RunDir& run) {
+  const fs::path file = run.path("classes.txt");
+  if (const auto before = read_file_if_there(file)) {
+    check_classes(train, split_text(*before, '\n'), file.string());
+  } else {
+    write_file_atomically(file, join(train.class_names, "\n") + "\n", /*secret=*/false);
+  }
+}
+
+// Whether a finished run's labels mean the same; says why, if they do not.
+bool has_classes(const Dataset& train, const fs::path& source_run) {
+  if (!fs::exists(source_run / "DONE")) return false;
+  try {
+    check_classes(train, read_edge_bundle(source_run / "edge.h5").class_names, source_run.string());
+    return true;
+  } catch (const Error& e) {
+    fmt::print(stderr, "{}: not used: {}\n", source_run.string(), e.what());
+    return false;
+  }
+}
+
 }  // namespace
 
 std::string training_identity(const RunConfig& config) {
@@ -65,13 +90,16 @@ bool train_run(const RunConfig& config, const fs::path& folder,
   const auto test = shared_dataset(config, DataSplit::kTest);
   check(model_spec(config, *train), split_of(config));  // before anything is written
   RunDir run(folder, identity, facts);
+  keep_classes(*train, run);
   bool reused = false;
   for (const fs::path& source_run : source_runs) {
-    reused = reuse_result(source_run, identity, run);
+    reused = has_classes(*train, source_run) && reuse_result(source_run, identity, run);
     if (reused) break;
   }
   if (!reused) {
-    for (const fs::path& source_run : source_runs) reuse_stage1(config, folder, source_run);
+    for (const fs::path& source_run : source_runs) {
+      if (has_classes(*train, source_run)) reuse_stage1(config, folder, source_run);
+    }
     train_ensemble(config, run, *train, *test);
   }
   run.mark_done();

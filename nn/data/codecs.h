@@ -12,6 +12,9 @@
 
 namespace ens::data {
 
+// How long a stream (rtsp://...) may be silent, when it is opened and between two frames.
+inline constexpr int kStreamSilenceMs = 10000;
+
 // An open video or camera. One thread at a time.
 class Capture {
  public:
@@ -19,12 +22,14 @@ class Capture {
   virtual bool read(Pixels& frame) = 0;  // false: no more frames
   virtual double rate() const = 0;       // frames a second; 0: not known
   virtual int64_t frames() const = 0;    // as the file says; 0: not known
+  virtual int64_t pixels() const = 0;    // of a frame, before one is read; 0: not known
 };
 
 // The library's functions throw std::exception, never ens::Error.
 struct Codecs {
-  // Grey (1) or RGB (3); width 0 if it is not a picture.
-  Pixels (*decode)(const uint8_t* bytes, size_t size, int channels);
+  // As it is stored: not turned, not composited. max_value: the sample that is white; 0: the
+  // largest of its type. Width 0 if it is not a picture.
+  Raster (*decode)(const uint8_t* bytes, size_t size, int max_value);
   // nullptr if it cannot be opened.
   std::unique_ptr<Capture> (*open)(const std::string& source, bool camera, int channels);
 };

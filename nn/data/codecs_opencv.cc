@@ -1,9 +1,12 @@
 // libens_codecs.so: see codecs.h.
 #include <cstdlib>
+#include <iostream>
+#include <mutex>
 #include <opencv2/core/utils/logger.hpp>
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
 #include <opencv2/videoio.hpp>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -26,10 +29,42 @@ Pixels planes_of(const cv::Mat& mat, int channels) {
   return out;
 }
 
-Pixels decode(const uint8_t* bytes, size_t size, int channels) {
+// OpenCV prints to std::cerr why it cannot decode a picture, whatever its log level is.
+class QuietCerr {
+ public:
+  QuietCerr() : lock_(mutex()), before_(std::cerr.rdbuf(nullptr)) {}
+  ~QuietCerr() {
+    std::cerr.rdbuf(before_);
+    std::cerr.clear();
+  }
+
+ private:
+  static std::mutex& mutex() {
+    static std::mutex one;
+    return one;
+  }
+  const std::lock_guard<std::mutex> lock_;
+  std::streambuf* const before_;
+};
+
+Raster decode(const uint8_t* bytes, size_t size, int max_value) {
   const cv::Mat raw(1, static_cast<int>(size), CV_8UC1, const_cast<uint8_t*>(bytes));
-  const cv::Mat mat = cv::imdecode(raw, channels == 1 ? cv::IMREAD_GRAYSCALE : cv::IMREAD_COLOR);
-  return mat.empty() ? Pixels{} : planes_of(mat, channels);
+  cv::Mat mat;
+  {
+    const QuietCerr quiet;
+    mat = cv::imdecode(raw, cv::IMREAD_UNCHANGED);
+  }
+  if (mat.empty()) return {};
+  if (mat.depth() != CV_8U && mat.depth() != CV_16U) {
+    throw std::runtime_error("its samples are neither of 8 nor of 16 bits");
+  }
+  const int most = max_value > 0 ? max_value : mat.depth() == CV_8U ? 255 : 65535;
+  if (mat.depth() != CV_8U || most != 255) mat.convertTo(mat, CV_8U, 255.0 / most);
+  if (mat.channels() == 3) cv::cvtColor(mat, mat, cv::COLOR_BGR2RGB);
+  if (mat.channels() == 4) cv::cvtColor(mat, mat, cv::COLOR_BGRA2RGBA);
+  Raster out{mat.channels(), mat.rows, mat.cols, {}};
+  out.values.assign(mat.datastart, mat.dataend);
+  return out;
 }
 
 class OpencvCapture : public Capture {
@@ -52,6 +87,10 @@ class OpencvCapture : public Capture {
   int64_t frames() const override {
     return static_cast<int64_t>(property(cv::CAP_PROP_FRAME_COUNT));
   }
+  int64_t pixels() const override {
+    return static_cast<int64_t>(property(cv::CAP_PROP_FRAME_WIDTH) *
+                                property(cv::CAP_PROP_FRAME_HEIGHT));
+  }
 
  private:
   double property(int which) const {  // "not known" has several forms
@@ -64,14 +103,16 @@ class OpencvCapture : public Capture {
 };
 
 std::unique_ptr<Capture> open(const std::string& source, bool camera, int channels) {
-  // What is wrong is said by who asked.
-  cv::utils::logging::setLogLevel(cv::utils::logging::LOG_LEVEL_SILENT);
-  setenv("OPENCV_FFMPEG_LOGLEVEL", "-8", 0);
   cv::VideoCapture capture;
   // The last one plays motion JPEG in AVI where OpenCV was built without FFmpeg.
   for (const int backend : camera ? std::vector<int>{cv::CAP_V4L2}
                                   : std::vector<int>{cv::CAP_FFMPEG, cv::CAP_OPENCV_MJPEG}) {
-    if (capture.open(source, backend)) {
+    const std::vector<int> limits =
+        backend == cv::CAP_FFMPEG
+            ? std::vector<int>{cv::CAP_PROP_OPEN_TIMEOUT_MSEC, kStreamSilenceMs,
+                               cv::CAP_PROP_READ_TIMEOUT_MSEC, kStreamSilenceMs}
+            : std::vector<int>{};
+    if (capture.open(source, backend, limits)) {
       return std::make_unique<OpencvCapture>(std::move(capture), channels);
     }
   }
@@ -82,6 +123,12 @@ std::unique_ptr<Capture> open(const std::string& source, bool camera, int channe
 }  // namespace ens::data
 
 extern "C" __attribute__((visibility("default"))) const ens::data::Codecs* ens_codecs() {
-  static const ens::data::Codecs kCodecs{ens::data::decode, ens::data::open};
+  static const ens::data::Codecs kCodecs = [] {
+    // What is wrong is said by who asked.
+    cv::utils::logging::setLogLevel(cv::utils::logging::LOG_LEVEL_SILENT);
+    cv::redirectError([](int, const char*, const char*, const char*, int, void*) { return 0; });
+    setenv("OPENCV_FFMPEG_LOGLEVEL", "-8", 0);
+    return ens::data::Codecs{ens::data::decode, ens::data::open};
+  }();
   return &kCodecs;
 }

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/strings.h"
 #include "nn/data/pixels.h"
 #include "nn/data/sources.h"
 
@@ -93,11 +94,16 @@ std::vector<std::string> read_lines(const fs::path& file, const std::string& hin
   const std::vector<uint8_t> bytes = read_file(file, hint);
   std::vector<std::string> lines;
   for (auto it = bytes.begin(); it != bytes.end();) {
-    const auto end = std::find(it, bytes.end(), '\n');
-    std::string line(it, end);
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    lines.push_back(std::move(line));
-    it = end == bytes.end() ? end : end + 1;
+    const auto end =
+        std::find_if(it, bytes.end(), [](uint8_t c) { return c == '\n' || c == '\r'; });
+    lines.emplace_back(it, end);
+    if (lines.back().find('\0') != std::string::npos) {
+      fail("line has a NUL character: damaged, or no UTF-8 text",
+           file.string() + ":" + std::to_string(lines.size()), hint);
+    }
+    it = end;
+    if (it != bytes.end() && *it == '\r') ++it;  // also alone, as in files of old Macintoshes
+    if (it != bytes.end() && *it == '\n') ++it;
   }
   while (!lines.empty() && lines.back().empty()) lines.pop_back();
   return lines;
@@ -130,13 +136,13 @@ Source source_of(const std::string& name) {
              "choose cifar10, cifar100, mnist, fashion_mnist, shapes or folder:PATH");
 }
 
-void resize_all(Dataset& data, int size) {
+void resize_all(Dataset& data, int size, ImageFit fit) {
   if (data.height == size && data.width == size) return;
   const int64_t to_size = int64_t{data.channels} * size * size;
   std::vector<uint8_t> pixels(static_cast<size_t>(data.count() * to_size));
   for (int64_t i = 0; i < data.count(); ++i) {
     data::resize(data.pixels.data() + i * data.image_size(), data.channels, data.height, data.width,
-                 pixels.data() + i * to_size, size, size);
+                 pixels.data() + i * to_size, size, size, fit);
   }
   data.pixels = std::move(pixels);
   data.height = data.width = size;
@@ -146,8 +152,8 @@ void resize_all(Dataset& data, int size) {
 
 Dataset Dataset::head(int64_t n) const {
   n = std::clamp<int64_t>(n, 0, count());
-  Dataset out{name,        channels, height, width, {}, {labels.begin(), labels.begin() + n},
-              class_names, mean,     stddev};
+  Dataset out{name,        channels, height, width,   {}, {labels.begin(), labels.begin() + n},
+              class_names, mean,     stddev, warnings};
   out.pixels.assign(pixels.begin(), pixels.begin() + n * image_size());
   return out;
 }
@@ -159,7 +165,7 @@ Dataset Dataset::draw(int64_t n, Rng& rng) const {
 }
 
 Dataset Dataset::pick(const std::vector<int64_t>& indices) const {
-  Dataset out{name, channels, height, width, {}, {}, class_names, mean, stddev};
+  Dataset out{name, channels, height, width, {}, {}, class_names, mean, stddev, warnings};
   out.labels.reserve(indices.size());
   out.pixels.reserve(indices.size() * static_cast<size_t>(image_size()));
   for (const int64_t i : indices) {
@@ -185,8 +191,26 @@ Dataset load_dataset(const DataOptions& options, DataSplit split) {
   }
   const Source source = source_of(options.name);
   Dataset out = source.read(options, split);
-  if (options.image_size && !source.sized) resize_all(out, options.image_size);
+  if (options.image_size && !source.sized) resize_all(out, options.image_size, options.fit);
   return out;
+}
+
+void check_classes(const Dataset& data, const std::vector<std::string>& names,
+                   const std::string& where) {
+  // Versions before kept the spaces around a label.
+  if (std::ranges::equal(data.class_names, names, {}, trimmed, trimmed)) return;
+  const auto listed = [](std::vector<std::string> all) {
+    constexpr size_t kMost = 20;
+    const std::string count = std::to_string(all.size());
+    if (all.size() > kMost) {
+      all.resize(kMost);
+      all.emplace_back("...");
+    }
+    return count + " (" + join(all) + ")";
+  };
+  fail(data.name + " has other classes than the network: " + listed(data.class_names) +
+           "; the network knows " + listed(names),
+       where, "name the folders or labels as in the training, or train on this data set");
 }
 
 bool dataset_present(const DataOptions& options) {

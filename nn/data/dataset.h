@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "nn/core/rng.h"
+#include "nn/data/image_fit.h"
 
 namespace ens {
 
@@ -22,6 +23,8 @@ struct Dataset {
   // same numbers, whatever the limit): the input normalisation of a model. Folders and shapes: of
   // at most 2,000 training images. stddev is never 0.
   std::vector<float> mean, stddev;
+  // What is odd about the set's files, and was put up with: a line each, for the log.
+  std::vector<std::string> warnings;
 
   int64_t count() const { return static_cast<int64_t>(labels.size()); }
   int64_t image_size() const { return int64_t{channels} * height * width; }
@@ -36,11 +39,7 @@ enum class DataSplit { kTrain, kTest };
 
 struct DataOptions {
   // "cifar10", "cifar100", "mnist", "fashion_mnist", "shapes", or "folder:PATH" for an image folder
-  // (a relative PATH is also looked for under root). A folder has a labels.csv with a header: first
-  // column the picture's path, relative to the folder or its images/; other columns labels, numbers
-  // or text; a column "split" or "train" if there is a given split, else paths that all start with
-  // train/, val/ or test/ are one, else 80/20 by file name and seed. Without labels.csv: one
-  // subfolder per class, or train/ and val/ or test/ with these in them.
+  // (a relative PATH is also looked for under root), laid out as docs/images.md says.
   std::string name = "cifar10";
   // Folder that holds <name>/...; empty: $ENS_DATA, then
   // ${XDG_CACHE_HOME:-~/.cache}/ensembler-data.
@@ -51,12 +50,18 @@ struct DataOptions {
   // folders: name of the labels.csv column to learn; empty: "label", "identity" or the second
   // column
   std::string label_column;
-  uint64_t seed = 1;  // shapes: which figures are drawn; folders: the train/test split
+  uint64_t seed = 1;               // shapes: which figures are drawn; folders: the train/test split
+  ImageFit fit = ImageFit::kCrop;  // how images of another shape become squares
 };
 
 // Loads a split. Error names the missing or damaged file, what is wrong with it and the command
 // that mends it (`ensembler data get NAME`). Grey sets have 1 channel.
 Dataset load_dataset(const DataOptions& options, DataSplit split);
+
+// Error naming `where` and both lists unless the set has the classes `names`, in this order: labels
+// are indices, so a set with other classes would be compared with the wrong ones.
+void check_classes(const Dataset& data, const std::vector<std::string>& names,
+                   const std::string& where);
 
 // Whether load_dataset would find its files (no contents are read). "shapes" always.
 bool dataset_present(const DataOptions& options);

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/strings.h"
 #include "nn/core/rng.h"
 #include "nn/data/image.h"
 #include "nn/data/pixels.h"
@@ -21,7 +22,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* kLayoutHint =
     "a folder set has a labels.csv (first column: picture file, others: labels) or one subfolder "
-    "of pictures per class";
+    "of pictures per class; see docs/images.md";
 constexpr int kDefaultSide = 64;
 constexpr int64_t kStatsSample = 2000;
 constexpr double kTrainPart = 0.8;
@@ -39,6 +40,7 @@ struct Listing {
   std::vector<Row> rows;
   std::vector<std::string> labels;       // sorted: the class of a row is its label's place here
   std::vector<std::string> class_names;  // what to call them
+  std::vector<std::string> warnings;
 };
 
 std::optional<int64_t> as_integer(const std::string& text) {
@@ -48,31 +50,47 @@ std::optional<int64_t> as_integer(const std::string& text) {
   return value;
 }
 
-Part part_of(std::string text) {
+std::string lower_case(std::string text) {
   std::ranges::transform(text, text.begin(), [](unsigned char c) { return std::tolower(c); });
+  return text;
+}
+
+Part part_of(const std::string& name) {
+  const std::string text = lower_case(name);
   if (text == "train" || text == "training") return Part::kTrain;
   if (text == "val" || text == "valid" || text == "validation") return Part::kValidation;
   if (text == "test" || text == "testing") return Part::kTest;
   return Part::kUnknown;
 }
 
-// One line of comma-separated values; "quoted, ""fields""" as in RFC 4180.
-std::vector<std::string> split_csv(const std::string& line) {
-  std::vector<std::string> fields(1);
-  bool quoted = false;
-  for (size_t i = 0; i < line.size(); ++i) {
-    const char c = line[i];
-    if (c == '"' && quoted && i + 1 < line.size() && line[i + 1] == '"') {
-      fields.back() += line[++i];
-    } else if (c == '"' && (quoted || fields.back().empty())) {
-      quoted = !quoted;
-    } else if (c == ',' && !quoted) {
-      fields.emplace_back();
+// One line of comma-separated values; "quoted, ""fields""" as in RFC 4180, but within a line. White
+// space around a field that is not quoted does not count.
+std::vector<std::string> split_csv(const std::string& line, const std::string& where) {
+  std::vector<std::string> fields;
+  for (size_t at = 0;; ++at) {
+    at = std::min(line.find_first_not_of(" \t", at), line.size());
+    std::string field;
+    if (at < line.size() && line[at] == '"') {
+      for (++at;; ++at) {
+        if (at >= line.size()) fail("a quote is opened and not closed", where, "correct the line");
+        if (line[at] == '"' && line.compare(at, 2, "\"\"") == 0)
+          ++at;
+        else if (line[at] == '"')
+          break;
+        field += line[at];
+      }
+      at = std::min(line.find_first_not_of(" \t", at + 1), line.size());
+      if (at < line.size() && line[at] != ',') {
+        fail("text follows a closing quote", where, "write a quote within quotes twice");
+      }
     } else {
-      fields.back() += c;
+      const size_t end = std::min(line.find(',', at), line.size());
+      field = trimmed(std::string_view(line).substr(at, end - at));
+      at = end;
     }
+    fields.push_back(std::move(field));
+    if (at >= line.size()) return fields;
   }
-  return fields;
 }
 
 struct Table {
@@ -80,8 +98,10 @@ struct Table {
   std::vector<std::vector<std::string>> rows;
   std::vector<int> lines;
 
+  // As it is spelt, else in any case.
   int find(const std::string& column) const {
-    const auto it = std::ranges::find(header, column);
+    auto it = std::ranges::find(header, column);
+    if (it == header.end()) it = std::ranges::find(header, lower_case(column), lower_case);
     return it == header.end() ? -1 : static_cast<int>(it - header.begin());
   }
 };
@@ -90,18 +110,19 @@ Table read_csv(const fs::path& file) {
   std::vector<std::string> lines = read_lines(file, kLayoutHint);
   if (lines.empty()) fail("file is empty", file.string(), kLayoutHint);
   if (lines[0].starts_with("\xef\xbb\xbf")) lines[0].erase(0, 3);
-  Table table{split_csv(lines[0]), {}, {}};
+  Table table{split_csv(lines[0], file.string() + ":1"), {}, {}};
   if (table.header.size() < 2) {
     fail("header has no label column after the file column", file.string() + ":1", kLayoutHint);
   }
   for (size_t i = 1; i < lines.size(); ++i) {
-    if (lines[i].empty()) continue;
-    table.rows.push_back(split_csv(lines[i]));
+    if (trimmed(lines[i]).empty()) continue;
+    const std::string where = file.string() + ":" + std::to_string(i + 1);
+    table.rows.push_back(split_csv(lines[i], where));
     table.lines.push_back(static_cast<int>(i) + 1);
     if (table.rows.back().size() != table.header.size()) {
       fail("line has " + std::to_string(table.rows.back().size()) + " fields, the header " +
                std::to_string(table.header.size()),
-           file.string() + ":" + std::to_string(i + 1), "correct the line");
+           where, "correct the line");
     }
   }
   if (table.rows.empty()) fail("file lists no picture", file.string(), kLayoutHint);
@@ -139,16 +160,30 @@ int label_column(const Table& table, const std::string& wanted, const fs::path& 
 }
 
 Part parse_split(const std::string& column, const std::string& value, const std::string& where) {
-  if (column == "train") {
-    if (value == "1" || value == "true") return Part::kTrain;
-    if (value == "0" || value == "false") return Part::kTest;
+  const std::string text = lower_case(trimmed(value));
+  if (lower_case(column) == "train") {
+    if (text == "1" || text == "true" || text == "yes") return Part::kTrain;
+    if (text == "0" || text == "false" || text == "no") return Part::kTest;
   }
-  const Part part = part_of(value);
+  const Part part = part_of(text);
   if (part == Part::kUnknown) {
     fail("\"" + value + "\" in column " + column + " names no split", where,
          "write train, val or test");
   }
   return part;
+}
+
+// A name that the terminal shows and a bundle holds.
+void check_label(const std::string& label, const std::string& where) {
+  if (label.empty()) fail("a class has no name", where, "give it one");
+  if (std::ranges::any_of(label, [](unsigned char c) { return c < 0x20 || c == 0x7f; })) {
+    std::string shown = label;
+    std::ranges::replace_if(
+        shown, [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
+    fail("the class name \"" + shown +
+             "\" has a line break or another control character (shown as ?)",
+         where, "rename the class");
+  }
 }
 
 // Sorted by value if every label is an integer, else as text.
@@ -163,8 +198,10 @@ std::vector<std::string> sorted_labels(const std::vector<Row>& rows) {
 }
 
 // Numbers say little: if another column spells the same classes in words, take the last such.
+// `used`: that column.
 std::vector<std::string> names_of(const std::vector<std::string>& labels, const Table& table,
-                                  int column) {
+                                  int column, int& used) {
+  used = column;
   if (!as_integer(labels[0])) return labels;
   for (int other = static_cast<int>(table.header.size()) - 1; other > 0; --other) {
     if (other == column || other == split_column(table)) continue;
@@ -172,19 +209,85 @@ std::vector<std::string> names_of(const std::vector<std::string>& labels, const 
     std::set<std::string> names;
     bool same = true;
     for (const auto& row : table.rows) {
-      const std::string& name = row[other];
-      const auto [it, added] = name_of.try_emplace(row[column], name);
+      const std::string name = trimmed(row[other]);
+      const auto [it, added] = name_of.try_emplace(trimmed(row[column]), name);
       same = it->second == name && !as_integer(name) && (!added || names.insert(name).second);
       if (!same) break;
     }
     if (!same) continue;
     std::vector<std::string> out;
     for (const std::string& label : labels) out.push_back(name_of.at(label));
+    used = other;
     return out;
   }
   std::vector<std::string> out;
   for (const std::string& label : labels) out.push_back(table.header[column] + "=" + label);
   return out;
+}
+
+// The row's picture: in the folder, or in its images/.
+fs::path path_of(const fs::path& folder, const Row& row) {
+  const fs::path file = folder / row.file;
+  std::error_code ignored;
+  if (fs::exists(file, ignored)) return file;
+  const fs::path in_images = folder / "images" / row.file;
+  return fs::exists(in_images, ignored) ? in_images : file;
+}
+
+void check_inside(const Row& row, const std::string& where) {
+  const fs::path file = row.file;
+  if (file.is_absolute() || std::ranges::find(file, fs::path("..")) != file.end()) {
+    fail("\"" + row.file + "\" is not inside the folder", where,
+         "write paths relative to the folder, without ..");
+  }
+}
+
+// Refuses a picture with two labels, warns of pictures that are listed twice.
+void check_repetitions(Listing& listing, const fs::path& csv) {
+  std::map<fs::path, const Row*> first;
+  int64_t repeated = 0, in_both = 0;
+  for (const Row& row : listing.rows) {
+    const auto [it, added] =
+        first.try_emplace(path_of(csv.parent_path(), row).lexically_normal(), &row);
+    if (added) continue;
+    const Row& other = *it->second;
+    if (other.label != row.label) {
+      fail(row.file + " is \"" + other.label + "\" in line " + std::to_string(other.line) +
+               " and \"" + row.label + "\" in line " + std::to_string(row.line),
+           csv.string(), "remove one of the lines");
+    }
+    ++repeated;
+    in_both += other.part != row.part;
+  }
+  if (repeated == 0) return;
+  std::string text = csv.string() + ": " + std::to_string(repeated) + " of " +
+                     std::to_string(listing.rows.size()) + " lines repeat a picture";
+  if (in_both > 0) {
+    text += "; " + std::to_string(in_both) +
+            " of them in another split, so that accuracy is measured on training pictures";
+  }
+  listing.warnings.push_back(text);
+}
+
+void warn_of_unused_columns(const Table& table, const std::vector<int>& used, const fs::path& csv,
+                            Listing& listing) {
+  std::vector<std::string> unused;
+  for (int i = 1; i < std::ssize(table.header); ++i) {
+    if (std::ranges::find(used, i) == used.end()) {
+      unused.push_back("\"" + table.header[static_cast<size_t>(i)] + "\"");
+    }
+  }
+  if (unused.empty()) return;
+  constexpr size_t kMost = 8;
+  if (unused.size() > kMost) {
+    const std::string rest = std::to_string(unused.size() - kMost) + " more";
+    unused.resize(kMost);
+    unused.push_back(rest);
+  }
+  listing.warnings.push_back(
+      csv.string() + ": learnt is the column \"" + table.header[static_cast<size_t>(used[0])] +
+      "\"; not used: " + join(unused) +
+      (split_column(table) < 0 ? " (the split is read from a column \"split\" or \"train\")" : ""));
 }
 
 Listing list_csv(const fs::path& file, const std::string& wanted) {
@@ -195,12 +298,19 @@ Listing list_csv(const fs::path& file, const std::string& wanted) {
   for (size_t i = 0; i < table.rows.size(); ++i) {
     const auto& fields = table.rows[i];
     const std::string where = file.string() + ":" + std::to_string(table.lines[i]);
-    Row row{fields[0], fields[column], Part::kUnknown, table.lines[i]};
+    Row row{fields[0], trimmed(fields[static_cast<size_t>(column)]), Part::kUnknown,
+            table.lines[i]};
     if (row.file.empty()) fail("line names no picture", where, "correct the line");
     if (row.label.empty()) {
-      fail("line has no value in column " + table.header[column], where, "correct the line");
+      fail("line has no value in column " + table.header[static_cast<size_t>(column)], where,
+           "correct the line");
     }
-    if (split > 0) row.part = parse_split(table.header[split], fields[split], where);
+    check_inside(row, where);
+    check_label(row.label, where);
+    if (split > 0) {
+      const auto at = static_cast<size_t>(split);
+      row.part = parse_split(table.header[at], fields[at], where);
+    }
     out.rows.push_back(std::move(row));
   }
   if (split < 0) {
@@ -212,9 +322,19 @@ Listing list_csv(const fs::path& file, const std::string& wanted) {
       for (Row& row : out.rows) row.part = part(row);
     }
   }
+  check_repetitions(out, file);
   out.labels = sorted_labels(out.rows);
-  out.class_names = names_of(out.labels, table, column);
+  int naming = column;
+  out.class_names = names_of(out.labels, table, column, naming);
+  for (const std::string& name : out.class_names) check_label(name, file.string());
+  warn_of_unused_columns(table, {column, naming, split}, file, out);
   return out;
+}
+
+// What operating systems and archives leave beside the folders of classes.
+bool left_by_system(const std::string& name) {
+  return name.starts_with('.') || name == "__MACOSX" || name == "@eaDir" ||
+         name == "$RECYCLE.BIN" || name == "System Volume Information" || name == "lost+found";
 }
 
 std::vector<std::string> subfolders(const fs::path& folder) {
@@ -223,7 +343,7 @@ std::vector<std::string> subfolders(const fs::path& folder) {
   for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
     const std::string name = it->path().filename().string();
     std::error_code ignored;
-    if (it->is_directory(ignored) && !name.starts_with('.')) names.push_back(name);
+    if (it->is_directory(ignored) && !left_by_system(name)) names.push_back(name);
   }
   if (error) fail("cannot list folder: " + error.message(), folder.string(), "check the path");
   std::ranges::sort(names);
@@ -234,7 +354,13 @@ Listing list_subfolders(const fs::path& folder) {
   Listing out;
   const auto add = [&](const fs::path& parent, Part part) {
     for (const std::string& label : subfolders(folder / parent)) {
-      for (const fs::path& file : list_images(folder / parent / label)) {
+      check_label(label, (folder / parent).string());
+      const std::vector<fs::path> files = list_images(folder / parent / label);
+      if (files.empty()) {
+        out.warnings.push_back((folder / parent / label).string() +
+                               ": holds no picture; there is no such class, or not in this split");
+      }
+      for (const fs::path& file : files) {
         out.rows.push_back({(parent / label / file.filename()).string(), label, part, 0});
       }
     }
@@ -287,20 +413,42 @@ fs::path folder_of(const DataOptions& options) {
   return fs::exists(in_root, ignored) ? in_root : given;
 }
 
-Pixels read_row(const fs::path& folder, const Row& row, int side) {
-  fs::path file = folder / row.file;
+[[noreturn]] void no_such_folder(const DataOptions& options, const fs::path& folder) {
+  if (folder.is_absolute()) {
+    fail("no such folder", folder.string(), std::string("give folder:PATH; ") + kLayoutHint);
+  }
+  std::error_code ignored;
+  const fs::path root = data_root(options.root);
+  fail("no such folder in " + fs::current_path(ignored).string() + " or " + root.string(),
+       folder.string(),
+       "a relative path is looked for in the working folder, then in the folder of the data sets: "
+       "name the folder that holds it with --data, or give folder:/ABSOLUTE/PATH; " +
+           std::string(kLayoutHint));
+}
+
+Pixels read_row(const fs::path& folder, const Row& row, int side, ImageFit fit) {
+  const fs::path file = path_of(folder, row);
   std::error_code ignored;
   if (!fs::exists(file, ignored)) {
-    if (const fs::path in_images = folder / "images" / row.file; fs::exists(in_images, ignored)) {
-      file = in_images;
-    } else {
-      fail("picture is missing", file.string(),
-           row.line ? "put it there, or remove line " + std::to_string(row.line) + " of " +
-                          (folder / "labels.csv").string()
-                    : "put it back");
-    }
+    fail("picture is missing", file.string(),
+         row.line ? "put it there, or remove line " + std::to_string(row.line) + " of " +
+                        (folder / "labels.csv").string()
+                  : "put it back");
   }
-  return resize(read_pixels(file, 3), side, side);
+  return resize(read_pixels(file, 3), side, side, fit);
+}
+
+// Classes that nobody can learn.
+void warn_of_unlearnt(const Listing& listing, const std::vector<Row>& train, Dataset& out) {
+  std::set<std::string> learnt;
+  for (const Row& row : train) learnt.insert(row.label);
+  std::vector<std::string> missing;
+  for (size_t i = 0; i < listing.labels.size(); ++i) {
+    if (!learnt.contains(listing.labels[i])) missing.push_back(listing.class_names[i]);
+  }
+  if (!missing.empty()) {
+    out.warnings.push_back(out.name + ": no training picture of " + join(missing));
+  }
 }
 
 }  // namespace
@@ -308,9 +456,7 @@ Pixels read_row(const fs::path& folder, const Row& row, int side) {
 Dataset read_folder(const DataOptions& options, DataSplit split) {
   const fs::path folder = folder_of(options);
   std::error_code ignored;
-  if (!fs::is_directory(folder, ignored)) {
-    fail("no such folder", folder.string(), std::string("give folder:PATH; ") + kLayoutHint);
-  }
+  if (!fs::is_directory(folder, ignored)) no_such_folder(options, folder);
   const fs::path csv = folder / "labels.csv";
   if (!fs::exists(csv, ignored) && !options.label_column.empty()) {
     usage_fail("label column \"" + options.label_column + "\" needs a labels.csv", folder.string(),
@@ -332,6 +478,7 @@ Dataset read_folder(const DataOptions& options, DataSplit split) {
   out.channels = 3;
   out.height = out.width = options.image_size ? options.image_size : kDefaultSide;
   out.class_names = listing.class_names;
+  out.warnings = listing.warnings;
   std::vector<Row> rows = rows_of(listing, split, options.seed, folder);
   if (options.limit && options.limit < static_cast<int64_t>(rows.size())) {
     rows.resize(static_cast<size_t>(options.limit));
@@ -339,13 +486,14 @@ Dataset read_folder(const DataOptions& options, DataSplit split) {
   out.labels.reserve(rows.size());
   out.pixels.reserve(rows.size() * static_cast<size_t>(out.image_size()));
   for (const Row& row : rows) {
-    const Pixels picture = read_row(folder, row, out.height);
+    const Pixels picture = read_row(folder, row, out.height, options.fit);
     out.pixels.insert(out.pixels.end(), picture.values.begin(), picture.values.end());
     out.labels.push_back(class_of.at(row.label));
   }
 
   // Decoding is slow, so the statistics come from a spread sample of the training pictures.
   const std::vector<Row> train = rows_of(listing, DataSplit::kTrain, options.seed, folder);
+  warn_of_unlearnt(listing, train, out);
   const auto total = static_cast<int64_t>(train.size());
   const int64_t step = (total + kStatsSample - 1) / kStatsSample;
   const int64_t plane = int64_t{out.height} * out.width;
@@ -354,7 +502,9 @@ Dataset read_folder(const DataOptions& options, DataSplit split) {
     if (split == DataSplit::kTrain && i < out.count()) {
       stats.add(out.pixels.data() + i * out.image_size(), 3, plane);
     } else {
-      stats.add(read_row(folder, train[i], out.height).values.data(), 3, plane);
+      stats.add(
+          read_row(folder, train[static_cast<size_t>(i)], out.height, options.fit).values.data(), 3,
+          plane);
     }
   }
   stats.store(out);

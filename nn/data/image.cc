@@ -18,7 +18,8 @@ namespace ens {
 
 namespace fs = std::filesystem;
 
-Tensor read_image(const fs::path& file, int channels, int height, int width, bool exact_size) {
+Tensor read_image(const fs::path& file, int channels, int height, int width, bool exact_size,
+                  ImageFit fit) {
   if (height < 0 || width < 0) usage_fail("picture size must not be negative", file.string());
   data::Pixels image = data::read_pixels(file, channels);
   const int to_height = height ? height : image.height;
@@ -29,7 +30,23 @@ Tensor read_image(const fs::path& file, int channels, int height, int width, boo
              std::to_string(to_height),
          file.string(), "resize the picture, or allow it to be resized (--resize)");
   }
-  return data::to_tensor(data::resize(image, to_height, to_width));
+  return data::to_tensor(data::resize(image, to_height, to_width, fit));
+}
+
+Tensor fit_image(const uint8_t* pixels, int from_channels, int from_height, int from_width,
+                 size_t stride, int channels, int height, int width, ImageFit fit) {
+  if (from_channels < 1 || from_channels > 4 || from_height < 1 || from_width < 1 ||
+      int64_t{from_height} * from_width > data::kMostPixels ||
+      stride < static_cast<size_t>(from_channels) * static_cast<size_t>(from_width)) {
+    fail("no picture has " + std::to_string(from_channels) + " channels, " +
+             std::to_string(from_width) + "x" + std::to_string(from_height) +
+             " pixels (width x height) and rows of " + std::to_string(stride) + " bytes",
+         "", "see docs/images.md");
+  }
+  return data::to_tensor(
+      data::resize(data::composite(pixels, from_channels, from_height, from_width, stride,
+                                   data::Alpha::kStraight, channels),
+                   height, width, fit));
 }
 
 std::vector<fs::path> list_images(const fs::path& folder) {
@@ -43,7 +60,7 @@ std::vector<fs::path> list_images(const fs::path& folder) {
                            [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
     std::error_code ignored;
     if (std::ranges::find(kExtensions, extension) != kExtensions.end() &&
-        it->is_regular_file(ignored)) {
+        !it->path().filename().string().starts_with('.') && it->is_regular_file(ignored)) {
       files.push_back(it->path());
     }
   }

@@ -1,21 +1,31 @@
 // Pictures to and from files.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>
 
 #include "nn/core/tensor.h"
+#include "nn/data/image_fit.h"
 
 namespace ens {
 
-// Reads a picture, converts to `channels` (1 grey, 3 RGB), resizes to height x width (area filter
-// when shrinking) unless they are 0. -> [channels, H, W] float32 in [0, 1].
-// Error names the file and the problem (missing, not a picture, wrong size if `exact_size`).
+// Reads a picture (docs/images.md says how each kind is decoded), converts to `channels` (1 grey, 3
+// RGB), and makes it height x width by `fit` unless they are 0. -> [channels, H, W] float32 in [0,
+// 1]. Error names the file and the problem (missing, not a picture, too large, wrong size if
+// `exact_size`).
 Tensor read_image(const std::filesystem::path& file, int channels, int height, int width,
-                  bool exact_size = false);
+                  bool exact_size = false, ImageFit fit = ImageFit::kCrop);
 
-// The picture files directly inside a folder, sorted by name.
+// The same for pixels in memory: 8 bits a sample, rows of `stride` bytes from the top.
+// from_channels: grey (1), grey and alpha (2), RGB (3) or RGBA (4).
+Tensor fit_image(const uint8_t* pixels, int from_channels, int from_height, int from_width,
+                 size_t stride, int channels, int height, int width, ImageFit fit);
+
+// The picture files directly inside a folder, sorted by name. Without hidden files (macOS leaves
+// ._NAME.png beside NAME.png).
 std::vector<std::filesystem::path> list_images(const std::filesystem::path& folder);
 
 // PNG bytes of [1|3, H, W] float32 in [0, 1] (clamped), each pixel drawn `zoom` times as large.

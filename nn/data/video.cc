@@ -30,6 +30,17 @@ bool is_stream(const std::string& source) { return source.find("://") != std::st
 constexpr const char* kVideoHint =
     "give a video that FFmpeg plays, a camera such as /dev/video0, or a stream's address";
 
+// FFmpeg gives up with the same code as for a damaged stream; the time tells.
+bool silent_since(Clock::time_point start) {
+  return Clock::now() - start >= std::chrono::milliseconds(data::kStreamSilenceMs);
+}
+
+[[noreturn]] void fail_silent(const std::string& source) {
+  fail("nothing came from the stream for " + std::to_string(data::kStreamSilenceMs / 1000) +
+           " seconds",
+       source, "check that the camera sends, and the address");
+}
+
 std::unique_ptr<data::Capture> open(const std::string& source, int channels) {
   std::error_code ignored;
   if (!is_stream(source) && !fs::exists(source, ignored)) {
@@ -38,10 +49,16 @@ std::unique_ptr<data::Capture> open(const std::string& source, int channels) {
   }
   std::unique_ptr<data::Capture> capture;
   const data::Codecs& decoders = data::codecs();
+  const auto start = Clock::now();
   try {
     capture = decoders.open(source, is_camera(source), channels);
   } catch (const std::exception& error) {
     fail(std::string("cannot open: ") + error.what(), source, kVideoHint);
+  }
+  if (!capture && is_stream(source) && silent_since(start)) fail_silent(source);
+  if (!capture && is_stream(source)) {
+    fail("the stream cannot be opened: nobody answers there, or not with a video", source,
+         "check the address, user and password, and that the camera sends");
   }
   if (!capture) {
     fail(is_camera(source) ? "the camera cannot be opened: another program has it, it is none, or "
@@ -61,14 +78,12 @@ struct Video::Impl {
         unbounded(is_camera(source) || is_stream(source)),
         live(options.live || unbounded),
         capture(open(source, options.channels)),
-        rate(capture->rate()) {
-    if (live) reader = std::jthread([this] { read_live(); });
-  }
-  ~Impl() { stopped = true; }  // and the reader is joined
+        rate(capture->rate()) {}
 
   // The next frame that is asked for; false at the end.
   bool read(data::Pixels& pixels, Frame& frame) {
     while (!stopped) {
+      const auto asked = Clock::now();
       bool there = false;
       try {
         there = capture->read(pixels);
@@ -77,6 +92,7 @@ struct Video::Impl {
              source);
       }
       if (!there) {
+        if (!stopped && is_stream(source) && silent_since(asked)) fail_silent(source);
         end();
         return false;
       }
@@ -112,8 +128,7 @@ struct Video::Impl {
   }
 
   void finish(const data::Pixels& pixels, Frame& frame) const {
-    frame.image =
-        data::to_tensor(data::resize(data::centre_square(pixels), options.side, options.side));
+    frame.image = data::to_tensor(data::resize(pixels, options.side, options.side, options.fit));
   }
 
   void read_live() {
@@ -184,12 +199,19 @@ struct Video::Impl {
   bool fresh = false, ended = false;
   std::string failure;
   int64_t dropped = 0;
-  std::jthread reader;
 };
 
 Video::Video(const std::string& source, const VideoOptions& options)
-    : impl_(std::make_unique<Impl>(source, options)) {}
-Video::~Video() = default;
+    : impl_(std::make_shared<Impl>(source, options)) {
+  if (impl_->live) std::thread([impl = impl_] { impl->read_live(); }).detach();
+}
+Video::~Video() {
+  stop();
+  if (!impl_->live) return;
+  // Usually the reader is done within a frame.
+  std::unique_lock lock(impl_->mutex);
+  impl_->changed.wait_for(lock, std::chrono::milliseconds(500), [&] { return impl_->ended; });
+}
 bool Video::next(Frame& frame) { return impl_->next(frame); }
 void Video::stop() { impl_->stopped = true; }
 bool Video::live() const { return impl_->live; }

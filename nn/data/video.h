@@ -7,13 +7,15 @@
 #include <string>
 
 #include "nn/core/tensor.h"
+#include "nn/data/image_fit.h"
 
 namespace ens {
 
 struct VideoOptions {
   int channels = 3;  // 1 grey, 3 RGB
-  int side = 32;     // the square that frames are cut and resized to
-  double fps = 0;    // at most so many frames a second of the source; 0: all
+  int side = 32;     // the square that frames are made
+  ImageFit fit = ImageFit::kCrop;
+  double fps = 0;  // at most so many frames a second of the source; 0: all
   bool live =
       false;  // play a file at its own speed, as a camera would; cameras and streams are live
 };
@@ -24,14 +26,17 @@ struct Frame {
   double seconds = 0;  // since its first frame
 };
 
-// The largest square in the middle of each frame, resized as read_image does. A live source is read
-// in a thread of its own and only its newest frame is kept: whoever is slower misses frames, and
-// never sees old ones. One thread at a time, but for stop().
+// Frames, resized as read_image does. A live source is read in a thread of its own and only its
+// newest frame is kept: whoever is slower misses frames, and never sees old ones. One thread at a
+// time, but for stop().
 class Video {
  public:
   // source: a video file, a camera (/dev/video0) or a stream (rtsp://...). Error naming it if it
-  // cannot be opened.
+  // cannot be opened; a stream also if nothing comes from it for 10 seconds, when it is opened or
+  // between two frames.
   Video(const std::string& source, const VideoOptions& options);
+  // A reader that waits for a silent stream is left to itself: it ends with the stream's time
+  // limit.
   ~Video();
 
   // The next frame; false at the end, and after stop(). Error if a file ends before its last frame,
@@ -43,7 +48,7 @@ class Video {
 
  private:
   struct Impl;
-  std::unique_ptr<Impl> impl_;
+  std::shared_ptr<Impl> impl_;  // also the reader's
 };
 
 // Whether a name is that of a video, a camera or a stream: by its ending, or its form.

@@ -11,7 +11,8 @@ int main(int argc, char** argv) {
   config.set_cloud(argv[2]);
   ens::complete(config);  // defaults, checked
   ens::EdgeClient client(config);
-  const ens::Tensor image = ens::read_image(argv[3], 3, 32, 32);
+  const ens::Tensor image =
+      ens::read_image(argv[3], 3, 32, 32, /*exact_size=*/false, client.info().fit_of_files());
   const auto result = client.classify(image.reshape({1, 3, 32, 32}));
   if (!result.status.ok()) return std::puts(result.status.str().c_str()), 1;
   for (const ens::Ranked& r : result.value.top[0]) {

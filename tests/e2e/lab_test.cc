@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "base/process.h"
+#include "nn/data/image.h"
 #include "nn/io/checkpoint.h"
 #include "tests/support/temp_dir.h"
 
@@ -401,6 +402,49 @@ TEST_F(LabTest, LostOutputIsAFailure) {
     EXPECT_EQ(lost.code, 1) << to;
     EXPECT_NE(lost.err.find("cannot write to standard output"), std::string::npos) << lost.err;
   }
+}
+
+// Labels are places in a sorted list: "yak" for "bee" would exchange the two classes.
+TEST_F(LabTest, ARenamedClassIsRefusedWithBothLists) {
+  const fs::path set = folder_ / "set", trained = folder_ / "run";
+  for (const std::string name : {"bee", "cow"}) {
+    for (const std::string part : {"train", "test"}) {
+      fs::create_directories(set / part / name);
+      for (int i = 0; i < 8; ++i) {
+        write_png(set / part / name / (std::to_string(i) + ".png"),
+                  Tensor::full({3, 16, 24}, name == "bee" ? 0.2f : 0.8f));
+      }
+    }
+  }
+  const std::vector<std::string> settings{"data.name=folder:" + set.string(),
+                                          "data.image_size=16",
+                                          "data.train_limit=0",
+                                          "stage1.batch=8",
+                                          "stage2.batch=8",
+                                          "stage1.epochs=1",
+                                          "stage2.epochs=1"};
+  ASSERT_EQ(run(train(trained, settings)).code, 0);
+  const Outcome fits = run({program("ensembler"), "calibrate", trained.string(), "--device", "cpu",
+                            "--most-loss", "100"});
+  EXPECT_EQ(fits.code, 0) << fits.err;
+  for (const char* part : {"train", "test"}) fs::rename(set / part / "bee", set / part / "yak");
+  const auto has_both = [](const std::string& text) {
+    return text.find("(cow, yak)") != std::string::npos &&
+           text.find("(bee, cow)") != std::string::npos;
+  };
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"calibrate", trained.string(), "--device", "cpu"},
+        {"attack", "-a", "oracle", trained.string()}}) {
+    std::vector<std::string> a{program("ensembler")};
+    a.insert(a.end(), command.begin(), command.end());
+    const Outcome refused = run(a);
+    EXPECT_NE(refused.code, 0);
+    EXPECT_TRUE(has_both(refused.err)) << refused.err;
+  }
+  fs::remove(trained / "DONE");  // as if it had been interrupted
+  const Outcome resumed = run(train(trained, settings));
+  EXPECT_EQ(resumed.code, 1);
+  EXPECT_TRUE(has_both(resumed.err)) << resumed.err;
 }
 
 TEST_F(LabTest, AFullDiskLosesNothing) {

@@ -1,8 +1,30 @@
-/* A C program that uses libens_edge.so: CONFIG COUNT IMAGES LOGITS, files of floats. */
+/* A C program that uses libens_edge.so: CONFIG COUNT IMAGES LOGITS, files of floats; or CONFIG file
+ * PICTURE IMAGE and CONFIG pixels - IMAGE, which write the image that the network would get. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "edge/ens_edge.h"
+
+/* The picture in a file, or a grey frame of 48 x 16 pixels that gets lighter to the right. */
+static int prepare(ens_edge* edge, const int64_t shape[3], char** argv) {
+  char error[256];
+  uint8_t frame[16][64]; /* rows with padding */
+  const size_t size = (size_t)(shape[0] * shape[1] * shape[2]);
+  float* image = malloc(size * sizeof *image);
+  for (int y = 0; y < 16; ++y) {
+    for (int x = 0; x < 64; ++x) frame[y][x] = (uint8_t)(x * 5);
+  }
+  const int code = strcmp(argv[2], "file") == 0
+                       ? ens_edge_read_image(edge, argv[3], image, error, sizeof error)
+                       : ens_edge_fit_pixels(edge, frame[0], 1, 16, 48, sizeof frame[0], image,
+                                             error, sizeof error);
+  if (code != ENS_OK) fprintf(stderr, "%s: %s\n", ens_edge_code_name(code), error);
+  FILE* file = fopen(argv[4], "wb");
+  if (!file || fwrite(image, sizeof *image, size, file) != size || fclose(file) != 0) return 2;
+  free(image);
+  return code;
+}
 
 int main(int argc, char** argv) {
   char error[256];
@@ -14,6 +36,11 @@ int main(int argc, char** argv) {
     return 1;
   }
   ens_edge_image_shape(edge, shape);
+  if (strcmp(argv[2], "file") == 0 || strcmp(argv[2], "pixels") == 0) {
+    const int prepared = prepare(edge, shape, argv);
+    ens_edge_close(edge);
+    return prepared;
+  }
   const size_t count = (size_t)atoi(argv[2]);
   const size_t in = count * (size_t)(shape[0] * shape[1] * shape[2]);
   const size_t out = count * (size_t)ens_edge_classes(edge);

@@ -125,6 +125,27 @@ TEST_F(ClientTest, WrongImagesAreTheCallersMistake) {
   EXPECT_TRUE(client.classify(images_).status.ok());
 }
 
+// Such a value would be answered with confidence, and int8 would spread it over the whole feature.
+TEST_F(ClientTest, ValuesThatNoImageHasAreTheCallersMistake) {
+  FakeCloud cloud(bundles_.cloud.info);
+  for (const char* dtype : {"float32", "float16", "int8"}) {
+    config_.set_wire_dtype(dtype);
+    EdgeClient client = connect(cloud.endpoint());
+    for (const float odd : {std::nanf(""), -5.0f, 1e20f, INFINITY, 255.0f}) {
+      Tensor images = images_.clone();
+      images.data<float>()[images.numel() - 1] = odd;
+      const Status status = client.classify(images).status;
+      EXPECT_EQ(status.code, StatusCode::kInvalidArgument);
+      EXPECT_NE(status.message.find("image " + std::to_string(images.dim(0) - 1)),
+                std::string::npos)
+          << status.message;
+      EXPECT_EQ(client.record_probes(images, dir_ / "probes.h5").code,
+                StatusCode::kInvalidArgument);
+    }
+    EXPECT_TRUE(client.classify(Tensor::full({1, 3, 16, 16}, 255 * (1 / 255.0f))).status.ok());
+  }
+}
+
 // ---- late, repeated, lost
 
 TEST_F(ClientTest, RepeatedAndUnknownAnswersAreIgnored) {

@@ -1,11 +1,15 @@
 // Edge and cloud as an operator runs them: two programs, TCP between them, signals, exit codes.
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <csignal>
 #include <fstream>
+#include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -94,14 +98,20 @@ TEST_F(ServingTest, MeasuresADataSet) {
   options.image_size = 16;
   options.limit = 24;
   const Dataset data = load_dataset(options, DataSplit::kTest);
-  if (data.class_names.size() != 10) {  // a bundle that fits
-    GTEST_SKIP() << "shapes has " << data.class_names.size() << " classes";
+  ASSERT_EQ(data.class_names.size(), 10u);
+  start_cloud();
+  // As many classes, but other ones: labels would be compared by their place in a list.
+  auto other = edge({"--dataset", "shapes", "--limit", "24"});
+  EXPECT_EQ(other->wait(), 1);
+  for (const std::string& name : {data.class_names[0], bundles_.edge.class_names[0]}) {
+    EXPECT_NE(other->err().find(name), std::string::npos) << other->err();
   }
+  bundles_.edge.class_names = data.class_names;
+  write(bundles_, dir_.path());
   const auto logits = expected_logits(bundles_, images_of(data, 0, 24)).to_vector();
   int correct = 0;
   for (size_t i = 0; i < 24; ++i) correct += best(&logits[i * 10], 10) == data.labels[i];
 
-  start_cloud();
   auto process = edge({"--dataset", "shapes", "--limit", "24", "--json", "--batch", "16"});
   ASSERT_EQ(process->wait(), 0) << process->err();
   const json result = json::parse(process->out());
@@ -118,7 +128,119 @@ TEST_F(ServingTest, MeasuresADataSet) {
   EXPECT_NE(readable->out().find("of 24 test images right"), std::string::npos);
 }
 
+// A bad name costs its own answer; what is wrong with it is said in our words.
+TEST_F(ServingTest, ABadNameAmongPicturesDoesNotEndTheOthers) {
+  start_cloud();
+  std::filesystem::create_symlink("loop", path("loop"));
+  std::filesystem::create_directory(path("none"));
+  write_png(path("good.png"),
+            test::random_images(bundles_.edge.info.model, 1, 9).reshape({3, 16, 16}));
+  auto process = edge({path("loop"), path("none"), path("good.png")});
+  EXPECT_EQ(process->wait(), 1);
+  EXPECT_NE(process->out().find("good.png"), std::string::npos) << process->err();
+  EXPECT_EQ(process->err().find("filesystem error"), std::string::npos) << process->err();
+  EXPECT_NE(process->err().find("symbolic links"), std::string::npos) << process->err();
+  EXPECT_NE(process->err().find("no image in the folder"), std::string::npos) << process->err();
+}
+
+// The rule is the bundle's: one scene as a file, as pixels in memory from C, and as a frame gives
+// one answer. Bundles of versions before say nothing; there files were stretched.
+TEST_F(ServingTest, OneSceneIsOneAnswerThroughEveryDoor) {
+  start_cloud();
+  const std::vector<Tensor> squares = test::write_clip(path("clip.avi"), 1, 48, 16);
+  Tensor scene = Tensor::empty({3, 16, 48});
+  for (int64_t i = 0; i < scene.numel(); ++i) {
+    scene.data<float>()[i] = static_cast<float>(i % 48) / 48.0f;
+  }
+  write_png(path("wide.png"), scene);
+  write_png(path("frame.png"), squares[0]);
+  write_png(path("square.png"), read_image(path("wide.png"), 3, 16, 16, false, ImageFit::kCrop));
+  write_png(path("narrow.png"), read_image(path("wide.png"), 3, 16, 16, false, ImageFit::kStretch));
+  const auto answer = [&](const char* file) {
+    auto process = edge({"--json", "--resize", path(file)});
+    EXPECT_EQ(process->wait(), 0) << process->err();
+    return json::parse(process->out())["top"];
+  };
+  const json crop = answer("square.png"), stretch = answer("narrow.png");
+  EXPECT_NE(crop, stretch);
+  EXPECT_EQ(answer("wide.png"), stretch);  // this bundle says nothing
+  const auto frame = [&] {
+    auto process = edge({"--json", path("clip.avi")});
+    EXPECT_EQ(process->wait(), 0) << process->err();
+    return json::parse(process->out())["top"][0]["probability"].get<double>();
+  };
+  const double cropped = answer("frame.png")[0]["probability"].get<double>();
+  EXPECT_NEAR(frame(), cropped, 5e-3);
+  for (const ImageFit fit : {ImageFit::kCrop, ImageFit::kStretch}) {
+    bundles_.edge.info.fit = fit;
+    write(bundles_, dir_.path());
+    EXPECT_EQ(answer("wide.png"), fit == ImageFit::kCrop ? crop : stretch);
+    EXPECT_EQ(std::abs(frame() - cropped) < 5e-3, fit == ImageFit::kCrop);
+    const Tensor want = read_image(path("wide.png"), 3, 16, 16, false, fit);
+    for (const char* door : {"file", "pixels"}) {
+      auto process =
+          run("c_client", {"bundle: '" + path("edge.h5") + "' cloud: '" + endpoint_ + "'", door,
+                           path("wide.png"), path("image.raw")});
+      ASSERT_EQ(process->wait(), 0) << process->err();
+      std::vector<float> got(static_cast<size_t>(want.numel()));
+      std::ifstream(path("image.raw"), std::ios::binary)
+          .read(reinterpret_cast<char*>(got.data()), static_cast<std::streamsize>(got.size() * 4));
+      if (std::string(door) == "file") EXPECT_EQ(got, want.to_vector());
+      // The program draws the columns 0 to 47 with the values 0, 5, 10, ...
+      if (std::string(door) == "pixels")
+        EXPECT_NEAR(got[0] * 255, fit == ImageFit::kCrop ? 80 : 5, 3);
+    }
+  }
+}
+
 // ---- videos
+
+// A camera that sends some pictures and then nothing: Ctrl-C does not wait for its time limit.
+TEST_F(ServingTest, ASilentStreamEndsAtOnceWhenAsked) {
+  start_cloud();
+  test::write_clip(path("clip.avi"), 1, 32, 24);
+  std::ifstream clip(path("clip.avi"), std::ios::binary);
+  const std::string avi{std::istreambuf_iterator<char>(clip), {}};
+  const std::string jpeg = avi.substr(avi.find("\xff\xd8"), avi.rfind("\xff\xd9") + 2);
+  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  ASSERT_EQ(bind(listener, reinterpret_cast<sockaddr*>(&address), size), 0);
+  ASSERT_EQ(listen(listener, 4), 0);
+  ASSERT_EQ(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size), 0);
+  std::jthread camera([&](const std::stop_token& over) {
+    const int client = accept(listener, nullptr, nullptr);
+    std::string head =
+        "HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=f\r\n\r\n";
+    for (int i = 0; i < 100 && !over.stop_requested(); ++i) {
+      const std::string part = head + "--f\r\nContent-Type: image/jpeg\r\nContent-Length: " +
+                               std::to_string(jpeg.size()) + "\r\n\r\n" + jpeg + "\r\n";
+      head.clear();
+      if (send(client, part.data(), part.size(), MSG_NOSIGNAL) < 0) break;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    while (!over.stop_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    close(client);
+  });
+  auto process =
+      edge({"--json", "http://127.0.0.1:" + std::to_string(ntohs(address.sin_port)) + "/x"});
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (process->out().empty() && process->running() && std::chrono::steady_clock::now() < end) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  if (!process->running()) GTEST_SKIP() << "OpenCV without FFmpeg: " << process->err();
+  std::this_thread::sleep_for(std::chrono::seconds(2));  // the pictures are over
+  const auto asked = std::chrono::steady_clock::now();
+  process->signal(SIGINT);
+  EXPECT_EQ(process->wait(), 0) << process->err();
+  EXPECT_LT(std::chrono::steady_clock::now() - asked, std::chrono::seconds(4));  // busy machines
+  EXPECT_NE(process->err().find("frames classified"), std::string::npos) << process->err();
+  camera.request_stop();
+  shutdown(listener, SHUT_RDWR);
+  close(listener);
+}
 
 TEST_F(ServingTest, AVideosFramesAreClassifiedAsPicturesAre) {
   start_cloud();
@@ -385,8 +507,10 @@ TEST_F(ServingTest, AStreamAnswersEachSubmissionForItself) {
     first.push_back(i);
     futures.push_back(stream.submit(images.rows(i, n)));
   }
-  auto wrong = stream.submit(Tensor::zeros({1, 3, 16, 15}));
-  EXPECT_EQ(wrong.get().status.code, StatusCode::kInvalidArgument);
+  for (const Tensor& wrong :
+       {Tensor::zeros({1, 3, 16, 15}), Tensor::full({1, 3, 16, 16}, std::nanf(""))}) {
+    EXPECT_EQ(stream.submit(wrong).get().status.code, StatusCode::kInvalidArgument);
+  }
   for (size_t k = 0; k < futures.size(); ++k) {
     const auto result = futures[k].get();
     ASSERT_TRUE(result.status.ok()) << result.status.str();

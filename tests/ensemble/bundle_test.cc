@@ -99,6 +99,33 @@ TEST(Bundle, BothRoundTrip) {
   EXPECT_EQ(edge.class_names, bundles.edge.class_names);
 }
 
+TEST(Bundle, SaysHowImagesAreFitted) {
+  const TempDir dir;
+  Bundles bundles = random_bundles(1);
+  for (const std::optional<ImageFit> fit :
+       {std::optional<ImageFit>(), std::optional(ImageFit::kStretch),
+        std::optional(ImageFit::kCrop)}) {
+    bundles.cloud.info.fit = bundles.edge.info.fit = fit;
+    write(bundles, dir.path());
+    const BundleInfo edge = read_edge_bundle(dir / "edge.h5").info;
+    EXPECT_EQ(edge.fit, fit);
+    EXPECT_EQ(read_cloud_bundle(dir / "cloud.h5").info.fit, fit);
+    // A bundle of a version before does not say: files were stretched, frames cropped.
+    EXPECT_EQ(edge.fit_of_files(), fit.value_or(ImageFit::kStretch));
+    EXPECT_EQ(edge.fit_of_frames(), fit.value_or(ImageFit::kCrop));
+  }
+}
+
+TEST(Bundle, ClassNamesAreRefusedThatNoEdgeCouldRead) {
+  const TempDir dir;
+  Bundles bundles = random_bundles(1);
+  for (const char* name : {"c\now", ""}) {
+    bundles.edge.class_names[3] = name;
+    EXPECT_THROW(write_edge_bundle(dir / "edge.h5", bundles.edge), Error);
+  }
+  EXPECT_FALSE(std::filesystem::exists(dir / "edge.h5"));
+}
+
 TEST(Bundle, EveryProtectionRoundTrips) {
   const TempDir dir;
   Bundles bundles = random_bundles(1);
@@ -358,6 +385,7 @@ TEST(Bundle, ContentsThatDoNotFitAreRefused) {
                   "selector"));
   EXPECT_TRUE(has(edge_error([](Checkpoint& c) { c.tensors.erase("selector"); }), "selector"));
   EXPECT_TRUE(has(edge_error([](Checkpoint& c) { c.texts["class_names"] = "a\n"; }), "each class"));
+  EXPECT_TRUE(has(edge_error([](Checkpoint& c) { c.texts["fit"] = "squeeze"; }), "squeeze"));
   EXPECT_TRUE(has(edge_error([](Checkpoint& c) { c.tensors["extra"] = Tensor::zeros({1}); }),
                   "tensors where"));
 }

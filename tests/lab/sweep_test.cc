@@ -10,9 +10,11 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/files.h"
 #include "experiment/run_dir.h"
 #include "lab/scenarios/split_attacks.h"
 #include "lab/scenarios/split_training.h"
+#include "tests/support/temp_dir.h"
 
 namespace ens {
 namespace {
@@ -164,13 +166,38 @@ TEST(OldRunTest, ItsConfigurationAndResultsCount) {
   complete(theirs);
   complete(completed);
   EXPECT_EQ(training_identity(theirs), training_identity(completed));
-  EXPECT_EQ(config_fields(training_identity(completed)),
-            config_fields(read_run(old).config_text));  // what a run folder is compared by
+  // What a run folder is compared by.
+  EXPECT_EQ(config_difference(training_identity(completed), read_run(old).config_text), "");
 
   EXPECT_TRUE(attack_done(old, "oracle", wanted, /*on_the_wire=*/false));
   EXPECT_FALSE(attack_done(old, "oracle", wanted, /*on_the_wire=*/true));
   wanted.mutable_attack()->mutable_rmle()->set_lr(0.2);
   EXPECT_FALSE(attack_done(old, "oracle", wanted, /*on_the_wire=*/false));
+}
+
+// Before `data.fit`, images of folders were stretched; sets of square images have no choice.
+TEST(OldRunTest, ARunOfAVersionWithoutFitGoesOnAsItBegan) {
+  const test::TempDir dir;
+  for (const std::string name : {"folder:x", "cifar10"}) {
+    const bool folder = name == "folder:x";
+    const std::string text = "seed: 3 data { name: \"" + name + "\" }";
+    write_file_atomically(dir / "config.txtpb", text, false);
+    const RunConfig old = read_run_config(dir.path());
+    EXPECT_EQ(old.data().fit(), folder ? "stretch" : "crop");
+    // An old run goes on as it was begun, and not as a new one would.
+    for (const std::string fit : {"crop", "stretch"}) {
+      RunConfig wanted;
+      parse_config(text, "wanted", wanted);
+      wanted.mutable_data()->set_fit(fit);
+      complete(wanted);
+      const std::string mine = training_identity(wanted);
+      EXPECT_EQ(config_difference(mine, training_identity(old)).empty(), fit == old.data().fit());
+      std::string theirs = training_identity(old);  // as it was written then
+      theirs.erase(theirs.find("  fit:"),
+                   theirs.find('\n', theirs.find("  fit:")) + 1 - theirs.find("  fit:"));
+      EXPECT_EQ(config_difference(mine, theirs).empty(), fit == old.data().fit()) << mine;
+    }
+  }
 }
 
 }  // namespace

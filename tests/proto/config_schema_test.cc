@@ -75,6 +75,7 @@ data {
   test_limit: 0
   crop_padding: 4
   flip: true
+  fit: "crop"
 }
 model {
   architecture: "resnet18"

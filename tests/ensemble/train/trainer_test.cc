@@ -247,10 +247,10 @@ TEST(Stage1Identity, IsWhatDeterminesANetAndNothingElse) {
     return stage1_identity(config_of(kind, std::move(more)));
   };
   const std::string ensembler = id("ensembler");
-  for (const char* same :
-       {"ensemble.nets=5", "ensemble.lambda=1", "stage2.epochs=9", "stage2.lr=1", "attack.batch=7",
-        "data.test_limit=10", "data.root=/elsewhere", "stage1.side_by_side=1", "model.tail_cells=2",
-        "protection.dr.dropout=0.5", "ensemble.insecure_seeded_secrets=false"}) {
+  for (const char* same : {"ensemble.nets=5", "ensemble.lambda=1", "stage2.epochs=9", "stage2.lr=1",
+                           "attack.batch=7", "data.test_limit=10", "data.fit=stretch",
+                           "data.root=/elsewhere", "stage1.side_by_side=1", "model.tail_cells=2",
+                           "protection.dr.dropout=0.5", "ensemble.insecure_seeded_secrets=false"}) {
     EXPECT_EQ(id("ensembler", {same}), ensembler) << same;
   }
   for (const char* other :
@@ -263,6 +263,10 @@ TEST(Stage1Identity, IsWhatDeterminesANetAndNothingElse) {
     }
     EXPECT_NE(id("ensembler", {other}), ensembler) << other;
   }
+  const auto of_folder = [&](const char* fit) {
+    return id("ensembler", {"data.name=folder:x", std::string("data.fit=") + fit});
+  };
+  EXPECT_NE(of_folder("crop"), of_folder("stretch"));
   EXPECT_EQ(id("single"), ensembler);  // its first net
   const std::string plain = id("none");
   for (const char* kind : {"additive", "shredder", "random"}) {

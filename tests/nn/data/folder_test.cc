@@ -173,6 +173,183 @@ TEST_F(Folder, SaysWhatIsWrong) {
   EXPECT_TRUE(error(DataSplit::kTest).has("no picture is in the test split"));
 }
 
+class Labels : public Folder {
+ protected:
+  void SetUp() override {
+    for (const char* name : {"a.png", "b.png", "c.png", "d.png"}) picture(folder / name, name[0]);
+  }
+  // The training split of such a labels.csv, of the four pictures unless it says otherwise.
+  Dataset with(const std::string& csv) {
+    write_text(folder / "labels.csv", csv);
+    return load(DataSplit::kTrain);
+  }
+  std::string refusal(const std::string& csv) {
+    return caught([&] { with(csv); }).text;
+  }
+  static bool says(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+  }
+  static std::string joined(const Dataset& data) {
+    std::string all;
+    for (const std::string& warning : data.warnings) all += warning + "\n";
+    return all;
+  }
+};
+
+TEST_F(Labels, APictureWithTwoLabelsIsRefusedWithBothLines) {
+  const std::string text = refusal("file,label\na.png,cat\nb.png,dog\n./a.png,dog\n");
+  EXPECT_TRUE(says(text, "\"cat\" in line 2 and \"dog\" in line 4")) << text;
+  fs::create_directories(folder / "images");
+  fs::rename(folder / "a.png", folder / "images" / "a.png");
+  EXPECT_TRUE(says(refusal("file,label\na.png,cat\nb.png,dog\nimages/a.png,dog\n"), "line 4"));
+}
+
+TEST_F(Labels, RepeatedPicturesAreCounted) {
+  const Dataset data =
+      with("file,label,split\na.png,cat,train\na.png,cat,train\nb.png,dog,train\nb.png,dog,test\n");
+  EXPECT_TRUE(says(joined(data), "2 of 4 lines repeat a picture; 1 of them in another split"))
+      << joined(data);
+  EXPECT_EQ(data.head(1).warnings, data.warnings);
+  EXPECT_EQ(joined(with("file,label,split\na.png,cat,train\nb.png,dog,train\n")), "");
+}
+
+TEST_F(Labels, SplitColumnsAreFoundInAnyCase) {
+  for (const char* csv : {"file,label,Split\na.png,1,TRAIN\nb.png,2, Train\nc.png,2,Test\n",
+                          "file,Train,label\na.png,True,1\nb.png,TRUE,2\nc.png,False,2\n",
+                          "file,label,train\na.png,1,1\nb.png,2,yes\nc.png,2,0\n"}) {
+    EXPECT_EQ(reds(with(csv)), (std::vector<int>{'a', 'b'})) << csv;
+    EXPECT_EQ(reds(load(DataSplit::kTest)), (std::vector<int>{'c'})) << csv;
+  }
+}
+
+TEST_F(Labels, ColumnsWithoutUseAreNamed) {
+  const Dataset data = with(
+      "file,Label,subset,name\na.png,1,train,cat\nb.png,2,train,dog\nc.png,1,test,cat\n"
+      "d.png,2,test,dog\n");
+  EXPECT_EQ(data.class_names, (std::vector<std::string>{"cat", "dog"}));
+  EXPECT_TRUE(says(joined(data), "the column \"Label\"; not used: \"subset\" (the split"))
+      << joined(data);
+  std::string header = "file,label", row;
+  for (int i = 0; i < 40; ++i) {
+    header += ",attribute" + std::to_string(i);
+    row += ",0";
+  }
+  EXPECT_TRUE(says(joined(with(header + "\na.png,x" + row + "\nb.png,y" + row + "\n")),
+                   "\"attribute7\", 32 more"));
+}
+
+TEST_F(Labels, WhiteSpaceAroundLabelsDoesNotCount) {
+  const Dataset data = with(
+      "file, label ,split\na.png,cat ,train\nb.png, cat,train\nc.png,\"dog \",train\n"
+      "d.png , \"dog\" ,train\n");
+  EXPECT_EQ(data.class_names, (std::vector<std::string>{"cat", "dog"}));
+  EXPECT_EQ(data.count(), 4);
+}
+
+TEST_F(Labels, LinesEndInAnyWay) {
+  for (const std::string end : {"\n", "\r\n", "\r"}) {
+    const std::string csv =
+        "file,label,split" + end + "a.png,x,train" + end + end + "b.png,y,train" + end;
+    EXPECT_EQ(reds(with(csv)), (std::vector<int>{'a', 'b'}));
+    EXPECT_TRUE(says(refusal("file,label" + end + "a.png" + end), "labels.csv:2"));
+  }
+}
+
+TEST_F(Labels, DamagedLinesAreRefusedWithTheirNumber) {
+  const auto refused = [&](const std::string& line, const std::string& why) {
+    const std::string text = refusal("file,label\nb.png,dog\n" + line + "\nc.png,cow\n");
+    EXPECT_TRUE(says(text, why) && says(text, "labels.csv:3")) << text;
+  };
+  refused(std::string("a.png\0.txt,cat", 15), "NUL");
+  refused(std::string("a.png,c\0at", 10), "NUL");
+  refused("a.png,\"cat", "not closed");
+  refused("\"a.png,cat", "not closed");
+  refused("a.png,\"cat\"s", "closing quote");
+  refused("../a.png,cat", "not inside the folder");
+  refused("x/../../a.png,cat", "not inside the folder");
+  refused("/etc/hostname,cat", "not inside the folder");
+  refused("a.png,c\tat", "control character");
+}
+
+TEST_F(Folder, ClassesWithoutPicturesAreNamed) {
+  picture(folder / "cat" / "0.png", 1);
+  picture(folder / "dog" / "0.png", 2);
+  picture(folder / "dog" / "1.png", 2);
+  for (const char* name : {"ant", "__MACOSX", ".git"}) fs::create_directories(folder / name);
+  options.seed = 3;
+  DataSplit split = DataSplit::kTrain;
+  Dataset data;
+  for (; options.seed < 50; ++options.seed) {  // until a cat or two dogs are not in the training
+    try {
+      data = load(split);
+    } catch (const Error&) {
+      continue;
+    }
+    if (data.warnings.size() == 2) break;
+  }
+  ASSERT_EQ(data.warnings.size(), 2u);
+  EXPECT_NE(data.warnings[0].find("ant: holds no picture"), std::string::npos);
+  EXPECT_NE(data.warnings[1].find("no training picture of "), std::string::npos);
+  EXPECT_EQ(data.class_names, (std::vector<std::string>{"cat", "dog"}));
+}
+
+TEST_F(Folder, WhatSystemsLeaveBehindIsLeftOut) {
+  picture(folder / "cat" / "0.png", 1);
+  picture(folder / "dog" / "0.png", 2);
+  write_file(folder / "cat" / "._0.png", {0, 5, 22, 7});
+  write_file(folder / "dog" / ".DS_Store", {0});
+  write_file(folder / "__MACOSX" / "cat" / "._0.png", {0, 5, 22, 7});
+  int64_t count = 0;
+  for (const DataSplit split : {DataSplit::kTrain, DataSplit::kTest}) {
+    try {
+      count += load(split).count();
+    } catch (const Error& e) {  // two pictures may be in one split
+      EXPECT_NE(std::string(e.what()).find("no picture is in"), std::string::npos) << e.what();
+    }
+  }
+  EXPECT_EQ(count, 2);
+}
+
+TEST_F(Folder, ClassNamesThatNoBundleHoldsAreRefused) {
+  picture(folder / "c\now" / "0.png", 1);
+  picture(folder / "dog" / "0.png", 2);
+  EXPECT_TRUE(error().has("\"c?ow\" has a line break"));
+}
+
+TEST_F(Folder, SaysWhereARelativePathWasLookedFor) {
+  options.name = "folder:no/such";
+  options.root = dir.path();
+  const Caught e = error();
+  EXPECT_TRUE(e.has(fs::current_path().string()) && e.has(dir.path().string()) && e.has("--data"))
+      << e.text;
+}
+
+TEST_F(Folder, OtherClassesThanTheNetworksAreRefused) {
+  picture(folder / "train" / "bee" / "0.png", 1);
+  picture(folder / "train" / "cow" / "0.png", 2);
+  const Dataset data = load(DataSplit::kTrain);
+  check_classes(data, {"bee", "cow "}, "edge.h5");  // not trimmed by earlier versions
+  for (const std::vector<std::string>& names :
+       {std::vector<std::string>{"cow", "yak"}, {"cow", "bee"}, {"bee"}}) {
+    const Caught e = caught([&] { check_classes(data, names, "edge.h5"); });
+    EXPECT_TRUE(e.has("2 (bee, cow)") && e.has(names.back()) && e.has("edge.h5")) << e.text;
+  }
+}
+
+// Pictures of 9 x 6: black, but for the column at the left.
+TEST_F(Folder, PicturesAreFittedAsAskedFor) {
+  Tensor image = Tensor::zeros({3, 6, 9});
+  for (int64_t i = 0; i < image.numel(); i += 9) image.data<float>()[i] = 1;
+  for (const char* name : {"a", "b"}) {
+    fs::create_directories(folder / "train" / name);
+    write_png(folder / "train" / name / "0.png", image);
+  }
+  options.fit = ImageFit::kCrop;
+  EXPECT_EQ(load(DataSplit::kTrain).mean[0], 0);
+  options.fit = ImageFit::kStretch;
+  EXPECT_NEAR(load(DataSplit::kTrain).mean[0], 1.0 / 9, 0.01);
+}
+
 class RealFolder : public testing::Test {
  protected:
   Dataset load(const std::string& name, const std::string& column, DataSplit split) {

@@ -1,7 +1,11 @@
 #include "nn/data/video.h"
 
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include <chrono>
 #include <cmath>
 #include <fstream>
 #include <opencv2/imgcodecs.hpp>
@@ -74,6 +78,38 @@ TEST(Video, StopEndsIt) {
   EXPECT_FALSE(video.next(frame));
 }
 
+// The same bytes as a picture and as a frame.
+TEST(Video, FramesAreFittedAsPicturesAre) {
+  const TempDir dir;
+  cv::Mat scene(24, 64, CV_8UC3);
+  for (int y = 0; y < scene.rows; ++y) {
+    for (int x = 0; x < scene.cols; ++x) {
+      scene.at<cv::Vec3b>(y, x) = {static_cast<uint8_t>(x * 3), static_cast<uint8_t>(y * 8), 90};
+    }
+  }
+  std::vector<uint8_t> bytes;
+  cv::imencode(".jpg", scene, bytes, {cv::IMWRITE_JPEG_QUALITY, 100});
+  for (const char* name : {"wide.jpg", "wide.mjpeg"}) {
+    std::ofstream out(dir / name, std::ios::binary);
+    out.write(reinterpret_cast<const char*>(bytes.data()),
+              static_cast<std::streamsize>(bytes.size()));
+  }
+  std::vector<std::vector<float>> pictures;
+  for (const ImageFit fit : {ImageFit::kCrop, ImageFit::kStretch}) {
+    VideoOptions options = of_side(16);
+    options.fit = fit;
+    Video video((dir / "wide.mjpeg").string(), options);
+    Frame frame;
+    ASSERT_TRUE(video.next(frame));
+    const auto got = frame.image.to_vector();
+    pictures.push_back(read_image(dir / "wide.jpg", 3, 16, 16, false, fit).to_vector());
+    for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], pictures.back()[i], 0.03) << i;
+  }
+  EXPECT_GT(
+      std::abs(pictures[0][0] - pictures[1][0]) + std::abs(pictures[0][512] - pictures[1][512]),
+      0.1);  // the two differ at the left
+}
+
 // Raw motion JPEG: pictures one after the other, of whatever size.
 TEST(Video, FramesMayChangeTheirSize) {
   const TempDir dir;
@@ -94,6 +130,31 @@ TEST(Video, FramesMayChangeTheirSize) {
     EXPECT_NEAR(frame.image.to_vector()[0] * 255, 20 * count, 8);
   }
   EXPECT_EQ(count, 12);
+}
+
+// A server that takes the connection and says nothing. The limit counts from the opening.
+TEST(Video, ASilentStreamIsGivenUp) {
+  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  ASSERT_EQ(bind(listener, reinterpret_cast<sockaddr*>(&address), size), 0);
+  ASSERT_EQ(listen(listener, 4), 0);
+  ASSERT_EQ(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size), 0);
+  const std::string source = "rtsp://127.0.0.1:" + std::to_string(ntohs(address.sin_port)) + "/x";
+  const auto start = std::chrono::steady_clock::now();
+  std::string why;
+  try {
+    const Video video(source, of_side(16));
+  } catch (const Error& error) {
+    why = error.what();
+  }
+  const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - start;
+  close(listener);
+  if (waited.count() < 1) GTEST_SKIP() << "OpenCV without FFmpeg: " << why;
+  EXPECT_NE(why.find("nothing came from the stream for 10 seconds"), std::string::npos) << why;
+  EXPECT_LT(waited.count(), 20);
 }
 
 TEST(Video, NamesAreToldApart) {

@@ -4,7 +4,7 @@
 #include <chrono>
 #include <functional>
 
-#include "attacks/split/decoding.h"
+#include "attacks/core/decoder.h"
 #include "attacks/split/registry.h"
 #include "base/threads.h"
 #include "ensemble/model/precision.h"
@@ -12,7 +12,6 @@
 #include "lab/datasets.h"
 #include "lab/scenarios/split_attacks.h"
 #include "nn/core/backend.h"
-#include "nn/models/decoder.h"
 
 namespace ens {
 namespace {
@@ -61,8 +60,9 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
     speed.net = time_step(*net, images.to(dtype),
                           [&](const Var& y) { return softmax_cross_entropy(y, labels); });
     if (smashed.rank() == 3) {
-      const auto decoder =
-          build_decoder(smashed, spec.input_shape(), decoder_width(smashed, config.attack()), rng);
+      const DecoderConfig& wanted = config.attack().decoder();
+      const auto decoder = std::make_shared<Decoder>(
+          smashed, spec.input_shape(), DecoderSize{wanted.channels(), wanted.blocks()}, rng);
       decoder->to(device);
       speed.decoder =
           time_step(*decoder, Tensor::full(batched(batch, smashed), 0.5f).to(device).to(dtype),
@@ -93,6 +93,7 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
   setting.nets = nets;
   setting.selected = config.ensemble().selected();
   setting.public_images = std::min(train->count(), settings.public_images());
+  setting.training_images = train->count();
   setting.scored_images = settings.one_per_class()
                               ? std::min<int64_t>(spec.classes, settings.scored_images())
                               : settings.scored_images();

@@ -60,6 +60,19 @@ results::AttackResult to_message(const AttackScore& s) {
     part->set_merit(p.self_score);  // what is not finite is not written
     part->set_x(p.x);
   }
+  for (const DecoderRound& r : s.training.rounds) {
+    results::AttackResult::Round* round = out.add_rounds();
+    round->set_loss(name(r.loss));
+    round->set_channels(r.size.channels);
+    round->set_blocks(r.size.blocks);
+    round->set_images(static_cast<int32_t>(r.images));
+    round->set_passes(static_cast<double>(r.images * r.epochs));
+    round->set_steps(static_cast<int32_t>(r.steps));
+    round->set_ssim(r.ssim);
+    round->set_psnr(r.psnr);
+    round->set_cpu_seconds(r.cpu_seconds);
+  }
+  if (s.training.saturated) out.set_saturated(true);
   if (s.attacker_choice >= 0) {
     const CandidateScore& p = s.candidates[static_cast<size_t>(s.attacker_choice)];
     out.mutable_own_pick()->set_name(p.name);

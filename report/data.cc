@@ -54,6 +54,19 @@ Maybe share(const Attack* attack, const Attack* oracle) {
   return attack->ssim() / oracle->ssim();
 }
 
+// Nothing reads more than the features hold: one of the two numbers is wrong, so it is no result.
+void refuse_above_upper_bound(const Run& run, Attack& a) {
+  const Attack* oracle = run.attack("oracle", a.metric());
+  if (!oracle || !oracle->is_upper_bound() || oracle == &a) return;
+  const auto end = [](const Interval& v, bool has, double at) { return has ? at : v.mean(); };
+  const Interval &mine = a.result.ssim(), &most = oracle->result.ssim();
+  if (end(mine, mine.has_low(), mine.low()) <= end(most, most.has_high(), most.high())) return;
+  a.result.set_error(fmt::format(
+      "its SSIM of {:.3f} exceeds the upper bound of {:.3f} by more than the intervals allow: the "
+      "bound is none, or the attack knew more than it may; measure both again",
+      mine.mean(), most.mean()));
+}
+
 void compare(std::vector<Run>& runs) {
   for (Run& run : runs) {
     run.baseline = find_baseline(runs, run);
@@ -61,6 +74,7 @@ void compare(std::vector<Run>& runs) {
     const Maybe before = none ? none->get("accuracy") : Maybe(), after = run.get("accuracy");
     if (before && after) run.accuracy_change = *after - *before;
     for (Attack& a : run.attacks) {
+      if (a.has_numbers()) refuse_above_upper_bound(run, a);
       if (!a.has_numbers()) continue;
       a.of_oracle = share(&a, run.attack("oracle", a.metric()));
       if (!none) continue;
@@ -147,6 +161,9 @@ void add_attacks(const ReportData& all, SeedGroup& row) {
     r.own_pick = own_pick.mean();
     r.best_ssim = best.mean(), r.worst_case = best.largest();
     r.of_oracle = of_oracle.mean(), r.strength = strength.mean();
+    r.is_upper_bound = !r.members.empty() && std::ranges::all_of(r.members, [&](const auto& m) {
+      return all.at(m).is_upper_bound();
+    });
     r.recognition_rate = recognised.mean(), r.reidentification_rate = reidentified.mean();
   }
   std::stable_sort(row.attacks.begin(), row.attacks.end(),
@@ -265,7 +282,7 @@ Maybe Attack::best_ssim() const {
 }
 
 const char* Attack::strength_word() const {
-  if (is_oracle()) return "upper bound";
+  if (is_oracle()) return is_upper_bound() ? "upper bound" : "decoder on true features";
   return !strength ? "not calibrated" : weak() ? "weak attacker" : "strong enough";
 }
 

@@ -34,7 +34,9 @@ struct Attack {
   const std::string& kind() const { return result.attack(); }
   const std::string& metric() const { return result.metric(); }  // numbers of two never compared
   double ssim() const { return result.ssim().mean(); }           // with numbers only
-  bool is_oracle() const { return kind() == "oracle"; }
+  bool is_oracle() const { return kind() == "oracle"; }          // the decoder on true features
+  // What features hold at most: a decoder on them that was grown until it stopped gaining.
+  bool is_upper_bound() const { return is_oracle() && result.saturated(); }
   bool has_numbers() const {
     return result.error().empty() && result.pointless().empty() && result.ssim().has_mean();
   }
@@ -120,6 +122,7 @@ struct SeedGroupAttack {
   Maybe of_oracle, strength;                      // means
   Maybe recognition_rate, reidentification_rate;  // means, by the reference classifier
   bool with_truth = false;                        // in any run
+  bool is_upper_bound = false;                    // in all runs
   bool weak() const { return strength && *strength < Attack::kStrongShare; }
   std::string error, pointless;  // why there are no numbers in any run
 };

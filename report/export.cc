@@ -194,7 +194,7 @@ std::string range(const Interval& v, int digits, double factor = 1) {
 }
 
 std::string strength(const SeedGroupAttack& a) {
-  if (a.kind == "oracle") return "upper bound";
+  if (a.kind == "oracle") return a.is_upper_bound ? "upper bound" : "decoder on true features";
   if (!a.strength) return "not calibrated";
   return a.weak() ? "**weak attacker** " + weak_share(*a.strength)
                   : "strong enough " + percent(a.strength, 0);
@@ -221,7 +221,7 @@ std::string as_markdown(const ReportData& all) {
            "\n\n";
     out += head({"Protection", "Accuracy, %", "Change, points", "Up, bytes", "Down, bytes",
                  "Edge, ms", "Attack", "SSIM", "PSNR, dB", "Recognised", "Re-identified",
-                 "Of the oracle", "Against no protection", "Notes"},
+                 "Of the decoder on true features", "Against no protection", "Notes"},
                 "lrrrrrlrrrrrll");
     for (const SeedGroup& row : comparison.rows) {
       std::string title = marked(row.title);

@@ -43,17 +43,21 @@ std::string verdict(const ReportData& all, const Run& run) {
   const Attack* oracle = run.attack("oracle", run.metric());
   if (oracle) {
     out += fmt::format(
-        "At most, a decoder trained on the client\u2019s true features (the oracle) rebuilds "
-        "the pictures with SSIM {}",
-        fixed(oracle->ssim(), 3));
+        "{} decoder trained on the client\u2019s true features rebuilds the pictures with SSIM {}",
+        oracle->is_upper_bound() ? "At most, a" : "A", fixed(oracle->ssim(), 3));
     const Attack* open = none && none != &run ? none->attack("oracle", run.metric()) : nullptr;
     if (open) {
       out += fmt::format(" ({} without protection, a difference of {})", fixed(open->ssim(), 3),
                          fixed(oracle->ssim() - open->ssim(), 3, true));
     }
-    out += ". ";
+    out += oracle->is_upper_bound()
+               ? ". "
+               : "; it was not grown until it gained no more (attack.tier=full), so the features "
+                 "may hold more. ";
   } else if (!run.attacks.empty()) {
-    out += "The oracle was not measured, so it is not known how much the features hold at most. ";
+    out +=
+        "No decoder was trained on true features, so it is not known how much the features hold at "
+        "most. ";
   }
   const Attack* best = strongest(run);
   if (best) {
@@ -62,8 +66,8 @@ std::string verdict(const ReportData& all, const Run& run) {
                        *best->best_ssim() > best->ssim() ? " as a luminance negative" : "");
     if (oracle) {
       const bool reached = *best->best_ssim() >= oracle->ssim() - kNearOracle;
-      out += reached ? fmt::format(", within {} of the oracle or above: ", kNearOracle)
-                     : fmt::format(" and stayed more than {} below the oracle: ", kNearOracle);
+      out += reached ? fmt::format(", within {} of that decoder or above: ", kNearOracle)
+                     : fmt::format(" and stayed more than {} below that decoder: ", kNearOracle);
       if (reached) {
         out += run.protection() == "none" ? "as expected with nothing to stop it"
                                           : "<strong>this protection did not stop it</strong>";
@@ -85,7 +89,7 @@ std::string verdict(const ReportData& all, const Run& run) {
   const auto unknown = count([](const Attack& a) { return !a.strength; });
   if (weak > 0) {
     out += fmt::format(
-        "Weak attackers: {} of {}. They fall short of 80\u202f% of the oracle even against no "
+        "Weak attackers: {} of {}. They fall short of 80\u202f% of that decoder even against no "
         "protection, so their low numbers say little about how safe the pictures are. ",
         weak, attacks);
   }
@@ -117,7 +121,8 @@ std::string headline(const ReportData& all) {
     card("Strongest attack, SSIM", fixed(*best->best_ssim(), 3), escape(best->result.title()));
   }
   if (const Attack* oracle = run.attack("oracle", run.metric())) {
-    card("Leaks at most, SSIM", fixed(oracle->ssim(), 3), "oracle decoder");
+    card(oracle->is_upper_bound() ? "Leaks at most, SSIM" : "Leaks at least, SSIM",
+         fixed(oracle->ssim(), 3), "decoder on true features");
   }
   if (const Maybe total = run.latency("total")) {
     card("Latency, p50", format(total, 1, " ms"),

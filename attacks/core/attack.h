@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "attacks/core/decoder.h"
 #include "nn/core/tensor.h"
 #include "proto/config.pb.h"
 
@@ -56,6 +57,8 @@ struct Reconstruction {
   // Calibration: public held-out images and their reconstruction from the attacker's own features.
   // Undefined where the attack has no features of its own.
   Tensor calibration_images, calibration_targets;
+  // How the decoder was trained; without rounds: no decoder, or not a growing one.
+  Saturation training;
 };
 
 // What can be said of an attack without running it. Attacks are used from one thread; they may

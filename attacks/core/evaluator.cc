@@ -60,6 +60,7 @@ AttackScore Evaluator::evaluate(const Attack& attack, uint64_t seed,
   result.best_candidate = r.candidate;
   result.shadow_accuracy = r.shadow_accuracy;
   result.reconstruction = r.images;
+  result.training = r.training;
   if (r.calibration_images.defined()) {
     result.calibration = score(r.calibration_targets, r.calibration_images, seed, mode_);
   }

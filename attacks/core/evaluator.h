@@ -43,6 +43,7 @@ struct AttackScore {
   double shadow_accuracy = -1;
   std::vector<CandidateScore> candidates;
   double seconds = 0;
+  Saturation training;    // of the reported candidate's decoder
   Tensor reconstruction;  // [M,C,S,S] the reported one
 };
 

@@ -45,6 +45,8 @@ void grant(const SplitVictim& victim, const AttackContext& context, KnownPairsVi
 void grant(const SplitVictim& victim, const AttackContext& context, BlackBoxView& view) {
   grant(victim, context, static_cast<QueryFreeView&>(view));
   view.query = victim.send;
+  const bool all = context.settings.tier() == "full";
+  view.query_data = all ? victim.training_data : victim.public_data;
 }
 
 void grant(const SplitVictim& victim, const AttackContext& context, WhiteBoxView& view) {

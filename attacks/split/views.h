@@ -23,6 +23,7 @@ struct SplitVictim {
   std::vector<std::shared_ptr<Sequential>> bodies;
   Tensor observed;
   const Dataset* public_data = nullptr;
+  const Dataset* training_data = nullptr;  // all images of the training split
   // The features that the client sends for images [B,C,S,S] in [0, 1]: float32, on the CPU.
   std::function<Tensor(const Tensor& images)> send;
   std::function<Tensor()> traffic;  // features of further images; computed when first granted
@@ -37,6 +38,7 @@ struct SplitSetting {
   Split split;
   int nets = 1, selected = 1;  // N, P
   int64_t public_images = 0, scored_images = 0;
+  int64_t training_images = 0;  // in all
 };
 
 // What the server has before a client sends anything.
@@ -81,6 +83,8 @@ struct BlackBoxView : QueryFreeView {
   static constexpr KnowledgeLevel kLevel = KnowledgeLevel::kBlackBox;
   // The client's features for images of the attacker's choice.
   std::function<Tensor(const Tensor& images)> query;
+  // What there is to ask for: the public images; in tier `full` all of the training split.
+  const Dataset* query_data = nullptr;
 };
 
 struct WhiteBoxView : QueryFreeView {

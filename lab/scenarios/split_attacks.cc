@@ -104,7 +104,7 @@ struct AttackTarget::Impl {
     head->to(device);
     for (const auto& body : cloud.bodies) body->to(device);
 
-    const auto train = shared_dataset(config, DataSplit::kTrain);
+    train = shared_dataset(config, DataSplit::kTrain);
     const auto test = shared_dataset(config, DataSplit::kTest);
     roles = divide_images(*train, *test, settings, config.seed());
     truth = images_of(roles.scored, 0, roles.scored.count());
@@ -137,7 +137,8 @@ struct AttackTarget::Impl {
             static_cast<int>(cloud.bodies.size()),
             static_cast<int>(selected.size()),
             roles.public_data.count(),
-            roles.scored.count()};
+            roles.scored.count(),
+            train->count()};
   }
 
   SplitVictim victim(const Tensor& observed) {
@@ -147,6 +148,7 @@ struct AttackTarget::Impl {
     v.bodies = cloud.bodies;
     v.observed = observed.defined() ? observed : smash(truth);
     v.public_data = &roles.public_data;
+    v.training_data = train.get();
     v.send = [this](const Tensor& images) { return smash(images); };
     v.traffic = [this] { return seen_traffic(); };
     v.subset = selected;
@@ -167,6 +169,7 @@ struct AttackTarget::Impl {
   std::shared_ptr<Sequential> head;
   Tensor noise;
   std::vector<int> selected;
+  std::shared_ptr<const Dataset> train;
   ImageRoles roles;
   Tensor truth;  // the scored images
   std::mutex traffic_mutex;
@@ -234,6 +237,7 @@ std::string AttackTarget::run(
   result.set_title(attack->title());
   result.set_level(name(attack->level()));
   result.set_metric(impl_->settings.metric());
+  result.set_tier(impl_->settings.tier());
   result.set_settings(impl_->attacked.identity(observed.defined()));
   result.set_device(backend(device()).description());
   result.set_dtype(name(impl_->dtype));

@@ -17,18 +17,18 @@ void fill(Message* out, double ssim, double psnr) {
   out->set_psnr(psnr);
 }
 
-void fill(results::Interval* out, const Interval& interval) {
-  out->set_mean(interval.mean);
-  out->set_low(interval.low);
-  out->set_high(interval.high);
-}
-
 std::string cell(const results::Interval& v, int digits, int digits_of_range) {
   return fmt::format("{:.{}f} [{:.{}f},{:.{}f}]", v.mean(), digits, v.low(), digits_of_range,
                      v.high(), digits_of_range);
 }
 
 }  // namespace
+
+void fill(results::Interval* out, const Interval& interval) {
+  out->set_mean(interval.mean);
+  out->set_low(interval.low);
+  out->set_high(interval.high);
+}
 
 results::AttackResult to_message(const AttackScore& s) {
   results::AttackResult out;
@@ -52,6 +52,7 @@ results::AttackResult to_message(const AttackScore& s) {
     fill(out.mutable_reference()->mutable_recognised(), s.reference->recognition_rate);
     fill(out.mutable_reference()->mutable_reidentified(), s.reference->reidentification_rate);
     out.mutable_reference()->set_originals(s.reference->originals);
+    out.mutable_reference()->set_chance(s.reference->chance);
   }
   for (const CandidateScore& p : s.candidates) {
     results::AttackResult::Candidate* part = out.add_parts();
@@ -101,8 +102,15 @@ void print_results(const std::vector<fs::path>& folders) {
         const std::string recognised =
             r.has_reference() ? fmt::format("{:.0f} %", 100 * r.reference().recognised().mean())
                               : "";
-        fmt::print("{}  {:<34} {:>16} {:>17} {:>11}\n", left, r.title(), cell(r.ssim(), 3, 2),
-                   cell(r.psnr(), 1, 1), recognised);
+        // Whoever reads nothing can still show what the floor shows.
+        const bool failed = r.has_floor() && r.ssim().mean() <= r.floor().ssim().mean();
+        fmt::print("{}  {:<34} {:>16} {:>17} {:>11}\n", left, r.title(),
+                   cell(failed ? r.floor().ssim() : r.ssim(), 3, 2),
+                   cell(failed ? r.floor().psnr() : r.psnr(), 1, 1), recognised);
+        if (failed) {
+          fmt::print("{:24}failed: its own SSIM is {:.3f}; shown is the floor, {}\n", "",
+                     r.ssim().mean(), r.floor().attack());
+        }
       }
       left = fmt::format("{:<12} {:>9}", "", "");
     }

@@ -9,6 +9,7 @@
 
 namespace ens {
 
+void fill(results::Interval* out, const Interval& interval);
 results::AttackResult to_message(const AttackScore& score);
 
 // A plain table of the runs' accuracies and attack results on stdout.

@@ -8,6 +8,15 @@
 #include "base/error.h"
 
 namespace ens {
+namespace {
+
+double share_of_largest_class(const std::vector<int32_t>& labels) {
+  int64_t largest = 0;
+  for (const int32_t label : labels) largest = std::max(largest, std::ranges::count(labels, label));
+  return static_cast<double>(largest) / static_cast<double>(std::max<size_t>(1, labels.size()));
+}
+
+}  // namespace
 
 Evaluator::Evaluator(Tensor truth, MetricMode mode) : truth_(std::move(truth)), mode_(mode) {}
 
@@ -69,7 +78,8 @@ AttackScore Evaluator::evaluate(const Attack& attack, uint64_t seed,
     result.reference = {
         bootstrap(reference_->recognition_of(r.images, labels_), seed),
         bootstrap(reference_->reidentification_of(truth_, r.images), seed),
-        std::accumulate(seen.begin(), seen.end(), 0.0) / static_cast<double>(seen.size())};
+        std::accumulate(seen.begin(), seen.end(), 0.0) / static_cast<double>(seen.size()),
+        share_of_largest_class(labels_)};
   }
   return result;
 }

@@ -26,6 +26,7 @@ struct CandidateScore {
 struct ReferenceScore {
   Interval recognition_rate, reidentification_rate;  // see ReferenceClassifier
   double originals = 0;  // recognised of the originals: the most that can be reached
+  double chance = 0;     // recognised of whatever is taken for the most frequent class
 };
 
 struct AttackScore {

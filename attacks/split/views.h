@@ -27,6 +27,8 @@ struct SplitVictim {
   // The features that the client sends for images [B,C,S,S] in [0, 1]: float32, on the CPU.
   std::function<Tensor(const Tensor& images)> send;
   std::function<Tensor()> traffic;  // features of further images; computed when first granted
+  std::vector<int32_t> labels;      // of the images behind `observed`
+  std::function<std::vector<int64_t>()> nearest;  // to them, see NearestView
   std::vector<int> subset;
   std::shared_ptr<Sequential> head;
   Tensor noise;
@@ -55,6 +57,15 @@ struct ServerView {
   // private images behind `observed` and `traffic`.
   const Dataset* public_data = nullptr;
   int64_t scored_images = 0;  // how many images are to be reconstructed
+};
+
+// Floors that know more than the server has, and still not the features.
+struct LabelView : ServerView {
+  std::vector<int32_t> labels;  // the true class of each image to be reconstructed
+};
+struct NearestView : ServerView {
+  // For each image to be reconstructed the number of the public image with the least squared error.
+  std::vector<int64_t> nearest;
 };
 
 struct QueryFreeView : ServerView {

@@ -131,6 +131,25 @@ struct AttackTarget::Impl {
     return traffic;
   }
 
+  // The best of the attacks that do not look at what the client sent: computed once.
+  const results::AttackResult::Floor& floor(const Evaluator& evaluator) {
+    std::lock_guard lock(floor_mutex);
+    if (best_floor.has_attack()) return best_floor;
+    AttackContext context;
+    context.settings = settings;
+    for (const std::string& name : attack_names()) {
+      const auto attack = make_attack(name);
+      if (attack->level() != KnowledgeLevel::kBlind) continue;
+      const AttackScore score = evaluator.evaluate(
+          *attack, config.seed(), [&] { return attack->run(victim(Tensor()), context); });
+      if (score.scores.ssim.mean <= best_floor.ssim().mean() && best_floor.has_attack()) continue;
+      best_floor.set_attack(attack->title());
+      fill(best_floor.mutable_ssim(), score.scores.ssim);
+      fill(best_floor.mutable_psnr(), score.scores.psnr);
+    }
+    return best_floor;
+  }
+
   SplitSetting setting() const {
     return {cloud.info.model,
             cloud.info.split,
@@ -151,6 +170,8 @@ struct AttackTarget::Impl {
     v.training_data = train.get();
     v.send = [this](const Tensor& images) { return smash(images); };
     v.traffic = [this] { return seen_traffic(); };
+    v.labels = roles.scored.labels;
+    v.nearest = [this] { return nearest_images(roles.scored, roles.public_data); };
     v.subset = selected;
     v.head = head;
     v.noise = noise;
@@ -174,6 +195,8 @@ struct AttackTarget::Impl {
   Tensor truth;  // the scored images
   std::mutex traffic_mutex;
   Tensor traffic;  // computed when the first attack wants it
+  std::mutex floor_mutex;
+  results::AttackResult::Floor best_floor;
 };
 
 AttackTarget::AttackTarget(const fs::path& folder, const RunConfig& wanted)
@@ -211,6 +234,7 @@ std::string AttackTarget::run(
       const MetricMode mode =
           impl_->settings.metric() == "he19" ? MetricMode::kHe19 : MetricMode::kDefault;
       Evaluator evaluator(impl_->truth, mode);
+      const auto floor = impl_->floor(evaluator);
       const int64_t wanted = impl_->settings.reference_images();
       int64_t seen = 0;
       const auto learns = [&](int64_t images) {
@@ -224,6 +248,7 @@ std::string AttackTarget::run(
       const AttackScore score = evaluator.evaluate(
           *attack, context.seed, [&] { return attack->run(impl_->victim(observed), context); });
       result = to_message(score);
+      if (attack->level() != KnowledgeLevel::kBlind) *result.mutable_floor() = floor;
       write_png(file.parent_path() / "original.png", strip(impl_->truth, 16));
       write_png(file.parent_path() / "reconstruction.png", strip(score.reconstruction, 16));
     } catch (const Stopped&) {

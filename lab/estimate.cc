@@ -8,6 +8,7 @@
 #include "attacks/split/registry.h"
 #include "base/threads.h"
 #include "ensemble/model/precision.h"
+#include "ensemble/protect/adversary_train.h"
 #include "ensemble/train/setup.h"
 #include "lab/datasets.h"
 #include "lab/scenarios/split_attacks.h"
@@ -60,13 +61,16 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
     speed.net = time_step(*net, images.to(dtype),
                           [&](const Var& y) { return softmax_cross_entropy(y, labels); });
     if (smashed.rank() == 3) {
+      const Tensor features = Tensor::full(batched(batch, smashed), 0.5f).to(device).to(dtype);
       const DecoderConfig& wanted = config.attack().decoder();
-      const auto decoder = std::make_shared<Decoder>(
-          smashed, spec.input_shape(), DecoderSize{wanted.channels(), wanted.blocks()}, rng);
-      decoder->to(device);
-      speed.decoder =
-          time_step(*decoder, Tensor::full(batched(batch, smashed), 0.5f).to(device).to(dtype),
-                    [&](const Var& y) { return mse(y, Var(images)); });
+      Decoder decoder(smashed, spec.input_shape(), {wanted.channels(), wanted.blocks()}, rng);
+      decoder.to(device);
+      speed.decoder = time_step(decoder, features, [&](const Var& y) {
+        return decoder_loss(parse_decoder_loss(wanted.loss()), y, images);
+      });
+      FeatureAdversary adversary(smashed, spec.input_shape(), 1, rng, device);
+      speed.adversary =
+          time_step(adversary.net(), features, [&](const Var& y) { return mse(y, Var(images)); });
     }
     set_compute_threads(threads);
   }
@@ -76,7 +80,7 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
   const double images = static_cast<double>(train->count());
   const int nets = config.ensemble().nets();
   cell.stage1_per_image =
-      speed.net * (kind == "dr_ensemble" ? nets : 1) + (kind == "ressfl" ? speed.decoder : 0);
+      speed.net * (kind == "dr_ensemble" ? nets : 1) + (kind == "ressfl" ? speed.adversary : 0);
   cell.stage1_seconds =
       images * config.stage1().epochs() * cell.stage1_per_image * (kind == "ensembler" ? nets : 1);
   if (kind == "ensembler" || kind == "shredder") {
@@ -103,7 +107,9 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
     if (!attack->not_applicable_reason(setting).empty()) continue;
     Attack& a = cell.attacks[name];
     a.seconds_per_unit = attack->trains_through_bodies() ? speed.net : speed.decoder;
-    a.seconds = a.seconds_per_unit * static_cast<double>(attack->cost_in_images(setting, settings));
+    a.seconds = a.seconds_per_unit *
+                static_cast<double>(attack->cost_in_images(setting, settings)) *
+                seeds_of(*attack, settings);
     if (dynamic_cast<const AttackOn<TrafficView>*>(attack.get())) {
       traffic_gb = std::min(
           1.0,

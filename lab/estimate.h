@@ -27,7 +27,7 @@ class Estimator {
 
  private:
   struct Speed {
-    double net = 0, decoder = 0;  // seconds to train on one image, one thread
+    double net = 0, decoder = 0, adversary = 0;  // seconds to train on one image, one thread
   };
   std::map<std::string, Speed> measured_;
 };

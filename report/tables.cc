@@ -12,14 +12,23 @@ namespace {
 
 std::string nowrap(const std::string& html) { return "<span class=\"nowrap\">" + html + "</span>"; }
 
+// The badge of a strength, by its word.
+std::string strength_badge(Strength strength, const std::string& word) {
+  const bool plain = strength == Strength::kNotCalibrated || word == "floor";
+  return badge(plain                           ? "plain"
+               : word == "upper bound"         ? "bound"
+               : strength == Strength::kStrong ? "strong"
+                                               : "weak",
+               word);
+}
+
 std::string strength_cell(const Attack& a) {
-  if (a.is_oracle()) return badge("bound", a.strength_word());
-  if (!a.strength) return badge("plain", "not calibrated");
-  const std::string by =
-      a.calibrated_by.empty() ? "" : "<br>" + muted("as " + quoted(a.calibrated_by));
-  return nowrap(a.weak() ? badge("weak", "weak attacker") + " " + weak_share(*a.strength)
-                         : badge("strong", "strong enough") + " " + percent(a.strength, 0)) +
-         by;
+  std::string out = strength_badge(a.strength, a.strength_word());
+  if (a.of_oracle_unprotected) {
+    out += " " + (a.strength == Strength::kStrong ? percent(a.of_oracle_unprotected, 0)
+                                                  : weak_share(*a.of_oracle_unprotected));
+  }
+  return nowrap(out) + (a.why.empty() ? "" : "<br>" + muted(escape(a.why)));
 }
 
 // What the reference classifier recognises, of what it recognises of the originals.
@@ -73,9 +82,9 @@ std::string attack_notes(const Attack& a) {
         fmt::format("best PSNR {} dB: {}", fixed(best->psnr(), 2), escape(best->name())));
   }
   if (r.negative().better()) {
-    notes.push_back(
-        fmt::format("<strong>the luminance negative is better</strong>: SSIM {}, PSNR {}",
-                    format(number(r, "negative.ssim"), 3), format(number(r, "negative.psnr"), 2)));
+    notes.push_back(fmt::format("<strong>its {} is better</strong>: SSIM {}, PSNR {}",
+                                escape(a.negative_name()), format(number(r, "negative.ssim"), 3),
+                                format(number(r, "negative.psnr"), 2)));
   }
   if (r.rounds_size() == 1) notes.push_back(budget(r.rounds(0)));
   if (r.has_shadow_accuracy()) notes.push_back("shadow accuracy " + percent(r.shadow_accuracy()));
@@ -136,10 +145,11 @@ std::string matrix_cell(const SeedGroupAttack& a) {
   if (a.psnr.has_mean()) out += "<br>" + fixed(a.psnr.mean(), 1) + "\u202fdB";
   if (a.own_pick && a.with_truth) out += "<br>" + muted("own pick " + format(a.own_pick, 3));
   if (*a.best_ssim > a.ssim.mean()) out += "<br>" + muted("negative " + format(a.best_ssim, 3));
-  if (a.is_upper_bound) out += "<br>" + badge("bound", "upper bound");
-  if (a.kind == "oracle") return out;
-  if (a.weak()) return out + "<br>" + badge("weak", "weak " + weak_share(*a.strength));
-  return a.strength ? out : out + "<br>" + badge("plain", "not calibr.");
+  if (a.strength == Strength::kStrong && a.strength_word != "upper bound") return out;
+  out += "<br>" + strength_badge(a.strength, a.strength_word);
+  return a.strength == Strength::kWeak && a.of_oracle_unprotected
+             ? out + " " + weak_share(*a.of_oracle_unprotected)
+             : out;
 }
 
 // One an attack and metric, in the order of the rows.

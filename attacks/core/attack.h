@@ -73,6 +73,10 @@ class Attack {
   virtual bool trains_through_bodies() const { return false; }
 };
 
+// With how many seeds it runs: attack.seeds, by default 5 where shadows are trained, whose results
+// scatter, and 1 elsewhere; a blind attack draws nothing.
+int seeds_of(const Attack& attack, const AttackConfig& settings);
+
 // An attack of a scenario, run by name. `Setting` is what decides applicability and cost before
 // anything is trained: the architecture, how many nets and images there are.
 template <typename Victim, typename Setting>

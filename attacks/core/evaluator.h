@@ -20,6 +20,9 @@ struct CandidateScore {
   double shadow_accuracy = -1;  // -1: no shadow
   double self_score = std::numeric_limits<double>::quiet_NaN();
   double x = std::numeric_limits<double>::quiet_NaN();  // a point of a curve (Reconstruction::x)
+  // Its best negative, by SSIM: which, and how good.
+  Polarity polarity = Polarity::kNegative;
+  double negative_ssim = 0, negative_psnr = 0;
 };
 
 // What a reference classifier makes of the reported reconstruction: shares of the scored images.

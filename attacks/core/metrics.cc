@@ -208,6 +208,38 @@ Interval bootstrap(std::span<const double> values, uint64_t seed, int resamples)
   return interval;
 }
 
+Interval bootstrap_seeds(std::span<const std::vector<double>> by_seed, uint64_t seed,
+                         int resamples) {
+  if (by_seed.size() == 1) return bootstrap(by_seed[0], seed, resamples);
+  if (by_seed.empty() || by_seed[0].empty() || resamples < 1) fail("no values", "metrics");
+  const size_t seeds = by_seed.size(), n = by_seed[0].size();
+  for (const std::vector<double>& values : by_seed) {
+    if (values.size() != n) fail("seeds with different numbers of images", "metrics");
+  }
+  Interval interval;
+  std::vector<double> means;
+  for (const std::vector<double>& values : by_seed) {
+    means.push_back(std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(n));
+  }
+  interval.mean = percentile(means, 0.5);
+  Rng rng(seed, "bootstrap over seeds");
+  std::vector<double> medians(static_cast<size_t>(resamples));
+  std::vector<size_t> images(n);
+  for (double& median : medians) {
+    for (size_t& image : images) image = rng.below(n);
+    for (double& mean : means) {
+      const std::vector<double>& values = by_seed[rng.below(seeds)];
+      double sum = 0;
+      for (const size_t image : images) sum += values[image];
+      mean = sum / static_cast<double>(n);
+    }
+    median = percentile(means, 0.5);
+  }
+  interval.low = percentile(medians, 0.025);
+  interval.high = percentile(medians, 0.975);
+  return interval;
+}
+
 const char* name(Polarity polarity) {
   switch (polarity) {
     case Polarity::kAsIs:

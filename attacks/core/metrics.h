@@ -56,6 +56,13 @@ struct Interval {
 // interval. Error if `values` is empty.
 Interval bootstrap(std::span<const double> values, uint64_t seed, int resamples = 2000);
 
+// Of several seeds, each with one value an image, in the same order of images: `mean` is the median
+// over the seeds of their means; the interval is the percentile bootstrap of it over images and
+// seeds, both drawn anew. Of one seed: bootstrap(). Error if there are no values or their numbers
+// differ.
+Interval bootstrap_seeds(std::span<const std::vector<double>> by_seed, uint64_t seed,
+                         int resamples = 2000);
+
 // A distribution of features leaves symmetries open: an attack may settle on the negative of the
 // picture, which a person recognises at once and SSIM does not.
 enum class Polarity {

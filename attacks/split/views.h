@@ -48,7 +48,7 @@ struct ServerView {
   using Victim = SplitVictim;
   using Setting = SplitSetting;
   static constexpr KnowledgeLevel kLevel = KnowledgeLevel::kBlind;
-  // The architecture of the whole classifier and where it is cut.
+  // The classifier's architecture with the constants that normalise its input, and where it is cut.
   ModelSpec model;
   Split split;
   // The N server nets: frozen, evaluation mode. The server holds them all.

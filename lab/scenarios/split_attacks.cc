@@ -65,6 +65,18 @@ struct Attacked {
     if (!wanted.data().root().empty()) config.mutable_data()->set_root(wanted.data().root());
     complete(wanted);
     *config.mutable_attack() = wanted.attack();
+    if (config.attack().seed() == config.seed()) config.mutable_attack()->clear_seed();
+  }
+
+  uint64_t seed() const {
+    return config.attack().has_seed() ? config.attack().seed() : config.seed();
+  }
+  // What the attack's folder and title have after its name.
+  std::string folder_suffix() const {
+    return config.attack().has_seed() ? fmt::format("-seed{}", seed()) : "";
+  }
+  std::string title_suffix() const {
+    return config.attack().has_seed() ? fmt::format(", seed {}", seed()) : "";
   }
 
   // What makes two results of one attack on one run differ; where it was computed does not.
@@ -83,8 +95,8 @@ std::string renamed_settings(const std::string& identity) {
   return to_text(config.attack()) + identity.substr(end);
 }
 
-fs::path result_file(const fs::path& folder, const std::string& attack) {
-  return folder / "attack" / attack / "result.json";
+fs::path result_file(const fs::path& folder, const std::string& attack, const Attacked& how) {
+  return folder / "attack" / (attack + how.folder_suffix()) / "result.json";
 }
 
 }  // namespace
@@ -106,7 +118,7 @@ struct AttackTarget::Impl {
 
     train = shared_dataset(config, DataSplit::kTrain);
     const auto test = shared_dataset(config, DataSplit::kTest);
-    roles = divide_images(*train, *test, settings, config.seed());
+    roles = divide_images(*train, *test, settings, attacked.seed());
     truth = images_of(roles.scored, 0, roles.scored.count());
   }
 
@@ -209,7 +221,7 @@ int64_t AttackTarget::cost_in_images(const std::string& attack) const {
   const auto made = make_attack(attack);
   const SplitSetting setting = impl_->setting();
   return made->not_applicable_reason(setting).empty()
-             ? made->cost_in_images(setting, impl_->settings)
+             ? made->cost_in_images(setting, impl_->settings) * seeds_of(*made, impl_->settings)
              : 0;
 }
 
@@ -221,9 +233,8 @@ std::string AttackTarget::run(
   context.settings = impl_->settings;
   context.device = impl_->device;
   context.dtype = impl_->dtype;
-  context.seed = impl_->config.seed();
   context.on_progress = progress;
-  const fs::path file = result_file(impl_->folder, attack->name());
+  const fs::path file = result_file(impl_->folder, attack->name(), impl_->attacked);
   fs::create_directories(file.parent_path());
   results::AttackResult result;
   std::string failure;
@@ -245,9 +256,16 @@ std::string AttackTarget::run(
       };
       evaluator.set_reference_classifier(shared_reference(impl_->config, learns),
                                          impl_->roles.scored.labels);
-      const AttackScore score = evaluator.evaluate(
-          *attack, context.seed, [&] { return attack->run(impl_->victim(observed), context); });
-      result = to_message(score);
+      const uint64_t first_seed = impl_->attacked.seed();
+      const SplitVictim victim = impl_->victim(observed);
+      std::vector<AttackScore> by_seed;
+      for (int i = 0; i < seeds_of(*attack, impl_->settings); ++i) {
+        context.seed = first_seed + static_cast<uint64_t>(i);
+        by_seed.push_back(
+            evaluator.evaluate(*attack, first_seed, [&] { return attack->run(victim, context); }));
+      }
+      const AttackScore& score = by_seed[middle_seed(by_seed)];
+      result = to_message(by_seed, first_seed);
       if (attack->level() != KnowledgeLevel::kBlind) *result.mutable_floor() = floor;
       write_png(file.parent_path() / "original.png", strip(impl_->truth, 16));
       write_png(file.parent_path() / "reconstruction.png", strip(score.reconstruction, 16));
@@ -259,7 +277,7 @@ std::string AttackTarget::run(
     }
   }
   result.set_attack(attack->name());
-  result.set_title(attack->title());
+  result.set_title(attack->title() + impl_->attacked.title_suffix());
   result.set_level(name(attack->level()));
   result.set_metric(impl_->settings.metric());
   result.set_tier(impl_->settings.tier());
@@ -273,11 +291,11 @@ std::string AttackTarget::run(
 
 bool attack_done(const fs::path& folder, const std::string& attack, const RunConfig& wanted,
                  bool on_the_wire) {
-  results::AttackResult before;
-  if (!results::read_if_intact(result_file(folder, attack), before) || before.has_error())
-    return false;
   try {
-    return renamed_settings(before.settings()) == Attacked(folder, wanted).identity(on_the_wire);
+    const Attacked how(folder, wanted);
+    results::AttackResult before;
+    return results::read_if_intact(result_file(folder, attack, how), before) &&
+           !before.has_error() && renamed_settings(before.settings()) == how.identity(on_the_wire);
   } catch (const std::exception&) {  // a damaged run or result: the attack will say so
     return false;
   }

@@ -22,7 +22,8 @@ class AttackTarget {
   AttackTarget(const std::filesystem::path& folder, const RunConfig& wanted);
   ~AttackTarget();
 
-  // Runs one attack and leaves its result in FOLDER/attack/NAME: result.json, original.png,
+  // Runs one attack with each of its seeds and leaves its result in FOLDER/attack/NAME, or
+  // FOLDER/attack/NAME-seedS where attack.seed is not the run's: result.json, original.png,
   // reconstruction.png. Returns why it failed, which is in the result too; empty if it did not.
   // `progress` may throw Stopped to end it: nothing is left then.
   // `observed`: smashed features as they were seen on the wire, of the scored images in order;
@@ -38,7 +39,7 @@ class AttackTarget {
   std::unique_ptr<Impl> impl_;
 };
 
-// Whether FOLDER/attack/NAME holds a result (not a failure) for these settings, in
+// Whether the attack's folder holds a result (not a failure) for these settings, in
 // this type of numbers.
 bool attack_done(const std::filesystem::path& folder, const std::string& attack,
                  const RunConfig& wanted, bool on_the_wire);

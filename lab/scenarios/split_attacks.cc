@@ -65,18 +65,18 @@ struct Attacked {
     if (!wanted.data().root().empty()) config.mutable_data()->set_root(wanted.data().root());
     complete(wanted);
     *config.mutable_attack() = wanted.attack();
-    if (config.attack().seed() == config.seed()) config.mutable_attack()->clear_seed();
+    if (config.attack().seed() == config.seed()) config.mutable_attack()->set_seed(0);
   }
 
   uint64_t seed() const {
-    return config.attack().has_seed() ? config.attack().seed() : config.seed();
+    return config.attack().seed() > 0 ? config.attack().seed() : config.seed();
   }
   // What the attack's folder and title have after its name.
   std::string folder_suffix() const {
-    return config.attack().has_seed() ? fmt::format("-seed{}", seed()) : "";
+    return config.attack().seed() > 0 ? fmt::format("-seed{}", seed()) : "";
   }
   std::string title_suffix() const {
-    return config.attack().has_seed() ? fmt::format(", seed {}", seed()) : "";
+    return config.attack().seed() > 0 ? fmt::format(", seed {}", seed()) : "";
   }
 
   // What makes two results of one attack on one run differ; where it was computed does not.

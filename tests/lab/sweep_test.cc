@@ -174,7 +174,7 @@ TEST(OldRunTest, ItsConfigurationAndResultsCount) {
   EXPECT_TRUE(attack_done(old, "oracle", wanted, /*on_the_wire=*/false));
   wanted.mutable_attack()->set_seed(4);
   EXPECT_FALSE(attack_done(old, "oracle", wanted, /*on_the_wire=*/false));
-  wanted.mutable_attack()->clear_seed();
+  wanted.mutable_attack()->set_seed(0);
   wanted.mutable_attack()->mutable_rmle()->set_lr(0.2);
   EXPECT_FALSE(attack_done(old, "oracle", wanted, /*on_the_wire=*/false));
 }

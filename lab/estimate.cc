@@ -4,16 +4,16 @@
 #include <chrono>
 #include <functional>
 
-#include "attacks/split/decoding.h"
+#include "attacks/core/decoder.h"
 #include "attacks/split/registry.h"
 #include "base/threads.h"
 #include "ensemble/model/precision.h"
+#include "ensemble/protect/adversary_train.h"
 #include "ensemble/train/protection_training.h"
 #include "ensemble/train/setup.h"
 #include "lab/datasets.h"
 #include "lab/scenarios/split_attacks.h"
 #include "nn/core/backend.h"
-#include "nn/models/decoder.h"
 #include "proto/protections.h"
 
 namespace ens {
@@ -62,12 +62,16 @@ Estimator::Speed Estimator::measure(const RunConfig& config, const ModelSpec& sp
   speed.net = time_step(net, images.to(dtype),
                         [&](const Var& y) { return softmax_cross_entropy(y, labels); });
   if (smashed.rank() == 3) {
-    const auto decoder =
-        build_decoder(smashed, spec.input_shape(), decoder_width(smashed, config.attack()), rng);
-    decoder->to(device);
-    speed.decoder =
-        time_step(*decoder, Tensor::full(batched(batch, smashed), 0.5f).to(device).to(dtype),
-                  [&](const Var& y) { return mse(y, Var(images)); });
+    const Tensor features = Tensor::full(batched(batch, smashed), 0.5f).to(device).to(dtype);
+    const DecoderConfig& wanted = config.attack().decoder();
+    Decoder decoder(smashed, spec.input_shape(), {wanted.channels(), wanted.blocks()}, rng);
+    decoder.to(device);
+    speed.decoder = time_step(decoder, features, [&](const Var& y) {
+      return decoder_loss(parse_decoder_loss(wanted.loss()), y, images);
+    });
+    FeatureAdversary adversary(smashed, spec.input_shape(), 1, rng, device);
+    speed.adversary =
+        time_step(adversary.net(), features, [&](const Var& y) { return mse(y, Var(images)); });
   }
   set_compute_threads(threads);
   return speed;
@@ -90,7 +94,7 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
   const int nets = config.ensemble().nets();
   const auto protection = make_protection_training(config);
   const bool joint = trains_jointly(config);
-  cell.stage1_per_image = speed.net * (joint ? nets : 1) + speed.decoder * protection->decoders();
+  cell.stage1_per_image = speed.net * (joint ? nets : 1) + speed.adversary * protection->decoders();
   cell.stage1_seconds =
       images * config.stage1().epochs() * cell.stage1_per_image * (joint ? 1 : nets);
   // Through frozen bodies: no gradients of their weights.
@@ -104,6 +108,7 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
   setting.nets = nets;
   setting.selected = config.ensemble().selected();
   setting.public_images = std::min(train->count(), settings.public_images());
+  setting.training_images = train->count();
   setting.scored_images = settings.one_per_class()
                               ? std::min<int64_t>(spec.classes, settings.scored_images())
                               : settings.scored_images();
@@ -115,7 +120,8 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
     Attack& a = cell.attacks[name];
     a.seconds_per_image = attack->trains_through_bodies() ? speed.net : speed.decoder;
     a.seconds =
-        a.seconds_per_image * static_cast<double>(attack->cost_in_images(setting, settings));
+        a.seconds_per_image * static_cast<double>(attack->cost_in_images(setting, settings)) *
+        seeds_of(*attack, settings);
     if (dynamic_cast<const AttackOn<TrafficView>*>(attack.get())) {
       traffic_gb =
           std::min(1.0, static_cast<double>(settings.observed_features() * sent.numel() * 4) / 1e9);

@@ -28,7 +28,7 @@ class Estimator {
 
  private:
   struct Speed {
-    double net = 0, decoder = 0;  // seconds to train on one image, one thread
+    double net = 0, decoder = 0, adversary = 0;  // seconds to train on one image, one thread
   };
   static Speed measure(const RunConfig& config, const ModelSpec& spec, Module& net, Rng& rng);
 

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <numeric>
+#include <set>
 #include <string>
 
 #include "attacks/split/registry.h"
@@ -17,10 +20,29 @@ void fill(Message* out, double ssim, double psnr) {
   out->set_psnr(psnr);
 }
 
-void fill(results::Interval* out, const Interval& interval) {
-  out->set_mean(interval.mean);
-  out->set_low(interval.low);
-  out->set_high(interval.high);
+// NAME/result.json of each attack, and NAME-seed3/result.json, in the order of tables.
+std::vector<fs::path> result_files(const fs::path& folder) {
+  std::set<fs::path> there;
+  std::error_code none;  // a run that was not attacked
+  for (const auto& entry : fs::directory_iterator(folder / "attack", none)) {
+    if (fs::exists(entry.path() / "result.json")) there.insert(entry.path());
+  }
+  std::vector<fs::path> files;
+  for (const std::string& attack : attack_names()) {
+    for (const fs::path& path : there) {
+      const std::string name = path.filename().string();
+      if (name == attack || name.starts_with(attack + "-seed"))
+        files.push_back(path / "result.json");
+    }
+  }
+  return files;
+}
+
+void fill(results::AttackResult::Negative* out, Polarity polarity, double ssim, double psnr,
+          double as_is) {
+  fill(out, ssim, psnr);
+  out->set_better(ssim > as_is);
+  out->set_polarity(name(polarity));
 }
 
 std::string cell(const results::Interval& v, int digits, int digits_of_range) {
@@ -30,7 +52,21 @@ std::string cell(const results::Interval& v, int digits, int digits_of_range) {
 
 }  // namespace
 
-results::AttackResult to_message(const AttackScore& s) {
+void fill(results::Interval* out, const Interval& interval) {
+  out->set_mean(interval.mean);
+  out->set_low(interval.low);
+  out->set_high(interval.high);
+}
+
+size_t middle_seed(const std::vector<AttackScore>& by_seed) {
+  std::vector<size_t> order(by_seed.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::ranges::sort(order, {}, [&](size_t i) { return by_seed[i].scores.ssim.mean; });
+  return order.at((order.size() - 1) / 2);
+}
+
+results::AttackResult to_message(const std::vector<AttackScore>& by_seed, uint64_t first_seed) {
+  const AttackScore& s = by_seed[middle_seed(by_seed)];
   results::AttackResult out;
   out.set_attack(s.attack);
   out.set_title(s.title);
@@ -40,18 +76,38 @@ results::AttackResult to_message(const AttackScore& s) {
   out.set_best_part(s.best_candidate);
   out.set_best_psnr(s.best_psnr);
   out.set_scored_images(static_cast<int32_t>(s.scored_images));
-  fill(out.mutable_ssim(), s.scores.ssim);
-  fill(out.mutable_psnr(), s.scores.psnr);
-  fill(out.mutable_mse(), s.scores.mse);
-  fill(out.mutable_negative(), s.negative.ssim.mean, s.negative.psnr.mean);
-  out.mutable_negative()->set_better(s.negative.ssim.mean > s.scores.ssim.mean);
+  const auto over_seeds = [&](results::Interval* interval, auto values) {
+    std::vector<std::vector<double>> all;
+    for (const AttackScore& score : by_seed) all.push_back(score.scores.images.*values);
+    fill(interval, bootstrap_seeds(all, first_seed));
+  };
+  over_seeds(out.mutable_ssim(), &ImageScores::ssim);
+  over_seeds(out.mutable_psnr(), &ImageScores::psnr);
+  over_seeds(out.mutable_mse(), &ImageScores::mse);
+  double seconds = 0;
+  for (size_t i = 0; i < by_seed.size(); ++i) {
+    const AttackScore& score = by_seed[i];
+    seconds += score.seconds;
+    if (by_seed.size() == 1) break;
+    results::AttackResult::SeedScore* seed = out.add_seeds();
+    seed->set_seed(static_cast<double>(first_seed + i));
+    fill(seed, score.scores.ssim.mean, score.scores.psnr.mean);
+    fill(seed->mutable_negative(), score.negative.polarity, score.negative.ssim.mean,
+         score.negative.psnr.mean, score.scores.ssim.mean);
+    if (score.attacker_choice >= 0) {
+      seed->set_own_pick(score.candidates[static_cast<size_t>(score.attacker_choice)].ssim);
+    }
+  }
+  fill(out.mutable_negative(), s.negative.polarity, s.negative.ssim.mean, s.negative.psnr.mean,
+       s.scores.ssim.mean);
   if (s.calibration) fill(out.mutable_own(), s.calibration->ssim.mean, s.calibration->psnr.mean);
   if (s.shadow_accuracy >= 0) out.set_shadow_accuracy(s.shadow_accuracy);
-  out.set_seconds(s.seconds);
+  out.set_seconds(seconds);
   if (s.reference) {
     fill(out.mutable_reference()->mutable_recognised(), s.reference->recognition_rate);
     fill(out.mutable_reference()->mutable_reidentified(), s.reference->reidentification_rate);
     out.mutable_reference()->set_originals(s.reference->originals);
+    out.mutable_reference()->set_chance(s.reference->chance);
   }
   for (const CandidateScore& p : s.candidates) {
     results::AttackResult::Candidate* part = out.add_parts();
@@ -59,7 +115,21 @@ results::AttackResult to_message(const AttackScore& s) {
     fill(part, p.ssim, p.psnr);
     part->set_merit(p.self_score);  // what is not finite is not written
     part->set_x(p.x);
+    fill(part->mutable_negative(), p.polarity, p.negative_ssim, p.negative_psnr, p.ssim);
   }
+  for (const DecoderRound& r : s.training.rounds) {
+    results::AttackResult::Round* round = out.add_rounds();
+    round->set_loss(name(r.loss));
+    round->set_channels(r.size.channels);
+    round->set_blocks(r.size.blocks);
+    round->set_images(static_cast<int32_t>(r.images));
+    round->set_passes(static_cast<double>(r.images * r.epochs));
+    round->set_steps(static_cast<int32_t>(r.steps));
+    round->set_ssim(r.ssim);
+    round->set_psnr(r.psnr);
+    round->set_cpu_seconds(r.cpu_seconds);
+  }
+  if (s.training.saturated) out.set_saturated(true);
   if (s.attacker_choice >= 0) {
     const CandidateScore& p = s.candidates[static_cast<size_t>(s.attacker_choice)];
     out.mutable_own_pick()->set_name(p.name);
@@ -76,9 +146,7 @@ void print_results(const std::vector<fs::path>& folders) {
     results::read(folder / "summary.json", summary);
     std::string left =
         fmt::format("{:<12} {:>7.1f} %", summary.protection(), 100 * summary.accuracy());
-    for (const std::string& attack : attack_names()) {
-      const fs::path file = folder / "attack" / attack / "result.json";
-      if (!fs::exists(file)) continue;
+    for (const fs::path& file : result_files(folder)) {
       results::AttackResult r;
       results::read(file, r);
       if (r.has_pointless()) continue;
@@ -88,8 +156,22 @@ void print_results(const std::vector<fs::path>& folders) {
         const std::string recognised =
             r.has_reference() ? fmt::format("{:.0f} %", 100 * r.reference().recognised().mean())
                               : "";
-        fmt::print("{}  {:<34} {:>16} {:>17} {:>11}\n", left, r.title(), cell(r.ssim(), 3, 2),
-                   cell(r.psnr(), 1, 1), recognised);
+        // Whoever reads nothing can still show what the floor shows.
+        const bool failed = r.has_floor() && r.ssim().mean() <= r.floor().ssim().mean();
+        fmt::print("{}  {:<34} {:>16} {:>17} {:>11}\n", left, r.title(),
+                   cell(failed ? r.floor().ssim() : r.ssim(), 3, 2),
+                   cell(failed ? r.floor().psnr() : r.psnr(), 1, 1), recognised);
+        if (r.seeds_size() > 1) {
+          const auto [least, most] =
+              std::minmax_element(r.seeds().begin(), r.seeds().end(),
+                                  [](const auto& a, const auto& b) { return a.ssim() < b.ssim(); });
+          fmt::print("{:24}median of {} seeds, {:.3f} to {:.3f}\n", "", r.seeds_size(),
+                     least->ssim(), most->ssim());
+        }
+        if (failed) {
+          fmt::print("{:24}failed: its own SSIM is {:.3f}; shown is the floor, {}\n", "",
+                     r.ssim().mean(), r.floor().attack());
+        }
       }
       left = fmt::format("{:<12} {:>9}", "", "");
     }

@@ -9,7 +9,12 @@
 
 namespace ens {
 
-results::AttackResult to_message(const AttackScore& score);
+void fill(results::Interval* out, const Interval& interval);
+// One attack, run with one or more seeds, ascending by 1 from `first_seed`. Of several the medians
+// and intervals over images and seeds; all else is of the seed in the middle.
+results::AttackResult to_message(const std::vector<AttackScore>& by_seed, uint64_t first_seed);
+// The score to show of several seeds: the one in the middle by SSIM.
+size_t middle_seed(const std::vector<AttackScore>& by_seed);
 
 // A plain table of the runs' accuracies and attack results on stdout.
 void print_results(const std::vector<std::filesystem::path>& folders);

@@ -17,21 +17,22 @@ constexpr const char* kMetric = "default";  // the one that wishes are about
 void judge(const ReportData& all, const SeedGroup& row, const Wish& wish, Candidate& c) {
   for (const SeedGroupAttack& a : row.attacks) {
     if (a.metric != kMetric || a.members.empty()) continue;
-    const bool sure = std::any_of(a.members.begin(), a.members.end(), [&](const auto& member) {
-      return is_calibrated(all.runs[static_cast<size_t>(member.first)], all.at(member));
-    });
     if (wish.attack.empty() ? c.ssim && *c.ssim >= *a.worst_case : a.kind != wish.attack) continue;
     c.ssim = a.worst_case;
     c.attack = a.title;
-    if (!wish.attack.empty() && a.kind != "oracle" && !sure) {
-      c.unused = "'" + a.title + "' is " +
-                 (a.weak() ? "a weak attacker here" : "not calibrated: no unprotected run with it");
+    const bool sure =
+        a.kind == "oracle" ? a.strength > Strength::kWeak : a.strength == Strength::kStrong;
+    if (!wish.attack.empty() && !sure) {
+      const std::string& why = all.at(a.members[0]).why;
+      c.unused = "'" + a.title + "' is " + a.strength_word + (why.empty() ? "" : ": " + why);
     }
   }
   if (!wish.attack.empty()) {
     if (!c.ssim) c.unused = "attack '" + wish.attack + "' was not measured";
-  } else if (!row.attack("oracle", kMetric)) {
-    c.unused = "the oracle was not measured";
+  } else if (const SeedGroupAttack* oracle = row.attack("oracle", kMetric); !oracle) {
+    c.unused = "no decoder on true features was trained";
+  } else if (oracle->strength <= Strength::kWeak) {
+    c.unused = "the decoder on true features is too weak to measure by";
   }
 }
 
@@ -165,10 +166,11 @@ Advice advise(const ReportData& all, const Wish& wish) {
 }
 
 std::string as_text(const Advice& advice, const Wish& wish) {
-  std::string out = fmt::format(
-      "Wanted: {} reaches at most SSIM {}",
-      wish.attack.empty() ? "the strongest attack (the oracle included)" : "'" + wish.attack + "'",
-      fixed(wish.max_ssim, 3));
+  std::string out = fmt::format("Wanted: {} reaches at most SSIM {}",
+                                wish.attack.empty()
+                                    ? "the strongest attack (the decoder on true features included)"
+                                    : "'" + wish.attack + "'",
+                                fixed(wish.max_ssim, 3));
   const auto limit = [&](const char* what, const Maybe& value) {
     if (value) out += fmt::format(", {} at most {}", what, amount(what, value));
   };

@@ -45,9 +45,9 @@ struct Advice {
   std::string nearest;
 };
 
-// Rows are not used if they have no oracle: it is the upper bound, whatever the other attacks are
-// worth. With wish.attack: if it was not measured there or is a weak attacker. Usage Error if there
-// are several data sets and the wish names none, or names one that is not there.
+// Rows are not used without a decoder on true features that one can measure by, whatever the other
+// attacks are worth. With wish.attack: if it was not measured there or is not strong. Usage Error
+// if there are several data sets and the wish names none, or names one that is not there.
 Advice advise(const ReportData& all, const Wish& wish);
 
 // The choice, the runners-up, and why the others were ruled out or not used.

@@ -139,10 +139,9 @@ std::string trade_offs(const ReportData& all) {
     }
   }
   for (const std::string& axis : axes) out += over(rows, axis);
-  return section(
-      "Trade-offs", out,
-      "SSIM of each attack, with the luminance negative where that is better; means over "
-      "seeds. Lines join runs that agree in everything but the number below.");
+  return section("Trade-offs", out,
+                 "SSIM of each attack, of its negative where that is better; means over "
+                 "seeds. Lines join runs that agree in everything but the number below.");
 }
 
 std::string known_pairs(const ReportData& all) {

@@ -38,29 +38,115 @@ int find_baseline(const std::vector<Run>& runs, const Run& run) {
   return found;
 }
 
+double low_end(const Interval& v) { return v.has_low() ? v.low() : v.mean(); }
+double high_end(const Interval& v) { return v.has_high() ? v.high() : v.mean(); }
+
 Maybe share(const Attack* attack, const Attack* oracle) {
-  if (!attack || !oracle || oracle->ssim() <= 0) return {};
+  if (!attack || !oracle || !oracle->can_measure() || oracle->ssim() <= 0) return {};
   return attack->ssim() / oracle->ssim();
 }
 
+// Why an attack has read nothing, if it has not; then the floor's numbers take the place of its
+// own.
+void judge_by_floor(const Run& run, Attack& a) {
+  results::AttackResult::Floor floor = a.result.floor();
+  for (const Attack& other : run.attacks) {  // results of older versions hold none
+    if (!other.is_floor() || !other.has_numbers() || other.metric() != a.metric()) continue;
+    if (floor.ssim().has_mean() && floor.ssim().mean() >= other.ssim()) continue;
+    floor.set_attack(other.result.title());
+    *floor.mutable_ssim() = other.result.ssim();
+    *floor.mutable_psnr() = other.result.psnr();
+  }
+  const results::AttackResult::Reference& seen = a.result.reference();
+  if (floor.ssim().has_mean() && a.ssim() <= floor.ssim().mean()) {
+    a.why = fmt::format("its SSIM of {:.3f} is not above the floor, {} ({:.3f})", a.ssim(),
+                        floor.attack(), floor.ssim().mean());
+    a.below_floor = a.ssim();
+    *a.result.mutable_ssim() = floor.ssim();
+    *a.result.mutable_psnr() = floor.psnr();
+  } else if (a.result.negative().better()) {
+    a.why = "a negative of its pictures is nearer to the truth";
+  } else if (seen.has_chance() && seen.originals() > 2 * seen.chance() &&
+             low_end(seen.recognised()) <= seen.chance()) {
+    a.why = "its pictures are recognised no better than by chance";
+  } else {
+    return;
+  }
+  a.strength = Strength::kFailed;
+}
+
+// A decoder on true features that somebody beats who knows less has not been trained.
+void judge_yardstick(const Run& run, Attack& oracle) {
+  if (oracle.strength == Strength::kFailed) return;
+  oracle.strength = Strength::kStrong;
+  for (const Attack& a : run.attacks) {
+    const std::string& level = a.result.level();
+    if (!a.has_numbers() || a.metric() != oracle.metric() ||
+        (level != "query-free" && level != "known pairs"))
+      continue;
+    if (low_end(a.result.ssim()) <= high_end(oracle.result.ssim())) continue;
+    oracle.strength = Strength::kWeak;
+    oracle.why = fmt::format("{}, which knows less, reached {:.3f}", a.result.title(), a.ssim());
+  }
+}
+
+void judge_strength(const Run* none, Attack& a) {
+  if (a.strength == Strength::kFailed) return;
+  const Attack* alone = none ? none->attack(a.kind(), a.metric()) : nullptr;
+  const Attack* oracle = none ? none->attack("oracle", a.metric()) : nullptr;
+  a.of_oracle_unprotected = share(alone, oracle);
+  if (!alone || !oracle) {
+    a.why = std::string("no run without protection to compare with") +
+            (none ? (alone ? ": it lacks the decoder on true features" : ": it lacks this attack")
+                  : "");
+  } else if (!a.of_oracle_unprotected) {
+    a.why = "the decoder on true features is too weak to measure by: " + oracle->why;
+  } else if (alone->strength == Strength::kFailed ||
+             *a.of_oracle_unprotected < Attack::kStrongShare) {
+    a.strength = Strength::kWeak;
+    a.why = alone->strength == Strength::kFailed ? "it failed even against no protection" : "";
+  } else {
+    a.strength = Strength::kStrong;
+  }
+}
+
+// Nothing reads more than the features hold: one of the two numbers is wrong, so it is no result.
+void refuse_above_upper_bound(const Run& run, Attack& a) {
+  const Attack* oracle = run.attack("oracle", a.metric());
+  if (!oracle || !oracle->is_upper_bound() || oracle == &a) return;
+  if (low_end(a.result.ssim()) <= high_end(oracle->result.ssim())) return;
+  a.result.set_error(fmt::format(
+      "its SSIM of {:.3f} exceeds the upper bound of {:.3f} by more than the intervals allow: the "
+      "bound is none, or the attack knew more than it may; measure both again",
+      a.ssim(), oracle->ssim()));
+}
+
 void compare(std::vector<Run>& runs) {
+  const auto each = [](Run& run, auto what) {
+    for (Attack& a : run.attacks) {
+      if (a.has_numbers()) what(a);
+    }
+  };
   for (Run& run : runs) {
     run.baseline = find_baseline(runs, run);
     const Run* none = run.baseline < 0 ? nullptr : &runs[static_cast<size_t>(run.baseline)];
     const Maybe before = none ? none->get("accuracy") : Maybe(), after = run.get("accuracy");
     if (before && after) run.accuracy_change = *after - *before;
-    for (Attack& a : run.attacks) {
-      if (!a.has_numbers()) continue;
+    each(run, [&](Attack& a) {
+      if (!a.is_floor()) judge_by_floor(run, a);
+    });
+    each(run, [&](Attack& a) {
+      if (a.is_oracle()) judge_yardstick(run, a);
+    });
+    each(run, [&](Attack& a) { refuse_above_upper_bound(run, a); });
+  }
+  for (Run& run : runs) {
+    const Run* none = run.baseline < 0 ? nullptr : &runs[static_cast<size_t>(run.baseline)];
+    each(run, [&](Attack& a) {
+      if (a.is_floor()) return;
       a.of_oracle = share(&a, run.attack("oracle", a.metric()));
-      if (!none) continue;
-      const Attack* alone = none->attack(a.kind(), a.metric());
-      // Against one net the adaptive and the subset attacks are the N = 1 attack.
-      if (!alone && a.kind().rfind("shadow-", 0) == 0 && none->get("nets") == 1.0) {
-        alone = none->attack("shadow-n1", a.metric());
-        if (alone) a.calibrated_by = alone->result.title();
-      }
-      a.strength = share(alone, none->attack("oracle", a.metric()));
-    }
+      if (!a.is_oracle()) judge_strength(none, a);
+    });
   }
 }
 
@@ -117,7 +203,8 @@ void add_attacks(const ReportData& all, SeedGroup& row) {
     }
   }
   for (SeedGroupAttack& r : row.attacks) {
-    Over ssim, psnr, own_pick, best, of_oracle, strength, recognised, reidentified;
+    Over ssim, psnr, own_pick, best, of_oracle, unprotected, recognised, reidentified;
+    std::vector<const Attack*> by_strength;
     for (const auto& member : r.members) {
       const Attack& a = all.at(member);
       ssim.add(a.ssim());
@@ -125,7 +212,8 @@ void add_attacks(const ReportData& all, SeedGroup& row) {
       own_pick.add(number(a.result, "own_pick.ssim"));
       best.add(a.best_ssim());
       of_oracle.add(a.of_oracle);
-      strength.add(a.strength);
+      unprotected.add(a.of_oracle_unprotected);
+      by_strength.push_back(&a);
       recognised.add(number(a.result, "reference.recognised.mean"));
       reidentified.add(number(a.result, "reference.reidentified.mean"));
       r.with_truth = r.with_truth || a.with_truth();
@@ -135,7 +223,12 @@ void add_attacks(const ReportData& all, SeedGroup& row) {
     r.psnr = one ? all.at(r.members[0]).result.psnr() : psnr.spread();
     r.own_pick = own_pick.mean();
     r.best_ssim = best.mean(), r.worst_case = best.largest();
-    r.of_oracle = of_oracle.mean(), r.strength = strength.mean();
+    r.of_oracle = of_oracle.mean(), r.of_oracle_unprotected = unprotected.mean();
+    if (!by_strength.empty()) {
+      std::ranges::stable_sort(by_strength, {}, &Attack::strength);
+      const Attack& middle = *by_strength[(by_strength.size() - 1) / 2];
+      r.strength = middle.strength, r.strength_word = middle.strength_word();
+    }
     r.recognition_rate = recognised.mean(), r.reidentification_rate = reidentified.mean();
   }
   std::stable_sort(row.attacks.begin(), row.attacks.end(),
@@ -259,9 +352,31 @@ Maybe Attack::best_ssim() const {
   return negative.better() && negative.has_ssim() ? std::max(ssim(), negative.ssim()) : ssim();
 }
 
-const char* Attack::strength_word() const {
-  if (is_oracle()) return "upper bound";
-  return !strength ? "not calibrated" : weak() ? "weak attacker" : "strong enough";
+std::string Attack::negative_name() const {
+  return result.negative().has_polarity() ? result.negative().polarity() : "luminance negative";
+}
+
+const char* name(Strength strength) {
+  switch (strength) {
+    case Strength::kFailed:
+      return "failed";
+    case Strength::kWeak:
+      return "weak";
+    case Strength::kNotCalibrated:
+      return "not calibrated";
+    case Strength::kStrong:
+      return "strong";
+  }
+  return "";
+}
+
+std::string Attack::strength_word() const {
+  if (!has_numbers()) return "";
+  if (is_floor()) return "floor";
+  if (!is_oracle()) return name(strength);
+  return !can_measure()     ? "too weak to measure by"
+         : is_upper_bound() ? "upper bound"
+                            : "decoder on true features";
 }
 
 const Attack* Run::attack(const std::string& kind, const std::string& metric) const {
@@ -325,16 +440,10 @@ Maybe Run::edge_ms() const {
 const Attack* strongest(const Run& run) {
   const Attack* best = nullptr;
   for (const Attack& a : run.attacks) {
-    if (a.is_oracle() || !a.has_numbers() || a.metric() != run.metric()) continue;
+    if (a.is_oracle() || a.is_floor() || !a.has_numbers() || a.metric() != run.metric()) continue;
     if (!best || *a.best_ssim() > *best->best_ssim()) best = &a;
   }
   return best;
-}
-
-bool is_calibrated(const Run& run, const Attack& attack) {
-  if (attack.strength && !attack.weak()) return true;
-  const Attack* oracle = run.attack("oracle", attack.metric());
-  return oracle && attack.best_ssim() && *attack.best_ssim() >= oracle->ssim() - kNearOracle;
 }
 
 const SeedGroupAttack* SeedGroup::attack(const std::string& kind, const std::string& metric) const {

@@ -20,21 +20,31 @@ using Maybe = std::optional<double>;  // missing, null and not finite all mean "
 using results::Interval;              // not known without a mean; over seeds: smallest and largest
 using results::number;
 
+// What an attack's numbers are worth; docs/lab.md has the rules. In this order.
+enum class Strength { kFailed, kWeak, kNotCalibrated, kStrong };
+const char* name(Strength strength);  // "failed", "weak", "not calibrated", "strong"
+
 // One RUN/attack/<name>/ folder.
 struct Attack {
   std::string folder;
-  results::AttackResult result;                  // always with attack, title, metric and best_of
+  // Always with attack, title, metric and best_of. An attacker who reads nothing from the features
+  // can still show what the floor shows: where the floor has the higher SSIM, its numbers are here.
+  results::AttackResult result;
   std::string original_png, reconstruction_png;  // file contents; empty if there is none
 
-  // Derived: SSIM as a share of the same run's oracle, and the strength of this attack: its share
-  // of the oracle against no protection at the same setting. Not known: "not calibrated".
-  Maybe of_oracle, strength;
-  std::string calibrated_by;  // the attack that gave `strength` when it is another one
+  // Derived: its own SSIM where the floor's is higher; SSIM as a share of that of the decoder on
+  // true features, here and, of the same attack, against no protection at the same setting. Not
+  // known where that decoder is too weak to measure by.
+  Maybe below_floor, of_oracle, of_oracle_unprotected;
+  Strength strength = Strength::kNotCalibrated;
+  std::string why;  // it is failed, weak or not calibrated
 
   const std::string& kind() const { return result.attack(); }
   const std::string& metric() const { return result.metric(); }  // numbers of two never compared
   double ssim() const { return result.ssim().mean(); }           // with numbers only
-  bool is_oracle() const { return kind() == "oracle"; }
+  bool is_oracle() const { return kind() == "oracle"; }          // the decoder on true features
+  // What features hold at most: a decoder on them that was grown until it stopped gaining.
+  bool is_upper_bound() const { return is_oracle() && result.saturated(); }
   bool has_numbers() const {
     return result.error().empty() && result.pointless().empty() && result.ssim().has_mean();
   }
@@ -42,12 +52,15 @@ struct Attack {
   bool is_curve() const;  // the parts are points of a curve, not alternatives
   // The truth chose among several.
   bool with_truth() const { return result.best_of() > 1 && !is_curve(); }
-  bool weak() const { return strength && *strength < kStrongShare; }
+  bool is_floor() const { return result.level() == "blind"; }
+  // As a yardstick: not for a decoder on true features that failed or is beaten by who knows less.
+  bool can_measure() const { return has_numbers() && strength > Strength::kWeak; }
   // What a person would recognise: the negative counts where it is the better image.
   Maybe best_ssim() const;
-  const char* strength_word() const;
+  std::string negative_name() const;  // of its best negative: "luminance negative"
+  std::string strength_word() const;  // also "floor", "upper bound", "too weak to measure by"
 
-  static constexpr double kStrongShare = 0.8;  // the gate: 80 % of the oracle
+  static constexpr double kStrongShare = 0.8;  // the gate: 80 % of the decoder on true features
 };
 
 // metrics.csv by (stage, metric name), then by net: epoch (or step, if no epoch is given) -> mean.
@@ -90,11 +103,9 @@ struct Run {
   Maybe edge_ms() const;                // median of head and tail, as served
 };
 
-// The strongest attack with numbers in `run.metric()` that is not the oracle; null if none.
+// The strongest attack with numbers in `run.metric()`; no floor, nor the decoder on true features;
+// null if none.
 const Attack* strongest(const Run& run);
-// Whether a low number of this attack says something about the protection: it is strong against no
-// protection, or it came within kNearOracle of the oracle here.
-bool is_calibrated(const Run& run, const Attack& attack);
 inline constexpr double kNearOracle = 0.05;  // SSIM
 
 // A cell of a sweep that has no finished run.
@@ -118,11 +129,12 @@ struct SeedGroupAttack {
   Interval ssim, psnr;
   Maybe own_pick;                                 // SSIM of the attacker's own picks
   Maybe best_ssim, worst_case;                    // with the negative; the largest of any seed
-  Maybe of_oracle, strength;                      // means
+  Maybe of_oracle, of_oracle_unprotected;         // means
+  Strength strength = Strength::kNotCalibrated;   // the median of its members
   Maybe recognition_rate, reidentification_rate;  // means, by the reference classifier
   bool with_truth = false;                        // in any run
-  bool weak() const { return strength && *strength < Attack::kStrongShare; }
-  std::string error, pointless;  // why there are no numbers in any run
+  std::string strength_word;                      // of the member in the middle
+  std::string error, pointless;                   // why there are no numbers in any run
 };
 
 // Runs that differ in nothing but the seed: one line of the tables.

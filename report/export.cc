@@ -73,8 +73,11 @@ std::vector<Column> csv_columns() {
   interval("reidentified", "reference.reidentified");
   result("own_pick_ssim", "own_pick.ssim"), result("own_pick_psnr", "own_pick.psnr");
   attack("share_of_oracle", [](const Attack& a) { return cell(a.of_oracle); });
-  attack("share_of_oracle_unprotected", [](const Attack& a) { return cell(a.strength); });
-  attack("strength", [](const Attack& a) { return a.has_numbers() ? a.strength_word() : ""; });
+  attack("share_of_oracle_unprotected",
+         [](const Attack& a) { return cell(a.of_oracle_unprotected); });
+  attack("strength", [](const Attack& a) { return a.strength_word(); });
+  attack("why", [](const Attack& a) { return a.why; });
+  attack("below_floor", [](const Attack& a) { return cell(a.below_floor); });
   result("own_ssim", "own.ssim"), result("own_psnr", "own.psnr");
   result("negative_ssim", "negative.ssim"), result("negative_psnr", "negative.psnr");
   attack("negative_better",
@@ -130,7 +133,9 @@ std::string as_json(const ReportData& all) {
     for (const Attack& a : r.attacks) {
       json entry = file(a.result);
       entry["derived"] = {{"share_of_oracle", number(a.of_oracle)},
-                          {"share_of_oracle_unprotected", number(a.strength)},
+                          {"share_of_oracle_unprotected", number(a.of_oracle_unprotected)},
+                          {"below_floor", number(a.below_floor)},
+                          {"why", a.why},
                           {"strength", a.has_numbers() ? json(a.strength_word()) : json()}};
       attacks.push_back(entry);
     }
@@ -194,10 +199,9 @@ std::string range(const Interval& v, int digits, double factor = 1) {
 }
 
 std::string strength(const SeedGroupAttack& a) {
-  if (a.kind == "oracle") return "upper bound";
-  if (!a.strength) return "not calibrated";
-  return a.weak() ? "**weak attacker** " + weak_share(*a.strength)
-                  : "strong enough " + percent(a.strength, 0);
+  const std::string word =
+      a.strength <= Strength::kWeak ? "**" + a.strength_word + "**" : a.strength_word;
+  return a.of_oracle_unprotected ? word + " " + weak_share(*a.of_oracle_unprotected) : word;
 }
 
 std::string notes(const ReportData& all, const SeedGroupAttack& a) {
@@ -208,7 +212,9 @@ std::string notes(const ReportData& all, const SeedGroupAttack& a) {
                      all.at(a.members[0]).result.best_of()));
   }
   if (a.own_pick && a.with_truth) note("own choice SSIM " + format(a.own_pick, 3));
-  if (*a.best_ssim > a.ssim.mean()) note("luminance negative SSIM " + format(a.best_ssim, 3));
+  if (*a.best_ssim > a.ssim.mean()) {
+    note("its " + all.at(a.members[0]).negative_name() + " SSIM " + format(a.best_ssim, 3));
+  }
   if (a.metric != "default") note("metric " + marked(a.metric));
   return out;
 }
@@ -222,7 +228,7 @@ std::string as_markdown(const ReportData& all) {
            "\n\n";
     out += head({"Protection", "Accuracy, %", "Change, points", "Up, bytes", "Down, bytes",
                  "Edge, ms", "Attack", "SSIM", "PSNR, dB", "Recognised", "Re-identified",
-                 "Of the oracle", "Against no protection", "Notes"},
+                 "Of the decoder on true features", "Against no protection", "Notes"},
                 "lrrrrrlrrrrrll");
     for (const SeedGroup& row : comparison.rows) {
       std::string title = marked(row.title);

@@ -41,29 +41,42 @@ std::string verdict(const ReportData& all, const Run& run) {
     out += fmt::format("Accuracy {}. ", percent(run.get("accuracy")));
   }
   const Attack* oracle = run.attack("oracle", run.metric());
-  if (oracle) {
+  if (oracle && !oracle->can_measure()) {
     out += fmt::format(
-        "At most, a decoder trained on the client\u2019s true features (the oracle) "
-        "reconstructs the images with SSIM {}",
-        fixed(oracle->ssim(), 3));
+        "The decoder on the client\u2019s true features reached SSIM {} and is too weak to measure "
+        "by: {}. Nothing is known of how much the features hold; train it on more "
+        "(attack.public_images, attack.decoder.epochs, attack.tier=full). ",
+        fixed(oracle->below_floor.value_or(oracle->ssim()), 3), escape(oracle->why));
+    oracle = nullptr;
+  } else if (oracle) {
+    out += fmt::format(
+        "{} decoder trained on the client\u2019s true features reconstructs the images with SSIM {}",
+        oracle->is_upper_bound() ? "At most, a" : "A", fixed(oracle->ssim(), 3));
     const Attack* open = none && none != &run ? none->attack("oracle", run.metric()) : nullptr;
-    if (open) {
+    if (open && open->can_measure()) {
       out += fmt::format(" ({} without protection, a difference of {})", fixed(open->ssim(), 3),
                          fixed(oracle->ssim() - open->ssim(), 3, true));
     }
-    out += ". ";
+    out += oracle->is_upper_bound()
+               ? ". "
+               : "; it was not grown until it gained no more (attack.tier=full), so the features "
+                 "may hold more. ";
   } else if (!run.attacks.empty()) {
-    out += "The oracle was not measured, so it is not known how much the features hold at most. ";
+    out +=
+        "No decoder was trained on true features, so it is not known how much the features hold at "
+        "most. ";
   }
   const Attack* best = strongest(run);
   if (best) {
     out += fmt::format("The strongest attack here, {}, reached {}{}", quoted(best->result.title()),
                        fixed(*best->best_ssim(), 3),
-                       *best->best_ssim() > best->ssim() ? " as a luminance negative" : "");
+                       *best->best_ssim() > best->ssim() ? " as a negative"
+                       : best->below_floor               ? ", no more than a blind guess"
+                                                         : "");
     if (oracle) {
       const bool reached = *best->best_ssim() >= oracle->ssim() - kNearOracle;
-      out += reached ? fmt::format(", within {} of the oracle or above: ", kNearOracle)
-                     : fmt::format(" and stayed more than {} below the oracle: ", kNearOracle);
+      out += reached ? fmt::format(", within {} of that decoder or above: ", kNearOracle)
+                     : fmt::format(" and stayed more than {} below that decoder: ", kNearOracle);
       if (reached) {
         out += !run.is_protected() ? "as expected with nothing to stop it"
                                    : "<strong>this protection did not stop it</strong>";
@@ -80,18 +93,25 @@ std::string verdict(const ReportData& all, const Run& run) {
       return !a.is_oracle() && a.has_numbers() && test(a);
     });
   };
-  const auto attacks = count([](const Attack&) { return true; });
-  const auto weak = count([&](const Attack& a) { return a.weak() && !is_calibrated(run, a); });
-  const auto unknown = count([](const Attack& a) { return !a.strength; });
-  if (weak > 0) {
+  const auto attacks = count([](const Attack& a) { return !a.is_floor(); });
+  const auto of = [&](Strength strength) {
+    return count([&](const Attack& a) { return !a.is_floor() && a.strength == strength; });
+  };
+  if (const auto failed = of(Strength::kFailed); failed > 0) {
     out += fmt::format(
-        "Weak attackers: {} of {}. They fall short of 80\u202f% of the oracle even against no "
-        "protection, so their low scores say little about how safe the images are. ",
+        "Failed: {} of {} attacks read nothing from the features; the numbers beside them are "
+        "those of a blind guess and say nothing for the protection. ",
+        failed, attacks);
+  }
+  if (const auto weak = of(Strength::kWeak); weak > 0) {
+    out += fmt::format(
+        "Weak attackers: {} of {}. They fall short of 80\u202f% of the decoder on true features "
+        "even against no protection, so their low numbers say little about how safe the images "
+        "are. ",
         weak, attacks);
   }
-  if (unknown > 0) {
-    out += fmt::format("{} of {} attacks were not calibrated against an unprotected run. ", unknown,
-                       attacks);
+  if (const auto unknown = of(Strength::kNotCalibrated); unknown > 0) {
+    out += fmt::format("{} of {} attacks are not calibrated. ", unknown, attacks);
   }
   return out + "</p>\n";
 }
@@ -116,8 +136,9 @@ std::string headline(const ReportData& all) {
   if (const Attack* best = strongest(run)) {
     card("Strongest attack, SSIM", fixed(*best->best_ssim(), 3), escape(best->result.title()));
   }
-  if (const Attack* oracle = run.attack("oracle", run.metric())) {
-    card("Leaks at most, SSIM", fixed(oracle->ssim(), 3), "oracle decoder");
+  if (const Attack* oracle = run.attack("oracle", run.metric()); oracle && oracle->can_measure()) {
+    card(oracle->is_upper_bound() ? "Leaks at most, SSIM" : "Leaks at least, SSIM",
+         fixed(oracle->ssim(), 3), "decoder on true features");
   }
   if (const Maybe total = run.latency("total")) {
     card("Latency, p50", format(total, 1, " ms"),

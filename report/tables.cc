@@ -12,14 +12,23 @@ namespace {
 
 std::string nowrap(const std::string& html) { return "<span class=\"nowrap\">" + html + "</span>"; }
 
+// The badge of a strength, by its word.
+std::string strength_badge(Strength strength, const std::string& word) {
+  const bool plain = strength == Strength::kNotCalibrated || word == "floor";
+  return badge(plain                           ? "plain"
+               : word == "upper bound"         ? "bound"
+               : strength == Strength::kStrong ? "strong"
+                                               : "weak",
+               word);
+}
+
 std::string strength_cell(const Attack& a) {
-  if (a.is_oracle()) return badge("bound", "upper bound");
-  if (!a.strength) return badge("plain", "not calibrated");
-  const std::string by =
-      a.calibrated_by.empty() ? "" : "<br>" + muted("as " + quoted(a.calibrated_by));
-  return nowrap(a.weak() ? badge("weak", "weak attacker") + " " + weak_share(*a.strength)
-                         : badge("strong", "strong enough") + " " + percent(a.strength, 0)) +
-         by;
+  std::string out = strength_badge(a.strength, a.strength_word());
+  if (a.of_oracle_unprotected) {
+    out += " " + (a.strength == Strength::kStrong ? percent(a.of_oracle_unprotected, 0)
+                                                  : weak_share(*a.of_oracle_unprotected));
+  }
+  return nowrap(out) + (a.why.empty() ? "" : "<br>" + muted(escape(a.why)));
 }
 
 // What the reference classifier recognises, of what it recognises of the originals.
@@ -31,6 +40,27 @@ std::string seen_cell(const Attack& a) {
   if (seen.reidentified().has_mean())
     out += "<br>" + muted("re-id. " + percent(seen.reidentified().mean(), 0));
   return nowrap(out);
+}
+
+// What a decoder was trained on.
+std::string budget(const results::AttackResult::Round& r) {
+  return fmt::format("{} images, {} steps, {} of CPU time", r.images(), r.steps(),
+                     duration(r.cpu_seconds()));
+}
+
+// How a decoder on true features grew, until it gained no more.
+std::string saturation_table(const results::AttackResult& r) {
+  Table table({left("Loss"), right("Channels"), right("Blocks"), right("Images"),
+               right("Images passed"), right("Steps"), right("SSIM, held out"), right("PSNR, dB"),
+               right("CPU time")});
+  for (const auto& round : r.rounds()) {
+    table.add({left(escape(round.loss())), right(plain(round.channels())),
+               right(plain(round.blocks())), right(plain(round.images())),
+               right(plain(round.passes())), right(plain(round.steps())),
+               right(fixed(round.ssim(), 3)), right(fixed(round.psnr(), 2)),
+               right(duration(round.cpu_seconds()))});
+  }
+  return table.str();
 }
 
 std::string attack_notes(const Attack& a) {
@@ -53,10 +83,11 @@ std::string attack_notes(const Attack& a) {
         fmt::format("best PSNR {} dB: {}", fixed(best->psnr(), 2), escape(best->name())));
   }
   if (r.negative().better()) {
-    notes.push_back(
-        fmt::format("<strong>the luminance negative is better</strong>: SSIM {}, PSNR {}",
-                    format(number(r, "negative.ssim"), 3), format(number(r, "negative.psnr"), 2)));
+    notes.push_back(fmt::format("<strong>its {} is better</strong>: SSIM {}, PSNR {}",
+                                escape(a.negative_name()), format(number(r, "negative.ssim"), 3),
+                                format(number(r, "negative.psnr"), 2)));
   }
+  if (r.rounds_size() == 1) notes.push_back(budget(r.rounds(0)));
   if (r.has_shadow_accuracy()) notes.push_back("shadow accuracy " + percent(r.shadow_accuracy()));
   if (a.metric() != "default") notes.push_back("metric " + escape(a.metric()));
   if (r.scored_images() > 0) notes.push_back(fmt::format("{} images", r.scored_images()));
@@ -115,9 +146,11 @@ std::string matrix_cell(const SeedGroupAttack& a) {
   if (a.psnr.has_mean()) out += "<br>" + fixed(a.psnr.mean(), 1) + "\u202fdB";
   if (a.own_pick && a.with_truth) out += "<br>" + muted("own choice " + format(a.own_pick, 3));
   if (*a.best_ssim > a.ssim.mean()) out += "<br>" + muted("negative " + format(a.best_ssim, 3));
-  if (a.kind == "oracle") return out;
-  if (a.weak()) return out + "<br>" + badge("weak", "weak " + weak_share(*a.strength));
-  return a.strength ? out : out + "<br>" + badge("plain", "not calibr.");
+  if (a.strength == Strength::kStrong && a.strength_word != "upper bound") return out;
+  out += "<br>" + strength_badge(a.strength, a.strength_word);
+  return a.strength == Strength::kWeak && a.of_oracle_unprotected
+             ? out + " " + weak_share(*a.of_oracle_unprotected)
+             : out;
 }
 
 // One an attack and metric, in the order of the rows.
@@ -196,10 +229,12 @@ std::string overview_table(const ReportData& all) {
       "the "
       "bootstrap 95\u202f% interval over the images, or, of several seeds, half the range of "
       "their "
-      "means. The oracle (trained on the client\u2019s true features) is what leaks at most. "
+      "means. A decoder on true features is what leaks at most where it is marked as an upper "
+      "bound, "
+      "that is, grown until it gained no more. "
       "\u2020: the best of several reconstructions, selected using the ground truth; the "
       "attacker\u2019s own choice is beneath. <b>Weak</b>: against no protection at this split the "
-      "attack reaches only this share of the oracle, less than 80\u202f%, so its number flatters "
+      "attack reaches only this share of that decoder, less than 80\u202f%, so its number flatters "
       "every protection. Bytes are per image; edge milliseconds are medians where the run was "
       "served.");
 }
@@ -252,7 +287,7 @@ std::string attack_table(const ReportData& all) {
   std::string out;
   for (const Comparison& comparison : all.comparisons) {
     Table table({left("Attack"), right("SSIM"), right("PSNR, dB"), right("Recognised"),
-                 left("Share of the oracle"), right("On own features"),
+                 left("Of the decoder on true features"), right("On own features"),
                  left("Against no protection"), left("Notes")});
     std::string parts;
     int attacks = 0;
@@ -288,6 +323,10 @@ std::string attack_table(const ReportData& all) {
           table.add({left(name), right(with_interval(a.result.ssim(), 3)),
                      right(with_interval(a.result.psnr(), 2)), right(seen_cell(a)), left(meter),
                      right(own), left(strength_cell(a)), left(muted(attack_notes(a)))});
+          if (a.result.rounds_size() > 1) {
+            parts += details(escape(run.label) + ": how the decoder on true features grew",
+                             saturation_table(a.result));
+          }
           if (a.result.parts_size() > 1) {
             Table list({left("Candidate"), right("SSIM"), right("PSNR, dB"),
                         right("The attacker\u2019s own criterion")});
@@ -317,9 +356,11 @@ std::string attack_table(const ReportData& all) {
       "originals; re-id.: the share nearest to their own original among all originals. "
       "\u201cOn own "
       "features\u201d scores the decoder on the attacker\u2019s own shadow, where it "
-      "should be good. An attack that does not reach 80\u202f% of the oracle\u2019s SSIM "
-      "against no protection at the same split is marked as a weak attacker: its numbers "
-      "flatter any protection.");
+      "should be good. An attack that does not reach 80\u202f% of the SSIM of the decoder on true "
+      "features against no protection at the same split is marked as a weak attacker: its numbers "
+      "flatter any protection. An upper bound is a decoder on true features that was grown until "
+      "doubling its training, depth or width gained less than .01; any other may fall short of "
+      "what the features hold.");
 }
 
 std::string published_table(const ReportData& all) {

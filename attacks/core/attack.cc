@@ -10,6 +10,12 @@ AttackContext::AttackContext() {
   settings = defaults.attack();
 }
 
+int seeds_of(const Attack& attack, const AttackConfig& settings) {
+  if (attack.level() == KnowledgeLevel::kBlind) return 1;
+  if (settings.seeds() > 0) return settings.seeds();
+  return attack.trains_through_bodies() ? 5 : 1;
+}
+
 const char* name(KnowledgeLevel level) {
   constexpr const char* kNames[] = {"blind", "query-free", "known pairs", "black box", "white box"};
   return kNames[static_cast<size_t>(level)];

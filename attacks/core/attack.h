@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "attacks/core/decoder.h"
 #include "nn/core/tensor.h"
 #include "proto/config.pb.h"
 
@@ -56,6 +57,8 @@ struct Reconstruction {
   // Calibration: public held-out images and their reconstruction from the attacker's own features.
   // Undefined where the attack has no features of its own.
   Tensor calibration_images, calibration_targets;
+  // How the decoder was trained; without rounds: no decoder, or not a growing one.
+  Saturation training;
 };
 
 // What can be said of an attack without running it. Attacks are used from one thread; they may
@@ -69,6 +72,10 @@ class Attack {
   // Whether most of its cost goes through the server nets, rather than through a decoder alone.
   virtual bool trains_through_bodies() const { return false; }
 };
+
+// With how many seeds it runs: attack.seeds, by default 5 where shadows are trained, whose results
+// scatter, and 1 elsewhere; a blind attack draws nothing.
+int seeds_of(const Attack& attack, const AttackConfig& settings);
 
 // An attack of a scenario, run by name. `Setting` is what decides applicability and cost before
 // anything is trained: the architecture, how many nets and images there are.

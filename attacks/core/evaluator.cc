@@ -8,6 +8,21 @@
 #include "base/error.h"
 
 namespace ens {
+namespace {
+
+const Score& best_negative(const PolarityScores& all) {
+  return *std::max_element(
+      all.scores.begin() + 1, all.scores.end(),
+      [](const Score& a, const Score& b) { return a.ssim.mean < b.ssim.mean; });
+}
+
+double share_of_largest_class(const std::vector<int32_t>& labels) {
+  int64_t largest = 0;
+  for (const int32_t label : labels) largest = std::max(largest, std::ranges::count(labels, label));
+  return static_cast<double>(largest) / static_cast<double>(std::max<size_t>(1, labels.size()));
+}
+
+}  // namespace
 
 Evaluator::Evaluator(Tensor truth, MetricMode mode) : truth_(std::move(truth)), mode_(mode) {}
 
@@ -40,9 +55,11 @@ AttackScore Evaluator::evaluate(const Attack& attack, uint64_t seed,
     }
     scored.push_back(score_polarities(truth_, r.images, seed, mode_));
     const Score& s = scored.back().scores[0];
+    const Score& negative = best_negative(scored.back());
     const bool first = result.candidates.empty();
-    result.candidates.push_back(
-        {r.candidate, s.ssim.mean, s.psnr.mean, r.shadow_accuracy, r.self_score, r.x});
+    result.candidates.push_back({r.candidate, s.ssim.mean, s.psnr.mean, r.shadow_accuracy,
+                                 r.self_score, r.x, negative.polarity, negative.ssim.mean,
+                                 negative.psnr.mean});
     const int index = static_cast<int>(result.candidates.size()) - 1;
     if (std::isfinite(r.self_score) &&
         (result.attacker_choice < 0 ||
@@ -51,15 +68,13 @@ AttackScore Evaluator::evaluate(const Attack& attack, uint64_t seed,
     if (curve || s.ssim.mean > result.candidates[best].ssim) best = static_cast<size_t>(index);
     result.best_psnr = first || curve ? s.psnr.mean : std::max(result.best_psnr, s.psnr.mean);
   }
-  const std::vector<Score>& kinds = scored[best].scores;
-  result.scores = kinds[0];
-  result.negative =
-      *std::max_element(kinds.begin() + 1, kinds.end(),
-                        [](const Score& a, const Score& b) { return a.ssim.mean < b.ssim.mean; });
+  result.scores = scored[best].scores[0];
+  result.negative = best_negative(scored[best]);
   const Reconstruction& r = all[best];
   result.best_candidate = r.candidate;
   result.shadow_accuracy = r.shadow_accuracy;
   result.reconstruction = r.images;
+  result.training = r.training;
   if (r.calibration_images.defined()) {
     result.calibration = score(r.calibration_targets, r.calibration_images, seed, mode_);
   }
@@ -68,7 +83,8 @@ AttackScore Evaluator::evaluate(const Attack& attack, uint64_t seed,
     result.reference = {
         bootstrap(reference_->recognition_of(r.images, labels_), seed),
         bootstrap(reference_->reidentification_of(truth_, r.images), seed),
-        std::accumulate(seen.begin(), seen.end(), 0.0) / static_cast<double>(seen.size())};
+        std::accumulate(seen.begin(), seen.end(), 0.0) / static_cast<double>(seen.size()),
+        share_of_largest_class(labels_)};
   }
   return result;
 }

@@ -20,12 +20,16 @@ struct CandidateScore {
   double shadow_accuracy = -1;  // -1: no shadow
   double self_score = std::numeric_limits<double>::quiet_NaN();
   double x = std::numeric_limits<double>::quiet_NaN();  // a point of a curve (Reconstruction::x)
+  // Its best negative, by SSIM: which, and how good.
+  Polarity polarity = Polarity::kNegative;
+  double negative_ssim = 0, negative_psnr = 0;
 };
 
 // What a reference classifier makes of the reported reconstruction: shares of the scored images.
 struct ReferenceScore {
   Interval recognition_rate, reidentification_rate;  // see ReferenceClassifier
   double originals = 0;  // recognised of the originals: the most that can be reached
+  double chance = 0;     // recognised of whatever is taken for the most frequent class
 };
 
 struct AttackScore {
@@ -43,6 +47,7 @@ struct AttackScore {
   double shadow_accuracy = -1;
   std::vector<CandidateScore> candidates;
   double seconds = 0;
+  Saturation training;    // of the reported candidate's decoder
   Tensor reconstruction;  // [M,C,S,S] the reported one
 };
 

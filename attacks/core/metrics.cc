@@ -208,10 +208,56 @@ Interval bootstrap(std::span<const double> values, uint64_t seed, int resamples)
   return interval;
 }
 
+Interval bootstrap_seeds(std::span<const std::vector<double>> by_seed, uint64_t seed,
+                         int resamples) {
+  if (by_seed.size() == 1) return bootstrap(by_seed[0], seed, resamples);
+  if (by_seed.empty() || by_seed[0].empty() || resamples < 1) fail("no values", "metrics");
+  const size_t seeds = by_seed.size(), n = by_seed[0].size();
+  for (const std::vector<double>& values : by_seed) {
+    if (values.size() != n) fail("seeds with different numbers of images", "metrics");
+  }
+  Interval interval;
+  std::vector<double> means;
+  for (const std::vector<double>& values : by_seed) {
+    means.push_back(std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(n));
+  }
+  interval.mean = percentile(means, 0.5);
+  Rng rng(seed, "bootstrap over seeds");
+  std::vector<double> medians(static_cast<size_t>(resamples));
+  std::vector<size_t> images(n);
+  for (double& median : medians) {
+    for (size_t& image : images) image = rng.below(n);
+    for (double& mean : means) {
+      const std::vector<double>& values = by_seed[rng.below(seeds)];
+      double sum = 0;
+      for (const size_t image : images) sum += values[image];
+      mean = sum / static_cast<double>(n);
+    }
+    median = percentile(means, 0.5);
+  }
+  interval.low = percentile(medians, 0.025);
+  interval.high = percentile(medians, 0.975);
+  return interval;
+}
+
 std::vector<Polarity> polarities(int64_t channels) {
   if (channels != 3) return {Polarity::kAsIs, Polarity::kNegative};
   return {Polarity::kAsIs, Polarity::kLuminanceNegative, Polarity::kNegative,
           Polarity::kHueNegative};
+}
+
+const char* name(Polarity polarity) {
+  switch (polarity) {
+    case Polarity::kAsIs:
+      return "as is";
+    case Polarity::kLuminanceNegative:
+      return "luminance negative";
+    case Polarity::kNegative:
+      return "negative";
+    case Polarity::kHueNegative:
+      return "hue negative";
+  }
+  return "?";
 }
 
 Tensor with_polarity(const Tensor& images, Polarity polarity, bool clip) {
@@ -253,8 +299,7 @@ Score score(const Tensor& truth, const Tensor& reconstruction, uint64_t seed, Me
 PolarityScores score_polarities(const Tensor& truth, const Tensor& reconstruction, uint64_t seed,
                                 MetricMode mode) {
   PolarityScores result;
-  for (Polarity polarity : {Polarity::kAsIs, Polarity::kNegative, Polarity::kLuminanceNegative}) {
-    if (polarity == Polarity::kLuminanceNegative && reconstruction.dim(1) != 3) continue;
+  for (const Polarity polarity : polarities(reconstruction.dim(1))) {
     Score s = score(truth, with_polarity(reconstruction, polarity, /*clip=*/true), seed, mode);
     s.polarity = polarity;
     result.scores.push_back(std::move(s));

@@ -56,6 +56,13 @@ struct Interval {
 // interval. Error if `values` is empty.
 Interval bootstrap(std::span<const double> values, uint64_t seed, int resamples = 2000);
 
+// Of several seeds, each with one value an image, in the same order of images: `mean` is the median
+// over the seeds of their means; the interval is the percentile bootstrap of it over images and
+// seeds, both drawn anew. Of one seed: bootstrap(). Error if there are no values or their numbers
+// differ.
+Interval bootstrap_seeds(std::span<const std::vector<double>> by_seed, uint64_t seed,
+                         int resamples = 2000);
+
 // A distribution of features hardly tells images from their negatives: an attack may settle on one
 // of them, which a person recognises at once and SSIM does not. Y = .299 R + .587 G + .114 B.
 enum class Polarity {
@@ -64,6 +71,8 @@ enum class Polarity {
   kNegative,           // 1 - x
   kHueNegative,        // hues inverted, luminance kept: 2 Y - x
 };
+
+const char* name(Polarity polarity);  // "as is", "negative", "luminance negative", "hue negative"
 
 // Those that differ: without three channels there are only kAsIs and kNegative.
 std::vector<Polarity> polarities(int64_t channels);

@@ -5,7 +5,6 @@
 
 #include "base/error.h"
 #include "nn/core/backend.h"
-#include "nn/models/decoder.h"
 #include "nn/optim/fit.h"
 
 namespace ens {
@@ -29,60 +28,62 @@ PublicSplit split_public(const Dataset& data) {
   return {data.pick(rest), data.head(held)};
 }
 
-int decoder_width(const Shape& smashed, const AttackConfig& settings) {
-  return static_cast<int>(std::max<int64_t>(settings.decoder().channels(), smashed[0]));
+std::shared_ptr<Decoder> new_decoder(const ServerView& view, const DecoderConfig& settings,
+                                     Rng& rng) {
+  return std::make_shared<Decoder>(smashed_shape(view.model, view.split), view.model.input_shape(),
+                                   DecoderSize{settings.channels(), settings.blocks()}, rng);
 }
 
-std::shared_ptr<Sequential> train_decoder(const ServerView& view, const AttackContext& context,
-                                          const Dataset& data,
-                                          const std::function<Tensor(const Tensor&)>& features,
-                                          uint64_t seed, const std::string& label, bool capture) {
-  const Shape smashed = smashed_shape(view.model, view.split);
+std::shared_ptr<Decoder> train_decoder(const ServerView& view, const AttackContext& context,
+                                       const Dataset& data,
+                                       const std::function<Tensor(const Tensor&)>& features,
+                                       uint64_t seed, const std::string& label, bool capture) {
+  const DecoderConfig& settings = context.settings.decoder();
+  const DecoderLoss loss = parse_decoder_loss(settings.loss());
   Rng rng(seed, "decoder");
-  auto decoder = build_decoder(smashed, view.model.input_shape(),
-                               decoder_width(smashed, context.settings), rng);
+  const auto decoder = new_decoder(view, settings, rng);
   decoder->to(context.device);
   OptimSpec adam;
   adam.kind = OptimSpec::Kind::kAdam;
-  adam.amsgrad = true;
   Optimizer optimizer(decoder->parameters(), adam);
   LoaderOptions loading;
-  loading.batch = context.settings.batch();
+  loading.batch = std::min<int64_t>(context.settings.batch(), data.count());
   loading.seed = rng.next();
   loading.device = context.device;
+  loading.flip = true;
+  loading.crop_padding = view.model.image_size / 8;
   Loader loader(data, loading);
   FitOptions fitting;
   fitting.label = "the decoder of " + label;
-  fitting.epochs = context.settings.decoder().epochs();
-  fitting.lr = static_cast<float>(context.settings.decoder().lr());
+  fitting.epochs = settings.epochs();
+  fitting.lr = static_cast<float>(settings.lr());
   fitting.capture = capture;
   fit(
       fitting, loader, optimizer,
       [&](const Batch& b) {
         const Tensor images = b.images.to(context.device);
         const Var z(features(images).to(context.device).to(context.dtype));
-        return mse(decoder->forward(z), Var(images));
+        return decoder_loss(loss, decoder->forward(z), images);
       },
-      [&](int64_t images, double loss) {
-        { context.report(images, label + ": decoder, loss " + std::to_string(loss).substr(0, 6)); }
+      [&](int64_t images, double value) {
+        context.report(images, label + ": decoder, loss " + std::to_string(value).substr(0, 6));
       },
       nullptr);
   decoder->freeze();
   return decoder;
 }
 
-Tensor decode(Sequential& decoder, const ServerView& view, const AttackContext& context,
+Tensor decode(Decoder& decoder, const ServerView& view, const AttackContext& context,
               const Tensor& features) {
   NoGrad no_grad;
   constexpr int64_t kBatch = 128;
-  Shape shape = view.model.input_shape();
-  Tensor images = Tensor::empty({features.dim(0), shape[0], shape[1], shape[2]});
+  Tensor images = Tensor::empty(batched(features.dim(0), view.model.input_shape()));
   for (int64_t first = 0; first < features.dim(0); first += kBatch) {
     const int64_t n = std::min(kBatch, features.dim(0) - first);
     const Var z(features.rows(first, n).to(context.device).to(context.dtype));
-    Tensor part = images.rows(first, n);
-    part.copy_from(decoder.forward(z).value());
+    images.rows(first, n).copy_from(decoder.forward(z).value());
   }
+  for (float& pixel : images.span<float>()) pixel = std::clamp(pixel, 0.0f, 1.0f);
   return images;
 }
 

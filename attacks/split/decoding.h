@@ -5,8 +5,8 @@
 #include <memory>
 #include <string>
 
+#include "attacks/core/decoder.h"
 #include "attacks/split/views.h"
-#include "nn/modules/layers.h"
 
 namespace ens {
 
@@ -19,20 +19,21 @@ int64_t held_out_count(int64_t public_images);
 int64_t training_images(const SplitSetting& setting);
 PublicSplit split_public(const Dataset& data);
 
-// Channels inside a decoder: attack.decoder.channels, or as many as the feature has if that is
-// more.
-int decoder_width(const Shape& smashed, const AttackConfig& settings);
+// As attack.decoder says.
+std::shared_ptr<Decoder> new_decoder(const ServerView& view, const DecoderConfig& settings,
+                                     Rng& rng);
 
-// Trains a decoder of features -> images by mean squared error on `data` without augmentation.
+// Trains a decoder of features -> images on `data`, shifted and mirrored at random.
 // `features` maps images [B,...] on context.device to features [B,C,H,W], on any device, without
 // recording gradients. `capture` as in FitOptions: they ask only context.device for work.
-std::shared_ptr<Sequential> train_decoder(
-    const ServerView& view, const AttackContext& context, const Dataset& data,
-    const std::function<Tensor(const Tensor& images)>& features, uint64_t seed,
-    const std::string& label, bool capture = false);
+std::shared_ptr<Decoder> train_decoder(const ServerView& view, const AttackContext& context,
+                                       const Dataset& data,
+                                       const std::function<Tensor(const Tensor& images)>& features,
+                                       uint64_t seed, const std::string& label,
+                                       bool capture = false);
 
-// decoder(features) in batches -> [M, channels, S, S] float32 in [0, 1], on the CPU.
-Tensor decode(Sequential& decoder, const ServerView& view, const AttackContext& context,
+// decoder(features) in batches -> [M, channels, S, S] float32, clipped to [0, 1], on the CPU.
+Tensor decode(Decoder& decoder, const ServerView& view, const AttackContext& context,
               const Tensor& features);
 
 }  // namespace ens

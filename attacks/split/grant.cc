@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <numeric>
 #include <set>
 
 #include "base/error.h"
+#include "base/parallel.h"
 #include "nn/data/loader.h"
 
 namespace ens {
@@ -16,6 +18,16 @@ void grant(const SplitVictim& victim, const AttackContext&, ServerView& view) {
   view.bodies = victim.bodies;
   view.public_data = victim.public_data;
   view.scored_images = victim.observed.dim(0);
+}
+
+void grant(const SplitVictim& victim, const AttackContext& context, LabelView& view) {
+  grant(victim, context, static_cast<ServerView&>(view));
+  view.labels = victim.labels;
+}
+
+void grant(const SplitVictim& victim, const AttackContext& context, NearestView& view) {
+  grant(victim, context, static_cast<ServerView&>(view));
+  if (victim.nearest) view.nearest = victim.nearest();
 }
 
 void grant(const SplitVictim& victim, const AttackContext& context, QueryFreeView& view) {
@@ -45,6 +57,8 @@ void grant(const SplitVictim& victim, const AttackContext& context, KnownPairsVi
 void grant(const SplitVictim& victim, const AttackContext& context, BlackBoxView& view) {
   grant(victim, context, static_cast<QueryFreeView&>(view));
   view.query = victim.send;
+  const bool all = context.settings.tier() == "full";
+  view.query_data = all ? victim.training_data : victim.public_data;
 }
 
 void grant(const SplitVictim& victim, const AttackContext& context, WhiteBoxView& view) {
@@ -63,6 +77,28 @@ std::vector<int64_t> pair_counts(const AttackConfig& settings, int64_t available
   std::ranges::sort(counts);
   counts.erase(std::unique(counts.begin(), counts.end()), counts.end());
   return counts;
+}
+
+std::vector<int64_t> nearest_images(const Dataset& images, const Dataset& among) {
+  std::vector<int64_t> nearest(static_cast<size_t>(images.count()));
+  const int64_t size = images.image_size();
+  run_parallel(static_cast<int>(images.count()), 0, [&](int i) {
+    const uint8_t* a = images.pixels.data() + i * size;
+    int64_t least = std::numeric_limits<int64_t>::max();
+    for (int64_t j = 0; j < among.count(); ++j) {
+      const uint8_t* b = among.pixels.data() + j * size;
+      int64_t sum = 0;
+      for (int64_t start = 0; start < size && sum < least; start += 256) {
+        int32_t part = 0;
+        for (int64_t p = start; p < std::min(size, start + 256); ++p) {
+          part += (a[p] - b[p]) * (a[p] - b[p]);
+        }
+        sum += part;
+      }
+      if (sum < least) least = sum, nearest[static_cast<size_t>(i)] = j;
+    }
+  });
+  return nearest;
 }
 
 ImageRoles divide_images(const Dataset& train, const Dataset& test, const AttackConfig& settings,

@@ -9,6 +9,8 @@ namespace ens {
 
 // Fills in exactly the members of the view. Error if the victim lacks what it is to grant.
 void grant(const SplitVictim& victim, const AttackContext& context, ServerView& view);
+void grant(const SplitVictim& victim, const AttackContext& context, LabelView& view);
+void grant(const SplitVictim& victim, const AttackContext& context, NearestView& view);
 void grant(const SplitVictim& victim, const AttackContext& context, QueryFreeView& view);
 void grant(const SplitVictim& victim, const AttackContext& context, TrafficView& view);
 void grant(const SplitVictim& victim, const AttackContext& context, SubsetView& view);
@@ -20,6 +22,9 @@ void grant(const SplitVictim& victim, const AttackContext& context, WhiteBoxView
 // How many pairs known-pairs tries: the setting's numbers, at most `available`, ascending, each
 // once.
 std::vector<int64_t> pair_counts(const AttackConfig& settings, int64_t available);
+
+// For each of `images` the number of the one of `among` with the least squared error.
+std::vector<int64_t> nearest_images(const Dataset& images, const Dataset& among);
 
 // Whose images are whose. The public images are drawn from the training split; the private ones,
 // those that are scored and those behind the rest of the traffic, are different images of the test

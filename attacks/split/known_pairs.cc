@@ -16,7 +16,6 @@
 #include "base/error.h"
 #include "nn/core/backend.h"
 #include "nn/data/loader.h"
-#include "nn/models/decoder.h"
 #include "nn/optim/fit.h"
 
 namespace ens {
@@ -186,9 +185,7 @@ class KnownPairs : public AttackOn<KnownPairsView> {
                            const Pairs& pairs) {
     const std::string m = std::to_string(pairs.count());
     Rng rng(context.seed, "known pairs/" + m);
-    const Shape smashed = smashed_shape(view.model, view.split);
-    auto decoder = build_decoder(smashed, view.model.input_shape(),
-                                 decoder_width(smashed, context.settings), rng);
+    const auto decoder = new_decoder(view, context.settings.decoder(), rng);
     decoder->to(context.device);
     const auto judged = [&] {
       return squared_error(

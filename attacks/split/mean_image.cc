@@ -1,5 +1,9 @@
 // The mean of the public images, whatever the client sent: the floor of every table. An attack that
 // scores no higher has read nothing from the features.
+#include "attacks/split/mean_image.h"
+
+#include <algorithm>
+
 #include "attacks/split/registry.h"
 #include "base/error.h"
 
@@ -13,24 +17,36 @@ class MeanImage : public AttackOn<ServerView> {
   int64_t cost_in_images(const SplitSetting&, const AttackConfig&) const override { return 0; }
 
   std::vector<Reconstruction> run_on(const ServerView& view, const AttackContext&) override {
-    const Dataset& data = *view.public_data;
-    if (data.count() == 0) fail("there are no public images", name(), "set attack.public_images");
-    const auto size = static_cast<size_t>(data.image_size());
-    std::vector<double> sums(size);
-    for (size_t i = 0; i < data.pixels.size(); ++i) sums[i % size] += data.pixels[i];
     Reconstruction r;
     r.candidate = "mean image";
     r.images = Tensor::empty(batched(view.scored_images, view.model.input_shape()));
-    float* pixel = r.images.data<float>();
-    for (int64_t i = 0; i < r.images.numel(); ++i) {
-      pixel[i] = static_cast<float>(sums[static_cast<size_t>(i) % size] /
-                                    (255.0 * static_cast<double>(data.count())));
+    const std::vector<float> mean = mean_image(*view.public_data);
+    for (int64_t i = 0; i < view.scored_images; ++i) {
+      std::ranges::copy(mean, r.images.rows(i, 1).data<float>());
     }
     return {r};
   }
 };
 
 }  // namespace
+
+std::vector<float> mean_image(const Dataset& data, std::optional<int32_t> label) {
+  if (data.count() == 0) fail("there are no public images", "mean", "set attack.public_images");
+  if (label && std::ranges::find(data.labels, *label) == data.labels.end()) label.reset();
+  const auto size = static_cast<size_t>(data.image_size());
+  std::vector<double> sums(size);
+  int64_t count = 0;
+  for (size_t i = 0; i < data.labels.size(); ++i) {
+    if (label && data.labels[i] != *label) continue;
+    ++count;
+    for (size_t p = 0; p < size; ++p) sums[p] += data.pixels[i * size + p];
+  }
+  std::vector<float> mean(size);
+  std::ranges::transform(sums, mean.begin(), [&](double sum) {
+    return static_cast<float>(sum / (255.0 * static_cast<double>(count)));
+  });
+  return mean;
+}
 
 std::unique_ptr<SplitAttack> mean_image_attack() { return std::make_unique<MeanImage>(); }
 

@@ -23,9 +23,12 @@ struct SplitVictim {
   std::vector<std::shared_ptr<Sequential>> bodies;
   Tensor observed;
   const Dataset* public_data = nullptr;
+  const Dataset* training_data = nullptr;  // all images of the training split
   // The features that the client sends for images [B,C,S,S] in [0, 1]: float32, on the CPU.
   std::function<Tensor(const Tensor& images)> send;
   std::function<Tensor()> traffic;  // features of further images; computed when first granted
+  std::vector<int32_t> labels;      // of the images behind `observed`
+  std::function<std::vector<int64_t>()> nearest;  // to them, see NearestView
   std::vector<int> subset;
   std::shared_ptr<Sequential> head;
   Tensor noise;
@@ -37,6 +40,7 @@ struct SplitSetting {
   Split split;
   int nets = 1, selected = 1;  // N, P
   int64_t public_images = 0, scored_images = 0;
+  int64_t training_images = 0;  // in all
 };
 
 // What the server has before a client sends anything.
@@ -44,7 +48,7 @@ struct ServerView {
   using Victim = SplitVictim;
   using Setting = SplitSetting;
   static constexpr KnowledgeLevel kLevel = KnowledgeLevel::kBlind;
-  // The architecture of the whole classifier and where it is cut.
+  // The classifier's architecture with the constants that normalise its input, and where it is cut.
   ModelSpec model;
   Split split;
   // The N server nets: frozen, evaluation mode. The server holds them all.
@@ -53,6 +57,15 @@ struct ServerView {
   // private images behind `observed` and `traffic`.
   const Dataset* public_data = nullptr;
   int64_t scored_images = 0;  // how many images are to be reconstructed
+};
+
+// Floors that know more than the server has, and still not the features.
+struct LabelView : ServerView {
+  std::vector<int32_t> labels;  // the true class of each image to be reconstructed
+};
+struct NearestView : ServerView {
+  // For each image to be reconstructed the number of the public image with the least squared error.
+  std::vector<int64_t> nearest;
 };
 
 struct QueryFreeView : ServerView {
@@ -81,6 +94,8 @@ struct BlackBoxView : QueryFreeView {
   static constexpr KnowledgeLevel kLevel = KnowledgeLevel::kBlackBox;
   // The client's features for images of the attacker's choice.
   std::function<Tensor(const Tensor& images)> query;
+  // What there is to ask for: the public images; in tier `full` all of the training split.
+  const Dataset* query_data = nullptr;
 };
 
 struct WhiteBoxView : QueryFreeView {

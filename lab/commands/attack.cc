@@ -14,6 +14,23 @@
 #include "lab/stop_on_signals.h"
 
 namespace ens {
+namespace {
+
+// A run is attacked as it was trained; a configuration file may say how, --set may not.
+void refuse_ineffective(const std::vector<std::string>& overrides) {
+  for (const std::string& set : overrides) {
+    const std::string path = current_path(set.substr(0, set.find('=')));
+    if (path.starts_with("attack.") || path == "device" || path == "dtype" || path == "tf32" ||
+        path == "data.root")
+      continue;
+    usage_fail("'" + path + "' has no effect on an attack: a run is attacked as it was trained",
+               "--set",
+               path == "seed" ? "set attack.seed, or train a run with another seed"
+                              : "train a run with it: ensembler train --set " + set);
+  }
+}
+
+}  // namespace
 
 void add_attack_command(CLI::App& app) {
   struct Flags {
@@ -34,6 +51,7 @@ void add_attack_command(CLI::App& app) {
       ->allow_extra_args(false);
   command->add_flag("--rerun,--again", flags->again, "Repeat attacks that have results already");
   command->callback([flags] {
+    refuse_ineffective(flags->config.overrides);
     std::vector<AttackJob> jobs;
     std::vector<std::filesystem::path> folders;
     for (const std::string& run : flags->runs) {

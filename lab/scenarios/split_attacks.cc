@@ -63,6 +63,18 @@ struct Attacked {
     if (!wanted.data().root().empty()) config.mutable_data()->set_root(wanted.data().root());
     complete(wanted);
     *config.mutable_attack() = wanted.attack();
+    if (config.attack().seed() == config.seed()) config.mutable_attack()->set_seed(0);
+  }
+
+  uint64_t seed() const {
+    return config.attack().seed() > 0 ? config.attack().seed() : config.seed();
+  }
+  // What the attack's folder and title have after its name.
+  std::string folder_suffix() const {
+    return config.attack().seed() > 0 ? fmt::format("-seed{}", seed()) : "";
+  }
+  std::string title_suffix() const {
+    return config.attack().seed() > 0 ? fmt::format(", seed {}", seed()) : "";
   }
 
   // What makes two results of one attack on one run differ; where it was computed does not.
@@ -81,8 +93,8 @@ std::string renamed_settings(const std::string& identity) {
   return to_text(config.attack()) + identity.substr(end);
 }
 
-fs::path result_file(const fs::path& folder, const std::string& attack) {
-  return folder / "attack" / attack / "result.json";
+fs::path result_file(const fs::path& folder, const std::string& attack, const Attacked& how) {
+  return folder / "attack" / (attack + how.folder_suffix()) / "result.json";
 }
 
 }  // namespace
@@ -103,10 +115,10 @@ struct AttackTarget::Impl {
     head->to(device);
     for (const auto& body : cloud.bodies) body->to(device);
 
-    const auto train = shared_dataset(config, DataSplit::kTrain);
+    train = shared_dataset(config, DataSplit::kTrain);
     const auto test = shared_dataset(config, DataSplit::kTest);
     check_classes(*test, classes, folder.string());
-    roles = divide_images(*train, *test, settings, config.seed());
+    roles = divide_images(*train, *test, settings, attacked.seed());
     truth = images_of(roles.scored, 0, roles.scored.count());
   }
 
@@ -131,13 +143,33 @@ struct AttackTarget::Impl {
     return traffic;
   }
 
+  // The best of the attacks that do not look at what the client sent: computed once.
+  const results::AttackResult::Floor& floor(const Evaluator& evaluator) {
+    std::lock_guard lock(floor_mutex);
+    if (best_floor.has_attack()) return best_floor;
+    AttackContext context;
+    context.settings = settings;
+    for (const std::string& name : attack_names()) {
+      const auto attack = make_attack(name);
+      if (attack->level() != KnowledgeLevel::kBlind) continue;
+      const AttackScore score = evaluator.evaluate(
+          *attack, config.seed(), [&] { return attack->run(victim(Tensor()), context); });
+      if (score.scores.ssim.mean <= best_floor.ssim().mean() && best_floor.has_attack()) continue;
+      best_floor.set_attack(attack->title());
+      fill(best_floor.mutable_ssim(), score.scores.ssim);
+      fill(best_floor.mutable_psnr(), score.scores.psnr);
+    }
+    return best_floor;
+  }
+
   SplitSetting setting() const {
     return {cloud.info.model,
             cloud.info.split,
             static_cast<int>(cloud.bodies.size()),
             static_cast<int>(selected.size()),
             roles.public_data.count(),
-            roles.scored.count()};
+            roles.scored.count(),
+            train->count()};
   }
 
   SplitVictim victim(const Tensor& observed) {
@@ -147,8 +179,11 @@ struct AttackTarget::Impl {
     v.bodies = cloud.bodies;
     v.observed = observed.defined() ? observed : smash(truth);
     v.public_data = &roles.public_data;
+    v.training_data = train.get();
     v.send = [this](const Tensor& images) { return smash(images); };
     v.traffic = [this] { return seen_traffic(); };
+    v.labels = roles.scored.labels;
+    v.nearest = [this] { return nearest_images(roles.scored, roles.public_data); };
     v.subset = selected;
     v.head = head;
     v.noise = noise;
@@ -167,10 +202,13 @@ struct AttackTarget::Impl {
   std::shared_ptr<Sequential> head;
   Tensor noise;
   std::vector<int> selected;
+  std::shared_ptr<const Dataset> train;
   ImageRoles roles;
   Tensor truth;  // the scored images
   std::mutex traffic_mutex;
   Tensor traffic;  // computed when the first attack wants it
+  std::mutex floor_mutex;
+  results::AttackResult::Floor best_floor;
 };
 
 AttackTarget::AttackTarget(const fs::path& folder, const RunConfig& wanted)
@@ -183,7 +221,7 @@ int64_t AttackTarget::cost_in_images(const std::string& attack) const {
   const auto made = make_attack(attack);
   const SplitSetting setting = impl_->setting();
   return made->not_applicable_reason(setting).empty()
-             ? made->cost_in_images(setting, impl_->settings)
+             ? made->cost_in_images(setting, impl_->settings) * seeds_of(*made, impl_->settings)
              : 0;
 }
 
@@ -194,13 +232,12 @@ void AttackTarget::run(const std::string& name_of_attack, const Tensor& observed
   context.settings = impl_->settings;
   context.device = impl_->device;
   context.dtype = impl_->dtype;
-  context.seed = impl_->config.seed();
   context.on_progress = [&](int64_t images, const std::string& note) {
     const bool named = note.starts_with(name_of_attack);
     task.report(static_cast<double>(images) * cost_per_image,
                 named ? note : name_of_attack + ", " + note);
   };
-  const fs::path file = result_file(impl_->folder, attack->name());
+  const fs::path file = result_file(impl_->folder, attack->name(), impl_->attacked);
   fs::create_directories(file.parent_path());
   results::AttackResult result;
   std::string failure;
@@ -211,6 +248,7 @@ void AttackTarget::run(const std::string& name_of_attack, const Tensor& observed
       const MetricMode mode =
           impl_->settings.metric() == "he19" ? MetricMode::kHe19 : MetricMode::kDefault;
       Evaluator evaluator(impl_->truth, mode);
+      const auto floor = impl_->floor(evaluator);
       const int64_t wanted = impl_->settings.reference_images();
       int64_t seen = 0;
       const auto learns = [&](int64_t images) {
@@ -220,9 +258,17 @@ void AttackTarget::run(const std::string& name_of_attack, const Tensor& observed
       };
       evaluator.set_reference_classifier(shared_reference(impl_->config, learns),
                                          impl_->roles.scored.labels);
-      const AttackScore score = evaluator.evaluate(
-          *attack, context.seed, [&] { return attack->run(impl_->victim(observed), context); });
-      result = to_message(score);
+      const uint64_t first_seed = impl_->attacked.seed();
+      const SplitVictim victim = impl_->victim(observed);
+      std::vector<AttackScore> by_seed;
+      for (int i = 0; i < seeds_of(*attack, impl_->settings); ++i) {
+        context.seed = first_seed + static_cast<uint64_t>(i);
+        by_seed.push_back(
+            evaluator.evaluate(*attack, first_seed, [&] { return attack->run(victim, context); }));
+      }
+      const AttackScore& score = by_seed[middle_seed(by_seed)];
+      result = to_message(by_seed, first_seed);
+      if (attack->level() != KnowledgeLevel::kBlind) *result.mutable_floor() = floor;
       write_png(file.parent_path() / "original.png", strip(impl_->truth, 16));
       write_png(file.parent_path() / "reconstruction.png", strip(score.reconstruction, 16));
     } catch (const Stopped&) {
@@ -233,9 +279,10 @@ void AttackTarget::run(const std::string& name_of_attack, const Tensor& observed
     }
   }
   result.set_attack(attack->name());
-  result.set_title(attack->title());
+  result.set_title(attack->title() + impl_->attacked.title_suffix());
   result.set_level(name(attack->level()));
   result.set_metric(impl_->settings.metric());
+  result.set_tier(impl_->settings.tier());
   result.set_settings(impl_->attacked.identity(observed.defined()));
   result.set_device(backend(device()).description());
   result.set_dtype(name(impl_->dtype));
@@ -246,11 +293,11 @@ void AttackTarget::run(const std::string& name_of_attack, const Tensor& observed
 
 bool attack_done(const fs::path& folder, const std::string& attack, const RunConfig& wanted,
                  bool on_the_wire) {
-  results::AttackResult before;
-  if (!results::read_if_intact(result_file(folder, attack), before) || before.has_error())
-    return false;
   try {
-    return renamed_settings(before.settings()) == Attacked(folder, wanted).identity(on_the_wire);
+    const Attacked how(folder, wanted);
+    results::AttackResult before;
+    return results::read_if_intact(result_file(folder, attack, how), before) &&
+           !before.has_error() && renamed_settings(before.settings()) == how.identity(on_the_wire);
   } catch (const std::exception&) {  // a damaged run or result: the attack will say so
     return false;
   }

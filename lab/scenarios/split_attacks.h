@@ -22,7 +22,8 @@ class AttackTarget {
   AttackTarget(const std::filesystem::path& folder, const RunConfig& wanted);
   ~AttackTarget();
 
-  // Runs one attack and leaves its result in FOLDER/attack/NAME: result.json, original.png,
+  // Runs one attack with each of its seeds and leaves its result in FOLDER/attack/NAME, or
+  // FOLDER/attack/NAME-seedS where attack.seed is not the run's: result.json, original.png,
   // reconstruction.png. Error with the reason if it fails, which is in the result too; stopped, it
   // leaves nothing. `observed`: smashed features as they were seen on the wire, of the scored
   // images in order; undefined: computed here as the edge computes them. Reports `cost_per_image`
@@ -38,7 +39,7 @@ class AttackTarget {
   std::unique_ptr<Impl> impl_;
 };
 
-// Whether FOLDER/attack/NAME holds a result (not a failure) for these settings, in
+// Whether the attack's folder holds a result (not a failure) for these settings, in
 // this type of numbers.
 bool attack_done(const std::filesystem::path& folder, const std::string& attack,
                  const RunConfig& wanted, bool on_the_wire);

@@ -536,6 +536,49 @@ Var l1(const Var& a, const Var& b) {
   return mean(abs(sub(cast(a, Dtype::kF32), cast(b, Dtype::kF32))));
 }
 
+Var ssim(const Var& a, const Var& b) {
+  constexpr int64_t kWindow = 11;
+  constexpr double kSigma = 1.5;
+  constexpr float kC1 = 0.01f * 0.01f, kC2 = 0.03f * 0.03f;
+  require_rank(a, 4, "ssim");
+  require(b.defined() && a.shape() == b.shape(), "ssim", "shapes differ");
+  const int64_t h = a.dim(2), w = a.dim(3), planes = a.dim(0) * a.dim(1);
+  require(h >= kWindow && w >= kWindow, "ssim",
+          "images " + a.shape().str() + " are smaller than the window of 11x11");
+  // Row i: the weights of the window at position i along one axis. The window is their outer
+  // product, so two matrix products average over it.
+  const auto windows = [&](int64_t size) {
+    std::vector<double> weights(kWindow);
+    double total = 0;
+    for (int64_t k = 0; k < kWindow; ++k) {
+      const double distance = static_cast<double>(k - kWindow / 2) / kSigma;
+      weights[static_cast<size_t>(k)] = std::exp(-0.5 * distance * distance);
+      total += weights[static_cast<size_t>(k)];
+    }
+    Tensor m = Tensor::zeros({size - kWindow + 1, size});
+    for (int64_t i = 0; i < m.dim(0); ++i) {
+      for (int64_t k = 0; k < kWindow; ++k) {
+        m.data<float>()[i * size + i + k] =
+            static_cast<float>(weights[static_cast<size_t>(k)] / total);
+      }
+    }
+    return m;
+  };
+  const Device device = a.value().device();
+  const int64_t rows = h - kWindow + 1, columns = w - kWindow + 1;
+  const Var across(windows(w).to(device)), down(windows(h).reshape({rows, h, 1, 1}).to(device));
+  const auto average = [&](const Var& x) {
+    const Var y = matmul(reshape(x, {planes * h, w}), across, false, true);
+    return conv2d(reshape(y, {planes, h, columns, 1}), down, Var(), ConvSpec{});
+  };
+  const Var x = cast(a, Dtype::kF32), y = cast(b, Dtype::kF32);
+  const Var mx = average(x), my = average(y), mxx = square(mx), myy = square(my), mxy = mul(mx, my);
+  const Var spread = sub(average(add(square(x), square(y))), add(mxx, myy));
+  const Var joint = sub(average(mul(x, y)), mxy);
+  return mean(div(mul(affine(mxy, 2, kC1), affine(joint, 2, kC2)),
+                  mul(affine(add(mxx, myy), 1, kC1), affine(spread, 1, kC2))));
+}
+
 Var total_variation(const Var& images) {
   require_rank(images, 4, "total_variation");
   const int64_t h = images.dim(2), w = images.dim(3);

@@ -79,6 +79,10 @@ Var cosine_similarity(const Var& a, const Var& b);
 Var softmax_cross_entropy(const Var& logits, const Tensor& labels);  // mean over the batch, [1]
 Var mse(const Var& a, const Var& b);                                 // mean squared difference, [1]
 Var l1(const Var& a, const Var& b);  // mean absolute difference, [1]
+// The structural similarity of images [B,C,H,W], H and W at least 11, the mean over all: [1]. With
+// the window and constants of MetricMode::kDefault (attacks/core/metrics.h): Gaussian of 11x11 and
+// sigma 1.5, range 1.
+Var ssim(const Var& a, const Var& b);
 // Mean squared horizontal plus mean squared vertical difference of neighbours (He et al. 2019).
 Var total_variation(const Var& images);
 

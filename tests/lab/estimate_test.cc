@@ -7,9 +7,9 @@
 #include <algorithm>
 #include <chrono>
 
+#include "attacks/core/decoder.h"
 #include "base/threads.h"
 #include "nn/autograd/ops.h"
-#include "nn/models/decoder.h"
 #include "nn/models/model.h"
 #include "nn/optim/optim.h"
 
@@ -99,7 +99,7 @@ TEST(Estimator, AttacksTakeAsLongAsTheirSteps) {
   const auto net = build_cells(model, 0, static_cast<int>(cell_names(model).size()), rng);
   const double net_step = step_seconds(*net, images, Tensor::zeros({32, model.classes}));
   const RunConfig config = config_of("ensembler");
-  const auto decoder = build_decoder(feature, model.input_shape(), 64, rng);
+  const auto decoder = std::make_shared<Decoder>(feature, model.input_shape(), DecoderSize{}, rng);
   const double decoder_step =
       step_seconds(*decoder, Tensor::full({32, feature[0], feature[1], feature[2]}, 0.5f), images);
   const Estimator::Cell cell = Estimator().estimate(config, {"oracle", "shadow-n1"});

@@ -157,7 +157,7 @@ TEST(OldRunTest, ItsConfigurationAndResultsCount) {
       seed: 3 ensemble { insecure_seeded_secrets: true }
       protection { kind: "dr_single" dr { dropout: 0.25 } }
       attack {
-        decoder { lr: 1e-3 } shadow { epochs: 5 augment: false } rmle { lr: 0.3 }
+        decoder { epochs: 6 lr: 1e-3 } shadow { epochs: 5 augment: false } rmle { lr: 0.3 }
         shadow_subset { nets: [0, 2] } shadow_enumerate { sizes: 2 } known_pairs { counts: [1, 10] }
       })",
                "wanted", wanted);
@@ -171,6 +171,12 @@ TEST(OldRunTest, ItsConfigurationAndResultsCount) {
 
   EXPECT_TRUE(attack_done(old, "oracle", wanted, /*on_the_wire=*/false));
   EXPECT_FALSE(attack_done(old, "oracle", wanted, /*on_the_wire=*/true));
+  // Seed 3 is the run's own; another is another result, in a folder of its own.
+  wanted.mutable_attack()->set_seed(3);
+  EXPECT_TRUE(attack_done(old, "oracle", wanted, /*on_the_wire=*/false));
+  wanted.mutable_attack()->set_seed(4);
+  EXPECT_FALSE(attack_done(old, "oracle", wanted, /*on_the_wire=*/false));
+  wanted.mutable_attack()->set_seed(0);
   wanted.mutable_attack()->mutable_rmle()->set_lr(0.2);
   EXPECT_FALSE(attack_done(old, "oracle", wanted, /*on_the_wire=*/false));
 }

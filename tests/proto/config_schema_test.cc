@@ -124,9 +124,11 @@ attack {
   one_per_class: false
   batch: 64
   decoder {
-    epochs: 6
-    lr: 0.004
+    epochs: 4
+    lr: 0.006
     channels: 64
+    blocks: 6
+    loss: "both"
   }
   shadow {
     epochs: 12
@@ -158,6 +160,9 @@ attack {
   }
   known_pairs {
   }
+  tier: "quick"
+  seed: 0
+  seeds: 0
 }
 protection {
   kind: "ensembler"

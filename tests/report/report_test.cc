@@ -337,19 +337,15 @@ TEST_F(ReportTest, WeakMarkComparesWithTheOracleAgainstNoProtection) {
   const report::ReportData all = report::collect({root_});
   const report::Run& run = by_protection(all, "ensembler");
   // 0.16 of 0.8 against no protection: weak, whatever it reaches against the protection.
-  ASSERT_TRUE(run.attack("shadow-n1")->strength);
-  EXPECT_NEAR(*run.attack("shadow-n1")->strength, 0.2, 1e-12);
-  EXPECT_TRUE(run.attack("shadow-n1")->weak());
+  ASSERT_TRUE(run.attack("shadow-n1")->of_oracle_unprotected);
+  EXPECT_NEAR(*run.attack("shadow-n1")->of_oracle_unprotected, 0.2, 1e-12);
+  EXPECT_EQ(run.attack("shadow-n1")->strength_word(), "weak");
   EXPECT_NEAR(*run.attack("shadow-n1")->of_oracle, 0.1, 1e-12);
   // 0.72 of 0.8.
-  EXPECT_NEAR(*run.attack("alignment")->strength, 0.9, 1e-12);
-  EXPECT_FALSE(run.attack("alignment")->weak());
-  // Against one net the adaptive attack is the N = 1 attack; the page says so.
-  EXPECT_TRUE(run.attack("shadow-adaptive")->weak());
-  EXPECT_EQ(run.attack("shadow-adaptive")->calibrated_by, "shadow-n1");
-
-  EXPECT_TRUE(report::is_calibrated(run, *run.attack("alignment")));
-  EXPECT_FALSE(report::is_calibrated(run, *run.attack("shadow-n1")));
+  EXPECT_NEAR(*run.attack("alignment")->of_oracle_unprotected, 0.9, 1e-12);
+  EXPECT_EQ(run.attack("alignment")->strength_word(), "strong");
+  // Not run against no protection: another attack's strength is not its own.
+  EXPECT_EQ(run.attack("shadow-adaptive")->strength_word(), "not calibrated");
   EXPECT_EQ(report::strongest(run)->kind(), "alignment");
   EXPECT_TRUE(has(page(), "this protection did not stop it"));  // 0.68 of 0.70
 }
@@ -360,8 +356,105 @@ TEST_F(ReportTest, ExactlyEightyPercentIsEnough) {
   add_attack(run, result("a", 0.4, 8));
   add_attack(run, result("b", 0.399, 8));
   const report::ReportData all = report::collect({root_});
-  EXPECT_FALSE(all.runs[0].attack("a")->weak());
-  EXPECT_TRUE(all.runs[0].attack("b")->weak());
+  EXPECT_EQ(all.runs[0].attack("a")->strength_word(), "strong");
+  EXPECT_EQ(all.runs[0].attack("b")->strength_word(), "weak");
+}
+
+// Each way to fail. What is not above the floor is reported as the floor.
+TEST_F(ReportTest, AnAttackThatReadNothingFailed) {
+  const fs::path run = add_run("none", summary("none", 0.75));
+  add_attack(run, result("oracle", 0.5, 25));
+  json grey = result("grey", 0.1, 9);
+  grey["floor"] = {{"attack", "nearest image"}, {"ssim", spread(0.217)}, {"psnr", spread(15.2)}};
+  add_attack(run, grey);
+  json negative = result("inverted", 0.45, 9);
+  negative["negative"] = {{"ssim", 0.48}, {"psnr", 20.0}, {"better", true}};
+  add_attack(run, negative);
+  json blind = result("unrecognised", 0.45, 20);
+  blind["reference"] = {{"recognised", spread(0.105)}, {"originals", 0.8}, {"chance", 0.1}};
+  add_attack(run, blind);
+  json seen = result("recognised", 0.45, 20);
+  seen["reference"] = {{"recognised", spread(0.2)}, {"originals", 0.8}, {"chance", 0.1}};
+  add_attack(run, seen);
+  const report::ReportData all = report::collect({root_});
+  const auto& attack = [&](const char* kind) { return *all.runs[0].attack(kind); };
+  EXPECT_EQ(attack("grey").strength_word(), "failed");
+  EXPECT_EQ(attack("grey").ssim(), 0.217);
+  EXPECT_EQ(attack("grey").result.psnr().mean(), 15.2);
+  EXPECT_EQ(attack("grey").below_floor, 0.1);
+  EXPECT_EQ(attack("inverted").strength_word(), "failed");
+  EXPECT_EQ(attack("unrecognised").strength_word(), "failed");
+  EXPECT_EQ(attack("recognised").strength_word(), "strong");
+  EXPECT_TRUE(has(page(), "not above the floor, nearest image (0.217)"));
+}
+
+// A floor that was measured as an attack counts where results hold none.
+TEST_F(ReportTest, TheMeanImageIsAFloorForAll) {
+  const fs::path run = add_run("none", summary("none", 0.75));
+  json mean = result("mean-image", 0.135, 12.7);
+  mean["level"] = "blind";
+  add_attack(run, mean);
+  add_attack(run, result("oracle", 0.12, 12));
+  add_attack(run, result("alignment", 0.7, 20));
+  const report::ReportData all = report::collect({root_});
+  EXPECT_EQ(all.runs[0].attack("mean-image")->strength_word(), "floor");
+  EXPECT_EQ(all.runs[0].attack("oracle")->strength_word(), "too weak to measure by");
+  EXPECT_EQ(all.runs[0].attack("oracle")->ssim(), 0.135);
+  EXPECT_EQ(report::strongest(all.runs[0])->kind(), "alignment");
+}
+
+// The decoder on true features that learned nothing made an attack "strong enough 1200 %".
+TEST_F(ReportTest, ADecoderThatFailedMeasuresNothing) {
+  add_pair();
+  add_attack(none_, result("oracle", 0.02, 10));
+  add_attack(protected_, result("oracle", 0.02, 10));
+  const report::ReportData all = report::collect({root_});
+  for (const char* protection : {"none", "ensembler"}) {
+    const report::Run& run = by_protection(all, protection);
+    EXPECT_EQ(run.attack("oracle")->strength_word(), "too weak to measure by");
+    for (const char* kind : {"shadow-n1", "alignment"}) {
+      EXPECT_EQ(run.attack(kind)->strength_word(), "not calibrated") << kind;
+      EXPECT_FALSE(run.attack(kind)->of_oracle);
+    }
+  }
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "is too weak to measure by: alignment, which knows less"));
+  EXPECT_TRUE(has(html, "attack.decoder.epochs"));
+  EXPECT_FALSE(has(html, "Leaks at"));
+  EXPECT_FALSE(has(html, "upper bound</span>"));
+}
+
+// "Upper bound" is said of a decoder that was grown until it gained no more, and of no other; what
+// exceeds it is an error.
+TEST_F(ReportTest, OnlyASaturatedDecoderIsAnUpperBound) {
+  const fs::path run = add_run("none", summary("none", 0.75));
+  json oracle = result("oracle", 0.9, 28);
+  oracle["level"] = "black box";
+  add_attack(run, oracle);
+  json white = result("rmle-white", 0.95, 30);
+  white["level"] = "white box";
+  add_attack(run, white);
+  report::ReportData all = report::collect({root_});
+  EXPECT_EQ(all.runs[0].attack("oracle")->strength_word(), "decoder on true features");
+  EXPECT_EQ(all.runs[0].attack("rmle-white")->ssim(), 0.95);
+  EXPECT_TRUE(has(page(), "Leaks at least"));
+
+  oracle["saturated"] = true;
+  for (const int images : {8000, 16000})
+    oracle["rounds"].push_back({{"loss", "both"}, {"images", images}, {"ssim", 0.9}});
+  add_attack(run, oracle);
+  all = report::collect({root_});
+  EXPECT_EQ(all.runs[0].attack("oracle")->strength_word(), "upper bound");
+  EXPECT_EQ(all.runs[0].attack("rmle-white"), nullptr);
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "Leaks at most"));
+  EXPECT_TRUE(has(html, "exceeds the upper bound of 0.900"));
+  EXPECT_TRUE(has(html, "how the decoder on true features grew"));
+
+  white["ssim"] = {{"mean", 0.905}, {"low", 0.895}, {"high", 0.915}};  // within the intervals
+  add_attack(run, white);
+  all = report::collect({root_});
+  EXPECT_NE(all.runs[0].attack("rmle-white"), nullptr);
 }
 
 TEST_F(ReportTest, WithoutAComparableRunNothingIsCalibrated) {
@@ -375,10 +468,9 @@ TEST_F(ReportTest, WithoutAComparableRunNothingIsCalibrated) {
   add_attack(run, result("shadow-n1", 0.1, 20));
   const report::ReportData all = report::collect({root_});
   const report::Run& ens = by_protection(all, "ensembler");
-  EXPECT_FALSE(ens.attack("shadow-n1")->strength);
-  EXPECT_FALSE(ens.attack("shadow-n1")->weak());
+  EXPECT_FALSE(ens.attack("shadow-n1")->of_oracle_unprotected);
   EXPECT_FALSE(ens.accuracy_change);
-  EXPECT_STREQ(ens.attack("shadow-n1")->strength_word(), "not calibrated");
+  EXPECT_EQ(ens.attack("shadow-n1")->strength_word(), "not calibrated");
 }
 
 TEST_F(ReportTest, PrefersTheUnprotectedRunOfTheSameSeed) {
@@ -397,15 +489,20 @@ TEST_F(ReportTest, TheLuminanceNegativeCountsWhenItIsBetter) {
   json r = result("alignment", -0.458, 7.6);
   r["negative"] = {{"ssim", 0.83}, {"psnr", 23.25}, {"better", true}};
   add_attack(run, r);
+  json hue = r;
+  hue["attack"] = "other";
+  hue["negative"]["polarity"] = "hue negative";
+  add_attack(run, hue);
   const report::ReportData all = report::collect({root_});
   const report::Attack& alignment = *all.runs[0].attack("alignment");
   EXPECT_EQ(alignment.ssim(), -0.458);
   EXPECT_EQ(alignment.best_ssim(), 0.83);
   EXPECT_EQ(all.comparisons.at(0).rows.at(0).attack("alignment", "default")->best_ssim, 0.83);
-  EXPECT_TRUE(report::is_calibrated(all.runs[0], alignment));  // near the oracle
+  EXPECT_EQ(alignment.strength_word(), "failed");
   const std::string html = page();
-  EXPECT_TRUE(has(html, "the luminance negative is better"));
-  EXPECT_TRUE(has(html, "as a luminance negative"));
+  EXPECT_TRUE(has(html, "its luminance negative is better"));  // older results do not name it
+  EXPECT_TRUE(has(html, "its hue negative is better"));
+  EXPECT_TRUE(has(html, "as a negative"));
 }
 
 TEST_F(ReportTest, AFailedAttackShowsItsReason) {
@@ -652,7 +749,7 @@ TEST_F(SweepTest, MetricsAreNotCompared) {
   const report::ReportData all = report::collect({root_});
   const report::Attack* rmle = all.runs[0].attack("rmle-white");
   EXPECT_FALSE(rmle->of_oracle);
-  EXPECT_FALSE(rmle->strength);
+  EXPECT_FALSE(rmle->of_oracle_unprotected);
   EXPECT_EQ(report::strongest(all.runs[0]), nullptr);
 }
 

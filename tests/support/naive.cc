@@ -365,4 +365,26 @@ Array total_variation(const Array& x) {
   return y;
 }
 
+Array ssim(const Array& a, const Array& b) {
+  const auto weight = [](int64_t k) { return std::exp(-0.5 * (k - 5) * (k - 5) / 2.25); };
+  double norm = 0, total = 0, count = 0;
+  for (int64_t k = 0; k < 121; ++k) norm += weight(k / 11) * weight(k % 11);
+  for_each({a.shape[0], a.shape[1], a.shape[2] - 10, a.shape[3] - 10},
+           [&](const std::vector<int64_t>& i) {
+             double x = 0, y = 0, xx = 0, yy = 0, xy = 0;
+             for (int64_t k = 0; k < 121; ++k) {
+               const double p = a.at(i[0], i[1], i[2] + k / 11, i[3] + k % 11);
+               const double q = b.at(i[0], i[1], i[2] + k / 11, i[3] + k % 11);
+               const double g = weight(k / 11) * weight(k % 11) / norm;
+               x += g * p, y += g * q, xx += g * p * p, yy += g * q * q, xy += g * p * q;
+             }
+             total += (2 * x * y + 1e-4) * (2 * (xy - x * y) + 9e-4) /
+                      ((x * x + y * y + 1e-4) * (xx - x * x + yy - y * y + 9e-4));
+             ++count;
+           });
+  Array out(Shape{1});
+  out.v[0] = total / count;
+  return out;
+}
+
 }  // namespace ens::naive

@@ -63,6 +63,7 @@ Array cosine_similarity(const Array& a, const Array& b);
 Array softmax_cross_entropy(const Array& logits, const std::vector<int32_t>& labels);
 Array mse(const Array& a, const Array& b);
 Array l1(const Array& a, const Array& b);
+Array ssim(const Array& a, const Array& b);
 Array total_variation(const Array& x);
 
 }  // namespace ens::naive

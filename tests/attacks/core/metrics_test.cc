@@ -191,5 +191,31 @@ TEST(Polarity, GreyImagesHaveOneNegative) {
   EXPECT_THROW(with_polarity(truth, Polarity::kLuminanceNegative), Error);
 }
 
+// Three seeds of one attack: the median counts, and the interval covers both luck and images.
+TEST(BootstrapSeeds, IsTheMedianOverSeeds) {
+  Rng rng(3);
+  std::vector<std::vector<double>> by_seed(3, std::vector<double>(200));
+  const double levels[] = {0.7, 0.2, 0.5};
+  for (size_t i = 0; i < 3; ++i) {
+    for (double& v : by_seed[i]) v = levels[i] + 0.1 * (rng.uniform() - 0.5);
+  }
+  const Interval all = bootstrap_seeds(by_seed, 1), middle = bootstrap(by_seed[2], 1);
+  EXPECT_NEAR(all.mean, middle.mean, 1e-12);
+  EXPECT_LT(all.low, 0.25);  // a third of the draws has one seed alone twice
+  EXPECT_GT(all.high, 0.65);
+  EXPECT_LT(middle.high - middle.low, 0.02);
+  const Interval same = bootstrap_seeds(by_seed, 1);
+  EXPECT_EQ(all.low, same.low);
+  // Seeds that agree: about the interval over images.
+  by_seed[0] = by_seed[1] = by_seed[2];
+  const Interval agreed = bootstrap_seeds(by_seed, 1);
+  EXPECT_NEAR(agreed.low, middle.low, 0.002);
+  EXPECT_NEAR(agreed.high, middle.high, 0.002);
+  by_seed.resize(1);
+  EXPECT_EQ(bootstrap_seeds(by_seed, 1).low, middle.low);
+  by_seed.push_back({1});
+  EXPECT_THROW(bootstrap_seeds(by_seed, 1), Error);
+}
+
 }  // namespace
 }  // namespace ens

@@ -51,6 +51,9 @@ class GrantTest : public testing::Test {
     victim_.observed = images_of(roles_.scored, 0, roles_.scored.count());
     victim_.traffic = [this] { return images_of(roles_.traffic, 0, roles_.traffic.count()); };
     victim_.subset = {1};
+    victim_.labels = roles_.scored.labels;
+    victim_.nearest = [this] { return nearest_images(roles_.scored, roles_.public_data); };
+    victim_.training_data = &train_;
     victim_.head = std::make_shared<Sequential>();
     victim_.noise = Tensor::full({1}, 0.5f);
   }
@@ -67,6 +70,9 @@ class GrantTest : public testing::Test {
     };
     add("bodies", !view.bodies.empty());
     add("public_data", view.public_data != nullptr);
+    if constexpr (requires { view.labels; }) add("labels", !view.labels.empty());
+    if constexpr (requires { view.nearest; }) add("nearest", !view.nearest.empty());
+    if constexpr (requires { view.query_data; }) add("query_data", view.query_data != nullptr);
     if constexpr (requires { view.observed; }) add("observed", view.observed.defined());
     if constexpr (requires { view.traffic; }) add("traffic", view.traffic.defined());
     if constexpr (requires { view.subset; }) add("subset", !view.subset.empty());
@@ -82,9 +88,9 @@ class GrantTest : public testing::Test {
   Names held_by(const SplitAttack& attack) const {
     Names all;
     for (const Names& names :
-         {held<ServerView>(attack), held<QueryFreeView>(attack), held<TrafficView>(attack),
-          held<SubsetView>(attack), held<KnownPairsView>(attack), held<BlackBoxView>(attack),
-          held<WhiteBoxView>(attack)}) {
+         {held<ServerView>(attack), held<LabelView>(attack), held<NearestView>(attack),
+          held<QueryFreeView>(attack), held<TrafficView>(attack), held<SubsetView>(attack),
+          held<KnownPairsView>(attack), held<BlackBoxView>(attack), held<WhiteBoxView>(attack)}) {
       EXPECT_TRUE(all.empty() || names.empty()) << attack.name() << " is on two types of view";
       all.insert(names.begin(), names.end());
     }
@@ -106,6 +112,8 @@ TEST_F(GrantTest, EveryAttackHoldsExactlyThis) {
   const Names query_free = and_also({"observed"});
   const std::map<std::string, Names> expected = {
       {"mean-image", server},
+      {"class-mean", and_also({"labels"})},
+      {"nearest-public", and_also({"nearest"})},
       {"shadow-n1", query_free},
       {"shadow-adaptive", query_free},
       {"shadow-enumerate", query_free},
@@ -114,7 +122,7 @@ TEST_F(GrantTest, EveryAttackHoldsExactlyThis) {
       {"alignment", and_also({"observed", "traffic"})},
       {"alignment-shadow", and_also({"observed", "traffic"})},
       {"known-pairs", and_also({"observed", "pairs"})},
-      {"oracle", and_also({"observed", "query"})},
+      {"oracle", and_also({"observed", "query", "query_data"})},
       {"rmle-white", and_also({"observed", "head", "noise"})},
   };
   for (const std::string& name : attack_names()) {
@@ -149,6 +157,48 @@ TEST_F(GrantTest, TheMeanImageIsTheMeanOfThePublicImages) {
   for (const int number : numbers(roles_.public_data)) mean += number / (20 * 255.0);
   ASSERT_EQ(all.at(0).images.shape(), (Shape{8, 1, 1, 1}));
   for (const float pixel : all[0].images.to_vector()) EXPECT_NEAR(pixel, mean, 1e-6);
+}
+
+// The colours of the public images of a label, and no others.
+TEST_F(GrantTest, TheClassMeanIsTheMeanOfTheClass) {
+  victim_.model.channels = victim_.model.image_size = 1;
+  victim_.model.classes = 3;
+  const auto images = make_attack("class-mean")->run(victim_, context_).at(0).images.to_vector();
+  const Dataset& data = roles_.public_data;
+  ASSERT_EQ(images.size(), victim_.labels.size());
+  for (size_t i = 0; i < images.size(); ++i) {
+    double sum = 0, count = 0;
+    for (size_t j = 0; j < data.labels.size(); ++j) {
+      if (data.labels[j] == victim_.labels[i]) sum += data.pixels[j] / 255.0, ++count;
+    }
+    EXPECT_NEAR(images[i], sum / count, 1e-6);
+  }
+  // A class that the public images lack: their mean.
+  victim_.labels.assign(victim_.labels.size(), 2);
+  roles_.public_data.labels.assign(data.labels.size(), 0);
+  const auto mean = make_attack("mean-image")->run(victim_, context_).at(0).images.to_vector();
+  EXPECT_EQ(make_attack("class-mean")->run(victim_, context_).at(0).images.to_vector(), mean);
+}
+
+// All test images are brighter than all public ones: the brightest of those is the nearest.
+TEST_F(GrantTest, TheNearestPublicImageIsTheNearest) {
+  victim_.model.channels = victim_.model.image_size = 1;
+  const auto images =
+      make_attack("nearest-public")->run(victim_, context_).at(0).images.to_vector();
+  const float brightest = static_cast<float>(*numbers(roles_.public_data).rbegin()) / 255;
+  ASSERT_EQ(images.size(), 8u);
+  for (const float pixel : images) EXPECT_FLOAT_EQ(pixel, brightest);
+  EXPECT_EQ(nearest_images(train_.pick({7, 3}), train_), (std::vector<int64_t>{7, 3}));
+}
+
+// Tier `full` asks for the features of all training images; `quick` has the public ones.
+TEST_F(GrantTest, OnlyTheFullTierHasAllTrainingImages) {
+  BlackBoxView quick, full;
+  grant(victim_, context_, quick);
+  context_.settings.set_tier("full");
+  grant(victim_, context_, full);
+  EXPECT_EQ(quick.query_data, &roles_.public_data);
+  EXPECT_EQ(full.query_data, &train_);
 }
 
 TEST_F(GrantTest, ScoredImagesAreNobodyElses) {

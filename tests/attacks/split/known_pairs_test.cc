@@ -147,6 +147,8 @@ TEST(KnownPairs, IsACurveThatMorePairsImprove) {
   set_list(context.settings.mutable_known_pairs()->mutable_counts(), {16, 1, 500});
   context.settings.set_batch(8);
   context.settings.mutable_decoder()->set_epochs(4);
+  context.settings.mutable_decoder()->set_channels(16);
+  context.settings.mutable_decoder()->set_blocks(1);
   int64_t worked = 0;
   context.on_progress = [&](int64_t images, const std::string&) { worked += images; };
   const std::vector<Reconstruction> curve = run_on("known-pairs", client.view, context);

@@ -48,6 +48,8 @@ class Shadow : public ::testing::Test {
     victim_.observed = uniform({5, feature[0], feature[1], feature[2]}, 7);
     context_.settings.mutable_shadow()->set_epochs(1);
     context_.settings.mutable_decoder()->set_epochs(1);
+    context_.settings.mutable_decoder()->set_channels(16);
+    context_.settings.mutable_decoder()->set_blocks(1);
     context_.settings.set_batch(12);
     context_.settings.mutable_shadow_enumerate()->set_screen_images(36);
     context_.settings.mutable_shadow()->set_starts(2);

@@ -513,6 +513,10 @@ std::vector<BadCall> bad_calls() {
        [] {
          l1(zeros({2, 3}), zeros({1, 3}));
        }},
+      {"ssim",
+       [] {
+         ssim(zeros({1, 3, 10, 11}), zeros({1, 3, 10, 11}));
+       }},
       {"total_variation",
        [] {
          total_variation(zeros({1, 3, 1, 5}));

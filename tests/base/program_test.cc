@@ -43,9 +43,8 @@ TEST(Program, ClosedStandardOutputIsAFailureAndItsNumberIsNotReused) {
   const auto close_all = [] {
     for (const int fd : {0, 1, 2}) close(fd);
   };
-  int next = -1;
   EXPECT_EQ(exit_code(close_all, print_answer), 1);
-  EXPECT_EQ(exit_code(close_all, [&] { return next = open("/dev/null", O_RDONLY); }), 3);
+  EXPECT_GE(exit_code(close_all, [] { return open("/dev/null", O_RDONLY); }), 3);
 }
 
 TEST(Program, ErrorsBecomeExitCodes) {

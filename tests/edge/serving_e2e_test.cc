@@ -185,10 +185,13 @@ TEST_F(ServingTest, OneSceneIsOneAnswerThroughEveryDoor) {
       std::vector<float> got(static_cast<size_t>(want.numel()));
       std::ifstream(path("image.raw"), std::ios::binary)
           .read(reinterpret_cast<char*>(got.data()), static_cast<std::streamsize>(got.size() * 4));
-      if (std::string(door) == "file") EXPECT_EQ(got, want.to_vector());
+      if (std::string(door) == "file") {
+        EXPECT_EQ(got, want.to_vector());
+      }
       // The program draws the columns 0 to 47 with the values 0, 5, 10, ...
-      if (std::string(door) == "pixels")
+      if (std::string(door) == "pixels") {
         EXPECT_NEAR(got[0] * 255, fit == ImageFit::kCrop ? 80 : 5, 3);
+      }
     }
   }
 }

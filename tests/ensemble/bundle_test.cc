@@ -170,9 +170,15 @@ TEST(Bundle, OldBundlesOpen) {
     EXPECT_EQ(edge.info.model.architecture, "he19");
     EXPECT_EQ(edge.class_names.size(), 10u);
     for (const ProtectionStep& step : edge.protection) {
-      if (step.name == "dropout") EXPECT_FLOAT_EQ(step.values.item(), 0.3f);
-      if (step.name == "fresh_noise") EXPECT_FLOAT_EQ(step.values.item(), 0.1f);
-      if (step.name == "noise_bank") EXPECT_EQ(step.values.dim(0), 2);
+      if (step.name == "dropout") {
+        EXPECT_FLOAT_EQ(step.values.item(), 0.3f);
+      }
+      if (step.name == "fresh_noise") {
+        EXPECT_FLOAT_EQ(step.values.item(), 0.1f);
+      }
+      if (step.name == "noise_bank") {
+        EXPECT_EQ(step.values.dim(0), 2);
+      }
     }
   }
   EXPECT_EQ(read_cloud_bundle(old / "none.cloud.h5").bodies.size(), 1u);

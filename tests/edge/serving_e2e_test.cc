@@ -620,7 +620,7 @@ TEST_F(SeveralCloudsTest, TheProgramsDivideAndAsk) {
   auto divide =
       run("ensembler", {"parts", path("cloud.h5"), "--servers", "2", "--out", path("parts")});
   ASSERT_EQ(divide->wait(), 0) << divide->err();
-  EXPECT_NE(divide->out().find("part1.h5  nets 0,2 of 4"), std::string::npos) << divide->out();
+  EXPECT_NE(divide->out().find("part1.h5  networks 0,2 of 4"), std::string::npos) << divide->out();
   const Cloud one = run_cloud("parts/part1", "tcp://127.0.0.1:*");
   const Cloud two = run_cloud("parts/part2", "tcp://127.0.0.1:*");
   write_png(dir_ / "good.png",

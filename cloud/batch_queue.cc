@@ -15,6 +15,7 @@ Status BatchQueue::push(Job& job) {
     if (images_ + job.images > options_.max_queue) {
       return {StatusCode::kResourceExhausted, "the cloud's queue is full; try later"};
     }
+    next_deadline_ = std::min(next_deadline_, job.deadline);
     jobs_.push_back(std::move(job));
     images_ += jobs_.back().images;  // counted once it is in
   }
@@ -23,12 +24,23 @@ Status BatchQueue::push(Job& job) {
 }
 
 void BatchQueue::drop_expired(Clock::time_point now) {
+  if (now < next_deadline_) return;
+  next_deadline_ = Clock::time_point::max();
   std::erase_if(jobs_, [&](Job& job) {
-    if (job.deadline > now) return false;
+    if (job.deadline > now) {
+      next_deadline_ = std::min(next_deadline_, job.deadline);
+      return false;
+    }
     job.reply.send(Status{StatusCode::kDeadlineExceeded, "the deadline passed in the queue"});
     images_ -= job.images;
     return true;
   });
+}
+
+Clock::time_point BatchQueue::expire(Clock::time_point now) {
+  const std::lock_guard lock(mutex_);
+  drop_expired(now);
+  return next_deadline_;
 }
 
 BatchQueue::Decision BatchQueue::poll(Clock::time_point now) {

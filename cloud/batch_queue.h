@@ -58,6 +58,10 @@ class BatchQueue {
   // Blocks until there is a batch. Empty: the queue is closed, and all was handed out.
   std::vector<Job> next();
 
+  // Replies to requests whose deadline has passed. When to call it again: no deadline that is known
+  // now passes before.
+  Clock::time_point expire(Clock::time_point now);
+
   void close();             // refuse more; what waits is handed out without delay
   void abandon();           // close(), and drop what waits (each request gets a reply)
   int64_t waiting() const;  // images
@@ -71,6 +75,7 @@ class BatchQueue {
   std::condition_variable changed_;
   std::deque<Job> jobs_;
   int64_t images_ = 0;
+  Clock::time_point next_deadline_ = Clock::time_point::max();  // at the earliest
   bool closed_ = false;
 };
 

@@ -31,6 +31,9 @@ void log_keys(const AllowedKeys::Change& change) {
   }
 }
 
+// At most one line of a kind in this time: strangers could fill the disk.
+constexpr std::chrono::seconds kRefusalInterval{10};
+
 wire::Reply info_reply(const ServedBundle& served) {
   wire::Reply reply;
   wire::ServerInfo& info = *reply.mutable_info();
@@ -79,10 +82,42 @@ Frontend::Frontend(const std::string& endpoint, std::shared_ptr<ServedBundle> se
                    const std::optional<ServerSecurity>& security, BatchQueue& queue,
                    Metrics& metrics)
     : served_(std::move(served)),
-      socket_(endpoint, security, largest_request(*served_), &log_keys),
+      metrics_(metrics),
+      socket_(endpoint, security, largest_request(*served_), events()),
       queue_(queue),
-      outbox_(std::make_shared<Outbox>([this](Outgoing outgoing) { send(outgoing); })),
-      metrics_(metrics) {}
+      outbox_(std::make_shared<Outbox>([this](Outgoing outgoing) { send(outgoing); })) {}
+
+ServerEvents Frontend::events() {
+  ServerEvents events;
+  events.keys_changed = &log_keys;
+  events.accepted = [this](const std::string& client) {
+    spdlog::info("event=connected client={}", client);
+    metrics_.accepted(client);
+  };
+  events.connections = [this](int64_t open) {
+    open_ = open;
+    metrics_.connections(open);
+  };
+  events.refused = [this](Refusal why) {
+    metrics_.refused(why);
+    RefusalLog& log = refusal_logs_[why];
+    ++log.count;
+    const auto now = Clock::now();
+    if (now < log.next) return;
+    log.next = now + kRefusalInterval;
+    if (why == Refusal::kDescriptors) {
+      spdlog::error(
+          "event=out_of_descriptors connections={} hint=\"new connections are closed; raise the "
+          "limit (ulimit -n, LimitNOFILE=)\"",
+          open_);
+    } else {
+      spdlog::warn("event=refused reason={} count={}", name(why), log.count);
+    }
+    log.count = 0;
+  };
+  events.rebound = [] { spdlog::info("event=server_key_changed"); };
+  return events;
+}
 
 void Frontend::publish(std::shared_ptr<ServedBundle> served) {
   socket_.set_max_request(largest_request(*served));
@@ -106,17 +141,20 @@ void Frontend::run(const std::atomic<bool>& stop, const std::function<void()>& o
   Message message;
   while (true) {
     milliseconds limit{-1};
-    if (drain_end) {
-      limit = std::clamp(std::chrono::ceil<milliseconds>(*drain_end - Clock::now()),
-                         milliseconds(0), kDrainInterval);
+    // The thread that empties the queue may be busy when a deadline passes.
+    const auto now = Clock::now();
+    if (const auto next = queue_.expire(now); next != Clock::time_point::max()) {
+      limit = std::chrono::ceil<milliseconds>(next - now);
     }
-    const int64_t refused = socket_.refused();
+    if (drain_end) {
+      limit = std::clamp(std::chrono::ceil<milliseconds>(*drain_end - now), milliseconds(0),
+                         kDrainInterval);
+    }
     socket_.wait(limit);
     // A few at a time, so that a flood of requests does not hold up new handshakes.
     for (int i = 0; i < 64 && socket_.receive(message); ++i) {
       if (message.frames > 0) handle(message);
     }
-    for (int64_t i = refused; i < socket_.refused(); ++i) metrics_.refused_key();
     if (stop.load() && !drain_end) {
       drain_end = Clock::now() + drain_limit;
       on_drain();

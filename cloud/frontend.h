@@ -40,21 +40,28 @@ class Frontend {
            std::chrono::milliseconds drain_limit);
   void wake() { socket_.wake(); }  // run() looks at `stop` again; from any thread, signal-safe
 
-  // For the closing log line: replies sent, by status code name; handshakes and messages refused.
+  // For the closing log lines: replies sent, by status code name.
   std::map<std::string, int64_t> sent() const;
-  int64_t refused() const { return socket_.refused(); }
 
  private:
+  struct RefusalLog {
+    int64_t count = 0;  // since the last line
+    Clock::time_point next;
+  };
+
+  ServerEvents events();
   void handle(Message& message);
   void send(Outgoing& outgoing);  // from any thread
 
   mutable std::mutex mutex_;  // of served_ and sent_
   std::shared_ptr<ServedBundle> served_;
   std::map<std::string, int64_t> sent_;
+  std::map<Refusal, RefusalLog> refusal_logs_;
+  int64_t open_ = 0;  // connections
+  Metrics& metrics_;
   ServerSocket socket_;
   BatchQueue& queue_;
   std::shared_ptr<Outbox> outbox_;
-  Metrics& metrics_;
 };
 
 }  // namespace ens

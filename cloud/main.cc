@@ -146,7 +146,7 @@ int main(int argc, char** argv) {
   ens::offer_gpus();
   google::protobuf::SetLogHandler(nullptr);  // malformed messages of a peer do not belong on stderr
   spdlog::set_default_logger(spdlog::stderr_logger_mt("cloud"));
-  spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%l%$ %v");
+  spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %^%l%$ %v", spdlog::pattern_time_type::utc);
   try {
     return run(argc, argv);
   } catch (const ens::Error& error) {

@@ -32,7 +32,13 @@ Histogram::BucketBoundaries batches() {
 }  // namespace
 
 struct Metrics::Impl {
-  explicit Impl(std::function<int64_t()> queue) : waiting(std::move(queue)) {}
+  explicit Impl(std::function<int64_t()> queue) : waiting(std::move(queue)) {
+    // A series that appears with its first event has no increase to see.
+    for (uint32_t code = 0; code < kStatusCodes; ++code) {
+      requests.Add({{"code", name(code_from_wire(code))}});
+    }
+    for (const Refusal why : kRefusals) refused.Add({{"reason", name(why)}});
+  }
 
   prometheus::Registry registry;
   const std::function<int64_t()> waiting;
@@ -70,11 +76,21 @@ struct Metrics::Impl {
                                                          .Register(registry);
   prometheus::Counter& reloads_ok = reloads.Add({{"result", "ok"}});
   prometheus::Counter& reloads_failed = reloads.Add({{"result", "failed"}});
-  prometheus::Counter& refused = prometheus::BuildCounter()
-                                     .Name("ensembler_refused_total")
-                                     .Help("Handshakes and messages of clients without a valid key")
-                                     .Register(registry)
-                                     .Add({});
+  prometheus::Family<prometheus::Counter>& refused =
+      prometheus::BuildCounter()
+          .Name("ensembler_refused_total")
+          .Help("Connections and messages refused, by reason")
+          .Register(registry);
+  prometheus::Gauge& connections = prometheus::BuildGauge()
+                                       .Name("ensembler_connections")
+                                       .Help("Connections of clients, handshakes included")
+                                       .Register(registry)
+                                       .Add({});
+  prometheus::Family<prometheus::Counter>& handshakes =
+      prometheus::BuildCounter()
+          .Name("ensembler_client_connections_total")
+          .Help("Handshakes done, by the name of the client's key")
+          .Register(registry);
   prometheus::Family<prometheus::Gauge>& info = prometheus::BuildGauge()
                                                     .Name("ensembler_info")
                                                     .Help("1 for what is served now")
@@ -113,7 +129,13 @@ void Metrics::finished(std::chrono::nanoseconds queued, std::chrono::nanoseconds
 
 void Metrics::reloaded(bool ok) { (ok ? impl_->reloads_ok : impl_->reloads_failed).Increment(); }
 
-void Metrics::refused_key() { impl_->refused.Increment(); }
+void Metrics::accepted(const std::string& client) {
+  impl_->handshakes.Add({{"client", client}}).Increment();
+}
+
+void Metrics::connections(int64_t open) { impl_->connections.Set(static_cast<double>(open)); }
+
+void Metrics::refused(Refusal why) { impl_->refused.Add({{"reason", name(why)}}).Increment(); }
 
 std::string Metrics::text() const {
   impl_->depth.Set(static_cast<double>(impl_->waiting()));

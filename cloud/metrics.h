@@ -8,6 +8,7 @@
 #include <string>
 
 #include "cloud/served_bundle.h"
+#include "net/server_socket.h"
 #include "proto/status.h"
 
 namespace ens {
@@ -24,7 +25,9 @@ class Metrics {
   void computed(int64_t images, std::chrono::nanoseconds compute);                 // one batch
   void finished(std::chrono::nanoseconds queued, std::chrono::nanoseconds total);  // one request
   void reloaded(bool ok);
-  void refused_key();
+  void accepted(const std::string& client);  // a handshake
+  void connections(int64_t open);
+  void refused(Refusal why);
 
   std::string text() const;
 

@@ -142,7 +142,6 @@ struct Server::Impl {
     queue.abandon();  // nothing is left unless the drain took too long
     for (const auto& [code, count] : frontend.sent())
       spdlog::info("event=answers code={} count={}", code, count);
-    if (frontend.refused()) spdlog::info("event=refused_keys count={}", frontend.refused());
     set(State::kStopped);
   }
 

@@ -171,6 +171,8 @@ Status EdgeClient::record_probes(const Tensor& images, const std::filesystem::pa
   return impl_->record(images, file);
 }
 
+void EdgeClient::cancel() { impl_->fleet.cancel(); }
+
 const BundleInfo& EdgeClient::info() const { return impl_->info; }
 const std::vector<std::string>& EdgeClient::class_names() const {
   return impl_->pipeline.class_names();

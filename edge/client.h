@@ -72,6 +72,9 @@ class EdgeClient {
   // images as classify()'s. Error if the file cannot be written.
   Status record_probes(const Tensor& images, const std::filesystem::path& file);
 
+  // From any thread, for good: calls that are under way, and later ones, end with UNAVAILABLE.
+  void cancel();
+
   const BundleInfo& info() const;
   const std::vector<std::string>& class_names() const;
 

@@ -70,6 +70,10 @@ std::string Fleet::addresses() const {
   return all;
 }
 
+void Fleet::cancel() {
+  for (const auto& cloud : clouds_) cloud->link.cancel();
+}
+
 Status Fleet::for_each_cloud(const std::function<Status(size_t)>& f) {
   std::vector<Status> results(clouds_.size());
   {

@@ -45,6 +45,7 @@ class Fleet {
   Status run(std::vector<PendingBatch>& batches, EdgeTimes& times);
 
   std::string addresses() const;
+  void cancel();  // see Link; from any thread
 
  private:
   struct Cloud;

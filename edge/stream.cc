@@ -127,6 +127,8 @@ std::future<Result<Classified>> EdgeStream::submit(const Tensor& images) {
   return future;
 }
 
+void EdgeStream::cancel() { impl_->client.cancel(); }
+
 const BundleInfo& EdgeStream::info() const { return impl_->client.info(); }
 
 }  // namespace ens

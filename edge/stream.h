@@ -21,6 +21,9 @@ class EdgeStream {
   // that travelled together fail together.
   std::future<Result<Classified>> submit(const Tensor& images);
 
+  // From any thread, for good: what is pending ends with UNAVAILABLE, at once.
+  void cancel();
+
   const BundleInfo& info() const;
 
  private:

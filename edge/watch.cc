@@ -11,6 +11,7 @@
 #include <deque>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -27,6 +28,8 @@ using nlohmann::json;
 using Clock = std::chrono::steady_clock;
 
 volatile std::sig_atomic_t g_stop = 0;
+// After Ctrl-C, for replies that are under way.
+constexpr std::chrono::milliseconds kStopPatience{300};
 
 double ms_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
@@ -166,7 +169,7 @@ void watch(const std::string& source, const EdgeConfig& config, const WatchOptio
         Result<Classified> result = next.result.get();
         if (!result.status.ok()) {
           lock.lock();
-          if (failure.ok()) failure = result.status;
+          if (failure.ok() && !g_stop) failure = result.status;
           stop = true;
           lock.unlock();
           video.stop();
@@ -179,8 +182,13 @@ void watch(const std::string& source, const EdgeConfig& config, const WatchOptio
     });
     // A signal interrupts no wait of ours: look for it.
     std::jthread watcher([&](const std::stop_token& over) {
+      std::optional<Clock::time_point> asked;
       while (!over.stop_requested()) {
-        if (g_stop) video.stop();
+        if (g_stop) {
+          video.stop();
+          if (!asked) asked = Clock::now();
+          if (Clock::now() - *asked > kStopPatience) stream.cancel();
+        }
         std::this_thread::sleep_for(std::chrono::milliseconds(20));
       }
     });

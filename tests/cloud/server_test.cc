@@ -21,6 +21,7 @@
 #include "base/strings.h"
 #include "cloud/lanes.h"
 #include "net/keys.h"
+#include "net/server_socket.h"
 #include "net/zap.h"
 #include "nn/io/checkpoint.h"
 #include "proto/status.h"
@@ -379,6 +380,23 @@ TEST_F(ServerTest, PassedDeadlineIsSaid) {
   EXPECT_EQ(code_from_wire(client.receive().code()), StatusCode::kDeadlineExceeded);
 }
 
+// The thread that computes is busy when the deadline passes.
+TEST_F(ServerTest, ADeadlineIsAnsweredWhileABatchIsComputed) {
+  config_.set_batch_delay_us(1'000'000);  // as long as a long batch
+  start();
+  RawClient client(server_->endpoint());
+  client.send({infer(1, 1).SerializeAsString(), payload(1)});
+  wire::Request request = infer(1, 2);
+  request.set_timeout_ms(30);
+  const auto sent = std::chrono::steady_clock::now();
+  client.send({request.SerializeAsString(), payload(1)});
+  const wire::Reply reply = client.receive();
+  EXPECT_EQ(reply.id(), 2u);
+  EXPECT_EQ(code_from_wire(reply.code()), StatusCode::kDeadlineExceeded);
+  EXPECT_LT(std::chrono::steady_clock::now() - sent, milliseconds(500));
+  EXPECT_EQ(client.receive().id(), 1u);
+}
+
 TEST_F(ServerTest, TheQueueHoldsItsLimitAndTheRestIsRefusedAtOnce) {
   config_.set_max_batch(64);
   config_.set_max_queue(8);
@@ -668,9 +686,11 @@ int dial_from(const std::string& source, const std::string& address) {
 }
 
 // Status and body of an answer; 0 if there is none.
-std::pair<int, std::string> http_get(const std::string& address, const std::string& path) {
+std::pair<int, std::string> http_get(const std::string& address, const std::string& path,
+                                     const std::string& method = "GET") {
   const int fd = dial_from("127.0.0.1", address);
-  const std::string request = "GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+  const std::string request =
+      method + " " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
   (void)::send(fd, request.data(), request.size(), MSG_NOSIGNAL);
   std::string answer;
   char bytes[4096];
@@ -689,6 +709,22 @@ TEST_F(ServerTest, SpeaksHttpToProbesAndPrometheus) {
   EXPECT_EQ(get("/healthz").first, 200);
   EXPECT_EQ(get("/readyz").first, 200);
   EXPECT_EQ(get("/etc/passwd").first, 404);
+  for (const char* path : {"/healthz", "/readyz", "/metrics"}) {
+    const auto [code, body] = http_get(server_->http_address(), path, "HEAD");
+    EXPECT_EQ(code, 200) << path;
+    EXPECT_EQ(body, "") << path;
+  }
+  // Each series is there before its first event.
+  const std::string fresh = get("/metrics").second;
+  for (uint32_t code = 0; code < kStatusCodes; ++code) {
+    const std::string zero =
+        std::string("ensembler_requests_total{code=\"") + name(code_from_wire(code)) + "\"} 0";
+    EXPECT_NE(fresh.find(zero), std::string::npos) << zero << "\n" << fresh;
+  }
+  for (const Refusal why : kRefusals) {
+    const std::string zero = std::string("ensembler_refused_total{reason=\"") + name(why) + "\"} 0";
+    EXPECT_NE(fresh.find(zero), std::string::npos) << zero << "\n" << fresh;
+  }
   expect_serving();
   RawClient client(server_->endpoint());
   client.send({"rubbish"});

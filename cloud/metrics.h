@@ -20,9 +20,11 @@ class Metrics {
   explicit Metrics(std::function<int64_t()> waiting);
   ~Metrics();
 
-  void publish(const ServedBundle& served, const std::string& state);
-  void replied(StatusCode code);
-  void computed(int64_t images, std::chrono::nanoseconds compute);                 // one batch
+  void publish(const ServedBundles& served, const std::string& state);
+  void replied(StatusCode code, const std::string& client);  // client: its key's name, or empty
+  void computed(const ServedBundle& served, int64_t images,
+                std::chrono::nanoseconds compute);                                 // one batch
+  void computed_for(const std::string& client, int64_t images);                    // one request
   void finished(std::chrono::nanoseconds queued, std::chrono::nanoseconds total);  // one request
   void reloaded(bool ok);
   void accepted(const std::string& client);  // a handshake

@@ -61,7 +61,7 @@ class Fleet {
                       Tensor& outputs);
 
   const EdgeConfig config_;
-  const wire::DType wire_dtype_;
+  const wire::DType wire_dtype_, reply_dtype_;
   const BundleInfo info_;
   const Shape output_;  // of one net, for one image
   std::vector<std::unique_ptr<Cloud>> clouds_;

@@ -18,6 +18,7 @@
 
 #include "base/error.h"
 #include "base/statistics.h"
+#include "edge/reload.h"
 #include "edge/stream.h"
 #include "nn/data/video.h"
 
@@ -138,7 +139,7 @@ void watch(const std::string& source, const EdgeConfig& config, const WatchOptio
   // A live source's frames are sent at once; a file's may wait for each other and travel together.
   const bool live =
       options.live || source.find("://") != std::string::npos || source.starts_with("/dev/");
-  EdgeStream stream(config, live ? 1 : 2 * config.batch());
+  EdgeStream stream(config, live ? 1 : 2 * config.batch(), &report_reload);
   const ModelSpec& model = stream.info().model;
   Video video(source, {model.channels, model.image_size, options.fps, options.live});
   for (const int number : {SIGINT, SIGTERM}) std::signal(number, [](int) { g_stop = 1; });
@@ -184,6 +185,7 @@ void watch(const std::string& source, const EdgeConfig& config, const WatchOptio
     std::jthread watcher([&](const std::stop_token& over) {
       std::optional<Clock::time_point> asked;
       while (!over.stop_requested()) {
+        if (take_reload_request()) stream.request_reload();
         if (g_stop) {
           video.stop();
           if (!asked) asked = Clock::now();

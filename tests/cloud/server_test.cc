@@ -737,9 +737,9 @@ TEST_F(ServerTest, SpeaksHttpToProbesAndPrometheus) {
   EXPECT_EQ(status, 200);
   for (const char* wanted :
        {"ensembler_requests_total{code=\"OK\"} 1",
-        "ensembler_requests_total{code=\"INVALID_ARGUMENT\"} 1", "ensembler_images_total 2",
-        "ensembler_queue_images 0", "ensembler_batch_images_bucket{le=\"2\"} 1",
-        "ensembler_batch_images_bucket{le=\"1\"} 0",
+        "ensembler_requests_total{code=\"INVALID_ARGUMENT\"} 1",
+        "ensembler_images_total{fingerprint=\"", "\"} 2\n", "ensembler_queue_images 0",
+        "ensembler_batch_images_bucket{le=\"2\"} 1", "ensembler_batch_images_bucket{le=\"1\"} 0",
         "ensembler_latency_seconds_count{part=\"total\"} 1",
         "ensembler_latency_seconds_count{part=\"queue\"} 1",
         "ensembler_latency_seconds_count{part=\"compute\"} 1",

@@ -168,9 +168,14 @@ Job BatchQueue::pop(Client& client) {
 }
 
 std::vector<Job> BatchQueue::take(Clock::time_point now) {
-  const int64_t share =
-      std::max<int64_t>(1, options_.max_batch / static_cast<int64_t>(turns_.size()));
   const int64_t backlog_limit = backlog_batch(now);
+  // Each round lets everyone in turn send the largest request that waits.
+  int64_t share = std::max<int64_t>(1, backlog_limit / static_cast<int64_t>(turns_.size()));
+  for (const Client* client : turns_) share = std::max(share, client->jobs.front().images);
+  // Those who got nothing of the batch before come first, also if they have come since.
+  std::ranges::stable_partition(
+      turns_, [&](const Client* client) { return client->last_batch != batches_; });
+  ++batches_;
   std::vector<Job> batch;
   int64_t images = 0;
   bool has_backlog = false;
@@ -194,6 +199,7 @@ std::vector<Job> BatchQueue::take(Clock::time_point now) {
     images += next.images;
     has_backlog = has_backlog || backlog;
     batch.push_back(pop(client));
+    client.last_batch = batches_;
     if (client.jobs.empty()) turns_.pop_front();
     if (client.jobs.empty() || turns_.size() == 1) client.deficit = 0;
   }

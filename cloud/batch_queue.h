@@ -86,9 +86,10 @@ class BatchQueue {
   // Remembered for as long as it can matter.
   struct Client {
     std::deque<Job> jobs;
-    int64_t images = 0;   // of them
-    int64_t deficit = 0;  // images it may have now
-    double tokens = 0;    // images it may send now, see max_client_rate
+    int64_t images = 0;      // of them
+    int64_t deficit = 0;     // images it may have now
+    int64_t last_batch = 0;  // the number of the last batch that it had a part in
+    double tokens = 0;       // images it may send now, see max_client_rate
     Clock::time_point seen, refilled, last_reply;
     int64_t last_images = 0;   // of its latest request
     double think_seconds = 0;  // between a reply and its next request, on average
@@ -111,6 +112,7 @@ class BatchQueue {
   std::map<std::string, Client> clients_;
   std::deque<Client*> turns_;  // clients with jobs; the first has its turn
   int64_t images_ = 0;
+  int64_t batches_ = 0;                                         // handed out
   Clock::time_point next_deadline_ = Clock::time_point::max();  // at the earliest
   Clock::time_point next_forget_{};
   std::array<double, 16> cost_{};  // seconds of a batch of 2^i to 2^(i+1)-1 images; 0: not known

@@ -665,6 +665,93 @@ TEST_F(ServerTest, ADamagedBundleIsNotLoadedAndHarmsNobody) {
   expect_serving();
 }
 
+// ---- several bundles at once
+
+TEST_F(ServerTest, ServesEachRequestWithTheBundleOfItsFingerprint) {
+  namespace fs = std::filesystem;
+  fs::create_directory(dir_ / "models");
+  fs::rename(dir_ / "cloud.h5", dir_ / "models/old.h5");
+  config_.set_bundle((dir_ / "models").string());
+  start();
+  const auto old_fingerprint = bundles_.cloud.info.fingerprint;
+  expect_serving();
+  bundles_ = test::random_bundles(8, 3, {0, 2});
+  write(bundles_, dir_.path());
+  fs::rename(dir_ / "cloud.h5", dir_ / "models/new.h5");
+  ASSERT_TRUE(server_->reload());
+  expect_serving();
+  EXPECT_EQ(server_->info().fingerprint, bundles_.cloud.info.fingerprint) << "the newest is first";
+
+  RawClient client(server_->endpoint());
+  const auto code_of = [&](const std::string& fingerprint) {
+    wire::Request request = infer(1);
+    request.set_fingerprint(fingerprint);
+    client.send({request.SerializeAsString(), payload(1)});
+    const wire::Reply reply = client.receive();
+    if (reply.code() == 0) {
+      EXPECT_EQ(reply.fingerprint(), fingerprint);
+    }
+    return code_from_wire(reply.code());
+  };
+  const auto info_of = [&](const std::string& fingerprint) {
+    wire::Request request;
+    request.set_version(1);
+    request.set_kind(wire::Request::INFO);
+    request.set_fingerprint(fingerprint);
+    client.send({request.SerializeAsString()});
+    return client.receive().fingerprint();
+  };
+  const auto new_fingerprint = bundles_.cloud.info.fingerprint;
+  EXPECT_EQ(code_of(old_fingerprint), StatusCode::kOk);
+  EXPECT_EQ(code_of(new_fingerprint), StatusCode::kOk);
+  EXPECT_EQ(info_of(old_fingerprint), old_fingerprint);
+  EXPECT_EQ(info_of(new_fingerprint), new_fingerprint);
+  EXPECT_EQ(info_of(""), new_fingerprint) << "an edge that does not say which";
+
+  fs::remove(dir_ / "models/old.h5");
+  ASSERT_TRUE(server_->reload());
+  EXPECT_EQ(code_of(old_fingerprint), StatusCode::kFingerprintMismatch);
+  EXPECT_EQ(code_of(new_fingerprint), StatusCode::kOk);
+  fs::copy(dir_ / "models/new.h5", dir_ / "models/twin.h5");
+  EXPECT_FALSE(server_->reload()) << "the same nets twice";
+  expect_serving();
+}
+
+TEST_F(ServerTest, AnUnexpectedBundleIsNotServed) {
+  config_.set_expect_fingerprint("00000000");
+  complete(config_);
+  EXPECT_THROW(Server server(config_), Error);
+  config_.set_expect_fingerprint("00000000," +
+                                 to_hex(bundles_.cloud.info.fingerprint).substr(0, 16));
+  start();
+  const auto right = bundles_;
+  bundles_ = test::random_bundles(8, 3, {0, 2});
+  write(bundles_, dir_.path());
+  EXPECT_FALSE(server_->reload());
+  bundles_ = right;
+  expect_serving();
+}
+
+TEST_F(ServerTest, RepliesComeAsTheyAreAskedFor) {
+  start();
+  RawClient client(server_->endpoint());
+  const auto bytes_of = [&](int dtype) {
+    wire::Request request = infer(2);
+    request.set_reply_dtype(static_cast<wire::DType>(dtype));
+    client.send({request.SerializeAsString(), payload(2)});
+    std::string tensor;
+    const wire::Reply reply = client.receive(&tensor);
+    EXPECT_EQ(reply.code(), 0u);
+    EXPECT_EQ(reply.tensor().scale_size(), dtype == wire::INT8 ? 3 * 2 : 0);
+    EXPECT_EQ(reply.tensor().dtype(), dtype == 77 || dtype == 0 ? wire::FLOAT32 : dtype);
+    return tensor.size();
+  };
+  EXPECT_EQ(bytes_of(wire::DTYPE_UNSPECIFIED), 3u * 2 * 32 * 4);
+  EXPECT_EQ(bytes_of(wire::FLOAT16), 3u * 2 * 32 * 2);
+  EXPECT_EQ(bytes_of(wire::INT8), 3u * 2 * 32);
+  EXPECT_EQ(bytes_of(77), 3u * 2 * 32 * 4) << "one that this version does not know";
+}
+
 // ---- health and metrics
 
 // A connection to HOST:PORT from an address of this machine; -1 if refused.
@@ -753,6 +840,35 @@ TEST_F(ServerTest, SpeaksHttpToProbesAndPrometheus) {
   server_->wait();
   EXPECT_EQ(get("/readyz").first, 503);
   EXPECT_EQ(get("/healthz").first, 503);
+}
+
+TEST_F(KeyedServerTest, MetricsNameClientsByTheirKeysNameAndSayWhyOthersAreRefused) {
+  server_.reset();
+  config_.set_http("127.0.0.1:0");
+  start();
+  const auto anna = connect("anna");
+  const std::string fingerprint = bundles_.cloud.info.fingerprint;
+  anna->send({infer(2).SerializeAsString(), payload(2)});
+  EXPECT_EQ(anna->receive().code(), 0u);
+  std::filesystem::remove(dir_ / "clients/bert.pub");
+  std::this_thread::sleep_for(AllowedKeys::kInterval * 2);
+  const auto bert = connect("bert");
+  ask(*bert);
+  RawClient plain(server_->endpoint());
+  plain.send({"hello"});
+  EXPECT_TRUE(bert->silent(milliseconds(300)));
+  const std::string text = http_get(server_->http_address(), "/metrics").second;
+  for (const char* wanted : {"ensembler_client_images_total{client=\"anna\"} 2",
+                             "ensembler_client_requests_total{client=\"anna\",code=\"OK\"} 1",
+                             "ensembler_client_connections_total{client=\"anna\"} 1"}) {
+    EXPECT_NE(text.find(wanted), std::string::npos) << wanted << "\n" << text;
+  }
+  for (const char* reason : {"key", "plain_text"}) {
+    const std::string zero = std::string("ensembler_refused_total{reason=\"") + reason + "\"} 0";
+    EXPECT_EQ(text.find(zero), std::string::npos) << zero << "\n" << text;
+  }
+  EXPECT_EQ(text.find("bert"), std::string::npos) << "it has no name here any more";
+  EXPECT_EQ(text.find(read_public_key(dir_ / "anna.pub")), std::string::npos);
 }
 
 // Somebody opens connections and sends a header line now and then, for good: others are answered.

@@ -217,6 +217,7 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     usage_fail(error.what(), "", "see ens-load --help");
   }
+  if (!std::isfinite(seconds)) usage_fail("--seconds is no number", "", "see ens-load --help");
   std::optional<Server> server;
   if (!bundle.empty()) {
     CloudConfig config;

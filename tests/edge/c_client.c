@@ -1,4 +1,5 @@
-/* A C program that uses libens_edge.so: CONFIG COUNT IMAGES LOGITS, files of floats. */
+/* A C program that uses libens_edge.so: CONFIG COUNT IMAGES LOGITS, files of floats,
+ * and `reload`: then it reads its bundle again before it classifies once more. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -7,7 +8,7 @@
 int main(int argc, char** argv) {
   char error[256];
   int64_t shape[3];
-  if (argc != 5) return 2;
+  if (argc != 5 && argc != 6) return 2;
   ens_edge* edge = ens_edge_open(argv[1], error, sizeof error);
   if (!edge) {
     fprintf(stderr, "open: %s\n", error);
@@ -22,7 +23,13 @@ int main(int argc, char** argv) {
   FILE* file = fopen(argv[3], "rb");
   if (!file || fread(images, sizeof *images, in, file) != in) return 2;
   fclose(file);
-  const int code = ens_edge_classify(edge, images, (int64_t)count, logits, error, sizeof error);
+  int code = ens_edge_classify(edge, images, (int64_t)count, logits, error, sizeof error);
+  if (argc == 6 && code == ENS_OK) {
+    code = ens_edge_reload(edge, error, sizeof error);
+  }
+  if (argc == 6 && code == ENS_OK) {
+    code = ens_edge_classify(edge, images, (int64_t)count, logits, error, sizeof error);
+  }
   if (code != ENS_OK) {
     fprintf(stderr, "%s: %s\n", ens_edge_code_name(code), error);
   } else {

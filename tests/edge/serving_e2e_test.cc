@@ -330,7 +330,7 @@ TEST_F(ServingTest, AProgramInCClassifies) {
   std::ofstream(path("images.raw"), std::ios::binary)
       .write(static_cast<const char*>(images.raw()), static_cast<std::streamsize>(images.bytes()));
   const std::string config = "bundle: '" + path("edge.h5") + "' cloud: '" + endpoint_ + "'";
-  auto good = run("c_client", {config, "3", path("images.raw"), path("logits.raw")});
+  auto good = run("c_client", {config, "3", path("images.raw"), path("logits.raw"), "reload"});
   ASSERT_EQ(good->wait(), 0) << good->err();
   EXPECT_EQ(good->out(), bundles_.edge.class_names[0] + "\n");
   const auto want = expected_logits(bundles_, images).to_vector();

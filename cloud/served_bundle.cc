@@ -57,6 +57,7 @@ const BundleInfo& expected(const CloudConfig& config, const fs::path& file,
 
 // The bundles that the configuration names now.
 std::vector<fs::path> files_of(const CloudConfig& config) {
+  if (fs::is_regular_file(config.bundle())) return {config.bundle()};  // also one with a comma
   if (!fs::is_directory(config.bundle())) {
     const std::vector<std::string> names = split_text(config.bundle(), ',');
     return {names.begin(), names.end()};

@@ -1,6 +1,7 @@
 #include "edge/link.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <optional>
 #include <utility>
 
@@ -30,7 +31,9 @@ std::optional<ClientSecurity> read_security(const CloudPart& part, const EdgeCon
   if (!config.secret_key().empty()) {
     KeyPair keys = read_secret_key(config.secret_key());
     ClientSecurity security{std::move(keys), {}};
-    for (const std::string& file : split_text(part.server_key(), ',')) {
+    const bool one = std::filesystem::exists(part.server_key());  // also one with a comma
+    for (const std::string& file :
+         one ? std::vector<std::string>{part.server_key()} : split_text(part.server_key(), ',')) {
       security.server_keys.push_back(read_public_key(file));
     }
     if (security.server_keys.empty()) usage_fail("no file", "server_key", "name a .pub file");

@@ -96,4 +96,11 @@ std::optional<std::string> read_file_if_there(const fs::path& file) {
   return bytes;
 }
 
+FileStamp file_stamp(const std::filesystem::path& file) {
+  struct stat info;
+  if (::stat(file.c_str(), &info) != 0) return {};
+  return {info.st_ino, static_cast<uint64_t>(info.st_size),
+          info.st_mtim.tv_sec * 1'000'000'000 + info.st_mtim.tv_nsec};
+}
+
 }  // namespace ens

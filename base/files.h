@@ -1,6 +1,7 @@
 // Files that are read whole, and replaced whole or not at all.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -23,5 +24,13 @@ void write_file_atomically(const std::filesystem::path& file, std::string_view b
 std::string read_file(const std::filesystem::path& file);
 // The same; empty if there is no such file.
 std::optional<std::string> read_file_if_there(const std::filesystem::path& file);
+
+// What changes when a file is replaced or written to. All zero if there is no such file.
+struct FileStamp {
+  uint64_t inode = 0, size = 0;
+  int64_t written_ns = 0;
+  bool operator==(const FileStamp&) const = default;
+};
+FileStamp file_stamp(const std::filesystem::path& file);
 
 }  // namespace ens

@@ -2,7 +2,8 @@
 //
 //   ./run build ens-load
 //   build/cpu/bin/ens-load --bundle runs/mine/cloud.h5          a cloud of its own, in this process
-//   build/cpu/bin/ens-load --cloud tcp://127.0.0.1:5755         one that runs already (loopback)
+//   build/cpu/bin/ens-load --cloud tcp://127.0.0.1:5755         one that runs already
+//   build/cpu/bin/ens-load --cloud ... --server-key cloud.pub --secret-key load.key
 //
 // Finds the cloud's capacity (as many requests under way as the queue holds), then offers requests
 // at fixed rates from far below to far beyond it, whatever comes back (open loop, Poisson
@@ -27,6 +28,8 @@
 #include "base/program.h"
 #include "base/statistics.h"
 #include "cloud/server.h"
+#include "net/client_socket.h"
+#include "net/keys.h"
 #include "net/message.h"
 #include "nn/core/rng.h"
 #include "proto/status.h"
@@ -53,13 +56,19 @@ struct Outcome {
 
 class Load {
  public:
-  Load(const std::string& address, int clients, int64_t batch, milliseconds timeout)
+  Load(const std::string& address, const std::optional<ClientSecurity>& security, int clients,
+       int64_t batch, milliseconds timeout)
       : timeout_(timeout) {
     for (int i = 0; i < clients; ++i) {
       zmq::socket_t& socket = sockets_.emplace_back(context_, zmq::socket_type::dealer);
       socket.set(zmq::sockopt::linger, 0);
       socket.set(zmq::sockopt::sndhwm, 100000);
       socket.set(zmq::sockopt::rcvhwm, 100000);
+      if (security) {
+        socket.set(zmq::sockopt::curve_serverkey, security->server_keys[0]);
+        socket.set(zmq::sockopt::curve_publickey, security->keys.public_key);
+        socket.set(zmq::sockopt::curve_secretkey, security->keys.secret_key.z85());
+      }
       socket.connect(address);
       items_.push_back({socket.handle(), 0, ZMQ_POLLIN, 0});
     }
@@ -107,7 +116,7 @@ class Load {
     wire::Reply reply;
     if (!sockets_[0].recv(frame) ||
         !reply.ParseFromArray(frame.data(), static_cast<int>(frame.size())) || !reply.has_info()) {
-      fail("no answer to INFO", address, "is an ensembler-cloud there, without keys?");
+      fail("no answer to INFO", address, "is an ensembler-cloud there, and are the keys right?");
     }
     std::vector<int64_t> dims = {batch};
     for (const int64_t size : reply.info().input_shape()) dims.push_back(size);
@@ -171,29 +180,34 @@ class Load {
 };
 
 int run(int argc, char** argv) {
-  std::string bundle, cloud, csv;
+  std::string bundle, cloud, csv, server_key, secret_key;
   int clients = 16, timeout_ms = 1000, threads = 0;
   int64_t batch = 1, max_queue = 256;
   double seconds = 5;
   CLI::App app{"Offers a cloud more load than it can take, and shows what it makes of it."};
   auto* own = app.add_option("--bundle", bundle, "cloud.h5: serve it in this process");
-  app.add_option("--cloud", cloud, "or the address of a cloud that runs, without keys")
-      ->excludes(own);
+  app.add_option("--cloud", cloud, "or the address of a cloud that runs")->excludes(own);
+  auto* pinned = app.add_option("--server-key", server_key, "that cloud's public key (NAME.pub)");
+  auto* secret = app.add_option("--secret-key", secret_key, "a client's secret key (NAME.key)");
+  pinned->needs(secret)->excludes(own);
+  secret->needs(pinned);
   app.add_option("--clients", clients, "connections")
-      ->check(between(1, 4096))
+      ->check(between(1, 10000))
       ->capture_default_str();
   app.add_option("--batch", batch, "images a request")
       ->check(between(1, 4096))
       ->capture_default_str();
-  app.add_option("--seconds", seconds, "of each rate")->check(above(0))->capture_default_str();
+  app.add_option("--seconds", seconds, "of each rate")
+      ->check(between(0.1, 3600))
+      ->capture_default_str();
   app.add_option("--timeout-ms", timeout_ms, "deadline of a request")
-      ->check(between(1, 600000))
+      ->check(between(1, 3600000))
       ->capture_default_str();
   app.add_option("--max-queue", max_queue, "of the cloud's own queue, images (--bundle)")
-      ->check(between(1, 1000000))
+      ->check(between(1, 1000000000))
       ->capture_default_str();
   app.add_option("--threads", threads, "of the cloud (--bundle); 0: all")
-      ->check(between(0, 4096))
+      ->check(between(0, 1024))
       ->capture_default_str();
   app.add_option("--csv", csv, "raw numbers to this file");
   parse_flags(app, argc, argv);
@@ -213,7 +227,12 @@ int run(int argc, char** argv) {
   }
   if (cloud.empty()) usage_fail("which cloud?", "", "use --bundle or --cloud");
 
-  Load load(cloud, clients, batch, milliseconds(timeout_ms));
+  std::optional<ClientSecurity> security;
+  if (!secret_key.empty()) {
+    security.emplace(read_secret_key(secret_key),
+                     std::vector<std::string>{read_public_key(server_key)});
+  }
+  Load load(cloud, security, clients, batch, milliseconds(timeout_ms));
   load.run(0, 64, 1);  // warm
   Outcome full = load.run(0, 64, seconds);
   const double capacity = static_cast<double>(full.count(StatusCode::kOk)) / full.seconds;

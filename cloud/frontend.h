@@ -24,14 +24,15 @@ namespace ens {
 class Frontend {
  public:
   // Binds; Error if it cannot. `security` empty: plain text.
-  Frontend(const std::string& endpoint, std::shared_ptr<ServedBundle> served,
+  Frontend(const std::string& endpoint, std::shared_ptr<const ServedBundles> served,
            const std::optional<ServerSecurity>& security, BatchQueue& queue, Metrics& metrics);
 
   const std::string& endpoint() const { return socket_.endpoint(); }  // with the real port
 
   // From any thread: requests that are read from now on are for `served`.
-  void publish(std::shared_ptr<ServedBundle> served);
-  std::shared_ptr<ServedBundle> served() const;
+  void publish(std::shared_ptr<const ServedBundles> served);
+  std::shared_ptr<const ServedBundles> served() const;
+  void set_keys(KeyPair keys) { socket_.set_keys(std::move(keys)); }  // from any thread
   void reread_keys() { socket_.reread_keys(); }  // the clients'; from any thread
 
   // Reads requests until `stop` is set (followed by wake()); then calls on_drain once, refuses new
@@ -40,21 +41,28 @@ class Frontend {
            std::chrono::milliseconds drain_limit);
   void wake() { socket_.wake(); }  // run() looks at `stop` again; from any thread, signal-safe
 
-  // For the closing log line: replies sent, by status code name; handshakes and messages refused.
+  // For the closing log lines: replies sent, by status code name.
   std::map<std::string, int64_t> sent() const;
-  int64_t refused() const { return socket_.refused(); }
 
  private:
+  struct RefusalLog {
+    int64_t count = 0;  // since the last line
+    Clock::time_point next;
+  };
+
+  ServerEvents events();
   void handle(Message& message);
   void send(Outgoing& outgoing);  // from any thread
 
   mutable std::mutex mutex_;  // of served_ and sent_
-  std::shared_ptr<ServedBundle> served_;
+  std::shared_ptr<const ServedBundles> served_;
   std::map<std::string, int64_t> sent_;
+  std::map<Refusal, RefusalLog> refusal_logs_;
+  int64_t open_ = 0;  // connections
+  Metrics& metrics_;
   ServerSocket socket_;
   BatchQueue& queue_;
   std::shared_ptr<Outbox> outbox_;
-  Metrics& metrics_;
 };
 
 }  // namespace ens

@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <map>
+#include <vector>
 
 namespace ens {
 namespace {
@@ -32,7 +33,13 @@ Histogram::BucketBoundaries batches() {
 }  // namespace
 
 struct Metrics::Impl {
-  explicit Impl(std::function<int64_t()> queue) : waiting(std::move(queue)) {}
+  explicit Impl(std::function<int64_t()> queue) : waiting(std::move(queue)) {
+    // A series that appears with its first event has no increase to see.
+    for (uint32_t code = 0; code < kStatusCodes; ++code) {
+      requests.Add({{"code", name(code_from_wire(code))}});
+    }
+    for (const Refusal why : kRefusals) refused.Add({{"reason", name(why)}});
+  }
 
   prometheus::Registry registry;
   const std::function<int64_t()> waiting;
@@ -41,11 +48,21 @@ struct Metrics::Impl {
                                                           .Name("ensembler_requests_total")
                                                           .Help("Requests answered, by status code")
                                                           .Register(registry);
-  prometheus::Counter& images = prometheus::BuildCounter()
-                                    .Name("ensembler_images_total")
-                                    .Help("Images computed by all server nets")
-                                    .Register(registry)
-                                    .Add({});
+  prometheus::Family<prometheus::Counter>& images =
+      prometheus::BuildCounter()
+          .Name("ensembler_images_total")
+          .Help("Images computed by all server nets, by the bundle's fingerprint")
+          .Register(registry);
+  prometheus::Family<prometheus::Counter>& client_images =
+      prometheus::BuildCounter()
+          .Name("ensembler_client_images_total")
+          .Help("Images computed, by the name of the client's key")
+          .Register(registry);
+  prometheus::Family<prometheus::Counter>& client_requests =
+      prometheus::BuildCounter()
+          .Name("ensembler_client_requests_total")
+          .Help("Requests answered, by the name of the client's key and status code")
+          .Register(registry);
   prometheus::Gauge& depth = prometheus::BuildGauge()
                                  .Name("ensembler_queue_images")
                                  .Help("Images waiting to be computed")
@@ -70,40 +87,67 @@ struct Metrics::Impl {
                                                          .Register(registry);
   prometheus::Counter& reloads_ok = reloads.Add({{"result", "ok"}});
   prometheus::Counter& reloads_failed = reloads.Add({{"result", "failed"}});
-  prometheus::Counter& refused = prometheus::BuildCounter()
-                                     .Name("ensembler_refused_total")
-                                     .Help("Handshakes and messages of clients without a valid key")
-                                     .Register(registry)
-                                     .Add({});
+  prometheus::Family<prometheus::Counter>& refused =
+      prometheus::BuildCounter()
+          .Name("ensembler_refused_total")
+          .Help("Connections and messages refused, by reason")
+          .Register(registry);
+  prometheus::Gauge& connections = prometheus::BuildGauge()
+                                       .Name("ensembler_connections")
+                                       .Help("Connections of clients, handshakes included")
+                                       .Register(registry)
+                                       .Add({});
+  prometheus::Family<prometheus::Counter>& handshakes =
+      prometheus::BuildCounter()
+          .Name("ensembler_client_connections_total")
+          .Help("Handshakes done, by the name of the client's key")
+          .Register(registry);
   prometheus::Family<prometheus::Gauge>& info = prometheus::BuildGauge()
                                                     .Name("ensembler_info")
                                                     .Help("1 for what is served now")
                                                     .Register(registry);
   std::mutex info_mutex;
-  prometheus::Gauge* current = nullptr;
+  std::vector<prometheus::Gauge*> current;
 };
 
 Metrics::Metrics(std::function<int64_t()> waiting)
     : impl_(std::make_unique<Impl>(std::move(waiting))) {}
 Metrics::~Metrics() = default;
 
-void Metrics::publish(const ServedBundle& served, const std::string& state) {
+void Metrics::publish(const ServedBundles& served, const std::string& state) {
   const std::lock_guard lock(impl_->info_mutex);
-  if (impl_->current) impl_->info.Remove(impl_->current);
-  impl_->current = &impl_->info.Add({{"fingerprint", served.fingerprint_hex().substr(0, 16)},
-                                     {"nets", std::to_string(served.shard.size())},
-                                     {"device", str(served.devices)},
-                                     {"dtype", name(served.dtype)},
-                                     {"state", state}});
-  impl_->current->Set(1);
+  for (prometheus::Gauge* old : impl_->current) impl_->info.Remove(old);
+  impl_->current.clear();
+  for (const auto& bundle : served.all()) {
+    const std::string fingerprint = bundle->fingerprint_hex().substr(0, 16);
+    impl_->images.Add({{"fingerprint", fingerprint}});
+    impl_->current.push_back(&impl_->info.Add({{"fingerprint", fingerprint},
+                                               {"nets", std::to_string(bundle->shard.size())},
+                                               {"device", str(bundle->devices)},
+                                               {"dtype", name(bundle->dtype)},
+                                               {"state", state}}));
+    impl_->current.back()->Set(1);
+  }
 }
 
-void Metrics::replied(StatusCode code) { impl_->requests.Add({{"code", name(code)}}).Increment(); }
+void Metrics::replied(StatusCode code, const std::string& client) {
+  impl_->requests.Add({{"code", name(code)}}).Increment();
+  if (!client.empty()) {
+    impl_->client_requests.Add({{"client", client}, {"code", name(code)}}).Increment();
+  }
+}
 
-void Metrics::computed(int64_t images, std::chrono::nanoseconds compute) {
-  impl_->images.Increment(static_cast<double>(images));
+void Metrics::computed(const ServedBundle& served, int64_t images,
+                       std::chrono::nanoseconds compute) {
+  impl_->images.Add({{"fingerprint", served.fingerprint_hex().substr(0, 16)}})
+      .Increment(static_cast<double>(images));
   impl_->batch.Observe(static_cast<double>(images));
   impl_->compute_time.Observe(seconds(compute));
+}
+
+void Metrics::computed_for(const std::string& client, int64_t images) {
+  if (client.empty()) return;
+  impl_->client_images.Add({{"client", client}}).Increment(static_cast<double>(images));
 }
 
 void Metrics::finished(std::chrono::nanoseconds queued, std::chrono::nanoseconds total) {
@@ -113,7 +157,13 @@ void Metrics::finished(std::chrono::nanoseconds queued, std::chrono::nanoseconds
 
 void Metrics::reloaded(bool ok) { (ok ? impl_->reloads_ok : impl_->reloads_failed).Increment(); }
 
-void Metrics::refused_key() { impl_->refused.Increment(); }
+void Metrics::accepted(const std::string& client) {
+  impl_->handshakes.Add({{"client", client}}).Increment();
+}
+
+void Metrics::connections(int64_t open) { impl_->connections.Set(static_cast<double>(open)); }
+
+void Metrics::refused(Refusal why) { impl_->refused.Add({{"reason", name(why)}}).Increment(); }
 
 std::string Metrics::text() const {
   impl_->depth.Set(static_cast<double>(impl_->waiting()));

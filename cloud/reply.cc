@@ -2,8 +2,9 @@
 
 namespace ens {
 
-ReplyOnce::ReplyOnce(std::shared_ptr<Outbox> outbox, WireFrame peer, uint64_t id)
-    : outbox_(std::move(outbox)), peer_(std::move(peer)), id_(id) {
+ReplyOnce::ReplyOnce(std::shared_ptr<Outbox> outbox, WireFrame peer, uint64_t id,
+                     std::string client)
+    : outbox_(std::move(outbox)), peer_(std::move(peer)), id_(id), client_(std::move(client)) {
   outbox_->pending_.fetch_add(1);
 }
 
@@ -16,6 +17,7 @@ ReplyOnce& ReplyOnce::operator=(ReplyOnce&& other) noexcept {
   outbox_ = std::move(other.outbox_);
   peer_ = std::move(other.peer_);
   id_ = other.id_;
+  client_ = std::move(other.client_);
   return *this;
 }
 
@@ -26,11 +28,12 @@ void ReplyOnce::send(const Status& status) {
   send(std::move(header));
 }
 
-void ReplyOnce::send(wire::Reply header, Tensor tensor) {
+void ReplyOnce::send(wire::Reply header, Tensor tensor, wire::DType dtype) {
   if (!outbox_) return;
   header.set_id(id_);
   const auto outbox = std::move(outbox_);
-  outbox->deliver_({std::move(peer_), std::move(header), std::move(tensor)});
+  outbox->deliver_(
+      {std::move(peer_), std::move(client_), std::move(header), std::move(tensor), dtype});
   outbox->pending_.fetch_sub(1);
 }
 

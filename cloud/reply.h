@@ -4,6 +4,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "net/message.h"
@@ -14,9 +15,11 @@
 namespace ens {
 
 struct Outgoing {
-  WireFrame peer;  // the client, see Message
+  WireFrame peer;      // the client, see Message
+  std::string client;  // the name of its key; empty without keys
   wire::Reply header;
-  Tensor tensor;  // undefined: header only
+  Tensor tensor;                      // undefined: header only
+  wire::DType dtype = wire::FLOAT32;  // how the tensor is wanted
 };
 
 // Where replies go, and how many are still owed. Thread-safe.
@@ -39,18 +42,22 @@ class Outbox {
 // INTERNAL from the destructor. Movable; one thread at a time.
 class ReplyOnce {
  public:
-  ReplyOnce(std::shared_ptr<Outbox> outbox, WireFrame peer, uint64_t id);
+  // client: the name of its key, if there are keys.
+  ReplyOnce(std::shared_ptr<Outbox> outbox, WireFrame peer, uint64_t id, std::string client = "");
   ~ReplyOnce();
   ReplyOnce(ReplyOnce&& other) noexcept = default;
   ReplyOnce& operator=(ReplyOnce&& other) noexcept;
 
+  const std::string& client() const { return client_; }
   void send(const Status& status);
-  void send(wire::Reply header, Tensor tensor = {});  // `id` is filled in
+  void send(wire::Reply header, Tensor tensor = {},
+            wire::DType dtype = wire::FLOAT32);  // `id` is filled in
 
  private:
   std::shared_ptr<Outbox> outbox_;  // empty once replied, or moved away
   WireFrame peer_;
   uint64_t id_;
+  std::string client_;
 };
 
 }  // namespace ens

@@ -81,9 +81,11 @@ struct Server::Impl {
   explicit Impl(const CloudConfig& c)
       : config(c),
         security(read_security(c)),
-        queue({c.max_batch(), c.max_queue(), microseconds(c.batch_delay_us())}),
+        server_key(security ? security->keys.public_key : ""),
+        queue({c.max_batch(), c.max_queue(), microseconds(c.batch_delay_us()), c.max_client_queue(),
+               c.max_client_rate()}),
         metrics([this] { return queue.waiting(); }),
-        frontend(c.bind(), std::make_shared<ServedBundle>(c), security, queue, metrics) {
+        frontend(c.bind(), std::make_shared<ServedBundles>(c), security, queue, metrics) {
     log_served();
     if (!c.http().empty()) {
       http.emplace(c.http(), HttpServer::Pages{[this] { return state.load() != State::kStopped; },
@@ -94,25 +96,49 @@ struct Server::Impl {
   }
 
   void log_served() {
-    const auto served = frontend.served();
+    for (const auto& served : frontend.served()->all()) log_bundle(*served);
+    metrics.publish(*frontend.served(), ens::name(state.load()));
+  }
+
+  void log_bundle(const ServedBundle& served) const {
     // Where the processor lacks the instructions, bfloat16 is for the weights only.
     const bool weights_only =
-        served->dtype == Dtype::kBF16 && !backend(served->devices[0]).supports(Dtype::kBF16);
+        served.dtype == Dtype::kBF16 && !backend(served.devices[0]).supports(Dtype::kBF16);
     spdlog::info(
         "event=serving nets={} of={} data={} fingerprint={} device={} dtype={} arithmetic={} "
         "lanes={} max_batch={} curve={}",
-        fmt::join(served->shard, ","), served->info.nets, served->info.data,
-        served->fingerprint_hex().substr(0, 16), str(served->devices), ens::name(served->dtype),
-        ens::name(weights_only ? Dtype::kF32 : served->dtype), served->lanes.count(),
+        fmt::join(served.shard, ","), served.info.nets, served.info.data,
+        served.fingerprint_hex().substr(0, 16), str(served.devices), ens::name(served.dtype),
+        ens::name(weights_only ? Dtype::kF32 : served.dtype), served.lanes.count(),
         config.max_batch(), security.has_value());
-    metrics.publish(*served, ens::name(state.load()));
+  }
+
+  // A bundle goes with the last request that was accepted for it.
+  void log_retired(const ServedBundles& before, const ServedBundles& now) const {
+    for (const auto& old : before.all()) {
+      if (!now.find(old->info.fingerprint)) {
+        spdlog::info("event=retired fingerprint={}", old->fingerprint_hex().substr(0, 16));
+      }
+    }
+  }
+
+  void reload_key() {
+    if (!security) return;
+    KeyPair keys = read_secret_key(config.secret_key());
+    if (keys.public_key == server_key) return;
+    server_key = keys.public_key;
+    frontend.set_keys(std::move(keys));
   }
 
   bool reload() {
     const std::lock_guard lock(reloading);
     frontend.reread_keys();
     try {
-      frontend.publish(std::make_shared<ServedBundle>(config));
+      reload_key();
+      const auto before = frontend.served();
+      const auto now = std::make_shared<const ServedBundles>(config, before.get());
+      frontend.publish(now);
+      log_retired(*before, *now);
     } catch (const std::exception& e) {
       spdlog::error("event=reload_failed reason=\"{}\" what_was_served_stays=true", e.what());
       metrics.reloaded(false);
@@ -142,7 +168,6 @@ struct Server::Impl {
     queue.abandon();  // nothing is left unless the drain took too long
     for (const auto& [code, count] : frontend.sent())
       spdlog::info("event=answers code={} count={}", code, count);
-    if (frontend.refused()) spdlog::info("event=refused_keys count={}", frontend.refused());
     set(State::kStopped);
   }
 
@@ -151,6 +176,7 @@ struct Server::Impl {
       try {
         compute(jobs);
       } catch (const std::exception& e) {
+        queue.finished(jobs, {});
         spdlog::error("event=batch_failed reason=\"{}\"", e.what());
         for (Job& job : jobs) {
           job.reply.send(
@@ -165,7 +191,8 @@ struct Server::Impl {
     const auto begin = Clock::now();
     const Tensor outputs = served.lanes.run(merge(jobs, served.input));
     const auto compute_time = Clock::now() - begin;
-    metrics.computed(outputs.dim(1), compute_time);
+    queue.finished(jobs, compute_time);
+    metrics.computed(served, outputs.dim(1), compute_time);
     int64_t first = 0;
     for (Job& job : jobs) {
       wire::Reply header;
@@ -175,7 +202,8 @@ struct Server::Impl {
           static_cast<uint64_t>(std::chrono::duration_cast<microseconds>(compute_time).count()));
       header.set_fingerprint(served.info.fingerprint);
       for (const int net : served.shard) header.add_part(static_cast<uint32_t>(net));
-      job.reply.send(std::move(header), pick(outputs, first, job.images));
+      metrics.computed_for(job.reply.client(), job.images);
+      job.reply.send(std::move(header), pick(outputs, first, job.images), job.reply_dtype);
       metrics.finished(begin - job.arrived, Clock::now() - job.arrived);
       first += job.images;
     }
@@ -183,6 +211,7 @@ struct Server::Impl {
 
   const CloudConfig config;
   const std::optional<ServerSecurity> security;
+  std::string server_key;  // public; the one in use. Of reload()
   BatchQueue queue;
   Metrics metrics;
   std::atomic<State> state{State::kStarting};
@@ -223,7 +252,7 @@ void Server::wait() {
 Server::State Server::state() const { return impl_->state.load(); }
 std::string Server::endpoint() const { return impl_->frontend.endpoint(); }
 std::string Server::http_address() const { return impl_->http ? impl_->http->address() : ""; }
-BundleInfo Server::info() const { return impl_->frontend.served()->info; }
+BundleInfo Server::info() const { return impl_->frontend.served()->first()->info; }
 bool Server::reload() { return impl_->reload(); }
 
 }  // namespace ens

@@ -24,14 +24,14 @@ class Server {
   void start();
   void request_stop();  // refuse new work, compute what was accepted; async-signal-safe
   void wait();  // until drained (at most drain_ms after request_stop). Error if serving failed
-  // Reads the bundle and the clients' keys again. Requests accepted before are computed by the
-  // bundle they were accepted for. A bundle that cannot be served is logged and changes nothing:
-  // false.
+  // Reads the bundles, the server's key and the clients' keys again. Requests accepted before are
+  // computed by the bundle they were accepted for. If a bundle cannot be served, that is logged,
+  // and those that were served stay: false.
   bool reload();
   State state() const;
   std::string endpoint() const;  // the bound address, with the real port ("tcp://127.0.0.1:40123")
   std::string http_address() const;  // HOST:PORT of health and metrics; empty: off
-  BundleInfo info() const;
+  BundleInfo info() const;           // of the first bundle
 
  private:
   struct Impl;

@@ -1,12 +1,15 @@
 #include "edge/client.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
+#include <mutex>
 #include <numeric>
 #include <optional>
 #include <utility>
 
+#include "base/files.h"
 #include "edge/fleet.h"
 #include "edge/probes.h"
 #include "nn/core/rng.h"
@@ -16,6 +19,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr size_t kTop = 5;
+constexpr std::chrono::milliseconds kLookInterval{500};  // at the bundle's file
+constexpr std::chrono::seconds kRetryReload{5};          // of a file that could not be used
 
 double ms_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
@@ -39,11 +44,11 @@ std::vector<Ranked> best_of(const float* logits, const std::vector<std::string>&
   return top;
 }
 
-}  // namespace
-
-struct EdgeClient::Impl {
-  explicit Impl(const EdgeConfig& c)
+// A bundle, and the links to the clouds that serve it.
+struct Loaded {
+  explicit Loaded(const EdgeConfig& c)
       : config(c),
+        stamp(file_stamp(c.bundle())),
         pipeline(read_edge_bundle(c.bundle()), c.batch()),
         info(pipeline.info()),
         output(body_output_shape(info.model, info.split)),
@@ -143,6 +148,7 @@ struct EdgeClient::Impl {
   }
 
   const EdgeConfig config;
+  const FileStamp stamp;  // of the bundle's file, before it was read
   EdgePipeline pipeline;
   const BundleInfo& info;
   const Shape output;  // of one net, for one image
@@ -150,24 +156,94 @@ struct EdgeClient::Impl {
   std::optional<Probes> probes;
 };
 
+}  // namespace
+
+struct EdgeClient::Impl {
+  explicit Impl(const EdgeConfig& c) : config(c), loaded(std::make_unique<Loaded>(c)) {}
+
+  Status reload() {
+    tried = file_stamp(config.bundle());
+    next_try = Clock::now() + kRetryReload;
+    std::unique_ptr<Loaded> next;
+    try {
+      next = std::make_unique<Loaded>(config);
+    } catch (const std::exception& error) {
+      return {StatusCode::kInvalidArgument, error.what()};
+    }
+    if (next->info.model.input_shape() != loaded->info.model.input_shape() ||
+        next->info.model.classes != loaded->info.model.classes) {
+      return {StatusCode::kInvalidArgument,
+              config.bundle() + " has other images or classes than the bundle in use; start again"};
+    }
+    if (Status status = next->fleet.check(); !status.ok()) return status;
+    const std::lock_guard lock(mutex);
+    if (cancelled) next->fleet.cancel();
+    loaded.swap(next);
+    return {};
+  }
+
+  std::optional<Status> reload_if_changed(bool now) {
+    const auto time = Clock::now();
+    if (requested.exchange(false)) return reload();
+    if (!now && time < next_look) return std::nullopt;
+    next_look = time + kLookInterval;
+    const FileStamp stamp = file_stamp(config.bundle());
+    if (stamp == FileStamp{} || stamp == loaded->stamp) return std::nullopt;
+    if (!now && stamp == tried && time < next_try) return std::nullopt;
+    return reload();
+  }
+
+  const EdgeConfig config;
+  std::atomic<bool> requested{false};
+  FileStamp tried;  // by the latest reload
+  Clock::time_point next_look, next_try;
+  std::mutex mutex;  // of the two below, for cancel()
+  std::unique_ptr<Loaded> loaded;
+  bool cancelled = false;
+};
+
 EdgeClient::EdgeClient(const EdgeConfig& config) : impl_(std::make_unique<Impl>(config)) {}
 EdgeClient::~EdgeClient() = default;
 
-Status EdgeClient::check() { return impl_->fleet.check(); }
+Status EdgeClient::check() { return impl_->loaded->fleet.check(); }
 
 Result<Classified> EdgeClient::classify(const Tensor& images) {
   Result<Classified> result;
-  result.status = impl_->classify(images, result.value);
+  result.status = impl_->loaded->classify(images, result.value);
   return result;
 }
 
 Status EdgeClient::record_probes(const Tensor& images, const std::filesystem::path& file) {
-  return impl_->record(images, file);
+  return impl_->loaded->record(images, file);
 }
 
-const BundleInfo& EdgeClient::info() const { return impl_->info; }
+Status EdgeClient::reload() { return impl_->reload(); }
+std::optional<Status> EdgeClient::reload_if_changed(bool now) {
+  return impl_->reload_if_changed(now);
+}
+void EdgeClient::request_reload() { impl_->requested.store(true); }
+
+Result<Classified> EdgeClient::classify_latest(
+    const Tensor& images, const std::function<void(const Status&)>& on_reload) {
+  if (const auto reloaded = reload_if_changed()) on_reload(*reloaded);
+  Result<Classified> result = classify(images);
+  if (result.status.code != StatusCode::kFingerprintMismatch) return result;
+  // The clouds have retired the bundle: a new one may be there already.
+  const auto reloaded = reload_if_changed(/*now=*/true);
+  if (!reloaded) return result;
+  on_reload(*reloaded);
+  return reloaded->ok() ? classify(images) : result;
+}
+
+void EdgeClient::cancel() {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->cancelled = true;
+  impl_->loaded->fleet.cancel();
+}
+
+const BundleInfo& EdgeClient::info() const { return impl_->loaded->info; }
 const std::vector<std::string>& EdgeClient::class_names() const {
-  return impl_->pipeline.class_names();
+  return impl_->loaded->pipeline.class_names();
 }
 
 }  // namespace ens

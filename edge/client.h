@@ -14,7 +14,9 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -72,7 +74,22 @@ class EdgeClient {
   // images as classify()'s. Error if the file cannot be written.
   Status record_probes(const Tensor& images, const std::filesystem::path& file);
 
-  const BundleInfo& info() const;
+  // Reads the bundle's file again. It replaces the one in use once the clouds are found to serve
+  // it; otherwise, and if its images or classes are other ones in number or shape, that one stays.
+  Status reload();
+  // The same if the file has changed since it was read; looks at most twice a second, or `now`.
+  // Nothing: it has not.
+  std::optional<Status> reload_if_changed(bool now = false);
+  // The next reload_if_changed() reloads. Async-signal-safe.
+  void request_reload();
+  // classify(), with the bundle that is in the file. on_reload is told how reloads end.
+  Result<Classified> classify_latest(const Tensor& images,
+                                     const std::function<void(const Status&)>& on_reload);
+
+  // From any thread, for good: calls that are under way, and later ones, end with UNAVAILABLE.
+  void cancel();
+
+  const BundleInfo& info() const;  // both until the next reload
   const std::vector<std::string>& class_names() const;
 
  private:

@@ -124,6 +124,10 @@ int ens_edge_check(ens_edge* edge, char* error, size_t error_size) {
   return guarded(error, error_size, [&] { return edge->client.check(); });
 }
 
+int ens_edge_reload(ens_edge* edge, char* error, size_t error_size) {
+  return guarded(error, error_size, [&] { return edge->client.reload(); });
+}
+
 int ens_edge_classify(ens_edge* edge, const float* images, int64_t count, float* logits,
                       char* error, size_t error_size) {
   return guarded(error, error_size, [&]() -> ens::Status {

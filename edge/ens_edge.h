@@ -44,7 +44,7 @@ void ens_edge_close(ens_edge* edge); /* NULL is fine */
 /* shape: channels, height, width of one image. */
 void ens_edge_image_shape(const ens_edge* edge, int64_t shape[3]);
 int ens_edge_classes(const ens_edge* edge);
-/* Valid until the edge is closed; NULL if there is no such class. */
+/* Valid until the edge is closed or reloaded; NULL if there is no such class. */
 const char* ens_edge_class_name(const ens_edge* edge, int index);
 
 /* Image files and pixels in memory become one image of that shape, [0, 1], by the rules of
@@ -59,6 +59,11 @@ int ens_edge_fit_pixels(const ens_edge* edge, const uint8_t* pixels, int channel
 
 /* Asks the cloud what it serves. ens_edge_classify does so by itself the first time. */
 int ens_edge_check(ens_edge* edge, char* error, size_t error_size);
+
+/* Reads the bundle's file again, for a model that changed. It replaces the bundle in use once the
+ * cloud is found to serve it, and if it has the same image shape and number of classes; otherwise
+ * the bundle in use stays, and the code says why. */
+int ens_edge_reload(ens_edge* edge, char* error, size_t error_size);
 
 /* images: `count` times channels x height x width floats in [0, 1], one plane after the other; with
  * another value, NaN included, ENS_INVALID_ARGUMENT.

@@ -54,6 +54,7 @@ struct Fleet::Cloud {
 Fleet::Fleet(const EdgeConfig& config, BundleInfo info)
     : config_(config),
       wire_dtype_(parse_wire_dtype(config.wire_dtype())),
+      reply_dtype_(parse_wire_dtype(config.reply_dtype())),
       info_(std::move(info)),
       output_(body_output_shape(info_.model, info_.split)) {
   const int64_t largest = std::max<int64_t>(
@@ -68,6 +69,10 @@ std::string Fleet::addresses() const {
   std::string all;
   for (const auto& cloud : clouds_) all += (all.empty() ? "" : ", ") + cloud->link.address();
   return all;
+}
+
+void Fleet::cancel() {
+  for (const auto& cloud : clouds_) cloud->link.cancel();
 }
 
 Status Fleet::for_each_cloud(const std::function<Status(size_t)>& f) {
@@ -97,6 +102,7 @@ Status Fleet::check_fingerprint(const Cloud& cloud, const wire::Reply& reply) co
 Status Fleet::ask_info(Cloud& cloud, int64_t& max_batch) {
   std::vector<Exchange> exchanges(1);
   exchanges[0].request.set_kind(wire::Request::INFO);
+  exchanges[0].request.set_fingerprint(info_.fingerprint);  // a cloud may serve several bundles
   return cloud.link.run(
       exchanges, [](size_t) {},
       [&](size_t, const WireFrame* frame) {
@@ -189,12 +195,14 @@ Status Fleet::read_outputs(const Cloud& cloud, const wire::Reply& reply, const W
   Dtype dtype;
   const int64_t limit =
       std::max({int64_t{info_.nets}, images, *std::ranges::max_element(output_.dims())});
-  if (Status status =
-          check_tensor(reply.tensor(), frame->size(), output_.rank() + 2, limit, shape, dtype);
+  if (Status status = check_tensor(reply.tensor(), frame->size(), output_.rank() + 2, limit, shape,
+                                   dtype, Scales::kRows);
       !status.ok()) {
     return cloud.wrong("with a bad tensor: " + status.message);
   }
-  if (dtype == Dtype::kU8) return cloud.wrong("with int8, which is for features only");
+  if (dtype == Dtype::kU8 && reply_dtype_ != wire::INT8) {
+    return cloud.wrong("with int8, which nobody asked for");
+  }
   if (shape[0] != std::ssize(cloud.nets) || shape[1] != images ||
       !std::ranges::equal(shape.dims().subspan(2), output_.dims())) {
     return cloud.wrong("with shape " + shape.str() + ", not that of " +
@@ -202,7 +210,7 @@ Status Fleet::read_outputs(const Cloud& cloud, const wire::Reply& reply, const W
                        " images");
   }
   Tensor received = Tensor::empty(shape);
-  decode(reply.tensor(), frame->data(), received);
+  decode(reply.tensor(), frame->data(), received, Scales::kRows);
   if (!all_finite(received)) return cloud.wrong("with elements that are not finite");
   for (size_t i = 0; i < cloud.nets.size(); ++i) {
     outputs.rows(cloud.nets[i], 1).copy_from(received.rows(static_cast<int64_t>(i), 1));
@@ -226,6 +234,7 @@ Status Fleet::run(std::vector<PendingBatch>& batches, EdgeTimes& times) {
     *exchange.request.mutable_tensor() = batch.encoded.info;
     exchange.request.set_kind(wire::Request::INFER);
     exchange.request.set_fingerprint(info_.fingerprint);
+    if (reply_dtype_ != wire::FLOAT32) exchange.request.set_reply_dtype(reply_dtype_);
   };
   const auto release = [&](PendingBatch& batch, Exchange& exchange) {
     const std::lock_guard lock(mutex);

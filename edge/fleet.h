@@ -45,6 +45,7 @@ class Fleet {
   Status run(std::vector<PendingBatch>& batches, EdgeTimes& times);
 
   std::string addresses() const;
+  void cancel();  // see Link; from any thread
 
  private:
   struct Cloud;
@@ -60,7 +61,7 @@ class Fleet {
                       Tensor& outputs);
 
   const EdgeConfig config_;
-  const wire::DType wire_dtype_;
+  const wire::DType wire_dtype_, reply_dtype_;
   const BundleInfo info_;
   const Shape output_;  // of one net, for one image
   std::vector<std::unique_ptr<Cloud>> clouds_;

@@ -1,6 +1,7 @@
 #include "edge/link.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <optional>
 #include <utility>
 
@@ -14,8 +15,9 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr size_t kWindow = 2;  // the edge computes one while the cloud computes another
-// A single failed handshake can be a restart; three in a row mean wrong keys.
-constexpr int kFailedHandshakes = 3;
+// A single failed handshake can be a restart; three in a row, with each of the server's keys, by a
+// server that greets us mean wrong keys.
+constexpr size_t kFailedHandshakes = 3;
 constexpr milliseconds kFirstPause{20}, kLongestPause{1000};
 constexpr milliseconds kReplicaTimeout{500};  // to connect, before the next replica is tried
 
@@ -28,7 +30,14 @@ std::vector<std::string> split_addresses(const std::string& text) {
 std::optional<ClientSecurity> read_security(const CloudPart& part, const EdgeConfig& config) {
   if (!config.secret_key().empty()) {
     KeyPair keys = read_secret_key(config.secret_key());
-    return ClientSecurity{std::move(keys), read_public_key(part.server_key())};
+    ClientSecurity security{std::move(keys), {}};
+    const bool one = std::filesystem::exists(part.server_key());  // also one with a comma
+    for (const std::string& file :
+         one ? std::vector<std::string>{part.server_key()} : split_text(part.server_key(), ',')) {
+      security.server_keys.push_back(read_public_key(file));
+    }
+    if (security.server_keys.empty()) usage_fail("no file", "server_key", "name a .pub file");
+    return security;
   }
   for (const std::string& address : split_addresses(part.cloud())) {
     if (!is_loopback(address) && !config.insecure()) {
@@ -73,6 +82,7 @@ Status Link::run(std::vector<Exchange>& exchanges, const Prepare& prepare, const
       wake = std::min({wake, call.deadline, call.next_send > now ? call.next_send : call.deadline});
     }
     if (Status status = wait(wake, blocked); !status.ok()) return status;
+    if (socket_.cancelled()) return {StatusCode::kUnavailable, "the call was broken off"};
     // Replies come first: a cloud may reply and close the connection.
     if (Status status = receive(exchanges, calls, accept); !status.ok()) return status;
     if (Status status = watch_connection(calls); !status.ok()) {
@@ -87,7 +97,7 @@ Status Link::run(std::vector<Exchange>& exchanges, const Prepare& prepare, const
 }
 
 Status Link::wait(Clock::time_point wake, bool for_sending) {
-  if (!ready_ && socket_.has_replicas()) {
+  if (!ready_ && socket_.replicas() > 1) {
     wake = std::min<Clock::time_point>(wake, connecting_since_ + kReplicaTimeout);
   }
   const auto limit = std::chrono::ceil<milliseconds>(wake - Clock::now());
@@ -103,7 +113,7 @@ void Link::reconnect() {
 }
 
 void Link::fail_over(PendingCalls& calls, const Status& why) {
-  if (!socket_.has_replicas()) return;
+  if (socket_.replicas() == 1) return;
   for (PendingCall& call : calls) {
     if (call.sent) schedule_retry(call, why);
   }
@@ -204,7 +214,7 @@ Status Link::watch_connection(PendingCalls& calls) {
         handshaking_ = true;
         break;
       case Event::kReady:
-        ready_ = true;
+        ready_ = was_ready_ = true;
         handshaking_ = false;
         failed_handshakes_ = 0;
         break;
@@ -216,8 +226,12 @@ Status Link::watch_connection(PendingCalls& calls) {
       case Event::kHandshakeImpossible:
       case Event::kHandshakeFailed:
       case Event::kDisconnected:
-        if (std::exchange(handshaking_, false)) ++failed_handshakes_;
         if (*event == Event::kHandshakeImpossible) return handshake_status();
+        if (std::exchange(handshaking_, false)) {
+          ++failed_handshakes_;
+          if (keys_are_wrong()) return handshake_status();
+          socket_.use_next_server_key();
+        }
         if (!std::exchange(ready_, false)) break;
         connecting_since_ = Clock::now();
         for (PendingCall& call : calls) {
@@ -231,14 +245,18 @@ Status Link::watch_connection(PendingCalls& calls) {
   return {};
 }
 
+bool Link::keys_are_wrong() const {
+  const size_t limit = kFailedHandshakes * socket_.server_keys() * socket_.replicas();
+  return encrypted_ && !was_ready_ && failed_handshakes_ % limit == 0 && socket_.greets();
+}
+
 Status Link::handshake_status() const {
-  return {
-      StatusCode::kUnauthenticated,
-      address() + (encrypted_ ? " breaks off the key exchange: --server-key is not its key, this "
-                                "client's key is not allowed there, or it serves plain text"
-                              : " breaks off the handshake: it expects encryption (set "
-                                "--server-key and --secret-key), or is not an "
-                                "ensembler-cloud")};
+  return {StatusCode::kUnauthenticated,
+          address() + (encrypted_ ? " breaks off the handshake: --server-key is not its key (most "
+                                    "likely), or it serves plain text"
+                                  : " breaks off the handshake: it expects encryption (set "
+                                    "--server-key and --secret-key), or is not an "
+                                    "ensembler-cloud")};
 }
 
 Status Link::deadline_status(const PendingCall& call) const {
@@ -246,8 +264,10 @@ Status Link::deadline_status(const PendingCall& call) const {
   const Status& failure = call.last_failure;
   if (failure.ok() && failed_handshakes_ >= kFailedHandshakes) return handshake_status();
   if (!reached_) {
+    const std::string name = socket_.name_problem();
     return {StatusCode::kUnavailable,
-            "cannot reach " + address() + waited + "; is ensembler-cloud running there?"};
+            "cannot reach " + address() + waited +
+                (name.empty() ? "; is ensembler-cloud running there?" : ": " + name)};
   }
   if (!failure.ok()) {
     return {failure.code, failure.message + "; no reply" + waited + ", tried " +

@@ -47,6 +47,8 @@ class Link {
   // (in exchanges[i].reply) and its tensor frame (nullptr: none). The first final failure ends all:
   // a deadline that passed, or what the reply or accept() says.
   Status run(std::vector<Exchange>& exchanges, const Prepare& prepare, const Accept& accept);
+  // From any thread, for good: run() ends at once with UNAVAILABLE.
+  void cancel() { socket_.cancel(); }
 
  private:
   struct PendingCall {  // an exchange that has begun
@@ -74,6 +76,8 @@ class Link {
   // Why a call's deadline passed without a reply.
   Status deadline_status(const PendingCall& call) const;
   Status handshake_status() const;
+  // Whether handshakes fail for the keys, and not because a server restarts or a proxy hangs up.
+  bool keys_are_wrong() const;
   void reconnect();
   // Goes on to the next replica, if there is one: what was sent is sent again there.
   void fail_over(PendingCalls& calls, const Status& why);
@@ -82,11 +86,12 @@ class Link {
   const bool encrypted_;
   ClientSocket socket_;
   uint64_t next_id_ = 1;
-  bool reached_ = false;       // a TCP connection stood at some time
-  bool ready_ = false;         // a connection stands now, and its handshake is done
-  bool handshaking_ = false;   // TCP stands, and the handshake is not done
-  int failed_handshakes_ = 0;  // in a row
-  bool gave_up_ = false;       // the last run ended without a connection
+  bool reached_ = false;          // a TCP connection stood at some time
+  bool ready_ = false;            // a connection stands now, and its handshake is done
+  bool handshaking_ = false;      // TCP stands, and the handshake is not done
+  bool was_ready_ = false;        // with these keys a handshake was done at some time
+  size_t failed_handshakes_ = 0;  // in a row
+  bool gave_up_ = false;          // the last run ended without a connection
   Clock::time_point connecting_since_ = Clock::now();
 };
 

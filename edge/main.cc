@@ -16,6 +16,7 @@
 #include "base/statistics.h"
 #include "edge/client.h"
 #include "edge/options.h"
+#include "edge/reload.h"
 #include "edge/watch.h"
 #include "nn/data/dataset.h"
 #include "nn/data/image.h"
@@ -34,6 +35,11 @@ json to_json(const ens::EdgeTimes& t) {
 
 void require(const ens::Status& status) {
   if (!status.ok()) ens::fail(status.str());
+}
+
+ens::Result<ens::Classified> classify(ens::EdgeClient& client, const ens::Tensor& images) {
+  if (ens::take_reload_request()) client.request_reload();
+  return client.classify_latest(images, &ens::report_reload);
 }
 
 // ---- images
@@ -153,7 +159,7 @@ int classify_images(const ens::EdgeOptions& options, ens::EdgeClient& client) {
       }
       // Checked before the first request, so that its time is not part of the first image's.
       if (!std::exchange(connected, true)) require(client.check());
-      const auto result = client.classify(image.reshape(ens::batched(1, image.shape())));
+      const auto result = classify(client, image.reshape(ens::batched(1, image.shape())));
       require(result.status);
       print_image(file.string(), result.value, options.as_json);
     }
@@ -174,7 +180,7 @@ int classify_data(const ens::EdgeOptions& options, ens::EdgeClient& client) {
   const int64_t batch = options.config.batch();
   for (int64_t first = 0; first < data.count(); first += batch) {
     const int64_t count = std::min(batch, data.count() - first);
-    const auto result = client.classify(ens::images_of(data, first, count));
+    const auto result = classify(client, ens::images_of(data, first, count));
     require(result.status);
     const json times = to_json(result.value.times);
     for (const char* part : kParts) latency[part].push_back(times[part]);
@@ -204,6 +210,7 @@ int classify_data(const ens::EdgeOptions& options, ens::EdgeClient& client) {
                     {"images_per_second", images / seconds},
                     {"batch", batch},
                     {"wire_dtype", options.config.wire_dtype()},
+                    {"reply_dtype", options.config.reply_dtype()},
                     {"bytes_per_image",
                      {{"sent", static_cast<double>(sent) / images},
                       {"received", static_cast<double>(received) / images}}}};
@@ -234,6 +241,7 @@ int main(int argc, char** argv) {
   google::protobuf::SetLogHandler(nullptr);  // malformed messages of a peer do not belong on stderr
   return ens::run_program("ensembler-edge", argv, [&] {
     const ens::EdgeOptions options = ens::parse_options(argc, argv);
+    ens::reload_on_hangup();
     if (!options.inputs.empty() && ens::is_video(options.inputs[0])) {
       // Without destructors of libraries: a reader may still wait there for a silent stream.
       const auto leave = [](int code) {
@@ -242,6 +250,7 @@ int main(int argc, char** argv) {
       };
       try {
         ens::watch(options.inputs[0], options.config, options.watch);
+        ens::flush_output();
       } catch (const ens::Error& error) {
         std::fprintf(stderr, "ensembler-edge: %s\n", error.what());
         leave(error.exit_code());

@@ -30,8 +30,12 @@ Result<Classified> share(const Result<Classified>& all, int64_t first, int64_t c
 }  // namespace
 
 struct EdgeStream::Impl {
-  Impl(const EdgeConfig& config, int64_t window_)
-      : batch(config.batch()), window(window_), client(config) {
+  Impl(const EdgeConfig& config, int64_t window_, std::function<void(const Status&)> reload)
+      : batch(config.batch()),
+        window(window_),
+        on_reload(std::move(reload)),
+        client(config),
+        info(client.info()) {
     worker = std::jthread([this] { work(); });
   }
 
@@ -61,7 +65,7 @@ struct EdgeStream::Impl {
     for (auto taken = take(); !taken.empty(); taken = take()) {
       int64_t images = 0;
       for (const Waiting& w : taken) images += w.images.dim(0);
-      Tensor joined = Tensor::empty(batched(images, client.info().model.input_shape()));
+      Tensor joined = Tensor::empty(batched(images, info.model.input_shape()));
       int64_t first = 0;
       for (const Waiting& w : taken) {
         joined.rows(first, w.images.dim(0)).copy_from(w.images);
@@ -69,7 +73,7 @@ struct EdgeStream::Impl {
       }
       Result<Classified> all;
       try {
-        all = client.classify(joined);
+        all = on_reload ? client.classify_latest(joined, on_reload) : client.classify(joined);
       } catch (const std::exception& e) {
         all.status = {StatusCode::kInternal, e.what()};
       }
@@ -87,7 +91,9 @@ struct EdgeStream::Impl {
   }
 
   const int64_t batch, window;
-  EdgeClient client;  // of the worker
+  const std::function<void(const Status&)> on_reload;
+  EdgeClient client;      // of the worker
+  const BundleInfo info;  // its images keep their shape
   std::mutex mutex;
   std::condition_variable changed;
   std::deque<Waiting> waiting;
@@ -96,8 +102,9 @@ struct EdgeStream::Impl {
   std::jthread worker;
 };
 
-EdgeStream::EdgeStream(const EdgeConfig& config, int64_t window)
-    : impl_(std::make_unique<Impl>(config, window)) {}
+EdgeStream::EdgeStream(const EdgeConfig& config, int64_t window,
+                       std::function<void(const Status&)> on_reload)
+    : impl_(std::make_unique<Impl>(config, window, std::move(on_reload))) {}
 EdgeStream::~EdgeStream() = default;
 
 std::future<Result<Classified>> EdgeStream::submit(const Tensor& images) {
@@ -120,6 +127,10 @@ std::future<Result<Classified>> EdgeStream::submit(const Tensor& images) {
   return future;
 }
 
-const BundleInfo& EdgeStream::info() const { return impl_->client.info(); }
+void EdgeStream::request_reload() { impl_->client.request_reload(); }
+
+void EdgeStream::cancel() { impl_->client.cancel(); }
+
+const BundleInfo& EdgeStream::info() const { return impl_->info; }
 
 }  // namespace ens

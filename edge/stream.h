@@ -1,6 +1,7 @@
 // EdgeStream: classify without waiting for each result.
 #pragma once
 
+#include <functional>
 #include <future>
 #include <memory>
 
@@ -14,14 +15,22 @@ class EdgeStream {
  public:
   // window: images that may be pending; submit() blocks beyond that, so that a camera that is
   // faster than the cloud does not fill the memory. Error as EdgeClient's.
-  explicit EdgeStream(const EdgeConfig& config, int64_t window = 64);
+  // on_reload: if given, the bundle's file is followed (EdgeClient::classify_latest); called by a
+  // thread of the stream's.
+  explicit EdgeStream(const EdgeConfig& config, int64_t window = 64,
+                      std::function<void(const Status&)> on_reload = nullptr);
   ~EdgeStream();  // waits until all that was submitted is classified
 
   // images as EdgeClient::classify's. The future never throws: failures are in its status. Images
   // that travelled together fail together.
   std::future<Result<Classified>> submit(const Tensor& images);
 
-  const BundleInfo& info() const;
+  // From any thread, for good: what is pending ends with UNAVAILABLE, at once.
+  void cancel();
+
+  void request_reload();  // see EdgeClient; only where the file is followed
+
+  const BundleInfo& info() const;  // of the bundle that the stream began with
 
  private:
   struct Impl;

@@ -11,12 +11,14 @@
 #include <deque>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "base/error.h"
 #include "base/statistics.h"
+#include "edge/reload.h"
 #include "edge/stream.h"
 #include "nn/data/video.h"
 
@@ -27,6 +29,8 @@ using nlohmann::json;
 using Clock = std::chrono::steady_clock;
 
 volatile std::sig_atomic_t g_stop = 0;
+// After Ctrl-C, for replies that are under way.
+constexpr std::chrono::milliseconds kStopPatience{300};
 
 double ms_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
@@ -135,7 +139,7 @@ void watch(const std::string& source, const EdgeConfig& config, const WatchOptio
   // A live source's frames are sent at once; a file's may wait for each other and travel together.
   const bool live =
       options.live || source.find("://") != std::string::npos || source.starts_with("/dev/");
-  EdgeStream stream(config, live ? 1 : 2 * config.batch());
+  EdgeStream stream(config, live ? 1 : 2 * config.batch(), &report_reload);
   const ModelSpec& model = stream.info().model;
   Video video(source, {model.channels, model.image_size, stream.info().fit_of_frames(), options.fps,
                        options.live});
@@ -167,7 +171,7 @@ void watch(const std::string& source, const EdgeConfig& config, const WatchOptio
         Result<Classified> result = next.result.get();
         if (!result.status.ok()) {
           lock.lock();
-          if (failure.ok()) failure = result.status;
+          if (failure.ok() && !g_stop) failure = result.status;
           stop = true;
           lock.unlock();
           video.stop();
@@ -180,8 +184,14 @@ void watch(const std::string& source, const EdgeConfig& config, const WatchOptio
     });
     // A signal interrupts no wait of ours: look for it.
     std::jthread watcher([&](const std::stop_token& over) {
+      std::optional<Clock::time_point> asked;
       while (!over.stop_requested()) {
-        if (g_stop) video.stop();
+        if (take_reload_request()) stream.request_reload();
+        if (g_stop) {
+          video.stop();
+          if (!asked) asked = Clock::now();
+          if (Clock::now() - *asked > kStopPatience) stream.cancel();
+        }
         std::this_thread::sleep_for(std::chrono::milliseconds(20));
       }
     });

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <condition_variable>
-#include <fstream>
 #include <map>
 
 #include "base/error.h"
+#include "base/memory.h"
 #include "base/progress.h"
 #include "base/threads.h"
 #include "nn/optim/fit.h"
@@ -14,15 +14,7 @@ namespace ens {
 namespace {
 
 // Four fifths of what the system could give.
-double free_gigabytes() {
-  std::ifstream in("/proc/meminfo");
-  std::string word;
-  while (in >> word && word != "MemAvailable:") {
-  }
-  double kilobytes = 4e6;
-  in >> kilobytes;
-  return 0.8 * kilobytes / 1e6;
-}
+double free_gigabytes() { return 0.8 * available_memory() / 1e9; }
 
 class Executor {
  public:

@@ -1,5 +1,6 @@
 #include "net/keys.h"
 
+#include <ctype.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -20,6 +21,7 @@ namespace {
 
 namespace fs = std::filesystem;
 constexpr size_t kKeyChars = 40;
+constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";  // which editors put before UTF-8
 
 // Syntax only: every 32 bytes are a key.
 bool is_key(const std::string& text) {
@@ -43,22 +45,33 @@ void create_file(const fs::path& path, mode_t mode, const char* text, size_t siz
   }
 }
 
-// "KEY comment" lines of a file; ignores empty lines and comments.
-std::set<std::string> public_lines(const fs::path& path) {
+using NamedKeys = std::map<std::string, std::string>;
+
+// A name is shown in logs and metrics.
+std::string printable(std::string name) {
+  std::ranges::replace_if(
+      name, [](unsigned char c) { return c <= ' ' || c == '"' || c == '\\' || c == 0x7f; }, '_');
+  return name.substr(0, 64);
+}
+
+// "KEY NAME" lines of a file; ignores empty lines and comments.
+NamedKeys public_lines(const fs::path& path) {
   std::ifstream in(path);
   if (!in) fail("cannot read the public key file", path.string(), "make keys with: ensembler keys");
-  std::set<std::string> keys;
+  NamedKeys keys;
   int number = 0;
   for (std::string line; std::getline(in, line);) {
-    ++number;
-    std::istringstream words(line);
+    if (++number == 1 && line.starts_with(kByteOrderMark)) line.erase(0, kByteOrderMark.size());
+    std::istringstream words(line);  // a carriage return is white space, too
     std::string key;
     if (!(words >> key) || key[0] == '#') continue;
     if (!is_key(key)) {
       fail("no public key at the start of the line", path.string() + ":" + std::to_string(number),
            "it must begin with 40 characters, as in a .pub file");
     }
-    keys.insert(key);
+    std::string name;
+    if (!(words >> name)) name = path.stem().string();
+    keys.emplace(key, printable(name));
   }
   return keys;
 }
@@ -138,6 +151,7 @@ KeyPair read_secret_key(const fs::path& path) {
   for (char* line = text.data(); line;) {
     char* end = strchr(line, '\n');
     if (end) *end = '\0';
+    for (char* last = line + strlen(line); last > line && isspace(last[-1]);) *--last = '\0';
     if (strncmp(line, "secret ", 7) == 0 && strlen(line) == 7 + kKeyChars) {
       keys.secret_key = SecretKey(line + 7);
     }
@@ -160,11 +174,11 @@ std::string read_public_key(const fs::path& path) {
   if (keys.size() != 1) {
     fail("expected one public key, found " + std::to_string(keys.size()), path.string());
   }
-  return *keys.begin();
+  return keys.begin()->first;
 }
 
-std::set<std::string> read_allowed_keys(const fs::path& path, bool may_be_none) {
-  std::set<std::string> keys;
+NamedKeys read_allowed_keys(const fs::path& path, bool may_be_none) {
+  NamedKeys keys;
   if (fs::is_directory(path)) {
     for (const auto& entry : fs::directory_iterator(path)) {
       if (entry.path().extension() == ".pub") keys.merge(public_lines(entry.path()));

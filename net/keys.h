@@ -10,7 +10,7 @@
 
 #include <array>
 #include <filesystem>
-#include <set>
+#include <map>
 #include <string>
 
 namespace ens {
@@ -44,8 +44,9 @@ void write_keys(const std::filesystem::path& stem, const KeyPair& keys);
 KeyPair read_secret_key(const std::filesystem::path& file);
 std::string read_public_key(const std::filesystem::path& file);
 // A file of public keys, or a folder of *.pub files. Error if it has no key, unless it may.
-std::set<std::string> read_allowed_keys(const std::filesystem::path& file_or_folder,
-                                        bool may_be_none = false);
+// Key -> its name: what follows the key in its line, else the file's.
+std::map<std::string, std::string> read_allowed_keys(const std::filesystem::path& file_or_folder,
+                                                     bool may_be_none = false);
 
 // Whether only this machine can reach the address: loopback TCP, ipc:// or inproc://. Elsewhere
 // keys are required. Usage Error if it is not a ZeroMQ address.

@@ -1,6 +1,7 @@
 // What a socket holds and how long it waits, for every socket of ours.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 
@@ -29,5 +30,9 @@ constexpr int kReconnect = 50, kLongestReconnect = 1000;
 constexpr int kClientHandshake = 2000;
 constexpr int kClientHeartbeat = 2000,
               kClientHeartbeatTimeout = 10000;  // for a server that vanished
+
+// How long one address of a name may keep a client waiting before the next is tried.
+constexpr std::chrono::milliseconds kOtherFamily{250};
+constexpr int kGreetingMicroseconds = 300'000;  // for a server's first byte
 
 }  // namespace ens::limits

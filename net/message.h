@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 #include <zmq.hpp>
 
@@ -22,7 +23,8 @@ using WireFrame = zmq::message_t;
 
 // A message as it was received.
 struct Message {
-  WireFrame peer;  // a server's: the client to reply to
+  WireFrame peer;      // a server's: the client to reply to
+  std::string client;  // a server's: the name of the client's key; empty without keys
   WireFrame header, tensor;
   int frames = 0;  // 1: there is no tensor. Frames beyond the second are dropped, but counted
 };

@@ -5,17 +5,22 @@
 // drops what exceeds its high-water mark); nobody else waits for it.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "net/keys.h"
 #include "net/message.h"
+#include "net/shedder.h"
+#include "net/wake_event.h"
 #include "net/zap.h"
 
 namespace ens {
@@ -25,13 +30,40 @@ struct ServerSecurity {
   std::filesystem::path clients;  // public keys: a file or a folder
 };
 
+// Why a connection, or a message, was refused.
+enum class Refusal {
+  kKey,          // the client's key is not allowed, or no longer
+  kServerKey,    // the client expects another key of the server
+  kPlainText,    // encryption on one side only
+  kHandshake,    // broken off, too slow, or nothing of ZeroMQ's
+  kDescriptors,  // the process has none left
+};
+const char* name(Refusal refusal);  // "key", "server_key", ...
+inline constexpr std::array kRefusals = {Refusal::kKey, Refusal::kServerKey, Refusal::kPlainText,
+                                         Refusal::kHandshake, Refusal::kDescriptors};
+
+// What a server tells of its connections. Called by the thread that waits.
+struct ServerEvents {
+  // Which clients are allowed.
+  AllowedKeys::Log keys_changed = [](const AllowedKeys::Change&) {};
+  // A handshake with keys was done; the name of the client's.
+  std::function<void(const std::string& client)> accepted = [](const std::string&) {};
+  std::function<void(Refusal)> refused = [](Refusal) {};
+  // How many connections there are now.
+  std::function<void(int64_t)> connections = [](int64_t) {};
+  // set_keys() took effect.
+  std::function<void()> rebound = [] {};
+};
+
 class ServerSocket {
  public:
-  // Binds. Without `security` plain text. max_request: see set_max_request(). log_keys: what
-  // becomes of the clients' keys, called by the thread that waits. Error if it cannot bind, or if
-  // the keys cannot be read.
+  // Binds; a name, to all its addresses; `*`, to those of both families. Without `security` plain
+  // text. max_request: see set_max_request(). Error if it cannot bind, or if the keys cannot be
+  // read.
   ServerSocket(const std::string& endpoint, const std::optional<ServerSecurity>& security,
-               int64_t max_request, AllowedKeys::Log log_keys);
+               int64_t max_request, ServerEvents events);
+
+  ~ServerSocket();
 
   const std::string& endpoint() const { return endpoint_; }  // with the real port
 
@@ -39,7 +71,9 @@ class ServerSocket {
   // connections that are made from now on. From any thread.
   void set_max_request(int64_t bytes);
   void reread_keys();  // the clients' keys; from any thread
-  void wake();         // ends wait(); from any thread, async-signal-safe
+  // The server's own, from now on: connections end, and are made anew. From any thread.
+  void set_keys(KeyPair keys);
+  void wake();  // ends wait(); from any thread, async-signal-safe
 
   // Until there may be a message, wake(), or the time is up (negative: never); may return early.
   // Answers handshakes.
@@ -50,22 +84,24 @@ class ServerSocket {
   // Never waits. From any thread.
   void send(WireFrame peer, const google::protobuf::MessageLite& header, Tensor tensor);
 
-  // Handshakes and messages refused for want of an allowed key. Of the thread that waits.
-  int64_t refused() const { return refused_messages_ + (zap_ ? zap_->refused() : 0); }
-
  private:
-  struct Event {  // a descriptor that is readable after wake()
-    Event();
-    ~Event();
-    int fd;
-  } wake_;
+  void bind(const std::string& endpoint);
+  void bind_all(const std::string& endpoint);
+  void rebind(const KeyPair& keys);
+  void read_monitor();
+
+  const ServerEvents events_;
+  WakeEvent wake_;
   zmq::context_t context_;
   std::optional<ZapHandler> zap_;
-  std::mutex mutex_;  // of socket_
-  zmq::socket_t socket_;
+  std::mutex mutex_;  // of socket_ and new_keys_
+  zmq::socket_t socket_, monitor_;
+  std::optional<KeyPair> new_keys_;
   std::string endpoint_;
+  std::vector<std::string> bound_;
+  std::vector<std::unique_ptr<Shedder>> shedders_;  // one for each bound address
+  int64_t open_ = 0;                                // connections
   std::atomic<bool> reread_keys_{false};
-  int64_t refused_messages_ = 0;
 };
 
 }  // namespace ens

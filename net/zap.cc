@@ -26,6 +26,11 @@ fs::file_time_type AllowedKeys::changed() const {
   return error ? fs::file_time_type::min() : time;
 }
 
+const std::string* AllowedKeys::find(const std::string& z85) const {
+  const auto found = keys_.find(z85);
+  return found == keys_.end() ? nullptr : &found->second;
+}
+
 void AllowedKeys::refresh(bool now) {
   const auto time = std::chrono::steady_clock::now();
   if (!now && time - looked_ < kInterval) return;
@@ -36,7 +41,7 @@ void AllowedKeys::refresh(bool now) {
   const bool fresh = fs::file_time_type::clock::now() - change < std::chrono::seconds(2);
   if (!now && !fresh && change == seen_) return;
   seen_ = change;
-  std::set<std::string> read;
+  std::map<std::string, std::string> read;
   try {
     read = read_allowed_keys(path_, /*may_be_none=*/true);
   } catch (const std::exception& failure) {  // also of the file system
@@ -54,18 +59,20 @@ ZapHandler::ZapHandler(zmq::context_t& context, const fs::path& clients, Allowed
   socket_.bind("inproc://zeromq.zap.01");
 }
 
-void ZapHandler::reply() {
+bool ZapHandler::reply(std::string& client) {
   std::vector<zmq::message_t> request;
-  if (!zmq::recv_multipart(socket_, std::back_inserter(request), zmq::recv_flags::dontwait)) return;
+  if (!zmq::recv_multipart(socket_, std::back_inserter(request), zmq::recv_flags::dontwait)) {
+    return false;
+  }
   keys_.refresh();
   // version, request id, domain, address, identity, mechanism, credentials
-  bool allowed = false;
+  client.clear();
   char key[41] = "";
   if (request.size() == 7 && request[5].to_string_view() == "CURVE" && request[6].size() == 32) {
     zmq_z85_encode(key, request[6].data<uint8_t>(), 32);
-    allowed = keys_.contains(key);
+    if (const std::string* name = keys_.find(key)) client = *name;
   }
-  refused_ += allowed ? 0 : 1;
+  const bool allowed = !client.empty();
   const std::string id = request.size() > 1 ? request[1].to_string() : "";
   const std::string user = allowed ? key : "";  // comes with each of the client's messages
   const std::array<zmq::const_buffer, 6> decision = {
@@ -76,11 +83,12 @@ void ZapHandler::reply() {
       zmq::buffer(user),
       zmq::const_buffer()};  // metadata
   zmq::send_multipart(socket_, decision);
+  return true;
 }
 
-bool ZapHandler::allows(zmq::message_t& frame) const {
+const std::string* ZapHandler::client_of(zmq::message_t& frame) const {
   const char* user = zmq_msg_gets(frame.handle(), "User-Id");
-  return user && keys_.contains(user);
+  return user ? keys_.find(user) : nullptr;
 }
 
 }  // namespace ens

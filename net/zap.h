@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <set>
+#include <map>
 #include <string>
 #include <zmq.hpp>
 
@@ -27,7 +27,8 @@ class AllowedKeys {
   // Error if there is no key to read.
   AllowedKeys(std::filesystem::path file_or_folder, Log log);
 
-  bool contains(const std::string& z85) const { return keys_.contains(z85); }
+  // The key's name; nullptr: it is not allowed.
+  const std::string* find(const std::string& z85) const;
   // Looks for changes if the last look was kInterval ago, or if `now`. An empty folder allows
   // nobody; a file that cannot be read leaves the keys as they were.
   void refresh(bool now = false);
@@ -37,7 +38,7 @@ class AllowedKeys {
 
   const std::filesystem::path path_;
   const Log log_;
-  std::set<std::string> keys_;
+  std::map<std::string, std::string> keys_;  // to names
   std::filesystem::file_time_type seen_;
   std::chrono::steady_clock::time_point looked_;
 };
@@ -49,16 +50,17 @@ class ZapHandler {
   ZapHandler(zmq::context_t& context, const std::filesystem::path& clients, AllowedKeys::Log log);
 
   zmq::socket_t& socket() { return socket_; }
-  void reply();  // to one request of libzmq, if one waits
-  // Whether the client that sent `frame` is still allowed: a connection outlives its handshake.
-  bool allows(zmq::message_t& frame) const;
+  // Replies to one request of libzmq, if one waits: then true. client: the key's name; empty: it
+  // was refused.
+  bool reply(std::string& client);
+  // The name of the client that sent `frame`; nullptr: it is no longer allowed, since a connection
+  // outlives its handshake.
+  const std::string* client_of(zmq::message_t& frame) const;
   AllowedKeys& keys() { return keys_; }
-  int64_t refused() const { return refused_; }
 
  private:
   zmq::socket_t socket_;
   AllowedKeys keys_;
-  int64_t refused_ = 0;
 };
 
 }  // namespace ens

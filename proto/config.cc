@@ -318,6 +318,12 @@ void complete(CloudConfig& config) {
                            config.max_queue(), config.max_request_batch()),
                "", "raise max_queue");
   }
+  if (config.max_client_queue() > 0 && config.max_client_queue() < config.max_request_batch()) {
+    usage_fail(
+        fmt::format("max_client_queue = {} cannot hold one request of max_request_batch = {}",
+                    config.max_client_queue(), config.max_request_batch()),
+        "", "raise max_client_queue");
+  }
   if (config.secret_key().empty() != config.clients().empty()) {
     usage_fail("secret_key and clients belong together", "",
                "set both (encrypted, only those clients) or neither");

@@ -20,6 +20,7 @@ enum class StatusCode {
       8,  // no common keys; found by the edge, never sent (such a client gets no reply)
 };
 
+constexpr uint32_t kStatusCodes = 9;
 const char* name(StatusCode code);          // "OK", "INVALID_ARGUMENT", ...
 StatusCode code_from_wire(uint32_t value);  // kInternal for a number this version does not know
 

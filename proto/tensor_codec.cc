@@ -61,6 +61,13 @@ Encoded quantise(const Tensor& values) {
   return out;
 }
 
+// Rows as the channels of one image.
+Tensor with_channels(const Tensor& values, Scales scales) {
+  if (scales == Scales::kChannels || values.rank() < 2) return values;
+  const int64_t rows = values.dim(0) * values.dim(1);
+  return values.reshape({1, rows, values.numel() / rows});
+}
+
 }  // namespace
 
 wire::DType parse_wire_dtype(const std::string& name) {
@@ -70,11 +77,11 @@ wire::DType parse_wire_dtype(const std::string& name) {
   usage_fail("'" + name + "' does not travel", "wire_dtype", "use float32, float16 or int8");
 }
 
-Encoded encode(const Tensor& values, wire::DType dtype) {
+Encoded encode(const Tensor& values, wire::DType dtype, Scales scales) {
   if (values.dtype() != Dtype::kF32) fail(std::string(name(values.dtype())) + " to encode", "wire");
   Encoded out;
   if (dtype == wire::INT8) {
-    out = quantise(values.plain());
+    out = quantise(with_channels(values.plain(), scales));
   } else {
     out.frame = values.plain().to(dtype == wire::FLOAT16 ? Dtype::kF16 : Dtype::kF32);
     out.info.set_dtype(dtype);
@@ -83,7 +90,7 @@ Encoded encode(const Tensor& values, wire::DType dtype) {
   return out;
 }
 
-void decode(const wire::TensorInfo& info, const void* bytes, Tensor values) {
+void decode(const wire::TensorInfo& info, const void* bytes, Tensor values, Scales scales) {
   if (info.dtype() == wire::FLOAT32) {
     std::memcpy(values.host(), bytes, values.bytes());
   } else if (info.dtype() == wire::FLOAT16) {
@@ -93,7 +100,8 @@ void decode(const wire::TensorInfo& info, const void* bytes, Tensor values) {
   } else {
     const auto* from = static_cast<const uint8_t*>(bytes);
     float* to = values.data<float>();
-    each_channel_row(values.shape(), [&](int64_t c, int64_t first, int64_t count) {
+    each_channel_row(with_channels(values, scales).shape(), [&](int64_t c, int64_t first,
+                                                                int64_t count) {
       const float step = info.scale(static_cast<int>(c)), offset = info.offset(static_cast<int>(c));
       for (int64_t i = first; i < first + count; ++i) {
         to[i] = offset + step * static_cast<float>(from[i]);
@@ -103,7 +111,7 @@ void decode(const wire::TensorInfo& info, const void* bytes, Tensor values) {
 }
 
 Status check_tensor(const wire::TensorInfo& info, size_t frame_bytes, int rank, int64_t limit,
-                    Shape& shape, Dtype& dtype) {
+                    Shape& shape, Dtype& dtype, Scales layout) {
   const auto bad = [](std::string message) {
     return Status{StatusCode::kInvalidArgument, std::move(message)};
   };
@@ -138,7 +146,8 @@ Status check_tensor(const wire::TensorInfo& info, size_t frame_bytes, int rank, 
     return bad("tensor frame has " + std::to_string(frame_bytes) + " bytes, its shape needs " +
                std::to_string(bytes));
   }
-  const int64_t scales = info.dtype() == wire::INT8 && rank > 1 ? info.shape(1) : 0;
+  int64_t scales = info.dtype() == wire::INT8 && rank > 1 ? info.shape(1) : 0;
+  if (layout == Scales::kRows) scales *= info.shape(0);
   if (info.scale_size() != scales || info.offset_size() != scales ||
       (info.dtype() == wire::INT8 && scales == 0)) {
     return bad("tensor has " + std::to_string(info.scale_size()) + " scales and " +

@@ -41,8 +41,10 @@ struct HttpServer::Impl {
                    good ? "ok\n" : "no\n");
     };
     try {
-      if (std::strcmp(method, MHD_HTTP_METHOD_GET) != 0) {
-        return reply(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "text/plain", "GET only\n");
+      // The library leaves out the body of a reply to HEAD.
+      if (std::strcmp(method, MHD_HTTP_METHOD_GET) != 0 &&
+          std::strcmp(method, MHD_HTTP_METHOD_HEAD) != 0) {
+        return reply(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "text/plain", "GET and HEAD only\n");
       }
       if (std::strcmp(url, "/healthz") == 0) return probe(pages.alive());
       if (std::strcmp(url, "/readyz") == 0) return probe(pages.ready());

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <map>
+#include <string>
 #include <thread>
 #include <utility>
 
@@ -178,6 +180,187 @@ TEST_F(BatchQueueTest, NextWakesForPushAndForClose) {
   ASSERT_EQ(got.size(), 20u);
   for (int64_t i = 0; i < 20; ++i) EXPECT_EQ(got[static_cast<size_t>(i)], (i + 1) % 9 + 1);
   EXPECT_EQ(outbox_->pending(), 0);
+}
+
+// ---- clients
+
+TEST_F(BatchQueueTest, ClientsTakeTurnsWhateverTheyQueued) {
+  BatchQueue queue = make(4, 100, microseconds(0));
+  const auto push_for = [&](const std::string& client, uint64_t id) {
+    Job j = job(id, 1);
+    j.client = client;
+    ASSERT_TRUE(queue.push(j).ok());
+  };
+  for (uint64_t id = 100; id < 120; ++id) push_for("noisy", id);
+  for (uint64_t id = 1; id <= 4; ++id) push_for("quiet", id);
+  std::map<std::string, int> images;
+  for (int batch = 0; batch < 2; ++batch) {
+    for (const Job& j : queue.poll(now_).batch) ++images[j.client];
+  }
+  EXPECT_EQ(images["quiet"], 4);
+  EXPECT_EQ(images["noisy"], 4);
+}
+
+// Who has most gives way, so that a full queue is no way to keep others out.
+TEST_F(BatchQueueTest, AFullQueueMakesRoomForThoseWithLess) {
+  BatchQueue queue = make(4, 8, microseconds(0));
+  for (uint64_t id = 100; id < 108; ++id) {
+    Job j = job(id, 1);
+    j.client = "noisy";
+    ASSERT_TRUE(queue.push(j).ok());
+  }
+  for (uint64_t id = 1; id <= 5; ++id) {
+    Job j = job(id, 1);
+    j.client = "quiet";
+    const Status status = queue.push(j);
+    if (!status.ok()) j.reply.send(status);
+  }
+  const auto codes = answered();
+  for (const uint64_t id : {107u, 106u, 105u, 104u}) {
+    EXPECT_EQ(codes.at(id), StatusCode::kResourceExhausted) << id;
+  }
+  EXPECT_EQ(codes.size(), 5u);
+  EXPECT_EQ(codes.at(5), StatusCode::kResourceExhausted) << "both have four now";
+  EXPECT_EQ(queue.waiting(), 8);
+}
+
+TEST_F(BatchQueueTest, AClientHasLimitsOfItsOwn) {
+  BatchQueue queue({.max_batch = 4, .max_queue = 100, .max_client_queue = 3, .max_client_rate = 2},
+                   [this] { return now_; });
+  const auto push_for = [&](const std::string& client, int64_t images) {
+    Job j = job(1, images);
+    j.client = client;
+    const Status status = queue.push(j);
+    if (!status.ok()) j.reply.send(status);
+    return status.code;
+  };
+  EXPECT_EQ(push_for("a", 2), StatusCode::kOk);
+  EXPECT_EQ(push_for("a", 1), StatusCode::kResourceExhausted) << "two a second";
+  now_ += milliseconds(500);
+  EXPECT_EQ(push_for("a", 1), StatusCode::kOk);
+  now_ += milliseconds(1000);
+  EXPECT_EQ(push_for("a", 1), StatusCode::kResourceExhausted) << "three are waiting";
+  EXPECT_EQ(push_for("b", 2), StatusCode::kOk) << "another client";
+  queue.poll(now_);
+  EXPECT_EQ(push_for("a", 1), StatusCode::kOk);
+}
+
+// A cloud in simulated time: a flood keeps 64 requests of one image waiting, a quiet client asks,
+// waits for its reply, thinks, and asks again.
+class FairnessTest : public BatchQueueTest {
+ protected:
+  using Cost = std::function<double(int64_t)>;  // images of a batch -> seconds
+  struct Rates {
+    double quiet = 0, flood = 0;  // images a second
+  };
+  Rates simulate(const Cost& cost, int64_t quiet_images, double think, bool with_flood) {
+    BatchQueue queue = make(32, 1024, microseconds(0));
+    const auto start = now_, end = now_ + std::chrono::seconds(20);
+    const auto counted_from = now_ + std::chrono::seconds(2);  // once it has learned
+    const auto push_for = [&](const char* client, int64_t images) {
+      Job j = job(1, images);
+      j.client = client;
+      EXPECT_TRUE(queue.push(j).ok());
+    };
+    // Costs are learned from whatever comes, as in a cloud that has served for a while.
+    for (int waiting = 1; waiting <= 32; ++waiting) {
+      for (int i = 0; i < waiting; ++i) push_for("warm", 1);
+      while (queue.waiting() > 0) {
+        const auto batch = queue.poll(now_).batch;
+        queue.finished(batch, in(cost(std::ssize(batch))));
+      }
+    }
+    now_ += std::chrono::seconds(1);
+    if (with_flood) {
+      for (int i = 0; i < 64; ++i) push_for("flood", 1);
+    }
+    Clock::time_point quiet_asks = now_;
+    int64_t quiet_done = 0, flood_done = 0;
+    while (now_ < end) {
+      if (quiet_asks <= now_) {
+        push_for("quiet", quiet_images);
+        quiet_asks = Clock::time_point::max();
+      }
+      std::vector<Job> batch = queue.poll(now_).batch;
+      if (batch.empty()) {
+        now_ = quiet_asks;
+        continue;
+      }
+      int64_t images = 0;
+      for (const Job& j : batch) images += j.images;
+      const auto compute = in(cost(images));
+      const auto done = now_ + compute;
+      if (quiet_asks <= done) {  // comes while this batch is computed
+        now_ = quiet_asks;
+        push_for("quiet", quiet_images);
+        quiet_asks = Clock::time_point::max();
+      }
+      now_ = done;
+      queue.finished(batch, compute);
+      for (const Job& j : batch) {
+        const bool quiet = j.client == "quiet";
+        if (now_ > counted_from) (quiet ? quiet_done : flood_done) += j.images;
+        if (quiet) quiet_asks = now_ + in(think);
+        if (!quiet) push_for("flood", 1);
+      }
+      batch.clear();
+      delivered_.clear();
+    }
+    const double seconds = std::chrono::duration<double>(end - counted_from).count();
+    now_ = start;
+    return {static_cast<double>(quiet_done) / seconds, static_cast<double>(flood_done) / seconds};
+  }
+  static Clock::duration in(double seconds) {
+    return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+  }
+  static double on_cpu(int64_t images) { return 100e-6 + 300e-6 * static_cast<double>(images); }
+  static double on_gpu(int64_t images) { return 1e-3 + 2e-6 * static_cast<double>(images); }
+};
+
+TEST_F(FairnessTest, AQuietClientKeepsHalfOfItsRateBesideAFlood) {
+  struct Case {
+    const char* what;
+    Cost cost;
+    int64_t images;
+    double think;
+  };
+  for (const Case& c :
+       {Case{"one image on a CPU", &on_cpu, 1, 1e-3},
+        Case{"one image on a CPU, at once again", &on_cpu, 1, 0.3e-3},
+        Case{"one image on a CPU, now and then", &on_cpu, 1, 30e-3},
+        Case{"32 images on a CPU", &on_cpu, 32, 2e-3}, Case{"one image on a GPU", &on_gpu, 1, 1e-3},
+        Case{"32 images on a GPU", &on_gpu, 32, 2e-3}}) {
+    SCOPED_TRACE(c.what);
+    const double alone = simulate(c.cost, c.images, c.think, false).quiet;
+    const Rates beside = simulate(c.cost, c.images, c.think, true);
+    EXPECT_NEAR(alone * (c.cost(c.images) + c.think), static_cast<double>(c.images),
+                0.05 * static_cast<double>(c.images));
+    EXPECT_GE(beside.quiet, 0.5 * alone) << alone << " alone";
+    // The cloud is not idle for it: the flood gets what is left.
+    EXPECT_GT(beside.flood, 0.25 / c.cost(1));
+  }
+}
+
+// Without others the flood gets the largest batches.
+TEST_F(FairnessTest, AFloodAloneIsComputedInFullBatches) {
+  BatchQueue queue = make(32, 1024, microseconds(0));
+  for (uint64_t id = 1; id <= 64; ++id) {
+    Job j = job(id, 1);
+    j.client = "flood";
+    ASSERT_TRUE(queue.push(j).ok());
+  }
+  EXPECT_EQ(queue.poll(now_).batch.size(), 32u);
+}
+
+TEST_F(BatchQueueTest, ADeadlineIsAnsweredWithoutABatch) {
+  BatchQueue queue = make(8, 10, microseconds(0));
+  EXPECT_EQ(queue.expire(now_), Clock::time_point::max());
+  push(queue, 1, 1, milliseconds(30));
+  push(queue, 2, 1, milliseconds(10));
+  EXPECT_EQ(queue.expire(now_), now_ + milliseconds(10));
+  now_ += milliseconds(10);
+  EXPECT_EQ(queue.expire(now_), now_ + milliseconds(20));
+  EXPECT_EQ(answered(), (std::map<uint64_t, StatusCode>{{2, StatusCode::kDeadlineExceeded}}));
 }
 
 }  // namespace

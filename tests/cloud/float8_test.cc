@@ -81,7 +81,7 @@ class ServeFloat8 : public testing::Test {
   }
   std::string error() {
     try {
-      const ServedBundle served(config_);
+      const ServedBundle served(config_, config_.bundle());
     } catch (const Error& e) {
       return e.what();
     }
@@ -98,7 +98,7 @@ class ServeFloat8 : public testing::Test {
 TEST_F(ServeFloat8, TheDeviceGetsEveryNetsRanges) {
   const std::vector<float> want = calibrate();
   Float8Gpu::expected = Dtype::kF8;
-  ServedBundle served(config_);
+  ServedBundle served(config_, config_.bundle());
   EXPECT_EQ(served.dtype, Dtype::kF8);
   EXPECT_EQ(served.lanes.run(features_).to_vector(), want);
 }
@@ -107,7 +107,7 @@ TEST_F(ServeFloat8, AutoNeverTakesIt) {
   calibrate();
   config_.set_dtype("auto");
   Float8Gpu::expected = Dtype::kF32;
-  EXPECT_EQ(ServedBundle(config_).dtype, Dtype::kF32);
+  EXPECT_EQ(ServedBundle(config_, config_.bundle()).dtype, Dtype::kF32);
 }
 
 TEST_F(ServeFloat8, WithoutRangesItSaysHowToGetThem) {

@@ -21,6 +21,7 @@
 #include "base/strings.h"
 #include "cloud/lanes.h"
 #include "net/keys.h"
+#include "net/server_socket.h"
 #include "net/zap.h"
 #include "nn/io/checkpoint.h"
 #include "proto/status.h"
@@ -379,6 +380,25 @@ TEST_F(ServerTest, PassedDeadlineIsSaid) {
   EXPECT_EQ(code_from_wire(client.receive().code()), StatusCode::kDeadlineExceeded);
 }
 
+// The thread that computes is busy when the deadline passes.
+TEST_F(ServerTest, ADeadlineIsAnsweredWhileABatchIsComputed) {
+  config_.set_max_batch(4096);
+  config_.set_max_request_batch(4096);
+  config_.set_max_queue(8192);
+  config_.set_threads(1);
+  start();
+  RawClient client(server_->endpoint());
+  client.send({infer(4096, 1).SerializeAsString(), payload(4096)});
+  std::this_thread::sleep_for(milliseconds(30));  // so it is being computed
+  wire::Request request = infer(1, 2);
+  request.set_timeout_ms(20);
+  client.send({request.SerializeAsString(), payload(1)});
+  const wire::Reply first = client.receive();
+  EXPECT_EQ(first.id(), 2u) << "the batch was done before";
+  EXPECT_EQ(code_from_wire(first.code()), StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(client.receive().id(), 1u);
+}
+
 TEST_F(ServerTest, TheQueueHoldsItsLimitAndTheRestIsRefusedAtOnce) {
   config_.set_max_batch(64);
   config_.set_max_queue(8);
@@ -647,6 +667,93 @@ TEST_F(ServerTest, ADamagedBundleIsNotLoadedAndHarmsNobody) {
   expect_serving();
 }
 
+// ---- several bundles at once
+
+TEST_F(ServerTest, ServesEachRequestWithTheBundleOfItsFingerprint) {
+  namespace fs = std::filesystem;
+  fs::create_directory(dir_ / "models");
+  fs::rename(dir_ / "cloud.h5", dir_ / "models/old.h5");
+  config_.set_bundle((dir_ / "models").string());
+  start();
+  const auto old_fingerprint = bundles_.cloud.info.fingerprint;
+  expect_serving();
+  bundles_ = test::random_bundles(8, 3, {0, 2});
+  write(bundles_, dir_.path());
+  fs::rename(dir_ / "cloud.h5", dir_ / "models/new.h5");
+  ASSERT_TRUE(server_->reload());
+  expect_serving();
+  EXPECT_EQ(server_->info().fingerprint, bundles_.cloud.info.fingerprint) << "the newest is first";
+
+  RawClient client(server_->endpoint());
+  const auto code_of = [&](const std::string& fingerprint) {
+    wire::Request request = infer(1);
+    request.set_fingerprint(fingerprint);
+    client.send({request.SerializeAsString(), payload(1)});
+    const wire::Reply reply = client.receive();
+    if (reply.code() == 0) {
+      EXPECT_EQ(reply.fingerprint(), fingerprint);
+    }
+    return code_from_wire(reply.code());
+  };
+  const auto info_of = [&](const std::string& fingerprint) {
+    wire::Request request;
+    request.set_version(1);
+    request.set_kind(wire::Request::INFO);
+    request.set_fingerprint(fingerprint);
+    client.send({request.SerializeAsString()});
+    return client.receive().fingerprint();
+  };
+  const auto new_fingerprint = bundles_.cloud.info.fingerprint;
+  EXPECT_EQ(code_of(old_fingerprint), StatusCode::kOk);
+  EXPECT_EQ(code_of(new_fingerprint), StatusCode::kOk);
+  EXPECT_EQ(info_of(old_fingerprint), old_fingerprint);
+  EXPECT_EQ(info_of(new_fingerprint), new_fingerprint);
+  EXPECT_EQ(info_of(""), new_fingerprint) << "an edge that does not say which";
+
+  fs::remove(dir_ / "models/old.h5");
+  ASSERT_TRUE(server_->reload());
+  EXPECT_EQ(code_of(old_fingerprint), StatusCode::kFingerprintMismatch);
+  EXPECT_EQ(code_of(new_fingerprint), StatusCode::kOk);
+  fs::copy(dir_ / "models/new.h5", dir_ / "models/twin.h5");
+  EXPECT_FALSE(server_->reload()) << "the same nets twice";
+  expect_serving();
+}
+
+TEST_F(ServerTest, AnUnexpectedBundleIsNotServed) {
+  config_.set_expect_fingerprint("00000000");
+  complete(config_);
+  EXPECT_THROW(Server server(config_), Error);
+  config_.set_expect_fingerprint("00000000," +
+                                 to_hex(bundles_.cloud.info.fingerprint).substr(0, 16));
+  start();
+  const auto right = bundles_;
+  bundles_ = test::random_bundles(8, 3, {0, 2});
+  write(bundles_, dir_.path());
+  EXPECT_FALSE(server_->reload());
+  bundles_ = right;
+  expect_serving();
+}
+
+TEST_F(ServerTest, RepliesComeAsTheyAreAskedFor) {
+  start();
+  RawClient client(server_->endpoint());
+  const auto bytes_of = [&](int dtype) {
+    wire::Request request = infer(2);
+    request.set_reply_dtype(static_cast<wire::DType>(dtype));
+    client.send({request.SerializeAsString(), payload(2)});
+    std::string tensor;
+    const wire::Reply reply = client.receive(&tensor);
+    EXPECT_EQ(reply.code(), 0u);
+    EXPECT_EQ(reply.tensor().scale_size(), dtype == wire::INT8 ? 3 * 2 : 0);
+    EXPECT_EQ(reply.tensor().dtype(), dtype == 77 || dtype == 0 ? wire::FLOAT32 : dtype);
+    return tensor.size();
+  };
+  EXPECT_EQ(bytes_of(wire::DTYPE_UNSPECIFIED), 3u * 2 * 32 * 4);
+  EXPECT_EQ(bytes_of(wire::FLOAT16), 3u * 2 * 32 * 2);
+  EXPECT_EQ(bytes_of(wire::INT8), 3u * 2 * 32);
+  EXPECT_EQ(bytes_of(77), 3u * 2 * 32 * 4) << "one that this version does not know";
+}
+
 // ---- health and metrics
 
 // A connection to HOST:PORT from an address of this machine; -1 if refused.
@@ -668,9 +775,11 @@ int dial_from(const std::string& source, const std::string& address) {
 }
 
 // Status and body of an answer; 0 if there is none.
-std::pair<int, std::string> http_get(const std::string& address, const std::string& path) {
+std::pair<int, std::string> http_get(const std::string& address, const std::string& path,
+                                     const std::string& method = "GET") {
   const int fd = dial_from("127.0.0.1", address);
-  const std::string request = "GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+  const std::string request =
+      method + " " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
   (void)::send(fd, request.data(), request.size(), MSG_NOSIGNAL);
   std::string answer;
   char bytes[4096];
@@ -689,6 +798,22 @@ TEST_F(ServerTest, SpeaksHttpToProbesAndPrometheus) {
   EXPECT_EQ(get("/healthz").first, 200);
   EXPECT_EQ(get("/readyz").first, 200);
   EXPECT_EQ(get("/etc/passwd").first, 404);
+  for (const char* path : {"/healthz", "/readyz", "/metrics"}) {
+    const auto [code, body] = http_get(server_->http_address(), path, "HEAD");
+    EXPECT_EQ(code, 200) << path;
+    EXPECT_EQ(body, "") << path;
+  }
+  // Each series is there before its first event.
+  const std::string fresh = get("/metrics").second;
+  for (uint32_t code = 0; code < kStatusCodes; ++code) {
+    const std::string zero =
+        std::string("ensembler_requests_total{code=\"") + name(code_from_wire(code)) + "\"} 0";
+    EXPECT_NE(fresh.find(zero), std::string::npos) << zero << "\n" << fresh;
+  }
+  for (const Refusal why : kRefusals) {
+    const std::string zero = std::string("ensembler_refused_total{reason=\"") + name(why) + "\"} 0";
+    EXPECT_NE(fresh.find(zero), std::string::npos) << zero << "\n" << fresh;
+  }
   expect_serving();
   RawClient client(server_->endpoint());
   client.send({"rubbish"});
@@ -701,9 +826,9 @@ TEST_F(ServerTest, SpeaksHttpToProbesAndPrometheus) {
   EXPECT_EQ(status, 200);
   for (const char* wanted :
        {"ensembler_requests_total{code=\"OK\"} 1",
-        "ensembler_requests_total{code=\"INVALID_ARGUMENT\"} 1", "ensembler_images_total 2",
-        "ensembler_queue_images 0", "ensembler_batch_images_bucket{le=\"2\"} 1",
-        "ensembler_batch_images_bucket{le=\"1\"} 0",
+        "ensembler_requests_total{code=\"INVALID_ARGUMENT\"} 1",
+        "ensembler_images_total{fingerprint=\"", "\"} 2\n", "ensembler_queue_images 0",
+        "ensembler_batch_images_bucket{le=\"2\"} 1", "ensembler_batch_images_bucket{le=\"1\"} 0",
         "ensembler_latency_seconds_count{part=\"total\"} 1",
         "ensembler_latency_seconds_count{part=\"queue\"} 1",
         "ensembler_latency_seconds_count{part=\"compute\"} 1",
@@ -717,6 +842,39 @@ TEST_F(ServerTest, SpeaksHttpToProbesAndPrometheus) {
   server_->wait();
   EXPECT_EQ(get("/readyz").first, 503);
   EXPECT_EQ(get("/healthz").first, 503);
+}
+
+TEST_F(KeyedServerTest, MetricsNameClientsByTheirKeysNameAndSayWhyOthersAreRefused) {
+  server_.reset();
+  config_.set_http("127.0.0.1:0");
+  start();
+  const auto anna = connect("anna");
+  const std::string fingerprint = bundles_.cloud.info.fingerprint;
+  anna->send({infer(2).SerializeAsString(), payload(2)});
+  EXPECT_EQ(anna->receive().code(), 0u);
+  std::filesystem::remove(dir_ / "clients/bert.pub");
+  std::this_thread::sleep_for(AllowedKeys::kInterval * 2);
+  const auto bert = connect("bert");
+  ask(*bert);
+  RawClient plain(server_->endpoint());
+  plain.send({"hello"});
+  EXPECT_TRUE(bert->silent(milliseconds(300)));
+  const std::string text = http_get(server_->http_address(), "/metrics").second;
+  for (const char* wanted : {"ensembler_client_images_total{client=\"anna\"} 2",
+                             "ensembler_client_requests_total{client=\"anna\",code=\"OK\"} 1",
+                             "ensembler_client_connections_total{client=\"anna\"} 1"}) {
+    EXPECT_NE(text.find(wanted), std::string::npos) << wanted << "\n" << text;
+  }
+  const auto refused = [&](const char* reason) {
+    const std::string series = std::string("ensembler_refused_total{reason=\"") + reason + "\"} ";
+    const size_t at = text.find(series);
+    return at == std::string::npos ? -1 : std::stoi(text.substr(at + series.size()));
+  };
+  EXPECT_EQ(refused("key"), 1) << text;
+  // Whoever sees first that only one side has keys hangs up.
+  EXPECT_GE(refused("plain_text") + refused("handshake"), 1) << text;
+  EXPECT_EQ(text.find("bert"), std::string::npos) << "it has no name here any more";
+  EXPECT_EQ(text.find(read_public_key(dir_ / "anna.pub")), std::string::npos);
 }
 
 // Somebody opens connections and sends a header line now and then, for good: others are answered.

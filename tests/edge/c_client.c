@@ -1,5 +1,6 @@
-/* A C program that uses libens_edge.so: CONFIG COUNT IMAGES LOGITS, files of floats; or CONFIG file
- * PICTURE IMAGE and CONFIG pixels - IMAGE, which write the image that the network would get. */
+/* A C program that uses libens_edge.so: CONFIG COUNT IMAGES LOGITS, files of floats, and `reload`:
+ * then it reads its bundle again before it classifies once more; or CONFIG file PICTURE IMAGE and
+ * CONFIG pixels - IMAGE, which write the image that the network would get. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,7 +30,7 @@ static int prepare(ens_edge* edge, const int64_t shape[3], char** argv) {
 int main(int argc, char** argv) {
   char error[256];
   int64_t shape[3];
-  if (argc != 5) return 2;
+  if (argc != 5 && argc != 6) return 2;
   ens_edge* edge = ens_edge_open(argv[1], error, sizeof error);
   if (!edge) {
     fprintf(stderr, "open: %s\n", error);
@@ -49,7 +50,13 @@ int main(int argc, char** argv) {
   FILE* file = fopen(argv[3], "rb");
   if (!file || fread(images, sizeof *images, in, file) != in) return 2;
   fclose(file);
-  const int code = ens_edge_classify(edge, images, (int64_t)count, logits, error, sizeof error);
+  int code = ens_edge_classify(edge, images, (int64_t)count, logits, error, sizeof error);
+  if (argc == 6 && code == ENS_OK) {
+    code = ens_edge_reload(edge, error, sizeof error);
+  }
+  if (argc == 6 && code == ENS_OK) {
+    code = ens_edge_classify(edge, images, (int64_t)count, logits, error, sizeof error);
+  }
   if (code != ENS_OK) {
     fprintf(stderr, "%s: %s\n", ens_edge_code_name(code), error);
   } else {

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <spdlog/spdlog.h>
 
+#include <chrono>
 #include <cmath>
 
 #include "cloud/server.h"
@@ -81,7 +82,9 @@ TEST_F(CurveTest, StrangersAndMistakesEndWithAClearError) {
   EXPECT_EQ(not_allowed.code, StatusCode::kUnauthenticated) << not_allowed.str();
   EXPECT_NE(not_allowed.message.find("does not allow this client's key"), std::string::npos);
 
-  const Status wrong_server = ask("stranger.pub", "friend.key", 3000);
+  const auto asked = std::chrono::steady_clock::now();
+  const Status wrong_server = ask("stranger.pub", "friend.key", 30000);
+  EXPECT_LT(std::chrono::steady_clock::now() - asked, std::chrono::seconds(10));
   EXPECT_EQ(wrong_server.code, StatusCode::kUnauthenticated) << wrong_server.str();
   EXPECT_NE(wrong_server.message.find("--server-key"), std::string::npos);
 

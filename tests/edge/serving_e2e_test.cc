@@ -1,14 +1,20 @@
 // Edge and cloud as an operator runs them: two programs, TCP between them, signals, exit codes.
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <csignal>
+#include <cstdlib>
+#include <ctime>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -447,7 +453,7 @@ TEST_F(ServingTest, AProgramInCClassifies) {
   std::ofstream(path("images.raw"), std::ios::binary)
       .write(static_cast<const char*>(images.raw()), static_cast<std::streamsize>(images.bytes()));
   const std::string config = "bundle: '" + path("edge.h5") + "' cloud: '" + endpoint_ + "'";
-  auto good = run("c_client", {config, "3", path("images.raw"), path("logits.raw")});
+  auto good = run("c_client", {config, "3", path("images.raw"), path("logits.raw"), "reload"});
   ASSERT_EQ(good->wait(), 0) << good->err();
   EXPECT_EQ(good->out(), bundles_.edge.class_names[0] + "\n");
   const auto want = expected_logits(bundles_, images).to_vector();
@@ -727,6 +733,265 @@ TEST_F(ServingTest, NarrowFeaturesGiveNearlyTheSameAnswers) {
     EXPECT_LT(result.value.times.bytes_sent, sent / 10 * 6) << dtype;
     sent = result.value.times.bytes_sent;
   }
+  // The same for what comes back; a width that makes the headers small beside it.
+  int64_t received = std::numeric_limits<int64_t>::max();
+  for (const auto& [dtype, tolerance] :
+       {std::pair{"float32", 1e-4}, {"float16", 5e-3}, {"int8", 5e-2}}) {
+    EdgeConfig config = edge_config();
+    config.set_reply_dtype(dtype);
+    const auto result = EdgeClient(config).classify(images);
+    ASSERT_TRUE(result.status.ok()) << result.status.str();
+    const auto got = result.value.logits.to_vector();
+    for (size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], tolerance * largest);
+    EXPECT_LT(result.value.times.bytes_received, received / 10 * 9) << dtype;
+    received = result.value.times.bytes_received;
+  }
+}
+
+// ---- names, descriptors, clocks
+
+TEST_F(ServingTest, ANameThatIsNotFoundCostsItsOwnReplicaOnly) {
+  start_cloud();
+  write_png(dir_ / "a.png",
+            test::random_images(bundles_.edge.info.model, 1, 9).reshape({3, 16, 16}));
+  for (const std::string& clouds : {"tcp://no-such-host.invalid:5755," + endpoint_,
+                                    endpoint_ + ",tcp://no-such-host.invalid:5755"}) {
+    auto process = run("ensembler-edge", {"--bundle", path("edge.h5"), "--insecure", "--cloud",
+                                          clouds, path("a.png")});
+    EXPECT_EQ(process->wait(std::chrono::seconds(20)), 0) << process->err();
+  }
+  auto alone =
+      run("ensembler-edge", {"--bundle", path("edge.h5"), "--insecure", "--timeout-ms", "1500",
+                             "--cloud", "tcp://no-such-host.invalid:5755", path("a.png")});
+  EXPECT_EQ(alone->wait(std::chrono::seconds(20)), 1);
+  EXPECT_NE(alone->err().find("name"), std::string::npos) << alone->err();
+}
+
+TEST_F(ServingTest, CtrlCEndsAVideoWhoseCloudIsNotFound) {
+  test::write_clip(path("clip.avi"), 60, 32, 24);
+  auto process = run("ensembler-edge",
+                     {"--bundle", path("edge.h5"), "--insecure", "--timeout-ms", "60000", "--cloud",
+                      "tcp://no-such-host.invalid:5755", "--live", path("clip.avi")});
+  std::this_thread::sleep_for(std::chrono::seconds(2));
+  ASSERT_TRUE(process->running()) << process->err();
+  const auto asked = std::chrono::steady_clock::now();
+  process->signal(SIGINT);
+  EXPECT_EQ(process->wait(std::chrono::seconds(20)), 0) << process->err();
+  EXPECT_LT(std::chrono::steady_clock::now() - asked, std::chrono::seconds(2));
+}
+
+int dial(const std::string& endpoint) {
+  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  to.sin_port = htons(static_cast<uint16_t>(std::stoi(endpoint.substr(endpoint.rfind(':') + 1))));
+  EXPECT_EQ(::connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
+  return fd;
+}
+
+double processor_seconds(pid_t pid) {
+  std::ifstream in("/proc/" + std::to_string(pid) + "/stat");
+  std::string word;
+  double ticks = 0;
+  for (int i = 1; i <= 15 && in >> word; ++i) {
+    if (i >= 14) ticks += std::stod(word);
+  }
+  return ticks / static_cast<double>(::sysconf(_SC_CLK_TCK));
+}
+
+TEST_F(ServingTest, ACloudWithoutDescriptorsSaysSoAndDoesNotSpin) {
+  start_cloud();
+  const rlimit few{64, 64};
+  ASSERT_EQ(::prlimit(cloud_->pid(), RLIMIT_NOFILE, &few, nullptr), 0);
+  std::vector<int> strangers;
+  for (int i = 0; i < 150; ++i) strangers.push_back(dial(endpoint_));
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  const double before = processor_seconds(cloud_->pid());
+  std::this_thread::sleep_for(std::chrono::seconds(2));
+  EXPECT_LT(processor_seconds(cloud_->pid()) - before, 0.4) << "a core would be 2 seconds";
+  const std::string log = cloud_->err();
+  const size_t line = log.find("event=out_of_descriptors");
+  ASSERT_NE(line, std::string::npos) << log;
+  EXPECT_EQ(log.find("event=out_of_descriptors", line + 1), std::string::npos) << log;
+  for (const int fd : strangers) ::close(fd);
+  EdgeClient client(edge_config());
+  EXPECT_TRUE(client.check().ok()) << "served again";
+}
+
+TEST_F(ServingTest, LogTimesAreInUtcWhateverTheZone) {
+  ::setenv("TZ", "Asia/Kathmandu", 1);
+  start_cloud();
+  ::unsetenv("TZ");
+  std::string log = cloud_->err();
+  log.erase(0, std::min(log.size(), log.rfind('\n', log.find("event=")) + 1));
+  std::tm time{};
+  const char* end = ::strptime(log.c_str(), "%Y-%m-%dT%H:%M:%S", &time);
+  ASSERT_TRUE(end) << log;
+  EXPECT_LT(std::abs(std::difftime(::timegm(&time), std::time(nullptr))), 60) << log;
+  EXPECT_EQ(log.substr(static_cast<size_t>(end - log.c_str()) + 4, 2), "Z ") << log;
+}
+
+TEST_F(ServingTest, TheLoadGeneratorTakesKeysAndRefusesNonsense) {
+  for (const Args& nonsense :
+       {Args{"--clients", "0"}, Args{"--batch", "0"}, Args{"--seconds", "-1"},
+        Args{"--seconds", "nan"}, Args{"--timeout-ms", "0"}, Args{"--server-key", "only.pub"}}) {
+    Args args = {"--cloud", "tcp://127.0.0.1:1"};
+    args.insert(args.end(), nonsense.begin(), nonsense.end());
+    auto process = run("ens-load", args);
+    EXPECT_EQ(process->wait(), 2) << nonsense[0] << process->err();
+  }
+  for (const char* name : {"cloud", "load"}) write_keys(dir_ / name, new_keys());
+  start_cloud("tcp://127.0.0.1:*",
+              {"--secret-key", path("cloud.key"), "--clients", path("load.pub")});
+  auto process = run("ens-load", {"--cloud", endpoint_, "--server-key", path("cloud.pub"),
+                                  "--secret-key", path("load.key"), "--seconds", "0.1"});
+  EXPECT_EQ(process->wait(), 0) << process->err();
+  EXPECT_NE(process->out().find("capacity:"), std::string::npos);
+}
+
+// ---- a model and a key that change
+
+bool comes(const std::function<bool()>& good) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (!good() && std::chrono::steady_clock::now() < end) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return good();
+}
+
+size_t count(const std::string& text, const std::string& part) {
+  size_t found = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++found;
+  return found;
+}
+
+// An edge in the field, which asks again and again and follows its bundle's file.
+class Field {
+ public:
+  Field(EdgeConfig config, Tensor images, std::vector<float> old_logits,
+        std::vector<float> new_logits)
+      : thread_([this, config = std::move(config), images = std::move(images),
+                 wants = std::array{std::move(old_logits), std::move(new_logits)}](
+                    const std::stop_token& stop) {
+          EdgeClient edge(config);
+          while (!stop.stop_requested()) {
+            const auto result = edge.classify_latest(images, [](const Status&) {});
+            ASSERT_TRUE(result.status.ok()) << result.status.str();
+            const auto got = result.value.logits.to_vector();
+            const auto is = [&](const std::vector<float>& want) {
+              return std::ranges::equal(got, want, [](float a, float b) {
+                return std::abs(a - b) <= 1e-3f * (1 + std::abs(b));
+              });
+            };
+            ASSERT_TRUE(is(wants[0]) || is(wants[1])) << "neither model's";
+            ++(is(wants[0]) ? old_answers_ : new_answers_);
+          }
+        }) {}
+  int old_answers() const { return old_answers_; }
+  int new_answers() const { return new_answers_; }
+
+ private:
+  std::atomic<int> old_answers_{0}, new_answers_{0};
+  std::jthread thread_;
+};
+
+// docs/operations.md, "A new model": every step, under load.
+TEST_F(ServingTest, ARollingUpdateLosesNoRequest) {
+  namespace fs = std::filesystem;
+  for (const char* name : {"models", "edge1", "edge2"}) fs::create_directory(dir_ / name);
+  fs::rename(dir_ / "cloud.h5", dir_ / "models/old.h5");
+  for (const char* edge : {"edge1", "edge2"}) fs::copy(dir_ / "edge.h5", dir_ / edge / "edge.h5");
+  start_cloud("tcp://127.0.0.1:*", {"--set", "bundle=" + path("models")});
+
+  const Tensor images = test::random_images(bundles_.edge.info.model, 6, 2);
+  auto next = test::random_bundles(8);
+  fs::create_directory(dir_ / "next");
+  write(next, dir_ / "next");
+  const auto old_logits = expected_logits(bundles_, images).to_vector(),
+             new_logits = expected_logits(next, images).to_vector();
+  const auto edge_with = [&](const std::string& bundle) {
+    EdgeConfig config = edge_config();
+    config.set_bundle(path(bundle));
+    return std::make_unique<Field>(config, images, old_logits, new_logits);
+  };
+  const auto first = edge_with("edge1/edge.h5"), second = edge_with("edge2/edge.h5");
+  ASSERT_TRUE(comes([&] { return first->old_answers() > 5 && second->old_answers() > 5; }));
+
+  // 1. Both models on the cloud.
+  fs::copy(dir_ / "next/cloud.h5", dir_ / "models/new.tmp");
+  fs::rename(dir_ / "models/new.tmp", dir_ / "models/new.h5");
+  cloud_->signal(SIGHUP);
+  ASSERT_TRUE(comes([&] { return count(cloud_->err(), "event=serving") >= 3; })) << cloud_->err();
+  // 2. One edge after the other.
+  for (const char* edge : {"edge1", "edge2"}) {
+    fs::copy(dir_ / "next/edge.h5", dir_ / edge / "new.tmp");
+    fs::rename(dir_ / edge / "new.tmp", dir_ / edge / "edge.h5");
+    const Field& field = edge == std::string("edge1") ? *first : *second;
+    ASSERT_TRUE(comes([&] { return field.new_answers() > 5; })) << edge;
+    if (edge == std::string("edge1")) {
+      EXPECT_EQ(second->new_answers(), 0) << "the old one goes on";
+    }
+  }
+  // 3. The old model goes.
+  fs::remove(dir_ / "models/old.h5");
+  cloud_->signal(SIGHUP);
+  ASSERT_TRUE(comes([&] { return count(cloud_->err(), "event=retired") == 1; })) << cloud_->err();
+  const int before = first->new_answers();
+  ASSERT_TRUE(comes([&] { return first->new_answers() > before + 5; }));
+  // An edge that was forgotten is told.
+  EXPECT_EQ(EdgeClient(edge_config()).check().code, StatusCode::kFingerprintMismatch);
+}
+
+// The edge's file may be replaced before the cloud has the model: the old one goes on.
+TEST_F(ServingTest, ABundleThatTheCloudDoesNotServeIsNotTakenUp) {
+  start_cloud();
+  EdgeClient edge(edge_config());
+  const Tensor images = test::random_images(bundles_.edge.info.model, 3, 2);
+  ASSERT_TRUE(edge.classify(images).status.ok());
+  auto next = test::random_bundles(8);
+  std::filesystem::create_directory(dir_ / "next");
+  write(next, dir_ / "next");
+  std::filesystem::rename(dir_ / "next/edge.h5", dir_ / "edge.h5");
+  EXPECT_EQ(edge.reload().code, StatusCode::kFingerprintMismatch);
+  const auto still = edge.classify(images);
+  ASSERT_TRUE(still.status.ok()) << still.status.str();
+  EXPECT_NEAR(still.value.logits.to_vector()[0], expected_logits(bundles_, images).to_vector()[0],
+              1e-2);
+  std::filesystem::rename(dir_ / "next/cloud.h5", dir_ / "cloud.h5");
+  cloud_->signal(SIGHUP);
+  ASSERT_TRUE(comes([&] { return edge.reload().ok(); }));
+  EXPECT_NEAR(edge.classify(images).value.logits.to_vector()[0],
+              expected_logits(next, images).to_vector()[0], 1e-2);
+  std::ofstream(dir_ / "edge.h5") << "no bundle";
+  EXPECT_EQ(edge.reload().code, StatusCode::kInvalidArgument);
+  EXPECT_TRUE(edge.classify(images).status.ok());
+}
+
+// docs/operations.md, "A new server key".
+TEST_F(ServingTest, AServersKeyChangesUnderLoad) {
+  for (const char* name : {"cloud", "next", "phone"}) write_keys(dir_ / name, new_keys());
+  start_cloud("tcp://127.0.0.1:*",
+              {"--secret-key", path("cloud.key"), "--clients", path("phone.pub")});
+  const auto with_keys = [&](const std::string& server_key) {
+    EdgeConfig config = edge_config();
+    config.set_server_key(server_key);
+    config.set_secret_key(path("phone.key"));
+    return config;
+  };
+  Traffic traffic(with_keys(path("cloud.pub") + "," + path("next.pub")), bundles_);
+  traffic.expect_answers(3);
+  std::filesystem::rename(dir_ / "next.key", dir_ / "cloud.key");
+  cloud_->signal(SIGHUP);
+  ASSERT_TRUE(comes([&] { return count(cloud_->err(), "event=server_key_changed") == 1; }));
+  traffic.expect_answers(5);
+  traffic.stop();
+  const Status renewed = EdgeClient(with_keys(path("next.pub"))).check();
+  EXPECT_TRUE(renewed.ok()) << renewed.str();
+  EXPECT_EQ(EdgeClient(with_keys(path("cloud.pub"))).check().code, StatusCode::kUnauthenticated);
+  const std::string log = cloud_->err();
+  EXPECT_NE(log.find("event=connected client=phone"), std::string::npos) << log;
+  EXPECT_EQ(log.find(read_public_key(dir_ / "phone.pub")), std::string::npos) << "no key in a log";
 }
 
 // ---- refusals: one line, the right code

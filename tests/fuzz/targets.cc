@@ -27,16 +27,16 @@ struct Frames {
 };
 
 // What both sides do with a tensor. A claim that passes must be true.
-void take_tensor(const wire::TensorInfo& info, const std::string& frame, int rank) {
+void take_tensor(const wire::TensorInfo& info, const std::string& frame, int rank, Scales scales) {
   constexpr int64_t kLimit = 256;
   Shape shape;
   Dtype dtype;
-  if (!check_tensor(info, frame.size(), rank, kLimit, shape, dtype).ok()) return;
+  if (!check_tensor(info, frame.size(), rank, kLimit, shape, dtype, scales).ok()) return;
   if (static_cast<size_t>(shape.numel()) * size_of(dtype) != frame.size()) std::abort();
   Tensor values = Tensor::empty(shape);
-  decode(info, frame.data(), values);
+  decode(info, frame.data(), values, scales);
   if (!all_finite(values)) return;
-  const Encoded again = encode(values, info.dtype());
+  const Encoded again = encode(values, info.dtype(), scales);
   if (again.frame.bytes() != frame.size()) std::abort();
 }
 
@@ -64,7 +64,7 @@ void request(const uint8_t* data, size_t size) {
   const Frames frames(data, size);
   wire::Request request;
   if (!request.ParseFromString(frames.header)) return;
-  take_tensor(request.tensor(), frames.tensor, 4);
+  take_tensor(request.tensor(), frames.tensor, 4, Scales::kChannels);
 }
 
 void reply(const uint8_t* data, size_t size) {
@@ -72,7 +72,7 @@ void reply(const uint8_t* data, size_t size) {
   wire::Reply reply;
   if (!reply.ParseFromString(frames.header)) return;
   (void)code_from_wire(reply.code());
-  take_tensor(reply.tensor(), frames.tensor, 3);
+  take_tensor(reply.tensor(), frames.tensor, 3, Scales::kRows);
 }
 
 void config(const uint8_t* data, size_t size) {

@@ -79,7 +79,8 @@ TEST_F(CommandTest, KeysAreAllowedShownAndRevoked) {
   run({"keys", "allow", many.string(), pub("cora")});
   EXPECT_EQ(read_allowed_keys(many).size(), 2u);
   run({"keys", "revoke", many.string(), "cora"});
-  EXPECT_EQ(read_allowed_keys(many), std::set<std::string>{anna});
+  EXPECT_EQ(read_allowed_keys(many).size(), 1u);
+  EXPECT_TRUE(read_allowed_keys(many).contains(anna));
   EXPECT_FALSE(fs::exists(many / "cora.pub"));
   EXPECT_TRUE(fs::exists(folder_ / "cora.pub"));  // the original is nobody's business
   EXPECT_THROW(run({"keys", "revoke", (folder_ / "missing").string(), "anna"}), Error);

@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <map>
+#include <set>
 
 #include "base/error.h"
 #include "tests/support/temp_dir.h"
@@ -30,6 +32,11 @@ class Keys : public testing::Test {
   static void write(const fs::path& file, const std::string& text, mode_t mode = 0600) {
     std::ofstream(file) << text;
     ::chmod(file.c_str(), mode);
+  }
+  static std::set<std::string> keys_of(const std::map<std::string, std::string>& named) {
+    std::set<std::string> keys;
+    for (const auto& [key, name] : named) keys.insert(key);
+    return keys;
   }
   template <typename F>
   static std::string error_of(F f) {
@@ -109,14 +116,14 @@ TEST_F(Keys, BadSecretFilesAreRefusedWithoutShowingThem) {
 TEST_F(Keys, AllowListsAreFilesOrFolders) {
   const std::string a = new_keys().public_key, b = new_keys().public_key;
   write(dir_ / "list", "# clients\n\n" + a + " camera 1\n  " + b + "\n");
-  EXPECT_EQ(read_allowed_keys(dir_ / "list"), (std::set<std::string>{a, b}));
+  EXPECT_EQ(keys_of(read_allowed_keys(dir_ / "list")), (std::set<std::string>{a, b}));
   fs::create_directory(dir_ / "clients");
   EXPECT_NE(error_of([&] { read_allowed_keys(dir_ / "clients"); }).find("no public key"),
             std::string::npos);
   write(dir_ / "clients" / "a.pub", a + " a\n");
   write(dir_ / "clients" / "b.pub", b + " b\n");
   write(dir_ / "clients" / "README", "not a key\n");
-  EXPECT_EQ(read_allowed_keys(dir_ / "clients"), (std::set<std::string>{a, b}));
+  EXPECT_EQ(keys_of(read_allowed_keys(dir_ / "clients")), (std::set<std::string>{a, b}));
   write(dir_ / "clients" / "c.pub", "oops\n");
   EXPECT_NE(error_of([&] { read_allowed_keys(dir_ / "clients"); }).find("c.pub:1"),
             std::string::npos);
@@ -136,6 +143,35 @@ TEST_F(Keys, LoopbackIsOnlyLoopback) {
                               "tcp://127.0.0.1:70000", "tcp://127.0.0.1:", "tcp://127.0.0.1:x"}) {
     EXPECT_THROW(is_loopback(address), Error) << address;
   }
+}
+
+// As editors of other systems leave them.
+TEST_F(Keys, CarriageReturnsSpacesAndAByteOrderMarkDoNotMatter) {
+  const KeyPair keys = new_keys();
+  write_keys(dir_ / "phone", keys);
+  std::string secret = contents(dir_ / "phone.key"), crlf;
+  for (const char c : secret) crlf += c == '\n' ? std::string(" \r\n") : std::string(1, c);
+  write(dir_ / "crlf.key", crlf);
+  const KeyPair read = read_secret_key(dir_ / "crlf.key");
+  EXPECT_EQ(read.public_key, keys.public_key);
+  EXPECT_STREQ(read.secret_key.z85(), keys.secret_key.z85());
+  write(dir_ / "crlf.pub", "\xef\xbb\xbf" + keys.public_key + " phone\r\n");
+  EXPECT_EQ(read_public_key(dir_ / "crlf.pub"), keys.public_key);
+  write(dir_ / "list", "# ours\r\n" + keys.public_key + "\r\n\r\n");
+  EXPECT_EQ(keys_of(read_allowed_keys(dir_ / "list")), std::set<std::string>{keys.public_key});
+}
+
+// Logs and metrics show names, so a name cannot be anything.
+TEST_F(Keys, NamesComeFromTheLineOrTheFileAndAreHarmless) {
+  const std::string a = new_keys().public_key, b = new_keys().public_key, c = new_keys().public_key;
+  fs::create_directory(dir_ / "named");
+  write(dir_ / "named/a.pub", a + " anna\n");
+  write(dir_ / "named/bert.pub", b + "\n");
+  write(dir_ / "named/c.pub", c + " x\"\x1b[31m\\" + std::string(100, 'y') + "\n");
+  auto names = read_allowed_keys(dir_ / "named");
+  EXPECT_EQ(names[a], "anna");
+  EXPECT_EQ(names[b], "bert");
+  EXPECT_EQ(names[c], "x__[31m_" + std::string(56, 'y'));
 }
 
 }  // namespace

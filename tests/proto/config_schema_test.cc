@@ -197,6 +197,8 @@ batch_delay_us: 0
 insecure: false
 threads: 0
 drain_ms: 30000
+max_client_rate: 0
+max_client_queue: 0
 )");
   EXPECT_EQ(defaults<EdgeConfig>(), R"(bundle: "required"
 cloud: "tcp://127.0.0.1:5755"
@@ -205,6 +207,7 @@ wire_dtype: "float32"
 batch: 32
 insecure: false
 probe_rate: 0.02
+reply_dtype: "float32"
 )");
 }
 

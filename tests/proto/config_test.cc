@@ -141,7 +141,7 @@ TEST(Config, CompleteSetsEveryField) {
   CloudConfig cloud;
   cloud.set_bundle("cloud.h5");
   complete(cloud);
-  expect_all_set(cloud, {"secret_key", "clients", "http"});
+  expect_all_set(cloud, {"secret_key", "clients", "http", "expect_fingerprint"});
   EdgeConfig edge;
   edge.set_bundle("edge.h5");
   complete(edge);

@@ -38,6 +38,29 @@ TEST(TensorCodec, AcceptsWhatDescribeSays) {
   EXPECT_THROW(parse_wire_dtype("bfloat16"), Error);
 }
 
+// Outputs [N, B, ...]: a net with large elements must not coarsen another one's.
+TEST(TensorCodec, Int8IsWithinHalfAStepInEveryRow) {
+  Tensor values = Tensor::empty({2, 3, 20});
+  Rng(1).fill_uniform(values.span<float>(), -1, 1);
+  const float sizes[] = {1, 1000, 1e-6f, 5, 0, 1e4f};
+  const auto row = [](int64_t i) { return static_cast<size_t>(i / 20); };
+  for (int64_t i = 0; i < values.numel(); ++i) values.data<float>()[i] *= sizes[row(i)];
+  const Encoded encoded = encode(values, wire::INT8, Scales::kRows);
+  Shape shape;
+  Dtype dtype;
+  const auto check = [&](Scales scales) {
+    return check_tensor(encoded.info, encoded.frame.bytes(), 3, 20, shape, dtype, scales);
+  };
+  ASSERT_TRUE(check(Scales::kRows).ok());
+  EXPECT_EQ(shape, values.shape());
+  EXPECT_FALSE(check(Scales::kChannels).ok());
+  Tensor back = Tensor::empty(shape);
+  decode(encoded.info, encoded.frame.raw(), back, Scales::kRows);
+  for (int64_t i = 0; i < values.numel(); ++i) {
+    EXPECT_NEAR(back.data<float>()[i], values.data<float>()[i], 1.01f * sizes[row(i)] / 255);
+  }
+}
+
 TEST(TensorCodec, Int8IsWithinHalfAStepInEveryChannel) {
   Tensor values = Tensor::empty({3, 4, 5, 7});
   Rng(1).fill_uniform(values.span<float>(), -1, 1);

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/program.h"
 #include "base/statistics.h"
 #include "edge/reload.h"
 #include "edge/stream.h"
@@ -69,7 +70,7 @@ class View {
     } else {
       print_line(frame);
     }
-    std::fflush(stdout);
+    flush_output();
   }
 
  private:

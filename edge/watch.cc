@@ -158,6 +158,19 @@ void watch(const std::string& source, const EdgeConfig& config, const WatchOptio
   const auto start = Clock::now();
   std::string broken;  // why the source ended, if not well
   {
+    // A signal interrupts no wait of ours: look for it, until the last result is there.
+    std::jthread watcher([&](const std::stop_token& over) {
+      std::optional<Clock::time_point> asked;
+      while (!over.stop_requested()) {
+        if (take_reload_request()) stream.request_reload();
+        if (g_stop) {
+          video.stop();
+          if (!asked) asked = Clock::now();
+          if (Clock::now() - *asked > kStopPatience) stream.cancel();
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      }
+    });
     std::jthread shower([&] {
       View view(source, options.as_json);
       while (true) {
@@ -179,19 +192,6 @@ void watch(const std::string& source, const EdgeConfig& config, const WatchOptio
         latencies.push_back(ms_since(next.at));
         view.show({next.frame.number, video.dropped(), next.frame.seconds, latencies.back(),
                    std::move(result.value)});
-      }
-    });
-    // A signal interrupts no wait of ours: look for it.
-    std::jthread watcher([&](const std::stop_token& over) {
-      std::optional<Clock::time_point> asked;
-      while (!over.stop_requested()) {
-        if (take_reload_request()) stream.request_reload();
-        if (g_stop) {
-          video.stop();
-          if (!asked) asked = Clock::now();
-          if (Clock::now() - *asked > kStopPatience) stream.cancel();
-        }
-        std::this_thread::sleep_for(std::chrono::milliseconds(20));
       }
     });
     try {

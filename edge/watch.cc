@@ -158,8 +158,22 @@ void watch(const std::string& source, const EdgeConfig& config, const WatchOptio
   Status failure;
   std::vector<double> latencies;
   const auto start = Clock::now();
-  std::string broken;  // why the source ended, if not well
+  std::string broken;   // why the source ended, if not well
+  std::string unshown;  // why results could not be printed
   {
+    // A signal interrupts no wait of ours: look for it, until the last result is there.
+    std::jthread watcher([&](const std::stop_token& over) {
+      std::optional<Clock::time_point> asked;
+      while (!over.stop_requested()) {
+        if (take_reload_request()) stream.request_reload();
+        if (g_stop) {
+          video.stop();
+          if (!asked) asked = Clock::now();
+          if (Clock::now() - *asked > kStopPatience) stream.cancel();
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      }
+    });
     std::jthread shower([&] {
       View view(source, options.as_json);
       while (true) {
@@ -179,21 +193,16 @@ void watch(const std::string& source, const EdgeConfig& config, const WatchOptio
           continue;  // the others that are pending
         }
         latencies.push_back(ms_since(next.at));
-        view.show({next.frame.number, video.dropped(), next.frame.seconds, latencies.back(),
-                   std::move(result.value)});
-      }
-    });
-    // A signal interrupts no wait of ours: look for it.
-    std::jthread watcher([&](const std::stop_token& over) {
-      std::optional<Clock::time_point> asked;
-      while (!over.stop_requested()) {
-        if (take_reload_request()) stream.request_reload();
-        if (g_stop) {
+        try {
+          view.show({next.frame.number, video.dropped(), next.frame.seconds, latencies.back(),
+                     std::move(result.value)});
+        } catch (const Error& error) {  // standard output is lost
+          lock.lock();
+          unshown = error.what();
+          stop = true;
+          lock.unlock();
           video.stop();
-          if (!asked) asked = Clock::now();
-          if (Clock::now() - *asked > kStopPatience) stream.cancel();
         }
-        std::this_thread::sleep_for(std::chrono::milliseconds(20));
       }
     });
     try {
@@ -216,6 +225,7 @@ void watch(const std::string& source, const EdgeConfig& config, const WatchOptio
   const std::string frames = std::to_string(latencies.size()) + " frames";
   if (!failure.ok()) fail(failure.str() + " (after " + frames + " of " + source + ")");
   if (!broken.empty()) fail(broken);
+  if (!unshown.empty()) fail(unshown);
   const double seconds = ms_since(start) / 1000;
   std::fprintf(stderr, "%s: %s classified in %.1f s, %.1f a second", source.c_str(), frames.c_str(),
                seconds, static_cast<double>(latencies.size()) / seconds);

@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <memory>
 #include <thread>
@@ -716,6 +717,22 @@ TEST_F(ServerTest, ServesEachRequestWithTheBundleOfItsFingerprint) {
   EXPECT_EQ(code_of(new_fingerprint), StatusCode::kOk);
   fs::copy(dir_ / "models/new.h5", dir_ / "models/twin.h5");
   EXPECT_FALSE(server_->reload()) << "the same nets twice";
+  expect_serving();
+}
+
+// Refused by its size: reading four terabytes would take hours, and all memory.
+TEST_F(ServerTest, ABundleThatDoesNotFitIntoMemoryIsNotRead) {
+  std::filesystem::create_directory(dir_ / "models");
+  std::filesystem::rename(dir_ / "cloud.h5", dir_ / "models/cloud.h5");
+  config_.set_bundle((dir_ / "models").string());
+  start();
+  std::ofstream(dir_ / "models/huge.h5") << "x";
+  std::error_code error;
+  std::filesystem::resize_file(dir_ / "models/huge.h5", uintmax_t{1} << 42, error);
+  if (error) GTEST_SKIP() << "no sparse files here: " << error.message();
+  const auto asked = std::chrono::steady_clock::now();
+  EXPECT_FALSE(server_->reload());
+  EXPECT_LT(std::chrono::steady_clock::now() - asked, std::chrono::seconds(10));
   expect_serving();
 }
 

@@ -65,7 +65,7 @@ void judge_by_floor(const Run& run, Attack& a) {
     *a.result.mutable_ssim() = floor.ssim();
     *a.result.mutable_psnr() = floor.psnr();
   } else if (a.result.negative().better()) {
-    a.why = "a negative of its pictures is nearer to the truth";
+    a.why = "a negative of its images is nearer to the truth";
   } else if (seen.has_chance() && seen.originals() > 2 * seen.chance() &&
              low_end(seen.recognised()) <= seen.chance()) {
     a.why = "its pictures are recognised no better than by chance";

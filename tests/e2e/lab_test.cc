@@ -122,7 +122,7 @@ TEST_F(LabTest, ASweepSurvivesBadCellsAndBeingKilled) {
         stage2 { epochs: 1 batch: 64 lr: 0.05 }
         attack {
           public_images: 300 scored_images: 16 reference_images: 300
-          shadow { epochs: 1 } decoder { epochs: 1 }
+          shadow { epochs: 1 } decoder { epochs: 1 channels: 16 blocks: 1 } seeds: 2
         }
       }
       attack: "oracle" attack: "shadow-adaptive"
@@ -186,7 +186,7 @@ TEST_F(LabTest, TasksOfASweepRunOneByOneAndStopOnSignals) {
         model { width: 8 }
         protection { kind: "none" }
         stage1 { epochs: 2 batch: 64 lr: 0.05 }
-        attack { public_images: 300 scored_images: 16 reference_images: 0 decoder { epochs: 1 } }
+        attack { public_images: 300 scored_images: 16 reference_images: 0 decoder { epochs: 1 channels: 16 blocks: 1 } }
       }
       attack: "oracle"
       axis { path: "seed" value: "1" value: "2" }
@@ -264,7 +264,7 @@ TEST_F(LabTest, TasksOfASweepRunOneByOneAndStopOnSignals) {
   EXPECT_EQ(listed(out + "/none_seed=1").at("train"), "done");
   EXPECT_EQ(run({e, "task", out + "/none_seed=1", "--set", "attack.scored_images=8", "--set",
                  "attack.public_images=300", "--set", "attack.reference_images=0", "--set",
-                 "attack.decoder.epochs=1", "attack/oracle"})
+                 "attack.decoder.epochs=1", "--set", "attack.decoder.channels=16", "attack/oracle"})
                 .code,
             0);
   const auto result =
@@ -476,8 +476,8 @@ TEST_F(LabTest, TheDemoTellsTheWholeStory) {
   for (const char* s :
        {"data.train_limit=640", "data.test_limit=128", "model.width=8", "ensemble.nets=3",
         "stage1.epochs=1", "stage2.epochs=1", "attack.public_images=400", "attack.scored_images=64",
-        "attack.shadow.epochs=1", "attack.decoder.epochs=1", "attack.alignment.steps=20",
-        "attack.reference_images=1000"}) {
+        "attack.shadow.epochs=1", "attack.decoder.epochs=1", "attack.decoder.channels=16",
+        "attack.decoder.blocks=1", "attack.alignment.steps=20", "attack.reference_images=1000"}) {
     a.insert(a.end(), {"--set", s});
   }
   const Outcome r = run(a);

@@ -143,7 +143,7 @@ TEST(Polarity, NegativesAreFound) {
   const Tensor truth = random_images({4, 3, 16, 16}, 1);
   auto best = [&](const Tensor& reconstruction) {
     const PolarityScores s = score_polarities(truth, reconstruction, 1);
-    EXPECT_EQ(s.scores.size(), 3u);
+    EXPECT_EQ(s.scores.size(), 4u);
     EXPECT_EQ(s.scores[0].polarity, Polarity::kAsIs);
     return s.scores[s.best];
   };
@@ -153,6 +153,7 @@ TEST(Polarity, NegativesAreFound) {
   EXPECT_GT(negative.ssim.mean, 0.999);
   EXPECT_EQ(best(with_polarity(truth, Polarity::kLuminanceNegative)).polarity,
             Polarity::kLuminanceNegative);
+  EXPECT_EQ(best(with_polarity(truth, Polarity::kHueNegative)).polarity, Polarity::kHueNegative);
 }
 
 TEST(Polarity, LuminanceNegativeKeepsHues) {

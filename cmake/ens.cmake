@@ -28,6 +28,14 @@ endfunction()
 add_library(ens_fast_compile INTERFACE)
 target_compile_options(ens_fast_compile INTERFACE $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<NOT:$<CONFIG:Debug>>>:-O1>)
 
+# ens_compile_together(TARGET): several of its files are compiled as one, which reads what they all include once. For
+# folders of many short files whose local names differ. -DENS_COMPILE_TOGETHER=OFF compiles each alone, for tools that
+# read compile_commands.json and for those who change the same file again and again.
+option(ENS_COMPILE_TOGETHER "Compile several short files as one" ON)
+function(ens_compile_together target)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ${ENS_COMPILE_TOGETHER} UNITY_BUILD_BATCH_SIZE 5)
+endfunction()
+
 # ens_program(NAME SOURCES... LIBS...): an installed executable.
 function(ens_program name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LIBS" ${ARGN})

@@ -32,7 +32,7 @@ namespace fs = std::filesystem;
 
 constexpr int64_t kBatch = 256;
 
-struct Flags {
+struct CalibrateFlags {
   std::string run, data, device = "auto";
   int64_t images = 512, test = 0;
   double most_loss = 0.2;
@@ -111,7 +111,7 @@ Outcome compare(EdgePipeline& edge, const Dataset& images, const std::vector<Gra
   return outcome;
 }
 
-void calibrate(const Flags& flags) {
+void calibrate(const CalibrateFlags& flags) {
   const fs::path run = flags.run, file = run / "cloud.h5";
   if (!fs::exists(run / "DONE")) {
     usage_fail("'" + flags.run + "' is not a finished run folder", "calibrate",
@@ -167,7 +167,7 @@ void calibrate(const Flags& flags) {
 }  // namespace
 
 void add_calibrate_command(CLI::App& app) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<CalibrateFlags>();
   CLI::App* command = app.add_subcommand(
       "calibrate", "Calibrate a run's cloud.h5 for float8, unless that costs too much accuracy");
   command->add_option("run", flags->run, "Run folder")->required();

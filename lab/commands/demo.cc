@@ -30,7 +30,7 @@ namespace {
 namespace fs = std::filesystem;
 using json = nlohmann::json;
 
-struct Flags {
+struct DemoFlags {
   ConfigFlags config;
   std::string out = "runs/demo";
   bool full = false, offline = false;
@@ -39,7 +39,7 @@ struct Flags {
 void heading(const std::string& text) { fmt::print(stderr, "\n== {}\n", text); }
 
 // CIFAR-10 if it is there or can be downloaded; else the synthetic shapes, and a line that says so.
-void choose_data(RunConfig& config, const Flags& flags) {
+void choose_data(RunConfig& config, const DemoFlags& flags) {
   DataOptions wanted;
   wanted.name = config.data().name();
   wanted.root = config.data().root();
@@ -166,7 +166,7 @@ Tensor serve(const RunConfig& config, const fs::path& run) {
   return tap.features();
 }
 
-void run_demo(const Flags& flags) {
+void run_demo(const DemoFlags& flags) {
   const auto start = std::chrono::steady_clock::now();
   ConfigFlags config_flags = flags.config;
   if (config_flags.file.empty()) config_flags.file = flags.full ? "demo-full" : "demo";
@@ -211,7 +211,7 @@ void run_demo(const Flags& flags) {
 }  // namespace
 
 void add_demo_command(CLI::App& app) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<DemoFlags>();
   CLI::App* command = app.add_subcommand(
       "demo", "Train, serve over a socket, attack and report, in about ten minutes");
   flags->config.add_to(*command);

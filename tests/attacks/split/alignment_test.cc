@@ -294,9 +294,11 @@ const Client& client() {
 AttackContext small_options() {
   AttackContext o;
   o.seed = 2;
-  o.settings.mutable_alignment()->set_steps(400);
+  o.settings.mutable_alignment()->set_steps(800);
   o.settings.mutable_alignment()->set_batch(64);
   o.settings.mutable_decoder()->set_epochs(6);
+  o.settings.mutable_decoder()->set_channels(24);
+  o.settings.mutable_decoder()->set_blocks(1);
   o.settings.set_batch(32);
   return o;
 }
@@ -319,6 +321,7 @@ TEST_F(Alignment, ReadsAClientItHasNoPairsOf) {
   BlackBoxView queries;
   static_cast<QueryFreeView&>(queries) = view;
   queries.query = [](const Tensor& images) { return client().send(images); };
+  queries.query_data = &*view.public_data;
   const double oracle = ssim("oracle", queries, context);
   EXPECT_GT(aligned, 0.5 * oracle) << "oracle " << oracle;
   EXPECT_GT(aligned, unaligned + 0.2) << "without alignment " << unaligned;
@@ -329,6 +332,8 @@ TEST_F(Alignment, TheShadowTermGoesWithRestartsAndEachHasItsMerit) {
   AttackContext context = small_options();
   context.settings.mutable_alignment()->set_steps(60);
   context.settings.mutable_decoder()->set_epochs(1);
+  context.settings.mutable_decoder()->set_channels(16);
+  context.settings.mutable_decoder()->set_blocks(1);
   context.settings.mutable_alignment()->set_restarts(2);
   std::mutex mutex;
   int64_t done = 0;
@@ -358,6 +363,8 @@ TEST_F(Alignment, NeitherThreadsNorNeighboursChangeTheResult) {
   AttackContext context = small_options();
   context.settings.mutable_alignment()->set_steps(24);
   context.settings.mutable_decoder()->set_epochs(1);
+  context.settings.mutable_decoder()->set_channels(16);
+  context.settings.mutable_decoder()->set_blocks(1);
   const TrafficView view = client().view();
   const std::vector<float> alone = run_on("alignment", view, context)[0].images.to_vector();
   context.settings.mutable_alignment()->set_restarts(3);
@@ -402,6 +409,8 @@ TEST_F(Alignment, CopesWithSmallMaps) {
   AttackContext context = small_options();
   context.settings.mutable_alignment()->set_steps(16);
   context.settings.mutable_decoder()->set_epochs(1);
+  context.settings.mutable_decoder()->set_channels(16);
+  context.settings.mutable_decoder()->set_blocks(1);
   const auto all = run_on("alignment", view, context);
   EXPECT_EQ(all[0].images.shape(), client().truth().shape());
 }

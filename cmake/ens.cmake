@@ -34,6 +34,8 @@ target_compile_options(ens_fast_compile INTERFACE $<$<AND:$<COMPILE_LANGUAGE:CXX
 option(ENS_COMPILE_TOGETHER "Compile several short files as one" ON)
 function(ens_compile_together target)
   set_target_properties(${target} PROPERTIES UNITY_BUILD ${ENS_COMPILE_TOGETHER} UNITY_BUILD_BATCH_SIZE 5)
+  # GCC takes the files for headers, whose local types would be others in every file that includes them.
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-subobject-linkage>)
 endfunction()
 
 # ens_program(NAME SOURCES... LIBS...): an installed executable.

@@ -239,27 +239,24 @@ int classify_data(const ens::EdgeOptions& options, ens::EdgeClient& client) {
 
 int main(int argc, char** argv) {
   google::protobuf::SetLogHandler(nullptr);  // malformed messages of a peer do not belong on stderr
-  return ens::run_program("ensembler-edge", argv, [&] {
+  bool watched = false;
+  const int code = ens::run_program("ensembler-edge", argv, [&] {
     const ens::EdgeOptions options = ens::parse_options(argc, argv);
     ens::reload_on_hangup();
     if (!options.inputs.empty() && ens::is_video(options.inputs[0])) {
-      // Without destructors of libraries: a reader may still wait there for a silent stream.
-      const auto leave = [](int code) {
-        std::fflush(nullptr);
-        std::_Exit(code);
-      };
-      try {
-        ens::watch(options.inputs[0], options.config, options.watch);
-        ens::flush_output();
-      } catch (const ens::Error& error) {
-        std::fprintf(stderr, "ensembler-edge: %s\n", error.what());
-        leave(error.exit_code());
-      }
-      leave(0);
+      watched = true;
+      ens::watch(options.inputs[0], options.config, options.watch);
+      return 0;
     }
     ens::EdgeClient client(options.config);
     if (!options.record_probes.empty()) return record_probes(options, client);
     return options.data.name.empty() ? classify_images(options, client)
                                      : classify_data(options, client);
   });
+  if (watched) {
+    // Without destructors of libraries: a reader may still wait there for a silent stream.
+    std::fflush(nullptr);
+    std::_Exit(code);
+  }
+  return code;
 }

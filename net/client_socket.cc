@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/fd.h"
 #include "net/limits.h"
 
 namespace ens {
@@ -156,16 +157,15 @@ bool ClientSocket::greets() const {
   const std::string& number = addresses_[at_].endpoints.at(endpoint_);
   const std::optional<sockaddr_storage> to = socket_address(number);
   if (!to) return true;
-  const int fd = ::socket(to->ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return false;
+  const Fd socket(::socket(to->ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!socket) return false;
   const timeval patience{0, limits::kGreetingMicroseconds};
-  ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-  ::setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);  // also of connect()
+  ::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  // Holds for connect() too.
+  ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
   unsigned char first = 0;  // of the greeting that libzmq sends at once
-  const bool greeted = ::connect(fd, reinterpret_cast<const sockaddr*>(&*to), sizeof *to) == 0 &&
-                       ::recv(fd, &first, 1, 0) == 1 && first == 0xff;
-  ::close(fd);
-  return greeted;
+  return ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&*to), sizeof *to) == 0 &&
+         ::recv(socket.get(), &first, 1, 0) == 1 && first == 0xff;
 }
 
 // ---- messages

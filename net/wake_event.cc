@@ -13,20 +13,19 @@
 namespace ens {
 
 WakeEvent::WakeEvent() : fd_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
-  if (fd_ < 0) fail(std::string("no event descriptor: ") + std::strerror(errno));
+  if (!fd_) fail(std::string("no event descriptor: ") + std::strerror(errno));
 }
-WakeEvent::~WakeEvent() { ::close(fd_); }
 
 void WakeEvent::wake() {
   const int saved = errno;  // a signal handler must leave it alone
   const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t n = ::write(fd_, &one, sizeof one);
+  [[maybe_unused]] const ssize_t n = ::write(fd_.get(), &one, sizeof one);
   errno = saved;
 }
 
 void WakeEvent::clear() {
   uint64_t count;
-  [[maybe_unused]] const ssize_t n = ::read(fd_, &count, sizeof count);  // EAGAIN: no wake()
+  [[maybe_unused]] const ssize_t n = ::read(fd_.get(), &count, sizeof count);  // EAGAIN: no wake()
 }
 
 }  // namespace ens

@@ -87,9 +87,9 @@ struct Score {
   Interval ssim, psnr, mse;  // means over the images
 };
 
-// The reconstruction as it is, its negative and, clipped to [0, 1], its luminance negative.
+// The reconstruction in each of its polarities(), clipped to [0, 1].
 struct PolarityScores {
-  std::vector<Score> scores;  // kAsIs, kNegative, with three channels kLuminanceNegative
+  std::vector<Score> scores;  // kAsIs first
   size_t best = 0;            // index of the highest mean SSIM
 };
 

@@ -92,14 +92,15 @@ bool train_run(const RunConfig& config, const fs::path& folder,
   RunDir run(folder, identity, facts);
   keep_classes(*train, run);
   bool reused = false;
+  std::vector<fs::path> same_classes;
   for (const fs::path& source_run : source_runs) {
-    reused = has_classes(*train, source_run) && reuse_result(source_run, identity, run);
+    if (!has_classes(*train, source_run)) continue;
+    same_classes.push_back(source_run);
+    reused = reuse_result(source_run, identity, run);
     if (reused) break;
   }
   if (!reused) {
-    for (const fs::path& source_run : source_runs) {
-      if (has_classes(*train, source_run)) reuse_stage1(config, folder, source_run);
-    }
+    for (const fs::path& source_run : same_classes) reuse_stage1(config, folder, source_run);
     train_ensemble(config, run, *train, *test);
   }
   run.mark_done();

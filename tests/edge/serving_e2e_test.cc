@@ -30,6 +30,7 @@
 #include "tests/edge/serving.h"
 #include "tests/edge/tcp_proxy.h"
 #include "tests/nn/data/clips.h"
+#include "tests/support/listener.h"
 
 namespace ens {
 namespace {
@@ -211,16 +212,9 @@ TEST_F(ServingTest, ASilentStreamEndsAtOnceWhenAsked) {
   std::ifstream clip(path("clip.avi"), std::ios::binary);
   const std::string avi{std::istreambuf_iterator<char>(clip), {}};
   const std::string jpeg = avi.substr(avi.find("\xff\xd8"), avi.rfind("\xff\xd9") + 2);
-  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  ASSERT_EQ(bind(listener, reinterpret_cast<sockaddr*>(&address), size), 0);
-  ASSERT_EQ(listen(listener, 4), 0);
-  ASSERT_EQ(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size), 0);
+  const test::Listener listener;
   std::jthread camera([&](const std::stop_token& over) {
-    const int client = accept(listener, nullptr, nullptr);
+    const int client = accept(listener.fd(), nullptr, nullptr);
     std::string head =
         "HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=f\r\n\r\n";
     for (int i = 0; i < 100 && !over.stop_requested(); ++i) {
@@ -233,8 +227,7 @@ TEST_F(ServingTest, ASilentStreamEndsAtOnceWhenAsked) {
     while (!over.stop_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(20));
     close(client);
   });
-  auto process =
-      edge({"--json", "http://127.0.0.1:" + std::to_string(ntohs(address.sin_port)) + "/x"});
+  auto process = edge({"--json", "http://127.0.0.1:" + std::to_string(listener.port()) + "/x"});
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
   while (process->out().empty() && process->running() && std::chrono::steady_clock::now() < end) {
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
@@ -247,8 +240,7 @@ TEST_F(ServingTest, ASilentStreamEndsAtOnceWhenAsked) {
   EXPECT_LT(std::chrono::steady_clock::now() - asked, std::chrono::seconds(4));  // busy machines
   EXPECT_NE(process->err().find("frames classified"), std::string::npos) << process->err();
   camera.request_stop();
-  shutdown(listener, SHUT_RDWR);
-  close(listener);
+  shutdown(listener.fd(), SHUT_RDWR);
 }
 
 TEST_F(ServingTest, AVideosFramesAreClassifiedAsPicturesAre) {

@@ -44,23 +44,14 @@ int dial(int port) {
 int dial(const std::string& endpoint) { return dial(port_of(endpoint)); }
 
 TcpProxy::TcpProxy(const std::string& endpoint)
-    : target_port_(port_of(endpoint)),
-      listener_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)) {
-  sockaddr_in any = loopback(0);
-  socklen_t size = sizeof any;
-  if (listener_ < 0 || ::bind(listener_, reinterpret_cast<sockaddr*>(&any), size) != 0 ||
-      ::listen(listener_, 64) != 0 ||
-      ::getsockname(listener_, reinterpret_cast<sockaddr*>(&any), &size) != 0) {
-    throw std::runtime_error("the proxy cannot listen");
-  }
-  endpoint_ = "tcp://127.0.0.1:" + std::to_string(ntohs(any.sin_port));
+    : target_port_(port_of(endpoint)), listener_(SOCK_NONBLOCK) {
+  endpoint_ = "tcp://127.0.0.1:" + std::to_string(listener_.port());
   thread_ = std::jthread([this](std::stop_token stop) { run(std::move(stop)); });
 }
 
 TcpProxy::~TcpProxy() {
   thread_.request_stop();
   thread_.join();
-  ::close(listener_);
 }
 
 std::vector<std::string> TcpProxy::recorded() const {
@@ -74,7 +65,7 @@ void TcpProxy::run(std::stop_token stop) {
   while (!stop.stop_requested()) {
     const int64_t rate = rate_;
     const bool stalled = stalled_;
-    std::vector<pollfd> items = {{listener_, POLLIN, 0}};
+    std::vector<pollfd> items = {{listener_.fd(), POLLIN, 0}};
     for (const Connection& c : connections_) {
       for (const Way* way : {&c.up, &c.down}) {
         const bool leave = !way->waiting.empty() && way->allowance >= 1 && !stalled;
@@ -109,7 +100,7 @@ void TcpProxy::run(std::stop_token stop) {
 }
 
 void TcpProxy::accept() {
-  const int near = ::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
+  const int near = ::accept4(listener_.fd(), nullptr, nullptr, SOCK_CLOEXEC);
   if (near < 0) return;
   const int far = dial(target_port_);
   if (far < 0) {

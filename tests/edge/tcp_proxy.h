@@ -10,6 +10,8 @@
 #include <thread>
 #include <vector>
 
+#include "tests/support/listener.h"
+
 namespace ens::test {
 
 // The methods may be called from any thread.
@@ -48,7 +50,8 @@ class TcpProxy {
   void receive(Connection& connection, Way& way);
   static void pass(Connection& connection, Way& way);
 
-  int target_port_, listener_;
+  const int target_port_;
+  const Listener listener_;
   std::string endpoint_;
   std::atomic<int64_t> rate_{0}, cut_after_{-1};
   std::atomic<bool> stalled_{false}, cut_{false}, recording_{false};

@@ -21,6 +21,7 @@
 #include "nn/data/dataset.h"
 #include "nn/data/fetch_files.h"
 #include "tests/nn/data/files.h"
+#include "tests/support/listener.h"
 
 namespace ens {
 namespace {
@@ -40,30 +41,19 @@ class Server {
     std::string location;  // redirect
   };
 
-  Server() : socket_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof address;
-    if (bind(socket_, reinterpret_cast<sockaddr*>(&address), size) != 0 ||
-        listen(socket_, 16) != 0 ||
-        getsockname(socket_, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
-      throw std::runtime_error("no loopback socket");
-    }
-    port_ = ntohs(address.sin_port);
+  Server() {
     thread_ = std::thread([this] { serve(); });
   }
   ~Server() {
-    shutdown(socket_, SHUT_RDWR);
+    shutdown(listener_.fd(), SHUT_RDWR);
     thread_.join();
     for (const int stalled : stalled_) close(stalled);
-    close(socket_);
   }
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
   std::string url(const std::string& path) const {
-    return "http://127.0.0.1:" + std::to_string(port_) + path;
+    return "http://127.0.0.1:" + std::to_string(listener_.port()) + path;
   }
   void set(const std::string& path, Answer answer) {
     const std::lock_guard lock(mutex_);
@@ -74,7 +64,7 @@ class Server {
  private:
   void serve() {
     while (true) {
-      const int client = accept4(socket_, nullptr, nullptr, SOCK_CLOEXEC);
+      const int client = accept4(listener_.fd(), nullptr, nullptr, SOCK_CLOEXEC);
       if (client < 0) return;
       std::string request;
       char buffer[4096];
@@ -114,8 +104,7 @@ class Server {
     return it != answers_.end() && it->second.stall;
   }
 
-  int socket_;
-  int port_ = 0;
+  const test::Listener listener_;
   std::atomic<int> requests_ = 0;
   std::mutex mutex_;
   std::map<std::string, Answer> answers_;

@@ -1,6 +1,5 @@
 #include "nn/data/video.h"
 
-#include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -14,6 +13,7 @@
 #include "base/error.h"
 #include "nn/data/image.h"
 #include "tests/nn/data/clips.h"
+#include "tests/support/listener.h"
 #include "tests/support/temp_dir.h"
 
 namespace ens {
@@ -134,15 +134,8 @@ TEST(Video, FramesMayChangeTheirSize) {
 
 // A server that takes the connection and says nothing. The limit counts from the opening.
 TEST(Video, ASilentStreamIsGivenUp) {
-  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  ASSERT_EQ(bind(listener, reinterpret_cast<sockaddr*>(&address), size), 0);
-  ASSERT_EQ(listen(listener, 4), 0);
-  ASSERT_EQ(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size), 0);
-  const std::string source = "rtsp://127.0.0.1:" + std::to_string(ntohs(address.sin_port)) + "/x";
+  const test::Listener listener;
+  const std::string source = "rtsp://127.0.0.1:" + std::to_string(listener.port()) + "/x";
   const auto start = std::chrono::steady_clock::now();
   std::string why;
   try {
@@ -151,7 +144,6 @@ TEST(Video, ASilentStreamIsGivenUp) {
     why = error.what();
   }
   const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - start;
-  close(listener);
   if (waited.count() < 1) GTEST_SKIP() << "OpenCV without FFmpeg: " << why;
   EXPECT_NE(why.find("nothing came from the stream for 10 seconds"), std::string::npos) << why;
   EXPECT_LT(waited.count(), 20);

@@ -13,6 +13,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <ctime>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <iterator>
@@ -828,6 +829,9 @@ TEST_F(ServingTest, LogTimesAreInUtcWhateverTheZone) {
 }
 
 TEST_F(ServingTest, TheLoadGeneratorTakesKeysAndRefusesNonsense) {
+  if (!std::filesystem::exists(std::string(ENS_BIN_DIR) + "/ens-load")) {
+    GTEST_SKIP() << "ens-load is not built with -DENS_BENCH=OFF";
+  }
   for (const Args& nonsense :
        {Args{"--clients", "0"}, Args{"--batch", "0"}, Args{"--seconds", "-1"},
         Args{"--seconds", "nan"}, Args{"--timeout-ms", "0"}, Args{"--server-key", "only.pub"}}) {

@@ -75,15 +75,21 @@ bool has(const Fields& fields, const std::string& path) {
   return std::ranges::find(fields, path, &Fields::value_type::first) != fields.end();
 }
 
-// Puts `data.fit`, if it is not set, where to_text() has it: behind the other settings of `data`.
-void add_implied_fit(Fields& fields) {
-  if (has(fields, "data.fit")) return;
-  const auto in_data = [](const auto& field) { return field.first.starts_with("data."); };
-  const auto last = std::find_if(fields.rbegin(), fields.rend(), in_data);
+// Puts what complete_old_run() sets where to_text() has it: behind the other settings of `data`.
+void add_implied(Fields& fields) {
   const auto name = std::ranges::find(fields, "data.name", &Fields::value_type::first);
   if (name == fields.end()) return;
-  const std::string& quoted = name->second;
-  fields.insert(last.base(), {"data.fit", '"' + implied_fit(quoted.substr(1)) + '"'});
+  RunConfig old;
+  old.mutable_data()->set_name(name->second.substr(1));  // without the quotation mark
+  complete_old_run(old);
+  const auto add = [&](const std::string& path, const std::string& value) {
+    if (has(fields, path)) return;
+    const auto in_data = [](const auto& field) { return field.first.starts_with("data."); };
+    const auto last = std::find_if(fields.rbegin(), fields.rend(), in_data);
+    fields.insert(last.base(), {path, value});
+  };
+  add("data.fit", '"' + old.data().fit() + '"');
+  add("data.public_images", std::to_string(old.data().public_images()));
 }
 
 // ---- metrics
@@ -276,8 +282,8 @@ std::vector<std::pair<std::string, std::string>> config_fields(const std::string
 
 std::string config_difference(const std::string& mine, const std::string& folder) {
   Fields a = config_fields(mine), b = config_fields(folder);
-  add_implied_fit(a);
-  add_implied_fit(b);
+  add_implied(a);
+  add_implied(b);
   const auto drop_defaults = [](Fields& fields, const Fields& others) {
     std::erase_if(fields, [&](const auto& field) {
       return !has(others, field.first) && field.second == default_text(field.first);
@@ -309,8 +315,7 @@ RunConfig read_run_config(const fs::path& folder) {
   refuse_newer(*text, file);
   RunConfig config;
   parse_config(*text, file.string(), config);
-  DataConfig& data = *config.mutable_data();
-  if (!data.has_fit()) data.set_fit(implied_fit(data.name()));
+  complete_old_run(config);
   complete(config);
   return config;
 }

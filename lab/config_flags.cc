@@ -48,7 +48,8 @@ fs::path program_folder() { return fs::read_symlink("/proc/self/exe").parent_pat
 fs::path find_config(const std::string& name) {
   const fs::path bin = program_folder();
   const std::string with_ending = fs::path(name).has_extension() ? name : name + ".txtpb";
-  if (fs::is_regular_file(name)) return name;
+  std::error_code error;  // a pipe is a configuration too: <(...)
+  if (fs::exists(name, error) && !fs::is_directory(name, error)) return name;
   std::vector<std::string> known;
   for (const fs::path& folder :
        {fs::path("configs"), bin / "../share/ensembler/configs", bin / "../../../configs"}) {

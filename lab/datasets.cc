@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <map>
 #include <mutex>
@@ -12,16 +13,38 @@
 
 namespace ens {
 
-std::shared_ptr<const Dataset> shared_dataset(const RunConfig& config, DataSplit split) {
+namespace {
+
+// The client's images first, then those that are set aside; the same order for every seed.
+Dataset divided(const Dataset& all, int64_t set_aside, DataPart part) {
+  if (part == DataPart::kTrainAndPublic) return all;
+  std::vector<int64_t> order = Rng(0, "images set aside").permutation(all.count());
+  const auto cut = order.end() - set_aside;
+  std::vector<int64_t> wanted(part == DataPart::kPublic ? cut : order.begin(),
+                              part == DataPart::kPublic ? order.end() : cut);
+  std::ranges::sort(wanted);
+  return all.pick(wanted);
+}
+
+Dataset load(const RunConfig& config, DataPart part) {
+  const DataSplit split = part == DataPart::kTest ? DataSplit::kTest : DataSplit::kTrain;
+  Dataset all = load_dataset(data_options(config, split), split);
+  if (part == DataPart::kTest) return all;
+  return divided(all, std::min(config.data().public_images(), all.count() / 5), part);
+}
+
+}  // namespace
+
+std::shared_ptr<const Dataset> shared_dataset(const RunConfig& config, DataPart part) {
   static std::mutex mutex;
   static std::map<std::string, std::weak_ptr<const Dataset>> loaded;
-  const std::string key = to_text(config.data()) + "seed: " + std::to_string(config.seed()) +
-                          (split == DataSplit::kTrain ? " train" : " test");
+  const std::string key = fmt::format("{}seed: {} part: {}", to_text(config.data()), config.seed(),
+                                      static_cast<int>(part));
   std::lock_guard lock(mutex);
   std::weak_ptr<const Dataset>& entry = loaded[key];
   std::shared_ptr<const Dataset> data = entry.lock();
   if (!data) {
-    data = std::make_shared<const Dataset>(load_dataset(data_options(config, split), split));
+    data = std::make_shared<const Dataset>(load(config, part));
     entry = data;
     static std::set<std::string> said;
     for (const std::string& warning : data->warnings) {

@@ -8,7 +8,13 @@
 
 namespace ens {
 
-// The split that `config.data` describes; loaded once for as long as anyone holds it. Thread-safe.
-std::shared_ptr<const Dataset> shared_dataset(const RunConfig& config, DataSplit split);
+// Whose images: the client's, on which it trains; those of the training split that were set aside
+// for attackers (data.public_images), the same ones for every seed of the run; both; or the test
+// split.
+enum class DataPart { kTrain, kPublic, kTrainAndPublic, kTest };
+
+// What `config.data` describes; loaded once for as long as anyone holds it. Thread-safe. kPublic
+// has no images if none were set aside.
+std::shared_ptr<const Dataset> shared_dataset(const RunConfig& config, DataPart part);
 
 }  // namespace ens

@@ -79,7 +79,7 @@ Estimator::Speed Estimator::measure(const RunConfig& config, const ModelSpec& sp
 
 Estimator::Cell Estimator::estimate(const RunConfig& config,
                                     const std::vector<std::string>& attacks) {
-  const auto train = shared_dataset(config, DataSplit::kTrain);
+  const auto train = shared_dataset(config, DataPart::kTrain);
   const ModelSpec spec = model_spec(config, *train);
   const Split split = split_of(config);
   check(spec, split);
@@ -107,8 +107,11 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
   setting.split = split;
   setting.nets = nets;
   setting.selected = config.ensemble().selected();
-  setting.public_images = std::min(train->count(), settings.public_images());
-  setting.training_images = train->count();
+  const auto set_aside = shared_dataset(config, DataPart::kPublic);
+  const bool disjoint = settings.public_source() == "disjoint";
+  setting.public_images =
+      std::min((disjoint ? set_aside : train)->count(), settings.public_images());
+  setting.training_images = train->count() + set_aside->count();
   setting.scored_images = settings.one_per_class()
                               ? std::min<int64_t>(spec.classes, settings.scored_images())
                               : settings.scored_images();

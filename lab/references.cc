@@ -24,7 +24,7 @@ std::shared_ptr<const ReferenceClassifier> shared_reference(
   if (!entry) {
     const Device device = parse_devices(config.device())[0];
     entry = std::make_shared<const ReferenceClassifier>(
-        *shared_dataset(config, DataSplit::kTrain), images, device,
+        *shared_dataset(config, DataPart::kTrain), images, device,
         choose_dtype(config.dtype(), device), config.seed(), on_step);
   }
   return entry;

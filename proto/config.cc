@@ -270,11 +270,16 @@ void parse_config(const std::string& text, const std::string& source_name, pb::M
 }
 
 void read_config(const std::filesystem::path& file, pb::Message& config) {
-  parse_config(read_file(file), file.string(), config);
+  std::string text = read_file(file);
+  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";  // some editors begin files with it
+  if (text.starts_with(kByteOrderMark)) text.erase(0, kByteOrderMark.size());
+  parse_config(text, file.string(), config);
 }
 
-std::string implied_fit(const std::string& data_name) {
-  return data_name.starts_with("folder:") ? "stretch" : "crop";
+void complete_old_run(RunConfig& config) {
+  DataConfig& data = *config.mutable_data();
+  if (!data.has_fit()) data.set_fit(data.name().starts_with("folder:") ? "stretch" : "crop");
+  if (!data.has_public_images()) data.set_public_images(0);
 }
 
 void apply_overrides(const std::vector<std::string>& assignments, pb::Message& config) {

@@ -50,9 +50,10 @@ std::vector<std::string> choices_of(const schema::Setting& setting);
 // What a number may be: "1 to 256", "at least 1"; empty for every value.
 std::string range_text(const schema::Setting& setting);
 
-// The `data.fit` of runs of versions before that setting: image folders were stretched, and the
-// images of all other data sets are square.
-std::string implied_fit(const std::string& data_name);
+// Sets what the runs of older versions did, where their configuration lacks the setting:
+// `data.fit` (image folders were stretched, and the images of all other data sets are square) and
+// `data.public_images` (none were set aside).
+void complete_old_run(RunConfig& config);
 
 std::string to_text(const google::protobuf::Message& config);  // text format, round-trips
 

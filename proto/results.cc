@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <google/protobuf/util/json_util.h>
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -127,6 +128,11 @@ std::optional<double> number(const pb::Message& message, std::string_view path) 
   if (f->cpp_type() == Field::CPPTYPE_INT32) return r.GetInt32(message, f);
   if (f->cpp_type() == Field::CPPTYPE_DOUBLE) return r.GetDouble(message, f);
   fail(fmt::format("'{}' is no number", path), message.GetTypeName());
+}
+
+bool in_effect_one_net(const RunSummary& summary) {
+  return std::ranges::any_of(summary.selected_nets(),
+                             [](const auto& net) { return net.share() > 0.9; });
 }
 
 }  // namespace ens::results

@@ -14,6 +14,8 @@
 
 namespace ens::results {
 
+class RunSummary;
+
 // The file is intact, but of a version that this program does not know.
 class NewerFormat : public Error {
  public:
@@ -36,5 +38,8 @@ bool read_if_intact(const std::filesystem::path& file, google::protobuf::Message
 // A number by its path in the schema ("split.head"); nothing if it is not known. Error if the
 // schema has no such number.
 std::optional<double> number(const google::protobuf::Message& message, std::string_view path);
+
+// Whether of several selected nets one has more than nine tenths of the logits' variance.
+bool in_effect_one_net(const RunSummary& summary);
 
 }  // namespace ens::results

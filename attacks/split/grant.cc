@@ -58,7 +58,7 @@ void grant(const SplitVictim& victim, const AttackContext& context, BlackBoxView
   grant(victim, context, static_cast<QueryFreeView&>(view));
   view.query = victim.send;
   const bool all = context.settings.tier() == "full";
-  view.query_data = all ? victim.training_data : victim.public_data;
+  view.query_data = all ? victim.training_data() : victim.public_data;
 }
 
 void grant(const SplitVictim& victim, const AttackContext& context, WhiteBoxView& view) {
@@ -101,7 +101,7 @@ std::vector<int64_t> nearest_images(const Dataset& images, const Dataset& among)
   return nearest;
 }
 
-ImageRoles divide_images(const Dataset& train, const Dataset& test, const AttackConfig& settings,
+ImageRoles divide_images(const Dataset& pool, const Dataset& test, const AttackConfig& settings,
                          uint64_t seed) {
   std::vector<int64_t> scored, rest;
   std::set<int32_t> seen;
@@ -114,7 +114,7 @@ ImageRoles divide_images(const Dataset& train, const Dataset& test, const Attack
   rest.resize(
       static_cast<size_t>(std::min<int64_t>(std::ssize(rest), settings.observed_features())));
   Rng rng(seed, "attacker's public images");
-  return {train.draw(settings.public_images(), rng), test.pick(scored), test.pick(rest)};
+  return {pool.draw(settings.public_images(), rng), test.pick(scored), test.pick(rest)};
 }
 
 }  // namespace ens

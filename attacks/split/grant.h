@@ -26,15 +26,15 @@ std::vector<int64_t> pair_counts(const AttackConfig& settings, int64_t available
 // For each of `images` the number of the one of `among` with the least squared error.
 std::vector<int64_t> nearest_images(const Dataset& images, const Dataset& among);
 
-// Whose images are whose. The public images are drawn from the training split; the private ones,
-// those that are scored and those behind the rest of the traffic, are different images of the test
-// split.
+// Whose images are whose. The public images are drawn from `pool` (attack.public_source); the
+// private ones, those that are scored and those behind the rest of the traffic, are different images
+// of the test split.
 struct ImageRoles {
   Dataset public_data;
   Dataset scored;
   Dataset traffic;
 };
-ImageRoles divide_images(const Dataset& train, const Dataset& test, const AttackConfig& settings,
+ImageRoles divide_images(const Dataset& pool, const Dataset& test, const AttackConfig& settings,
                          uint64_t seed);
 
 }  // namespace ens

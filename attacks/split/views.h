@@ -23,7 +23,7 @@ struct SplitVictim {
   std::vector<std::shared_ptr<Sequential>> bodies;
   Tensor observed;
   const Dataset* public_data = nullptr;
-  const Dataset* training_data = nullptr;  // all images of the training split
+  std::function<const Dataset*()> training_data;  // all images of the training split
   // The features that the client sends for images [B,C,S,S] in [0, 1]: float32, on the CPU.
   std::function<Tensor(const Tensor& images)> send;
   std::function<Tensor()> traffic;  // features of further images; computed when first granted

@@ -68,13 +68,25 @@ EnsembleNet::EnsembleNet(const ModelSpec& spec, const Split& split,
   for (size_t i = 0; i < bodies_.size(); ++i) add("body" + std::to_string(i), bodies_[i]);
 }
 
-Var EnsembleNet::forward(const Var& images, Var& clean_features) {
+std::vector<Var> EnsembleNet::answers(const Var& images, Var& clean_features) {
   clean_features = head_->forward(images);
   const Var z = protect(protection_, clean_features);
   const float weight = 1.0f / static_cast<float>(bodies_.size());
   std::vector<Var> answers;
   for (const auto& body : bodies_) answers.push_back(affine(body->forward(z), weight, 0));
-  return tail_->forward(concat(answers, 1));
+  return answers;
+}
+
+Var EnsembleNet::logits(const std::vector<Var>& answers, const std::vector<float>& weights) {
+  std::vector<Var> heard;
+  for (size_t i = 0; i < answers.size(); ++i) {
+    heard.push_back(weights[i] == 1 ? answers[i] : affine(answers[i], weights[i], 0));
+  }
+  return tail_->forward(concat(heard, 1));
+}
+
+Var EnsembleNet::forward(const Var& images, Var& clean_features) {
+  return tail_->forward(concat(answers(images, clean_features), 1));
 }
 
 Var EnsembleNet::forward(const Var& images) {
@@ -86,37 +98,148 @@ ProtectionSpec EnsembleNet::protection() const { return spec_of(protection_); }
 
 // ---- measuring
 
+namespace {
+
+// Head, bodies and tail as the edge and the cloud compute them, in batches of at most kBatch.
+class EnsemblePlan {
+ public:
+  EnsemblePlan(const Sequential& head, const Protection& protection,
+               const std::vector<std::shared_ptr<Sequential>>& bodies, const Sequential& tail,
+               const ModelSpec& spec, const Split& split, Device device, Dtype dtype)
+      : protection_(protection),
+        answer_(body_output_shape(spec, split)),
+        count_(std::ssize(bodies)),
+        device_(device),
+        head_(lower(head, spec.input_shape()), device, dtype, kBatch),
+        bodies_(graphs(bodies, smashed_shape(spec, split)), device, dtype, kBatch),
+        tail_(lower(tail, joined()), device, dtype, kBatch) {}
+
+  // The bodies' outputs / P for n images: [P, n, ...].
+  Tensor answers(const Tensor& images) {
+    Tensor sent = head_.run(images).to(Device{});
+    protection_.apply(sent);
+    return backend(device_).unary(UnaryOp::kAffine, bodies_.run_all(sent.to(device_)),
+                                  1.0f / static_cast<float>(count_), 0);
+  }
+  Tensor logits(const Tensor& answers) {
+    const int64_t n = answers.dim(1);
+    std::vector<Var> parts;
+    for (int64_t i = 0; i < count_; ++i) {
+      parts.emplace_back(answers.rows(i, 1).reshape(batched(n, answer_)));
+    }
+    return tail_.run(concat(parts, 1).value());
+  }
+
+ private:
+  static std::vector<Graph> graphs(const std::vector<std::shared_ptr<Sequential>>& bodies,
+                                   const Shape& smashed) {
+    std::vector<Graph> out;
+    for (const auto& body : bodies) out.push_back(lower(*body, smashed));
+    return out;
+  }
+  Shape joined() const {
+    Shape shape = answer_;
+    shape.set(0, answer_[0] * count_);
+    return shape;
+  }
+
+  const Protection& protection_;
+  const Shape answer_;
+  const int64_t count_;
+  const Device device_;
+  Plan head_, bodies_, tail_;
+};
+
+}  // namespace
+
 double plan_accuracy(const Sequential& head, const Protection& protection,
                      const std::vector<std::shared_ptr<Sequential>>& bodies, const Sequential& tail,
                      const ModelSpec& spec, const Split& split, const Dataset& data, Device device,
                      Dtype dtype, const std::function<void()>& each_batch) {
-  const Shape smashed = smashed_shape(spec, split), answer = body_output_shape(spec, split);
-  Shape joined = answer;
-  const int64_t count = static_cast<int64_t>(bodies.size());
-  joined.set(0, answer[0] * count);
-  Plan head_plan(lower(head, spec.input_shape()), device, dtype, kBatch);
-  Plan tail_plan(lower(tail, joined), device, dtype, kBatch);
-  std::vector<Graph> body_graphs;
-  for (const auto& body : bodies) body_graphs.push_back(lower(*body, smashed));
-  Plan body_plan(body_graphs, device, dtype, kBatch);
-  Backend& be = backend(device);
+  EnsemblePlan plan(head, protection, bodies, tail, spec, split, device, dtype);
   double right = 0;
   for (int64_t first = 0; first < data.count(); first += kBatch) {
     each_batch();
     const int64_t n = std::min(kBatch, data.count() - first);
-    Tensor sent = head_plan.run(images_of(data, first, n)).to(Device{});
-    protection.apply(sent);
-    const Tensor z = sent.to(device);
-    const Tensor all =
-        be.unary(UnaryOp::kAffine, body_plan.run_all(z), 1.0f / static_cast<float>(count), 0);
-    std::vector<Var> answers;
-    for (int64_t i = 0; i < count; ++i) {
-      answers.emplace_back(all.rows(i, 1).reshape(batched(n, answer)));
-    }
-    const Tensor logits = tail_plan.run(concat(answers, 1).value());
+    const Tensor logits = plan.logits(plan.answers(images_of(data, first, n)));
     right += accuracy(logits, labels_of(data, first, n)) * static_cast<double>(n);
   }
   return data.count() ? right / static_cast<double>(data.count()) : 0.0;
+}
+
+std::vector<NetShare> net_shares(const Sequential& head, const Protection& protection,
+                                 const std::vector<std::shared_ptr<Sequential>>& bodies,
+                                 const Sequential& tail, const ModelSpec& spec, const Split& split,
+                                 const Dataset& data, Device device, Dtype dtype,
+                                 const std::function<void()>& each_batch) {
+  EnsemblePlan plan(head, protection, bodies, tail, spec, split, device, dtype);
+  const int64_t nets = std::ssize(bodies), count = data.count();
+  std::vector<Tensor> batches;  // of outputs, float32 on the CPU
+  std::vector<std::vector<double>> means(static_cast<size_t>(nets));
+  for (int64_t first = 0; first < count; first += kBatch) {
+    each_batch();
+    const int64_t n = std::min(kBatch, count - first);
+    batches.push_back(plan.answers(images_of(data, first, n)).to(Device{}).to(Dtype::kF32).plain());
+    const int64_t size = batches.back().numel() / (nets * n);
+    const float* value = batches.back().data<float>();
+    for (auto& mean : means) {
+      mean.resize(static_cast<size_t>(size));
+      for (int64_t i = 0; i < n * size; ++i) {
+        mean[static_cast<size_t>(i % size)] += *value++ / static_cast<double>(count);
+      }
+    }
+  }
+  // The logits [count, classes] when only the nets that `hears` names are heard.
+  const auto logits_of = [&](const std::function<bool(int64_t net)>& hears) {
+    std::vector<float> all;
+    for (const Tensor& batch : batches) {
+      each_batch();
+      Tensor heard = batch.clone();
+      const int64_t n = batch.dim(1), size = batch.numel() / (nets * n);
+      for (int64_t net = 0; net < nets; ++net) {
+        if (hears(net)) continue;
+        float* to = heard.data<float>() + net * n * size;
+        const auto& mean = means[static_cast<size_t>(net)];
+        for (int64_t i = 0; i < n * size; ++i) {
+          to[i] = static_cast<float>(mean[static_cast<size_t>(i % size)]);
+        }
+      }
+      const auto logits = plan.logits(heard.to(device).to(dtype)).to(Device{}).to_vector();
+      all.insert(all.end(), logits.begin(), logits.end());
+    }
+    return all;
+  };
+  const std::vector<float> together = logits_of([](int64_t) { return true; });
+  const int64_t classes = std::ssize(together) / std::max<int64_t>(count, 1);
+  std::vector<NetShare> shares(static_cast<size_t>(nets));
+  double total = 0;
+  for (int64_t net = 0; net < nets; ++net) {
+    NetShare& own = shares[static_cast<size_t>(net)];
+    const std::vector<float> without = logits_of([&](int64_t other) { return other != net; });
+    // What all classes gain alike decides nothing.
+    std::vector<double> sums(static_cast<size_t>(classes)), squares(static_cast<size_t>(classes));
+    for (int64_t i = 0; i < count; ++i) {
+      double mean = 0;
+      const auto gain = [&](int64_t c) {
+        const auto at = static_cast<size_t>(i * classes + c);
+        return static_cast<double>(together[at]) - without[at];
+      };
+      for (int64_t c = 0; c < classes; ++c) mean += gain(c) / static_cast<double>(classes);
+      for (int64_t c = 0; c < classes; ++c) {
+        sums[static_cast<size_t>(c)] += gain(c) - mean;
+        squares[static_cast<size_t>(c)] += (gain(c) - mean) * (gain(c) - mean);
+      }
+    }
+    for (size_t c = 0; c < sums.size(); ++c) {
+      own.share += squares[c] - sums[c] * sums[c] / static_cast<double>(count);
+    }
+    total += own.share;
+    const Tensor alone =
+        Tensor::from(logits_of([&](int64_t other) { return other == net; }), {count, classes});
+    own.accuracy = accuracy(alone, labels_of(data, 0, count));
+  }
+  for (NetShare& own : shares) own.share = total > 0 ? own.share / total : 0;
+  return shares;
 }
 
 Tensor plan_features(const Sequential& head, const ModelSpec& spec, const Dataset& data, int64_t n,

@@ -48,6 +48,10 @@ class EnsembleNet : public Module {
   // Also yields the head's output before the protection, for the similarity penalty.
   Var forward(const Var& images, Var& clean_features);
   Var forward(const Var& images) override;
+  // The bodies' outputs / P, and the logits when only those with a weight are heard. The weights
+  // of all bodies are 1 but for experiments in training.
+  std::vector<Var> answers(const Var& images, Var& clean_features);
+  Var logits(const std::vector<Var>& answers, const std::vector<float>& weights);
 
   const std::shared_ptr<Sequential>& head() const { return head_; }
   const std::vector<std::shared_ptr<Sequential>>& bodies() const { return bodies_; }
@@ -67,6 +71,21 @@ double plan_accuracy(const Sequential& head, const Protection& protection,
                      const std::vector<std::shared_ptr<Sequential>>& bodies, const Sequential& tail,
                      const ModelSpec& spec, const Split& split, const Dataset& data, Device device,
                      Dtype dtype, const std::function<void()>& each_batch);
+
+// What one of several nets adds to their joint output.
+struct NetShare {
+  double share = 0;     // of the variance of the logits over the images, 0..1; together 1
+  double accuracy = 0;  // alone: the other nets' outputs are replaced by their means over the images
+};
+
+// Of each of the bodies, in their order; as plan_accuracy(), which it takes the arguments of. A
+// net's part of the logits is what they lose when its output is replaced by its mean over the
+// images; for a linear tail that is its own block's product. Holds all outputs in memory.
+std::vector<NetShare> net_shares(const Sequential& head, const Protection& protection,
+                                 const std::vector<std::shared_ptr<Sequential>>& bodies,
+                                 const Sequential& tail, const ModelSpec& spec, const Split& split,
+                                 const Dataset& data, Device device, Dtype dtype,
+                                 const std::function<void()>& each_batch);
 
 // The head's output [n,C,H,W] for the first n images by a fused plan: float32, CPU, plain.
 Tensor plan_features(const Sequential& head, const ModelSpec& spec, const Dataset& data, int64_t n,

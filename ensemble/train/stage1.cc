@@ -26,6 +26,12 @@ class Stage1Trainer {
     const ProtectionSpec spec = context.protection->feature_protection(context, rng);
     net_ = std::make_shared<SingleNet>(context.spec, context.split,
                                        feature_training(context, spec, name_ + "/draws"), rng);
+    if (context.config.ensemble().common_head()) {
+      Rng common(context.config.seed(), "stage1/common head");
+      const auto head = build_head(context.spec, context.split, common);
+      net_->head()->load_state(head->state(), "the common head");
+      net_->head()->freeze();
+    }
     net_->to(device_);
     data_seed_ = rng.next();
     penalty_ = context.protection->penalty(context, name_, device_);

@@ -48,6 +48,27 @@ void measure_features(const TrainingContext& context, TrainingResult& trained,
       unbiased_distance_correlation(images_of(context.test, 0, n), features));
 }
 
+// What each of several nets adds, on the test images, or as many as 512 MiB of outputs allow.
+void measure_nets(const TrainingContext& context, const TrainingResult& trained,
+                  results::RunSummary& summary) {
+  const std::vector<int>& selected = trained.selector.selected();
+  if (selected.size() < 2) return;
+  std::vector<std::shared_ptr<Sequential>> used;
+  for (int i : selected) used.push_back(trained.bodies[static_cast<size_t>(i)]);
+  const int64_t numbers =
+      body_output_shape(context.spec, context.split).numel() * std::ssize(selected);
+  const Dataset images = context.test.head((int64_t{1} << 27) / numbers);
+  std::vector<NetShare> shares = net_shares(
+      *trained.head, *make_protection(trained.protection), used, *trained.tail, context.spec,
+      context.split, images, context.device, context.dtype, context.check_stop);
+  std::ranges::sort(shares, std::ranges::greater{}, &NetShare::share);
+  for (const NetShare& own : shares) {
+    auto& net = *summary.add_selected_nets();
+    net.set_share(own.share);
+    net.set_accuracy(own.accuracy);
+  }
+}
+
 void write_bundles(const TrainingContext& context, const TrainingResult& trained) {
   CloudBundle cloud;
   cloud.info.model = context.spec;
@@ -104,6 +125,7 @@ void train_ensemble(const RunConfig& config, RunDir& run, const Dataset& train,
   if (!trained) trained = context.protection->finish(context, stage1);
   results::RunSummary summary;
   measure_features(context, *trained, summary);
+  measure_nets(context, *trained, summary);
   write_bundles(context, *trained);
   summary.set_accuracy(trained->accuracy);
   summary.mutable_net_accuracy()->Assign(stage1.accuracies.begin(), stage1.accuracies.end());

@@ -4,8 +4,10 @@
 #include <memory>
 
 #include "base/progress.h"
+#include "base/strings.h"
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
+#include "lab/datasets.h"
 #include "lab/scenarios/split_training.h"
 #include "lab/stop_on_signals.h"
 #include "proto/results.h"
@@ -33,6 +35,12 @@ void add_train_command(CLI::App& app) {
       return;
     }
     if (flags->out.empty()) throw CLI::RequiredError("--out");
+    if (const auto aside = shared_dataset(config, DataPart::kPublic)->count(); aside > 0) {
+      fmt::print(stderr,
+                 "{} training images are set aside for the attacks to use; for a model that goes "
+                 "into service: --set data.public_images=0\n",
+                 aside);
+    }
     const StopOnSignals signals;
     const ProgressCapture capture(
         [stop = signals.token()](const std::string&, int64_t, const std::string&) {
@@ -43,6 +51,16 @@ void add_train_command(CLI::App& app) {
     results::RunSummary summary;
     results::read(std::filesystem::path(flags->out) / "summary.json", summary);
     fmt::print("accuracy {:.1f} % on the test images\n", 100 * summary.accuracy());
+    if (summary.selected_nets_size() > 0) {
+      std::vector<std::string> shares, alone;
+      for (const auto& net : summary.selected_nets()) {
+        shares.push_back(fmt::format("{:.0f}", 100 * net.share()));
+        alone.push_back(fmt::format("{:.1f}", 100 * net.accuracy()));
+      }
+      fmt::print("the selected nets' shares of the logits: {} %; accuracy of each alone: {} %{}\n",
+                 join(shares, ", "), join(alone, ", "),
+                 results::in_effect_one_net(summary) ? "; in effect one net" : "");
+    }
     fmt::print(stderr, "{}: edge.h5 (secret), cloud.h5, summary.json\nnext: {}\n", flags->out,
                command_to_paste({"ensembler", "attack", flags->out}));
   });

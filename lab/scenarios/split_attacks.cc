@@ -115,10 +115,17 @@ struct AttackTarget::Impl {
     head->to(device);
     for (const auto& body : cloud.bodies) body->to(device);
 
-    train = shared_dataset(config, DataSplit::kTrain);
-    const auto test = shared_dataset(config, DataSplit::kTest);
+    const auto test = shared_dataset(config, DataPart::kTest);
     check_classes(*test, classes, folder.string());
-    roles = divide_images(*train, *test, settings, attacked.seed());
+    const bool disjoint = settings.public_source() == "disjoint";
+    const auto pool = shared_dataset(config, disjoint ? DataPart::kPublic : DataPart::kTrain);
+    if (pool->count() == 0) {
+      usage_fail("no images were set aside for attackers when this run was trained",
+                 folder.string(),
+                 "set attack.public_source=training, or train again with data.public_images above "
+                 "0");
+    }
+    roles = divide_images(*pool, *test, settings, attacked.seed());
     truth = images_of(roles.scored, 0, roles.scored.count());
   }
 
@@ -143,6 +150,13 @@ struct AttackTarget::Impl {
     return traffic;
   }
 
+  // Of the client and set aside: what queries without a limit can be about.
+  const Dataset& all_training_images() {
+    std::lock_guard lock(training_mutex);
+    if (!training) training = shared_dataset(config, DataPart::kTrainAndPublic);
+    return *training;
+  }
+
   // The best of the attacks that do not look at what the client sent: computed once.
   const results::AttackResult::Floor& floor(const Evaluator& evaluator) {
     std::lock_guard lock(floor_mutex);
@@ -162,14 +176,14 @@ struct AttackTarget::Impl {
     return best_floor;
   }
 
-  SplitSetting setting() const {
+  SplitSetting setting() {
     return {cloud.info.model,
             cloud.info.split,
             static_cast<int>(cloud.bodies.size()),
             static_cast<int>(selected.size()),
             roles.public_data.count(),
             roles.scored.count(),
-            train->count()};
+            all_training_images().count()};
   }
 
   SplitVictim victim(const Tensor& observed) {
@@ -179,7 +193,7 @@ struct AttackTarget::Impl {
     v.bodies = cloud.bodies;
     v.observed = observed.defined() ? observed : smash(truth);
     v.public_data = &roles.public_data;
-    v.training_data = train.get();
+    v.training_data = [this] { return &all_training_images(); };
     v.send = [this](const Tensor& images) { return smash(images); };
     v.traffic = [this] { return seen_traffic(); };
     v.labels = roles.scored.labels;
@@ -202,7 +216,8 @@ struct AttackTarget::Impl {
   std::shared_ptr<Sequential> head;
   Tensor noise;
   std::vector<int> selected;
-  std::shared_ptr<const Dataset> train;
+  std::mutex training_mutex;
+  std::shared_ptr<const Dataset> training;
   ImageRoles roles;
   Tensor truth;  // the scored images
   std::mutex traffic_mutex;
@@ -291,13 +306,14 @@ void AttackTarget::run(const std::string& name_of_attack, const Tensor& observed
   if (!failure.empty()) fail(failure);
 }
 
+// A result without a tier is of the weaker decoders of version 0.1.
 bool attack_done(const fs::path& folder, const std::string& attack, const RunConfig& wanted,
                  bool on_the_wire) {
   try {
     const Attacked how(folder, wanted);
     results::AttackResult before;
     return results::read_if_intact(result_file(folder, attack, how), before) &&
-           !before.has_error() && renamed_settings(before.settings()) == how.identity(on_the_wire);
+           !before.has_error() && before.has_tier() && renamed_settings(before.settings()) == how.identity(on_the_wire);
   } catch (const std::exception&) {  // a damaged run or result: the attack will say so
     return false;
   }

@@ -86,8 +86,8 @@ bool train_run(const RunConfig& config, const fs::path& folder,
     RunDir(folder, identity, facts);  // refuses a folder of another configuration
     return false;
   }
-  const auto train = shared_dataset(config, DataSplit::kTrain);
-  const auto test = shared_dataset(config, DataSplit::kTest);
+  const auto train = shared_dataset(config, DataPart::kTrain);
+  const auto test = shared_dataset(config, DataPart::kTest);
   check(model_spec(config, *train), split_of(config));  // before anything is written
   RunDir run(folder, identity, facts);
   keep_classes(*train, run);

@@ -1,8 +1,10 @@
 // Which cells a sweep consists of; the configurations that come with the program; old run folders.
 #include "lab/sweep.h"
 
+#include <fmt/format.h>
 #include <google/protobuf/text_format.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -10,10 +12,14 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/files.h"
 #include "experiment/run_dir.h"
+#include "lab/config_flags.h"
 #include "lab/scenarios/split_attacks.h"
 #include "lab/scenarios/split_training.h"
+#include "proto/results.h"
+#include "proto/results.pb.h"
 #include "tests/support/temp_dir.h"
 
 namespace ens {
@@ -149,26 +155,49 @@ TEST(ConfigsTest, EveryOneIsReadAndHasTheNamesOfThisVersion) {
   EXPECT_GE(sweeps, 14);
 }
 
+// What `--config <(...)` is.
+TEST(FindConfig, APipeIsAConfiguration) {
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  const Fd in(ends[0]);
+  {
+    const Fd out(ends[1]);
+    ASSERT_EQ(write(out.get(), "seed: 5", 7), 7);
+  }
+  RunConfig config;
+  read_config(find_config(fmt::format("/dev/fd/{}", in.get())), config);
+  EXPECT_EQ(config.seed(), 5u);
+}
+
 // Folders of version 0.1 have the old names of settings in config.txtpb and result.json.
 TEST(OldRunTest, ItsConfigurationAndResultsCount) {
-  const std::filesystem::path old = ENS_SOURCE_DIR "/tests/lab/run_of_0_1";
+  const test::TempDir dir;
+  const std::filesystem::path old = dir / "run";
+  std::filesystem::copy(ENS_SOURCE_DIR "/tests/lab/run_of_0_1", old,
+                        std::filesystem::copy_options::recursive);
   RunConfig wanted;
   parse_config(R"(
-      seed: 3 ensemble { insecure_seeded_secrets: true }
+      seed: 3 data { public_images: 0 } ensemble { insecure_seeded_secrets: true }
       protection { kind: "dr_single" dr { dropout: 0.25 } }
       attack {
         decoder { epochs: 6 lr: 1e-3 } shadow { epochs: 5 augment: false } rmle { lr: 0.3 }
         shadow_subset { nets: [0, 2] } shadow_enumerate { sizes: 2 } known_pairs { counts: [1, 10] }
       })",
                "wanted", wanted);
-  RunConfig theirs, completed = wanted;
-  read_config(old / "config.txtpb", theirs);
-  complete(theirs);
+  RunConfig completed = wanted;
+  const RunConfig theirs = read_run_config(old);
   complete(completed);
   EXPECT_EQ(training_identity(theirs), training_identity(completed));
   // What a run folder is compared by.
   EXPECT_EQ(config_difference(training_identity(completed), read_run(old).config_text), "");
 
+  wanted.mutable_attack()->set_public_source("disjoint");
+  EXPECT_FALSE(attack_done(old, "oracle", wanted, /*on_the_wire=*/false)) << "an older decoder";
+  const std::filesystem::path file = old / "attack/oracle/result.json";
+  results::AttackResult result;
+  results::read(file, result);
+  result.set_tier("quick");
+  results::write(file, result);
   EXPECT_TRUE(attack_done(old, "oracle", wanted, /*on_the_wire=*/false));
   EXPECT_FALSE(attack_done(old, "oracle", wanted, /*on_the_wire=*/true));
   // Seed 3 is the run's own; another is another result, in a folder of its own.
@@ -190,18 +219,24 @@ TEST(OldRunTest, ARunOfAVersionWithoutFitGoesOnAsItBegan) {
     write_file_atomically(dir / "config.txtpb", text, false);
     const RunConfig old = read_run_config(dir.path());
     EXPECT_EQ(old.data().fit(), folder ? "stretch" : "crop");
+    EXPECT_EQ(old.data().public_images(), 0);  // nothing was set aside
     // An old run goes on as it was begun, and not as a new one would.
     for (const std::string fit : {"crop", "stretch"}) {
       RunConfig wanted;
       parse_config(text, "wanted", wanted);
       wanted.mutable_data()->set_fit(fit);
+      wanted.mutable_data()->set_public_images(0);
       complete(wanted);
       const std::string mine = training_identity(wanted);
       EXPECT_EQ(config_difference(mine, training_identity(old)).empty(), fit == old.data().fit());
       std::string theirs = training_identity(old);  // as it was written then
-      theirs.erase(theirs.find("  fit:"),
-                   theirs.find('\n', theirs.find("  fit:")) + 1 - theirs.find("  fit:"));
+      for (const char* field : {"  fit:", "  public_images: 0"}) {
+        const size_t at = theirs.find(field);
+        theirs.erase(at, theirs.find('\n', at) + 1 - at);
+      }
       EXPECT_EQ(config_difference(mine, theirs).empty(), fit == old.data().fit()) << mine;
+      wanted.mutable_data()->set_public_images(10);
+      EXPECT_NE(config_difference(training_identity(wanted), theirs), "");
     }
   }
 }

@@ -76,6 +76,7 @@ data {
   crop_padding: 4
   flip: true
   fit: "crop"
+  public_images: 10000
 }
 model {
   architecture: "resnet18"
@@ -90,6 +91,9 @@ ensemble {
   sigma: 0.1
   lambda: 0.05
   insecure_seeded_secrets: false
+  common_head: false
+  net_dropout: 0
+  net_loss: 0
 }
 stage1 {
   epochs: 6
@@ -163,6 +167,7 @@ attack {
   tier: "quick"
   seed: 0
   seeds: 0
+  public_source: "disjoint"
 }
 protection {
   kind: "ensembler"

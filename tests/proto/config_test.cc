@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "proto/wire.pb.h"
+#include "tests/support/temp_dir.h"
 
 namespace ens {
 namespace {
@@ -71,6 +72,20 @@ TEST(Config, UnreadableFileIsAFailureThatNamesIt) {
     EXPECT_EQ(error.exit_code(), 1);
     EXPECT_TRUE(contains(error.what(), "/nonexistent/x.txtpb"));
   }
+}
+
+// Files from other editors: with a byte order mark, with Windows' line ends, or empty.
+TEST(Config, AByteOrderMarkIsSkippedAndAnEmptyFileSetsNothing) {
+  const test::TempDir dir;
+  const auto read = [&](const std::string& bytes) {
+    std::ofstream(dir / "my.txtpb", std::ios::binary) << bytes;
+    RunConfig config;
+    read_config(dir / "my.txtpb", config);
+    return config.ShortDebugString();
+  };
+  EXPECT_EQ(read("\xEF\xBB\xBFseed: 5\r\n"), "seed: 5");
+  EXPECT_EQ(read("\xEF\xBB\xBF"), "");
+  EXPECT_EQ(read(""), "");
 }
 
 TEST(Config, OverridesByPath) {

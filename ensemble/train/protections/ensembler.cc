@@ -85,6 +85,20 @@ TrainingResult train_stage2(const TrainingContext& context, const Stage1& stage1
     return TrainingResult{net.head(), net.tail(), bodies, secrets.selector, net.protection()};
   };
   const auto lambda = static_cast<float>(context.config.ensemble().lambda());
+  const auto net_loss = static_cast<float>(context.config.ensemble().net_loss());
+  const double net_dropout = context.config.ensemble().net_dropout();
+  Rng dropped(context.config.seed(), "stage2/net dropout");
+  // The weights of the P nets in a step: their sum stays P.
+  const auto heard = [&] {
+    std::vector<float> weights(selected.size(), 1);
+    if (net_dropout == 0) return weights;
+    float sum = 0;
+    while (sum == 0) {
+      for (float& w : weights) sum += w = dropped.uniform() < net_dropout ? 0.0f : 1.0f;
+    }
+    for (float& w : weights) w *= static_cast<float>(weights.size()) / sum;
+    return weights;
+  };
   EpochMean similarity;
   NetTraining job;
   job.stage = "stage2";
@@ -97,7 +111,16 @@ TrainingResult train_stage2(const TrainingContext& context, const Stage1& stage1
   job.loss = [&](const Batch& b) {
     const Var x = context.input(b);
     Var clean;
-    const Var total = softmax_cross_entropy(net.forward(x, clean), b.labels);
+    const std::vector<Var> answers = net.answers(x, clean);
+    Var total = softmax_cross_entropy(net.logits(answers, heard()), b.labels);
+    if (net_loss > 0 && answers.size() > 1) {
+      for (size_t i = 0; i < answers.size(); ++i) {
+        std::vector<float> alone(answers.size(), 0);
+        alone[i] = static_cast<float>(answers.size());
+        const Var own = softmax_cross_entropy(net.logits(answers, alone), b.labels);
+        total = add(total, affine(own, net_loss / static_cast<float>(answers.size()), 0));
+      }
+    }
     std::vector<Var> similarities;
     for (const auto& head : heads) {
       similarities.push_back(mean(cosine_similarity(clean, head->forward(x))));
@@ -124,6 +147,7 @@ class Ensembler : public ProtectionTraining {
  public:
   void stage1_settings(const RunConfig& config, RunConfig& identity) const override {
     copy_noise_settings(config, identity);
+    if (config.ensemble().common_head()) identity.mutable_ensemble()->set_common_head(true);
   }
   ProtectionSpec feature_protection(const TrainingContext& context, Rng& rng) const override {
     return draw_noise(context, rng);

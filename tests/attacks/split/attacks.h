@@ -34,7 +34,7 @@ inline SplitSetting setting_of(const SplitVictim& victim) {
           static_cast<int>(victim.subset.size()),
           victim.public_data->count(),
           victim.observed.dim(0),
-          victim.training_data ? victim.training_data->count() : 0};
+          victim.training_data ? victim.training_data()->count() : 0};
 }
 
 }  // namespace ens::test

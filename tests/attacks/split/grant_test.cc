@@ -53,7 +53,7 @@ class GrantTest : public testing::Test {
     victim_.subset = {1};
     victim_.labels = roles_.scored.labels;
     victim_.nearest = [this] { return nearest_images(roles_.scored, roles_.public_data); };
-    victim_.training_data = &train_;
+    victim_.training_data = [this] { return &train_; };
     victim_.head = std::make_shared<Sequential>();
     victim_.noise = Tensor::full({1}, 0.5f);
   }

@@ -208,5 +208,37 @@ TEST(Threads, QuotaOfAContainer) {
   EXPECT_EQ(processors("4:cpu,cpuacct:/not/mounted\n"), 2);
 }
 
+// The kernel's own files: what `docker run --cpus=1` sets. Needs root and cgroups to write to.
+TEST(Threads, QuotaOfARealGroupOfTheKernel) {
+  namespace fs = std::filesystem;
+  const bool version1 = fs::exists("/sys/fs/cgroup/cpu/cpu.shares");
+  const fs::path group = fs::path(version1 ? "/sys/fs/cgroup/cpu" : "/sys/fs/cgroup") /
+                         ("ens-test-" + std::to_string(getpid()));
+  const auto write = [&](const char* file, const std::string& text) {
+    std::ofstream out(group / file);
+    out << text << std::flush;
+    return static_cast<bool>(out);
+  };
+  std::error_code error;
+  fs::create_directory(group, error);
+  const bool set = !error && (version1 ? write("cpu.cfs_period_us", "100000") &&
+                                             write("cpu.cfs_quota_us", "100000")
+                                       : write("cpu.max", "100000 100000"));
+  int status = -1;
+  if (set) {
+    const pid_t child = fork();
+    if (child == 0) {
+      if (!write("cgroup.procs", std::to_string(getpid()))) _exit(100);
+      _exit(cgroup_processors());
+    }
+    waitpid(child, &status, 0);
+  }
+  fs::remove(group, error);
+  if (!set || (WIFEXITED(status) && WEXITSTATUS(status) == 100)) {
+    GTEST_SKIP() << "no control group can be made here";
+  }
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 1) << "status " << status;
+}
+
 }  // namespace
 }  // namespace ens

@@ -135,6 +135,9 @@ KeyPair read_secret_key(const fs::path& path) {
   // A file of somebody else's may be meant for us through its group, as orchestrators mount
   // secrets.
   const mode_t allowed = info.st_uid == ::geteuid() ? 0 : 040;
+  if (path.extension() == ".pub") {
+    fail("this is a public key", path.string(), "give the .key file that was made with it");
+  }
   if ((info.st_mode & 077 & ~allowed) != 0) {
     fail("the secret key file can be read by others", path.string(),
          "chmod 600 it, or make new keys");

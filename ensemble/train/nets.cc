@@ -77,16 +77,8 @@ std::vector<Var> EnsembleNet::answers(const Var& images, Var& clean_features) {
   return answers;
 }
 
-Var EnsembleNet::logits(const std::vector<Var>& answers, const std::vector<float>& weights) {
-  std::vector<Var> heard;
-  for (size_t i = 0; i < answers.size(); ++i) {
-    heard.push_back(weights[i] == 1 ? answers[i] : affine(answers[i], weights[i], 0));
-  }
-  return tail_->forward(concat(heard, 1));
-}
-
 Var EnsembleNet::forward(const Var& images, Var& clean_features) {
-  return tail_->forward(concat(answers(images, clean_features), 1));
+  return logits(answers(images, clean_features));
 }
 
 Var EnsembleNet::forward(const Var& images) {

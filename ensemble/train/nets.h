@@ -48,10 +48,9 @@ class EnsembleNet : public Module {
   // Also yields the head's output before the protection, for the similarity penalty.
   Var forward(const Var& images, Var& clean_features);
   Var forward(const Var& images) override;
-  // The bodies' outputs / P, and the logits when only those with a weight are heard. The weights
-  // of all bodies are 1 but for experiments in training.
+  // The two halves of forward(): the bodies' outputs / P, and the tail's logits for them.
   std::vector<Var> answers(const Var& images, Var& clean_features);
-  Var logits(const std::vector<Var>& answers, const std::vector<float>& weights);
+  Var logits(const std::vector<Var>& answers) { return tail_->forward(concat(answers, 1)); }
 
   const std::shared_ptr<Sequential>& head() const { return head_; }
   const std::vector<std::shared_ptr<Sequential>>& bodies() const { return bodies_; }
@@ -74,8 +73,9 @@ double plan_accuracy(const Sequential& head, const Protection& protection,
 
 // What one of several nets adds to their joint output.
 struct NetShare {
-  double share = 0;     // of the variance of the logits over the images, 0..1; together 1
-  double accuracy = 0;  // alone: the other nets' outputs are replaced by their means over the images
+  double share = 0;  // of the variance of the logits over the images, 0..1; together 1
+  double accuracy =
+      0;  // alone: the other nets' outputs are replaced by their means over the images
 };
 
 // Of each of the bodies, in their order; as plan_accuracy(), which it takes the arguments of. A

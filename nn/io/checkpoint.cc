@@ -628,7 +628,8 @@ Checkpoint read_checkpoint(const fs::path& path, const std::string& kind) {
   checkpoint.file = where;
   checkpoint.kind = reader.text(file, "kind");
   if (!kind.empty() && checkpoint.kind != kind) {
-    fail("this is the '" + checkpoint.kind.substr(0, 32) + "' file, and the '" + kind + "' file is needed",
+    fail("this is the '" + checkpoint.kind.substr(0, 32) + "' file, and the '" + kind +
+             "' file is needed",
          where, "give the other one");
   }
   checkpoint.texts = reader.texts();

@@ -92,7 +92,6 @@ ensemble {
   lambda: 0.05
   insecure_seeded_secrets: false
   common_head: false
-  net_dropout: 0
   net_loss: 0
 }
 stage1 {

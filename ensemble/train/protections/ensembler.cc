@@ -86,19 +86,6 @@ TrainingResult train_stage2(const TrainingContext& context, const Stage1& stage1
   };
   const auto lambda = static_cast<float>(context.config.ensemble().lambda());
   const auto net_loss = static_cast<float>(context.config.ensemble().net_loss());
-  const double net_dropout = context.config.ensemble().net_dropout();
-  Rng dropped(context.config.seed(), "stage2/net dropout");
-  // The weights of the P nets in a step: their sum stays P.
-  const auto heard = [&] {
-    std::vector<float> weights(selected.size(), 1);
-    if (net_dropout == 0) return weights;
-    float sum = 0;
-    while (sum == 0) {
-      for (float& w : weights) sum += w = dropped.uniform() < net_dropout ? 0.0f : 1.0f;
-    }
-    for (float& w : weights) w *= static_cast<float>(weights.size()) / sum;
-    return weights;
-  };
   EpochMean similarity;
   NetTraining job;
   job.stage = "stage2";
@@ -112,13 +99,16 @@ TrainingResult train_stage2(const TrainingContext& context, const Stage1& stage1
     const Var x = context.input(b);
     Var clean;
     const std::vector<Var> answers = net.answers(x, clean);
-    Var total = softmax_cross_entropy(net.logits(answers, heard()), b.labels);
+    Var total = softmax_cross_entropy(net.logits(answers), b.labels);
     if (net_loss > 0 && answers.size() > 1) {
+      const auto count = static_cast<float>(answers.size());
       for (size_t i = 0; i < answers.size(); ++i) {
-        std::vector<float> alone(answers.size(), 0);
-        alone[i] = static_cast<float>(answers.size());
-        const Var own = softmax_cross_entropy(net.logits(answers, alone), b.labels);
-        total = add(total, affine(own, net_loss / static_cast<float>(answers.size()), 0));
+        std::vector<Var> alone;
+        for (size_t j = 0; j < answers.size(); ++j) {
+          alone.push_back(affine(answers[j], j == i ? count : 0, 0));
+        }
+        const Var own = softmax_cross_entropy(net.logits(alone), b.labels);
+        total = add(total, affine(own, net_loss / count, 0));
       }
     }
     std::vector<Var> similarities;

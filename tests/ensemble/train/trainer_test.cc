@@ -214,6 +214,36 @@ TEST(Kinds, LeaveTheirProtectionInTheBundle) {
 }
 
 // With a large reward the noises grow far beyond where they began.
+// With common_head every net of stage 1 learned behind the same head, which was not trained; the
+// client's own is another. What each selected net adds is in the summary, the largest first.
+TEST(Kinds, NetsLearnBehindOneHeadWhereItIsAskedFor) {
+  const test::TempDir temp;
+  const auto head_of = [&](const fs::path& file, const std::string& prefix) {
+    std::string text;
+    for (const auto& [name, tensor] : read_checkpoint(file, "training").tensors) {
+      if (!name.starts_with(prefix)) continue;
+      for (float v : tensor.to_vector()) text += std::to_string(v) + " ";
+    }
+    return text;
+  };
+  for (const bool common : {false, true}) {
+    const fs::path folder = temp / (common ? "common" : "own");
+    train(config_of("ensembler",
+                    {"ensemble.selected=2", "ensemble.net_loss=1",
+                     std::string("ensemble.common_head=") + (common ? "true" : "false")}),
+          folder);
+    const std::string first = head_of(folder / "stage1/net0.h5", "net/head.");
+    ASSERT_FALSE(first.empty());
+    EXPECT_EQ(first == head_of(folder / "stage1/net1.h5", "net/head."), common);
+    EXPECT_NE(first, head_of(folder / "stage2/ensemble.h5", "net/head."));
+    const json nets = summary_of(folder).at("selected_nets");
+    ASSERT_EQ(nets.size(), 2u);
+    EXPECT_NEAR(nets[0].at("share").get<double>() + nets[1].at("share").get<double>(), 1, 1e-6);
+    EXPECT_GE(nets[0].at("share"), nets[1].at("share"));
+    EXPECT_GT(nets[0].at("accuracy"), 0);
+  }
+}
+
 TEST(Kinds, ShreddersNoisesGrow) {
   const test::TempDir temp;
   for (const char* optimizer : {"stage2.optimizer=sgd", "stage2.optimizer=adam"}) {
@@ -247,16 +277,17 @@ TEST(Stage1Identity, IsWhatDeterminesANetAndNothingElse) {
     return stage1_identity(config_of(kind, std::move(more)));
   };
   const std::string ensembler = id("ensembler");
-  for (const char* same : {"ensemble.nets=5", "ensemble.lambda=1", "stage2.epochs=9", "stage2.lr=1",
-                           "attack.batch=7", "data.test_limit=10", "data.fit=stretch",
-                           "data.root=/elsewhere", "stage1.side_by_side=1", "model.tail_cells=2",
-                           "protection.dr.dropout=0.5", "ensemble.insecure_seeded_secrets=false"}) {
+  for (const char* same :
+       {"ensemble.nets=5", "ensemble.lambda=1", "stage2.epochs=9", "stage2.lr=1", "attack.batch=7",
+        "data.test_limit=10", "data.fit=stretch", "data.root=/elsewhere", "stage1.side_by_side=1",
+        "model.tail_cells=2", "protection.dr.dropout=0.5", "ensemble.insecure_seeded_secrets=false",
+        "ensemble.net_loss=1"}) {
     EXPECT_EQ(id("ensembler", {same}), ensembler) << same;
   }
   for (const char* other :
        {"seed=2", "dtype=bfloat16", "data.train_limit=100", "data.flip=false", "model.width=5",
         "model.head_cells=2", "ensemble.sigma=0.2", "ensemble.sigma=0", "stage1.epochs=4",
-        "stage1.lr=1", "protection.fresh_noise=true"}) {
+        "stage1.lr=1", "protection.fresh_noise=true", "ensemble.common_head=true"}) {
     if (std::string(other) == "dtype=bfloat16" &&
         choose_dtype("bfloat16", Device{}) == Dtype::kF32) {
       continue;

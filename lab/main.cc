@@ -23,6 +23,7 @@ int run(int argc, char** argv) {
   ens::add_sweep_command(app);
   ens::add_task_command(app);
   ens::add_report_command(app);
+  ens::add_compare_command(app);
   ens::add_advise_command(app);
   ens::add_info_command(app);
   ens::add_config_command(app);

@@ -20,7 +20,20 @@ void fill(Message* out, double ssim, double psnr) {
   out->set_psnr(psnr);
 }
 
-// NAME/result.json of each attack, and NAME-seed3/result.json, in the order of tables.
+void fill(results::AttackResult::Negative* out, Polarity polarity, double ssim, double psnr,
+          double as_is) {
+  fill(out, ssim, psnr);
+  out->set_better(ssim > as_is);
+  out->set_polarity(name(polarity));
+}
+
+std::string cell(const results::Interval& v, int digits, int digits_of_range) {
+  return fmt::format("{:.{}f} [{:.{}f},{:.{}f}]", v.mean(), digits, v.low(), digits_of_range,
+                     v.high(), digits_of_range);
+}
+
+}  // namespace
+
 std::vector<fs::path> result_files(const fs::path& folder) {
   std::set<fs::path> there;
   std::error_code none;  // a run that was not attacked
@@ -38,20 +51,6 @@ std::vector<fs::path> result_files(const fs::path& folder) {
   return files;
 }
 
-void fill(results::AttackResult::Negative* out, Polarity polarity, double ssim, double psnr,
-          double as_is) {
-  fill(out, ssim, psnr);
-  out->set_better(ssim > as_is);
-  out->set_polarity(name(polarity));
-}
-
-std::string cell(const results::Interval& v, int digits, int digits_of_range) {
-  return fmt::format("{:.{}f} [{:.{}f},{:.{}f}]", v.mean(), digits, v.low(), digits_of_range,
-                     v.high(), digits_of_range);
-}
-
-}  // namespace
-
 void fill(results::Interval* out, const Interval& interval) {
   out->set_mean(interval.mean);
   out->set_low(interval.low);
@@ -65,7 +64,8 @@ size_t middle_seed(const std::vector<AttackScore>& by_seed) {
   return order.at((order.size() - 1) / 2);
 }
 
-results::AttackResult to_message(const std::vector<AttackScore>& by_seed, uint64_t first_seed) {
+results::AttackResult to_message(const std::vector<AttackScore>& by_seed, uint64_t first_seed,
+                                 std::span<const int64_t> images) {
   const AttackScore& s = by_seed[middle_seed(by_seed)];
   results::AttackResult out;
   out.set_attack(s.attack);
@@ -100,6 +100,13 @@ results::AttackResult to_message(const std::vector<AttackScore>& by_seed, uint64
   }
   fill(out.mutable_negative(), s.negative.polarity, s.negative.ssim.mean, s.negative.psnr.mean,
        s.scores.ssim.mean);
+  const std::vector<double>& ssim = s.scores.images.ssim;
+  const auto [worst, best] = std::ranges::minmax_element(ssim);
+  for (const auto& [image, out_image] :
+       {std::pair(best, out.mutable_best_image()), {worst, out.mutable_worst_image()}}) {
+    out_image->set_image(static_cast<int32_t>(images[static_cast<size_t>(image - ssim.begin())]));
+    out_image->set_ssim(*image);
+  }
   if (s.calibration) fill(out.mutable_own(), s.calibration->ssim.mean, s.calibration->psnr.mean);
   if (s.shadow_accuracy >= 0) out.set_shadow_accuracy(s.shadow_accuracy);
   out.set_seconds(seconds);

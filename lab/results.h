@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <span>
 #include <vector>
 
 #include "attacks/core/evaluator.h"
@@ -11,10 +12,15 @@ namespace ens {
 
 void fill(results::Interval* out, const Interval& interval);
 // One attack, run with one or more seeds, ascending by 1 from `first_seed`. Of several the medians
-// and intervals over images and seeds; all else is of the seed in the middle.
-results::AttackResult to_message(const std::vector<AttackScore>& by_seed, uint64_t first_seed);
+// and intervals over images and seeds; all else is of the seed in the middle. `images`: the indices
+// of the scored images in the test split.
+results::AttackResult to_message(const std::vector<AttackScore>& by_seed, uint64_t first_seed,
+                                 std::span<const int64_t> images);
 // The score to show of several seeds: the one in the middle by SSIM.
 size_t middle_seed(const std::vector<AttackScore>& by_seed);
+
+// RUN/attack/NAME/result.json of each attack, and NAME-seed3/result.json, in the order of tables.
+std::vector<std::filesystem::path> result_files(const std::filesystem::path& run);
 
 // A plain table of the runs' accuracies and attack results on stdout.
 void print_results(const std::vector<std::filesystem::path>& folders);

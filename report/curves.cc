@@ -32,14 +32,19 @@ std::vector<Place> places(const ReportData& all) {
 const SeedGroupAttack* strongest_of(const SeedGroup& row) {
   const SeedGroupAttack* best = nullptr;
   for (const SeedGroupAttack& a : row.attacks) {
-    if (a.kind == "oracle" || a.metric != "default" || !a.best_ssim) continue;
-    if (!best || *a.best_ssim > *best->best_ssim) best = &a;
+    if (a.kind == "oracle" || a.metric != "default" || !a.best_ssim.has_mean()) continue;
+    if (!best || a.best_ssim.mean() > best->best_ssim.mean()) best = &a;
   }
   return best;
 }
 
+// With the interval that the tables have.
+Point point(double x, const Interval& y) {
+  return {x, y.mean(), number(y, "low"), number(y, "high"), {}, {}, ""};
+}
+
 // One dot a row: how much an attack gets, against how accurate the protected net is.
-std::string against_accuracy(const std::vector<Place>& all) {
+std::string against_accuracy(const std::vector<Place>& all, FigureList& figures) {
   std::string out;
   std::map<std::string, std::vector<Place>> tasks;
   for (const Place& place : all) tasks[place.run->task()].push_back(place);
@@ -50,31 +55,34 @@ std::string against_accuracy(const std::vector<Place>& all) {
       for (const Place& p : rows) {
         const SeedGroupAttack* a =
             oracle ? p.row->attack("oracle", "default") : strongest_of(*p.row);
-        if (!a || !a->best_ssim || !p.row->accuracy.has_mean()) continue;
+        if (!a || !a->best_ssim.has_mean() || !p.row->accuracy.has_mean()) continue;
         const std::string protection = p.run->protection_name();
         auto line = std::find_if(lines.begin(), lines.end(),
                                  [&](const Line& l) { return l.name == protection; });
-        if (line == lines.end()) line = lines.insert(lines.end(), {protection, {}, {}});
+        if (line == lines.end()) line = lines.insert(lines.end(), {protection, {}});
         accuracies.insert(p.row->accuracy.mean());
-        line->points.emplace_back(p.row->accuracy.mean() * 100, *a->best_ssim);
-        line->labels.push_back(p.row->title + ", " + p.comparison->title + ", " + a->title);
+        Point dot = point(p.row->accuracy.mean() * 100, a->best_ssim);
+        if (p.row->accuracy.has_low()) {
+          dot.x_low = p.row->accuracy.low() * 100;
+          dot.x_high = p.row->accuracy.high() * 100;
+        }
+        dot.label = p.row->title + ", " + p.comparison->title + ", " + a->title;
+        line->points.push_back(dot);
       }
       if (accuracies.size() < 2) continue;
-      Figure figure{fmt::format("SSIM against accuracy: {} ({})",
-                                oracle ? "oracle" : "strongest attack", name),
-                    "accuracy, %"};
-      figure.dots_only = true;
-      out += plot(figure, lines);
+      const std::string title = fmt::format("SSIM against accuracy: {} ({})",
+                                            oracle ? "oracle" : "strongest attack", name);
+      out += figures.add(title, {title, "accuracy, %", "SSIM", lines, /*dots_only=*/true});
     }
   }
   return out.empty() ? "" : "<h3>Against accuracy</h3>\n" + plots(out);
 }
 
 // SSIM of each attack, and the accuracy, of rows that agree in everything but one number.
-std::string over(const std::vector<Place>& all, const std::string& path) {
+std::string over(const std::vector<Place>& all, const std::string& path, FigureList& figures) {
   struct Curve {
     std::string title;
-    std::map<std::string, std::map<double, double>> lines;
+    std::map<std::string, std::map<double, Interval>> lines;
     std::set<double> xs;
   };
   std::map<std::string, Curve> curves;
@@ -102,9 +110,9 @@ std::string over(const std::vector<Place>& all, const std::string& path) {
       }
     }
     curve.xs.insert(x);
-    if (p.row->accuracy.has_mean()) curve.lines["accuracy"][x] = p.row->accuracy.mean();
+    if (p.row->accuracy.has_mean()) curve.lines["accuracy"][x] = p.row->accuracy;
     for (const SeedGroupAttack& a : p.row->attacks) {
-      if (a.best_ssim && a.metric == "default") curve.lines[a.title][x] = *a.best_ssim;
+      if (a.best_ssim.has_mean() && a.metric == "default") curve.lines[a.title][x] = a.best_ssim;
     }
   }
   std::string out;
@@ -113,9 +121,12 @@ std::string over(const std::vector<Place>& all, const std::string& path) {
     const Curve& curve = curves[key];
     if (curve.xs.size() < 2 || curve.lines.size() < 2) continue;
     std::vector<Line> lines;
-    for (const auto& [name, points] : curve.lines)
-      lines.push_back({name, {points.begin(), points.end()}, {}});
-    out += plot({curve.title, path_label(path)}, lines);
+    for (const auto& [name, points] : curve.lines) {
+      lines.push_back({name, {}});
+      for (const auto& [x, y] : points) lines.back().points.push_back(point(x, y));
+    }
+    out += figures.add("over " + path + " " + curve.title,
+                       {curve.title, path_label(path), "SSIM, accuracy", lines});
     ++count;
   }
   if (out.empty()) return "";
@@ -127,9 +138,9 @@ std::string over(const std::vector<Place>& all, const std::string& path) {
 
 }  // namespace
 
-std::string trade_offs(const ReportData& all) {
+std::string trade_offs(const ReportData& all, FigureList& figures) {
   const std::vector<Place> rows = places(all);
-  std::string out = against_accuracy(rows);
+  std::string out = against_accuracy(rows, figures);
   std::vector<std::string> axes = {"model.head_cells", "model.tail_cells", "ensemble.selected",
                                    "ensemble.nets",    "ensemble.sigma",   "ensemble.lambda"};
   for (const Sweep& sweep : all.sweeps) {
@@ -138,32 +149,33 @@ std::string trade_offs(const ReportData& all) {
         axes.push_back(path);
     }
   }
-  for (const std::string& axis : axes) out += over(rows, axis);
-  return section("Trade-offs", out,
-                 "SSIM of each attack, of its negative where that is better; means over "
-                 "seeds. Lines join runs that agree in everything but the number below.");
+  for (const std::string& axis : axes) out += over(rows, axis, figures);
+  return section(
+      "Trade-offs", out,
+      "SSIM of each attack, of its negative where that is better; means over "
+      "seeds. Lines join runs that agree in everything but the number below. Bars are the "
+      "intervals of the tables: of several seeds the smallest and the largest, of one the "
+      "bootstrap 95\u202f% interval over the images.");
 }
 
-std::string known_pairs(const ReportData& all) {
+std::string known_pairs(const ReportData& all, FigureList& figures) {
   std::string out;
   for (const Comparison& comparison : all.comparisons) {
     std::vector<Line> lines;  // of the unprotected rows, then of the others
     size_t unprotected = 0;
     for (const SeedGroup& row : comparison.rows) {
       for (const SeedGroupAttack& a : row.attacks) {
-        std::map<double, std::pair<double, int>> sums;  // over seeds
+        std::map<double, Spread> by_count;  // over seeds
         for (const auto& member : a.members) {
           if (!all.at(member).is_curve()) continue;
           for (const auto& part : all.at(member).result.parts()) {
             if (!part.has_ssim()) continue;
-            auto& [sum, count] = sums[part.x()];
-            sum += part.ssim();
-            ++count;
+            by_count[part.x()].add(part.ssim());
           }
         }
-        if (sums.size() < 2) continue;
-        Line line{row.title, {}, {}};
-        for (const auto& [x, sum] : sums) line.points.emplace_back(x, sum.first / sum.second);
+        if (by_count.size() < 2) continue;
+        Line line{row.title, {}};
+        for (const auto& [x, ssim] : by_count) line.points.push_back(point(x, ssim.interval()));
         lines.push_back(std::move(line));
         if (!all.first(row).is_protected()) unprotected = lines.size();
       }
@@ -176,9 +188,9 @@ std::string known_pairs(const ReportData& all) {
       const size_t to = std::min(lines.size(), from + room);
       std::vector<Line> some(at(0), at(unprotected));
       some.insert(some.end(), at(from), at(to));
-      Figure figure{comparison.title, "known pairs m"};
-      figure.log_x = true;
-      out += plot(figure, some);
+      out += figures.add(
+          "known pairs " + comparison.title,
+          {comparison.title, "known pairs m", "SSIM", some, /*dots_only=*/false, /*log_x=*/true});
       from = to;
     } while (from < lines.size());
   }
@@ -188,10 +200,10 @@ std::string known_pairs(const ReportData& all) {
                                "that the client sent for it.");
 }
 
-std::string training_curves(const ReportData& all) {
+std::string training_curves(const ReportData& all, FigureList& figures) {
   std::string out;
   for (const Run& run : all.runs) {
-    std::string figures;
+    std::string plotted;
     for (const auto& [key, nets] : run.curves) {
       const auto& [stage, name] = key;
       const bool accuracy = name.find("accuracy") != std::string::npos;
@@ -199,17 +211,19 @@ std::string training_curves(const ReportData& all) {
           name.find("similarity") == std::string::npos)
         continue;
       std::vector<Line> lines;
-      for (const auto& [net, points] : nets)
-        lines.push_back({net, {points.begin(), points.end()}, {}});
-      Figure figure{stage + ": " + name + (accuracy ? ", %" : ""), "epoch"};
-      figure.y_factor = accuracy ? 100 : 1;
-      figures += plot(figure, lines);
+      for (const auto& [net, points] : nets) {
+        lines.push_back({net, {}});
+        for (const auto& [epoch, value] : points)
+          lines.back().points.push_back({.x = epoch, .y = accuracy ? value * 100 : value});
+      }
+      plotted += figures.add("training " + run.name + " " + stage + " " + name,
+                             {stage + ": " + name, "epoch", accuracy ? name + ", %" : name, lines});
     }
-    if (figures.empty()) continue;
+    if (plotted.empty()) continue;
     std::string title = escape(run.label);
     if (all.comparisons.size() > 1) title += " " + muted(escape(run.setting()));
-    out += all.runs.size() > kManyRuns ? details(title, plots(figures))
-                                       : "<h3>" + title + "</h3>\n" + plots(figures);
+    out += all.runs.size() > kManyRuns ? details(title, plots(plotted))
+                                       : "<h3>" + title + "</h3>\n" + plots(plotted);
   }
   return section("Training", out);
 }

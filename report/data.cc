@@ -152,32 +152,9 @@ void compare(std::vector<Run>& runs) {
 
 // ---- rows: runs over seeds
 
-class Over {  // mean, smallest, largest and number of what is known
- public:
-  void add(const Maybe& value) {
-    if (!value) return;
-    low_ = count_ ? std::min(low_, *value) : *value;
-    high_ = count_ ? std::max(high_, *value) : *value;
-    sum_ += *value;
-    ++count_;
-  }
-  Maybe mean() const { return count_ ? Maybe(sum_ / count_) : Maybe(); }
-  Maybe largest() const { return count_ ? Maybe(high_) : Maybe(); }
-  Interval spread() const {
-    Interval out;
-    if (count_) out.set_mean(sum_ / count_);
-    if (count_ > 1) out.set_low(low_), out.set_high(high_);
-    return out;
-  }
-
- private:
-  double sum_ = 0, low_ = 0, high_ = 0;
-  int count_ = 0;
-};
-
 template <typename Field>
-Over over(const ReportData& all, const std::vector<int>& runs, Field field) {
-  Over out;
+Spread over(const ReportData& all, const std::vector<int>& runs, Field field) {
+  Spread out;
   for (const int run : runs) out.add(field(all.runs[static_cast<size_t>(run)]));
   return out;
 }
@@ -203,7 +180,7 @@ void add_attacks(const ReportData& all, SeedGroup& row) {
     }
   }
   for (SeedGroupAttack& r : row.attacks) {
-    Over ssim, psnr, own_pick, best, of_oracle, unprotected, recognised, reidentified;
+    Spread ssim, psnr, own_pick, best, of_oracle, unprotected, recognised, reidentified;
     std::vector<const Attack*> by_strength;
     for (const auto& member : r.members) {
       const Attack& a = all.at(member);
@@ -219,10 +196,11 @@ void add_attacks(const ReportData& all, SeedGroup& row) {
       r.with_truth = r.with_truth || a.with_truth();
     }
     const bool one = r.members.size() == 1;
-    r.ssim = one ? all.at(r.members[0]).result.ssim() : ssim.spread();
-    r.psnr = one ? all.at(r.members[0]).result.psnr() : psnr.spread();
+    r.ssim = one ? all.at(r.members[0]).result.ssim() : ssim.interval();
+    r.psnr = one ? all.at(r.members[0]).result.psnr() : psnr.interval();
     r.own_pick = own_pick.mean();
-    r.best_ssim = best.mean(), r.worst_case = best.largest();
+    r.best_ssim = best.interval(), r.worst_case = best.largest();
+    if (one && r.best_ssim.mean() == r.ssim.mean()) r.best_ssim = r.ssim;
     r.of_oracle = of_oracle.mean(), r.of_oracle_unprotected = unprotected.mean();
     if (!by_strength.empty()) {
       std::ranges::stable_sort(by_strength, {}, &Attack::strength);
@@ -241,8 +219,8 @@ SeedGroup make_row(const ReportData& all, std::vector<int> runs) {
   SeedGroup row;
   row.runs = std::move(runs);
   const auto each = [&](auto field) { return over(all, row.runs, field); };
-  row.accuracy = each([](const Run& r) { return r.get("accuracy"); }).spread();
-  row.change = each([](const Run& r) { return r.accuracy_change; }).spread();
+  row.accuracy = each([](const Run& r) { return r.get("accuracy"); }).interval();
+  row.change = each([](const Run& r) { return r.accuracy_change; }).interval();
   row.edge_ms = each([](const Run& r) { return r.edge_ms(); }).mean();
   row.edge_flops = each([](const Run& r) { return r.get("flops.edge"); }).mean();
   row.bytes_up = each([](const Run& r) { return r.get("bytes.up"); }).mean();

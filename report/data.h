@@ -2,6 +2,7 @@
 // the report, the advice and their tests.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -108,11 +109,37 @@ struct Run {
 const Attack* strongest(const Run& run);
 inline constexpr double kNearOracle = 0.05;  // SSIM
 
+// Of several values that are known: their mean, the smallest and the largest.
+class Spread {
+ public:
+  void add(const Maybe& value) {
+    if (!value) return;
+    low_ = count_ ? std::min(low_, *value) : *value;
+    high_ = count_ ? std::max(high_, *value) : *value;
+    sum_ += *value;
+    ++count_;
+  }
+  Maybe mean() const { return count_ ? Maybe(sum_ / count_) : Maybe(); }
+  Maybe largest() const { return count_ ? Maybe(high_) : Maybe(); }
+  // Without a range of one value alone.
+  Interval interval() const {
+    Interval out;
+    if (count_) out.set_mean(sum_ / count_);
+    if (count_ > 1) out.set_low(low_), out.set_high(high_);
+    return out;
+  }
+
+ private:
+  double sum_ = 0, low_ = 0, high_ = 0;
+  int count_ = 0;
+};
+
 // A cell of a sweep that has no finished run.
 struct FailedCell {
   std::string folder, title;
-  std::string task, setting;   // as Run's; empty if not known
-  std::string status, reason;  // status: failed, skipped, missing
+  std::string task, setting;                  // as Run's; empty if not known
+  std::string status, reason;                 // status: failed, skipped, missing
+  std::map<std::string, std::string> values;  // of the axes of its sweep
 };
 
 struct Sweep {
@@ -128,7 +155,8 @@ struct SeedGroupAttack {
   std::vector<std::pair<int, int>> members;  // (run, attack in it), those with numbers
   Interval ssim, psnr;
   Maybe own_pick;                                 // SSIM of the attacker's own picks
-  Maybe best_ssim, worst_case;                    // with the negative; the largest of any seed
+  Interval best_ssim;                             // with the negative
+  Maybe worst_case;                               // its largest of any seed
   Maybe of_oracle, of_oracle_unprotected;         // means
   Strength strength = Strength::kNotCalibrated;   // the median of its members
   Maybe recognition_rate, reidentification_rate;  // means, by the reference classifier
@@ -189,5 +217,7 @@ std::string as_csv(const ReportData& all);
 std::string as_json(const ReportData& all);
 // The main table and the comparison with published numbers, as GitHub writes tables.
 std::string as_markdown(const ReportData& all);
+// The main table for LaTeX, one `table` a setting (package booktabs).
+std::string as_latex(const ReportData& all);
 
 }  // namespace ens::report

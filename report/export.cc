@@ -1,10 +1,14 @@
-// The report's numbers as CSV, JSON and Markdown.
+// The report's numbers as CSV, JSON, Markdown and LaTeX.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "base/strings.h"
+#include "experiment/run_dir.h"
+#include "proto/config.h"
 #include "report/data.h"
 #include "report/html.h"
 #include "report/published.h"
@@ -23,7 +27,42 @@ struct Column {
 
 std::string cell(const Maybe& value) { return value ? fmt::format("{}", *value) : ""; }
 
-std::vector<Column> csv_columns() {
+std::string setting(const Run& run, const std::string& path) {
+  const auto found = run.settings.find(path);
+  const std::string text = found == run.settings.end() ? default_text(path) : found->second;
+  return text.starts_with('"') ? text.substr(1, text.size() - 2) : text;
+}
+
+// What a sweep varies, and in which settings else the runs differ that have no column yet.
+std::set<std::string> varied(const ReportData& all) {
+  static const std::set<std::string> kElsewhere = {"seed",
+                                                   "device",
+                                                   "data.name",
+                                                   "data.root",
+                                                   "model.width",
+                                                   "model.architecture",
+                                                   "model.head_cells",
+                                                   "model.tail_cells",
+                                                   "ensemble.nets",
+                                                   "ensemble.selected",
+                                                   "ensemble.sigma",
+                                                   "ensemble.lambda",
+                                                   "protection.kind"};
+  std::set<std::string> out, known;
+  for (const Run& run : all.runs) {
+    for (const auto& [path, value] : run.settings) known.insert(path);
+  }
+  for (const std::string& path : known) {
+    if (path.starts_with("attack.") || kElsewhere.count(path)) continue;
+    const bool same = std::ranges::all_of(
+        all.runs, [&](const Run& run) { return setting(run, path) == setting(all.runs[0], path); });
+    if (!same) out.insert(path);
+  }
+  for (const Sweep& sweep : all.sweeps) out.insert(sweep.paths.begin(), sweep.paths.end());
+  return out;
+}
+
+std::vector<Column> csv_columns(const ReportData& all) {
   std::vector<Column> out;
   const auto run = [&](const std::string& name, auto value) {
     out.push_back({name, [value](const Run& r, const Attack*) { return std::string(value(r)); }});
@@ -85,13 +124,17 @@ std::vector<Column> csv_columns() {
   attack("no_numbers", [](const Attack& a) {
     return a.result.error().empty() ? a.result.pointless() : "failed: " + a.result.error();
   });
+  result("best_image", "best_image.image"), result("best_image_ssim", "best_image.ssim");
+  result("worst_image", "worst_image.image"), result("worst_image_ssim", "worst_image.ssim");
+  for (const std::string& path : varied(all))
+    run(path, [path](const Run& r) { return setting(r, path); });
   return out;
 }
 
 }  // namespace
 
 std::string as_csv(const ReportData& all) {
-  const std::vector<Column> columns = csv_columns();
+  const std::vector<Column> columns = csv_columns(all);
   std::string out;
   const auto add = [&](auto&& value) {  // of a column
     for (size_t i = 0; i < columns.size(); ++i) {
@@ -110,10 +153,11 @@ std::string as_csv(const ReportData& all) {
   }
   for (const FailedCell& failed : all.failed) {
     add([&](const Column& c) -> std::string {
-      return c.name == "folder"       ? failed.folder
-             : c.name == "row"        ? failed.title
-             : c.name == "no_numbers" ? failed.status + ": " + failed.reason
-                                      : "";
+      return c.name == "folder"            ? failed.folder
+             : c.name == "row"             ? failed.title
+             : c.name == "no_numbers"      ? failed.status + ": " + failed.reason
+             : failed.values.count(c.name) ? failed.values.at(c.name)
+                                           : "";
     });
   }
   return out;
@@ -121,8 +165,41 @@ std::string as_csv(const ReportData& all) {
 
 // ---- JSON
 
+namespace {
+
+using nlohmann::json;
+
+// A configuration's text as an object of objects.
+json settings_of(const std::string& config) {
+  json out = json::object();
+  for (const auto& [path, text] : config_fields(config)) {
+    json value = json::parse(text, nullptr, /*allow_exceptions=*/false);
+    if (value.is_discarded()) value = text;  // a word, or escaped in a way that JSON does not know
+    json* at = &out;
+    for (const std::string& part : split_text(path, '.')) at = &(*at)[part];
+    // A list is written as one line an element.
+    if (at->is_array()) {
+      at->push_back(value);
+    } else if (at->is_null()) {
+      *at = value;
+    } else {
+      *at = json::array({*at, value});
+    }
+  }
+  return out;
+}
+
+// The same of a result's settings: those of its attack, then how the run was attacked.
+json attack_settings(const std::string& identity) {
+  const size_t end = std::min(identity.find("observed: "), identity.size());
+  json out = settings_of("attack {\n" + identity.substr(0, end) + "}\n");
+  out.update(settings_of(identity.substr(end)));
+  return out;
+}
+
+}  // namespace
+
 std::string as_json(const ReportData& all) {
-  using nlohmann::json;
   const auto number = [](const Maybe& value) { return value ? json(*value) : json(); };
   const auto file = [](const google::protobuf::Message& message) {
     return json::parse(results::to_json(message));
@@ -136,6 +213,7 @@ std::string as_json(const ReportData& all) {
                           {"share_of_oracle_unprotected", number(a.of_oracle_unprotected)},
                           {"below_floor", number(a.below_floor)},
                           {"why", a.why},
+                          {"settings", attack_settings(a.result.settings())},
                           {"strength", a.has_numbers() ? json(a.strength_word()) : json()}};
       attacks.push_back(entry);
     }
@@ -143,6 +221,7 @@ std::string as_json(const ReportData& all) {
                            {"row", r.label},
                            {"info", file(r.info)},
                            {"config", r.config},
+                           {"settings", settings_of(r.config)},
                            {"summary", file(r.summary)},
                            {"serve", r.serving ? file(*r.serving) : json()},
                            {"accuracy_change", number(r.accuracy_change)},
@@ -159,6 +238,153 @@ std::string as_json(const ReportData& all) {
     out["skipped"].push_back({{"what", s.what}, {"reason", s.reason}});
   return out.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
+
+// ---- the main table, for Markdown and LaTeX
+
+namespace {
+
+// Text for a cell of the table, or a part of it.
+struct Text {
+  std::string text;
+  bool strong = false;
+};
+using TextRow = std::vector<std::vector<Text>>;  // by column
+
+struct TextColumn {
+  const char* name;
+  bool number;
+  bool in_latex;  // a page of paper has no room for all
+};
+constexpr TextColumn kColumns[] = {{"Protection", false, true},
+                                   {"Accuracy, %", true, true},
+                                   {"Change, points", true, true},
+                                   {"Up, bytes", true, false},
+                                   {"Down, bytes", true, false},
+                                   {"Edge, ms", true, false},
+                                   {"Attack", false, true},
+                                   {"SSIM", true, true},
+                                   {"PSNR, dB", true, true},
+                                   {"Recognised", true, true},
+                                   {"Re-identified", true, true},
+                                   {"Floor, SSIM", true, true},
+                                   {"Of the decoder on true features", true, true},
+                                   {"Against no protection", false, true},
+                                   {"Notes", false, false}};
+constexpr size_t kOfRow = 6;  // the first columns are said once a row
+
+std::string range(const Interval& v, int digits, double factor = 1) {
+  if (!v.has_mean()) return "\u2013";
+  std::string out = fixed(v.mean() * factor, digits);
+  if (v.has_low() && v.has_high()) {
+    out +=
+        fmt::format(" [{}, {}]", fixed(v.low() * factor, digits), fixed(v.high() * factor, digits));
+  }
+  return out;
+}
+
+std::vector<Text> strength(const SeedGroupAttack& a) {
+  std::vector<Text> out = {{a.strength_word, a.strength <= Strength::kWeak}};
+  if (a.of_oracle_unprotected) out.push_back({" " + weak_share(*a.of_oracle_unprotected)});
+  return out;
+}
+
+std::string notes(const ReportData& all, const SeedGroupAttack& a) {
+  std::string out;
+  const auto note = [&](const std::string& text) { out += (out.empty() ? "" : "; ") + text; };
+  if (a.with_truth) {
+    note(fmt::format("best of {}, selected using the ground truth",
+                     all.at(a.members[0]).result.best_of()));
+  }
+  if (a.own_pick && a.with_truth) note("own choice SSIM " + format(a.own_pick, kSsim));
+  if (a.best_ssim.mean() > a.ssim.mean()) {
+    note("its " + all.at(a.members[0]).negative_name() + " SSIM " +
+         fixed(a.best_ssim.mean(), kSsim));
+  }
+  if (a.metric != "default") note("metric " + a.metric);
+  return out;
+}
+
+Maybe floor_of(const ReportData& all, const SeedGroupAttack& a) {
+  Spread out;
+  for (const auto& member : a.members) out.add(number(all.at(member).result, "floor.ssim.mean"));
+  return out.mean();
+}
+
+std::vector<TextRow> text_rows(const ReportData& all, const Comparison& comparison) {
+  std::vector<TextRow> out;
+  for (const SeedGroup& row : comparison.rows) {
+    std::string title = row.title;
+    if (row.runs.size() > 1) title += fmt::format(" ({} runs)", row.runs.size());
+    for (const int i : row.runs) {
+      const std::string& note = all.runs[static_cast<size_t>(i)].note;
+      if (!note.empty()) title += " (sweep: " + note + ")";
+    }
+    const bool open = !all.first(row).is_protected();
+    TextRow first = {{{title}},
+                     {{range(row.accuracy, 1, 100)}},
+                     {{open ? "\u2013" : range(row.change, 1, 100)}},
+                     {{plain(row.bytes_up)}},
+                     {{plain(row.bytes_down)}},
+                     {{format(row.edge_ms, kMs)}}};
+    const auto add = [&](const TextRow& rest) {
+      out.push_back(first);
+      out.back().insert(out.back().end(), rest.begin(), rest.end());
+      out.back().resize(std::size(kColumns));
+      first.assign(kOfRow, {});
+    };
+    if (row.attacks.empty()) add({{{"not attacked"}}});
+    for (const SeedGroupAttack& a : row.attacks) {
+      const std::vector<Text> unknown = {{"\u2013"}};
+      if (a.members.empty()) {
+        const std::vector<Text> why = a.error.empty()
+                                          ? std::vector<Text>{{"does not apply: " + a.pointless}}
+                                          : std::vector<Text>{{"failed", true}, {": " + a.error}};
+        add({{{a.title}},
+             unknown,
+             unknown,
+             unknown,
+             unknown,
+             unknown,
+             unknown,
+             {{a.error.empty() ? "does not apply" : "failed", !a.error.empty()}},
+             why});
+      } else {
+        add({{{a.title}},
+             {{range(a.ssim, kSsim) + (a.with_truth ? "\u2020" : "")}},
+             {{range(a.psnr, kPsnr)}},
+             {{percent(a.recognition_rate, 0)}},
+             {{percent(a.reidentification_rate, 0)}},
+             {{format(floor_of(all, a), kSsim)}},
+             {{percent(a.of_oracle, 0)}},
+             strength(a),
+             {{notes(all, a)}}});
+      }
+    }
+  }
+  for (const int i : comparison.failed) {
+    const FailedCell& cell = all.failed[static_cast<size_t>(i)];
+    TextRow row(std::size(kColumns));
+    row.front() = {{cell.title}};
+    row[std::size(kColumns) - 2] = {{cell.status, true}};
+    row.back() = {{cell.reason}};
+    out.push_back(row);
+  }
+  return out;
+}
+
+std::string title_of(const Comparison& comparison) {
+  return comparison.title.empty() ? "Setting not known" : comparison.title;
+}
+
+constexpr const char* kLegend =
+    "SSIM and PSNR: mean with the bootstrap 95 % interval over the images; of several seeds the "
+    "mean with the smallest and the largest. \u2020: the best of several reconstructions, selected "
+    "using the ground truth. Recognised: a reference classifier sees the true class; "
+    "re-identified: "
+    "nearest to its own original among all originals. Floor: the best guess that does not look at "
+    "what the client sent.";
+
+}  // namespace
 
 // ---- Markdown
 
@@ -188,93 +414,30 @@ std::string head(const std::vector<std::string>& names, const std::string& right
   return line(names) + line(rule);
 }
 
-std::string range(const Interval& v, int digits, double factor = 1) {
-  if (!v.has_mean()) return "\u2013";
-  std::string out = fixed(v.mean() * factor, digits);
-  if (v.has_low() && v.has_high()) {
-    out +=
-        fmt::format(" [{}, {}]", fixed(v.low() * factor, digits), fixed(v.high() * factor, digits));
-  }
-  return out;
-}
-
-std::string strength(const SeedGroupAttack& a) {
-  const std::string word =
-      a.strength <= Strength::kWeak ? "**" + a.strength_word + "**" : a.strength_word;
-  return a.of_oracle_unprotected ? word + " " + weak_share(*a.of_oracle_unprotected) : word;
-}
-
-std::string notes(const ReportData& all, const SeedGroupAttack& a) {
-  std::string out;
-  const auto note = [&](const std::string& text) { out += (out.empty() ? "" : "; ") + text; };
-  if (a.with_truth) {
-    note(fmt::format("best of {}, selected using the ground truth",
-                     all.at(a.members[0]).result.best_of()));
-  }
-  if (a.own_pick && a.with_truth) note("own choice SSIM " + format(a.own_pick, 3));
-  if (*a.best_ssim > a.ssim.mean()) {
-    note("its " + all.at(a.members[0]).negative_name() + " SSIM " + format(a.best_ssim, 3));
-  }
-  if (a.metric != "default") note("metric " + marked(a.metric));
-  return out;
-}
-
 }  // namespace
 
 std::string as_markdown(const ReportData& all) {
+  std::vector<std::string> names;
+  std::string align;
+  for (const TextColumn& column : kColumns) {
+    names.push_back(column.name);
+    align += column.number ? 'r' : 'l';
+  }
   std::string out;
   for (const Comparison& comparison : all.comparisons) {
-    out += "### " + (comparison.title.empty() ? "Setting not known" : marked(comparison.title)) +
-           "\n\n";
-    out += head({"Protection", "Accuracy, %", "Change, points", "Up, bytes", "Down, bytes",
-                 "Edge, ms", "Attack", "SSIM", "PSNR, dB", "Recognised", "Re-identified",
-                 "Of the decoder on true features", "Against no protection", "Notes"},
-                "lrrrrrlrrrrrll");
-    for (const SeedGroup& row : comparison.rows) {
-      std::string title = marked(row.title);
-      if (row.runs.size() > 1) title += fmt::format(" ({} runs)", row.runs.size());
-      for (const int i : row.runs) {
-        const std::string& note = all.runs[static_cast<size_t>(i)].note;
-        if (!note.empty()) title += " (sweep: " + marked(note) + ")";
+    out += "### " + marked(title_of(comparison)) + "\n\n" + head(names, align);
+    for (const TextRow& row : text_rows(all, comparison)) {
+      std::vector<std::string> cells;
+      for (const std::vector<Text>& texts : row) {
+        std::string& cell = cells.emplace_back();
+        for (const auto& [text, strong] : texts)
+          cell += strong ? "**" + marked(text) + "**" : marked(text);
       }
-      const bool open = !all.first(row).is_protected();
-      std::vector<std::string> first = {title,
-                                        range(row.accuracy, 1, 100),
-                                        open ? "\u2013" : range(row.change, 1, 100),
-                                        plain(row.bytes_up),
-                                        plain(row.bytes_down),
-                                        format(row.edge_ms, 2)};
-      const auto add = [&](const std::vector<std::string>& rest) {
-        std::vector<std::string> cells = first;
-        cells.insert(cells.end(), rest.begin(), rest.end());
-        out += line(cells);
-        first.assign(first.size(), "");  // said once
-      };
-      if (row.attacks.empty()) add({"not attacked", "", "", "", "", "", "", ""});
-      for (const SeedGroupAttack& a : row.attacks) {
-        if (a.members.empty()) {
-          add({marked(a.title), "\u2013", "\u2013", "\u2013", "\u2013", "\u2013", "\u2013",
-               a.error.empty() ? "does not apply: " + marked(a.pointless)
-                               : "**failed**: " + marked(a.error)});
-        } else {
-          add({marked(a.title), range(a.ssim, 3), range(a.psnr, 2), percent(a.recognition_rate, 0),
-               percent(a.reidentification_rate, 0), percent(a.of_oracle, 0), strength(a),
-               notes(all, a)});
-        }
-      }
-    }
-    for (const int i : comparison.failed) {
-      const FailedCell& cell = all.failed[static_cast<size_t>(i)];
-      out += line({marked(cell.title), "", "", "", "", "", "", "", "", "", "", "", "",
-                   "**" + marked(cell.status) + "**: " + marked(cell.reason)});
+      out += line(cells);
     }
     out += "\n";
   }
-  out +=
-      "SSIM and PSNR: mean with the bootstrap 95 % interval over the images; of several seeds the "
-      "mean with the smallest and the largest. Recognised: a reference classifier sees the true "
-      "class; re-identified: nearest to its own original among all originals. Bytes are per "
-      "image.\n";
+  out += std::string(kLegend) + " Bytes are per image.\n";
   for (const PublishedTable& table : published(all)) {
     out += "\n### Beside " + marked(table.source) + "\n\n" + table.remark + "\n\n";
     out +=
@@ -285,11 +448,84 @@ std::string as_markdown(const ReportData& all) {
       out += line({marked(row.group), marked(row.name), format(row.change, 2, "", true),
                    format(row.ssim, 4), format(row.psnr, 2),
                    row.ours.empty() ? "not run here" : marked(row.ours + ", " + row.attack),
-                   format(row.our_change, 2, "", true), format(row.our_ssim, 4),
-                   format(row.our_psnr, 2), format(row.ssim_difference(), 3, "", true),
+                   format(row.our_change, 1, "", true), format(row.our_ssim, kSsim),
+                   format(row.our_psnr, kPsnr), format(row.ssim_difference(), 3, "", true),
                    format(row.psnr_difference(), 2, "", true)});
     }
     if (!table.gate.empty()) out += "\n" + table.gate + "\n";
+  }
+  return out;
+}
+
+// ---- LaTeX
+
+namespace {
+
+std::string tex(const std::string& text) {
+  static const std::map<std::string, std::string> kWritten = {{"\\", "\\textbackslash{}"},
+                                                              {"&", "\\&"},
+                                                              {"%", "\\%"},
+                                                              {"$", "\\$"},
+                                                              {"#", "\\#"},
+                                                              {"_", "\\_"},
+                                                              {"{", "\\{"},
+                                                              {"}", "\\}"},
+                                                              {"~", "\\textasciitilde{}"},
+                                                              {"^", "\\textasciicircum{}"},
+                                                              {"<", "\\textless{}"},
+                                                              {">", "\\textgreater{}"},
+                                                              {"[", "{[}"},
+                                                              {"]", "{]}"},
+                                                              {"\n", " "},
+                                                              {"\r", " "},
+                                                              {"\u2212", "$-$"},
+                                                              {"\u2013", "--"},
+                                                              {"\u202f", "\\,"},
+                                                              {"\u2020", "$^\\dagger$"},
+                                                              {"\u03bb", "$\\lambda$"},
+                                                              {"\u03c3", "$\\sigma$"},
+                                                              {"\u2019", "'"},
+                                                              {"\u0394", "$\\Delta$"}};
+  std::string out;
+  for (size_t i = 0; i < text.size();) {
+    const auto c = static_cast<unsigned char>(text[i]);
+    const size_t length = c < 0xc0 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
+    const std::string one = text.substr(i, length);
+    const auto written = kWritten.find(one);
+    out += written == kWritten.end() ? one : written->second;
+    i += length;
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string as_latex(const ReportData& all) {
+  std::string out =
+      "% Needs \\usepackage{booktabs}. Wider than a column: put \\resizebox{\\textwidth}{!}{...} "
+      "(graphicx) around a tabular,\n% or take columns away.\n";
+  std::string align, names;
+  for (const TextColumn& column : kColumns) {
+    if (!column.in_latex) continue;
+    align += column.number ? 'r' : 'l';
+    names += (names.empty() ? "" : " & ") + tex(column.name);
+  }
+  for (const Comparison& comparison : all.comparisons) {
+    out += "\\begin{table}\n\\centering\\footnotesize\n\\caption{" + tex(title_of(comparison)) +
+           ". " + tex(kLegend) + "}\n\\begin{tabular}{" + align + "}\n\\toprule\n" + names +
+           " \\\\\n";
+    for (const TextRow& row : text_rows(all, comparison)) {
+      if (!row[0].empty()) out += "\\midrule\n";
+      std::string cells;
+      for (size_t i = 0; i < row.size(); ++i) {
+        if (!kColumns[i].in_latex) continue;
+        if (i > 0) cells += " & ";
+        for (const auto& [text, strong] : row[i])
+          cells += strong ? "\\textbf{" + tex(text) + "}" : tex(text);
+      }
+      out += cells + " \\\\\n";
+    }
+    out += "\\bottomrule\n\\end{tabular}\n\\end{table}\n\n";
   }
   return out;
 }

@@ -4,7 +4,10 @@
 #include <openssl/evp.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
+
+#include "base/files.h"
 
 namespace ens::report {
 
@@ -121,8 +124,8 @@ std::string Table::str() const { return html_ + "</tbody></table>\n"; }
 
 std::string section(const std::string& title, const std::string& body, const std::string& intro) {
   if (body.empty()) return "";
-  return "<section><h2>" + title + "</h2>\n" + (intro.empty() ? "" : "<p>" + intro + "</p>\n") +
-         body + "</section>\n";
+  return "<section id=\"" + slug(title) + "\"><h2>" + title + "</h2>\n" +
+         (intro.empty() ? "" : "<p>" + intro + "</p>\n") + body + "</section>\n";
 }
 
 std::string badge(const std::string& kind, const std::string& label) {
@@ -140,6 +143,27 @@ std::string legend_item(size_t colour, const std::string& label) {
                      escape(label));
 }
 
+std::string slug(const std::string& text) {
+  static const std::map<std::string, std::string> kGreek = {{"\u03bb", "lambda"},
+                                                            {"\u03c3", "sigma"}};
+  constexpr size_t kLongest = 120;
+  std::string out;
+  for (size_t i = 0; i < text.size() && out.size() < kLongest; ++i) {
+    const auto greek = kGreek.find(text.substr(i, 2));
+    const unsigned char c = static_cast<unsigned char>(text[i]);
+    if (greek != kGreek.end()) {
+      out += greek->second;
+      ++i;
+    } else if (c < 0x80 && (std::isalnum(c) || c == '.' || c == '_' || c == '=')) {
+      out += static_cast<char>(std::tolower(c));
+    } else if (!out.empty() && out.back() != '-') {
+      out += '-';
+    }
+  }
+  while (!out.empty() && out.back() == '-') out.pop_back();
+  return out;
+}
+
 namespace {
 // Round steps (1, 2, 5 times a power of ten), about `wanted` of them over the range.
 double tick_step(double range, int wanted) {
@@ -150,76 +174,176 @@ double tick_step(double range, int wanted) {
   return 10 * base;
 }
 
-}  // namespace
+// With the digits that tell it from the next one.
+std::string tick(double value, double step) {
+  if (step >= 1e5) return fmt::format("{:g}", value);
+  return fixed(value, std::max(0, -static_cast<int>(std::floor(std::log10(step) + 1e-9))));
+}
 
-std::string plot(const Figure& figure, const std::vector<Line>& lines) {
-  constexpr double kWidth = 360, kHeight = 190, kLeft = 42, kRight = 18, kTop = 8, kBottom = 36;
-  const bool dots = figure.dots_only, log_x = figure.log_x;
-  const auto drawn = [&](double x) { return !log_x || x > 0; };
-  const auto scale = [&](double x) { return log_x ? std::log10(x) : x; };
-  double x0 = INFINITY, x1 = -INFINITY, y0 = INFINITY, y1 = -INFINITY;
-  bool whole = true;  // then no ticks between
-  for (const Line& line : lines) {
-    for (const auto& [x, y] : line.points) {
-      if (!drawn(x)) continue;
-      x0 = std::min(x0, scale(x)), x1 = std::max(x1, scale(x));
-      y0 = std::min(y0, y * figure.y_factor), y1 = std::max(y1, y * figure.y_factor);
-      whole = whole && x == std::floor(x);
+constexpr double kWidth = 360, kHeight = 200, kLeft = 42, kRight = 18, kTop = 20, kBottom = 36;
+
+class Axes {
+ public:
+  explicit Axes(const Figure& figure) : figure_(figure) {
+    bool whole = true;  // then no ticks between
+    for (const Line& line : figure.lines) {
+      for (const Point& p : line.points) {
+        if (!shows(p)) continue;
+        any_ = true;
+        for (const double x : {p.x, p.x_low.value_or(p.x), p.x_high.value_or(p.x)})
+          x0_ = std::min(x0_, scale(x)), x1_ = std::max(x1_, scale(x));
+        for (const double y : {p.y, p.low.value_or(p.y), p.high.value_or(p.y)})
+          y0_ = std::min(y0_, y), y1_ = std::max(y1_, y);
+        whole = whole && p.x == std::floor(p.x);
+      }
     }
+    if (!any_) return;
+    if (figure.log_x && std::floor(x1_) - std::ceil(x0_) < 1) {  // at least two ticks
+      x0_ = std::floor(x0_), x1_ = std::max(std::ceil(x1_), x0_ + 1);
+    } else if (figure.dots_only || x1_ - x0_ < 1e-9) {
+      const double margin = x1_ - x0_ < 1e-9 ? 0.5 : (x1_ - x0_) * 0.04;
+      x0_ -= margin, x1_ += margin;
+    }
+    if (y1_ - y0_ < 1e-9) y1_ = 1;
+    y_step_ = tick_step(y1_ - y0_, 4);
+    x_step_ = std::max(whole || figure.log_x ? 1.0 : 0.0, tick_step(x1_ - x0_, 6));
+    y0_ = std::floor(y0_ / y_step_ + 1e-9) * y_step_;
+    y1_ = std::ceil(y1_ / y_step_ - 1e-9) * y_step_;
   }
-  if (!(x0 <= x1)) return "";
-  if (dots || x1 - x0 < 1e-9) {
-    const double margin = x1 - x0 < 1e-9 ? 0.5 : (x1 - x0) * 0.04;
-    x0 -= margin, x1 += margin;
-  }
-  if (y1 - y0 < 1e-9)
-    y0 -= 0.05 * std::max(1.0, std::abs(y0)), y1 += 0.05 * std::max(1.0, std::abs(y1));
-  const double y_step = tick_step(y1 - y0, 4),
-               x_step = std::max(whole || log_x ? 1.0 : 0.0, tick_step(x1 - x0, 6));
-  y0 = std::floor(y0 / y_step + 1e-9) * y_step, y1 = std::ceil(y1 / y_step - 1e-9) * y_step;
-  const auto px = [&](double x) {
-    return kLeft + (x - x0) / (x1 - x0) * (kWidth - kLeft - kRight);
-  };
-  const auto py = [&](double y) {
-    return kHeight - kBottom - (y - y0) / (y1 - y0) * (kHeight - kTop - kBottom);
-  };
-  const auto digits = [](double step) { return step < 0.1 ? 2 : step < 1 ? 1 : 0; };
 
-  std::string svg = fmt::format("<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">",
-                                kWidth, kHeight, escape(figure.title));
-  for (double y = y0; y <= y1 + y_step / 2; y += y_step) {
-    svg += fmt::format(
-        "<line class=\"grid\" x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>"
-        "<text x=\"{}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>",
-        kLeft, kWidth - kRight, py(y), py(y), kLeft - 6, py(y) + 3.5, fixed(y, digits(y_step)));
+  bool any() const { return any_; }
+  bool shows(const Point& p) const { return !figure_.log_x || p.x > 0; }
+  double px(double x) const {
+    return kLeft + (scale(x) - x0_) / (x1_ - x0_) * (kWidth - kLeft - kRight);
   }
-  for (double x = std::ceil(x0 / x_step - 1e-9) * x_step; x <= x1 + 1e-9; x += x_step) {
-    svg += fmt::format("<text x=\"{:.1f}\" y=\"{}\" text-anchor=\"middle\">{}</text>", px(x),
-                       kHeight - kBottom + 15,
-                       log_x ? fmt::format("{:g}", std::pow(10, x)) : fixed(x, digits(x_step)));
+  double py(double y) const {
+    return kHeight - kBottom - (y - y0_) / (y1_ - y0_) * (kHeight - kTop - kBottom);
   }
-  svg += fmt::format("<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
-                     (kLeft + kWidth - kRight) / 2, kHeight - 4, escape(figure.x_label));
-  std::string legend;
-  for (size_t i = 0; i < lines.size(); ++i) {
-    std::string path, circles;
-    for (size_t k = 0; k < lines[i].points.size(); ++k) {
-      const auto& [x, y] = lines[i].points[k];
-      if (!drawn(x)) continue;
-      const double at_x = px(scale(x)), at_y = py(y * figure.y_factor);
-      path += fmt::format("{:.1f},{:.1f} ", at_x, at_y);
-      const std::string& name = k < lines[i].labels.size() ? lines[i].labels[k] : lines[i].name;
+
+  std::string svg() const {
+    std::string out;
+    for (int i = 0; y0_ + i * y_step_ <= y1_ + y_step_ / 2; ++i) {
+      const double y = y0_ + i * y_step_;
+      out += fmt::format(
+          "<line class=\"grid\" x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>"
+          "<text x=\"{}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>",
+          kLeft, kWidth - kRight, py(y), py(y), kLeft - 6, py(y) + 3.5, tick(y, y_step_));
+    }
+    const double first = std::ceil(x0_ / x_step_ - 1e-9) * x_step_;
+    for (int i = 0; first + i * x_step_ <= x1_ + 1e-9; ++i) {
+      const double x = first + i * x_step_;
+      out += fmt::format("<text x=\"{:.1f}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
+                         kLeft + (x - x0_) / (x1_ - x0_) * (kWidth - kLeft - kRight),
+                         kHeight - kBottom + 15,
+                         figure_.log_x ? fmt::format("{:g}", std::pow(10, x)) : tick(x, x_step_));
+    }
+    return out + fmt::format(
+                     "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>"
+                     "<text x=\"{}\" y=\"10\">{}</text>",
+                     (kLeft + kWidth - kRight) / 2, kHeight - 4, escape(figure_.x_label), kLeft,
+                     escape(figure_.y_label));
+  }
+
+ private:
+  double scale(double x) const { return figure_.log_x ? std::log10(x) : x; }
+
+  const Figure& figure_;
+  bool any_ = false;
+  double x0_ = INFINITY, x1_ = -INFINITY, y0_ = 0, y1_ = 0, x_step_ = 1, y_step_ = 1;
+};
+
+// What the page and a file of its own share: axes, lines and dots. Empty if there is no point.
+std::string drawing(const Figure& figure) {
+  const Axes axes(figure);
+  if (!axes.any()) return "";
+  std::string out = axes.svg();
+  for (size_t i = 0; i < figure.lines.size(); ++i) {
+    const Line& line = figure.lines[i];
+    const size_t colour = i % kColours;
+    std::string path, bars, circles;
+    for (const Point& p : line.points) {
+      if (!axes.shows(p)) continue;
+      const double x = axes.px(p.x), y = axes.py(p.y);
+      path += fmt::format("{:.1f},{:.1f} ", x, y);
+      if (p.low && p.high && *p.high > *p.low) {
+        bars += fmt::format("M{:.1f} {:.1f}h6m-3 0V{:.1f}m-3 0h6", x - 3, axes.py(*p.low),
+                            axes.py(*p.high));
+      }
+      if (p.x_low && p.x_high && *p.x_high > *p.x_low) {
+        bars += fmt::format("M{:.1f} {:.1f}v6m0 -3H{:.1f}m0 -3v6", axes.px(*p.x_low), y - 3,
+                            axes.px(*p.x_high));
+      }
+      std::string value = fixed(p.y, 3);
+      if (p.low && p.high) value += " (" + fixed(*p.low, 3) + " to " + fixed(*p.high, 3) + ")";
       circles += fmt::format(
           "<circle class=\"c{}\" r=\"{}\" cx=\"{:.1f}\" cy=\"{:.1f}\"><title>{}: "
           "{}</title></circle>",
-          i % kColours, dots ? 4.5 : 2.2, at_x, at_y, escape(name), fixed(y * figure.y_factor, 3));
+          colour, figure.dots_only ? 4.5 : 2.2, x, y, escape(p.label.empty() ? line.name : p.label),
+          value);
     }
-    if (!dots) svg += fmt::format("<polyline class=\"c{}\" points=\"{}\"/>", i % kColours, path);
-    svg += circles;
-    legend += legend_item(i, lines[i].name);
+    if (!figure.dots_only)
+      out += fmt::format("<polyline class=\"c{}\" points=\"{}\"/>", colour, path);
+    if (!bars.empty()) out += fmt::format("<path class=\"c{}\" d=\"{}\"/>", colour, bars);
+    out += circles;
   }
-  return "<figure class=\"plot\"><figcaption>" + escape(figure.title) + "</figcaption>" + svg +
-         "</svg><div class=\"legend\">" + legend + "</div></figure>\n";
+  return out;
+}
+
+// The value of a variable of the style sheet, in light colours.
+std::string style_variable(const std::string& name) {
+  const size_t start = kStyle.find("--" + name + ":") + name.size() + 3;
+  return kStyle.substr(start, kStyle.find_first_of(";}", start) - start);
+}
+
+std::string svg_file(const Figure& figure, const std::string& drawn) {
+  constexpr double kHead = 22, kLegendLine = 16;
+  std::string legend;
+  double y = kHead + kHeight + 8;
+  std::string style = fmt::format(
+      "text{{font:11px 'DejaVu Sans',Arial,sans-serif;fill:{}}}.title{{font-weight:bold;fill:{}}}"
+      ".grid{{stroke:{}}}polyline,path{{fill:none;stroke-width:1.8;stroke-linejoin:round}}"
+      "path{{stroke-width:1.2}}",
+      style_variable("muted"), style_variable("ink"), style_variable("line"));
+  for (size_t i = 0; i < std::min(figure.lines.size(), kColours); ++i) {
+    const std::string colour = style_variable(fmt::format("c{}", i));
+    style += fmt::format("circle.c{0},rect.c{0}{{fill:{1}}}polyline.c{0},path.c{0}{{stroke:{1}}}",
+                         i, colour);
+  }
+  for (size_t i = 0; i < figure.lines.size(); ++i, y += kLegendLine) {
+    legend += fmt::format(
+        "<rect class=\"c{}\" x=\"{}\" y=\"{}\" width=\"10\" height=\"10\" rx=\"2\"/><text "
+        "x=\"{}\" y=\"{}\">{}</text>",
+        i % kColours, kLeft, y, kLeft + 16, y + 9, escape(figure.lines[i].name));
+  }
+  return fmt::format(
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" width=\"{2}\" "
+      "height=\"{3}\">\n<style>{4}</style>\n<text class=\"title\" x=\"6\" y=\"14\">{5}</text>\n"
+      "<g transform=\"translate(0 {6})\">{7}</g>\n{8}\n</svg>\n",
+      kWidth, y + 6, 2 * kWidth, 2 * (y + 6), style, escape(figure.title), kHead, drawn, legend);
+}
+
+}  // namespace
+
+std::string FigureList::add(const std::string& name, const Figure& figure) {
+  const std::string drawn = drawing(figure);
+  if (drawn.empty()) return "";
+  const std::string stem = slug(name);
+  std::string file = stem;
+  for (int i = 2; files_.count(file); ++i) file = fmt::format("{}-{}", stem, i);
+  files_[file] = svg_file(figure, drawn);
+  std::string legend;
+  for (size_t i = 0; i < figure.lines.size(); ++i) legend += legend_item(i, figure.lines[i].name);
+  return fmt::format(
+      "<figure class=\"plot\"><figcaption>{0}</figcaption><svg viewBox=\"0 0 {1} {2}\" "
+      "role=\"img\" "
+      "aria-label=\"{0}\">{3}</svg><div class=\"legend\">{4}</div></figure>\n",
+      escape(figure.title), kWidth, kHeight, drawn, legend);
+}
+
+void FigureList::write(const std::filesystem::path& folder) const {
+  std::filesystem::create_directories(folder);
+  for (const auto& [name, svg] : files_)
+    write_file_atomically(folder / (name + ".svg"), svg, /*secret=*/false);
 }
 
 std::string base64(const std::string& bytes) {

@@ -2,6 +2,8 @@
 // named `html` go into the page as they are; all others are escaped here.
 #pragma once
 
+#include <filesystem>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,6 +15,9 @@ namespace ens::report {
 std::string escape(const std::string& text);
 std::string muted(const std::string& html);
 std::string quoted(const std::string& text);
+
+// Decimals of what the page says more than once.
+inline constexpr int kSsim = 3, kPsnr = 2, kMs = 2;
 
 // Numbers; one that is not known is a dash. `share` is 0..1.
 std::string fixed(double value, int digits, bool sign = false);
@@ -49,26 +54,46 @@ class Table {
   std::string html_;
 };
 
-// Empty if there is no body.
+// Empty if there is no body. It can be linked to by slug(title).
 std::string section(const std::string& title, const std::string& body,
                     const std::string& intro = "");
+// Text as part of a file name or an address: "over-ensemble.lambda-nopeek".
+std::string slug(const std::string& text);
 std::string badge(const std::string& kind, const std::string& label);
 std::string details(const std::string& summary_html, const std::string& html);
 std::string legend_item(size_t colour, const std::string& label);
 
+struct Point {
+  double x = 0, y = 0;
+  Maybe low, high;      // of y: the ends of its error bar
+  Maybe x_low, x_high;  // of x
+  std::string label;    // if it has a name of its own
+};
 struct Line {
   std::string name;
-  std::vector<std::pair<double, double>> points;
-  std::vector<std::string> labels;  // of the points, if they have names of their own
+  std::vector<Point> points;
 };
-// A small figure: lines over x (or dots alone), axes with round ticks, a legend. Values of y are
-// multiplied by y_factor. With log_x points at x <= 0 are left out.
+// A small figure: lines over x (or dots alone) with error bars, axes with round ticks, a legend.
+// The y axis holds 0, so that heights compare as the values do. With log_x points at x <= 0 are
+// left out.
 struct Figure {
-  std::string title, x_label;
+  std::string title, x_label, y_label;
+  std::vector<Line> lines;
   bool dots_only = false, log_x = false;
-  double y_factor = 1;
 };
-std::string plot(const Figure& figure, const std::vector<Line>& lines);
+
+// The page's figures. Each is in the page, and can be written as a file of its own.
+class FigureList {
+ public:
+  // `name`: what the figure's file is called after; any text. Returns the HTML; empty if the figure
+  // has no points.
+  std::string add(const std::string& name, const Figure& figure);
+  // NAME.svg each, with its title, legend and styles inside, in light colours. Makes the folder.
+  void write(const std::filesystem::path& folder) const;
+
+ private:
+  std::map<std::string, std::string> files_;
+};
 
 std::string base64(const std::string& bytes);
 // Width and height of a PNG whose header was checked.

@@ -10,6 +10,8 @@ namespace ens::report {
 namespace {
 
 constexpr size_t kBudget = 12 << 20;  // bytes of PNG
+constexpr int kTogether = 8;          // images of a strip that stay on one line
+constexpr int kWidest = 1024;         // pixels of a strip
 
 // The first run of the row that has images of this attack; -1 if none has.
 std::pair<int, int> pictured(const ReportData& all, const SeedGroupAttack& attack) {
@@ -62,10 +64,19 @@ int Album::id(const std::string& png) {
 
 std::string Album::strip(const std::string& png, const std::string& label) {
   const auto [width, height] = png_size(png);
-  return fmt::format(
-      "<div class=\"px p{}\" role=\"img\" aria-label=\"{}\" "
-      "style=\"width:{}px;aspect-ratio:{}/{}\"></div>",
-      id(png), escape(label), std::min(2 * width, 1024), width, height);
+  const int count = std::max(1, width / std::max(1, height));  // the images are square
+  std::string out;
+  for (int first = 0; first < count; first += kTogether) {
+    const int here = std::min(kTogether, count - first);
+    // Percentages of a background count from where it leaves no room to where all room is left.
+    const double at = count > here ? 100.0 * first / (count - here) : 0;
+    out += fmt::format(
+        "<div class=\"px p{}\" style=\"width:{}px;aspect-ratio:{}/1;background-size:{:.4g}% 100%;"
+        "background-position:{:.4g}% 0\"></div>",
+        id(png), std::min(2 * width, kWidest) * here / count, here, 100.0 * count / here, at);
+  }
+  return fmt::format("<div class=\"tiles\" role=\"img\" aria-label=\"{}\">{}</div>", escape(label),
+                     out);
 }
 
 std::string Album::first(const std::string& png, int count, int side, const std::string& label) {

@@ -207,12 +207,12 @@ void join_sweep(Sweep sweep, ReportData& all) {
     FailedCell failed;
     failed.folder = folder.string();
     failed.title = cell.row();
-    const std::map<std::string, std::string> values(cell.values().begin(), cell.values().end());
-    for (const auto& [path, value] : values) {
+    failed.values = {cell.values().begin(), cell.values().end()};
+    for (const auto& [path, value] : failed.values) {
       failed.title += (failed.title.empty() ? "" : ", ") + path_label(path) + " = " + value;
     }
     if (failed.title.empty()) failed.title = folder.filename().string();
-    plan(folder, values, sibling, failed);
+    plan(folder, failed.values, sibling, failed);
     failed.status = cell.status() == "done" ? "missing" : cell.status();
     failed.reason = cell.reason();
     std::erase_if(all.skipped, [&](const Skipped& s) {

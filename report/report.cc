@@ -1,9 +1,13 @@
 #include "report/report.h"
 
+#include <fmt/chrono.h>
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <ctime>
 #include <set>
+#include <string_view>
 
 #include "base/error.h"
 #include "base/files.h"
@@ -50,7 +54,8 @@ std::string verdict(const ReportData& all, const Run& run) {
     oracle = nullptr;
   } else if (oracle) {
     out += fmt::format(
-        "{} decoder trained on the client\u2019s true features reconstructs the images with SSIM {}",
+        "{} decoder trained on the client\u2019s true features reconstructs the images with SSIM "
+        "{}",
         oracle->is_upper_bound() ? "At most, a" : "A", fixed(oracle->ssim(), 3));
     const Attack* open = none && none != &run ? none->attack("oracle", run.metric()) : nullptr;
     if (open && open->can_measure()) {
@@ -141,8 +146,8 @@ std::string headline(const ReportData& all) {
          fixed(oracle->ssim(), 3), "decoder on true features");
   }
   if (const Maybe total = run.latency("total")) {
-    card("Latency, p50", format(total, 1, " ms"),
-         "p95 " + format(run.latency("total", "p95"), 1, " ms"));
+    card("Latency, p50", format(total, kMs, " ms"),
+         "p95 " + format(run.latency("total", "p95"), kMs, " ms"));
   }
   Maybe up = run.get("bytes.up"), down = run.get("bytes.down");
   if (run.serving && run.serving->has_bytes_sent())
@@ -217,21 +222,42 @@ std::string findings(const ReportData& all) {
   return section("What the numbers say", out);
 }
 
-std::string page(const ReportData& all, const std::string& stem) {
+// Links to the sections of a page: <section id="latency"><h2>Latency</h2>.
+std::string contents(const std::string& body) {
+  constexpr std::string_view kId = "<section id=\"", kHead = "\"><h2>";
+  std::string out;
+  for (size_t at = 0; (at = body.find(kId, at)) != std::string::npos;) {
+    at += kId.size();
+    const size_t head = body.find(kHead, at), title = head + kHead.size();
+    out += fmt::format("<a href=\"#{}\">{}</a>\n", body.substr(at, head - at),
+                       body.substr(title, body.find('<', title) - title));
+  }
+  return "<nav>" + out + "</nav>\n";
+}
+
+// Now, or the time that SOURCE_DATE_EPOCH asks for (reproducible-builds.org).
+std::string written() {
+  const char* fixed_time = std::getenv("SOURCE_DATE_EPOCH");
+  return fmt::format("{:%Y-%m-%d %H:%M} UTC",
+                     fmt::gmtime(fixed_time ? std::atol(fixed_time) : std::time(nullptr)));
+}
+
+std::string page(const ReportData& all, const std::string& stem, FigureList& figures) {
   const Run& run = main_run(all);
   const std::string title = all.sweeps.size() == 1 && !all.sweeps[0].state.title().empty()
                                 ? escape(all.sweeps[0].state.title())
                                 : "Ensembler report";
   Album album(all);
-  const std::string body = headline(all) + overview_table(all) + findings(all) +
-                           split_grids(all, album) + pictures(all, album) + known_pairs(all) +
-                           trade_offs(all) + published_table(all) + accuracy_table(all) +
-                           latency(all) + attack_table(all) + training_curves(all) +
-                           run_details(all) + skipped_list(all);
+  const std::string sections = overview_table(all) + findings(all) + split_grids(all, album) +
+                               pictures(all, album) + known_pairs(all, figures) +
+                               trade_offs(all, figures) + published_table(all) +
+                               accuracy_table(all) + latency(all) + attack_table(all) +
+                               training_curves(all, figures) + run_details(all) + skipped_list(all);
   return fmt::format(
       fmt::runtime(kPage), fmt::arg("title", title), fmt::arg("setting", escape(run.setting())),
-      fmt::arg("style", kStyle + album.style()), fmt::arg("body", body),
-      fmt::arg("stem", escape(stem)),
+      fmt::arg("style", kStyle + album.style()),
+      fmt::arg("body", headline(all) + contents(sections) + sections),
+      fmt::arg("stem", escape(stem)), fmt::arg("written", written()),
       fmt::arg("covers", all.comparisons.size() == 1
                              ? escape(run.setting())
                              : fmt::format("{} settings", all.comparisons.size())),
@@ -249,7 +275,8 @@ std::string page(const ReportData& all, const std::string& stem) {
 
 }  // namespace
 
-void write_report(const std::vector<fs::path>& folders, const fs::path& html) {
+void write_report(const std::vector<fs::path>& folders, const fs::path& html,
+                  const fs::path& figure_folder) {
   const ReportData all = collect(folders);
   if (all.runs.empty()) {
     const std::string where = all.skipped.empty()
@@ -263,7 +290,10 @@ void write_report(const std::vector<fs::path>& folders, const fs::path& html) {
   write_file_atomically(beside(".csv"), as_csv(all), /*secret=*/false);
   write_file_atomically(beside(".json"), as_json(all), /*secret=*/false);
   write_file_atomically(beside(".md"), as_markdown(all), /*secret=*/false);
-  write_file_atomically(html, page(all, html.stem().string()), /*secret=*/false);
+  write_file_atomically(beside(".tex"), as_latex(all), /*secret=*/false);
+  FigureList figures;
+  write_file_atomically(html, page(all, html.stem().string(), figures), /*secret=*/false);
+  if (!figure_folder.empty()) figures.write(figure_folder);
 }
 
 }  // namespace ens

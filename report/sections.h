@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "report/data.h"
+#include "report/html.h"
 
 namespace ens::report {
 
@@ -20,7 +21,7 @@ class Album {
 
   bool has(std::pair<int, int> run_and_attack) const { return shown_.count(run_and_attack) > 0; }
   int left_out() const { return left_out_; }
-  // All images of a strip, twice their size.
+  // All images of a strip, twice their size; on narrow screens on several lines.
   std::string strip(const std::string& png, const std::string& label);
   // The first `count` images of a strip, each `side` pixels.
   std::string first(const std::string& png, int count, int side, const std::string& label);
@@ -46,8 +47,8 @@ std::string skipped_list(const ReportData& all);
 std::string split_grids(const ReportData& all, Album& album);  // h down, t across
 std::string pictures(const ReportData& all, Album& album);
 
-std::string known_pairs(const ReportData& all);
-std::string trade_offs(const ReportData& all);
-std::string training_curves(const ReportData& all);
+std::string known_pairs(const ReportData& all, FigureList& figures);
+std::string trade_offs(const ReportData& all, FigureList& figures);
+std::string training_curves(const ReportData& all, FigureList& figures);
 
 }  // namespace ens::report

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "base/strings.h"
 #include "report/html.h"
 #include "report/published.h"
 #include "report/sections.h"
@@ -72,9 +73,9 @@ std::string attack_notes(const Attack& a) {
                                 r.chosen_by().empty() ? "" : ": " + escape(r.chosen_by())));
   }
   if (r.has_own_pick() && a.with_truth()) {
-    notes.push_back(fmt::format("the attacker\u2019s own choice {}: SSIM {}, PSNR {}",
-                                escape(r.own_pick().name()), format(number(r, "own_pick.ssim"), 3),
-                                format(number(r, "own_pick.psnr"), 2)));
+    notes.push_back(fmt::format(
+        "the attacker\u2019s own choice {}: SSIM {}, PSNR {}", escape(r.own_pick().name()),
+        format(number(r, "own_pick.ssim"), kSsim), format(number(r, "own_pick.psnr"), kPsnr)));
   }
   const auto psnr = [](const auto& part) { return number(part, "psnr").value_or(-1); };
   const auto best = std::ranges::max_element(r.parts(), {}, psnr);
@@ -83,14 +84,19 @@ std::string attack_notes(const Attack& a) {
         fmt::format("best PSNR {} dB: {}", fixed(best->psnr(), 2), escape(best->name())));
   }
   if (r.negative().better()) {
-    notes.push_back(fmt::format("<strong>its {} is better</strong>: SSIM {}, PSNR {}",
-                                escape(a.negative_name()), format(number(r, "negative.ssim"), 3),
-                                format(number(r, "negative.psnr"), 2)));
+    notes.push_back(fmt::format(
+        "<strong>its {} is better</strong>: SSIM {}, PSNR {}", escape(a.negative_name()),
+        format(number(r, "negative.ssim"), kSsim), format(number(r, "negative.psnr"), kPsnr)));
   }
   if (r.rounds_size() == 1) notes.push_back(budget(r.rounds(0)));
   if (r.has_shadow_accuracy()) notes.push_back("shadow accuracy " + percent(r.shadow_accuracy()));
   if (a.metric() != "default") notes.push_back("metric " + escape(a.metric()));
   if (r.scored_images() > 0) notes.push_back(fmt::format("{} images", r.scored_images()));
+  if (r.has_best_image() && r.has_worst_image()) {
+    notes.push_back(fmt::format("from SSIM {} (test image {}) to {} (test image {})",
+                                fixed(r.worst_image().ssim(), kSsim), r.worst_image().image(),
+                                fixed(r.best_image().ssim(), kSsim), r.best_image().image()));
+  }
   if (r.has_seconds()) notes.push_back(duration(r.seconds()));
   std::string out;
   for (const std::string& note : notes) out += (out.empty() ? "" : "; ") + note;
@@ -141,11 +147,13 @@ std::string matrix_cell(const SeedGroupAttack& a) {
   if (a.members.empty()) {
     return a.pointless.empty() ? badge("failed", "failed") : muted("does not apply");
   }
-  std::string out = "<b>" + fixed(a.ssim.mean(), 3) + "</b>" + (a.with_truth ? "\u2020" : "");
-  if (const std::string half = plus_minus(a.ssim, 3); !half.empty()) out += "<br>" + muted(half);
-  if (a.psnr.has_mean()) out += "<br>" + fixed(a.psnr.mean(), 1) + "\u202fdB";
-  if (a.own_pick && a.with_truth) out += "<br>" + muted("own choice " + format(a.own_pick, 3));
-  if (*a.best_ssim > a.ssim.mean()) out += "<br>" + muted("negative " + format(a.best_ssim, 3));
+  std::string out = "<b>" + fixed(a.ssim.mean(), kSsim) + "</b>" + (a.with_truth ? "\u2020" : "");
+  if (const std::string half = plus_minus(a.ssim, kSsim); !half.empty())
+    out += "<br>" + muted(half);
+  if (a.psnr.has_mean()) out += "<br>" + fixed(a.psnr.mean(), kPsnr) + "\u202fdB";
+  if (a.own_pick && a.with_truth) out += "<br>" + muted("own choice " + format(a.own_pick, kSsim));
+  if (a.best_ssim.mean() > a.ssim.mean())
+    out += "<br>" + muted("negative " + fixed(a.best_ssim.mean(), kSsim));
   if (a.strength == Strength::kStrong && a.strength_word != "upper bound") return out;
   out += "<br>" + strength_badge(a.strength, a.strength_word);
   return a.strength == Strength::kWeak && a.of_oracle_unprotected
@@ -178,12 +186,8 @@ std::vector<const SeedGroupAttack*> attack_columns(const std::vector<const Compa
 void add_overview_row(const ReportData& all, const SeedGroup& row,
                       const std::vector<const SeedGroupAttack*>& columns, Table& table) {
   const bool open = !all.first(row).is_protected();
-  std::vector<Cell> cells = {left(row_title(all, row)),
-                             right(with_spread(row.accuracy)),
-                             right(open ? "\u2013" : with_spread(row.change, /*as_change=*/true)),
-                             right(nowrap(bytes(row.bytes_up))),
-                             right(nowrap(bytes(row.bytes_down))),
-                             right(format(row.edge_ms, 2))};
+  std::vector<Cell> cells = {left(row_title(all, row)), right(with_spread(row.accuracy)),
+                             right(open ? "\u2013" : with_spread(row.change, /*as_change=*/true))};
   for (const SeedGroupAttack* column : columns) {
     const auto a =
         std::find_if(row.attacks.begin(), row.attacks.end(), [&](const SeedGroupAttack& r) {
@@ -191,7 +195,24 @@ void add_overview_row(const ReportData& all, const SeedGroup& row,
         });
     cells.push_back(right(a == row.attacks.end() ? "\u2013" : matrix_cell(*a)));
   }
+  for (const std::string& cost :
+       {nowrap(bytes(row.bytes_up)), nowrap(bytes(row.bytes_down)), format(row.edge_ms, kMs)})
+    cells.push_back(right(cost));
   table.add(cells);
+}
+
+std::string machine_of(const Run& run) { return join({run.info.processor(), run.info.device()}); }
+
+// Where the runs were served that were.
+std::string serving_machines(const ReportData& all) {
+  std::set<std::string> machines;
+  for (const Run& run : all.runs) {
+    if (run.serving) machines.insert(machine_of(run));
+  }
+  machines.erase("");
+  return machines.size() == 1  ? ", on " + escape(*machines.begin())
+         : machines.size() > 1 ? ", on the machines named under Latency and bytes"
+                               : "";
 }
 
 }  // namespace
@@ -207,13 +228,13 @@ std::string overview_table(const ReportData& all) {
   std::string out;
   for (const auto& [task, settings] : tasks) {
     const std::vector<const SeedGroupAttack*> columns = attack_columns(settings);
-    std::vector<Cell> head = {left("Protection"), right("Accuracy"), right("Change, points"),
-                              right("Sent"),      right("Received"), right("Edge, ms")};
+    std::vector<Cell> head = {left("Protection"), right("Accuracy"), right("Change, points")};
     for (const SeedGroupAttack* a : columns) {
       head.push_back(right("<span title=\"" + escape(a->title + ", " + a->level) + "\">" +
                            escape(a->folder) + "</span>" +
                            (a->metric == "default" ? "" : "<br>" + muted(escape(a->metric)))));
     }
+    for (const char* cost : {"Sent", "Received", "Edge, ms"}) head.push_back(right(cost));
     Table table(head, "matrix");
     for (const Comparison* comparison : settings) {
       table.band(setting_title(*comparison));
@@ -236,7 +257,8 @@ std::string overview_table(const ReportData& all) {
       "attacker\u2019s own choice is beneath. <b>Weak</b>: against no protection at this split the "
       "attack reaches only this share of that decoder, less than 80\u202f%, so its number flatters "
       "every protection. Bytes are per image; edge milliseconds are medians where the run was "
-      "served.");
+      "served" +
+          serving_machines(all) + ".");
 }
 
 std::string accuracy_table(const ReportData& all) {
@@ -320,8 +342,8 @@ std::string attack_table(const ReportData& all) {
           const Maybe ssim = number(a.result, "own.ssim"), psnr = number(a.result, "own.psnr");
           const std::string own =
               ssim || psnr ? format(ssim, 3) + "<br>" + muted(format(psnr, 2, " dB")) : "\u2013";
-          table.add({left(name), right(with_interval(a.result.ssim(), 3)),
-                     right(with_interval(a.result.psnr(), 2)), right(seen_cell(a)), left(meter),
+          table.add({left(name), right(with_interval(a.result.ssim(), kSsim)),
+                     right(with_interval(a.result.psnr(), kPsnr)), right(seen_cell(a)), left(meter),
                      right(own), left(strength_cell(a)), left(muted(attack_notes(a)))});
           if (a.result.rounds_size() > 1) {
             parts += details(escape(run.label) + ": how the decoder on true features grew",
@@ -376,8 +398,9 @@ std::string published_table(const ReportData& all) {
                  right(format(row.ssim, 4)), right(format(row.psnr, 2)),
                  left(row.ours.empty() ? muted("not run here")
                                        : escape(row.ours) + "<br>" + muted(escape(row.attack))),
-                 right(format(row.our_change, 2, "", true)), right(format(row.our_ssim, 4)),
-                 right(format(row.our_psnr, 2)), right(format(row.ssim_difference(), 3, "", true)),
+                 right(format(row.our_change, 1, "", true)), right(format(row.our_ssim, kSsim)),
+                 right(format(row.our_psnr, kPsnr)),
+                 right(format(row.ssim_difference(), 3, "", true)),
                  right(format(row.psnr_difference(), 2, "", true))});
     }
     out += "<h3>" + escape(published_one.source) + "</h3>\n<p>" + escape(published_one.remark) +
@@ -416,7 +439,7 @@ std::string latency(const ReportData& all) {
     std::string svg =
         "<svg class=\"bar\" viewBox=\"0 0 1000 26\" preserveAspectRatio=\"none\" role=\"img\" "
         "aria-label=\"latency by part\">";
-    double x = 0, total = 0;
+    double x = 0;
     for (size_t i = 0; i < std::size(kLatency) && longest > 0; ++i) {
       const Maybe part = run->latency(kLatency[i].first);
       if (!part) continue;
@@ -425,23 +448,25 @@ std::string latency(const ReportData& all) {
           "<rect class=\"c{}\" x=\"{:.1f}\" y=\"0\" width=\"{:.1f}\" height=\"26\"><title>{} {} "
           "ms</title>"
           "</rect>",
-          i, x, width, kLatency[i].second, fixed(*part, 2));
+          i, x, width, kLatency[i].second, fixed(*part, kMs));
       x += width;
-      total += *part;
     }
     bars += "<div class=\"barline\"><div>" + escape(run->label) + "</div>" + svg +
-            "</svg><div class=\"num\">" + fixed(total, 1) + " ms</div></div>\n";
+            "</svg><div class=\"num\">" + format(run->latency("total"), kMs, " ms") +
+            "</div></div>\n";
     const auto cell = [&](const char* key) {
       if (!run->latency(key) && !run->latency(key, "p95")) return right("\u2013");
-      return right(format(run->latency(key), 2) + "<br>" +
-                   muted(format(run->latency(key, "p95"), 2)));
+      return right(format(run->latency(key), kMs) + "<br>" +
+                   muted(format(run->latency(key, "p95"), kMs)));
     };
     const std::string wire = !s.has_curve() ? ""
                              : s.curve()    ? "encrypted (CURVE)"
                                             : "plain text, loopback";
     const std::string batch =
         s.has_batch() ? fmt::format("{}batch {}", wire.empty() ? "" : ", ", s.batch()) : "";
-    table.add({left(escape(run->label) + "<br>" + muted(wire + batch)),
+    const std::string machine = machine_of(*run);
+    table.add({left(escape(run->label) + "<br>" + muted(wire + batch) +
+                    (machine.empty() ? "" : "<br>" + muted(escape(machine)))),
                right(plain(number(s, "images"))), right(percent(number(s, "accuracy"))),
                cell("head"), cell("wire"), cell("cloud_queue"), cell("cloud_compute"), cell("tail"),
                cell("total"), right(bytes(number(s, "bytes_sent"))),
@@ -450,8 +475,8 @@ std::string latency(const ReportData& all) {
   return section("Latency and bytes",
                  bars + "<div class=\"legend\">" + legend + "</div>\n" + table.str(),
                  "Milliseconds per request: the median, and the 95th percentile beneath. The bars "
-                 "add the medians of "
-                 "the parts, which need not be the median of the whole. Bytes are per image.");
+                 "show the medians of the parts, which need not add up to the median of the whole "
+                 "beside them. Bytes are per image.");
 }
 
 std::string run_details(const ReportData& all) {

@@ -80,11 +80,14 @@ AttackScore Evaluator::evaluate(const Attack& attack, uint64_t seed,
   }
   if (reference_) {
     const std::vector<double> seen = reference_->recognition_of(truth_, labels_);
-    result.reference = {
-        bootstrap(reference_->recognition_of(r.images, labels_), seed),
-        bootstrap(reference_->reidentification_of(truth_, r.images), seed),
-        std::accumulate(seen.begin(), seen.end(), 0.0) / static_cast<double>(seen.size()),
-        share_of_largest_class(labels_)};
+    ReferenceScore& score = result.reference.emplace();
+    score.recognised = reference_->recognition_of(r.images, labels_);
+    score.reidentified = reference_->reidentification_of(truth_, r.images);
+    score.recognition_rate = bootstrap(score.recognised, seed);
+    score.reidentification_rate = bootstrap(score.reidentified, seed);
+    score.originals =
+        std::accumulate(seen.begin(), seen.end(), 0.0) / static_cast<double>(seen.size());
+    score.chance = share_of_largest_class(labels_);
   }
   return result;
 }

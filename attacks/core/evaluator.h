@@ -30,6 +30,7 @@ struct ReferenceScore {
   Interval recognition_rate, reidentification_rate;  // see ReferenceClassifier
   double originals = 0;  // recognised of the originals: the most that can be reached
   double chance = 0;     // recognised of whatever is taken for the most frequent class
+  std::vector<double> recognised, reidentified;  // 1 or 0, one an image
 };
 
 struct AttackScore {

@@ -240,6 +240,46 @@ Interval bootstrap_seeds(std::span<const std::vector<double>> by_seed, uint64_t 
   return interval;
 }
 
+PairedTest paired_test(std::span<const double> a, std::span<const double> b, uint64_t seed) {
+  if (a.empty() || a.size() != b.size()) {
+    fail(std::to_string(a.size()) + " and " + std::to_string(b.size()) + " values are no pairs",
+         "metrics");
+  }
+  std::vector<double> differences;
+  double sum = 0, size = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    differences.push_back(b[i] - a[i]);
+    sum += differences.back();
+    size += std::abs(differences.back());
+  }
+  const double least = std::abs(sum) - 1e-12 * size;  // sums of one set may differ by rounding
+  // signs: one bit a difference, 64 of them in turn.
+  const auto as_far = [&](auto&& signs) {
+    double other = 0;
+    uint64_t bits = 0;
+    for (size_t i = 0; i < differences.size(); ++i) {
+      bits = i % 64 == 0 ? signs() : bits >> 1;
+      other += bits & 1 ? differences[i] : -differences[i];
+    }
+    return std::abs(other) >= least;
+  };
+  constexpr size_t kMostExact = 20;
+  constexpr int64_t kDraws = 100000;
+  int64_t count = 0;
+  PairedTest result;
+  result.difference = bootstrap(differences, seed);
+  if (differences.size() <= kMostExact) {
+    const uint64_t all = uint64_t{1} << differences.size();
+    for (uint64_t signs = 0; signs < all; ++signs) count += as_far([&] { return signs; });
+    result.p_value = static_cast<double>(count) / static_cast<double>(all);
+  } else {
+    Rng rng(seed, "random signs");
+    for (int64_t i = 0; i < kDraws; ++i) count += as_far([&] { return rng.next(); });
+    result.p_value = static_cast<double>(count + 1) / static_cast<double>(kDraws + 1);
+  }
+  return result;
+}
+
 std::vector<Polarity> polarities(int64_t channels) {
   if (channels != 3) return {Polarity::kAsIs, Polarity::kNegative};
   return {Polarity::kAsIs, Polarity::kLuminanceNegative, Polarity::kNegative,

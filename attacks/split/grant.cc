@@ -114,7 +114,7 @@ ImageRoles divide_images(const Dataset& pool, const Dataset& test, const AttackC
   rest.resize(
       static_cast<size_t>(std::min<int64_t>(std::ssize(rest), settings.observed_features())));
   Rng rng(seed, "attacker's public images");
-  return {pool.draw(settings.public_images(), rng), test.pick(scored), test.pick(rest)};
+  return {pool.draw(settings.public_images(), rng), test.pick(scored), test.pick(rest), scored};
 }
 
 }  // namespace ens

@@ -33,6 +33,7 @@ struct ImageRoles {
   Dataset public_data;
   Dataset scored;
   Dataset traffic;
+  std::vector<int64_t> scored_indices;  // of the scored images, in the test split
 };
 ImageRoles divide_images(const Dataset& pool, const Dataset& test, const AttackConfig& settings,
                          uint64_t seed);

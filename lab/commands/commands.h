@@ -13,6 +13,7 @@ void add_attack_command(CLI::App& app);
 void add_sweep_command(CLI::App& app);
 void add_task_command(CLI::App& app);
 void add_report_command(CLI::App& app);
+void add_compare_command(CLI::App& app);
 void add_advise_command(CLI::App& app);
 void add_info_command(CLI::App& app);
 void add_config_command(CLI::App& app);

@@ -18,9 +18,11 @@
 #include "lab/datasets.h"
 #include "lab/references.h"
 #include "lab/results.h"
+#include "lab/scores.h"
 #include "nn/core/backend.h"
 #include "nn/data/image.h"
 #include "nn/data/loader.h"
+#include "nn/io/checkpoint.h"
 #include "nn/optim/fit.h"
 #include "proto/results.h"
 
@@ -77,9 +79,12 @@ struct Attacked {
     return config.attack().seed() > 0 ? fmt::format(", seed {}", seed()) : "";
   }
 
-  // What makes two results of one attack on one run differ; where it was computed does not.
+  // What makes two results of one attack on one run differ; where it was computed, and what else
+  // is kept of it, does not.
   std::string identity(bool on_the_wire) const {
-    return to_text(config.attack()) + (on_the_wire ? "observed: wire\n" : "observed: edge\n") +
+    AttackConfig settings = config.attack();
+    settings.set_keep_images(false);
+    return to_text(settings) + (on_the_wire ? "observed: wire\n" : "observed: edge\n") +
            dtype_override;
   }
 };
@@ -91,6 +96,24 @@ std::string renamed_settings(const std::string& identity) {
   parse_config(identity.substr(0, end), "settings", *config.mutable_attack());
   complete(config);
   return to_text(config.attack()) + identity.substr(end);
+}
+
+constexpr const char* kImagesFile = "reconstructions.h5";
+
+// All scored images and their reconstructions. Whoever may read it sees what the client keeps
+// secret, so the file is its owner's alone.
+void keep_images(const fs::path& file, const Tensor& originals, const ImageRoles& roles,
+                 const std::vector<AttackScore>& by_seed, uint64_t first_seed) {
+  const std::vector<int32_t> indices(roles.scored_indices.begin(), roles.scored_indices.end());
+  Checkpoint images{"reconstructions", {}, {}, {}, ""};
+  images.texts["attack"] = by_seed[0].attack;
+  images.tensors = {{"originals", originals},
+                    {"image", Tensor::from_labels(indices)},
+                    {"label", Tensor::from_labels(roles.scored.labels)}};
+  for (size_t i = 0; i < by_seed.size(); ++i) {
+    images.tensors[fmt::format("seed_{}", first_seed + i)] = by_seed[i].reconstruction;
+  }
+  write_checkpoint(file, images, /*secret=*/true);
 }
 
 fs::path result_file(const fs::path& folder, const std::string& attack, const Attacked& how) {
@@ -256,6 +279,7 @@ void AttackTarget::run(const std::string& name_of_attack, const Tensor& observed
   fs::create_directories(file.parent_path());
   results::AttackResult result;
   std::string failure;
+  bool scored = false;
   if (const std::string reason = attack->not_applicable_reason(impl_->setting()); !reason.empty()) {
     result.set_pointless(reason);
   } else {
@@ -282,8 +306,17 @@ void AttackTarget::run(const std::string& name_of_attack, const Tensor& observed
             evaluator.evaluate(*attack, first_seed, [&] { return attack->run(victim, context); }));
       }
       const AttackScore& score = by_seed[middle_seed(by_seed)];
-      result = to_message(by_seed, first_seed);
+      result = to_message(by_seed, first_seed, impl_->roles.scored_indices);
       if (attack->level() != KnowledgeLevel::kBlind) *result.mutable_floor() = floor;
+      write_file_atomically(
+          file.parent_path() / kScoresFile,
+          scores_csv(by_seed, first_seed, impl_->roles.scored_indices, impl_->roles.scored.labels),
+          /*secret=*/false);
+      scored = true;
+      if (impl_->settings.keep_images()) {
+        keep_images(file.parent_path() / kImagesFile, impl_->truth, impl_->roles, by_seed,
+                    first_seed);
+      }
       write_png(file.parent_path() / "original.png", strip(impl_->truth, 16));
       write_png(file.parent_path() / "reconstruction.png", strip(score.reconstruction, 16));
     } catch (const Stopped&) {
@@ -293,6 +326,9 @@ void AttackTarget::run(const std::string& name_of_attack, const Tensor& observed
       result.set_error(failure);
     }
   }
+  // What is left of an earlier result is none of this one's.
+  if (!scored) fs::remove(file.parent_path() / kScoresFile);
+  if (!scored || !impl_->settings.keep_images()) fs::remove(file.parent_path() / kImagesFile);
   result.set_attack(attack->name());
   result.set_title(attack->title() + impl_->attacked.title_suffix());
   result.set_level(name(attack->level()));
@@ -312,8 +348,12 @@ bool attack_done(const fs::path& folder, const std::string& attack, const RunCon
   try {
     const Attacked how(folder, wanted);
     results::AttackResult before;
-    return results::read_if_intact(result_file(folder, attack, how), before) &&
-           !before.has_error() && before.has_tier() && renamed_settings(before.settings()) == how.identity(on_the_wire);
+    const fs::path file = result_file(folder, attack, how);
+    const bool images =
+        !how.config.attack().keep_images() || fs::exists(file.parent_path() / kImagesFile);
+    return results::read_if_intact(file, before) && !before.has_error() && before.has_tier() &&
+           (images || before.has_pointless()) &&
+           renamed_settings(before.settings()) == how.identity(on_the_wire);
   } catch (const std::exception&) {  // a damaged run or result: the attack will say so
     return false;
   }

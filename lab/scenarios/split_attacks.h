@@ -23,8 +23,8 @@ class AttackTarget {
   ~AttackTarget();
 
   // Runs one attack with each of its seeds and leaves its result in FOLDER/attack/NAME, or
-  // FOLDER/attack/NAME-seedS where attack.seed is not the run's: result.json, original.png,
-  // reconstruction.png. Error with the reason if it fails, which is in the result too; stopped, it
+  // FOLDER/attack/NAME-seedS where attack.seed is not the run's: result.json, scores.csv,
+  // original.png, reconstruction.png and, with attack.keep_images, reconstructions.h5. Error with the reason if it fails, which is in the result too; stopped, it
   // leaves nothing. `observed`: smashed features as they were seen on the wire, of the scored
   // images in order; undefined: computed here as the edge computes them. Reports `cost_per_image`
   // for each of cost_in_images().

@@ -24,8 +24,12 @@ AttackScore scored(double ssim, double choice) {
 }
 
 TEST(ToMessage, OfSeveralSeedsTheMedianIsReported) {
+  AttackScore middle = scored(0.587, 0.2);
+  middle.scores.images.ssim[3] = 0.1, middle.scores.images.ssim[8] = 0.95;
+  middle.scores.images.ssim[0] += 2 * 0.587 - 1.05;  // the same mean
+  const std::vector<int64_t> images = {5, 6, 7, 18, 19, 20, 31, 32, 33, 34};
   const results::AttackResult r =
-      to_message({scored(0.69, 0.6), scored(0.285, 0.1), scored(0.587, 0.2)}, 7);
+      to_message({scored(0.69, 0.6), scored(0.285, 0.1), middle}, 7, images);
   EXPECT_NEAR(r.ssim().mean(), 0.587, 1e-12);
   EXPECT_NEAR(r.psnr().mean(), 11.74, 1e-9);
   EXPECT_NEAR(r.ssim().low(), 0.285, 1e-9);
@@ -36,7 +40,11 @@ TEST(ToMessage, OfSeveralSeedsTheMedianIsReported) {
   EXPECT_EQ(r.seeds(1).seed(), 8);
   EXPECT_EQ(r.seeds(1).ssim(), 0.285);
   EXPECT_EQ(r.seeds(1).own_pick(), 0.1);
-  EXPECT_EQ(to_message({scored(0.3, 0)}, 7).seeds_size(), 0);
+  EXPECT_EQ(r.best_image().image(), 33);
+  EXPECT_EQ(r.best_image().ssim(), 0.95);
+  EXPECT_EQ(r.worst_image().image(), 18);
+  EXPECT_EQ(r.worst_image().ssim(), 0.1);
+  EXPECT_EQ(to_message({scored(0.3, 0)}, 7, images).seeds_size(), 0);
 }
 
 TEST(Seeds, ShadowsRunWithFive) {

@@ -10,7 +10,6 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/strings.h"
-#include "experiment/run_dir.h"
 #include "lab/results.h"
 #include "proto/results.h"
 
@@ -60,17 +59,6 @@ std::vector<std::string> attacks_of(const fs::path& run) {
   return out;
 }
 
-// In what two lists of scored images differ, in words.
-std::string image_difference(const std::map<int64_t, double>& a,
-                             const std::map<int64_t, double>& b) {
-  if (a.size() != b.size()) return fmt::format("{} images and {} images", a.size(), b.size());
-  const auto [mine, theirs] = std::ranges::mismatch(
-      a, b, {}, &std::pair<const int64_t, double>::first, &std::pair<const int64_t, double>::first);
-  return mine == a.end()
-             ? ""
-             : fmt::format("test image {} and test image {}", mine->first, theirs->first);
-}
-
 AttackComparison compare_attack(const fs::path (&runs)[2], const std::string& attack) {
   AttackComparison out;
   out.attack = attack;
@@ -96,9 +84,15 @@ AttackComparison compare_attack(const fs::path (&runs)[2], const std::string& at
     fail(fmt::format("the metrics differ: {} and {}", result[0].metric(), result[1].metric()),
          attack, "attack both with the same attack.metric");
   }
-  if (const std::string what = image_difference(ssim[0], ssim[1]); !what.empty()) {
-    fail("the scored images differ: " + what, attack,
-         "attack both runs with the same attack.scored_images and attack.one_per_class");
+  const auto same_image = [](const auto& a, const auto& b) { return a.first == b.first; };
+  if (!std::ranges::equal(ssim[0], ssim[1], same_image) ||
+      result[0].scored_sha256() != result[1].scored_sha256()) {
+    fail(fmt::format("the scored images differ ({} of {}, {} of {})", ssim[0].size(),
+                     runs[0].string(), ssim[1].size(), runs[1].string()),
+         attack,
+         "compare runs on the same data (shapes and image folders are drawn and split by seed), "
+         "attacked "
+         "with the same attack.scored_images and attack.one_per_class");
   }
   std::vector<double> values[2];
   for (int i = 0; i < 2; ++i) {
@@ -139,23 +133,11 @@ std::string scores_csv(const std::vector<AttackScore>& by_seed, uint64_t first_s
 std::vector<AttackComparison> compare_runs(const fs::path& a, const fs::path& b,
                                            const std::vector<std::string>& attacks) {
   const fs::path runs[2] = {a, b};
-  RunConfig config[2];
-  for (int i = 0; i < 2; ++i) {
-    if (!fs::exists(runs[i] / "DONE")) {
-      usage_fail("'" + runs[i].string() + "' is not a finished run folder", "compare",
+  for (const fs::path& run : runs) {
+    if (!fs::exists(run / "DONE")) {
+      usage_fail("'" + run.string() + "' is not a finished run folder", "compare",
                  "give two run folders that were attacked: ensembler attack RUN");
     }
-    config[i] = read_run_config(runs[i]);
-  }
-  const auto images_of = [](const RunConfig& c) {
-    return fmt::format("data.name {}, data.image_size {}, data.fit {}, data.test_limit {}",
-                       c.data().name(), c.data().image_size(), c.data().fit(),
-                       c.data().test_limit());
-  };
-  if (images_of(config[0]) != images_of(config[1])) {
-    fail("the runs have no test images in common: " + images_of(config[0]) + " and " +
-             images_of(config[1]),
-         "compare", "compare runs on the same data");
   }
   const std::vector<std::string> there[2] = {attacks_of(a), attacks_of(b)};
   std::vector<std::string> wanted = attacks;

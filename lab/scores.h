@@ -29,7 +29,7 @@ struct AttackComparison {
 };
 
 // The attacks that both runs have, or those named, in the order of tables. Error if the runs cannot
-// be paired: other data, other scored images, another metric; usage Error for an attack that one of
+// be paired: other scored images, another metric; usage Error for an attack that one of
 // them lacks, or if they have none in common.
 std::vector<AttackComparison> compare_runs(const std::filesystem::path& a,
                                            const std::filesystem::path& b,

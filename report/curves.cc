@@ -32,7 +32,9 @@ std::vector<Place> places(const ReportData& all) {
 const SeedGroupAttack* strongest_of(const SeedGroup& row) {
   const SeedGroupAttack* best = nullptr;
   for (const SeedGroupAttack& a : row.attacks) {
-    if (a.kind == "oracle" || a.metric != "default" || !a.best_ssim.has_mean()) continue;
+    if (a.kind == "oracle" || a.level == "blind" || a.metric != "default" ||
+        !a.best_ssim.has_mean())
+      continue;
     if (!best || a.best_ssim.mean() > best->best_ssim.mean()) best = &a;
   }
   return best;

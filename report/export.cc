@@ -59,6 +59,7 @@ std::set<std::string> varied(const ReportData& all) {
     if (!same) out.insert(path);
   }
   for (const Sweep& sweep : all.sweeps) out.insert(sweep.paths.begin(), sweep.paths.end());
+  out.erase("seed");  // has a column
   return out;
 }
 
@@ -366,7 +367,7 @@ std::vector<TextRow> text_rows(const ReportData& all, const Comparison& comparis
     TextRow row(std::size(kColumns));
     row.front() = {{cell.title}};
     row[std::size(kColumns) - 2] = {{cell.status, true}};
-    row.back() = {{cell.reason}};
+    row.back() = {{cell.status, true}, {": " + cell.reason}};
     out.push_back(row);
   }
   return out;

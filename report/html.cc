@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "base/files.h"
+#include "base/strings.h"
 
 namespace ens::report {
 
@@ -120,7 +121,9 @@ void Table::add_wide(const std::string& first, const std::string& rest) {
 void Table::band(const std::string& html) {
   html_ += fmt::format("<tr class=\"band\"><th colspan=\"{}\">{}</th></tr>\n", columns_, html);
 }
-std::string Table::str() const { return html_ + "</tbody></table>\n"; }
+std::string Table::str() const {
+  return "<div class=\"wide\">" + html_ + "</tbody></table></div>\n";
+}
 
 std::string section(const std::string& title, const std::string& body, const std::string& intro) {
   if (body.empty()) return "";
@@ -154,7 +157,7 @@ std::string slug(const std::string& text) {
     if (greek != kGreek.end()) {
       out += greek->second;
       ++i;
-    } else if (c < 0x80 && (std::isalnum(c) || c == '.' || c == '_' || c == '=')) {
+    } else if (c < 0x80 && (std::isalnum(c) || c == '.' || c == '_')) {
       out += static_cast<char>(std::tolower(c));
     } else if (!out.empty() && out.back() != '-') {
       out += '-';
@@ -295,31 +298,51 @@ std::string style_variable(const std::string& name) {
   return kStyle.substr(start, kStyle.find_first_of(";}", start) - start);
 }
 
+// In lines that fit into a figure: SVG does not break them.
+std::vector<std::string> wrapped(const std::string& text) {
+  constexpr size_t kLongest = 48;
+  std::vector<std::string> lines = {""};
+  for (const std::string& word : split_text(text, ' ')) {
+    if (!lines.back().empty() && lines.back().size() + word.size() >= kLongest)
+      lines.emplace_back();
+    lines.back() += (lines.back().empty() ? "" : " ") + word;
+  }
+  return lines;
+}
+
 std::string svg_file(const Figure& figure, const std::string& drawn) {
-  constexpr double kHead = 22, kLegendLine = 16;
-  std::string legend;
-  double y = kHead + kHeight + 8;
+  constexpr double kLineHeight = 16;
   std::string style = fmt::format(
       "text{{font:11px 'DejaVu Sans',Arial,sans-serif;fill:{}}}.title{{font-weight:bold;fill:{}}}"
       ".grid{{stroke:{}}}polyline,path{{fill:none;stroke-width:1.8;stroke-linejoin:round}}"
       "path{{stroke-width:1.2}}",
       style_variable("muted"), style_variable("ink"), style_variable("line"));
   for (size_t i = 0; i < std::min(figure.lines.size(), kColours); ++i) {
-    const std::string colour = style_variable(fmt::format("c{}", i));
     style += fmt::format("circle.c{0},rect.c{0}{{fill:{1}}}polyline.c{0},path.c{0}{{stroke:{1}}}",
-                         i, colour);
+                         i, style_variable(fmt::format("c{}", i)));
   }
-  for (size_t i = 0; i < figure.lines.size(); ++i, y += kLegendLine) {
-    legend += fmt::format(
-        "<rect class=\"c{}\" x=\"{}\" y=\"{}\" width=\"10\" height=\"10\" rx=\"2\"/><text "
-        "x=\"{}\" y=\"{}\">{}</text>",
-        i % kColours, kLeft, y, kLeft + 16, y + 9, escape(figure.lines[i].name));
+  std::string out;
+  double y = 0;  // of what comes next
+  const auto text = [&](const std::string& words, double x, const char* attributes) {
+    for (const std::string& line : wrapped(words)) {
+      out +=
+          fmt::format("<text{} x=\"{}\" y=\"{}\">{}</text>\n", attributes, x, y + 12, escape(line));
+      y += kLineHeight;
+    }
+  };
+  text(figure.title, 6, " class=\"title\"");
+  out += fmt::format("<g transform=\"translate(0 {})\">{}</g>\n", y + 4, drawn);
+  y += kHeight + 8;
+  for (size_t i = 0; i < figure.lines.size(); ++i) {
+    out +=
+        fmt::format("<rect class=\"c{}\" x=\"{}\" y=\"{}\" width=\"10\" height=\"10\" rx=\"2\"/>",
+                    i % kColours, kLeft, y + 3);
+    text(figure.lines[i].name, kLeft + 16, "");
   }
   return fmt::format(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" width=\"{2}\" "
-      "height=\"{3}\">\n<style>{4}</style>\n<text class=\"title\" x=\"6\" y=\"14\">{5}</text>\n"
-      "<g transform=\"translate(0 {6})\">{7}</g>\n{8}\n</svg>\n",
-      kWidth, y + 6, 2 * kWidth, 2 * (y + 6), style, escape(figure.title), kHead, drawn, legend);
+      "height=\"{3}\">\n<style>{4}</style>\n{5}</svg>\n",
+      kWidth, y + 4, 2 * kWidth, 2 * (y + 4), style, out);
 }
 
 }  // namespace

@@ -22,7 +22,7 @@ std::pair<int, int> pictured(const ReportData& all, const SeedGroupAttack& attac
 }
 
 std::string score_of(const Attack& a) {
-  std::string score = "SSIM " + fixed(a.ssim(), 3);
+  std::string score = "SSIM " + fixed(a.below_floor.value_or(a.ssim()), kSsim);  // of the images
   if (a.result.negative().better())
     score += ", negative " + format(number(a.result, "negative.ssim"), 3);
   return score;

@@ -186,8 +186,10 @@ std::vector<const SeedGroupAttack*> attack_columns(const std::vector<const Compa
 void add_overview_row(const ReportData& all, const SeedGroup& row,
                       const std::vector<const SeedGroupAttack*>& columns, Table& table) {
   const bool open = !all.first(row).is_protected();
-  std::vector<Cell> cells = {left(row_title(all, row)), right(with_spread(row.accuracy)),
-                             right(open ? "\u2013" : with_spread(row.change, /*as_change=*/true))};
+  std::string accuracy = with_spread(row.accuracy);
+  if (!open && row.change.has_mean())
+    accuracy += "<br>" + with_spread(row.change, /*as_change=*/true);
+  std::vector<Cell> cells = {left(row_title(all, row)), right(accuracy)};
   for (const SeedGroupAttack* column : columns) {
     const auto a =
         std::find_if(row.attacks.begin(), row.attacks.end(), [&](const SeedGroupAttack& r) {
@@ -228,7 +230,7 @@ std::string overview_table(const ReportData& all) {
   std::string out;
   for (const auto& [task, settings] : tasks) {
     const std::vector<const SeedGroupAttack*> columns = attack_columns(settings);
-    std::vector<Cell> head = {left("Protection"), right("Accuracy"), right("Change, points")};
+    std::vector<Cell> head = {left("Protection"), right("Accuracy;<br>change, points")};
     for (const SeedGroupAttack* a : columns) {
       head.push_back(right("<span title=\"" + escape(a->title + ", " + a->level) + "\">" +
                            escape(a->folder) + "</span>" +
@@ -241,7 +243,7 @@ std::string overview_table(const ReportData& all) {
       for (const SeedGroup& row : comparison->rows) add_overview_row(all, row, columns, table);
       add_failed(all, *comparison, table);
     }
-    out += "<div class=\"wide\">" + table.str() + "</div>\n";
+    out += table.str();
   }
   return section(
       "Defences and attacks", out,

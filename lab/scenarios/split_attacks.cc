@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/progress.h"
+#include "base/strings.h"
 #include "edge/pipeline.h"
 #include "ensemble/model/precision.h"
 #include "ensemble/train/setup.h"
@@ -307,6 +308,7 @@ void AttackTarget::run(const std::string& name_of_attack, const Tensor& observed
       }
       const AttackScore& score = by_seed[middle_seed(by_seed)];
       result = to_message(by_seed, first_seed, impl_->roles.scored_indices);
+      result.set_scored_sha256(to_hex(digest({{"originals", impl_->truth}})));
       if (attack->level() != KnowledgeLevel::kBlind) *result.mutable_floor() = floor;
       write_file_atomically(
           file.parent_path() / kScoresFile,

@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "base/error.h"
+#include "proto/config.h"
 #include "report/data.h"
 #include "report/html.h"
 #include "report/published.h"
@@ -166,8 +167,12 @@ class StoredRuns : public ReportTest {
     ReportTest::SetUp();
     here_ = fs::current_path();
     fs::current_path(fs::path(ENS_SOURCE_DIR) / "tests/report/data");  // paths are in the page
+    setenv("SOURCE_DATE_EPOCH", "1767225600", /*overwrite=*/1);        // and when it was written
   }
-  void TearDown() override { fs::current_path(here_); }
+  void TearDown() override {
+    fs::current_path(here_);
+    unsetenv("SOURCE_DATE_EPOCH");
+  }
   fs::path here_;
 };
 
@@ -178,7 +183,8 @@ TEST_F(StoredRuns, GiveTheSameRowsAsBefore) {
 }
 
 // To accept a change of the page, look at it and store it:
-//   cd tests/report/data && ensembler report demo grid -o /tmp/report.html && cp /tmp/report.html .
+//   cd tests/report/data && SOURCE_DATE_EPOCH=1767225600 ensembler report demo grid -o
+//   /tmp/report.html cp /tmp/report.html . && cp /tmp/report.csv runs.csv
 TEST_F(StoredRuns, GiveTheStoredPage) {
   write_report({"demo", "grid"}, html_);
   std::istringstream now(slurp(html_)), stored(slurp("report.html"));
@@ -281,7 +287,45 @@ TEST_F(ReportTest, EachPictureIsInTheFileOnce) {
   EXPECT_EQ(count(html, data), 2);
   EXPECT_EQ(count(html, "aria-label=\"originals\""), 1);
   EXPECT_EQ(count(html, "aria-label=\"reconstructions, "), 4);
-  EXPECT_TRUE(has(html, "style=\"width:4px;aspect-ratio:2/1\""));  // two pixels, twice as large
+  // Two pixels, twice as large.
+  EXPECT_TRUE(has(html, "style=\"width:4px;aspect-ratio:2/1;background-size:100% 100%;"));
+}
+
+// At 390 px a strip of sixteen was a line of images 23 px wide.
+TEST_F(ReportTest, AStripIsCutIntoLinesOfEight) {
+  std::string strip = png();
+  strip[18] = 1, strip[19] = 0x90;  // 400 x 20: twenty images
+  strip[23] = 20;
+  add_pair();
+  spill(protected_ / "attack" / "alignment" / "reconstruction.png", strip);
+  const std::string html = page();
+  EXPECT_TRUE(has(html,
+                  "style=\"width:320px;aspect-ratio:8/1;background-size:250% 100%;"
+                  "background-position:0% 0\""));
+  EXPECT_TRUE(has(html,
+                  "style=\"width:320px;aspect-ratio:8/1;background-size:250% 100%;"
+                  "background-position:66.67% 0\""));  // 8 images of 12
+  EXPECT_TRUE(has(html,
+                  "style=\"width:160px;aspect-ratio:4/1;background-size:500% 100%;"
+                  "background-position:100% 0\""));
+}
+
+// "0.4 ms" on a card was "0.3 ms" at its bar and "0.35" in the table.
+TEST_F(ReportTest, ALatencyIsRoundedInOneWay) {
+  add_pair();
+  const json part = {{"p50", 0.114}, {"p95", 0.2}};
+  spill(protected_ / "serve.json", json{{"images", 5},
+                                        {"latency_ms",
+                                         {{"head", part},
+                                          {"wire", part},
+                                          {"tail", part},
+                                          {"total", {{"p50", 0.3512}, {"p95", 0.6}}}}}}
+                                       .dump());
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "<div class=\"value\">0.35 ms</div>"));
+  EXPECT_TRUE(has(html, "<div class=\"num\">0.35 ms</div>"));
+  EXPECT_TRUE(has(html, "<td class=\"num\">0.35<br>"));
+  EXPECT_TRUE(has(html, "served, on Some CPU, CPU, 2 threads."));
 }
 
 TEST_F(ReportTest, TooManyPicturesAreLeftOutTheWeakerAttacksFirst) {
@@ -305,8 +349,13 @@ TEST_F(ReportTest, LinksToNothingOutside) {
     EXPECT_EQ(html.compare(at, inside.size(), inside), 0) << html.substr(at, 60);
   }
   for (const char* unwanted :
-       {"http://", "https://", "src=", "@import", "href=", "<script", "<link", "<iframe"}) {
+       {"http://", "https://", "src=", "@import", "<script", "<link", "<iframe"}) {
     EXPECT_FALSE(has(html, unwanted)) << unwanted;
+  }
+  EXPECT_EQ(count(html, "href="), count(html, "href=\"#"));
+  for (size_t at = 0; (at = html.find("href=\"#", at)) != std::string::npos;) {  // contents
+    at += 7;
+    EXPECT_TRUE(has(html, "id=\"" + html.substr(at, html.find('"', at) - at) + "\">"));
   }
 }
 
@@ -497,7 +546,8 @@ TEST_F(ReportTest, TheLuminanceNegativeCountsWhenItIsBetter) {
   const report::Attack& alignment = *all.runs[0].attack("alignment");
   EXPECT_EQ(alignment.ssim(), -0.458);
   EXPECT_EQ(alignment.best_ssim(), 0.83);
-  EXPECT_EQ(all.comparisons.at(0).rows.at(0).attack("alignment", "default")->best_ssim, 0.83);
+  EXPECT_EQ(all.comparisons.at(0).rows.at(0).attack("alignment", "default")->best_ssim.mean(),
+            0.83);
   EXPECT_EQ(alignment.strength_word(), "failed");
   const std::string html = page();
   EXPECT_TRUE(has(html, "its luminance negative is better"));  // older results do not name it
@@ -632,6 +682,127 @@ TEST_F(SweepTest, SeedsOfOneCellAreOneRow) {
   EXPECT_FALSE(all.comparisons[0].rows[1].accuracy.has_low());  // of one seed
   EXPECT_EQ(report::plus_minus(row.attacks[0].ssim, 3), "\u00b10.100");
   EXPECT_TRUE(has(page(), "3 seeds"));
+}
+
+// The value of a row of a CSV without quotes, by the name of its column.
+std::string csv_cell(const std::string& csv, size_t row, const std::string& column) {
+  std::istringstream in(csv);
+  std::string names, line;
+  std::getline(in, names);
+  for (size_t i = 0; i <= row; ++i) std::getline(in, line);
+  const auto cells = [](const std::string& text) {
+    std::vector<std::string> out = {""};
+    bool quoted = false;
+    for (const char c : text) {
+      if (c == '"') quoted = !quoted;
+      if (c == ',' && !quoted) {
+        out.emplace_back();
+      } else if (c != '\r' && c != '"') {
+        out.back() += c;
+      }
+    }
+    return out;
+  };
+  const std::vector<std::string> all = cells(names);
+  const auto at = std::ranges::find(all, column) - all.begin();
+  return at == std::ssize(all) ? "no such column" : cells(line).at(static_cast<size_t>(at));
+}
+
+// What a sweep varied was in the title of a row alone.
+TEST_F(SweepTest, WhatIsVariedIsAColumn) {
+  const fs::path a = add_cell("a", "dr_single", 1, 1, 1, 0.7),
+                 b = add_cell("b", "dr_single", 1, 1, 1, 0.6);
+  const auto with = [&](const fs::path& run, const std::string& more) {
+    spill(run / "config.txtpb", config("dr_single", 1, 1, 1) + more);
+  };
+  with(a, "stage1 {\n  lr: 0.05\n  epochs: 3\n}\n");
+  with(b, "stage1 {\n  epochs: 3\n}\n");  // of a version without the setting: it has the default
+  spill(root_ / "sweep.json",
+        json{{"cells",
+              {{{"folder", "a"}, {"row", "r"}, {"values", {{"model.head_cells", "1"}}}},
+               {{"folder", "gone"}, {"row", "r"}, {"values", {{"model.head_cells", "2"}}}}}}}
+            .dump());
+  const std::string csv = report::as_csv(report::collect({root_}));
+  EXPECT_EQ(csv_cell(csv, 0, "stage1.lr"), "0.05");
+  EXPECT_EQ(csv_cell(csv, 1, "stage1.lr"), default_text("stage1.lr"));
+  EXPECT_EQ(csv_cell(csv, 0, "stage1.epochs"), "no such column");  // all have the same
+  EXPECT_EQ(csv_cell(csv, 0, "model.head_cells"), "1");
+  EXPECT_EQ(csv_cell(csv, 2, "model.head_cells"), "2");  // of the cell without a run
+  EXPECT_EQ(csv_cell(csv, 2, "no_numbers"), "missing: there is no run in its folder");
+}
+
+TEST_F(SweepTest, SettingsAreStructuredInTheJson) {
+  const fs::path run = add_cell("a", "none", 1, 2, 1, 0.7);
+  spill(run / "config.txtpb",
+        config("none", 3, 2, 1) +
+            "tf32: false\nattack {\n  known_pairs {\n    counts: 1\n    counts: 10\n  "
+            "}\n}\n");
+  json r = result("oracle", 0.5, 20);
+  r["settings"] = "metric: \"he19\"\ndecoder {\n  epochs: 4\n}\nobserved: edge\ndtype: bfloat16\n";
+  add_attack(run, r);
+  const json all = json::parse(report::as_json(report::collect({root_})));
+  const json& settings = all["runs"][0]["settings"];
+  EXPECT_EQ(settings["seed"], 3);
+  EXPECT_EQ(settings["model"]["head_cells"], 2);
+  EXPECT_EQ(settings["ensemble"]["lambda"], 0.05);
+  EXPECT_EQ(settings["protection"]["kind"], "none");
+  EXPECT_EQ(settings["tf32"], false);
+  EXPECT_EQ(settings["attack"]["known_pairs"]["counts"], json({1, 10}));
+  const json& attack = all["runs"][0]["attacks"][0]["derived"]["settings"];
+  EXPECT_EQ(attack["attack"]["metric"], "he19");
+  EXPECT_EQ(attack["attack"]["decoder"]["epochs"], 4);
+  EXPECT_EQ(attack["observed"], "edge");
+  EXPECT_EQ(attack["dtype"], "bfloat16");
+}
+
+// Three seeds made a point, and its range was in the table alone.
+TEST_F(SweepTest, PointsOfSeveralSeedsHaveErrorBars) {
+  for (const double lambda : {0.05, 0.5}) {
+    for (int seed = 1; seed <= 3; ++seed) {
+      const fs::path run = add_cell("l" + std::to_string(lambda) + "s" + std::to_string(seed),
+                                    "single", seed, 1, 1, 0.7 + 0.01 * seed, lambda);
+      add_attack(run, result("oracle", 0.4 + 0.1 * seed * lambda, 20));
+    }
+  }
+  write_report({root_}, html_, root_ / "figures");
+  const std::string html = slurp(html_);
+  const std::string svg = slurp(
+      root_ / "figures/over-ensemble.lambda-single-data-cifar10-h-1-t-1-n-1-p-1-sigma-0.1.svg");
+  EXPECT_TRUE(has(html, "Over \u03bb</h3>"));
+  // A bar for each of two lambdas, of the accuracy and of the attack.
+  EXPECT_EQ(count(svg, "h6m-3 0V"), 4);
+  EXPECT_TRUE(has(svg, "oracle: 0.410 (0.405 to 0.415)"));
+  EXPECT_TRUE(has(svg, "accuracy: 0.720 (0.710 to 0.730)"));
+  EXPECT_EQ(count(html, "oracle: 0.410 (0.405 to 0.415)"), 1);
+}
+
+TEST_F(SweepTest, TheLatexTableHasTheRowsOfTheMarkdownTable) {
+  add_pair();
+  json r = result("oracle", 0.61, 20);
+  r["title"] = "50 % of {x_1} & \\y [a] ~ #2 $ ^";
+  r["floor"] = {{"attack", "mean image"}, {"ssim", spread(0.217)}, {"psnr", spread(15.2)}};
+  add_attack(add_cell("other", "single", 1, 1, 1, 0.6, 0.5), r);
+  page();
+  const std::string tex = slurp(fs::path(html_).replace_extension(".tex"));
+  EXPECT_TRUE(
+      has(tex,
+          "50 \\% of \\{x\\_1\\} \\& \\textbackslash{}y {[}a{]} \\textasciitilde{} \\#2 \\$ "
+          "\\textasciicircum{}"));
+  EXPECT_TRUE(has(tex, " & 0.217 & "));  // the floor
+  EXPECT_TRUE(has(tex,
+                  "& 0.680 {[}0.670, 0.690{]} & 19.00 {[}18.99, 19.01{]} & 62\\,\\% & 75\\,\\% & "
+                  "-- & 97\\,\\% & strong 89\\,\\% \\\\"));
+  EXPECT_EQ(count(tex, "\\begin{table}"), count(tex, "\\end{table}"));
+  EXPECT_EQ(count(tex, "\\toprule"), 1);
+  const std::string markdown = slurp(fs::path(html_).replace_extension(".md"));
+  const std::string table = markdown.substr(0, markdown.find("\nSSIM and"));
+  EXPECT_EQ(count(tex, " \\\\\n"), count(table, "|\n") - 1);  // without Markdown's rule
+  std::istringstream lines(tex);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.ends_with(" \\\\")) {
+      EXPECT_EQ(count(line, " & "), 10) << line;
+    }
+  }
 }
 
 TEST_F(SweepTest, CellsWithoutARunAreRowsWithTheReason) {
@@ -812,17 +983,95 @@ TEST(ReportHtml, Numbers) {
   EXPECT_EQ(report::percent(0.754), "75.4\u202f%");
 }
 
+std::vector<report::Line> one_line(const std::vector<std::pair<double, double>>& points) {
+  report::Line line{"a", {}};
+  for (const auto& [x, y] : points) line.points.push_back({x, y, {}, {}, {}, {}, ""});
+  return {line};
+}
+
 TEST(ReportHtml, APlotSurvivesConstantAndSingleValues) {
   for (const std::vector<std::pair<double, double>>& points :
        std::vector<std::vector<std::pair<double, double>>>{
            {{1, 0}}, {{1, 5}, {2, 5}}, {{3, -1e9}, {4, 1e9}}}) {
-    const std::string svg = report::plot({"t", "x"}, {{"a", points, {}}});
+    const std::string svg = report::FigureList().add("a", {"t", "x", "y", one_line(points)});
     EXPECT_TRUE(has(svg, "<svg"));
     EXPECT_FALSE(has(svg, "nan"));
     EXPECT_FALSE(has(svg, "inf"));
     EXPECT_LT(svg.size(), 5000u);
   }
-  EXPECT_EQ(report::plot({"t", "x"}, {{"a", {}, {}}}), "");
+  EXPECT_EQ(report::FigureList().add("a", {"t", "x", "y", one_line({})}), "");
+}
+
+// The texts of a figure's axes that are numbers: those of y, which end at the axis, or of x.
+std::vector<double> ticks(const std::string& svg, const std::string& anchor) {
+  std::vector<double> out;
+  const std::string end = "text-anchor=\"" + anchor + "\">";
+  for (size_t at = 0; (at = svg.find(end, at)) != std::string::npos;) {
+    at += end.size();
+    std::string text = svg.substr(at, svg.find('<', at) - at);
+    if (text.starts_with("\u2212")) text.replace(0, 3, "-");
+    char* rest = nullptr;
+    const double value = std::strtod(text.c_str(), &rest);
+    if (*rest == 0) out.push_back(value);
+  }
+  return out;
+}
+
+// "0.22 0.22 0.21 0.21" stood at an axis that spanned .005, and "0.86 0.86 0.85".
+TEST(ReportHtml, TicksNeverRepeat) {
+  for (const double span : {1e-6, 0.005, 0.008, 0.03, 0.3, 0.7, 1.0, 3.0, 60.0, 5000.0, 2e7}) {
+    for (const double low : {0.0, -span / 3, 0.855, 74.3}) {
+      const std::string svg = report::FigureList().add(
+          "a",
+          {"t", "x", "y", one_line({{low, low}, {low + span, low + span}}), /*dots_only=*/true});
+      for (const char* anchor : {"end", "middle"}) {
+        const std::vector<double> values = ticks(svg, anchor);
+        EXPECT_GE(values.size(), 2u) << anchor << " " << low << " " << span;
+        const double step = values.at(1) - values.at(0);
+        EXPECT_GT(step, 0) << anchor << " " << low << " " << span;
+        for (size_t i = 1; i < values.size(); ++i) {
+          EXPECT_NEAR(values[i] - values[i - 1], step, step * 0.01)
+              << anchor << " " << low << " " << span;
+        }
+      }
+    }
+  }
+}
+
+// A difference of 0.008 in SSIM looked like everything on an axis that began at 0.852.
+TEST(ReportHtml, TheAxisOfYHoldsZero) {
+  for (const auto& [low, high] :
+       {std::pair(0.852, 0.860), {-0.4, -0.1}, {-0.1, 0.3}, {70.0, 71.0}}) {
+    const std::vector<double> values = ticks(
+        report::FigureList().add("a", {"t", "x", "y", one_line({{1, low}, {2, high}})}), "end");
+    EXPECT_LE(values.front(), std::min(0.0, low));
+    EXPECT_GE(values.back(), std::max(0.0, high));
+  }
+}
+
+TEST(ReportHtml, AShortLogarithmicAxisHasTicks) {
+  const std::string svg = report::FigureList().add(
+      "a", {"t", "x", "y", one_line({{20, 0.1}, {50, 0.2}}), false, /*log_x=*/true});
+  EXPECT_EQ(ticks(svg, "middle"), (std::vector<double>{10, 100}));
+}
+
+// What of a file's drawing an SVG viewer other than a browser does not know is not in it.
+TEST_F(ReportTest, AFigureIsAFileThatStandsAlone) {
+  report::Line line{"a <b> & c", {{1, 0.5, 0.4, 0.7, {}, {}, ""}, {2, 0.6, 0.6, 0.6, {}, {}, ""}}};
+  report::FigureList figures;
+  figures.add("Over \u03bb, N = 4", {"t", "x", "SSIM", {line}});
+  figures.add("Over \u03bb, N = 4", {"another", "x", "SSIM", {line}});
+  figures.write(root_ / "figures");
+  const std::string svg = slurp(root_ / "figures/over-lambda-n-4.svg");
+  EXPECT_TRUE(svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 "));
+  EXPECT_TRUE(svg.ends_with("</svg>\n"));
+  EXPECT_TRUE(has(svg, "a &lt;b&gt; &amp; c</text>"));
+  EXPECT_TRUE(has(svg, "circle.c0,rect.c0{fill:#"));
+  EXPECT_TRUE(has(svg, ">SSIM</text>"));
+  EXPECT_FALSE(has(svg, "var("));
+  EXPECT_EQ(count(svg, "<path class=\"c0\""), 1);
+  EXPECT_EQ(count(svg, "h6m-3 0V"), 1);  // no error bar where there is no range
+  EXPECT_TRUE(has(slurp(root_ / "figures/over-lambda-n-4-2.svg"), ">another</text>"));
 }
 
 }  // namespace

@@ -218,5 +218,47 @@ TEST(BootstrapSeeds, IsTheMedianOverSeeds) {
   EXPECT_THROW(bootstrap_seeds(by_seed, 1), Error);
 }
 
+// Values of scipy.stats.permutation_test(permutation_type="samples") and scipy.stats.bootstrap
+// (method="percentile"), version 1.10.
+TEST(PairedTest, IsSciPysPermutationTest) {
+  const std::vector<double> few_a = {0.744, 0.746, 0.512, 0.329, 0.143, 0.407,
+                                     0.427, 0.136, 0.139, 0.899, 0.622, 0.288};
+  const std::vector<double> few_b = {0.726, 0.856, 0.552, 0.272, 0.169, 0.379,
+                                     0.426, 0.142, 0.133, 0.957, 0.649, 0.289};
+  EXPECT_EQ(paired_test(few_a, few_b, 1).p_value, 0.33203125);  // of all 4096 assignments
+  EXPECT_EQ(paired_test(few_b, few_a, 1).p_value, 0.33203125);
+  EXPECT_NEAR(paired_test(few_a, few_b, 1).difference.mean, 0.013166666666666667, 1e-12);
+
+  const std::vector<double> a = {
+      0.643, 0.796, 0.282, 0.816, 0.798, 0.115, 0.666, 0.101, 0.503, 0.449, 0.263, 0.36,
+      0.745, 0.353, 0.219, 0.659, 0.459, 0.739, 0.288, 0.356, 0.74,  0.506, 0.505, 0.289,
+      0.112, 0.847, 0.169, 0.776, 0.394, 0.861, 0.42,  0.849, 0.545, 0.292, 0.693, 0.64,
+      0.647, 0.471, 0.278, 0.613, 0.186, 0.654, 0.608, 0.401, 0.739, 0.255, 0.412, 0.738,
+      0.404, 0.671, 0.59,  0.853, 0.893, 0.679, 0.747, 0.222, 0.67,  0.778, 0.421, 0.543};
+  const std::vector<double> b = {
+      0.613, 0.822, 0.254, 0.814, 0.806, 0.11,  0.672, 0.149, 0.495, 0.419, 0.216, 0.362,
+      0.742, 0.369, 0.213, 0.653, 0.445, 0.731, 0.301, 0.353, 0.751, 0.571, 0.527, 0.25,
+      0.172, 0.865, 0.149, 0.811, 0.403, 0.851, 0.409, 0.827, 0.554, 0.332, 0.691, 0.661,
+      0.711, 0.443, 0.294, 0.612, 0.162, 0.631, 0.616, 0.422, 0.731, 0.265, 0.442, 0.755,
+      0.438, 0.693, 0.613, 0.916, 0.92,  0.691, 0.776, 0.202, 0.668, 0.81,  0.448, 0.597};
+  const PairedTest many = paired_test(a, b, 1);
+  EXPECT_NEAR(many.p_value, 0.0172, 0.0015);  // a million random assignments
+  EXPECT_NEAR(many.difference.mean, 0.0083, 1e-12);
+  EXPECT_NEAR(many.difference.low, 0.00178, 0.0005);
+  EXPECT_NEAR(many.difference.high, 0.01490, 0.0005);
+}
+
+TEST(PairedTest, OfEqualAndOfFarValues) {
+  const std::vector<double> same(30, 0.25);
+  EXPECT_EQ(paired_test(same, same, 1).p_value, 1);
+  std::vector<double> far, near;
+  for (int i = 0; i < 100; ++i) near.push_back(0.001 * i), far.push_back(0.001 * i + 0.5);
+  EXPECT_EQ(paired_test(near, far, 1).p_value, 1.0 / 100001);
+  EXPECT_NEAR(paired_test(near, far, 1).difference.low, 0.5, 1e-12);
+  EXPECT_EQ(paired_test({near.data(), 3}, {far.data(), 3}, 1).p_value, 0.25);  // 2 of 8
+  EXPECT_THROW(paired_test(near, same, 1), Error);
+  EXPECT_THROW(paired_test({}, {}, 1), Error);
+}
+
 }  // namespace
 }  // namespace ens

@@ -254,23 +254,23 @@ using TextRow = std::vector<std::vector<Text>>;  // by column
 struct TextColumn {
   const char* name;
   bool number;
-  bool in_latex;  // a page of paper has no room for all
+  const char* latex;  // its name where room is short; null: there is none for it
 };
-constexpr TextColumn kColumns[] = {{"Protection", false, true},
-                                   {"Accuracy, %", true, true},
-                                   {"Change, points", true, true},
-                                   {"Up, bytes", true, false},
-                                   {"Down, bytes", true, false},
-                                   {"Edge, ms", true, false},
-                                   {"Attack", false, true},
-                                   {"SSIM", true, true},
-                                   {"PSNR, dB", true, true},
-                                   {"Recognised", true, true},
-                                   {"Re-identified", true, true},
-                                   {"Floor, SSIM", true, true},
-                                   {"Of the decoder on true features", true, true},
-                                   {"Against no protection", false, true},
-                                   {"Notes", false, false}};
+constexpr TextColumn kColumns[] = {{"Protection", false, "Protection"},
+                                   {"Accuracy, %", true, "Accuracy, %"},
+                                   {"Change, points", true, "Change"},
+                                   {"Up, bytes", true, nullptr},
+                                   {"Down, bytes", true, nullptr},
+                                   {"Edge, ms", true, nullptr},
+                                   {"Attack", false, "Attack"},
+                                   {"SSIM", true, "SSIM"},
+                                   {"PSNR, dB", true, "PSNR, dB"},
+                                   {"Recognised", true, "Recog."},
+                                   {"Re-identified", true, "Re-id."},
+                                   {"Floor, SSIM", true, "Floor"},
+                                   {"Of the decoder on true features", true, "Of oracle"},
+                                   {"Against no protection", false, "Strength"},
+                                   {"Notes", false, nullptr}};
 constexpr size_t kOfRow = 6;  // the first columns are said once a row
 
 std::string range(const Interval& v, int digits, double factor = 1) {
@@ -503,23 +503,24 @@ std::string tex(const std::string& text) {
 
 std::string as_latex(const ReportData& all) {
   std::string out =
-      "% Needs \\usepackage{booktabs}. Wider than a column: put \\resizebox{\\textwidth}{!}{...} "
-      "(graphicx) around a tabular,\n% or take columns away.\n";
+      "% Needs \\usepackage{booktabs}. Made for a landscape page; in a column take some away.\n"
+      "% Of oracle: share of the SSIM of the decoder on true features. Strength: against no "
+      "protection.\n";
   std::string align, names;
   for (const TextColumn& column : kColumns) {
-    if (!column.in_latex) continue;
-    align += column.number ? 'r' : 'l';
-    names += (names.empty() ? "" : " & ") + tex(column.name);
+    if (!column.latex) continue;
+    align += column.number ? "r" : "p{.14\\textwidth}";
+    names += (names.empty() ? "" : " & ") + tex(column.latex);
   }
   for (const Comparison& comparison : all.comparisons) {
-    out += "\\begin{table}\n\\centering\\footnotesize\n\\caption{" + tex(title_of(comparison)) +
-           ". " + tex(kLegend) + "}\n\\begin{tabular}{" + align + "}\n\\toprule\n" + names +
-           " \\\\\n";
+    out += "\\begin{table}\n\\centering\\footnotesize\\setlength{\\tabcolsep}{3pt}\n\\caption{" +
+           tex(title_of(comparison)) + ". " + tex(kLegend) + "}\n\\begin{tabular}{" + align +
+           "}\n\\toprule\n" + names + " \\\\\n";
     for (const TextRow& row : text_rows(all, comparison)) {
       if (!row[0].empty()) out += "\\midrule\n";
       std::string cells;
       for (size_t i = 0; i < row.size(); ++i) {
-        if (!kColumns[i].in_latex) continue;
+        if (!kColumns[i].latex) continue;
         if (i > 0) cells += " & ";
         for (const auto& [text, strong] : row[i])
           cells += strong ? "\\textbf{" + tex(text) + "}" : tex(text);

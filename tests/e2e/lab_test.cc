@@ -6,13 +6,16 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
 
+#include "base/files.h"
 #include "base/process.h"
+#include "base/strings.h"
 #include "nn/data/image.h"
 #include "nn/io/checkpoint.h"
 #include "tests/support/temp_dir.h"
@@ -261,15 +264,63 @@ TEST_F(LabTest, TasksOfASweepRunOneByOneAndStopOnSignals) {
   EXPECT_NE(wrong.err.find("none_seed=2/train"), std::string::npos) << wrong.err;
 
   // A run by itself; a sweep of before.
-  EXPECT_EQ(listed(out + "/none_seed=1").at("train"), "done");
-  EXPECT_EQ(run({e, "task", out + "/none_seed=1", "--set", "attack.scored_images=8", "--set",
-                 "attack.public_images=300", "--set", "attack.reference_images=0", "--set",
-                 "attack.decoder.epochs=1", "--set", "attack.decoder.channels=16", "attack/oracle"})
-                .code,
-            0);
+  const std::string one = out + "/none_seed=1";
+  EXPECT_EQ(listed(one).at("train"), "done");
+  std::vector<std::string> settings;
+  for (const char* s :
+       {"attack.scored_images=8", "attack.public_images=300", "attack.reference_images=0",
+        "attack.decoder.epochs=1", "attack.decoder.channels=16"})
+    settings.insert(settings.end(), {"--set", s});
+  const auto with_settings = [&](std::vector<std::string> command) {
+    command.insert(command.end(), settings.begin(), settings.end());
+    return run(command);
+  };
+  EXPECT_EQ(with_settings({e, "task", one, "attack/oracle"}).code, 0);
   const auto result =
       nlohmann::json::parse(std::ifstream(out + "/none_seed=1/attack/oracle/result.json"));
   EXPECT_NE(result.at("settings").get<std::string>().find("scored_images: 8"), std::string::npos);
+
+  // Everything that was reconstructed is kept on request, and for its owner alone.
+  const fs::path images = one + "/attack/oracle/reconstructions.h5";
+  EXPECT_FALSE(fs::exists(images));
+  settings.insert(settings.end(), {"--set", "attack.keep_images=true"});
+  for (const char* expected : {"1 attack", "done already"}) {
+    const Outcome kept = with_settings({e, "attack", one, "-a", "oracle"});
+    EXPECT_EQ(kept.code, 0) << kept.err;
+    EXPECT_NE(kept.err.find(expected), std::string::npos) << kept.err;
+  }
+  EXPECT_EQ(fs::status(images).permissions(), fs::perms::owner_read | fs::perms::owner_write);
+  const Checkpoint kept = read_checkpoint(images, "reconstructions");
+  const Tensor &originals = kept.tensor("originals"), &guesses = kept.tensor("seed_1");
+  EXPECT_EQ(originals.shape(), Shape({8, 3, 32, 32}));
+  EXPECT_EQ(kept.tensor("image").data<int32_t>()[7], 7);
+  std::istringstream scores(read_file(one + "/attack/oracle/scores.csv"));
+  std::string row;
+  std::getline(scores, row);
+  ASSERT_TRUE(row.starts_with("image,label,seed,ssim,psnr,mse,")) << row;
+  for (int i = 0; i < 8; ++i) {
+    ASSERT_TRUE(std::getline(scores, row));
+    const std::vector<std::string> cells = split_text(row, ',');
+    double squares = 0;
+    constexpr int kValues = 3 * 32 * 32;
+    for (int k = 0; k < kValues; ++k) {
+      const double guess = std::clamp(guesses.data<float>()[i * kValues + k], 0.0f, 1.0f);
+      squares += std::pow(guess - originals.data<float>()[i * kValues + k], 2);
+    }
+    EXPECT_EQ(cells.at(0), std::to_string(i));
+    EXPECT_EQ(cells.at(1), std::to_string(kept.tensor("label").data<int32_t>()[i]));
+    EXPECT_NEAR(std::stod(cells.at(5)), squares / kValues, 1e-7);
+  }
+  EXPECT_FALSE(std::getline(scores, row));
+  const Outcome same = run({e, "compare", one, one});
+  EXPECT_NE(same.out.find("+0.000 [+0.000, +0.000]        1"), std::string::npos) << same.out;
+  // The figures of the data set `shapes` are drawn by seed.
+  const Outcome others = run({e, "compare", one, out + "/none_seed=2"});
+  EXPECT_NE(others.err.find("the scored images differ"), std::string::npos) << others.err;
+  settings.resize(settings.size() - 2);
+  EXPECT_EQ(with_settings({e, "attack", one, "-a", "oracle", "--rerun"}).code, 0);
+  EXPECT_FALSE(fs::exists(images));  // not those of an earlier result
+
   fs::remove(fs::path(out) / "sweep.txtpb");
   const Outcome old = run({e, "task", out});
   EXPECT_EQ(old.code, 2);

@@ -314,13 +314,13 @@ void AttackTarget::run(const std::string& name_of_attack, const Tensor& observed
           file.parent_path() / kScoresFile,
           scores_csv(by_seed, first_seed, impl_->roles.scored_indices, impl_->roles.scored.labels),
           /*secret=*/false);
-      scored = true;
       if (impl_->settings.keep_images()) {
         keep_images(file.parent_path() / kImagesFile, impl_->truth, impl_->roles, by_seed,
                     first_seed);
       }
       write_png(file.parent_path() / "original.png", strip(impl_->truth, 16));
       write_png(file.parent_path() / "reconstruction.png", strip(score.reconstruction, 16));
+      scored = true;
     } catch (const Stopped&) {
       throw;
     } catch (const std::exception& e) {

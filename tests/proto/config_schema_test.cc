@@ -167,6 +167,7 @@ attack {
   seed: 0
   seeds: 0
   public_source: "disjoint"
+  keep_images: false
 }
 protection {
   kind: "ensembler"

@@ -1,5 +1,6 @@
 // The report's numbers as CSV, JSON, Markdown and LaTeX.
 #include <fmt/format.h>
+#include <google/protobuf/text_format.h>
 
 #include <algorithm>
 #include <functional>
@@ -175,7 +176,13 @@ json settings_of(const std::string& config) {
   json out = json::object();
   for (const auto& [path, text] : config_fields(config)) {
     json value = json::parse(text, nullptr, /*allow_exceptions=*/false);
-    if (value.is_discarded()) value = text;  // a word, or escaped in a way that JSON does not know
+    results::RunInfo any;  // Protobuf escapes texts in its own way
+    if (text.starts_with('"') &&
+        google::protobuf::TextFormat::ParseFromString("version: " + text, &any)) {
+      value = any.version();
+    } else if (value.is_discarded()) {  // a word
+      value = text;
+    }
     json* at = &out;
     for (const std::string& part : split_text(path, '.')) at = &(*at)[part];
     // A list is written as one line an element.

@@ -735,7 +735,8 @@ TEST_F(SweepTest, SettingsAreStructuredInTheJson) {
   const fs::path run = add_cell("a", "none", 1, 2, 1, 0.7);
   spill(run / "config.txtpb",
         config("none", 3, 2, 1) +
-            "tf32: false\nattack {\n  known_pairs {\n    counts: 1\n    counts: 10\n  "
+            "tf32: false\ndata {\n  label_column: \"M\\303\\266bel\"\n}\nattack {\n  known_pairs "
+            "{\n    counts: 1\n    counts: 10\n  "
             "}\n}\n");
   json r = result("oracle", 0.5, 20);
   r["settings"] = "metric: \"he19\"\ndecoder {\n  epochs: 4\n}\nobserved: edge\ndtype: bfloat16\n";
@@ -747,6 +748,7 @@ TEST_F(SweepTest, SettingsAreStructuredInTheJson) {
   EXPECT_EQ(settings["ensemble"]["lambda"], 0.05);
   EXPECT_EQ(settings["protection"]["kind"], "none");
   EXPECT_EQ(settings["tf32"], false);
+  EXPECT_EQ(settings["data"]["label_column"], "M\u00f6bel");  // in octal in the file
   EXPECT_EQ(settings["attack"]["known_pairs"]["counts"], json({1, 10}));
   const json& attack = all["runs"][0]["attacks"][0]["derived"]["settings"];
   EXPECT_EQ(attack["attack"]["metric"], "he19");

@@ -32,7 +32,7 @@ ScenarioRun run_in(const fs::path& folder) {
       ensemble { nets: 2 selected: 1 insecure_seeded_secrets: true }
       stage1 { epochs: 3 batch: 64 lr: 0.05 }
       stage2 { epochs: 2 batch: 64 lr: 0.05 }
-      attack { public_images: 320 scored_images: 16 reference_images: 0 
+      attack { public_images: 320 public_source: "training" scored_images: 16 reference_images: 0
         decoder { epochs: 4 channels: 16 blocks: 1 } })",
                "test", run.config);
   complete(run.config);

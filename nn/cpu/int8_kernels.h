@@ -9,12 +9,22 @@
 
 namespace ens::cpu {
 
-// out[r * out_stride + c] = start[r] + the sum over the cells i of the dot products of
-// rows[i * R + r] and columns[i * kInt8Columns + c], for R rows and kInt8Columns columns.
-using Int8Multiply = void (*)(int64_t cells, const uint32_t* rows, const uint32_t* columns,
-                              const int32_t* start, int32_t* out, int64_t out_stride);
+inline constexpr int kInt8Columns = 32, kMostInt8Rows = 14, kInt8Chunk = 8;
 
-inline constexpr int kInt8Columns = 32, kMostInt8Rows = 14;
+// What kInt8Columns columns read: for each tap, `cells` cells that are `stride` apart. Of them the
+// columns c read neighbours from at[c / kInt8Chunk] on, in chunks; the two chunks that a vector of
+// 16 holds follow each other.
+struct Int8Panel {
+  const uint32_t* base;
+  int64_t at[kInt8Columns / kInt8Chunk];
+  int64_t taps, cells, stride;
+  const int64_t* tap;  // where each begins
+};
+
+// out[r * out_stride + c] = start[r] + the sum over the cells i of the panel, tap by tap, of the
+// dot products of rows[i * R + r] and the cell that column c reads: R rows, kInt8Columns columns.
+using Int8Multiply = void (*)(const Int8Panel& panel, const uint32_t* rows, const int32_t* start,
+                              int32_t* out, int64_t out_stride);
 
 struct Int8Kernels {
   int rows;   // of a tile, at most

@@ -2,9 +2,8 @@
 // image of one row, whose pixels are the columns of b.
 //
 // Images are first packed with their padding as planes of cells (nn/cpu/int8_kernels.h), a cell for
-// `depth` channels of a pixel. A task then computes some output pixels: it gathers what every tap
-// of the kernel reads for 32 of them at a time into a panel, and multiplies that by rows of the
-// weight.
+// `depth` channels of a pixel. A panel is what 32 output pixels read: where these are neighbours,
+// with a stride of 1, kernels read the planes themselves; elsewhere the panel is gathered (im2col).
 //
 // The instructions that multiply bytes take an unsigned and a signed factor. Signed columns are
 // therefore packed with 128 added, and the sums of a row start at -128 times the sum of its
@@ -23,81 +22,117 @@
 namespace ens::cpu {
 namespace {
 
-constexpr int64_t kPanelBytes = 1 << 18;   // of a task: they stay in the second level cache
-constexpr int64_t kPlanesBytes = 1 << 23;  // of images that are packed at once
-constexpr int kChunk = 8;  // pixels that are gathered together if they are neighbours
+constexpr int64_t kPanelBytes = 1 << 18;   // that a task gathers: they stay in the L2 cache
+constexpr int64_t kPlanesBytes = 1 << 20;  // of images that are packed at once, for each thread
+constexpr int kChunks = kInt8Columns / kInt8Chunk;
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // One image and the weights, of which every group has its own.
 struct Geometry {
-  int64_t groups, channels, height, width;  // channels of a group
-  int64_t rows;                             // output channels of a group
-  int64_t kernel_height, kernel_width, out_height, out_width;
+  int depth;                                  // of cells
+  int64_t groups, channels, height, width;    // channels of a group
+  int64_t rows, kernel_height, kernel_width;  // rows: output channels of a group
+  int64_t out_height, out_width;
   int64_t stride = 1, padding = 0, dilation = 1;
 
   int64_t pixels() const { return out_height * out_width; }
   int64_t taps() const { return kernel_height * kernel_width; }
+  int64_t cells() const { return ceil_div(channels, depth); }  // of a tap
   int64_t padded_width() const { return width + 2 * padding; }
-  int64_t plane() const { return (height + 2 * padding) * padded_width(); }  // cells
+  int64_t plane() const { return (height + 2 * padding) * padded_width(); }  // in cells
+  int64_t image() const { return groups * cells() * plane(); }
 };
 
-// Elements of a factor, by the index of its channel: `channel_step` apart, neighbours `step`.
-struct Source {
-  const void* data;
-  bool is_unsigned;
-  int64_t channel_step, step;
-};
+typedef uint8_t Bytes __attribute__((vector_size(16)));
 
-template <typename T>
-ENS_INLINE uint32_t cell_of(const T* p, int64_t step, int depth, int64_t valid, uint32_t shift) {
-  uint32_t cell = 0;
-  for (int d = 0; d < depth && d < valid; ++d) {
-    const int32_t v = p[d * step];
-    cell |= depth == 4 ? (static_cast<uint32_t>(v & 0xff) ^ shift) << 8 * d
-                       : static_cast<uint32_t>(v & 0xffff) << 16 * d;
-  }
-  return cell;
-}
-
-// n neighbours of `depth` channels, where those beyond the last may hold anything.
+// to[i] = the cell of channels[0][i * step] and so on.
 template <typename T>
 ENS_CLONES void pack_cells(const T* const* channels, int64_t n, int64_t step, int depth,
                            uint32_t shift, uint32_t* to) {
-  if (depth == 4) {
-    const T *a = channels[0], *b = channels[1], *c = channels[2], *d = channels[3];
-    const uint32_t all = shift * 0x01010101u;
-    for (int64_t i = 0; i < n; ++i) {
-      const auto byte = [i, step](const T* p) ENS_INLINE_LAMBDA {
-        return static_cast<uint32_t>(static_cast<uint8_t>(p[i * step]));
-      };
-      to[i] = (byte(a) | byte(b) << 8 | byte(c) << 16 | byte(d) << 24) ^ all;
-    }
-  } else {
-    const T *a = channels[0], *b = channels[1];
+  const T *a = channels[0], *b = channels[1];
+  if (depth == 2) {
     for (int64_t i = 0; i < n; ++i) {
       to[i] = (static_cast<uint32_t>(a[i * step]) & 0xffff) | static_cast<uint32_t>(b[i * step])
                                                                   << 16;
     }
+    return;
   }
+  const T *c = channels[2], *d = channels[3];
+  int64_t i = 0;
+  for (; step == 1 && i + 16 <= n; i += 16) {
+    const auto load = [i](const T* p) ENS_INLINE_LAMBDA {
+      Bytes v;
+      std::memcpy(&v, p + i, sizeof v);
+      return v;
+    };
+    const Bytes va = load(a), vb = load(b), vc = load(c), vd = load(d);
+    const auto low = [](Bytes u, Bytes v) ENS_INLINE_LAMBDA {
+      return __builtin_shufflevector(u, v, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    };
+    const auto high = [](Bytes u, Bytes v) ENS_INLINE_LAMBDA {
+      return __builtin_shufflevector(u, v, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15,
+                                     31);
+    };
+    const Bytes ac0 = low(va, vc), ac1 = high(va, vc), bd0 = low(vb, vd), bd1 = high(vb, vd);
+    const Bytes all[] = {low(ac0, bd0), high(ac0, bd0), low(ac1, bd1), high(ac1, bd1)};
+    for (int k = 0; k < 4; ++k) {
+      const Bytes shifted = all[k] ^ static_cast<uint8_t>(shift);
+      std::memcpy(to + i + 4 * k, &shifted, sizeof shifted);
+    }
+  }
+  for (; i < n; ++i) {
+    const auto byte = [i, step](const T* p) ENS_INLINE_LAMBDA {
+      return static_cast<uint32_t>(static_cast<uint8_t>(p[i * step]));
+    };
+    to[i] = (byte(a) | byte(b) << 8 | byte(c) << 16 | byte(d) << 24) ^ shift * 0x01010101u;
+  }
+}
+
+// Row i of w packed for the kernels: its cells `to_step` apart. Returns the sum of its elements.
+template <typename T>
+uint32_t pack_row(const Geometry& g, const T* row, int64_t channel_step, uint32_t* to,
+                  int64_t to_step, uint32_t* taps) {
+  for (int64_t c = 0; c < g.channels; c += g.depth, to += to_step) {
+    const int64_t valid = std::min<int64_t>(g.channels - c, g.depth);
+    const T* channels[4];
+    for (int d = 0; d < g.depth; ++d) {
+      channels[d] = row + std::min(c + d, g.channels - 1) * channel_step;
+    }
+    pack_cells(channels, g.taps(), 1, g.depth, 0, taps);
+    const uint32_t used = valid == g.depth ? ~0u : (1u << 32 / g.depth * valid) - 1;
+    for (int64_t t = 0; t < g.taps(); ++t) to[t * g.cells() * to_step] = taps[t] & used;
+  }
+  uint32_t sum = 0;
+  if (channel_step == g.taps()) {
+    for (int64_t i = 0; i < g.channels * g.taps(); ++i) sum += static_cast<uint32_t>(row[i]);
+  } else {
+    for (int64_t c = 0; c < g.channels; ++c) sum += static_cast<uint32_t>(row[c * channel_step]);
+  }
+  return sum;
 }
 
 // The weight of all groups, packed for the kernels: in blocks of as many rows as a tile has.
 class Rows {
  public:
-  Rows(const Int8Kernels& k, const Geometry& g, const Source& w, int64_t row_step, bool shifted)
-      : rows_(g.rows), cells_(g.taps() * ceil_div(g.channels, k.depth)) {
-    blocks_ = ceil_div(rows_, k.rows);
-    height_ = ceil_div(rows_, blocks_);
-    packed_ = allocate(static_cast<size_t>(g.groups * rows_ * cells_) * sizeof(uint32_t));
-    start_.resize(static_cast<size_t>(g.groups * rows_));
-    parallel_for(g.groups * blocks_, 1, [&](int64_t begin, int64_t end) {
+  // Of rows that lie `row_step` apart. `shifted`: 128 was added to the columns.
+  template <typename T>
+  Rows(const Int8Kernels& k, const Geometry& g, const T* w, int64_t row_step, int64_t channel_step,
+       bool shifted)
+      : rows_(g.rows),
+        cells_(g.taps() * g.cells()),
+        blocks_(ceil_div(rows_, k.rows)),
+        height_(ceil_div(rows_, blocks_)),
+        packed_(static_cast<size_t>(g.groups * rows_ * cells_) * sizeof(uint32_t)),
+        start_(static_cast<size_t>(g.groups * rows_)) {
+    parallel_for(g.groups * rows_, 1, [&](int64_t begin, int64_t end) {
+      std::vector<uint32_t> taps(static_cast<size_t>(g.taps()));
       for (int64_t i = begin; i < end; ++i) {
-        if (w.is_unsigned) {
-          pack<uint8_t>(k.depth, g, w, row_step, shifted, i / blocks_, i % blocks_);
-        } else {
-          pack<int8_t>(k.depth, g, w, row_step, shifted, i / blocks_, i % blocks_);
-        }
+        const int64_t group = i / rows_, block = i % rows_ / height_;
+        uint32_t* to = packed_.as<uint32_t>() + place(group, block) * cells_ + i % rows_ % height_;
+        const uint32_t sum =
+            pack_row(g, w + i * row_step, channel_step, to, count(block), taps.data());
+        start_[static_cast<size_t>(i)] = shifted ? static_cast<int32_t>(0u - 128u * sum) : 0;
       }
     });
   }
@@ -107,63 +142,62 @@ class Rows {
   int64_t first(int64_t block) const { return block * height_; }
   int64_t count(int64_t block) const { return std::min(height_, rows_ - first(block)); }
   const uint32_t* packed(int64_t group, int64_t block) const {
-    return static_cast<const uint32_t*>(packed_.get()) + (group * rows_ + first(block)) * cells_;
+    return packed_.as<uint32_t>() + place(group, block) * cells_;
   }
   const int32_t* start(int64_t group, int64_t block) const {
-    return start_.data() + group * rows_ + first(block);
+    return start_.data() + place(group, block);
   }
 
  private:
-  template <typename T>
-  void pack(int depth, const Geometry& g, const Source& w, int64_t row_step, bool shifted,
-            int64_t group, int64_t block) {
-    auto* to = const_cast<uint32_t*>(packed(group, block));
-    const int64_t n = count(block);
-    for (int64_t r = 0; r < n; ++r) {
-      const T* row = static_cast<const T*>(w.data) + (group * rows_ + first(block) + r) * row_step;
-      uint32_t sum = 0;
-      int64_t cell = 0;
-      for (int64_t tap = 0; tap < g.taps(); ++tap) {
-        for (int64_t c = 0; c < g.channels; c += depth, ++cell) {
-          const T* p = row + c * w.channel_step + tap;
-          const int64_t valid = g.channels - c;
-          to[cell * n + r] = cell_of(p, w.channel_step, depth, valid, 0);
-          for (int d = 0; d < depth && d < valid; ++d) {
-            sum += static_cast<uint32_t>(p[d * w.channel_step]);
-          }
-        }
-      }
-      start_[static_cast<size_t>(group * rows_ + first(block) + r)] =
-          shifted ? static_cast<int32_t>(0u - 128u * sum) : 0;
-    }
-  }
+  int64_t place(int64_t group, int64_t block) const { return group * rows_ + first(block); }
 
   int64_t rows_, cells_, blocks_, height_;
-  std::shared_ptr<void> packed_;
+  Buffer packed_;
   std::vector<int32_t> start_;
 };
 
-// `images` images that lie `image_step` elements apart, as planes of cells.
+// `images` images [groups * channels][height][width] as planes of cells.
 template <typename T>
-void pack_images(const Int8Kernels& k, const Geometry& g, const Source& x, int64_t image_step,
-                 int64_t images, bool shifted, uint32_t* planes) {
-  const int64_t cells = ceil_div(g.channels, k.depth);
-  const uint32_t shift = shifted ? 0x80 : 0;
-  parallel_for(images * g.groups * cells, 1, [&](int64_t begin, int64_t end) {
+void pack_images(const Geometry& g, const T* x, int64_t images, uint32_t shift, uint32_t* planes) {
+  const int64_t map = g.height * g.width;
+  parallel_for(images * g.groups * g.cells(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t image = i / (g.groups * cells), group = i / cells % g.groups;
-      const int64_t channel = i % cells * k.depth;
+      const int64_t group = i / g.cells(), channel = i % g.cells() * g.depth;  // of all images
       const T* channels[4];
-      for (int d = 0; d < k.depth; ++d) {
-        const int64_t c = group * g.channels + std::min(channel + d, g.channels - 1);
-        channels[d] = static_cast<const T*>(x.data) + image * image_step + c * x.channel_step;
+      for (int d = 0; d < g.depth; ++d) {
+        channels[d] = x + (group * g.channels + std::min(channel + d, g.channels - 1)) * map;
       }
       uint32_t* to = planes + i * g.plane();
-      if (g.padding > 0) std::fill_n(to, g.plane(), shift * 0x01010101u);
+      if (g.padding == 0) {
+        pack_cells(channels, map, 1, g.depth, shift, to);
+        continue;
+      }
+      std::fill_n(to, g.plane(), shift * 0x01010101u);
       to += g.padding * g.padded_width() + g.padding;
       for (int64_t row = 0; row < g.height; ++row, to += g.padded_width()) {
-        pack_cells(channels, g.width, x.step, k.depth, shift, to);
-        for (int d = 0; d < k.depth; ++d) channels[d] += g.width * x.step;
+        pack_cells(channels, g.width, 1, g.depth, shift, to);
+        for (int d = 0; d < g.depth; ++d) channels[d] += g.width;
+      }
+    }
+  });
+}
+
+// `width` columns of a matrix b, from its element x on: of b or, `step` apart, of its
+// transposition.
+void pack_columns(const Geometry& g, const int8_t* x, bool transposed, int64_t step, uint32_t shift,
+                  uint32_t* planes) {
+  parallel_for(ceil_div(g.width, 16), 1, [&](int64_t begin, int64_t end) {
+    const int64_t last = std::min(end * 16, g.width);
+    for (int64_t first = begin * 16; first < last; first += 16) {
+      const int64_t n = std::min<int64_t>(16, last - first);
+      for (int64_t c = 0, cell = 0; c < g.channels; c += g.depth, ++cell) {
+        const int8_t* channels[4];
+        for (int d = 0; d < g.depth; ++d) {
+          const int64_t channel = std::min(c + d, g.channels - 1);
+          channels[d] = transposed ? x + first * step + channel : x + channel * step + first;
+        }
+        pack_cells(channels, n, transposed ? step : 1, g.depth, shift,
+                   planes + cell * g.width + first);
       }
     }
   });
@@ -172,36 +206,42 @@ void pack_images(const Int8Kernels& k, const Geometry& g, const Source& x, int64
 // Where the output pixels of a panel read, in cells from the plane of the first channels.
 struct Places {
   int64_t at[kInt8Columns];
-  bool neighbours[kInt8Columns / kChunk];
+  bool neighbours[kChunks];  // of each chunk
+  bool direct = true;        // whether kernels can read the planes
 };
 
-Places places_of(const Geometry& g, int64_t image_cells, int64_t first, int64_t most) {
+Places places_of(const Geometry& g, int64_t first, int64_t pixels) {
   Places p;
+  int64_t image = first / g.pixels(), row = first % g.pixels() / g.out_width,
+          column = first % g.out_width;
   for (int i = 0; i < kInt8Columns; ++i) {
-    const int64_t pixel = std::min(first + i, most - 1);
-    const int64_t image = pixel / g.pixels(), at = pixel % g.pixels();
-    p.at[i] = image * image_cells + at / g.out_width * g.stride * g.padded_width() +
-              at % g.out_width * g.stride;
+    p.at[i] = image * g.image() + (row * g.padded_width() + column) * g.stride;
+    if (first + i + 1 >= pixels) continue;  // the last one again
+    if (++column < g.out_width) continue;
+    column = 0;
+    if (++row < g.out_height) continue;
+    row = 0;
+    ++image;
   }
-  for (int i = 0; i < kInt8Columns; i += kChunk) {
-    bool all = true;
-    for (int k = 1; k < kChunk; ++k) all = all && p.at[i + k] == p.at[i] + k;
-    p.neighbours[i / kChunk] = all;
+  for (int i = 0; i < kInt8Columns; ++i) {
+    if (i % kInt8Chunk == 0) p.neighbours[i / kInt8Chunk] = true;
+    if (i % 16 == 0 || p.at[i] == p.at[i - 1] + 1) continue;
+    p.direct = false;
+    if (i % kInt8Chunk != 0) p.neighbours[i / kInt8Chunk] = false;
   }
   return p;
 }
 
-void gather(const Geometry& g, const Places& p, const uint32_t* planes, int64_t cells,
-            uint32_t* to) {
-  for (int64_t tap = 0; tap < g.taps(); ++tap) {
-    const uint32_t* from =
-        planes + g.dilation * (tap / g.kernel_width * g.padded_width() + tap % g.kernel_width);
-    for (int64_t c = 0; c < cells; ++c, from += g.plane()) {
-      for (int i = 0; i < kInt8Columns; i += kChunk, to += kChunk) {
-        if (p.neighbours[i / kChunk]) {
-          std::memcpy(to, from + p.at[i], kChunk * sizeof *to);
+void gather(const Geometry& g, const Places& p, const std::vector<int64_t>& taps,
+            const uint32_t* planes, uint32_t* to) {
+  for (const int64_t tap : taps) {
+    const uint32_t* from = planes + tap;
+    for (int64_t c = 0; c < g.cells(); ++c, from += g.plane()) {
+      for (int i = 0; i < kInt8Columns; i += kInt8Chunk, to += kInt8Chunk) {
+        if (p.neighbours[i / kInt8Chunk]) {
+          std::memcpy(to, from + p.at[i], kInt8Chunk * sizeof *to);
         } else {
-          for (int k = 0; k < kChunk; ++k) to[k] = from[p.at[i + k]];
+          for (int k = 0; k < kInt8Chunk; ++k) to[k] = from[p.at[i + k]];
         }
       }
     }
@@ -209,77 +249,93 @@ void gather(const Geometry& g, const Places& p, const uint32_t* planes, int64_t 
 }
 
 // y [images][groups * rows][y_step], of which the first g.pixels() are written.
-void multiply(const Int8Kernels& k, const Geometry& g, const Rows& rows, bool unsigned_rows,
+void multiply(const Geometry& g, const Rows& rows, const Int8Multiply* kernels,
               const uint32_t* planes, int64_t images, int32_t* y, int64_t y_step) {
-  const int64_t cells = ceil_div(g.channels, k.depth), pixels = images * g.pixels();
-  const int64_t image_cells = g.groups * cells * g.plane();
-  const int64_t panels = ceil_div(pixels, kInt8Columns), panel_cells = rows.cells() * kInt8Columns;
-  const int64_t threads = compute_threads();
+  const int64_t pixels = images * g.pixels(), panels = ceil_div(pixels, kInt8Columns);
+  const int64_t panel_cells = rows.cells() * kInt8Columns, threads = compute_threads();
+  // A task computes some panels, for some blocks of rows where there are fewer panels than threads.
   const int64_t share = std::clamp<int64_t>(
-      std::min<int64_t>(kPanelBytes / (panel_cells * 4), panels * g.groups / (4 * threads)), 1,
-      panels);
-  const int64_t tasks = ceil_div(panels, share) * g.groups;
-  const int64_t splits = std::clamp<int64_t>(threads / tasks, 1, rows.blocks());  // of the rows
-  const auto& kernels = k.multiply[unsigned_rows];
+      std::min<int64_t>(kPanelBytes / (panel_cells * 4), panels / (4 * threads)), 1, panels);
+  const int64_t tasks = ceil_div(panels, share), units = g.groups * rows.blocks();
+  const int64_t splits = std::clamp<int64_t>(ceil_div(threads, tasks), 1, units);
+  std::vector<int64_t> taps;
+  for (int64_t t = 0; t < g.taps(); ++t) {
+    taps.push_back(g.dilation * (t / g.kernel_width * g.padded_width() + t % g.kernel_width));
+  }
+  const int64_t none = 0;
   parallel_for(tasks * splits, 1, [&](int64_t begin, int64_t end) {
-    const Buffer buffer(static_cast<size_t>(share * panel_cells) * sizeof(uint32_t));
+    const Buffer gathered(static_cast<size_t>(share * panel_cells) * sizeof(uint32_t));
+    std::vector<Places> places(static_cast<size_t>(share));
+    std::vector<Int8Panel> panel(places.size());
     int32_t tile[kMostInt8Rows * kInt8Columns];
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t split = i % splits, group = i / splits % g.groups;
-      const int64_t first = i / splits / g.groups * share, last = std::min(first + share, panels);
-      for (int64_t p = first; p < last; ++p) {
-        const Places places = places_of(g, image_cells, p * kInt8Columns, pixels);
-        gather(g, places, planes + group * cells * g.plane(), cells,
-               buffer.as<uint32_t>() + (p - first) * panel_cells);
+      const int64_t first = i / splits * share, count = std::min(share, panels - first);
+      for (int64_t p = 0; p < count; ++p) {
+        places[static_cast<size_t>(p)] = places_of(g, (first + p) * kInt8Columns, pixels);
       }
-      for (int64_t b = rows.blocks() * split / splits; b < rows.blocks() * (split + 1) / splits;
-           ++b) {
-        const int64_t count = rows.count(b);
-        for (int64_t p = first; p < last; ++p) {
-          const int64_t from = p * kInt8Columns, to = std::min(from + kInt8Columns, pixels);
-          const auto place = [&](int64_t pixel, int64_t row) {
-            const int64_t image = pixel / g.pixels();
-            return y + ((image * g.groups + group) * g.rows + rows.first(b) + row) * y_step +
-                   pixel % g.pixels();
+      int64_t at_group = -1;
+      for (int64_t unit = units * (i % splits) / splits; unit < units * (i % splits + 1) / splits;
+           ++unit) {
+        const int64_t group = unit / rows.blocks(), block = unit % rows.blocks();
+        const int64_t height = rows.count(block);
+        for (int64_t p = 0; p < count; ++p) {
+          Int8Panel& x = panel[static_cast<size_t>(p)];
+          if (group != at_group) {
+            const Places& at = places[static_cast<size_t>(p)];
+            const uint32_t* from = planes + group * g.cells() * g.plane();
+            if (at.direct) {
+              x = {from, {}, g.taps(), g.cells(), g.plane(), taps.data()};
+              for (int c = 0; c < kChunks; ++c) x.at[c] = at.at[c * kInt8Chunk];
+            } else {
+              uint32_t* to = gathered.as<uint32_t>() + p * panel_cells;
+              gather(g, at, taps, from, to);
+              x = {to, {}, 1, rows.cells(), kInt8Columns, &none};
+              for (int c = 0; c < kChunks; ++c) x.at[c] = c * kInt8Chunk;
+            }
+          }
+          const int64_t begin_at = (first + p) * kInt8Columns;
+          const int64_t end_at = std::min(begin_at + kInt8Columns, pixels);
+          const auto out = [&](int64_t pixel, int64_t row) {
+            const int64_t plane = (pixel / g.pixels() * g.groups + group) * g.rows;
+            return y + (plane + rows.first(block) + row) * y_step + pixel % g.pixels();
           };
-          const bool whole =
-              to - from == kInt8Columns && from / g.pixels() == (to - 1) / g.pixels();
-          kernels[count - 1](rows.cells(), rows.packed(group, b),
-                             buffer.as<uint32_t>() + (p - first) * panel_cells,
-                             rows.start(group, b), whole ? place(from, 0) : tile,
-                             whole ? y_step : kInt8Columns);
+          const bool whole = end_at - begin_at == kInt8Columns &&
+                             begin_at / g.pixels() == (end_at - 1) / g.pixels();
+          kernels[height - 1](x, rows.packed(group, block), rows.start(group, block),
+                              whole ? out(begin_at, 0) : tile, whole ? y_step : kInt8Columns);
           if (whole) continue;
-          for (int64_t row = 0; row < count; ++row) {
-            for (int64_t pixel = from; pixel < to;) {
-              const int64_t run = std::min(to - pixel, g.pixels() - pixel % g.pixels());
-              std::memcpy(place(pixel, row), tile + row * kInt8Columns + pixel - from,
+          for (int64_t row = 0; row < height; ++row) {
+            for (int64_t pixel = begin_at, run; pixel < end_at; pixel += run) {
+              run = std::min(end_at - pixel, g.pixels() - pixel % g.pixels());
+              std::memcpy(out(pixel, row), tile + row * kInt8Columns + pixel - begin_at,
                           static_cast<size_t>(run) * sizeof(int32_t));
-              pixel += run;
             }
           }
         }
+        at_group = group;
       }
     }
   });
 }
 
-void multiply_images(const Int8Kernels& k, const Geometry& g, const Rows& rows, bool unsigned_rows,
-                     const Source& x, int64_t image_step, int64_t images, bool shifted, int32_t* y,
-                     int64_t y_step) {
-  const int64_t image_cells = g.groups * ceil_div(g.channels, k.depth) * g.plane();
-  const int64_t at_once = std::clamp<int64_t>(kPlanesBytes / (image_cells * 4), 1, images);
-  const Buffer planes(static_cast<size_t>(at_once * image_cells) * sizeof(uint32_t));
-  for (int64_t first = 0; first < images; first += at_once) {
-    const int64_t count = std::min(at_once, images - first);
-    Source from = x;
-    from.data = static_cast<const uint8_t*>(x.data) + first * image_step;
-    if (x.is_unsigned) {
-      pack_images<uint8_t>(k, g, from, image_step, count, shifted, planes.as<uint32_t>());
-    } else {
-      pack_images<int8_t>(k, g, from, image_step, count, shifted, planes.as<uint32_t>());
-    }
-    multiply(k, g, rows, unsigned_rows, planes.as<uint32_t>(), count,
-             y + first * g.groups * g.rows * y_step, y_step);
+// How many images, or columns, of so many cells are packed at once.
+int64_t at_once(int64_t cells, int64_t most) {
+  return std::clamp<int64_t>(compute_threads() * kPlanesBytes / (cells * 4), 1, most);
+}
+
+template <typename T>
+void convolve(const Int8Kernels& k, const Geometry& g, const Tensor& x, const Tensor& w,
+              Tensor& y) {
+  const bool shifted = k.depth == 4 && std::is_signed_v<T>;
+  const Rows rows(k, g, w.data<int8_t>(), g.channels * g.taps(), g.taps(), shifted);
+  const int64_t images = x.dim(0), step = at_once(g.image(), images);
+  const Buffer planes(static_cast<size_t>(step * g.image()) * sizeof(uint32_t));
+  for (int64_t first = 0; first < images; first += step) {
+    const int64_t count = std::min(step, images - first);
+    pack_images(g, x.data<T>() + first * (x.numel() / images), count, shifted ? 0x80 : 0,
+                planes.as<uint32_t>());
+    multiply(g, rows, k.multiply[0], planes.as<uint32_t>(), count,
+             y.data<int32_t>() + first * (y.numel() / images), g.pixels());
   }
 }
 
@@ -287,12 +343,12 @@ void multiply_images(const Int8Kernels& k, const Geometry& g, const Rows& rows, 
 
 Tensor CpuBackend::conv2d_s8(const Tensor& x, const Tensor& w, const ConvSpec& spec) {
   const Shape shape = conv2d_s8_shape(x, w, spec);
-  const Tensor source = x.plain();
   Tensor y = Tensor::empty(shape, Dtype::kI32);
   if (x.numel() == 0 || w.numel() == 0) y.fill(0);
   if (x.numel() == 0 || w.numel() == 0) return y;
   const Int8Kernels& k = int8_kernels();
-  const Geometry g{.groups = spec.groups,
+  const Geometry g{.depth = k.depth,
+                   .groups = spec.groups,
                    .channels = w.dim(1),
                    .height = x.dim(2),
                    .width = x.dim(3),
@@ -304,10 +360,11 @@ Tensor CpuBackend::conv2d_s8(const Tensor& x, const Tensor& w, const ConvSpec& s
                    .stride = spec.stride,
                    .padding = spec.padding,
                    .dilation = spec.dilation};
-  const bool is_unsigned = x.dtype() == Dtype::kU8, shifted = !is_unsigned && k.depth == 4;
-  const Rows rows(k, g, {w.host(), false, g.taps(), 1}, w.dim(1) * g.taps(), shifted);
-  multiply_images(k, g, rows, false, {source.host(), is_unsigned, g.height * g.width, 1},
-                  x.dim(1) * g.height * g.width, x.dim(0), shifted, y.data<int32_t>(), g.pixels());
+  if (x.dtype() == Dtype::kU8) {
+    convolve<uint8_t>(k, g, x.plain(), w, y);
+  } else {
+    convolve<int8_t>(k, g, x.plain(), w, y);
+  }
   return y;
 }
 
@@ -317,8 +374,9 @@ Tensor CpuBackend::gemm_s8(bool transpose_a, bool transpose_b, const Tensor& a, 
   if (a.numel() == 0 || b.numel() == 0) c.fill(0);
   if (a.numel() == 0 || b.numel() == 0) return c;
   const Int8Kernels& k = int8_kernels();
-  const int64_t m = shape[0], n = shape[1], depth = a.dim(transpose_a ? 0 : 1);
-  Geometry g{.groups = 1,
+  const int64_t m = shape[0], n = shape[1], depth = a.numel() / m;
+  Geometry g{.depth = k.depth,
+             .groups = 1,
              .channels = depth,
              .height = 1,
              .width = n,
@@ -327,11 +385,19 @@ Tensor CpuBackend::gemm_s8(bool transpose_a, bool transpose_b, const Tensor& a, 
              .kernel_width = 1,
              .out_height = 1,
              .out_width = n};
-  const bool is_unsigned = a.dtype() == Dtype::kU8, shifted = !is_unsigned && k.depth == 4;
-  const Source rows_of{a.host(), is_unsigned, transpose_a ? m : 1, 1};
-  const Rows rows(k, g, rows_of, transpose_a ? 1 : depth, shifted);
-  const Source columns{b.host(), false, transpose_b ? 1 : n, transpose_b ? depth : 1};
-  multiply_images(k, g, rows, is_unsigned, columns, 0, 1, shifted, c.data<int32_t>(), n);
+  const bool is_unsigned = a.dtype() == Dtype::kU8, shifted = k.depth == 4 && !is_unsigned;
+  const int64_t row_step = transpose_a ? 1 : depth, channel_step = transpose_a ? m : 1;
+  const Rows rows = is_unsigned ? Rows(k, g, a.data<uint8_t>(), row_step, channel_step, shifted)
+                                : Rows(k, g, a.data<int8_t>(), row_step, channel_step, shifted);
+  const int64_t step = std::min(n, at_once(g.cells(), n) / 16 * 16 + 16);
+  const Buffer planes(static_cast<size_t>(step * g.cells()) * sizeof(uint32_t));
+  for (int64_t first = 0; first < n; first += step) {
+    g.width = g.out_width = std::min(step, n - first);
+    pack_columns(g, b.data<int8_t>() + (transpose_b ? first * depth : first), transpose_b,
+                 transpose_b ? depth : n, shifted ? 0x80 : 0, planes.as<uint32_t>());
+    multiply(g, rows, k.multiply[is_unsigned], planes.as<uint32_t>(), 1, c.data<int32_t>() + first,
+             n);
+  }
   return c;
 }
 

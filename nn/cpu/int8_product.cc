@@ -11,6 +11,8 @@
 #include "nn/core/int8_product.h"
 
 #include <algorithm>
+#include <array>
+#include <type_traits>
 #include <vector>
 
 #include "base/threads.h"
@@ -59,7 +61,13 @@ ENS_CLONES void pack_cells(const T* const* channels, int64_t n, int64_t step, in
     return;
   }
   const T *c = channels[2], *d = channels[3];
+  const uint32_t all = shift * 0x01010101u;
   int64_t i = 0;
+  for (; b == a + 1 && c == a + 2 && d == a + 3 && i < n; ++i) {  // a cell lies there already
+    uint32_t cell;
+    std::memcpy(&cell, a + i * step, sizeof cell);
+    to[i] = cell ^ all;
+  }
   for (; step == 1 && i + 16 <= n; i += 16) {
     const auto load = [i](const T* p) ENS_INLINE_LAMBDA {
       Bytes v;
@@ -75,9 +83,9 @@ ENS_CLONES void pack_cells(const T* const* channels, int64_t n, int64_t step, in
                                      31);
     };
     const Bytes ac0 = low(va, vc), ac1 = high(va, vc), bd0 = low(vb, vd), bd1 = high(vb, vd);
-    const Bytes all[] = {low(ac0, bd0), high(ac0, bd0), low(ac1, bd1), high(ac1, bd1)};
+    const Bytes cells[] = {low(ac0, bd0), high(ac0, bd0), low(ac1, bd1), high(ac1, bd1)};
     for (int k = 0; k < 4; ++k) {
-      const Bytes shifted = all[k] ^ static_cast<uint8_t>(shift);
+      const Bytes shifted = cells[k] ^ static_cast<uint8_t>(shift);
       std::memcpy(to + i + 4 * k, &shifted, sizeof shifted);
     }
   }
@@ -85,29 +93,43 @@ ENS_CLONES void pack_cells(const T* const* channels, int64_t n, int64_t step, in
     const auto byte = [i, step](const T* p) ENS_INLINE_LAMBDA {
       return static_cast<uint32_t>(static_cast<uint8_t>(p[i * step]));
     };
-    to[i] = (byte(a) | byte(b) << 8 | byte(c) << 16 | byte(d) << 24) ^ shift * 0x01010101u;
+    to[i] = (byte(a) | byte(b) << 8 | byte(c) << 16 | byte(d) << 24) ^ all;
   }
 }
 
-// Row i of w packed for the kernels: its cells `to_step` apart. Returns the sum of its elements.
+// A row of w packed for the kernels: its cells lie `to_step` apart. From `row` on `readable`
+// elements may be read; `line` is scratch. Returns the sum of the row's elements.
 template <typename T>
-uint32_t pack_row(const Geometry& g, const T* row, int64_t channel_step, uint32_t* to,
-                  int64_t to_step, uint32_t* taps) {
-  for (int64_t c = 0; c < g.channels; c += g.depth, to += to_step) {
-    const int64_t valid = std::min<int64_t>(g.channels - c, g.depth);
-    const T* channels[4];
-    for (int d = 0; d < g.depth; ++d) {
-      channels[d] = row + std::min(c + d, g.channels - 1) * channel_step;
+uint32_t pack_row(const Geometry& g, const T* row, int64_t readable, int64_t channel_step,
+                  uint32_t* to, int64_t to_step, uint32_t* line) {
+  const auto channels_from = [&](int64_t c) {
+    std::array<const T*, 4> channels;
+    for (int d = 0; d < 4; ++d) channels[d] = row + std::min(c + d, g.channels - 1) * channel_step;
+    return channels;
+  };
+  int64_t c = 0;
+  if (g.taps() == 1 && channel_step == 1) {
+    c = g.channels / g.depth * g.depth;
+    pack_cells(channels_from(0).data(), c / g.depth, g.depth, g.depth, 0, line);
+    for (int64_t i = 0; i < c / g.depth; ++i) to[i * to_step] = line[i];
+  }
+  // What follows the taps in memory is packed with them where that is quicker.
+  const int64_t wide = ceil_div(g.taps(), 16) * 16;
+  for (; c < g.channels; c += g.depth) {
+    const auto channels = channels_from(c);
+    const bool fits = g.taps() > 4 && channels[3] - row + wide <= readable;
+    pack_cells(channels.data(), fits ? wide : g.taps(), 1, g.depth, 0, line);
+    const int64_t valid = g.channels - c;
+    const uint32_t used = valid >= g.depth ? ~0u : (1u << 32 / g.depth * valid) - 1;
+    for (int64_t t = 0; t < g.taps(); ++t) {
+      to[(t * g.cells() + c / g.depth) * to_step] = line[t] & used;
     }
-    pack_cells(channels, g.taps(), 1, g.depth, 0, taps);
-    const uint32_t used = valid == g.depth ? ~0u : (1u << 32 / g.depth * valid) - 1;
-    for (int64_t t = 0; t < g.taps(); ++t) to[t * g.cells() * to_step] = taps[t] & used;
   }
   uint32_t sum = 0;
   if (channel_step == g.taps()) {
     for (int64_t i = 0; i < g.channels * g.taps(); ++i) sum += static_cast<uint32_t>(row[i]);
   } else {
-    for (int64_t c = 0; c < g.channels; ++c) sum += static_cast<uint32_t>(row[c * channel_step]);
+    for (int64_t i = 0; i < g.channels; ++i) sum += static_cast<uint32_t>(row[i * channel_step]);
   }
   return sum;
 }
@@ -126,12 +148,13 @@ class Rows {
         packed_(static_cast<size_t>(g.groups * rows_ * cells_) * sizeof(uint32_t)),
         start_(static_cast<size_t>(g.groups * rows_)) {
     parallel_for(g.groups * rows_, 1, [&](int64_t begin, int64_t end) {
-      std::vector<uint32_t> taps(static_cast<size_t>(g.taps()));
+      std::vector<uint32_t> line(static_cast<size_t>(std::max(g.cells(), g.taps() + 15)));
+      const int64_t elements = g.groups * rows_ * g.channels * g.taps();
       for (int64_t i = begin; i < end; ++i) {
         const int64_t group = i / rows_, block = i % rows_ / height_;
         uint32_t* to = packed_.as<uint32_t>() + place(group, block) * cells_ + i % rows_ % height_;
-        const uint32_t sum =
-            pack_row(g, w + i * row_step, channel_step, to, count(block), taps.data());
+        const uint32_t sum = pack_row(g, w + i * row_step, elements - i * row_step, channel_step,
+                                      to, count(block), line.data());
         start_[static_cast<size_t>(i)] = shifted ? static_cast<int32_t>(0u - 128u * sum) : 0;
       }
     });
@@ -203,20 +226,23 @@ void pack_columns(const Geometry& g, const int8_t* x, bool transposed, int64_t s
   });
 }
 
-// Where the output pixels of a panel read, in cells from the plane of the first channels.
-struct Places {
+// Output pixels, and where they read in cells from the plane of the first channels.
+struct Panel {
+  int64_t first, count;  // pixels of all images, counted together
   int64_t at[kInt8Columns];
   bool neighbours[kChunks];  // of each chunk
-  bool direct = true;        // whether kernels can read the planes
+  bool direct = true;        // kernels can read the planes
 };
 
-Places places_of(const Geometry& g, int64_t first, int64_t pixels) {
-  Places p;
-  int64_t image = first / g.pixels(), row = first % g.pixels() / g.out_width,
-          column = first % g.out_width;
+Panel panel_at(const Geometry& g, int64_t first, int64_t pixels) {
+  Panel p;
+  p.first = first;
+  p.count = std::min<int64_t>(kInt8Columns, pixels - first);
+  int64_t image = first / g.pixels(), row = first % g.pixels() / g.out_width;
+  int64_t column = first % g.out_width;
   for (int i = 0; i < kInt8Columns; ++i) {
     p.at[i] = image * g.image() + (row * g.padded_width() + column) * g.stride;
-    if (first + i + 1 >= pixels) continue;  // the last one again
+    if (i + 1 >= p.count) continue;  // the last one again
     if (++column < g.out_width) continue;
     column = 0;
     if (++row < g.out_height) continue;
@@ -232,7 +258,7 @@ Places places_of(const Geometry& g, int64_t first, int64_t pixels) {
   return p;
 }
 
-void gather(const Geometry& g, const Places& p, const std::vector<int64_t>& taps,
+void gather(const Geometry& g, const Panel& p, const std::vector<int64_t>& taps,
             const uint32_t* planes, uint32_t* to) {
   for (const int64_t tap : taps) {
     const uint32_t* from = planes + tap;
@@ -248,9 +274,43 @@ void gather(const Geometry& g, const Places& p, const std::vector<int64_t>& taps
   }
 }
 
-// y [images][groups * rows][y_step], of which the first g.pixels() are written.
+// Where a panel's sums go: y is [images][planes][step].
+class Output {
+ public:
+  Output(const Geometry& g, const Panel& p, int32_t* y, int64_t step)
+      : pixels_(g.pixels()),
+        first_(p.first % pixels_),
+        count_(p.count),
+        step_(step),
+        planes_(g.groups * g.rows),
+        y_(y + p.first / pixels_ * planes_ * step_),
+        whole_(count_ == kInt8Columns && first_ + count_ <= pixels_) {}
+
+  void compute(Int8Multiply kernel, const Int8Panel& x, const uint32_t* rows, const int32_t* start,
+               int64_t plane, int64_t height) const {
+    if (whole_) return kernel(x, rows, start, y_ + plane * step_ + first_, step_);
+    int32_t tile[kMostInt8Rows * kInt8Columns];
+    kernel(x, rows, start, tile, kInt8Columns);
+    for (int64_t r = 0; r < height; ++r) {
+      const int32_t* from = tile + r * kInt8Columns;
+      int32_t* image = y_ + (plane + r) * step_;
+      for (int64_t done = 0, at = first_; done < count_; at = 0, image += planes_ * step_) {
+        const int64_t n = std::min(count_ - done, pixels_ - at);
+        std::copy_n(from + done, n, image + at);
+        done += n;
+      }
+    }
+  }
+
+ private:
+  int64_t pixels_, first_, count_, step_, planes_;
+  int32_t* y_;
+  bool whole_;  // 32 pixels of one image
+};
+
+// y [images][groups * rows][step], of which the first g.pixels() are written.
 void multiply(const Geometry& g, const Rows& rows, const Int8Multiply* kernels,
-              const uint32_t* planes, int64_t images, int32_t* y, int64_t y_step) {
+              const uint32_t* planes, int64_t images, int32_t* y, int64_t step) {
   const int64_t pixels = images * g.pixels(), panels = ceil_div(pixels, kInt8Columns);
   const int64_t panel_cells = rows.cells() * kInt8Columns, threads = compute_threads();
   // A task computes some panels, for some blocks of rows where there are fewer panels than threads.
@@ -262,57 +322,40 @@ void multiply(const Geometry& g, const Rows& rows, const Int8Multiply* kernels,
   for (int64_t t = 0; t < g.taps(); ++t) {
     taps.push_back(g.dilation * (t / g.kernel_width * g.padded_width() + t % g.kernel_width));
   }
-  const int64_t none = 0;
+  const int64_t only = 0;  // the one tap of a gathered panel
   parallel_for(tasks * splits, 1, [&](int64_t begin, int64_t end) {
     const Buffer gathered(static_cast<size_t>(share * panel_cells) * sizeof(uint32_t));
-    std::vector<Places> places(static_cast<size_t>(share));
-    std::vector<Int8Panel> panel(places.size());
-    int32_t tile[kMostInt8Rows * kInt8Columns];
+    std::vector<Panel> panel;
+    std::vector<Output> output;
+    std::vector<Int8Panel> columns(static_cast<size_t>(share));
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t first = i / splits * share, count = std::min(share, panels - first);
-      for (int64_t p = 0; p < count; ++p) {
-        places[static_cast<size_t>(p)] = places_of(g, (first + p) * kInt8Columns, pixels);
+      panel.clear();
+      output.clear();
+      for (int64_t p = i / splits * share; p < std::min((i / splits + 1) * share, panels); ++p) {
+        panel.push_back(panel_at(g, p * kInt8Columns, pixels));
+        output.emplace_back(g, panel.back(), y, step);
       }
-      int64_t at_group = -1;
-      for (int64_t unit = units * (i % splits) / splits; unit < units * (i % splits + 1) / splits;
-           ++unit) {
+      const int64_t first = units * (i % splits) / splits, last = units * (i % splits + 1) / splits;
+      for (int64_t unit = first; unit < last; ++unit) {
         const int64_t group = unit / rows.blocks(), block = unit % rows.blocks();
-        const int64_t height = rows.count(block);
-        for (int64_t p = 0; p < count; ++p) {
-          Int8Panel& x = panel[static_cast<size_t>(p)];
-          if (group != at_group) {
-            const Places& at = places[static_cast<size_t>(p)];
+        for (size_t p = 0; p < panel.size(); ++p) {
+          Int8Panel& x = columns[p];
+          if (unit == first || block == 0) {
             const uint32_t* from = planes + group * g.cells() * g.plane();
-            if (at.direct) {
+            if (panel[p].direct) {
               x = {from, {}, g.taps(), g.cells(), g.plane(), taps.data()};
-              for (int c = 0; c < kChunks; ++c) x.at[c] = at.at[c * kInt8Chunk];
+              for (int c = 0; c < kChunks; ++c) x.at[c] = panel[p].at[c * kInt8Chunk];
             } else {
-              uint32_t* to = gathered.as<uint32_t>() + p * panel_cells;
-              gather(g, at, taps, from, to);
-              x = {to, {}, 1, rows.cells(), kInt8Columns, &none};
+              uint32_t* to = gathered.as<uint32_t>() + static_cast<int64_t>(p) * panel_cells;
+              gather(g, panel[p], taps, from, to);
+              x = {to, {}, 1, rows.cells(), kInt8Columns, &only};
               for (int c = 0; c < kChunks; ++c) x.at[c] = c * kInt8Chunk;
             }
           }
-          const int64_t begin_at = (first + p) * kInt8Columns;
-          const int64_t end_at = std::min(begin_at + kInt8Columns, pixels);
-          const auto out = [&](int64_t pixel, int64_t row) {
-            const int64_t plane = (pixel / g.pixels() * g.groups + group) * g.rows;
-            return y + (plane + rows.first(block) + row) * y_step + pixel % g.pixels();
-          };
-          const bool whole = end_at - begin_at == kInt8Columns &&
-                             begin_at / g.pixels() == (end_at - 1) / g.pixels();
-          kernels[height - 1](x, rows.packed(group, block), rows.start(group, block),
-                              whole ? out(begin_at, 0) : tile, whole ? y_step : kInt8Columns);
-          if (whole) continue;
-          for (int64_t row = 0; row < height; ++row) {
-            for (int64_t pixel = begin_at, run; pixel < end_at; pixel += run) {
-              run = std::min(end_at - pixel, g.pixels() - pixel % g.pixels());
-              std::memcpy(out(pixel, row), tile + row * kInt8Columns + pixel - begin_at,
-                          static_cast<size_t>(run) * sizeof(int32_t));
-            }
-          }
+          const int64_t height = rows.count(block);
+          output[p].compute(kernels[height - 1], x, rows.packed(group, block),
+                            rows.start(group, block), group * g.rows + rows.first(block), height);
         }
-        at_group = group;
       }
     }
   });

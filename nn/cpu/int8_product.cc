@@ -11,7 +11,6 @@
 #include "nn/core/int8_product.h"
 
 #include <algorithm>
-#include <array>
 #include <type_traits>
 #include <vector>
 
@@ -97,41 +96,46 @@ ENS_CLONES void pack_cells(const T* const* channels, int64_t n, int64_t step, in
   }
 }
 
-// A row of w packed for the kernels: its cells lie `to_step` apart. From `row` on `readable`
-// elements may be read; `line` is scratch. Returns the sum of the row's elements.
 template <typename T>
-uint32_t pack_row(const Geometry& g, const T* row, int64_t readable, int64_t channel_step,
-                  uint32_t* to, int64_t to_step, uint32_t* line) {
-  const auto channels_from = [&](int64_t c) {
-    std::array<const T*, 4> channels;
-    for (int d = 0; d < 4; ++d) channels[d] = row + std::min(c + d, g.channels - 1) * channel_step;
-    return channels;
-  };
-  int64_t c = 0;
-  if (g.taps() == 1 && channel_step == 1) {
-    c = g.channels / g.depth * g.depth;
-    pack_cells(channels_from(0).data(), c / g.depth, g.depth, g.depth, 0, line);
-    for (int64_t i = 0; i < c / g.depth; ++i) to[i * to_step] = line[i];
-  }
-  // What follows the taps in memory is packed with them where that is quicker.
-  const int64_t wide = ceil_div(g.taps(), 16) * 16;
-  for (; c < g.channels; c += g.depth) {
-    const auto channels = channels_from(c);
-    const bool fits = g.taps() > 4 && channels[3] - row + wide <= readable;
-    pack_cells(channels.data(), fits ? wide : g.taps(), 1, g.depth, 0, line);
-    const int64_t valid = g.channels - c;
-    const uint32_t used = valid >= g.depth ? ~0u : (1u << 32 / g.depth * valid) - 1;
-    for (int64_t t = 0; t < g.taps(); ++t) {
-      to[(t * g.cells() + c / g.depth) * to_step] = line[t] & used;
-    }
-  }
+ENS_CLONES uint32_t sum_of(const T* p, int64_t n, int64_t step) {
   uint32_t sum = 0;
-  if (channel_step == g.taps()) {
-    for (int64_t i = 0; i < g.channels * g.taps(); ++i) sum += static_cast<uint32_t>(row[i]);
+  if (step == 1) {
+    for (int64_t i = 0; i < n; ++i) sum += static_cast<uint32_t>(p[i]);
   } else {
-    for (int64_t i = 0; i < g.channels; ++i) sum += static_cast<uint32_t>(row[i * channel_step]);
+    for (int64_t i = 0; i < n; ++i) sum += static_cast<uint32_t>(p[i * step]);
   }
   return sum;
+}
+
+// `n` rows of a weight, cell by cell. From `rows` on `readable` elements may be read.
+template <typename T>
+void pack_rows(const Geometry& g, const T* rows, int64_t n, int64_t row_step, int64_t channel_step,
+               int64_t readable, uint32_t* to) {
+  // A run of cells, packed at once: all taps of some channels, or of 1x1 kernels more channels.
+  constexpr int64_t kMost = 16;
+  const bool along = g.taps() == 1 && channel_step == 1;
+  const int64_t pitch = along ? kMost : ceil_div(g.taps(), kMost) * kMost;
+  std::vector<uint32_t> line(static_cast<size_t>(n * pitch));
+  for (int64_t c = 0, used; c < g.channels; c += used * g.depth) {
+    used = along ? std::clamp<int64_t>((g.channels - c) / g.depth, 1, kMost) : 1;
+    const int64_t run = along ? used : g.taps();
+    for (int64_t r = 0; r < n; ++r) {
+      const T* channels[4];
+      for (int d = 0; d < 4; ++d) {
+        channels[d] = rows + r * row_step + std::min(c + d, g.channels - 1) * channel_step;
+      }
+      // What follows the taps in memory is packed with them where that is quicker.
+      const bool fits = run > 4 && !along && channels[3] - rows + pitch <= readable;
+      pack_cells(channels, fits ? pitch : run, along ? g.depth : 1, g.depth, 0,
+                 line.data() + r * pitch);
+    }
+    const int64_t valid = g.channels - c;
+    const uint32_t mask = valid >= g.depth ? ~0u : (1u << 32 / g.depth * valid) - 1;
+    for (int64_t i = 0; i < run; ++i) {
+      uint32_t* cell = to + (c / g.depth + (along ? i : i * g.cells())) * n;
+      for (int64_t r = 0; r < n; ++r) cell[r] = line[static_cast<size_t>(r * pitch + i)] & mask;
+    }
+  }
 }
 
 // The weight of all groups, packed for the kernels: in blocks of as many rows as a tile has.
@@ -147,15 +151,17 @@ class Rows {
         height_(ceil_div(rows_, blocks_)),
         packed_(static_cast<size_t>(g.groups * rows_ * cells_) * sizeof(uint32_t)),
         start_(static_cast<size_t>(g.groups * rows_)) {
-    parallel_for(g.groups * rows_, 1, [&](int64_t begin, int64_t end) {
-      std::vector<uint32_t> line(static_cast<size_t>(std::max(g.cells(), g.taps() + 15)));
-      const int64_t elements = g.groups * rows_ * g.channels * g.taps();
+    const int64_t terms = g.channels * g.taps();
+    parallel_for(g.groups * blocks_, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        const int64_t group = i / rows_, block = i % rows_ / height_;
-        uint32_t* to = packed_.as<uint32_t>() + place(group, block) * cells_ + i % rows_ % height_;
-        const uint32_t sum = pack_row(g, w + i * row_step, elements - i * row_step, channel_step,
-                                      to, count(block), line.data());
-        start_[static_cast<size_t>(i)] = shifted ? static_cast<int32_t>(0u - 128u * sum) : 0;
+        const int64_t row = place(i / blocks_, i % blocks_), n = count(i % blocks_);
+        const T* from = w + row * row_step;
+        pack_rows(g, from, n, row_step, channel_step, g.groups * rows_ * terms - row * row_step,
+                  packed_.as<uint32_t>() + row * cells_);
+        for (int64_t r = 0; r < n && shifted; ++r) {
+          const uint32_t sum = sum_of(from + r * row_step, terms, row_step == 1 ? channel_step : 1);
+          start_[static_cast<size_t>(row + r)] = static_cast<int32_t>(0u - 128u * sum);
+        }
       }
     });
   }

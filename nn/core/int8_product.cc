@@ -1,5 +1,6 @@
 #include "nn/core/int8_product.h"
 
+#include <algorithm>
 #include <string>
 
 #include "base/error.h"
@@ -29,8 +30,12 @@ Shape conv2d_s8_shape(const Tensor& x, const Tensor& w, const ConvSpec& spec) {
                "conv2d_s8");
   };
   if (x.rank() != 4 || w.rank() != 4) refuse("both have four dimensions");
-  if (spec.stride < 1 || spec.dilation < 1 || spec.padding < 0 || spec.groups < 1) {
-    refuse("stride, dilation and groups are at least 1, padding at least 0");
+  constexpr int kMost = 32767;  // far beyond any network's, and no size overflows
+  if (spec.stride < 1 || spec.dilation < 1 || spec.padding < 0 || spec.groups < 1 ||
+      std::max({spec.stride, spec.dilation, spec.padding}) > kMost) {
+    refuse(
+        "stride, dilation and groups are at least 1, padding at least 0, none but groups above "
+        "32767");
   }
   if (w.dim(1) * spec.groups != x.dim(1) || w.dim(0) % spec.groups != 0) {
     refuse("channels do not fit " + std::to_string(spec.groups) + " groups");

@@ -211,6 +211,26 @@ void pack_images(const Geometry& g, const T* x, int64_t images, uint32_t shift, 
   });
 }
 
+typedef uint32_t Words __attribute__((vector_size(16)));
+
+// Four cells of each of four columns that lie `step` bytes apart, a line of `to` for each cell.
+ENS_INLINE void transpose_cells(const int8_t* columns, int64_t step, uint32_t all, uint32_t* to,
+                                int64_t to_step) {
+  Words in[4];
+  for (int i = 0; i < 4; ++i) {
+    std::memcpy(&in[i], columns + i * step, sizeof in[i]);
+    in[i] ^= all;
+  }
+  const Words a = __builtin_shufflevector(in[0], in[1], 0, 4, 1, 5);
+  const Words b = __builtin_shufflevector(in[2], in[3], 0, 4, 1, 5);
+  const Words c = __builtin_shufflevector(in[0], in[1], 2, 6, 3, 7);
+  const Words d = __builtin_shufflevector(in[2], in[3], 2, 6, 3, 7);
+  const Words out[] = {
+      __builtin_shufflevector(a, b, 0, 1, 4, 5), __builtin_shufflevector(a, b, 2, 3, 6, 7),
+      __builtin_shufflevector(c, d, 0, 1, 4, 5), __builtin_shufflevector(c, d, 2, 3, 6, 7)};
+  for (int i = 0; i < 4; ++i) std::memcpy(to + i * to_step, &out[i], sizeof out[i]);
+}
+
 // `width` columns of a matrix b, from its element x on: of b or, `step` apart, of its
 // transposition.
 void pack_columns(const Geometry& g, const int8_t* x, bool transposed, int64_t step, uint32_t shift,
@@ -219,14 +239,21 @@ void pack_columns(const Geometry& g, const int8_t* x, bool transposed, int64_t s
     const int64_t last = std::min(end * 16, g.width);
     for (int64_t first = begin * 16; first < last; first += 16) {
       const int64_t n = std::min<int64_t>(16, last - first);
-      for (int64_t c = 0, cell = 0; c < g.channels; c += g.depth, ++cell) {
+      int64_t c = 0;
+      for (; transposed && g.depth == 4 && n == 16 && c + 16 <= g.channels; c += 16) {
+        for (int64_t i = first; i < first + n; i += 4) {
+          transpose_cells(x + i * step + c, step, shift * 0x01010101u,
+                          planes + c / g.depth * g.width + i, g.width);
+        }
+      }
+      for (; c < g.channels; c += g.depth) {
         const int8_t* channels[4];
         for (int d = 0; d < g.depth; ++d) {
           const int64_t channel = std::min(c + d, g.channels - 1);
           channels[d] = transposed ? x + first * step + channel : x + channel * step + first;
         }
         pack_cells(channels, n, transposed ? step : 1, g.depth, shift,
-                   planes + cell * g.width + first);
+                   planes + c / g.depth * g.width + first);
       }
     }
   });

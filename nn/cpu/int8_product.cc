@@ -10,6 +10,8 @@
 // weights: right modulo 2^32, hence right.
 #include "nn/core/int8_product.h"
 
+#include <omp.h>
+
 #include <algorithm>
 #include <type_traits>
 #include <vector>
@@ -28,6 +30,8 @@ constexpr int64_t kPlanesBytes = 1 << 20;  // of images that are packed at once,
 constexpr int kChunks = kInt8Columns / kInt8Chunk;
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+int64_t team() { return omp_in_parallel() ? 1 : compute_threads(); }  // of a parallel_for from here
 
 // One image and the weights, of which every group has its own.
 struct Geometry {
@@ -345,7 +349,7 @@ class Output {
 void multiply(const Geometry& g, const Rows& rows, const Int8Multiply* kernels,
               const uint32_t* planes, int64_t images, int32_t* y, int64_t step) {
   const int64_t pixels = images * g.pixels(), panels = ceil_div(pixels, kInt8Columns);
-  const int64_t panel_cells = rows.cells() * kInt8Columns, threads = compute_threads();
+  const int64_t panel_cells = rows.cells() * kInt8Columns, threads = team();
   // A task computes some panels, for some blocks of rows where there are fewer panels than threads.
   const int64_t share = std::clamp<int64_t>(
       std::min<int64_t>(kPanelBytes / (panel_cells * 4), panels / (4 * threads)), 1, panels);
@@ -396,7 +400,7 @@ void multiply(const Geometry& g, const Rows& rows, const Int8Multiply* kernels,
 
 // How many images, or columns, of so many cells are packed at once.
 int64_t at_once(int64_t cells, int64_t most) {
-  return std::clamp<int64_t>(compute_threads() * kPlanesBytes / (cells * 4), 1, most);
+  return std::clamp<int64_t>(team() * kPlanesBytes / (cells * 4), 1, most);
 }
 
 template <typename T>
@@ -404,14 +408,23 @@ void convolve(const Int8Kernels& k, const Geometry& g, const Tensor& x, const Te
               Tensor& y) {
   const bool shifted = k.depth == 4 && std::is_signed_v<T>;
   const Rows rows(k, g, w.data<int8_t>(), g.channels * g.taps(), g.taps(), shifted);
-  const int64_t images = x.dim(0), step = at_once(g.image(), images);
-  const Buffer planes(static_cast<size_t>(step * g.image()) * sizeof(uint32_t));
-  for (int64_t first = 0; first < images; first += step) {
-    const int64_t count = std::min(step, images - first);
-    pack_images(g, x.data<T>() + first * (x.numel() / images), count, shifted ? 0x80 : 0,
-                planes.as<uint32_t>());
-    multiply(g, rows, k.multiply[0], planes.as<uint32_t>(), count,
-             y.data<int32_t>() + first * (y.numel() / images), g.pixels());
+  const auto run = [&](int64_t begin, int64_t end) {
+    const int64_t step = at_once(g.image(), end - begin);
+    const Buffer planes(static_cast<size_t>(step * g.image()) * sizeof(uint32_t));
+    for (int64_t first = begin; first < end; first += step) {
+      const int64_t count = std::min(step, end - first);
+      pack_images(g, x.rows(first, count).data<T>(), count, shifted ? 0x80 : 0,
+                  planes.as<uint32_t>());
+      multiply(g, rows, k.multiply[0], planes.as<uint32_t>(), count,
+               y.rows(first, count).data<int32_t>(), g.pixels());
+    }
+  };
+  // Threads with images of their own need not wait for each other.
+  const int64_t images = x.dim(0);
+  if (images % team() == 0 || images > 8 * team()) {
+    parallel_for(images, 1, [&](int64_t begin, int64_t end) { run(begin, end); });
+  } else {
+    run(0, images);
   }
 }
 

@@ -15,6 +15,7 @@
 #include "base/flags.h"
 #include "base/program.h"
 #include "base/threads.h"
+#include "bench/planes.h"
 #include "nn/autograd/ops.h"
 #include "nn/core/backend.h"
 #include "nn/models/model.h"
@@ -30,7 +31,7 @@ struct Settings {
   int nets = 10, width = 64, samples = 9;
   double sample_ms = 30;  // at least
   std::vector<int64_t> batches = {1, 8, 32, 128, 512}, train_batches = {128, 512};
-  std::vector<std::string> only;  // peak, serve, serve8, train; empty: all
+  std::vector<std::string> only;  // peak, serve, serve8, train, int8; empty: all
 };
 
 double now_ms() {
@@ -253,7 +254,7 @@ int run(int argc, char** argv) {
   app.add_option("--sample-ms", s.sample_ms, "least time of a sample");
   app.add_option("--batches", s.batches)->delimiter(',');
   app.add_option("--train-batches", s.train_batches)->delimiter(',');
-  app.add_option("--only", s.only, "peak, serve, serve8, train")->delimiter(',');
+  app.add_option("--only", s.only, "peak, serve, serve8, train, int8")->delimiter(',');
   parse_flags(app, argc, argv);
   offer_gpus();
   const Device device = parse_device(s.device);
@@ -264,6 +265,14 @@ int run(int argc, char** argv) {
   if (wanted("peak")) peak(s, device);
   if (wanted("serve")) serve(s, device, parse_dtype(s.dtype));
   if (wanted("train")) train(s, device);
+  if (wanted("int8")) {
+    for (const bench::PlanesTime& p : bench::time_planes(device)) {
+      std::printf(
+          "# a 3x3 convolution of %s: %.3f ms in float32 without TF32, %.3f ms for four exact int8 "
+          "planes, %.2f times as long\n",
+          p.convolution.c_str(), p.float_ms, p.planes_ms, p.ratio);
+    }
+  }
   // Last: cuDNN compiles its kernels for float8 now.
   if (wanted("serve8") && backend(device).serves(Dtype::kF8)) serve(s, device, Dtype::kF8);
   return 0;

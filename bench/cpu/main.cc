@@ -2,7 +2,7 @@
 //
 //   ./run bench cpu                   eleven minutes: a table; cpu.csv and cpu.html in runs/bench
 //   ./run bench cpu --out FOLDER
-//   ./run bench cpu --only 1 32       inference at batch 1, 8, 32, 128; training; growth
+//   ./run bench cpu --only 1 32       inference at batch 1, 8, 32, 128; training; growth; int8
 //
 // Ours and the peer take turns, in rounds; a row's figures are medians over its rounds. Beside each
 // round the machine's peak is measured (the largest counts as the machine's), and where it moved by
@@ -28,6 +28,7 @@
 #include "bench/cpu/machine.h"
 #include "bench/cpu/ours.h"
 #include "bench/cpu/peer.h"
+#include "bench/planes.h"
 #include "nn/core/backend.h"
 #include "report/html.h"
 
@@ -136,6 +137,11 @@ class Benchmark {
     for (int width : {16, kWidth})
       waiting_.emplace_back(width, share_waiting(width, compute_threads()));
     say("waiting for data measured");
+  }
+
+  void int8() {
+    planes_ = time_planes({});
+    say("int8 planes measured");
   }
 
   // In processes of their own, so that nothing else is in the figure.
@@ -306,6 +312,7 @@ class Benchmark {
   std::vector<Tried> tried_;
   std::vector<Memory> memory_;
   std::vector<std::pair<double, double>> by_nets_, by_width_, waiting_;
+  std::vector<PlanesTime> planes_;
   int repeated_ = 0;
 
   std::vector<std::string> head() const;
@@ -398,6 +405,12 @@ std::vector<std::string> Benchmark::notes() const {
         "data: {} nets of width {:.0f} trained in parallel wait for data {:.2f} % of the time",
         compute_threads(), width, 100 * share));
   }
+  for (const PlanesTime& p : planes_) {
+    lines.push_back(fmt::format(
+        "int8: a 3x3 convolution of {}: {:.2f} ms in float32, {:.2f} ms for four exact int8 "
+        "planes, {:.2f} times as long",
+        p.convolution, p.float_ms, p.planes_ms, p.ratio));
+  }
   return lines;
 }
 
@@ -450,6 +463,10 @@ std::string Benchmark::csv() const {
         "images/s");
   for (const auto& [w, share] : waiting_)
     add(fmt::format("waiting for data, width {:.0f}", w), "float32", "ours", 0, share, "share");
+  for (const PlanesTime& p : planes_) {
+    add(p.convolution, "float32", "ours", 0, p.float_ms, "ms");
+    add(p.convolution, "four int8 planes", "ours", 0, p.planes_ms, "ms");
+  }
   for (const Memory& m : memory_) {
     add("weights", name(m.dtype), "ours", 0, m.weights, "bytes");
     add("largest live activations", name(m.dtype), "ours", 0, m.activations, "bytes");
@@ -480,7 +497,7 @@ std::string Benchmark::html() const {
   std::string body = section("Speed", "<div class=\"wide\">" + rows.str() + "</div>");
   std::string list;
   for (const std::string& line : notes()) list += "<p>" + escape(line) + "</p>\n";
-  body += section("Memory, growth, data", list);
+  body += section("Memory, growth, data, int8", list);
   if (!by_nets_.empty()) {
     std::vector<std::pair<double, double>> each;
     for (const auto& [n, images] : by_nets_) each.emplace_back(n, n * images);
@@ -521,11 +538,11 @@ void print_memory(Dtype dtype) {
 int run(int argc, char** argv) {
   CLI::App app{"Speed of this machine, ours and PyTorch's."};
   std::string out = "runs/bench", memory_of, source = ENS_SOURCE_DIR;
-  const std::vector<std::string> all{"1", "8", "32", "128", "training", "growth"};
+  const std::vector<std::string> all{"1", "8", "32", "128", "training", "growth", "int8"};
   std::vector<std::string> parts = all;
   app.add_option("--out", out, "folder for cpu.csv and cpu.html")->capture_default_str();
   app.add_option("--only", parts,
-                 "what to measure: inference at batch 1, 8, 32, 128; training; growth")
+                 "what to measure: inference at batch 1, 8, 32, 128; training; growth; int8")
       ->check(CLI::IsMember(all));
   app.add_option("--memory", memory_of)->group("");
   parse_flags(app, argc, argv);
@@ -550,6 +567,7 @@ int run(int argc, char** argv) {
     bench.memory(fs::read_symlink("/proc/self/exe").string());
     bench.growth();
   }
+  if (wanted("int8")) bench.int8();
   fs::create_directories(out);
   std::ofstream(out + "/cpu.csv") << bench.csv();
   std::ofstream(out + "/cpu.html") << bench.html();

@@ -1,6 +1,6 @@
-// What kernels of our own need of tensor cores: products of 16-bit elements into float32, their
-// operands from shared memory, and copies into that. For .cu files; the emulated GPU, which has no
-// such instructions, does the same lane by lane.
+// What kernels of our own need of tensor cores: products of 16-bit elements into float32 and of
+// bytes into int32, their operands from shared memory, and copies into that. For .cu files; the
+// emulated GPU, which has no such instructions, does the same lane by lane.
 #pragma once
 
 #include <cuda_pipeline.h>
@@ -54,6 +54,54 @@ __device__ inline void multiply_add(float (&d)[4], const uint32_t (&a)[4], const
     memcpy(&p, &u, sizeof p);
     memcpy(&q, &v, sizeof q);
     return load(p.v[0]) * load(q.v[0]) + load(p.v[1]) * load(q.v[1]);
+  };
+  for (int k = 0; k < 4; ++k) {
+    const Operands& row = of[g * 4 + k];
+    for (int half = 0; half < 2; ++half) {
+      for (int column = 0; column < 2; ++column) {
+        const uint32_t there = of[(2 * t + column) * 4 + k].b[half];
+        d[column] += product(row.a[2 * half], there);
+        d[2 + column] += product(row.a[2 * half + 1], there);
+      }
+    }
+  }
+  __syncwarp();
+#endif
+}
+
+// As above, of 8-bit integers: d [16][8] += a [16][32] b [32][8], exact. Four bytes take the place
+// of two 16-bit elements, so that load_matrices() serves both.
+template <typename A, typename B>
+__device__ inline void multiply_add(int32_t (&d)[4], const uint32_t (&a)[4],
+                                    const uint32_t (&b)[2]) {
+#ifdef __CUDA_ARCH__
+#define ENS_MMA(TYPES)                                                      \
+  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32." TYPES               \
+               ".s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" \
+               : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])             \
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
+  if constexpr (std::is_unsigned_v<A>) {
+    ENS_MMA("u8.s8");
+  } else if constexpr (std::is_unsigned_v<B>) {
+    ENS_MMA("s8.u8");
+  } else {
+    ENS_MMA("s8.s8");
+  }
+#undef ENS_MMA
+#else
+  struct Operands {
+    uint32_t a[4], b[2];
+  };
+  const Operands* const of = exchanged(Operands{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}});
+  const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, t = lane % 4;
+  const auto product = [](uint32_t u, uint32_t v) {
+    Vec<A, 4> p;
+    Vec<B, 4> q;
+    memcpy(&p, &u, sizeof p);
+    memcpy(&q, &v, sizeof q);
+    int32_t sum = 0;
+    for (int i = 0; i < 4; ++i) sum += p.v[i] * q.v[i];
+    return sum;
   };
   for (int k = 0; k < 4; ++k) {
     const Operands& row = of[g * 4 + k];

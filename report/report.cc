@@ -50,7 +50,8 @@ std::string verdict(const ReportData& all, const Run& run) {
     oracle = nullptr;
   } else if (oracle) {
     out += fmt::format(
-        "{} decoder trained on the client\u2019s true features reconstructs the images with SSIM {}",
+        "{} decoder trained on the client\u2019s true features reconstructs the images with SSIM "
+        "{}",
         oracle->is_upper_bound() ? "At most, a" : "A", fixed(oracle->ssim(), 3));
     const Attack* open = none && none != &run ? none->attack("oracle", run.metric()) : nullptr;
     if (open && open->can_measure()) {
@@ -224,7 +225,7 @@ std::string page(const ReportData& all, const std::string& stem) {
                                 : "Ensembler report";
   Album album(all);
   const std::string body = headline(all) + overview_table(all) + findings(all) +
-                           split_grids(all, album) + pictures(all, album) + known_pairs(all) +
+                           split_grids(all, album) + pictures(all, album) + attack_curves(all) +
                            trade_offs(all) + published_table(all) + accuracy_table(all) +
                            latency(all) + attack_table(all) + training_curves(all) +
                            run_details(all) + skipped_list(all);

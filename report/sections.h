@@ -46,7 +46,7 @@ std::string skipped_list(const ReportData& all);
 std::string split_grids(const ReportData& all, Album& album);  // h down, t across
 std::string pictures(const ReportData& all, Album& album);
 
-std::string known_pairs(const ReportData& all);
+std::string attack_curves(const ReportData& all);
 std::string trade_offs(const ReportData& all);
 std::string training_curves(const ReportData& all);
 

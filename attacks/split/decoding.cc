@@ -107,7 +107,7 @@ std::pair<Tensor, Tensor> query_pairs(const BlackBoxView& view, const AttackCont
   for (int64_t first = 0; first < count; first += kBatch) {
     const int64_t n = std::min(kBatch, count - first);
     features.rows(first, n).copy_from(view.query(images.rows(first, n)));
-    context.report(n, label + ": asking for features");
+    context.report(n / kQueriesPerImage, label + ": asking for features");
   }
   return {images, features};
 }

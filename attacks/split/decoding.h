@@ -43,6 +43,9 @@ std::shared_ptr<Decoder> train_decoder(const ServerView& view, const AttackConte
 Tensor decode(Decoder& decoder, const ServerView& view, const AttackContext& context,
               const Tensor& features);
 
+// How many queries cost what one image of a decoder's training does: the client's head is small.
+inline constexpr int64_t kQueriesPerImage = 16;
+
 // The first public images with the client's features of them, on the CPU: at most `most` pairs, and
 // no more than half a GiB of features holds.
 int64_t queried_pairs(int64_t most, const Shape& feature);  // [C,H,W]

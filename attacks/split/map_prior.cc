@@ -31,6 +31,10 @@ namespace {
 constexpr double kLeastNoise = 0.01, kMostNoise = 1, kFromNothing = 0.5, kFromDecoder = 0.1;
 constexpr int64_t kJudged = 64;  // held-out images that go through the descents too
 
+// How many of the denoiser's images in training, and of a descent's steps for an image, cost what
+// one image of a decoder's training does.
+constexpr int64_t kDenoisedPerImage = 8, kStepsPerImage = 16;
+
 // Noisy images [B,C,S,S] and the deviation of each one's noise [B] -> the noise, in deviations.
 class Denoiser : public Module {
  public:
@@ -122,7 +126,8 @@ std::shared_ptr<Denoiser> train_denoiser(const ServerView& view, const AttackCon
                    Var(drawn));
       },
       [&](int64_t images, double loss) {
-        context.report(images, "map-prior: denoiser, loss " + std::to_string(loss).substr(0, 6));
+        context.report(images / kDenoisedPerImage,
+                       "map-prior: denoiser, loss " + std::to_string(loss).substr(0, 6));
       },
       nullptr);
   denoiser->freeze();
@@ -138,9 +143,10 @@ class MapPrior : public AttackOn<WhiteBoxView> {
   int64_t cost_in_images(const SplitSetting& setting, const AttackConfig& settings) const override {
     const MapPriorConfig& own = settings.map_prior();
     const int64_t images = training_images(setting);
-    return images * (own.epochs() + settings.decoder().epochs()) +
-           (setting.scored_images + std::min(kJudged, held_out_count(setting.public_images))) *
-               own.steps() * (own.starts() + 1);
+    const int64_t descended =
+        setting.scored_images + std::min(kJudged, held_out_count(setting.public_images));
+    return images * settings.decoder().epochs() + images * own.epochs() / kDenoisedPerImage +
+           descended * own.steps() * (own.starts() + 1) / kStepsPerImage;
   }
 
   std::vector<Reconstruction> run_on(const WhiteBoxView& view,
@@ -188,7 +194,7 @@ class MapPrior : public AttackOn<WhiteBoxView> {
 
  private:
   // z [M,...] -> images [M,C,S,S] in [0, 1], on the CPU. `start`: images to begin with; undefined:
-  // noise about the mean colour.
+  // the mean colour.
   static Tensor descend(const WhiteBoxView& view, const AttackContext& context,
                         const FeatureMap& client, Denoiser& denoiser, const Tensor& z,
                         const Tensor& start, Rng& rng) {
@@ -214,10 +220,10 @@ class MapPrior : public AttackOn<WhiteBoxView> {
       Dtype dtype = context.dtype;
       const RmleObjective objective([&](const Var& x) { return client(cast(x, dtype)); },
                                     z.rows(first, n), view.model, plain);
-      const Tensor from =
-          start.defined()
-              ? channel_affine(Var(start.rows(first, n).to(context.device)), gain, offset).value()
-              : affine(Var(normal(shape, rng, context.device)), 0.5f, 0).value();
+      Tensor from = Tensor::zeros(shape, Dtype::kF32, context.device);
+      if (start.defined()) {
+        from = channel_affine(Var(start.rows(first, n).to(context.device)), gain, offset).value();
+      }
       const Var u(from, true);
       OptimSpec adam;
       adam.kind = OptimSpec::Kind::kAdam;
@@ -242,8 +248,9 @@ class MapPrior : public AttackOn<WhiteBoxView> {
         loss.backward();
         optimizer.step(
             static_cast<float>(settings.lr() * (1 + std::cos(std::numbers::pi * done)) / 2));
-        context.report(n, "map-prior: descent, loss " +
-                              std::to_string(loss.item() / static_cast<float>(n)).substr(0, 8));
+        context.report(n / kStepsPerImage,
+                       "map-prior: descent, loss " +
+                           std::to_string(loss.item() / static_cast<float>(n)).substr(0, 8));
       }
       NoGrad no_grad;
       images.rows(first, n).copy_from(objective.images(u).value());

@@ -27,9 +27,13 @@ class Repetition : public AttackOn<RepetitionView> {
   }
 
   int64_t cost_in_images(const SplitSetting& setting, const AttackConfig& settings) const override {
-    const int64_t points = std::ssize(counts_of(settings));
-    const int epochs = settings.decoder().epochs();
-    return training_images(setting) * (epochs + (points - 1) * later_epochs(epochs));
+    const int64_t images = training_images(setting);
+    int64_t epochs = settings.decoder().epochs(), cost = 0;
+    for (const int64_t m : counts_of(settings)) {
+      cost += images * epochs + images * epochs * m / kQueriesPerImage;
+      epochs = later_epochs(settings.decoder().epochs());
+    }
+    return cost;
   }
 
   std::vector<Reconstruction> run_on(const RepetitionView& view,
@@ -42,6 +46,7 @@ class Repetition : public AttackOn<RepetitionView> {
     // The mean feature of images [B,...] over m sends.
     const auto features = [&](const Tensor& images, int64_t m) {
       const uint64_t seed = rng.next();
+      context.report(images.dim(0) * m / kQueriesPerImage, "sending");
       return mean_over(m, [&](int64_t copy) {
         return view.query(copy == 0 ? images : changed_copy(images, change, copy, seed));
       });

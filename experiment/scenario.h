@@ -40,8 +40,10 @@ class Scenario {
   // Equal for two configurations whose trainings are the same: not where the data lie, nor how it
   // is attacked.
   virtual std::string identity(const RunConfig& config) const = 0;
-  // All attacks, if none is named. Usage Error if there is no attack of such a name.
-  virtual std::vector<std::string> attacks(const std::vector<std::string>& named) const = 0;
+  // If none is named, those of the tier (attack.tier). Usage Error if there is no attack of such a
+  // name.
+  virtual std::vector<std::string> attacks(const std::vector<std::string>& named,
+                                           const std::string& tier) const = 0;
   // The tasks of all runs, in their order: NAME/train, then NAME/attack/ATTACK. Runs that can build
   // upon each other wait for each other.
   virtual std::vector<Task> tasks(const std::vector<ScenarioRun>& runs,

@@ -84,7 +84,7 @@ SweepCell make_cell(const SweepConfig& sweep, const Row& row, const std::vector<
     cell.folder += "_" + safe_name(last_part(path) + "=" + value);
   }
   const auto& attacks = row.attack_size() > 0 ? row.attack() : sweep.attack();
-  cell.attacks = split_scenario().attacks({attacks.begin(), attacks.end()});
+  cell.attacks = split_scenario().attacks({attacks.begin(), attacks.end()}, config.attack().tier());
   return cell;
 }
 
@@ -361,7 +361,7 @@ struct TaskFolder::Impl {
       if (settings.has_data()) cell.config.mutable_data()->MergeFrom(settings.data());
       cell.config.mutable_attack()->MergeFrom(settings.attack());
       complete(cell.config);
-      cell.attacks = split_scenario().attacks({});
+      cell.attacks = split_scenario().attacks({}, "full");  // whichever is asked for by its id
       cells.push_back(cell);
     } else if (fs::exists(folder / "sweep.json")) {
       usage_fail("this sweep was run by a version that did not keep " + std::string(kSweepFile),

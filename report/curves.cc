@@ -1,4 +1,4 @@
-// Curves: over epochs, over whatever a sweep varies, over known pairs.
+// Curves: over epochs, over whatever a sweep varies, over what an attack has.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -160,13 +160,30 @@ std::string trade_offs(const ReportData& all, FigureList& figures) {
       "bootstrap 95\u202f% interval over the images.");
 }
 
-std::string known_pairs(const ReportData& all, FigureList& figures) {
+namespace {
+
+// Attacks whose parts are the points of a curve.
+struct AttackCurve {
+  const char *attack, *heading, *x, *caption;
+};
+constexpr AttackCurve kAttackCurves[] = {
+    {"known-pairs", "Known pairs", "known pairs m",
+     "SSIM of a decoder trained on m pairs of an image and the feature that the client sent for "
+     "it."},
+    {"repetition", "Repeated sends", "sends m",
+     "SSIM of a decoder of the mean over m features that the client sent for the same image."},
+    {"coalition", "Coalitions", "shards c",
+     "SSIM of a shadow over the server nets of c operators who share what they have."},
+};
+
+std::string attack_curve(const ReportData& all, const AttackCurve& kind, FigureList& figures) {
   std::string out;
   for (const Comparison& comparison : all.comparisons) {
     std::vector<Line> lines;  // of the unprotected rows, then of the others
     size_t unprotected = 0;
     for (const SeedGroup& row : comparison.rows) {
       for (const SeedGroupAttack& a : row.attacks) {
+        if (a.kind != kind.attack) continue;
         std::map<double, Spread> by_count;  // over seeds
         for (const auto& member : a.members) {
           if (!all.at(member).is_curve()) continue;
@@ -190,16 +207,21 @@ std::string known_pairs(const ReportData& all, FigureList& figures) {
       const size_t to = std::min(lines.size(), from + room);
       std::vector<Line> some(at(0), at(unprotected));
       some.insert(some.end(), at(from), at(to));
-      out += figures.add(
-          "known pairs " + comparison.title,
-          {comparison.title, "known pairs m", "SSIM", some, /*dots_only=*/false, /*log_x=*/true});
+      out += figures.add(std::string(kind.attack) + " " + comparison.title,
+                         {comparison.title, kind.x, "SSIM", some, /*dots_only=*/false,
+                          /*log_x=*/true});
       from = to;
     } while (from < lines.size());
   }
-  return out.empty() ? ""
-                     : section("Known pairs", plots(out),
-                               "SSIM of a decoder trained on m pairs of an image and the feature "
-                               "that the client sent for it.");
+  return out.empty() ? "" : section(kind.heading, plots(out), kind.caption);
+}
+
+}  // namespace
+
+std::string attack_curves(const ReportData& all, FigureList& figures) {
+  std::string out;
+  for (const AttackCurve& kind : kAttackCurves) out += attack_curve(all, kind, figures);
+  return out;
 }
 
 std::string training_curves(const ReportData& all, FigureList& figures) {

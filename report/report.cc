@@ -249,7 +249,7 @@ std::string page(const ReportData& all, const std::string& stem, FigureList& fig
                                 : "Ensembler report";
   Album album(all);
   const std::string sections = overview_table(all) + findings(all) + split_grids(all, album) +
-                               pictures(all, album) + known_pairs(all, figures) +
+                               pictures(all, album) + attack_curves(all, figures) +
                                trade_offs(all, figures) + published_table(all) +
                                accuracy_table(all) + latency(all) + attack_table(all) +
                                training_curves(all, figures) + run_details(all) + skipped_list(all);

@@ -47,7 +47,7 @@ std::string skipped_list(const ReportData& all);
 std::string split_grids(const ReportData& all, Album& album);  // h down, t across
 std::string pictures(const ReportData& all, Album& album);
 
-std::string known_pairs(const ReportData& all, FigureList& figures);
+std::string attack_curves(const ReportData& all, FigureList& figures);
 std::string trade_offs(const ReportData& all, FigureList& figures);
 std::string training_curves(const ReportData& all, FigureList& figures);
 

@@ -17,7 +17,8 @@ int seeds_of(const Attack& attack, const AttackConfig& settings) {
 }
 
 const char* name(KnowledgeLevel level) {
-  constexpr const char* kNames[] = {"blind", "query-free", "known pairs", "black box", "white box"};
+  constexpr const char* kNames[] = {"blind",     "query-free",     "known pairs",
+                                    "black box", "repeated sends", "white box"};
   return kNames[static_cast<size_t>(level)];
 }
 

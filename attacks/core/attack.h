@@ -22,9 +22,9 @@ namespace ens {
 
 // In the order of growing knowledge. All levels include query-free; a blind attack does not even
 // look at what the client sent.
-enum class KnowledgeLevel { kBlind, kQueryFree, kKnownPairs, kBlackBox, kWhiteBox };
-const char* name(
-    KnowledgeLevel level);  // "blind", "query-free", "known pairs", "black box", "white box"
+enum class KnowledgeLevel { kBlind, kQueryFree, kKnownPairs, kBlackBox, kRepeatedSends, kWhiteBox };
+// "blind", "query-free", "known pairs", "black box", "repeated sends", "white box"
+const char* name(KnowledgeLevel level);
 
 // How an attack runs: its settings (proto/config.proto; every field set), and where and how it
 // computes, which is no knowledge.
@@ -51,8 +51,8 @@ struct Reconstruction {
   // The attacker's own criterion, without the truth: higher is better. NaN: it has none. With
   // several candidates the evaluator also reports the attacker's own choice.
   double self_score = std::numeric_limits<double>::quiet_NaN();
-  // Set on all or none: the candidates are points of a curve (the number m of known pairs), not
-  // alternatives. The last one is reported.
+  // Set on all or none: the candidates are points of a curve (over the number of known pairs, of
+  // sends, of shards), not alternatives. The last one is reported.
   double x = std::numeric_limits<double>::quiet_NaN();
   // Calibration: public held-out images and their reconstruction from the attacker's own features.
   // Undefined where the attack has no features of its own.
@@ -71,6 +71,8 @@ class Attack {
   virtual KnowledgeLevel level() const = 0;
   // Whether most of its cost goes through the server nets, rather than through a decoder alone.
   virtual bool trains_through_bodies() const { return false; }
+  // Whether it runs in tier `quick` only when it is asked for by name.
+  virtual bool only_in_full_tier() const { return false; }
 };
 
 // With how many seeds it runs: attack.seeds, by default 5 where shadows are trained, whose results

@@ -2,16 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "attacks/core/metrics.h"
 #include "attacks/split/decoding.h"
 #include "attacks/split/registry.h"
-#include "attacks/split/shadow.h"
+#include "attacks/split/substitute.h"
 #include "base/error.h"
 #include "nn/core/backend.h"
 #include "nn/data/loader.h"
@@ -22,159 +19,8 @@ namespace {
 
 // Peak rates of Adam (betas 0.5 and 0.9, as usual for adversaries).
 constexpr float kWarmUpRate = 2e-3f, kSubstituteRate = 1.5e-3f, kCriticRate = 3e-4f;
-// Images through which the attacker's own criterion looks: two thirds fit a tail, one third tests.
-constexpr int64_t kCriterionImages = 1536;
-// By how much another polarity must be better before training changes to it: the criterion is
-// noisy, and a change costs many steps.
-constexpr double kMargin = 0.03;
 // Images of each batch that pass through the server nets, for the shadow term.
 constexpr int64_t kShadowBatch = 64;
-
-// ---- networks
-
-// What the attacker puts in the client's place: a head of the client's shape, its channels brought
-// to the client's size, and a map added for the noise that the client draws once.
-class Substitute : public Module {
- public:
-  Substitute(const ServerView& view, const AttackContext& context, Rng& rng)
-      : dtype_(context.dtype) {
-    head_ = add("head", build_head(view.model, view.split, rng));
-    const Shape z = smashed_shape(view.model, view.split);
-    map_ = add_parameter("map", Tensor::zeros({1, z[0], z[1], z[2]}));
-    size_ = Tensor::full({1, z[0], 1, 1}, 1.0f, Dtype::kF32, context.device);
-    to(context.device);
-  }
-
-  // Brings each channel's deviation over some images to that of `wanted`: small steps of training
-  // would be long in getting there.
-  void set_size(const Tensor& images, const FeatureMoments& wanted) {
-    NoGrad no_grad;
-    const Tensor z = forward(Var(images)).value();
-    const FeatureMoments own = feature_moments({&z, 1}, z.device());
-    const std::vector<float> a = own.covariance.to_vector(), b = wanted.covariance.to_vector();
-    const auto c = static_cast<size_t>(size_.dim(1));
-    Tensor size = Tensor::full(size_.shape(), 1.0f);
-    for (size_t i = 0; i < c; ++i) {
-      const float from = std::sqrt(std::max(a[i * c + i], 0.0f)) * own.scale;
-      const float to = std::sqrt(std::max(b[i * c + i], 0.0f)) * wanted.scale;
-      if (from > 1e-6f && to > 1e-6f) size.data<float>()[i] = to / from;
-    }
-    size_ = size.to(size_.device());
-  }
-
-  // Images -> features, float32: what compares distributions wants the precision.
-  Var forward(const Var& images) override {
-    const Var z = cast(head_->forward(cast(images, dtype_)), Dtype::kF32);
-    return ens::add(mul(z, Var(size_)), map_);
-  }
-
- private:
-  Dtype dtype_;
-  std::shared_ptr<Sequential> head_;
-  Var map_;
-  Tensor size_;  // [1,C,1,1]
-};
-
-// Tells the client's features from the substitute's by one number for each image: three
-// convolutions, of stride 2 as long as the map is larger than one position.
-std::shared_ptr<Sequential> build_critic(const Shape& z, Rng& rng) {
-  auto net = std::make_shared<Sequential>();
-  const int64_t width = std::clamp<int64_t>(2 * z[0], 32, 128);
-  int64_t channels = z[0], h = z[1], w = z[2];
-  for (int64_t out : {width, 2 * width, 2 * width}) {
-    const int stride = std::min(h, w) > 1 ? 2 : 1;
-    net->push(std::make_shared<Conv2d>(channels, out, 3, ConvSpec{stride, 1}, true, rng));
-    net->push(std::make_shared<Activation>(UnaryOp::kLeakyRelu, 0.2f));
-    channels = out;
-    h = (h + stride - 1) / stride;
-    w = (w + stride - 1) / stride;
-  }
-  net->push(std::make_shared<Flatten>());
-  net->push(std::make_shared<Linear>(channels * h * w, 1, true, rng));
-  return net;
-}
-
-void require_gradients(const Module& module, bool on) {
-  for (const NamedVar& p : module.parameters()) p.var.set_requires_grad(on);
-}
-
-// The client's tail over the outputs of all server nets, weighted by a trainable selector.
-class ShadowTail : public Module {
- public:
-  ShadowTail(const ServerView& view, Device device, Rng& rng) {
-    const auto n = static_cast<int64_t>(view.bodies.size());
-    tail_ = add("tail", build_tail(view.model, view.split, rng, static_cast<int>(n)));
-    selector_ = add_parameter("selector", Tensor::full({n}, 1.0f));
-    to(device);
-  }
-
-  // All outputs side by side along axis 1, as outputs() gives them.
-  Var forward(const Var& joined) override {
-    const int64_t n = selector_.dim(0), each = joined.dim(1) / n;
-    std::vector<Var> net_outputs;
-    for (int64_t i = 0; i < n; ++i) net_outputs.push_back(slice(joined, 1, i * each, each));
-    return tail_->forward(weighted_outputs(std::move(net_outputs), selector_));
-  }
-
- private:
-  std::shared_ptr<Sequential> tail_;
-  Var selector_;
-};
-
-// What all server nets say to features [B,C,H,W].
-Var outputs(const ServerView& view, Dtype dtype, const Var& features) {
-  std::vector<Var> all;
-  for (const auto& body : view.bodies) all.push_back(body->forward(cast(features, dtype)));
-  return concat(all, 1);
-}
-
-OptimSpec adversarial_adam() {
-  OptimSpec adam;
-  adam.kind = OptimSpec::Kind::kAdam;
-  adam.beta1 = 0.5f;
-  adam.beta2 = 0.9f;
-  return adam;
-}
-
-// ---- what the client sent
-
-// All features that the server has seen, in one random order after another.
-class ObservedFeatureSampler {
- public:
-  ObservedFeatureSampler(const TrafficView& view, uint64_t seed) : rng_(seed, "traffic") {
-    parts_ = {view.traffic, view.observed};
-    for (const Tensor& part : parts_) count_ += part.dim(0);
-  }
-
-  std::span<const Tensor> parts() const { return parts_; }
-
-  // n rows, on the CPU.
-  Tensor next(int64_t n) {
-    Shape shape = parts_[0].shape();
-    const int64_t row = shape.numel() / shape[0];
-    shape.set(0, n);
-    Tensor batch = Tensor::empty(shape);
-    for (int64_t i = 0; i < n; ++i, ++at_) {
-      if (at_ == std::ssize(order_)) {
-        order_ = rng_.permutation(count_);
-        at_ = 0;
-      }
-      int64_t index = order_[static_cast<size_t>(at_)];
-      const Tensor& part = parts_[index < parts_[0].dim(0) ? 0 : 1];
-      if (index >= parts_[0].dim(0)) index -= parts_[0].dim(0);
-      std::memcpy(batch.data<float>() + i * row, part.data<float>() + index * row,
-                  static_cast<size_t>(row) * sizeof(float));
-    }
-    return batch;
-  }
-
- private:
-  std::vector<Tensor> parts_;
-  int64_t count_ = 0;
-  Rng rng_;
-  std::vector<int64_t> order_;
-  int64_t at_ = 0;
-};
 
 // ---- one restart
 
@@ -188,8 +34,7 @@ class Alignment {
         with_shadow_(with_shadow),
         candidate_(std::move(part)),
         rng_(context.seed, "alignment/" + candidate_),
-        criterion_seed_(rng_.next()),
-        substitute_(view, context, rng_),
+        substitute_(view, context, data, candidate_, rng_),
         critic_(build_critic(smashed_shape(view.model, view.split), rng_)) {
     critic_->to(context.device);
   }
@@ -198,23 +43,21 @@ class Alignment {
   static int64_t cost(const SplitSetting& setting, const AttackConfig& settings, bool with_shadow) {
     const int64_t images = training_images(setting), nets = setting.nets;
     const int64_t batch = std::min<int64_t>(settings.alignment().batch(), images);
-    const int64_t kinds = std::ssize(polarities(setting.model.channels));
     return settings.alignment().steps() *
                (batch + (with_shadow ? nets * std::min(batch, kShadowBatch) : 0)) +
-           (kCheckpoints * kinds + 1) * nets * std::min(images, kCriterionImages) +
-           images * settings.decoder().epochs();
+           Substitute::cost_in_images(setting, kCheckpoints) + images * settings.decoder().epochs();
   }
 
   Reconstruction run() {
     train();
     substitute_.freeze();
-    choose_polarity(0);  // the criterion is at its surest now
-    const auto features = [&](const Tensor& images) { return this->features(images, polarity_); };
+    substitute_.choose_polarity(0);  // the criterion is at its surest now
+    const auto features = [&](const Tensor& images) { return substitute_.features(images); };
     Reconstruction r;
     r.candidate = candidate_;
-    r.self_score = criterion(polarity_);
+    r.self_score = substitute_.criterion();
     auto decoder = train_decoder(view_, context_, data_.train, features, rng_.next(), candidate_,
-                                 /*capture=*/polarity_ == Polarity::kAsIs);
+                                 {.capture = substitute_.polarity() == Polarity::kAsIs});
     r.images = decode(*decoder, view_, context_, view_.observed);
     r.calibration_targets = images_of(data_.held_out, 0, data_.held_out.count());
     r.calibration_images = decode(*decoder, view_, context_, features(r.calibration_targets));
@@ -223,14 +66,9 @@ class Alignment {
 
  private:
   // How often the polarity is chosen anew: when `step` of `steps` are done, and after the last.
-  static constexpr int64_t kCheckpoints = 5;
+  static constexpr int kCheckpoints = 5;
   static bool is_checkpoint_step(int64_t step, int64_t steps) {
     return step == steps / 8 || step == steps / 2 || step == steps * 3 / 4 || step == steps * 7 / 8;
-  }
-
-  Tensor features(const Tensor& images, Polarity polarity) {
-    NoGrad no_grad;
-    return substitute_.forward(Var(with_polarity(images, polarity).to(context_.device))).value();
   }
 
   void report(int64_t images, const std::string& note) const {
@@ -238,8 +76,6 @@ class Alignment {
   }
 
   void train();
-  double criterion(Polarity polarity);
-  void choose_polarity(double margin);
 
   const TrafficView& view_;
   const AttackContext& context_;
@@ -247,19 +83,15 @@ class Alignment {
   const bool with_shadow_;
   const std::string candidate_;
   Rng rng_;
-  const uint64_t criterion_seed_;
   Substitute substitute_;
   std::shared_ptr<Sequential> critic_;
-  Polarity polarity_ = Polarity::kAsIs;  // in which public images pass the substitute
 };
 
 void Alignment::train() {
   ObservedFeatureSampler sampler(view_, rng_.next());
   const FeatureMoments wanted = feature_moments(sampler.parts(), context_.device);
   const float to_unit = 1.0f / wanted.scale;
-  substitute_.set_size(
-      images_of(data_.train, 0, std::min<int64_t>(256, data_.train.count())).to(context_.device),
-      wanted);
+  substitute_.set_size(wanted);
   Optimizer substitute_adam(substitute_.parameters(), adversarial_adam());
   Optimizer critic_adam(critic_->parameters(), adversarial_adam());
   ShadowTail tail(view_, context_.device, rng_);
@@ -276,7 +108,7 @@ void Alignment::train() {
   const int64_t steps = context_.settings.alignment().steps(), warm_up = steps / 8;
   Batch batch;
   for (int64_t step = 0, epoch = 0; step < steps; ++step) {
-    if (is_checkpoint_step(step, steps)) choose_polarity(kMargin);
+    if (is_checkpoint_step(step, steps)) substitute_.choose_polarity(kPolarityMargin);
     if (!loader.next(batch)) {
       loader.start(++epoch);
       loader.next(batch);
@@ -285,8 +117,7 @@ void Alignment::train() {
     const Tensor real =
         backend(context_.device)
             .unary(UnaryOp::kAffine, sampler.next(n).to(context_.device), to_unit, 0);
-    const Var raw =
-        substitute_.forward(Var(with_polarity(batch.images, polarity_).to(context_.device)));
+    const Var raw = substitute_.forward(batch.images);
     const Var z = affine(raw, to_unit, 0);
     Var loss = add(moment_loss(z, wanted), kernel_discrepancy(z, real));
     // Constant, then falling to nothing over the second half.
@@ -308,7 +139,8 @@ void Alignment::train() {
     }
     if (with_shadow_) {
       const int64_t some = std::min(n, kShadowBatch);
-      const Var scores = tail.forward(outputs(view_, context_.dtype, slice(raw, 0, 0, some)));
+      const Var scores =
+          tail.forward(server_outputs(view_, context_.dtype, slice(raw, 0, 0, some)));
       const Var entropy =
           softmax_cross_entropy(scores, batch.labels.rows(0, some).to(context_.device));
       loss = add(loss, entropy);
@@ -327,61 +159,6 @@ void Alignment::train() {
   }
 }
 
-// Minus the cross-entropy of a tail fitted to the outputs of all server nets to the substitute's
-// features, on public images that the tail has not seen.
-double Alignment::criterion(Polarity polarity) {
-  constexpr int64_t kBatch = 128;
-  constexpr int kEpochs = 15;
-  const int64_t total = std::min(data_.train.count(), kCriterionImages), fitted = total * 2 / 3;
-  std::vector<Var> parts;
-  for (int64_t first = 0; first < total; first += kBatch) {
-    NoGrad no_grad;
-    const int64_t n = std::min(kBatch, total - first);
-    const Var z(features(images_of(data_.train, first, n), polarity));
-    parts.push_back(cast(outputs(view_, context_.dtype, z), Dtype::kF32));
-    report(n * static_cast<int64_t>(view_.bodies.size()), "choosing the polarity");
-  }
-  const Tensor joined = concat(parts, 0).value().plain();
-  const Tensor labels = labels_of(data_.train, 0, total).to(context_.device);
-  Rng rng(criterion_seed_, "criterion");
-  ShadowTail tail(view_, context_.device, rng);
-  OptimSpec adam;
-  adam.kind = OptimSpec::Kind::kAdam;
-  adam.weight_decay = 1e-3f;
-  Optimizer optimizer(tail.parameters(), adam);
-  double best = std::numeric_limits<double>::infinity();
-  for (int epoch = 0; epoch < kEpochs; ++epoch) {
-    tail.train();
-    for (int64_t first = 0; first < fitted; first += kBatch) {
-      const int64_t n = std::min(kBatch, fitted - first);
-      const Var scores = tail.forward(Var(joined.rows(first, n)));
-      softmax_cross_entropy(scores, labels.rows(first, n)).backward();
-      optimizer.step(3e-3f);
-    }
-    tail.train(false);
-    NoGrad no_grad;
-    const Var scores = tail.forward(Var(joined.rows(fitted, total - fitted)));
-    best = std::min<double>(
-        best, softmax_cross_entropy(scores, labels.rows(fitted, total - fitted)).item());
-  }
-  return -best;
-}
-
-// The server nets classify best what resembles the features they were trained for.
-void Alignment::choose_polarity(double margin) {
-  double best = criterion(polarity_) + margin;
-  Polarity chosen = polarity_;
-  for (Polarity c : polarities(view_.model.channels)) {
-    if (c == polarity_) continue;
-    const double score = criterion(c);
-    if (score > best) {
-      best = score;
-      chosen = c;
-    }
-  }
-  polarity_ = chosen;
-}
-
 class AlignmentAttack : public AttackOn<TrafficView> {
  public:
   explicit AlignmentAttack(bool with_shadow) : with_shadow_(with_shadow) {}
@@ -396,14 +173,7 @@ class AlignmentAttack : public AttackOn<TrafficView> {
 
   std::vector<Reconstruction> run_on(const TrafficView& view,
                                      const AttackContext& context) override {
-    if (!view.traffic.defined() || view.traffic.dim(0) == 0) {
-      usage_fail("the alignment has no features to align with", name(),
-                 "set attack.observed_features above 0");
-    }
-    if (smashed_shape(view.model, view.split).rank() != 3) {
-      usage_fail("the client sends no maps at this split", name(),
-                 "choose a smaller model.head_cells");
-    }
+    require_traffic(view, name());
     const PublicSplit data = split_public(*view.public_data);
     std::vector<Reconstruction> all(static_cast<size_t>(context.settings.alignment().restarts()));
     run_parallel(

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "nn/core/backend.h"
+#include "nn/data/loader.h"
 #include "nn/optim/fit.h"
 
 namespace ens {
@@ -37,11 +38,13 @@ std::shared_ptr<Decoder> new_decoder(const ServerView& view, const DecoderConfig
 std::shared_ptr<Decoder> train_decoder(const ServerView& view, const AttackContext& context,
                                        const Dataset& data,
                                        const std::function<Tensor(const Tensor&)>& features,
-                                       uint64_t seed, const std::string& label, bool capture) {
+                                       uint64_t seed, const std::string& label,
+                                       const DecoderTraining& how) {
   const DecoderConfig& settings = context.settings.decoder();
   const DecoderLoss loss = parse_decoder_loss(settings.loss());
   Rng rng(seed, "decoder");
   const auto decoder = new_decoder(view, settings, rng);
+  if (how.start) decoder->load_state(how.start->state(), label);
   decoder->to(context.device);
   OptimSpec adam;
   adam.kind = OptimSpec::Kind::kAdam;
@@ -57,13 +60,14 @@ std::shared_ptr<Decoder> train_decoder(const ServerView& view, const AttackConte
   fitting.label = "the decoder of " + label;
   fitting.epochs = settings.epochs();
   fitting.lr = static_cast<float>(settings.lr());
-  fitting.capture = capture;
+  fitting.capture = how.capture;
   fit(
       fitting, loader, optimizer,
       [&](const Batch& b) {
         const Tensor images = b.images.to(context.device);
         const Var z(features(images).to(context.device).to(context.dtype));
-        return decoder_loss(loss, decoder->forward(z), images);
+        const Var fit = decoder_loss(loss, decoder->forward(z), images);
+        return how.penalty ? add(fit, how.penalty(*decoder, images)) : fit;
       },
       [&](int64_t images, double value) {
         context.report(images, label + ": decoder, loss " + std::to_string(value).substr(0, 6));
@@ -85,6 +89,27 @@ Tensor decode(Decoder& decoder, const ServerView& view, const AttackContext& con
   }
   for (float& pixel : images.span<float>()) pixel = std::clamp(pixel, 0.0f, 1.0f);
   return images;
+}
+
+int64_t queried_pairs(int64_t most, const Shape& feature) {
+  constexpr int64_t kMostBytes = int64_t{1} << 29;
+  return std::min(most, std::max<int64_t>(kMostBytes / (4 * feature.numel()), 1));
+}
+
+std::pair<Tensor, Tensor> query_pairs(const BlackBoxView& view, const AttackContext& context,
+                                      int64_t most, const std::string& label) {
+  if (!view.query) fail("needs the client's features", label, "use a black-box view");
+  constexpr int64_t kBatch = 128;
+  const Shape one = smashed_shape(view.model, view.split);
+  const int64_t count = queried_pairs(std::min(most, view.public_data->count()), one);
+  const Tensor images = images_of(*view.public_data, 0, count);
+  Tensor features = Tensor::empty(batched(count, one));
+  for (int64_t first = 0; first < count; first += kBatch) {
+    const int64_t n = std::min(kBatch, count - first);
+    features.rows(first, n).copy_from(view.query(images.rows(first, n)));
+    context.report(n / kQueriesPerImage, label + ": asking for features");
+  }
+  return {images, features};
 }
 
 }  // namespace ens

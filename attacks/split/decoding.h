@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "attacks/core/decoder.h"
 #include "attacks/split/views.h"
@@ -26,14 +27,29 @@ std::shared_ptr<Decoder> new_decoder(const ServerView& view, const DecoderConfig
 // Trains a decoder of features -> images on `data`, shifted and mirrored at random.
 // `features` maps images [B,...] on context.device to features [B,C,H,W], on any device, without
 // recording gradients. `capture` as in FitOptions: they ask only context.device for work.
+struct DecoderTraining {
+  bool capture = false;
+  const Decoder* start = nullptr;  // whose weights are trained on
+  // Added to the loss of a step on `images`, on context.device.
+  std::function<Var(Decoder& decoder, const Tensor& images)> penalty;
+};
 std::shared_ptr<Decoder> train_decoder(const ServerView& view, const AttackContext& context,
                                        const Dataset& data,
                                        const std::function<Tensor(const Tensor& images)>& features,
                                        uint64_t seed, const std::string& label,
-                                       bool capture = false);
+                                       const DecoderTraining& how = {});
 
 // decoder(features) in batches -> [M, channels, S, S] float32, clipped to [0, 1], on the CPU.
 Tensor decode(Decoder& decoder, const ServerView& view, const AttackContext& context,
               const Tensor& features);
+
+// How many queries cost what one image of a decoder's training does: the client's head is small.
+inline constexpr int64_t kQueriesPerImage = 16;
+
+// The first public images with the client's features of them, on the CPU: at most `most` pairs, and
+// no more than half a GiB of features holds.
+int64_t queried_pairs(int64_t most, const Shape& feature);  // [C,H,W]
+std::pair<Tensor, Tensor> query_pairs(const BlackBoxView& view, const AttackContext& context,
+                                      int64_t most, const std::string& label);
 
 }  // namespace ens

@@ -8,6 +8,8 @@
 
 #include "base/error.h"
 #include "base/parallel.h"
+#include "nn/core/rng.h"
+#include "nn/data/image.h"
 #include "nn/data/loader.h"
 
 namespace ens {
@@ -64,7 +66,47 @@ void grant(const SplitVictim& victim, const AttackContext& context, BlackBoxView
 void grant(const SplitVictim& victim, const AttackContext& context, WhiteBoxView& view) {
   grant(victim, context, static_cast<QueryFreeView&>(view));
   view.head = victim.head;
-  view.noise = victim.noise;
+  view.protect = victim.protect;
+}
+
+void grant(const SplitVictim& victim, const AttackContext& context, RepetitionView& view) {
+  grant(victim, context, static_cast<BlackBoxView&>(view));
+  if (!victim.resend) return;
+  view.resend = [resend = victim.resend, change = context.settings.repetition().change(),
+                 seed = Rng(context.seed, "the client's copies").next()](int64_t copy) {
+    return resend([&](const Tensor& images) { return changed_copy(images, change, copy, seed); });
+  };
+}
+
+Tensor changed_copy(const Tensor& images, const std::string& change, int64_t copy, uint64_t seed) {
+  if (change == "none") return images;
+  if (change == "jpeg") return as_jpeg(images, 90);
+  Rng rng(seed, static_cast<uint64_t>(copy));
+  const Tensor from = images.to(Device{}).plain();
+  Tensor to = Tensor::empty(from.shape());
+  const int64_t channels = from.dim(1), h = from.dim(2), w = from.dim(3);
+  for (int64_t i = 0; i < from.dim(0); ++i) {
+    const bool shift = change == "shift", mirror = change == "mirror" && rng.below(2) == 1;
+    const int64_t down = shift ? static_cast<int64_t>(rng.below(3)) - 1 : 0;
+    const int64_t right = shift ? static_cast<int64_t>(rng.below(3)) - 1 : 0;
+    for (int64_t c = 0; c < channels; ++c) {
+      const float* source = from.data<float>() + (i * channels + c) * h * w;
+      float* target = to.data<float>() + (i * channels + c) * h * w;
+      for (int64_t y = 0; y < h; ++y) {
+        for (int64_t x = 0; x < w; ++x) {  // what is shifted in repeats the edge
+          const int64_t row = std::clamp<int64_t>(y - down, 0, h - 1);
+          const int64_t column = mirror ? w - 1 - x : std::clamp<int64_t>(x - right, 0, w - 1);
+          target[y * w + x] = source[row * w + column];
+        }
+      }
+    }
+  }
+  if (change == "noise") {
+    for (float& pixel : to.span<float>()) {
+      pixel = std::clamp(pixel + static_cast<float>(rng.normal() / 255), 0.0f, 1.0f);
+    }
+  }
+  return to.to(images.device());
 }
 
 std::vector<int64_t> pair_counts(const AttackConfig& settings, int64_t available) {

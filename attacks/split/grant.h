@@ -17,7 +17,12 @@ void grant(const SplitVictim& victim, const AttackContext& context, SubsetView& 
 // As many pairs as the last of pair_counts(), of the first public images.
 void grant(const SplitVictim& victim, const AttackContext& context, KnownPairsView& view);
 void grant(const SplitVictim& victim, const AttackContext& context, BlackBoxView& view);
+void grant(const SplitVictim& victim, const AttackContext& context, RepetitionView& view);
 void grant(const SplitVictim& victim, const AttackContext& context, WhiteBoxView& view);
+
+// How send number `copy` >= 1 of images [B,C,S,S] in [0, 1] differs from the images themselves, as
+// attack.repetition.change says. `seed`: of the shifts, mirrors and noises, each image's own.
+Tensor changed_copy(const Tensor& images, const std::string& change, int64_t copy, uint64_t seed);
 
 // How many pairs known-pairs tries: the setting's numbers, at most `available`, ascending, each
 // once.

@@ -22,6 +22,15 @@ std::vector<std::string> attack_names() {
   return names;
 }
 
+std::vector<std::string> default_attacks(const std::string& tier) {
+  std::vector<std::string> names;
+  for (const Factory make : kAttacks) {
+    const auto attack = make();
+    if (tier == "full" || !attack->only_in_full_tier()) names.push_back(attack->name());
+  }
+  return names;
+}
+
 std::unique_ptr<SplitAttack> make_attack(const std::string& wanted) {
   for (const Factory make : kAttacks) {
     if (std::unique_ptr<SplitAttack> attack = make(); attack->name() == wanted) return attack;

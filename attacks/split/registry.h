@@ -14,6 +14,8 @@ namespace ens {
 #undef ATTACK
 
 std::vector<std::string> attack_names();
+// What runs where no attack is named: in tier `quick` without those that only `full` affords.
+std::vector<std::string> default_attacks(const std::string& tier);
 // Usage Error lists the known names.
 std::unique_ptr<SplitAttack> make_attack(const std::string& name);
 

@@ -12,6 +12,15 @@
 #include "nn/optim/optim.h"
 
 namespace ens {
+
+FeatureMap client_features(const WhiteBoxView& view, const std::string& attack) {
+  if (!view.head) fail("needs the client's head", attack, "use a white-box view");
+  return [&view](const Var& images) {
+    const Var z = view.head->forward(images);
+    return view.protect ? view.protect(z) : z;
+  };
+}
+
 RmleObjective::RmleObjective(FeatureMap features, const Tensor& z, const ModelSpec& model,
                              const AttackContext& context)
     : features_(std::move(features)),

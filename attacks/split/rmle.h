@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "attacks/split/views.h"
 #include "nn/autograd/var.h"
@@ -13,6 +14,10 @@ namespace ens {
 
 // Images [B,C,S,S] in [0, 1] -> features [B,...]; differentiable.
 using FeatureMap = std::function<Var(const Var& images)>;
+
+// What the client sends, in the mean over what its protection draws. Error if the view has no head;
+// the view must outlive it.
+FeatureMap client_features(const WhiteBoxView& view, const std::string& attack);
 
 // What is minimised, a scalar:
 //   sum over images i of  mean |F(x_i) - z_i|^2 / mean z_i^2 + w_tv TV(u_i) + w_l2 mean u_i^2

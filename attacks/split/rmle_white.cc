@@ -1,8 +1,6 @@
-// Regularised maximum likelihood on the client's own head, its noise subtracted.
+// Regularised maximum likelihood on the client's own head and protection.
 #include "attacks/split/registry.h"
 #include "attacks/split/rmle.h"
-#include "base/error.h"
-#include "nn/core/backend.h"
 
 namespace ens {
 namespace {
@@ -18,17 +16,9 @@ class RmleWhite : public AttackOn<WhiteBoxView> {
 
   std::vector<Reconstruction> run_on(const WhiteBoxView& view,
                                      const AttackContext& context) override {
-    if (!view.head) fail("needs the client's head", name(), "use a white-box view");
-    Tensor z = view.observed;
-    if (view.noise.defined()) {
-      Shape one = z.shape();
-      one.set(0, 1);
-      z = backend(z.device()).binary(BinaryOp::kSub, z, view.noise.reshape(one));
-    }
-    const auto features = [&](const Var& images) { return view.head->forward(images); };
     Reconstruction r;
     r.candidate = "client's head";
-    r.images = rmle(features, z, view, context, name());
+    r.images = rmle(client_features(view, name()), view.observed, view, context, name());
     return {r};
   }
 };

@@ -227,8 +227,8 @@ Reconstruction shadow_reconstruction(const QueryFreeView& view, const AttackCont
     return shadow.features(Var(images.to(context.device).to(context.dtype))).value();
   };
   Rng rng(context.seed, "shadow decoder/" + candidate);
-  auto decoder = train_decoder(view, context, data.train, features, rng.next(), candidate,
-                               /*capture=*/true);
+  auto decoder =
+      train_decoder(view, context, data.train, features, rng.next(), candidate, {.capture = true});
   Reconstruction r;
   r.candidate = candidate;
   r.shadow_accuracy = shadow.accuracy;

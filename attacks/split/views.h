@@ -29,9 +29,11 @@ struct SplitVictim {
   std::function<Tensor()> traffic;  // features of further images; computed when first granted
   std::vector<int32_t> labels;      // of the images behind `observed`
   std::function<std::vector<int64_t>()> nearest;  // to them, see NearestView
+  // Features [M,C,H,W] of the images behind `observed`, changed first: a further send of them.
+  std::function<Tensor(const std::function<Tensor(const Tensor& images)>& change)> resend;
   std::vector<int> subset;
   std::shared_ptr<Sequential> head;
-  Tensor noise;
+  std::function<Var(const Var& features)> protect;  // see WhiteBoxView
 };
 
 // What applicability and cost depend on.
@@ -41,6 +43,7 @@ struct SplitSetting {
   int nets = 1, selected = 1;  // N, P
   int64_t public_images = 0, scored_images = 0;
   int64_t training_images = 0;  // in all
+  bool draws_anew = true;       // whether the client sends the same image differently each time
 };
 
 // What the server has before a client sends anything.
@@ -98,12 +101,20 @@ struct BlackBoxView : QueryFreeView {
   const Dataset* query_data = nullptr;
 };
 
+// The client sends what is to be inverted more than once, as it is or nearly so.
+struct RepetitionView : BlackBoxView {
+  static constexpr KnowledgeLevel kLevel = KnowledgeLevel::kRepeatedSends;
+  // Send number `copy` >= 1 of the images behind `observed`, which is number 0: changed by
+  // changed_copy(), then features [M,C,H,W] float32.
+  std::function<Tensor(int64_t copy)> resend;
+};
+
 struct WhiteBoxView : QueryFreeView {
   static constexpr KnowledgeLevel kLevel = KnowledgeLevel::kWhiteBox;
-  // The client's head, frozen, and the mean [C,H,W] of what its protection adds to the head's
-  // output (undefined: nothing).
+  // The client's head, frozen, and what its protection does to the head's output [B,C,H,W] in the
+  // mean over what it draws for each image; differentiable. Empty: nothing.
   std::shared_ptr<Sequential> head;
-  Tensor noise;
+  std::function<Var(const Var& features)> protect;
 };
 
 using SplitAttack = AttackAgainst<SplitVictim, SplitSetting>;

@@ -1,5 +1,8 @@
 #include "ensemble/protect/feature_train.h"
 
+#include <algorithm>
+#include <memory>
+
 #include "nn/autograd/ops.h"
 
 namespace ens {
@@ -10,6 +13,46 @@ Rng next_stream(uint64_t key, Tensor& calls) {
   const float count = calls.item();  // exact up to 2^24
   calls.fill(count + 1);
   return Rng(key, static_cast<uint64_t>(count));
+}
+
+namespace {
+
+// Sets to zero what the step sets to zero; it is a constant for the gradient.
+Var select(const FeatureStep& step, const Var& z, Rng& rng) {
+  Tensor kept = z.value().to(Device{}).to(Dtype::kF32).plain().clone();
+  step.apply(kept, rng);
+  for (float& value : kept.span<float>()) value = value != 0 ? 1.0f : 0.0f;
+  return mul(z, Var(kept.to(z.value().dtype()).to(z.value().device())));
+}
+
+}  // namespace
+
+std::function<Var(const Var&)> mean_protection(const ProtectionSpec& spec) {
+  const Tensor noise = mean_noise(spec);
+  std::vector<std::shared_ptr<const FeatureStep>> selections;
+  for (const ProtectionStep& step : spec) {
+    std::shared_ptr<const FeatureStep> made = make_step(step);
+    if (made->form() == Form::kSelect) selections.push_back(made);
+  }
+  if (!noise.defined() && selections.empty()) return {};
+  return [noise, selections](const Var& features) {
+    Var z = features;
+    if (noise.defined()) {
+      Shape one = z.shape();
+      one.set(0, 1);
+      z = add(z, Var(noise.reshape(one).to(z.value().dtype()).to(z.value().device())));
+    }
+    Rng none;  // a selection draws nothing
+    for (const auto& step : selections) z = select(*step, z, none);
+    return z;
+  };
+}
+
+bool draws_anew(const ProtectionSpec& spec) {
+  return std::ranges::any_of(spec, [](const ProtectionStep& step) {
+    const Form form = make_step(step)->form();
+    return form == Form::kAdd || form == Form::kScale;
+  });
 }
 
 FeatureTraining::FeatureTraining(const ProtectionSpec& spec, uint64_t key)
@@ -57,10 +100,7 @@ Var FeatureTraining::forward(const Var& features) {
       step->apply(factors, rng);
       z = mul(z, constant(factors));
     } else {
-      Tensor kept = z.value().to(Device{}).to(Dtype::kF32).plain().clone();
-      step->apply(kept, rng);
-      for (float& value : kept.span<float>()) value = value != 0 ? 1.0f : 0.0f;
-      z = mul(z, constant(kept));
+      z = select(*step, z, rng);
     }
   }
   return z;

@@ -1,6 +1,8 @@
 // What training does to a feature: the steps of make_protection(), as differentiable operations.
 #pragma once
 
+#include <functional>
+
 #include "ensemble/protect/step.h"
 #include "nn/modules/module.h"
 
@@ -26,6 +28,12 @@ class FeatureTraining : public Module {
   Tensor noise_;  // undefined if there is none
   Tensor calls_;  // undefined if there is nothing but the noise
 };
+
+// The steps in the mean over what they draw: the mean_noise() is added, small elements are set to
+// zero where a step does that; differentiable, thread-safe. Empty if nothing is left.
+std::function<Var(const Var& features)> mean_protection(const ProtectionSpec& spec);
+// Whether two features of one image differ.
+bool draws_anew(const ProtectionSpec& spec);
 
 // The generator of one call: its own stream, and `calls` is advanced.
 Rng next_stream(uint64_t key, Tensor& calls);

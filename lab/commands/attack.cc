@@ -45,13 +45,17 @@ void add_attack_command(CLI::App& app) {
   flags->config.add_to(*command);
   command->add_option("runs", flags->runs, "Run folders")->required();
   command
-      ->add_option(
-          "-a,--attack", flags->attacks,
-          fmt::format("One of {} (may be repeated; default: all)", fmt::join(attack_names(), ", ")))
+      ->add_option("-a,--attack", flags->attacks,
+                   fmt::format("One of {} (may be repeated; default: those of attack.tier)",
+                               fmt::join(attack_names(), ", ")))
       ->allow_extra_args(false);
   command->add_flag("--rerun,--again", flags->again, "Repeat attacks that have results already");
   command->callback([flags] {
     refuse_ineffective(flags->config.overrides);
+    RunConfig wanted = flags->config.given();
+    complete(wanted);
+    const std::vector<std::string> attacks =
+        flags->attacks.empty() ? default_attacks(wanted.attack().tier()) : flags->attacks;
     std::vector<AttackJob> jobs;
     std::vector<std::filesystem::path> folders;
     for (const std::string& run : flags->runs) {
@@ -60,9 +64,7 @@ void add_attack_command(CLI::App& app) {
                    "train it first: ensembler train --out " + run);
       }
       folders.emplace_back(run);
-      for (const std::string& a : flags->attacks.empty() ? attack_names() : flags->attacks) {
-        jobs.push_back({run, a, {}});
-      }
+      for (const std::string& a : attacks) jobs.push_back({run, a, {}});
     }
     const StopOnSignals signals;
     const int failures = run_attacks(jobs, flags->config.given(), flags->again, signals.token());

@@ -132,9 +132,10 @@ class SplitScenario : public Scenario {
 
   std::string identity(const RunConfig& config) const override { return training_identity(config); }
 
-  std::vector<std::string> attacks(const std::vector<std::string>& named) const override {
+  std::vector<std::string> attacks(const std::vector<std::string>& named,
+                                   const std::string& tier) const override {
     for (const std::string& attack : named) make_attack(attack);  // usage Error if unknown
-    return named.empty() ? attack_names() : named;
+    return named.empty() ? default_attacks(tier) : named;
   }
 
   std::vector<Task> tasks(const std::vector<ScenarioRun>& runs,

@@ -14,6 +14,7 @@
 #include "base/strings.h"
 #include "edge/pipeline.h"
 #include "ensemble/model/precision.h"
+#include "ensemble/protect/feature_train.h"
 #include "ensemble/train/setup.h"
 #include "experiment/run_dir.h"
 #include "lab/datasets.h"
@@ -132,7 +133,8 @@ struct AttackTarget::Impl {
     cloud = read_cloud_bundle(folder / "cloud.h5");
     EdgeBundle bundle = read_edge_bundle(folder / "edge.h5");
     head = bundle.head;
-    noise = mean_noise(bundle.protection);
+    protect = mean_protection(bundle.protection);
+    draws = draws_anew(bundle.protection);
     const std::vector<std::string> classes = bundle.class_names;
     selected = bundle.selector.selected();
     edge = std::make_unique<EdgePipeline>(std::move(bundle));
@@ -207,7 +209,8 @@ struct AttackTarget::Impl {
             static_cast<int>(selected.size()),
             roles.public_data.count(),
             roles.scored.count(),
-            all_training_images().count()};
+            all_training_images().count(),
+            draws};
   }
 
   SplitVictim victim(const Tensor& observed) {
@@ -222,9 +225,10 @@ struct AttackTarget::Impl {
     v.traffic = [this] { return seen_traffic(); };
     v.labels = roles.scored.labels;
     v.nearest = [this] { return nearest_images(roles.scored, roles.public_data); };
+    v.resend = [this](const auto& change) { return smash(change(truth)); };
     v.subset = selected;
     v.head = head;
-    v.noise = noise;
+    v.protect = protect;
     return v;
   }
 
@@ -238,7 +242,8 @@ struct AttackTarget::Impl {
   std::unique_ptr<EdgePipeline> edge;
   std::mutex edge_mutex;  // a pipeline serves one thread at a time
   std::shared_ptr<Sequential> head;
-  Tensor noise;
+  std::function<Var(const Var&)> protect;
+  bool draws = false;  // whether two sends of one image differ
   std::vector<int> selected;
   std::mutex training_mutex;
   std::shared_ptr<const Dataset> training;

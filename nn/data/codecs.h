@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "nn/data/pixels.h"
 
@@ -30,6 +31,8 @@ struct Codecs {
   // As it is stored: not turned, not composited. max_value: the sample that is white; 0: the
   // largest of its type. Width 0 if it is not a picture.
   Raster (*decode)(const uint8_t* bytes, size_t size, int max_value);
+  // The bytes of a JPEG file; grey or RGB.
+  std::vector<uint8_t> (*encode_jpeg)(const Raster& picture, int quality);
   // nullptr if it cannot be opened.
   std::unique_ptr<Capture> (*open)(const std::string& source, bool camera, int channels);
 };

@@ -67,6 +67,18 @@ Raster decode(const uint8_t* bytes, size_t size, int max_value) {
   return out;
 }
 
+std::vector<uint8_t> encode_jpeg(const Raster& picture, int quality) {
+  const cv::Mat given(picture.height, picture.width, CV_8UC(picture.channels),
+                      const_cast<uint8_t*>(picture.values.data()));
+  cv::Mat mat = given;
+  if (picture.channels == 3) cv::cvtColor(given, mat, cv::COLOR_RGB2BGR);
+  std::vector<uint8_t> bytes;
+  if (!cv::imencode(".jpg", mat, bytes, {cv::IMWRITE_JPEG_QUALITY, quality})) {
+    throw std::runtime_error("cannot encode a JPEG");
+  }
+  return bytes;
+}
+
 class OpencvCapture : public Capture {
  public:
   OpencvCapture(cv::VideoCapture capture, int channels)
@@ -128,7 +140,7 @@ extern "C" __attribute__((visibility("default"))) const ens::data::Codecs* ens_c
     cv::utils::logging::setLogLevel(cv::utils::logging::LOG_LEVEL_SILENT);
     cv::redirectError([](int, const char*, const char*, const char*, int, void*) { return 0; });
     setenv("OPENCV_FFMPEG_LOGLEVEL", "-8", 0);
-    return ens::data::Codecs{ens::data::decode, ens::data::open};
+    return ens::data::Codecs{ens::data::decode, ens::data::encode_jpeg, ens::data::open};
   }();
   return &kCodecs;
 }

@@ -11,6 +11,7 @@
 #include <system_error>
 
 #include "base/error.h"
+#include "nn/data/codecs.h"
 #include "nn/data/pixels.h"
 #include "nn/data/plain_pictures.h"
 
@@ -112,6 +113,36 @@ void write_png(const fs::path& file, const Tensor& image, int zoom) {
     fs::remove(partial, error);
     fail("cannot write picture: " + why, file.string(), "check the folder and the free space");
   }
+}
+
+Tensor as_jpeg(const Tensor& images, int quality) {
+  if (images.rank() != 4 || (images.dim(1) != 1 && images.dim(1) != 3) || images.numel() == 0) {
+    fail("pictures have shape [count, 1 or 3, height, width], not " + images.shape().str());
+  }
+  const Tensor source = images.to(Device{}).plain().to(Dtype::kF32);
+  Tensor out = Tensor::empty(source.shape());
+  data::Raster picture{static_cast<int>(source.dim(1)),
+                       static_cast<int>(source.dim(2)),
+                       static_cast<int>(source.dim(3)),
+                       {}};
+  const auto channels = static_cast<size_t>(picture.channels);
+  const size_t plane = static_cast<size_t>(picture.height) * static_cast<size_t>(picture.width);
+  picture.values.resize(channels * plane);
+  for (int64_t i = 0; i < source.dim(0); ++i) {
+    const float* from = source.rows(i, 1).data<float>();
+    float* to = out.rows(i, 1).data<float>();
+    for (size_t j = 0; j < picture.values.size(); ++j) {
+      const float value = std::clamp(from[j % channels * plane + j / channels], 0.0f, 1.0f);
+      picture.values[j] = static_cast<uint8_t>(std::lround(value * 255));
+    }
+    const std::vector<uint8_t> file = data::codecs().encode_jpeg(picture, quality);
+    const data::Raster read = data::codecs().decode(file.data(), file.size(), 255);
+    if (read.values.size() != picture.values.size()) fail("the JPEG cannot be read back");
+    for (size_t j = 0; j < read.values.size(); ++j) {
+      to[j % channels * plane + j / channels] = static_cast<float>(read.values[j]) / 255;
+    }
+  }
+  return out.to(images.device());
 }
 
 }  // namespace ens

@@ -32,4 +32,8 @@ std::vector<std::filesystem::path> list_images(const std::filesystem::path& fold
 std::vector<uint8_t> encode_png(const Tensor& image, int zoom = 1);
 void write_png(const std::filesystem::path& file, const Tensor& image, int zoom = 1);
 
+// What is left of images [B,1|3,H,W] float32 in [0, 1] once each was a JPEG file of this quality, 1
+// to 100.
+Tensor as_jpeg(const Tensor& images, int quality);
+
 }  // namespace ens

@@ -160,6 +160,27 @@ TEST(FeatureTraining, DoesWhatTheEdgeDoes) {
   }
 }
 
+// What is left of a protection without its draws, against what the edge does where nothing is
+// drawn.
+TEST(MeanProtection, AddsWhatIsFixedSelectsAndLeavesDrawsOut) {
+  const Tensor noise = normal({2, 3, 3}, 1), features = normal({4, 2, 3, 3}, 2);
+  const auto by_edge = [&](const ProtectionSpec& spec) {
+    Tensor sent = features.clone();
+    make_protection(spec)->apply(sent);
+    return sent.to_vector();
+  };
+  const ProtectionSpec fixed = {{"fixed_noise", noise}}, largest = {{"largest", number(0.3f)}};
+  for (const ProtectionSpec& spec : {fixed, largest}) {
+    EXPECT_EQ(mean_protection(spec)(Var(features)).value().to_vector(), by_edge(spec));
+    EXPECT_FALSE(draws_anew(spec));
+  }
+  EXPECT_FALSE(mean_protection({}));
+  for (const char* step : {"fresh_noise", "dropout"}) {
+    EXPECT_FALSE(mean_protection({{step, number(0.5f)}})) << step;
+    EXPECT_TRUE(draws_anew({{step, number(0.5f)}})) << step;
+  }
+}
+
 TEST(FeatureTraining, ContinuesItsDrawsFromItsState) {
   const ProtectionSpec spec{{"dropout", number(0.3f)}, {"fresh_noise", number(1)}};
   const Var features(normal({2, 1, 4, 4}, 1));

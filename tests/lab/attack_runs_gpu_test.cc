@@ -46,6 +46,10 @@ class GpuAttacks : public OnGpu<testing::Test> {
                      "attack.alignment.steps=2",
                      "attack.alignment.batch=8",
                      "attack.rmle.iterations=2",
+                     "attack.map_prior.steps=2",
+                     "attack.fora.steps=2",
+                     "attack.fora.batch=8",
+                     "attack.fora.restarts=1",
                      "attack.known_pairs.counts=6",
                      "attack.batch=8",
                      "device=" + device},
@@ -75,6 +79,7 @@ TEST_F(GpuAttacks, EndNearTheCpu) {
   for (const std::string& name : attack_names()) {
     SCOPED_TRACE(name);
     const nlohmann::json cpu = attack(name, "cpu", "float32");
+    if (cpu.contains("pointless")) continue;  // the client sends the same each time
     const nlohmann::json gpu = attack(name, "cuda", "float32");
     for (const char* score : {"ssim", "mse"}) {
       ASSERT_TRUE(cpu.contains(score)) << cpu.dump();

@@ -452,6 +452,30 @@ TEST_F(ReportTest, TheMeanImageIsAFloorForAll) {
   EXPECT_EQ(report::strongest(all.runs[0])->kind(), "alignment");
 }
 
+// Who has the same pairs and no deep net must not do better; who was sent the image more than once
+// may, and is no error beside an upper bound.
+TEST_F(ReportTest, ALinearDecoderChecksTheDeepOneAndRepetitionDoesNot) {
+  const fs::path run = add_run("none", summary("none", 0.75));
+  json oracle = result("oracle", 0.6, 18), again = result("repetition", 0.8, 22);
+  oracle["level"] = "black box";
+  oracle["saturated"] = true;
+  again["level"] = "repeated sends";
+  add_attack(run, oracle);
+  add_attack(run, again);
+  report::ReportData all = report::collect({root_});
+  EXPECT_EQ(all.runs[0].attack("oracle")->strength_word(), "upper bound");
+  ASSERT_NE(all.runs[0].attack("repetition"), nullptr);
+  EXPECT_EQ(all.runs[0].attack("repetition")->ssim(), 0.8);
+
+  oracle["saturated"] = false;
+  json linear = result("linear-decoder", 0.7, 20);
+  linear["level"] = "black box";
+  add_attack(run, oracle);
+  add_attack(run, linear);
+  all = report::collect({root_});
+  EXPECT_EQ(all.runs[0].attack("oracle")->strength_word(), "too weak to measure by");
+}
+
 // The decoder on true features that learned nothing made an attack "strong enough 1200 %".
 TEST_F(ReportTest, ADecoderThatFailedMeasuresNothing) {
   add_pair();

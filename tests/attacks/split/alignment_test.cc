@@ -11,6 +11,7 @@
 
 #include "attacks/core/evaluator.h"
 #include "attacks/split/registry.h"
+#include "attacks/split/substitute.h"
 #include "base/error.h"
 #include "base/threads.h"
 #include "nn/data/loader.h"
@@ -328,6 +329,49 @@ TEST_F(Alignment, ReadsAClientItHasNoPairsOf) {
   EXPECT_LT(unaligned, 0.4 * oracle) << "oracle " << oracle;
 }
 
+// A linear critic's gradient is its weight, wherever it is taken.
+TEST(AlignmentLosses, GradientPenaltyMeasuresTheNorm) {
+  Rng rng(3);
+  Linear critic(12, 1, false, rng);
+  const Tensor real = filled({5, 12}, Fill::kUniform, 1).tensor();
+  const Tensor fake = filled({5, 12}, Fill::kUniform, 2).tensor();
+  const auto naive = [](const std::vector<Array>& in) {
+    double square = 0;
+    for (const double w : in[0].v) square += w * w;
+    return std::pow(std::sqrt(square) - 1, 2);
+  };
+  const Var weight = critic.parameters()[0].var;
+  const Array given(weight.value());
+  const Var penalty = gradient_penalty(critic, real, fake, rng);
+  EXPECT_NEAR(penalty.item(), naive({given}), 1e-4);
+  EXPECT_FALSE(weight.grad().defined());  // what measured the direction left nothing behind
+  penalty.backward();
+  EXPECT_TRUE(test::is_gradient(naive, {given}, 0, Array(weight.grad()), {.tolerance = 1e-3}));
+}
+
+TEST_F(Alignment, ForaReadsAClientItHasNoPairsOf) {
+  TrafficView view = client().view();
+  AttackContext context = small_options();
+  context.settings.mutable_fora()->set_restarts(1);
+  context.settings.mutable_fora()->set_steps(800);
+  int64_t done = 0;
+  context.on_progress = [&](int64_t images, const std::string&) { done += images; };
+  const auto ssim = [&] {
+    return Evaluator(client().truth())
+        .evaluate(*make_attack("fora"), context.seed, [&] { return run_on("fora", view, context); })
+        .scores.ssim.mean;
+  };
+  const double aligned = ssim();
+  SplitSetting setting{view.model, view.split};
+  setting.public_images = view.public_data->count();
+  EXPECT_NEAR(static_cast<double>(done),
+              static_cast<double>(make_attack("fora")->cost_in_images(setting, context.settings)),
+              0.05 * static_cast<double>(done));
+  context.settings.mutable_fora()->set_steps(1);
+  const double unaligned = ssim();
+  EXPECT_GT(aligned, unaligned + 0.08) << "without alignment " << unaligned;
+}
+
 TEST_F(Alignment, TheShadowTermGoesWithRestartsAndEachHasItsMerit) {
   AttackContext context = small_options();
   context.settings.mutable_alignment()->set_steps(60);
@@ -382,7 +426,7 @@ TEST_F(Alignment, NeitherThreadsNorNeighboursChangeTheResult) {
 }
 
 TEST_F(Alignment, WithoutTrafficItSaysWhatIsMissing) {
-  for (const char* name : {"alignment", "alignment-shadow"}) {
+  for (const char* name : {"alignment", "alignment-shadow", "fora"}) {
     TrafficView view = client().view();
     view.traffic = Tensor();
     ENS_EXPECT_ERROR(run_on(name, view, small_options()), "attack.observed_features");

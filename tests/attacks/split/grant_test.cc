@@ -55,7 +55,8 @@ class GrantTest : public testing::Test {
     victim_.nearest = [this] { return nearest_images(roles_.scored, roles_.public_data); };
     victim_.training_data = [this] { return &train_; };
     victim_.head = std::make_shared<Sequential>();
-    victim_.noise = Tensor::full({1}, 0.5f);
+    victim_.protect = [](const Var& features) { return features; };
+    victim_.resend = [this](const auto& change) { return change(victim_.observed); };
   }
 
   // What the attack's view holds, by member; empty if the attack is not on this type of view.
@@ -81,7 +82,8 @@ class GrantTest : public testing::Test {
     }
     if constexpr (requires { view.query; }) add("query", static_cast<bool>(view.query));
     if constexpr (requires { view.head; }) add("head", view.head != nullptr);
-    if constexpr (requires { view.noise; }) add("noise", view.noise.defined());
+    if constexpr (requires { view.protect; }) add("protect", static_cast<bool>(view.protect));
+    if constexpr (requires { view.resend; }) add("resend", static_cast<bool>(view.resend));
     return names;
   }
 
@@ -90,7 +92,8 @@ class GrantTest : public testing::Test {
     for (const Names& names :
          {held<ServerView>(attack), held<LabelView>(attack), held<NearestView>(attack),
           held<QueryFreeView>(attack), held<TrafficView>(attack), held<SubsetView>(attack),
-          held<KnownPairsView>(attack), held<BlackBoxView>(attack), held<WhiteBoxView>(attack)}) {
+          held<KnownPairsView>(attack), held<BlackBoxView>(attack), held<RepetitionView>(attack),
+          held<WhiteBoxView>(attack)}) {
       EXPECT_TRUE(all.empty() || names.empty()) << attack.name() << " is on two types of view";
       all.insert(names.begin(), names.end());
     }
@@ -110,6 +113,7 @@ TEST_F(GrantTest, EveryAttackHoldsExactlyThis) {
     return more;
   };
   const Names query_free = and_also({"observed"});
+  const Names black_box = and_also({"observed", "query", "query_data"});
   const std::map<std::string, Names> expected = {
       {"mean-image", server},
       {"class-mean", and_also({"labels"})},
@@ -120,10 +124,16 @@ TEST_F(GrantTest, EveryAttackHoldsExactlyThis) {
       {"rmle-shadow", query_free},
       {"shadow-subset", and_also({"observed", "subset"})},
       {"alignment", and_also({"observed", "traffic"})},
+      {"fora", and_also({"observed", "traffic"})},
       {"alignment-shadow", and_also({"observed", "traffic"})},
       {"known-pairs", and_also({"observed", "pairs"})},
-      {"oracle", and_also({"observed", "query", "query_data"})},
-      {"rmle-white", and_also({"observed", "head", "noise"})},
+      {"coalition", query_free},
+      {"oracle", black_box},
+      {"linear-decoder", black_box},
+      {"retrieval", black_box},
+      {"repetition", and_also({"observed", "query", "query_data", "resend"})},
+      {"rmle-white", and_also({"observed", "head", "protect"})},
+      {"map-prior", and_also({"observed", "head", "protect"})},
   };
   for (const std::string& name : attack_names()) {
     ASSERT_TRUE(expected.contains(name)) << "say here what '" << name << "' may know";
@@ -144,7 +154,7 @@ TEST_F(GrantTest, LevelsFollowTheViews) {
   const std::map<std::string, KnowledgeLevel> expected = {
       {"alignment", KnowledgeLevel::kQueryFree},    {"shadow-subset", KnowledgeLevel::kQueryFree},
       {"known-pairs", KnowledgeLevel::kKnownPairs}, {"oracle", KnowledgeLevel::kBlackBox},
-      {"rmle-white", KnowledgeLevel::kWhiteBox},
+      {"rmle-white", KnowledgeLevel::kWhiteBox},    {"repetition", KnowledgeLevel::kRepeatedSends},
   };
   for (const auto& [name, level] : expected) EXPECT_EQ(make_attack(name)->level(), level) << name;
 }

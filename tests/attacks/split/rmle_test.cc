@@ -4,13 +4,17 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "attacks/split/registry.h"
 #include "base/error.h"
+#include "base/threads.h"
+#include "ensemble/protect/feature_train.h"
 #include "nn/autograd/ops.h"
 #include "nn/core/backend.h"
 #include "nn/core/rng.h"
+#include "nn/data/loader.h"
 #include "tests/attacks/split/attacks.h"
 #include "tests/support/compare.h"
 #include "tests/support/gradcheck.h"
@@ -41,10 +45,8 @@ Tensor some_images(int64_t count, uint32_t seed) {
 
 void observe(WhiteBoxView& view, const Tensor& images) {
   NoGrad no_grad;
-  view.observed = view.head->forward(Var(images)).value().plain();
-  if (!view.noise.defined()) return;
-  view.observed =
-      backend(Device{}).binary(BinaryOp::kAdd, view.observed, view.noise.reshape({1, 8, 8, 8}));
+  const Var z = view.head->forward(Var(images));
+  view.observed = (view.protect ? view.protect(z) : z).value().plain();
 }
 
 AttackContext precise() {
@@ -72,15 +74,89 @@ TEST(RmleWhite, FindsTheImagesBehindAConvolution) {
   EXPECT_LT(largest_difference(found[0].images, truth), 0.02);
 }
 
-// What the protection adds is subtracted; without that the noise would show.
+// What the protection adds is known; without that the noise would show.
 TEST(RmleWhite, KnowsTheClientsNoise) {
   WhiteBoxView view = linear_view(2);
-  view.noise = uniform({8, 8, 8}, 5);
+  const Tensor noise = uniform({1, 8, 8, 8}, 5);
+  view.protect = [&](const Var& z) { return add(z, Var(noise)); };
   const Tensor truth = some_images(2, 1);
   observe(view, truth);
   EXPECT_LT(largest_difference(run_on("rmle-white", view, precise())[0].images, truth), 0.02);
-  view.noise = Tensor();
+  view.protect = nullptr;
   EXPECT_GT(largest_difference(run_on("rmle-white", view, precise())[0].images, truth), 0.2);
+}
+
+// A protection that sets the smaller half of the elements to zero: who models that finds the image,
+// who takes the zeros for the head's own output does not.
+TEST(RmleWhite, KnowsWhatTheClientSetsToZero) {
+  WhiteBoxView view = linear_view(2);
+  view.protect = mean_protection({{"largest", Tensor::from({0.5f}, {1})}});
+  const Tensor truth = some_images(2, 1);
+  observe(view, truth);
+  const auto error = [&] {
+    return mse(Var(run_on("rmle-white", view, precise())[0].images), Var(truth)).item();
+  };
+  const double known = error();
+  view.protect = nullptr;
+  EXPECT_LT(known, 0.5 * error());
+}
+
+// Columns of random colours, each odd one the negative of the even one before it. The client sends
+// the even ones: an image of them all is a matter of what images look like, and smooth they are
+// not.
+Dataset columns(int64_t count, uint64_t seed) {
+  Dataset data;
+  data.channels = 3;
+  data.height = data.width = 16;
+  data.labels.assign(static_cast<size_t>(count), 0);
+  Rng rng(seed);
+  for (int64_t i = 0; i < count * 3; ++i) {
+    std::array<uint8_t, 16> row;
+    for (size_t x = 0; x < 16; ++x) {
+      row[x] = static_cast<uint8_t>(x % 2 == 0 ? 25 + rng.below(205) : 255 - row[x - 1]);
+    }
+    for (int y = 0; y < 16; ++y) data.pixels.insert(data.pixels.end(), row.begin(), row.end());
+  }
+  return data;
+}
+
+TEST(MapPrior, FillsInWhatTheFeatureLeavesOpen) {
+  const Dataset data = columns(400, 1);
+  const Tensor truth = images_of(columns(8, 2), 0, 8);
+  WhiteBoxView view = linear_view(1);
+  view.model.image_size = 16;
+  view.public_data = &data;
+  set_compute_threads(1);
+  Rng rng(3);
+  view.head = std::make_shared<Sequential>();
+  view.head->push(std::make_shared<Conv2d>(3, 8, 1, ConvSpec{1, 0}, false, rng));
+  view.head->freeze();
+  Tensor mask = Tensor::zeros({1, 8, 16, 16});
+  for (int64_t i = 0; i < mask.numel(); i += 2) mask.data<float>()[i] = 1;
+  view.protect = [&](const Var& z) { return mul(z, Var(mask)); };
+  observe(view, truth);
+  AttackContext context = precise();
+  context.settings.set_batch(16);
+  context.settings.mutable_rmle()->set_tv(0.03);
+  context.settings.mutable_map_prior()->set_steps(80);
+  context.settings.mutable_map_prior()->set_channels(24);
+  context.settings.mutable_map_prior()->set_blocks(1);
+  context.settings.mutable_map_prior()->set_starts(1);
+  context.settings.mutable_map_prior()->set_epochs(8);
+  context.settings.mutable_decoder()->set_channels(16);
+  context.settings.mutable_decoder()->set_blocks(0);
+  context.settings.mutable_decoder()->set_epochs(1);
+  const auto error = [&](const Reconstruction& r) { return mse(Var(r.images), Var(truth)).item(); };
+  const auto all = run_on("map-prior", view, context);
+  ASSERT_EQ(all.size(), 3u);  // from a decoder, from the mean colour, the mean of both
+  const double plain = error(run_on("rmle-white", view, context)[0]);
+  for (const Reconstruction& r : all) {
+    EXPECT_LT(error(r), 0.5 * plain) << r.candidate;
+    EXPECT_TRUE(std::isfinite(r.self_score)) << r.candidate;
+  }
+  // With its weight at nothing the prior fills in nothing.
+  context.settings.mutable_map_prior()->set_weight(0);
+  EXPECT_GT(error(run_on("map-prior", view, context)[1]), 2 * error(all[1]));
 }
 
 TEST(RmleWhite, NeedsTheHead) {

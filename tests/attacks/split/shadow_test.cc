@@ -487,5 +487,34 @@ TEST_F(ShadowAttacks, OneServerNetHasNoSubsets) {
   EXPECT_EQ(make_attack("shadow-n1")->not_applicable_reason(setting_of(victim_)), "");
 }
 
+// A point for every number of shards that share, the last with all nets; what it passes through
+// networks is what its cost says.
+TEST_F(Shadow, ACoalitionGrowsShardByShard) {
+  context_.settings.mutable_coalition()->set_shards(2);
+  int64_t done = 0;
+  context_.on_progress = [&](int64_t images, const std::string&) { done += images; };
+  const std::vector<Reconstruction> curve = make_attack("coalition")->run(victim_, context_);
+  ASSERT_EQ(curve.size(), 2u);
+  EXPECT_EQ(curve[0].x, 1);
+  EXPECT_EQ(curve[1].x, 2);
+  EXPECT_TRUE(curve[0].candidate == "c = 1 of 2: net 0" ||
+              curve[0].candidate == "c = 1 of 2: nets 1+2")
+      << curve[0].candidate;
+  EXPECT_EQ(curve[1].candidate, "c = 2 of 2: nets 0+1+2");
+  const PublicSplit data = split_public(data_);
+  QueryFreeView view;
+  grant(victim_, context_, view);
+  const Reconstruction whole =
+      shadow_reconstruction(view, context_, data, {0, 1, 2}, true, curve[1].candidate);
+  EXPECT_EQ(curve[1].images.to_vector(), whole.images.to_vector());
+  // More shards than nets: one net each.
+  context_.settings.mutable_coalition()->set_shards(50);
+  done = 0;
+  EXPECT_EQ(make_attack("coalition")->run(victim_, context_).size(), 3u);
+  const auto cost = static_cast<double>(
+      make_attack("coalition")->cost_in_images(setting_of(victim_), context_.settings));
+  EXPECT_NEAR(static_cast<double>(done), cost, 0.1 * cost);
+}
+
 }  // namespace
 }  // namespace ens::test

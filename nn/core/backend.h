@@ -194,6 +194,14 @@ class Backend {
   virtual Tensor conv2d_grad_weight(const Tensor& x, const Tensor& dy, const ConvSpec& spec,
                                     const Shape& w_shape) = 0;
 
+  // ---- exact products of 8-bit integers, which sum in int32. Checked: dtypes, shapes, and the
+  // number of terms of a sum, which for factors of w or b in [-127, 127] keeps it within int32
+  // (nn/core/int8_product.h). Beyond that sums wrap around.
+  // y = conv2d(x, w): x kI8 or kU8 [B,C,H,W], w kI8 [O,C/groups,kh,kw] -> y kI32, kPlain.
+  virtual Tensor conv2d_s8(const Tensor& x, const Tensor& w, const ConvSpec& spec) = 0;
+  // c = op(a) op(b): 2-D, row-major, a kI8 or kU8, b kI8 -> c kI32.
+  virtual Tensor gemm_s8(bool transpose_a, bool transpose_b, const Tensor& a, const Tensor& b) = 0;
+
   // The backend's implementations, best first, with what decides between them for this convolution.
   virtual std::vector<ConvCandidate> explain_conv(const ConvProblem& problem) const = 0;
 

@@ -54,6 +54,10 @@ class CpuBackend : public Backend {
 
   std::vector<ConvCandidate> explain_conv(const ConvProblem& problem) const override;
 
+  // int8_product.cc
+  Tensor conv2d_s8(const Tensor& x, const Tensor& w, const ConvSpec& spec) override;
+  Tensor gemm_s8(bool transpose_a, bool transpose_b, const Tensor& a, const Tensor& b) override;
+
   // pool.cc
   Tensor max_pool(const Tensor& x, const PoolSpec& spec, bool want_grad,
                   Tensor& workspace) override;

@@ -34,6 +34,7 @@ Isa isa() {
     };
     if (has(dnnl::cpu_isa::avx512_core_amx)) return Isa::kAmx;
     if (has(dnnl::cpu_isa::avx512_core_bf16)) return Isa::kAvx512Bf16;
+    if (has(dnnl::cpu_isa::avx512_core_vnni)) return Isa::kAvx512Vnni;
     if (has(dnnl::cpu_isa::avx512_core)) return Isa::kAvx512;
     if (has(dnnl::cpu_isa::avx2)) return Isa::kAvx2;
 #endif
@@ -48,6 +49,8 @@ const char* isa_name() {
       return "avx512_core_amx";
     case Isa::kAvx512Bf16:
       return "avx512_core_bf16";
+    case Isa::kAvx512Vnni:
+      return "avx512_core_vnni";
     case Isa::kAvx512:
       return "avx512_core";
     case Isa::kAvx2:

@@ -32,7 +32,7 @@ dnnl::stream& stream();  // this thread's stream, in order
 std::recursive_mutex& creation_mutex();
 
 // What the processor offers, as far as oneDNN uses it.
-enum class Isa { kBasic, kAvx2, kAvx512, kAvx512Bf16, kAmx };  // kBasic: also aarch64
+enum class Isa { kBasic, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16, kAmx };  // kBasic: also aarch64
 Isa isa();
 const char* isa_name();  // "avx512_core_amx"
 // Whether convolutions and matrix products of this dtype must be computed in float32 and rounded:

@@ -66,6 +66,10 @@ class CudaBackend final : public Backend {
 
   std::vector<ConvCandidate> explain_conv(const ConvProblem& problem) const override;
 
+  // int8_product.cu
+  Tensor conv2d_s8(const Tensor& x, const Tensor& w, const ConvSpec& spec) override;
+  Tensor gemm_s8(bool transpose_a, bool transpose_b, const Tensor& a, const Tensor& b) override;
+
   // parameters.cu
   void prepare_conv_weights(std::span<const Tensor> from, std::span<Tensor> to) override;
   void sgd_step(std::span<const Update> updates, const Tensor& rates, const SgdStep& s) override;

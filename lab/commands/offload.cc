@@ -1,4 +1,5 @@
-// ensembler offload pack: an int8 network for blinded inference, from an unprotected run.
+// ensembler offload: an int8 network for blinded inference, from an unprotected run; and what its
+// workers learn.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -9,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "attacks/core/evaluator.h"
+#include "attacks/shares/views.h"
 #include "base/error.h"
 #include "base/flags.h"
 #include "base/progress.h"
@@ -23,13 +26,16 @@
 #include "nn/plan/float8.h"
 #include "nn/plan/fuse.h"
 #include "nn/plan/plan.h"
+#include "offload/schemes/schemes.h"
+#include "offload/schemes/secure_stream.h"
+#include "proto/config.h"
 
 namespace ens {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kBatch = 256;
+constexpr int64_t kImagesAtOnce = 256;
 
 struct PackFlags {
   std::string run, out, data;
@@ -58,13 +64,6 @@ Graph whole_net(const fs::path& run, BlindedBundle& bundle) {
   return graph;
 }
 
-Dataset draw(const RunConfig& config, DataSplit split, int64_t count) {
-  const auto data = shared_dataset(config, split);
-  if (count == 0 || count >= data->count()) return *data;
-  Rng rng(config.seed(), "calibration");
-  return data->draw(count, rng);
-}
-
 void pack(const PackFlags& flags) {
   const fs::path run = flags.run;
   if (!fs::exists(run / "DONE")) {
@@ -77,18 +76,18 @@ void pack(const PackFlags& flags) {
 
   BlindedBundle bundle;
   const Graph graph = whole_net(run, bundle);
-  const Dataset train = draw(config, DataSplit::kTrain, flags.images);
+  const Dataset train = draw_images(config, DataPart::kTrain, flags.images);
   check_classes(train, bundle.class_names, flags.run);
   Graph fused = fuse(graph);
   set_input_ranges(fused, input_ranges(fused, images_of(train, 0, train.count())));
   bundle.net = quantize(fused);
 
-  const Dataset test = draw(config, DataSplit::kTest, flags.test);
-  Plan exact(graph, Device{}, Dtype::kF32, kBatch);
+  const Dataset test = draw_images(config, DataPart::kTest, flags.test);
+  Plan exact(graph, Device{}, Dtype::kF32, kImagesAtOnce);
   Progress progress("accuracy in float32 and int8", test.count());
   int64_t right = 0, right_int8 = 0, changed = 0;
-  for (int64_t first = 0; first < test.count(); first += kBatch) {
-    const Tensor images = images_of(test, first, std::min(kBatch, test.count() - first));
+  for (int64_t first = 0; first < test.count(); first += kImagesAtOnce) {
+    const Tensor images = images_of(test, first, std::min(kImagesAtOnce, test.count() - first));
     const auto in32 = argmax_rows(exact.run(images)),
                in8 = argmax_rows(run_int8(bundle.net, images));
     for (size_t i = 0; i < in32.size(); ++i) {
@@ -121,6 +120,82 @@ void pack(const PackFlags& flags) {
              command_to_paste({"ensembler-worker", "--bind", "tcp://127.0.0.1:5756"}));
 }
 
+// ---- what colluding workers learn
+
+struct AttackFlags {
+  std::string run, data, device = "auto";
+  std::vector<std::string> overrides;
+  int64_t images = 128, public_images = 4000;
+};
+
+// The first step of every model normalises the images.
+ImageCoding coding_of(const BlindedBundle& bundle) {
+  return {bundle.info.model.mean, bundle.info.model.stddev, bundle.net.groups.at(0).input_scale};
+}
+
+void attack(const AttackFlags& flags) {
+  const fs::path run = flags.run;
+  RunConfig config = read_run_config(run);
+  apply_overrides(flags.overrides, config);
+  complete(config);
+  if (!flags.data.empty()) config.mutable_data()->set_root(flags.data);
+  const OffloadConfig& offload = config.offload();
+  const BlindedBundle bundle = read_blinded_bundle(run / "blinded.h5");
+  const Field field = Field::named(offload.field());
+  const int noises = offload.noises(), shares = 1 + noises;
+  const auto scheme =
+      make_scheme("darknight_field", {.field = field, .noises = noises, .shares = shares});
+
+  const Dataset scored = draw_images(config, DataPart::kTest, flags.images);
+  // Of runs that set no images aside for attackers, those of the training.
+  Dataset known = draw_images(config, DataPart::kPublic, flags.public_images);
+  if (known.count() == 0) known = draw_images(config, DataPart::kTrain, flags.public_images);
+  const Tensor truth = images_of(scored, 0, scored.count());
+  const Evaluator evaluator(truth);
+  ShareVictim victim{.model = bundle.info.model,
+                     .coding = coding_of(bundle),
+                     .code = LagrangeCode(field, 1, noises, shares),
+                     .public_data = &known};
+  const auto encoding = scheme->encode(victim.coding.to_integers(truth));
+  const auto as_tensor = [&](std::span<const uint32_t> residues) {
+    Tensor share = Tensor::empty(truth.shape(), Dtype::kI32);
+    std::ranges::copy(residues, share.data<int32_t>());
+    return share;
+  };
+  for (int j = 0; j < shares; ++j) victim.recorded.push_back(as_tensor(encoding->residues(j)));
+
+  AttackContext context;
+  context.settings = config.attack();
+  context.device = parse_device(flags.device);
+  context.seed = config.attack().seed() > 0 ? config.attack().seed() : config.seed();
+  const auto attack = share_decoder_attack();
+  fmt::print(
+      "{} images; a decoder trained on the shares of {} public images; first layer, field {}, K = "
+      "1, T = {}\n"
+      "colluding clouds   SSIM [95 % interval]    PSNR\n",
+      scored.count(), known.count(), offload.field(), noises);
+  const auto row = [&](const std::string& name, const ShareVictim& who) {
+    const AttackScore result =
+        evaluator.evaluate(*attack, context.seed, [&] { return attack->run(who, context); });
+    const Score& score = result.scores;
+    fmt::print("{:<18} {:.3f} [{:.3f}, {:.3f}]   {:5.1f} dB\n", name, score.ssim.mean,
+               score.ssim.low, score.ssim.high, score.psnr.mean);
+    std::fflush(stdout);
+  };
+  // What the decoder makes of numbers that have nothing to do with the images: the floor.
+  ShareVictim nothing = victim;
+  std::vector<uint32_t> uniform(static_cast<size_t>(truth.numel()));
+  expand_seed(SecureStream().next(), field, uniform);
+  nothing.recorded[0] = as_tensor(uniform);
+  nothing.coalition = {0};
+  row("uniform numbers", nothing);
+  for (int c = 1; c <= shares; ++c) {
+    // The last workers, which are sent more than a seed.
+    victim.coalition.insert(victim.coalition.begin(), shares - c);
+    row(fmt::format("{} of {}", c, shares), victim);
+  }
+}
+
 }  // namespace
 
 void add_offload_command(CLI::App& app) {
@@ -148,6 +223,27 @@ void add_offload_command(CLI::App& app) {
       "--data", flags->data,
       "Folder with the data sets (default: $ENS_DATA, then ~/.cache/ensembler-data)");
   command->callback([flags] { pack(*flags); });
+
+  auto attacking = std::make_shared<AttackFlags>();
+  command = offload->add_subcommand(
+      "attack",
+      "What 1, 2, ... colluding workers can reconstruct of the images, from their shares");
+  command->add_option("run", attacking->run, "Run folder with blinded.h5")->required();
+  add_set_flag(*command, attacking->overrides);
+  command->add_option("--images", attacking->images, "Test images that are reconstructed")
+      ->check(at_least(1))
+      ->capture_default_str();
+  command
+      ->add_option("--public-images", attacking->public_images,
+                   "Images that the workers have themselves")
+      ->check(at_least(1))
+      ->capture_default_str();
+  command->add_option(
+      "--data", attacking->data,
+      "Folder with the data sets (default: $ENS_DATA, then ~/.cache/ensembler-data)");
+  command->add_option("--device", attacking->device, "auto, cpu, cuda or cuda:1")
+      ->capture_default_str();
+  command->callback([attacking] { attack(*attacking); });
 }
 
 }  // namespace ens

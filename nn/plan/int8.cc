@@ -84,9 +84,10 @@ int64_t Int8Group::largest_output() const {
     const auto w = step.layer.weight.span<int8_t>();
     const size_t row = w.size() / step.scales.size();
     for (size_t o = 0; o < step.scales.size(); ++o) {
-      int64_t sum = 0;
-      for (const int8_t v : w.subspan(o * row, row)) sum += std::abs(v);
-      largest = std::max(largest, sum * (input_unsigned ? 255 : 127));
+      int64_t above = 0, below = 0;  // what positive inputs can reach
+      for (const int8_t v : w.subspan(o * row, row)) (v > 0 ? above : below) += std::abs(v);
+      largest =
+          std::max(largest, input_unsigned ? std::max(above, below) * 255 : (above + below) * 127);
     }
   }
   return largest;

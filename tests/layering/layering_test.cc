@@ -51,6 +51,7 @@ const std::map<std::string, Names> kAllowed = {
      {"base", "nn/*", "proto", "net", "ensemble/model", "ensemble/protect", "offload/core",
       "offload/schemes", "offload/wire", "offload/host"}},
     {"attacks/core", {"base", "nn/*", "proto"}},
+    {"attacks/shares", {"base", "nn/*", "proto", "attacks/core", "offload/core"}},
     {"attacks/split", {"base", "nn/*", "proto", "attacks/core"}},
     {"experiment", {"base", "nn/*", "proto", "attacks/core"}},
     {"report", {"base", "proto", "experiment"}},

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "edge/client.h"
+#include "ensemble/model/edge_bundle.h"
 #include "nn/io/checkpoint.h"
 #include "offload/core/field.h"
 #include "tests/edge/process.h"
@@ -104,6 +105,41 @@ TEST_F(BlindedTest, RealWorkersGiveTheInt8NetworksLogitsToTheBit) {
   }
   // ResNet-18 has 21 layers; each of its three strided shortcuts shares an upload.
   EXPECT_EQ(bundle_.net.groups.size(), 18u);
+}
+
+TEST_F(BlindedTest, ABundleReadsBackAndAnotherIsRefused) {
+  const BlindedBundle back = read_blinded_bundle(path("blinded.h5"));
+  EXPECT_EQ(back.info.fingerprint, bundle_.info.fingerprint);
+  EXPECT_EQ(back.class_names, bundle_.class_names);
+  EXPECT_EQ(run_int8(back.net, pixels(2)).to_vector(),
+            run_int8(bundle_.net, pixels(2)).to_vector());
+  const auto error_of = [&](const auto& read) {
+    try {
+      read();
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  EXPECT_NE(error_of([&] { read_edge_bundle(path("blinded.h5")); }).find("blinded inference"),
+            std::string::npos);
+  const auto changed = [&](const std::function<void(Checkpoint&)>& change) {
+    Checkpoint file = read_checkpoint(path("blinded.h5"), "edge");
+    change(file);
+    write_checkpoint(path("changed.h5"), file, false);
+    return error_of([&] { read_blinded_bundle(path("changed.h5")); });
+  };
+  EXPECT_EQ(changed([](Checkpoint&) {}), "no error");
+  for (const char* name : {"steps/0001/weight", "steps/0001/scales", "steps/0001/input_scale"}) {
+    EXPECT_NE(changed([&](Checkpoint& c) { c.tensors.erase(name); }).find(name), std::string::npos);
+    EXPECT_NE(changed([&](Checkpoint& c) { c.tensors[name] = Tensor::zeros({7}); }).find(name),
+              std::string::npos);
+  }
+  EXPECT_NE(
+      changed([](Checkpoint& c) { c.tensors["more"] = Tensor::zeros({1}); }).find("tensors where"),
+      std::string::npos);
+  EXPECT_NE(changed([](Checkpoint& c) { c.numbers["format"] = 2; }).find("no bundle of blinded"),
+            std::string::npos);
 }
 
 // What travels does not depend on the pictures' values.

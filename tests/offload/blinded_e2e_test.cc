@@ -88,7 +88,8 @@ TEST_F(BlindedTest, RealWorkersGiveTheInt8NetworksLogitsToTheBit) {
     size_t workers;
     const char* settings;
   } cases[] = {{2, ""},
-               {2, "field: 'm31' integrity: 'none'"},
+               {2, "field: 'p24' integrity: 'freivalds'"},
+               {2, "integrity: 'none'"},
                {3, "noises: 2"},
                {4, "virtual_batch: 2 noises: 1 spare_shares: 1"},
                {5, "virtual_batch: 3 noises: 2"},

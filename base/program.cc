@@ -6,6 +6,8 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <string_view>
 
 #include "base/error.h"
@@ -52,6 +54,15 @@ void flush_output() {
   const std::string reason = errno != 0 ? std::strerror(errno) : "an earlier write failed";
   std::clearerr(stdout);  // reported once
   fail("cannot write to standard output: " + reason, "", "check where it is redirected to");
+}
+
+void write_ready_file(const std::string& file, const std::string& endpoint) {
+  const std::string temporary = file + ".tmp";
+  std::ofstream out(temporary);
+  out << endpoint << "\n" << std::flush;
+  std::error_code error;
+  if (out) std::filesystem::rename(temporary, file, error);
+  if (!out || error) fail("cannot write the ready file", file);
 }
 
 std::string shell_quoted(const std::string& text) {

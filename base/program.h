@@ -23,6 +23,10 @@ int run_program(const char* name, char** argv, const std::function<int()>& body)
 // programs that print for a long time and should stop when nobody receives it.
 void flush_output();
 
+// For a server that is ready: writes its address there, for a process that waits for it. The file
+// appears complete or not at all. Error if it cannot be written.
+void write_ready_file(const std::string& file, const std::string& endpoint);
+
 // `text` as one word of a POSIX shell: itself if nothing in it is special, else in single quotes.
 // For commands that are printed to be pasted.
 std::string shell_quoted(const std::string& text);

@@ -7,8 +7,6 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <stop_token>
 #include <thread>
 
@@ -71,16 +69,6 @@ void raise_descriptor_limit() {
   }
 }
 
-// Appears complete or not at all: a process that waits for it can read it at once.
-void write_ready_file(const std::string& file, const std::string& endpoint) {
-  const std::string temporary = file + ".tmp";
-  std::ofstream out(temporary);
-  out << endpoint << "\n" << std::flush;
-  std::error_code error;
-  if (out) std::filesystem::rename(temporary, file, error);
-  if (!out || error) ens::fail("cannot write the ready file", file);
-}
-
 int run(int argc, char** argv) {
   ens::CloudConfig flags;
   std::string config_file, ready_file;
@@ -129,7 +117,7 @@ int run(int argc, char** argv) {
   server.start();
   std::printf("%s\n", server.endpoint().c_str());
   ens::flush_output();
-  if (!ready_file.empty()) write_ready_file(ready_file, server.endpoint());
+  if (!ready_file.empty()) ens::write_ready_file(ready_file, server.endpoint());
   server.wait();
   return 0;
 }

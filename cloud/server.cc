@@ -19,18 +19,6 @@ namespace {
 
 using std::chrono::microseconds;
 
-std::optional<ServerSecurity> read_security(const CloudConfig& config) {
-  const bool local = is_loopback(config.bind());
-  if (config.secret_key().empty()) {
-    if (!local && !config.insecure()) {
-      usage_fail("refusing to serve plain text outside loopback", config.bind(),
-                 "set --secret-key and --clients (ensembler keys), or --insecure");
-    }
-    return std::nullopt;
-  }
-  return ServerSecurity{read_secret_key(config.secret_key()), config.clients()};
-}
-
 // The requests of a batch as one tensor.
 Tensor merge(const std::vector<Job>& jobs, const Shape& input) {
   int64_t images = 0;
@@ -80,7 +68,7 @@ const char* name(Server::State state) {
 struct Server::Impl {
   explicit Impl(const CloudConfig& c)
       : config(c),
-        security(read_security(c)),
+        security(read_server_security(c.bind(), c.secret_key(), c.clients(), c.insecure())),
         server_key(security ? security->keys.public_key : ""),
         queue({c.max_batch(), c.max_queue(), microseconds(c.batch_delay_us()), c.max_client_queue(),
                c.max_client_rate()}),

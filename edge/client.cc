@@ -9,9 +9,12 @@
 #include <optional>
 #include <utility>
 
+#include "base/error.h"
 #include "base/files.h"
 #include "edge/fleet.h"
 #include "edge/probes.h"
+#include "edge/session.h"
+#include "ensemble/model/blinded_bundle.h"
 #include "nn/core/rng.h"
 
 namespace ens {
@@ -44,36 +47,27 @@ std::vector<Ranked> best_of(const float* logits, const std::vector<std::string>&
   return top;
 }
 
-// A bundle, and the links to the clouds that serve it.
-struct Loaded {
-  explicit Loaded(const EdgeConfig& c)
+// Split inference: a bundle, and the links to the clouds that serve its server nets.
+class SplitSession : public EdgeSession {
+ public:
+  explicit SplitSession(const EdgeConfig& c)
       : config(c),
-        stamp(file_stamp(c.bundle())),
         pipeline(read_edge_bundle(c.bundle()), c.batch()),
-        info(pipeline.info()),
-        output(body_output_shape(info.model, info.split)),
-        fleet(c, info) {
-    if (!c.probes().empty()) probes.emplace(c.probes(), info);
-  }
-
-  Status check_images(const Tensor& images) {
-    if (Status status = ens::check_images(images, info.model); !status.ok()) return status;
-    return fleet.check_if_needed();
-  }
-
-  // Images in requests of the size that the clouds take.
-  std::vector<PendingBatch> batches_of(const Tensor& images) {
-    std::vector<PendingBatch> batches;
-    const int64_t size = fleet.request_batch();
-    for (int64_t first = 0; first < images.dim(0); first += size) {
-      const Tensor some = images.rows(first, std::min(size, images.dim(0) - first));
-      batches.push_back(
-          {.images = some.dim(0), .features = [this, some] { return pipeline.smash(some); }});
+        output(body_output_shape(info().model, info().split)),
+        fleet(c, info()) {
+    if (!c.probes().empty()) probes.emplace(c.probes(), info());
+    if (c.offload().worker_size() > 0) {
+      usage_fail("workers are for blinded inference, and this bundle is not for that", c.bundle(),
+                 "make one with ensembler offload pack");
     }
-    return batches;
   }
 
-  Status classify(const Tensor& images, Classified& out) {
+  const BundleInfo& info() const override { return pipeline.info(); }
+  const std::vector<std::string>& class_names() const override { return pipeline.class_names(); }
+  Status check() override { return fleet.check(); }
+  void cancel() override { fleet.cancel(); }
+
+  Status classify(const Tensor& images, Classified& out) override {
     const auto start = Clock::now();
     if (Status status = check_images(images); !status.ok()) return status;
     std::vector<PendingBatch> batches = batches_of(images);
@@ -101,28 +95,10 @@ struct Loaded {
     return {};
   }
 
-  // The selector comes in only here, after everything was sent: the clouds cannot see how long this
-  // takes.
-  void finish(const std::vector<PendingBatch>& batches, Classified& out) {
-    const auto start = Clock::now();
-    int64_t total = 0, first = 0;
-    for (const PendingBatch& batch : batches) total += batch.images;
-    out.logits = Tensor::empty({total, info.model.classes});
-    for (const PendingBatch& batch : batches) {
-      out.logits.rows(first, batch.images).copy_from(pipeline.finish(batch.outputs));
-      first += batch.images;
-    }
-    for (int64_t b = 0; b < total; ++b) {
-      out.top.push_back(
-          best_of(out.logits.data<float>() + b * info.model.classes, pipeline.class_names()));
-    }
-    out.times.tail_ms = ms_since(start);
-  }
-
-  Status record(const Tensor& images, const std::filesystem::path& file) {
+  Status record_probes(const Tensor& images, const std::filesystem::path& file) override {
     if (Status status = check_images(images); !status.ok()) return status;
     const int64_t total = images.dim(0);
-    Tensor features = Tensor::empty(batched(total, smashed_shape(info.model, info.split)));
+    Tensor features = Tensor::empty(batched(total, smashed_shape(info().model, info().split)));
     std::vector<PendingBatch> batches = batches_of(images);
     int64_t first = 0;
     for (PendingBatch& batch : batches) {
@@ -133,30 +109,78 @@ struct Loaded {
     }
     EdgeTimes times;
     if (Status status = fleet.run(batches, times); !status.ok()) return status;
-    Tensor outputs = Tensor::empty(batched(info.nets, batched(total, output)));
+    Tensor outputs = Tensor::empty(batched(info().nets, batched(total, output)));
     first = 0;
     for (const PendingBatch& batch : batches) {
-      for (int64_t net = 0; net < info.nets; ++net) {
+      for (int64_t net = 0; net < info().nets; ++net) {
         const int64_t count = batch.images * output.numel();
         std::copy_n(batch.outputs.data<float>() + net * count, count,
                     outputs.data<float>() + (net * total + first) * output.numel());
       }
       first += batch.images;
     }
-    Probes(info.fingerprint, features, outputs).write(file);
+    Probes(info().fingerprint, features, outputs).write(file);
     return {};
   }
 
+ private:
+  Status check_images(const Tensor& images) {
+    if (Status status = ens::check_images(images, info().model); !status.ok()) return status;
+    return fleet.check_if_needed();
+  }
+
+  // Images in requests of the size that the clouds take.
+  std::vector<PendingBatch> batches_of(const Tensor& images) {
+    std::vector<PendingBatch> batches;
+    const int64_t size = fleet.request_batch();
+    for (int64_t first = 0; first < images.dim(0); first += size) {
+      const Tensor some = images.rows(first, std::min(size, images.dim(0) - first));
+      batches.push_back(
+          {.images = some.dim(0), .features = [this, some] { return pipeline.smash(some); }});
+    }
+    return batches;
+  }
+
+  // The selector comes in only here, after everything was sent: the clouds cannot see how long this
+  // takes.
+  void finish(const std::vector<PendingBatch>& batches, Classified& out) {
+    const auto start = Clock::now();
+    int64_t total = 0, first = 0;
+    for (const PendingBatch& batch : batches) total += batch.images;
+    out.logits = Tensor::empty({total, info().model.classes});
+    for (const PendingBatch& batch : batches) {
+      out.logits.rows(first, batch.images).copy_from(pipeline.finish(batch.outputs));
+      first += batch.images;
+    }
+    out.times.tail_ms = ms_since(start);
+  }
+
   const EdgeConfig config;
-  const FileStamp stamp;  // of the bundle's file, before it was read
   EdgePipeline pipeline;
-  const BundleInfo& info;
   const Shape output;  // of one net, for one image
   Fleet fleet;
   std::optional<Probes> probes;
 };
 
+std::unique_ptr<EdgeSession> open_session(const EdgeConfig& config) {
+  return is_blinded_bundle(config.bundle()) ? open_blinded_session(config)
+                                            : open_split_session(config);
+}
+
+// A session, and the file that it is of.
+struct Loaded {
+  explicit Loaded(const EdgeConfig& config)
+      : stamp(file_stamp(config.bundle())), session(open_session(config)) {}
+
+  const FileStamp stamp;  // before it was read
+  const std::unique_ptr<EdgeSession> session;
+};
+
 }  // namespace
+
+std::unique_ptr<EdgeSession> open_split_session(const EdgeConfig& config) {
+  return std::make_unique<SplitSession>(config);
+}
 
 struct EdgeClient::Impl {
   explicit Impl(const EdgeConfig& c) : config(c), loaded(std::make_unique<Loaded>(c)) {}
@@ -170,14 +194,15 @@ struct EdgeClient::Impl {
     } catch (const std::exception& error) {
       return {StatusCode::kInvalidArgument, error.what()};
     }
-    if (next->info.model.input_shape() != loaded->info.model.input_shape() ||
-        next->info.model.classes != loaded->info.model.classes) {
+    const ModelSpec& before = loaded->session->info().model;
+    const ModelSpec& after = next->session->info().model;
+    if (after.input_shape() != before.input_shape() || after.classes != before.classes) {
       return {StatusCode::kInvalidArgument,
               config.bundle() + " has other images or classes than the bundle in use; start again"};
     }
-    if (Status status = next->fleet.check(); !status.ok()) return status;
+    if (Status status = next->session->check(); !status.ok()) return status;
     const std::lock_guard lock(mutex);
-    if (cancelled) next->fleet.cancel();
+    if (cancelled) next->session->cancel();
     loaded.swap(next);
     return {};
   }
@@ -205,16 +230,23 @@ struct EdgeClient::Impl {
 EdgeClient::EdgeClient(const EdgeConfig& config) : impl_(std::make_unique<Impl>(config)) {}
 EdgeClient::~EdgeClient() = default;
 
-Status EdgeClient::check() { return impl_->loaded->fleet.check(); }
+Status EdgeClient::check() { return impl_->loaded->session->check(); }
 
 Result<Classified> EdgeClient::classify(const Tensor& images) {
   Result<Classified> result;
-  result.status = impl_->loaded->classify(images, result.value);
+  EdgeSession& session = *impl_->loaded->session;
+  result.status = session.classify(images, result.value);
+  if (!result.status.ok()) return result;
+  const int64_t classes = session.info().model.classes;
+  for (int64_t b = 0; b < images.dim(0); ++b) {
+    result.value.top.push_back(
+        best_of(result.value.logits.data<float>() + b * classes, session.class_names()));
+  }
   return result;
 }
 
 Status EdgeClient::record_probes(const Tensor& images, const std::filesystem::path& file) {
-  return impl_->loaded->record(images, file);
+  return impl_->loaded->session->record_probes(images, file);
 }
 
 Status EdgeClient::reload() { return impl_->reload(); }
@@ -238,12 +270,12 @@ Result<Classified> EdgeClient::classify_latest(
 void EdgeClient::cancel() {
   const std::lock_guard lock(impl_->mutex);
   impl_->cancelled = true;
-  impl_->loaded->fleet.cancel();
+  impl_->loaded->session->cancel();
 }
 
-const BundleInfo& EdgeClient::info() const { return impl_->loaded->info; }
+const BundleInfo& EdgeClient::info() const { return impl_->loaded->session->info(); }
 const std::vector<std::string>& EdgeClient::class_names() const {
-  return impl_->loaded->pipeline.class_names();
+  return impl_->loaded->session->class_names();
 }
 
 }  // namespace ens

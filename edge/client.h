@@ -44,12 +44,18 @@ struct EdgeTimes {
   double head_ms = 0, wire_ms = 0, cloud_queue_ms = 0, cloud_compute_ms = 0, tail_ms = 0;
   double total_ms = 0;  // wire = round trip minus what the cloud reports for itself
   int64_t bytes_sent = 0, bytes_received = 0;
+  // Blinded inference: requests that waited for each other. There `head` is all that the device
+  // computes itself but for checking and decoding products, which is `tail`; compute is that of the
+  // slowest worker of each round.
+  int64_t rounds = 0;
 };
 
 struct Classified {
   std::vector<std::vector<Ranked>> top;  // per image: up to five, best first
   Tensor logits;                         // [B, classes]
   EdgeTimes times;
+  std::vector<std::string>
+      warnings;  // blinded inference: workers that failed or lied, and were replaced
 };
 
 class EdgeClient {

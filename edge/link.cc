@@ -1,7 +1,6 @@
 #include "edge/link.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <optional>
 #include <utility>
 
@@ -27,33 +26,15 @@ std::vector<std::string> split_addresses(const std::string& text) {
   return addresses;
 }
 
-std::optional<ClientSecurity> read_security(const CloudPart& part, const EdgeConfig& config) {
-  if (!config.secret_key().empty()) {
-    KeyPair keys = read_secret_key(config.secret_key());
-    ClientSecurity security{std::move(keys), {}};
-    const bool one = std::filesystem::exists(part.server_key());  // also one with a comma
-    for (const std::string& file :
-         one ? std::vector<std::string>{part.server_key()} : split_text(part.server_key(), ',')) {
-      security.server_keys.push_back(read_public_key(file));
-    }
-    if (security.server_keys.empty()) usage_fail("no file", "server_key", "name a .pub file");
-    return security;
-  }
-  for (const std::string& address : split_addresses(part.cloud())) {
-    if (!is_loopback(address) && !config.insecure()) {
-      usage_fail("refusing to send plain text outside loopback", address,
-                 "set --server-key and --secret-key (ensembler keys), or --insecure");
-    }
-  }
-  return std::nullopt;
-}
-
 }  // namespace
 
 Link::Link(const CloudPart& part, const EdgeConfig& config, int64_t max_reply)
     : timeout_(config.timeout_ms()),
       encrypted_(!config.secret_key().empty()),
-      socket_(split_addresses(part.cloud()), read_security(part, config), max_reply) {}
+      socket_(split_addresses(part.cloud()),
+              read_client_security(split_addresses(part.cloud()), config.secret_key(),
+                                   part.server_key(), config.insecure()),
+              max_reply) {}
 
 Status Link::run(std::vector<Exchange>& exchanges, const Prepare& prepare, const Accept& accept) {
   PendingCalls calls;

@@ -33,13 +33,22 @@ json to_json(const ens::EdgeTimes& t) {
           {"tail", t.tail_ms},         {"total", t.total_ms}};
 }
 
+// What went wrong, and was mended.
+void print_warnings(const ens::Classified& result) {
+  for (const std::string& warning : result.warnings) {
+    std::fprintf(stderr, "ensembler-edge: warning: %s\n", warning.c_str());
+  }
+}
+
 void require(const ens::Status& status) {
   if (!status.ok()) ens::fail(status.str());
 }
 
 ens::Result<ens::Classified> classify(ens::EdgeClient& client, const ens::Tensor& images) {
   if (ens::take_reload_request()) client.request_reload();
-  return client.classify_latest(images, &ens::report_reload);
+  auto result = client.classify_latest(images, &ens::report_reload);
+  print_warnings(result.value);
+  return result;
 }
 
 // ---- images
@@ -54,7 +63,8 @@ void print_image(const std::string& file, const ens::Classified& result, bool as
     const json line = {{"file", file},
                        {"top", top},
                        {"times_ms", to_json(t)},
-                       {"bytes", {{"sent", t.bytes_sent}, {"received", t.bytes_received}}}};
+                       {"bytes", {{"sent", t.bytes_sent}, {"received", t.bytes_received}}},
+                       {"rounds", t.rounds}};
     std::printf("%s\n", line.dump(-1, ' ', false, json::error_handler_t::replace).c_str());
   } else {
     std::printf("%s\n", file.c_str());
@@ -63,9 +73,10 @@ void print_image(const std::string& file, const ens::Classified& result, bool as
     }
     std::printf(
         "  %.1f ms: head %.1f, wire %.1f, queue %.1f, compute %.1f, tail %.1f; "
-        "%lld bytes sent, %lld received\n",
+        "%lld bytes sent, %lld received%s\n",
         t.total_ms, t.head_ms, t.wire_ms, t.cloud_queue_ms, t.cloud_compute_ms, t.tail_ms,
-        static_cast<long long>(t.bytes_sent), static_cast<long long>(t.bytes_received));
+        static_cast<long long>(t.bytes_sent), static_cast<long long>(t.bytes_received),
+        t.rounds > 0 ? (", " + std::to_string(t.rounds) + " rounds").c_str() : "");
   }
   ens::flush_output();
 }
@@ -174,7 +185,7 @@ int classify_data(const ens::EdgeOptions& options, ens::EdgeClient& client) {
   require(client.check());
   constexpr std::array kParts = {"head", "wire", "queue", "compute", "tail", "total"};
   std::map<std::string, std::vector<double>> latency;  // of each request
-  int64_t correct = 0, sent = 0, received = 0;
+  int64_t correct = 0, sent = 0, received = 0, rounds = 0, requests = 0;
   double seconds = 0;
   const bool progress = isatty(STDERR_FILENO) != 0;
   const int64_t batch = options.config.batch();
@@ -185,6 +196,8 @@ int classify_data(const ens::EdgeOptions& options, ens::EdgeClient& client) {
     const json times = to_json(result.value.times);
     for (const char* part : kParts) latency[part].push_back(times[part]);
     seconds += result.value.times.total_ms / 1000;
+    rounds += result.value.times.rounds;
+    ++requests;
     sent += result.value.times.bytes_sent;
     received += result.value.times.bytes_received;
     for (int64_t i = 0; i < count; ++i) {
@@ -202,18 +215,20 @@ int classify_data(const ens::EdgeOptions& options, ens::EdgeClient& client) {
   const double images = static_cast<double>(data.count());
   const double accuracy = static_cast<double>(correct) / images;
   if (options.as_json) {
-    json summary = {{"data", data.name},
-                    {"images", data.count()},
-                    {"correct", correct},
-                    {"accuracy", accuracy},
-                    {"seconds", seconds},
-                    {"images_per_second", images / seconds},
-                    {"batch", batch},
-                    {"wire_dtype", options.config.wire_dtype()},
-                    {"reply_dtype", options.config.reply_dtype()},
-                    {"bytes_per_image",
-                     {{"sent", static_cast<double>(sent) / images},
-                      {"received", static_cast<double>(received) / images}}}};
+    json summary = {
+        {"data", data.name},
+        {"images", data.count()},
+        {"correct", correct},
+        {"accuracy", accuracy},
+        {"seconds", seconds},
+        {"images_per_second", images / seconds},
+        {"batch", batch},
+        {"wire_dtype", options.config.wire_dtype()},
+        {"reply_dtype", options.config.reply_dtype()},
+        {"rounds_per_request", static_cast<double>(rounds) / static_cast<double>(requests)},
+        {"bytes_per_image",
+         {{"sent", static_cast<double>(sent) / images},
+          {"received", static_cast<double>(received) / images}}}};
     for (const char* part : kParts) {
       summary["latency_ms"][part] = {{"p50", ens::percentile(latency[part], 0.5)},
                                      {"p95", ens::percentile(latency[part], 0.95)}};
@@ -227,6 +242,10 @@ int classify_data(const ens::EdgeOptions& options, ens::EdgeClient& client) {
   std::printf("%.0f images/s, %lld per request; bytes per image: %.0f sent, %.0f received\n",
               images / seconds, static_cast<long long>(batch), static_cast<double>(sent) / images,
               static_cast<double>(received) / images);
+  if (rounds > 0) {
+    std::printf("blinded: %.1f rounds for each request\n",
+                static_cast<double>(rounds) / static_cast<double>(requests));
+  }
   std::printf("milliseconds per request   p50      p95\n");
   for (const char* part : kParts) {
     std::printf("  %-20s %8.2f %8.2f\n", part, ens::percentile(latency[part], 0.5),

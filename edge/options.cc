@@ -15,7 +15,7 @@ struct Flags {
   std::string config_file;
   std::vector<std::string> overrides;
   EdgeConfig config;  // only what flags set
-  std::vector<std::string> clouds, server_keys;
+  std::vector<std::string> clouds, server_keys, workers;
   std::optional<int> camera;
 };
 
@@ -33,6 +33,11 @@ void add_config_flags(CLI::App& app, Flags& flags) {
   app.add_option("--cloud", flags.clouds,
                  "the cloud's address; default tcp://127.0.0.1:5755. Several addresses, separated "
                  "by commas: replicas. Several times: clouds that each serve some of the nets")
+      ->allow_extra_args(false);
+  app.add_option(
+         "--worker", flags.workers,
+         "a blinded bundle: the address of an ensembler-worker; several times, once for each. "
+         "They must have different owners, who do not collude (docs/offload.md)")
       ->allow_extra_args(false);
   app.add_option("--server-key", flags.server_keys,
                  "the cloud's public key (NAME.pub); several times, if each --cloud has its own")
@@ -93,10 +98,16 @@ void check_inputs(const EdgeOptions& options) {
   }
 }
 
-// Several clouds become one `part` each.
+// Several clouds become one `part` each, and workers one `offload.worker`.
 void set_clouds(Flags& flags) {
-  if (flags.server_keys.size() > 1 && flags.server_keys.size() != flags.clouds.size()) {
-    usage_fail("as many --server-key as --cloud, or one for all", "", "see --help");
+  const size_t servers = std::max(flags.clouds.size(), flags.workers.size());
+  if (flags.server_keys.size() > 1 && flags.server_keys.size() != servers) {
+    usage_fail("as many --server-key as --cloud or --worker, or one for all", "", "see --help");
+  }
+  for (size_t i = 0; i < flags.workers.size(); ++i) {
+    OffloadWorker& worker = *flags.config.mutable_offload()->add_worker();
+    worker.set_address(flags.workers[i]);
+    if (flags.server_keys.size() > 1) worker.set_server_key(flags.server_keys[i]);
   }
   if (flags.clouds.size() == 1) flags.config.set_cloud(flags.clouds[0]);
   if (flags.server_keys.size() == 1) flags.config.set_server_key(flags.server_keys[0]);
@@ -112,6 +123,7 @@ EdgeConfig make_config(Flags& flags) {
   EdgeConfig config;
   if (!flags.config_file.empty()) read_config(flags.config_file, config);
   if (flags.config.part_size() > 0) config.clear_part();  // replaced, not added to
+  if (!flags.workers.empty()) config.mutable_offload()->clear_worker();
   config.MergeFrom(flags.config);
   apply_overrides(flags.overrides, config);
   complete(config);

@@ -54,4 +54,11 @@ std::shared_ptr<const Dataset> shared_dataset(const RunConfig& config, DataPart 
   return data;
 }
 
+Dataset draw_images(const RunConfig& config, DataPart part, int64_t count) {
+  const auto data = shared_dataset(config, part);
+  if (count == 0 || count >= data->count()) return *data;
+  Rng rng(config.seed(), "calibration");
+  return data->draw(count, rng);
+}
+
 }  // namespace ens

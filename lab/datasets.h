@@ -16,5 +16,7 @@ enum class DataPart { kTrain, kPublic, kTrainAndPublic, kTest };
 // What `config.data` describes; loaded once for as long as anyone holds it. Thread-safe. kPublic
 // has no images if none were set aside.
 std::shared_ptr<const Dataset> shared_dataset(const RunConfig& config, DataPart part);
+// So many of its images, drawn by the run's seed; 0: all.
+Dataset draw_images(const RunConfig& config, DataPart part, int64_t count);
 
 }  // namespace ens

@@ -8,10 +8,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <utility>
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/strings.h"
 #include "net/limits.h"
 
 namespace ens {
@@ -24,6 +26,28 @@ constexpr int kMonitored = ZMQ_EVENT_CONNECTED | ZMQ_EVENT_CLOSED | ZMQ_EVENT_DI
 constexpr std::chrono::milliseconds kLookupInterval{1000};
 
 }  // namespace
+
+std::optional<ClientSecurity> read_client_security(const std::vector<std::string>& addresses,
+                                                   const std::string& secret_key,
+                                                   const std::string& server_keys, bool insecure) {
+  if (!secret_key.empty()) {
+    ClientSecurity security{read_secret_key(secret_key), {}};
+    const bool one = std::filesystem::exists(server_keys);  // also one with a comma
+    for (const std::string& file :
+         one ? std::vector<std::string>{server_keys} : split_text(server_keys, ',')) {
+      security.server_keys.push_back(read_public_key(file));
+    }
+    if (security.server_keys.empty()) usage_fail("no file", "server_key", "name a .pub file");
+    return security;
+  }
+  for (const std::string& address : addresses) {
+    if (!is_loopback(address) && !insecure) {
+      usage_fail("refusing to send plain text outside loopback", address,
+                 "set --server-key and --secret-key (ensembler keys), or --insecure");
+    }
+  }
+  return std::nullopt;
+}
 
 ClientSocket::ClientSocket(std::vector<std::string> addresses,
                            std::optional<ClientSecurity> security, int64_t max_reply)

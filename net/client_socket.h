@@ -27,6 +27,13 @@ struct ClientSecurity {
   std::vector<std::string> server_keys;  // Z85; the server has one of these
 };
 
+// From a configuration: nothing, plain text, if there is no secret key. server_keys: files,
+// separated by commas. Error for bad key files; usage Error for plain text to an address outside
+// loopback unless `insecure`.
+std::optional<ClientSecurity> read_client_security(const std::vector<std::string>& addresses,
+                                                   const std::string& secret_key,
+                                                   const std::string& server_keys, bool insecure);
+
 class ClientSocket {
  public:
   // What happens to the connection. A refused key, and an endpoint that is no such server, cannot
@@ -68,6 +75,7 @@ class ClientSocket {
   // may return early. INTERNAL if libzmq cannot wait.
   Status wait(std::chrono::milliseconds limit, bool for_sending);
 
+  void wake() { event_->wake(); }  // ends wait(), once; from any thread
   // From any thread, for good: wait() returns at once.
   void cancel();
   bool cancelled() const { return cancelled_.load(); }

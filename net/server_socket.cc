@@ -38,6 +38,18 @@ bool no_descriptors(uint32_t error) {
 
 }  // namespace
 
+std::optional<ServerSecurity> read_server_security(const std::string& endpoint,
+                                                   const std::string& secret_key,
+                                                   const std::string& clients, bool insecure) {
+  const bool local = is_loopback(endpoint);
+  if (!secret_key.empty()) return ServerSecurity{read_secret_key(secret_key), clients};
+  if (!local && !insecure) {
+    usage_fail("refusing to serve plain text outside loopback", endpoint,
+               "set --secret-key and --clients (ensembler keys), or --insecure");
+  }
+  return std::nullopt;
+}
+
 const char* name(Refusal refusal) {
   switch (refusal) {
     case Refusal::kKey:

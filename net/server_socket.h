@@ -30,6 +30,12 @@ struct ServerSecurity {
   std::filesystem::path clients;  // public keys: a file or a folder
 };
 
+// From a configuration: nothing, plain text, if there is no secret key. Error for bad key files;
+// usage Error for plain text outside loopback unless `insecure`.
+std::optional<ServerSecurity> read_server_security(const std::string& endpoint,
+                                                   const std::string& secret_key,
+                                                   const std::string& clients, bool insecure);
+
 // Why a connection, or a message, was refused.
 enum class Refusal {
   kKey,          // the client's key is not allowed, or no longer

@@ -247,6 +247,14 @@ void complete_protection(RunConfig& config) {
   if (!kind.noise) ensemble.set_sigma(0);
 }
 
+template <typename Config>
+void check_server_keys(const Config& config) {
+  if (config.secret_key().empty() != config.clients().empty()) {
+    usage_fail("secret_key and clients belong together", "",
+               "set both (encrypted, only those clients) or neither");
+  }
+}
+
 }  // namespace
 
 void parse_config(const std::string& text, const std::string& source_name, pb::Message& config) {
@@ -329,10 +337,12 @@ void complete(CloudConfig& config) {
                     config.max_client_queue(), config.max_request_batch()),
         "", "raise max_client_queue");
   }
-  if (config.secret_key().empty() != config.clients().empty()) {
-    usage_fail("secret_key and clients belong together", "",
-               "set both (encrypted, only those clients) or neither");
-  }
+  check_server_keys(config);
+}
+
+void complete(WorkerConfig& config) {
+  fill_and_check(config, "");
+  check_server_keys(config);
 }
 
 void complete(EdgeConfig& config) {
@@ -345,6 +355,17 @@ void complete(EdgeConfig& config) {
     }
     if (part.cloud().empty())
       usage_fail("a part has no cloud", "", "set part { cloud: 'tcp://...' }");
+  }
+  for (OffloadWorker& worker : *config.mutable_offload()->mutable_worker()) {
+    if (worker.address().empty()) {
+      usage_fail("a worker has no address", "offload.worker",
+                 "set worker { address: 'tcp://...' }");
+    }
+    if (worker.server_key().empty()) worker.set_server_key(config.server_key());
+    if (config.secret_key().empty() != worker.server_key().empty()) {
+      usage_fail("server_key and secret_key belong together", "offload.worker",
+                 "set both (encrypted) or neither");
+    }
   }
 }
 
@@ -386,7 +407,11 @@ std::string unknown_part(const std::string& path, const std::string& value) {
 
 std::vector<std::string> choices_of(const schema::Setting& setting) {
   std::vector<std::string> choices(setting.choice().begin(), setting.choice().end());
-  if (setting.has_choices_from()) {
+  if (setting.choices_from() == "proto/schemes.inc") {
+#define SCHEME(name, title, meaning) choices.push_back(#name);
+#include "proto/schemes.inc"
+#undef SCHEME
+  } else if (setting.has_choices_from()) {
     for (const ProtectionInfo& protection : protections()) choices.push_back(protection.kind);
   }
   return choices;

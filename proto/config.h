@@ -27,6 +27,7 @@ void apply_overrides(const std::vector<std::string>& assignments,
 // field and what is allowed.
 void complete(RunConfig& config);
 void complete(CloudConfig& config);
+void complete(WorkerConfig& config);
 void complete(EdgeConfig& config);
 
 // The clouds of a completed configuration, at least one, each with its server_key.

@@ -142,8 +142,9 @@ std::string old_names(const std::vector<Section>& sections) {
 std::string config_manual() {
   std::string out = kIntroduction;
   std::vector<const pb::Descriptor*> roots;
-  for (const pb::Descriptor* root : {RunConfig::descriptor(), SweepConfig::descriptor(),
-                                     CloudConfig::descriptor(), EdgeConfig::descriptor()}) {
+  for (const pb::Descriptor* root :
+       {RunConfig::descriptor(), SweepConfig::descriptor(), CloudConfig::descriptor(),
+        EdgeConfig::descriptor(), WorkerConfig::descriptor()}) {
     std::vector<Section> sections;
     collect(root, "", roots, sections);
     roots.push_back(root);

@@ -77,7 +77,7 @@ void put_info(Checkpoint& checkpoint, const BundleInfo& info) {
 
 BundleInfo get_info(const Checkpoint& checkpoint) {
   const int64_t format = checkpoint.number("format");
-  if (format > kFormatOfSteps) {
+  if (format > kFormatBlinded) {
     fail(fmt::format("written by a newer version (bundle format {})", format), checkpoint.file,
          "use that version");
   }
@@ -111,6 +111,31 @@ BundleInfo get_info(const Checkpoint& checkpoint) {
     fail(error.what(), checkpoint.file);
   }
   return info;
+}
+
+void put_class_names(Checkpoint& checkpoint, const std::vector<std::string>& names,
+                     const std::filesystem::path& file) {
+  std::string& lines = checkpoint.texts["class_names"];
+  for (const std::string& name : names) {
+    if (name.empty() || name.find('\n') != std::string::npos) {
+      fail("a class name is empty or has a line break", file.string(), "rename the class");
+    }
+    lines += name + "\n";
+  }
+}
+
+std::vector<std::string> get_class_names(const Checkpoint& checkpoint, const ModelSpec& model) {
+  const std::string& text = checkpoint.text("class_names");
+  std::vector<std::string> names;
+  for (size_t start = 0; start < text.size();) {
+    const size_t end = std::min(text.find('\n', start), text.size());
+    names.push_back(text.substr(start, end - start));
+    start = end + 1;
+  }
+  if (static_cast<int>(names.size()) != model.classes) {
+    fail("there is not one name for each class", checkpoint.file, "write the bundle again");
+  }
+  return names;
 }
 
 std::string body_name(size_t index) { return fmt::format("body/{:04}", index); }

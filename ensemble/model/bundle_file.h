@@ -12,10 +12,17 @@ namespace ens::bundle_file {
 
 constexpr int64_t kFormat = 2;         // of bundles that its programs can read: most are
 constexpr int64_t kFormatOfSteps = 3;  // of edge bundles with a protection that format 2 cannot say
+constexpr int64_t kFormatBlinded = 4;  // of edge files of blinded inference (blinded_bundle.h)
 
 void put_info(Checkpoint& checkpoint, const BundleInfo& info);
 // Error if a fact is missing or impossible.
 BundleInfo get_info(const Checkpoint& checkpoint);
+
+// One name a line. Error for a name that is empty or has a line break; in a file, unless there is
+// one for each class.
+void put_class_names(Checkpoint& checkpoint, const std::vector<std::string>& names,
+                     const std::filesystem::path& file);
+std::vector<std::string> get_class_names(const Checkpoint& checkpoint, const ModelSpec& model);
 
 // "body/007" for part "body" and index 7: name order is index order.
 std::string body_name(size_t index);

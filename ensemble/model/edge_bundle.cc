@@ -87,16 +87,6 @@ ProtectionSpec get_protection(const Checkpoint& checkpoint, const Shape& feature
   return spec;
 }
 
-std::vector<std::string> split_lines(const std::string& text) {
-  std::vector<std::string> lines;
-  for (size_t start = 0; start < text.size();) {
-    const size_t end = std::min(text.find('\n', start), text.size());
-    lines.push_back(text.substr(start, end - start));
-    start = end + 1;
-  }
-  return lines;
-}
-
 }  // namespace
 
 void write_edge_bundle(const std::filesystem::path& file, const EdgeBundle& bundle) {
@@ -110,19 +100,17 @@ void write_edge_bundle(const std::filesystem::path& file, const EdgeBundle& bund
   const auto& selected = bundle.selector.selected();
   checkpoint.tensors[kSelector] =
       Tensor::from_labels(std::vector<int32_t>(selected.begin(), selected.end()));
-  std::string& names = checkpoint.texts["class_names"];
-  for (const std::string& name : bundle.class_names) {
-    if (name.empty() || name.find('\n') != std::string::npos) {
-      fail("a class name is empty or has a line break", file.string(), "rename the class");
-    }
-    names += name + "\n";
-  }
+  put_class_names(checkpoint, bundle.class_names, file);
   write_checkpoint(file, checkpoint, /*secret=*/true);
 }
 
 EdgeBundle read_edge_bundle(const std::filesystem::path& file) {
   const Checkpoint checkpoint = read_checkpoint(file, "edge");
   const BundleInfo info = get_info(checkpoint);
+  if (checkpoint.number("format") == kFormatBlinded) {
+    fail("this is a bundle of blinded inference", checkpoint.file,
+         "use it with ensembler-edge --worker, or name the run's edge.h5");
+  }
   const Tensor& selected = checkpoint.tensor(kSelector);
   if (selected.rank() != 1) fail("the selector is damaged", file.string());
   const auto indices = selected.span<int32_t>();
@@ -131,7 +119,7 @@ EdgeBundle read_edge_bundle(const std::filesystem::path& file) {
   Rng rng = Rng::blank();
   EdgeBundle bundle{
       .info = info,
-      .class_names = split_lines(checkpoint.text("class_names")),
+      .class_names = get_class_names(checkpoint, info.model),
       .head = build_head(info.model, info.split, rng),
       .tail = build_tail(info.model, info.split, rng, selector.count()),
       .selector = std::move(selector),
@@ -142,9 +130,6 @@ EdgeBundle read_edge_bundle(const std::filesystem::path& file) {
   count += get_module(checkpoint, "head", *bundle.head);
   count += get_module(checkpoint, "tail", *bundle.tail);
   check_count(checkpoint, count);
-  if (static_cast<int>(bundle.class_names.size()) != info.model.classes) {
-    fail("there is not one name for each class", file.string(), "write the bundle again");
-  }
   return bundle;
 }
 

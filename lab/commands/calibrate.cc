@@ -38,14 +38,6 @@ struct CalibrateFlags {
   double most_loss = 0.2;
 };
 
-// So many images; 0: all.
-Dataset draw(const RunConfig& config, DataPart part, int64_t count) {
-  const auto data = shared_dataset(config, part);
-  if (count == 0 || count >= data->count()) return *data;
-  Rng rng(config.seed(), "calibration");
-  return data->draw(count, rng);
-}
-
 // The server nets in float8: computed by the device if it can, else rounded on the CPU.
 class Float8Nets {
  public:
@@ -127,7 +119,7 @@ void calibrate(const CalibrateFlags& flags) {
     fail("edge.h5 and cloud.h5 come from different trainings", flags.run);
   }
 
-  const Dataset train = draw(config, DataPart::kTrain, flags.images);
+  const Dataset train = draw_images(config, DataPart::kTrain, flags.images);
   check_classes(train, edge.class_names(), flags.run);
   const Tensor features = edge.smash(images_of(train, 0, train.count())).to(device);
   const Shape sent = smashed_shape(cloud.info.model, cloud.info.split);
@@ -142,7 +134,7 @@ void calibrate(const CalibrateFlags& flags) {
   }
   progress.finish();
 
-  const Dataset test = draw(config, DataPart::kTest, flags.test);
+  const Dataset test = draw_images(config, DataPart::kTest, flags.test);
   const Outcome o = compare(edge, test, nets, device);
   const double loss = o.percent(o.lost - o.won);
   fmt::print("{} of {} layers in float8, with the ranges of {} training images\n",

@@ -22,5 +22,6 @@ void add_data_command(CLI::App& app);
 void add_keys_command(CLI::App& app);
 void add_parts_command(CLI::App& app);
 void add_calibrate_command(CLI::App& app);
+void add_offload_command(CLI::App& app);
 
 }  // namespace ens

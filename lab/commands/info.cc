@@ -12,6 +12,9 @@
 #include "ensemble/train/setup.h"
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
+#include "nn/plan/fuse.h"
+#include "nn/plan/int8.h"
+#include "offload/schemes/schemes.h"
 
 namespace ens {
 namespace {
@@ -161,6 +164,61 @@ void print_info(const RunConfig& config) {
       "* the configured split. FLOPs: convolutions and linear layers, a multiply-add is 2.\n");
 }
 
+// What blinded inference of the first cells costs for one image, and over networks of some round
+// trips.
+void print_offload(const RunConfig& config) {
+  const ModelSpec spec = spec_without_images(config);
+  const OffloadConfig& offload = config.offload();
+  const auto scheme =
+      make_scheme(offload.scheme(),
+                  {.field = Field::named(offload.field()),
+                   .virtual_batch = offload.virtual_batch(),
+                   .noises = offload.noises(),
+                   .shares = offload.virtual_batch() + offload.noises() + offload.spare_shares()});
+  const int sent = scheme->needed() + offload.spare_shares(),
+            seeds = std::min(scheme->seeds(), sent);
+  const auto per_image = [&](int64_t elements, int bytes) {
+    return elements * bytes / scheme->inputs();  // of one worker
+  };
+  fmt::print(
+      "{}, width {}, images {}; scheme {}, field {}, K = {}, {} workers asked, any {} decode, any "
+      "{} learn "
+      "nothing\n{} of them are sent 32-byte seeds in place of shares\n\n",
+      spec.architecture, spec.width, spec.input_shape().str(), offload.scheme(), offload.field(),
+      scheme->inputs(), sent, scheme->needed(), scheme->claims().collusion, seeds);
+  fmt::print("{:<22} {:>6} {:>12} {:>12} {:>10} {:>10} {:>10}\n", "blinded", "rounds", "bytes up",
+             "bytes down", "1 ms", "20 ms", "80 ms");
+  Rng rng = Rng::blank();
+  const std::vector<std::string> cells = cell_names(spec);
+  for (int last = 1; last <= static_cast<int>(cells.size()); ++last) {
+    const Graph graph = fuse(lower(*build_cells(spec, 0, last, rng), spec.input_shape()));
+    int64_t rounds = 0, up = 0, down = 0;
+    for (const Int8Group& group : int8_groups(graph)) {
+      ++rounds;
+      up += per_image(group.input.numel(), scheme->planes()) * (sent - seeds) + 32 * seeds;
+      for (const Int8Step& step : group.steps) {
+        down +=
+            per_image(graph.shape(graph.steps[step.step].output).numel(), scheme->output_bytes()) *
+            sent;
+      }
+    }
+    const auto network = [&](double round_trip_ms) {
+      constexpr double kBytesPerMs = 125'000;  // 1 Gbit/s, shared by all workers
+      return static_cast<double>(rounds) * round_trip_ms +
+             static_cast<double>(up + down) / kBytesPerMs;
+    };
+    const std::string name =
+        last == 1 ? cells[0] : cells[0] + " to " + cells[static_cast<size_t>(last - 1)];
+    fmt::print("{:<22} {:>6} {:>12} {:>12} {:>7.0f} ms {:>7.0f} ms {:>7.0f} ms\n", name, rounds, up,
+               down, network(1), network(20), network(80));
+  }
+  fmt::print(
+      "For one image: bytes of all workers together; time that a network of this round trip and 1 "
+      "Gbit/s takes, "
+      "without computing.\nA bundle of `ensembler offload pack` blinds all cells (the last "
+      "row).\n");
+}
+
 }  // namespace
 
 void add_info_command(CLI::App& app) {
@@ -171,9 +229,15 @@ void add_info_command(CLI::App& app) {
   auto kernels = std::make_shared<bool>(false);
   command->add_flag("--kernels", *kernels,
                     "Print instead which implementation computes each convolution, and why");
-  command->callback([flags, kernels] {
+  auto offload = std::make_shared<bool>(false);
+  command
+      ->add_flag(
+          "--offload", *offload,
+          "Print instead what blinded inference costs: bytes, rounds and time on three networks")
+      ->excludes("--kernels");
+  command->callback([flags, kernels, offload] {
     const RunConfig config = flags->resolve();
-    *kernels ? print_kernels(config) : print_info(config);
+    *offload ? print_offload(config) : *kernels ? print_kernels(config) : print_info(config);
   });
 }
 

@@ -11,81 +11,31 @@
 #include "base/error.h"
 #include "nn/core/backend.h"
 #include "nn/core/float8.h"
+#include "nn/plan/interpret.h"
 
 namespace ens {
 namespace {
 
-using Kind = GraphStep::Kind;
-
 constexpr int64_t kAtOnce = 32;  // images: all values of a graph are kept until they are through
 
-bool is_layer(const GraphStep& s) { return s.kind == Kind::kConv || s.kind == Kind::kLinear; }
-
-// The step without its residual and ReLU.
-Tensor compute(Backend& be, const GraphStep& s, const Tensor& x) {
-  switch (s.kind) {
-    case Kind::kConv:
-      return be.conv2d(x, s.weight, s.bias, s.conv);
-    case Kind::kLinear: {
-      const int64_t outputs = s.weight.dim(0);
-      Tensor y = Tensor::empty({x.dim(0), outputs}, Dtype::kF32, be.device());
-      be.gemm(false, true, 1.0f, x, s.weight, 0.0f, y);
-      return s.bias.defined() ? be.binary(BinaryOp::kAdd, y, s.bias.reshape({1, outputs})) : y;
-    }
-    case Kind::kChannelAffine:
-      return be.channel_affine(x, s.weight, s.bias, false);
-    case Kind::kActivation:
-      return be.unary(s.activation, x, s.a, s.b);
-    case Kind::kAdd:
-      return x;
-    case Kind::kMaxPool: {
-      Tensor workspace;
-      return be.max_pool(x, s.pool, false, workspace);
-    }
-    case Kind::kAvgPool:
-      return be.avg_pool(x, s.pool);
-    case Kind::kGlobalAvgPool:
-      return be.global_avg_pool(x);
-    case Kind::kFlatten:
-      return x.plain().reshape({x.dim(0), x.numel() / x.dim(0)});
-  }
-  fail(std::string("cannot compute a ") + name(s.kind) + " step", "float8");
-}
-
-// What the graph makes of the images, on their device. Every step reads what read(its index, its
+// What the graph makes of the images, on their device. Every layer reads what read(its index, its
 // input) returns.
 Tensor run_steps(Graph graph, const Tensor& images,
                  const std::function<Tensor(size_t, const Tensor&)>& read) {
-  const Shape one = graph.shape(graph.input);
-  if (!images.defined() || images.rank() < 1 || images.dim(0) < 1 ||
-      !(images.shape() == batched(images.dim(0), one))) {
-    usage_fail("the network takes a batch of at least one input of shape " + one.str(), "float8",
-               "check the image size, the split point and the batch axis");
-  }
-  const Device device = images.device();
-  Backend& be = backend(device);
   for (GraphStep& step : graph.steps) {
     for (Tensor* t : {&step.weight, &step.bias}) {
-      if (t->defined()) *t = t->to(device);
+      if (t->defined()) *t = t->to(images.device());
     }
   }
-  Tensor result = Tensor::empty(batched(images.dim(0), graph.shape(graph.output)));
-  for (int64_t first = 0; first < images.dim(0); first += kAtOnce) {
-    const int64_t count = std::min(kAtOnce, images.dim(0) - first);
-    std::vector<Tensor> values(graph.values.size());
-    const auto at = [&](int value) -> Tensor& { return values[static_cast<size_t>(value)]; };
-    at(graph.input) = images.rows(first, count).to(Dtype::kF32);
-    for (size_t i = 0; i < graph.steps.size(); ++i) {
-      const GraphStep& step = graph.steps[i];
-      Tensor y = compute(be, step, read(i, at(step.input)));
-      if (step.residual >= 0) {
-        y = be.binary(step.relu ? BinaryOp::kAddRelu : BinaryOp::kAdd, y, at(step.residual));
-      } else if (step.relu) {
-        y = be.unary(UnaryOp::kRelu, y, 0, 0);
-      }
-      at(step.output) = y;
-    }
-    result.rows(first, count).copy_from(at(graph.output).to(Device{}));
+  const int64_t count = images.defined() && images.rank() > 0 ? images.dim(0) : 0;
+  Tensor result;
+  for (int64_t first = 0; first == 0 || first < count; first += kAtOnce) {
+    const int64_t some = std::min(kAtOnce, count - first);
+    const Tensor y =
+        interpret(graph, count > 0 ? images.rows(first, some) : images,
+                  [&](size_t i, const Tensor& x) { return run_step(graph.steps[i], read(i, x)); });
+    if (first == 0) result = Tensor::empty(batched(count, graph.shape(graph.output)));
+    result.rows(first, some).copy_from(y.to(Device{}));
   }
   return result;
 }
@@ -100,11 +50,9 @@ std::vector<float> input_ranges(const Graph& graph, const Tensor& images) {
   // Without their signs, the bits of numbers are in the numbers' order: finite, infinite, NaN.
   std::vector<uint32_t> largest(graph.steps.size(), 0);
   run_steps(graph, images, [&](size_t i, const Tensor& x) {
-    if (is_layer(graph.steps[i])) {
-      const Tensor here = x.to(Device{});
-      for (const float v : here.span<float>()) {
-        largest[i] = std::max(largest[i], std::bit_cast<uint32_t>(v) & 0x7fffffffu);
-      }
+    const Tensor here = x.to(Device{});
+    for (const float v : here.span<float>()) {
+      largest[i] = std::max(largest[i], std::bit_cast<uint32_t>(v) & 0x7fffffffu);
     }
     return x;
   });

@@ -201,8 +201,8 @@ TEST(Bundle, ABundleOfANewerVersionIsNamedAsNewer) {
       error([](Checkpoint& c) { c.tensors["protection/02/xyz"] = Tensor::zeros({7}); });
   EXPECT_NE(step.find("written by a newer version (needs protection 'xyz')"), std::string::npos)
       << step;
-  const std::string format = error([](Checkpoint& c) { c.numbers["format"] = 4; });
-  EXPECT_NE(format.find("written by a newer version (bundle format 4)"), std::string::npos);
+  const std::string format = error([](Checkpoint& c) { c.numbers["format"] = 5; });
+  EXPECT_NE(format.find("written by a newer version (bundle format 5)"), std::string::npos);
   for (const std::string& text : {step, format}) {
     EXPECT_EQ(text.find("damaged"), std::string::npos) << text;
     EXPECT_EQ(text.find("tensors where"), std::string::npos) << text;

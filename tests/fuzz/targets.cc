@@ -9,6 +9,8 @@
 
 #include "base/error.h"
 #include "ensemble/model/bundle_file.h"
+#include "offload/wire/messages.h"
+#include "offload/worker/jobs.h"
 #include "proto/config.h"
 #include "proto/tensor_codec.h"
 
@@ -75,11 +77,37 @@ void reply(const uint8_t* data, size_t size) {
   take_tensor(reply.tensor(), frames.tensor, 3, Scales::kRows);
 }
 
+void worker(const uint8_t* data, size_t size) {
+  static Jobs& jobs = *[] {
+    auto* made = new Jobs(Device{}, 1 << 20, {});
+    const Int8Layer layer{Tensor::full({2, 3}, 1, Dtype::kI8), {}};
+    offload::Request load;
+    load.set_version(kOffloadVersion);
+    load.set_kind(offload::Request::LOAD);
+    *load.mutable_layer() = describe(layer);
+    const std::string header = load.SerializeAsString();
+    if (made->answer(std::as_bytes(std::span(header)), std::as_bytes(layer.weight.span<int8_t>()),
+                     2)
+            .header.code() != 0) {
+      std::abort();
+    }
+    return made;
+  }();
+  const Frames frames(data, size);
+  const Answer answer =
+      jobs.answer(std::as_bytes(std::span(frames.header)), std::as_bytes(std::span(frames.tensor)),
+                  frames.tensor.empty() ? 1 : 2);
+  if (answer.header.version() != kOffloadVersion ||
+      (answer.header.code() != 0 && answer.tensor.defined()))
+    std::abort();
+}
+
 void config(const uint8_t* data, size_t size) {
   const std::string text(reinterpret_cast<const char*>(data), size);
   take_config<RunConfig>(text);
   take_config<CloudConfig>(text);
   take_config<EdgeConfig>(text);
+  take_config<WorkerConfig>(text);
 }
 
 void bundle(const uint8_t* data, size_t size) {

@@ -36,14 +36,22 @@ const std::map<std::string, Names> kAllowed = {
     {"proto", {"base", "nn/core"}},
     {"net", {"base", "nn/core", "proto"}},
     {"net/http", {"base"}},
+    {"offload/core", {"base", "nn/core"}},
+    {"offload/schemes", {"base", "nn/core", "proto/schemes.inc", "offload/core"}},
+    {"offload/wire", {"base", "nn/core", "proto", "offload/core"}},
+    {"offload/worker", {"base", "nn/*", "proto", "net", "offload/core", "offload/wire"}},
+    {"offload/host", {"base", "nn/core", "proto", "net", "offload/core", "offload/wire"}},
     {"ensemble/model", {"base", "nn/*", "proto", "ensemble/protect"}},
     {"ensemble/protect", {"base", "nn/core", "proto"}},
     {kProtectTrain, {"base", "nn/*", "ensemble/protect"}},
     {"ensemble/train",
      {"base", "nn/*", "proto", "experiment", "ensemble/model", "ensemble/protect", kProtectTrain}},
     {"cloud", {"base", "nn/*", "nn/cpu/allocator.h", "proto", "net", "net/http", "ensemble/model"}},
-    {"edge", {"base", "nn/*", "proto", "net", "ensemble/model", "ensemble/protect"}},
+    {"edge",
+     {"base", "nn/*", "proto", "net", "ensemble/model", "ensemble/protect", "offload/core",
+      "offload/schemes", "offload/wire", "offload/host"}},
     {"attacks/core", {"base", "nn/*", "proto"}},
+    {"attacks/shares", {"base", "nn/*", "proto", "attacks/core", "offload/core"}},
     {"attacks/split", {"base", "nn/*", "proto", "attacks/core"}},
     {"experiment", {"base", "nn/*", "proto", "attacks/core"}},
     {"report", {"base", "proto", "experiment"}},
@@ -53,7 +61,8 @@ const std::map<std::string, Names> kAllowed = {
 
 // Secrets have places: nobody on the server's side may even name them.
 const Names kSecretHeaders = {"ensemble/model/selector.h", "ensemble/model/edge_bundle.h"};
-const Names kNoSecrets = {"base", "cloud", "attacks", "experiment", "net", "nn", "proto"};
+const Names kNoSecrets = {"base", "cloud",   "attacks", "experiment",
+                          "net",  "offload", "nn",      "proto"};
 
 // Libraries that only one place may touch.
 const std::map<std::string, Names> kOnlyIn = {
@@ -104,8 +113,8 @@ bool allowed(const std::string& from, const std::string& include) {
 template <typename F>
 void for_each_line(F f) {
   const fs::path root = ENS_SOURCE_DIR;
-  for (const char* top : {"base", "nn", "proto", "net", "ensemble", "cloud", "edge", "attacks",
-                          "experiment", "report", "lab", "bench"}) {
+  for (const char* top : {"base", "nn", "proto", "net", "offload", "ensemble", "cloud", "edge",
+                          "attacks", "experiment", "report", "lab", "bench"}) {
     if (!fs::exists(root / top)) continue;
     for (const auto& entry : fs::recursive_directory_iterator(root / top)) {
       const std::string ending = entry.path().extension();

@@ -190,6 +190,17 @@ protection {
   }
 }
 tf32: true
+offload {
+  scheme: "darknight_field"
+  virtual_batch: 1
+  noises: 1
+  spare_shares: 0
+  field: "m31"
+  integrity: "freivalds"
+  repetitions: 0
+  timeout_ms: 5000
+  retries: 2
+}
 )");
   EXPECT_EQ(defaults<CloudConfig>(), R"(bundle: "required"
 bind: "tcp://127.0.0.1:5755"
@@ -213,6 +224,17 @@ batch: 32
 insecure: false
 probe_rate: 0.02
 reply_dtype: "float32"
+offload {
+  scheme: "darknight_field"
+  virtual_batch: 1
+  noises: 1
+  spare_shares: 0
+  field: "m31"
+  integrity: "freivalds"
+  repetitions: 0
+  timeout_ms: 5000
+  retries: 2
+}
 )");
 }
 

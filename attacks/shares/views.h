@@ -1,0 +1,64 @@
+// What workers of blinded inference may know who pool what they see (docs/offload.md).
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "attacks/core/attack.h"
+#include "nn/data/dataset.h"
+#include "nn/models/model.h"
+#include "offload/core/coding.h"
+
+namespace ens {
+
+// How images become the first layer's integers: public, as the whole network is.
+struct ImageCoding {
+  std::vector<float> mean, stddev;  // of each channel
+  float scale = 1;                  // of the normalised value
+
+  Tensor to_integers(const Tensor& images) const;  // [B,C,H,W] in [0, 1] -> kI8
+  Tensor to_images(const Tensor& integers) const;  // kI32, the inverse but for rounding
+};
+
+// All that could be known of one client's images, with virtual batches of one: K = 1.
+struct ShareVictim {
+  ModelSpec model;
+  ImageCoding coding;
+  LagrangeCode code;
+  std::vector<Tensor>
+      recorded;  // by every worker: its share of the first layer's inputs, [M,C,H,W] residues, kI32
+  std::vector<int> coalition;  // the workers that collude
+  const Dataset* public_data = nullptr;
+};
+
+struct ShareSetting {
+  int64_t public_images = 0;
+};
+
+// What a coalition has: the shares that its members recorded, how they were coded, and public
+// images.
+struct WorkerView {
+  using Victim = ShareVictim;
+  using Setting = ShareSetting;
+  static constexpr KnowledgeLevel kLevel = KnowledgeLevel::kQueryFree;
+  ModelSpec model;
+  ImageCoding coding;
+  std::vector<int> shares;       // which: indices in the code
+  std::vector<Tensor> observed;  // as many
+  const Dataset* public_data = nullptr;
+  std::vector<LagrangeCode> code;  // one
+  // What the coalition would be sent for images [B,C,H,W], residues [B,C,H,W] of each of its
+  // shares, with noise from `rng`: the attacker runs the public scheme itself.
+  std::function<std::vector<std::vector<uint32_t>>(const Tensor& images, Rng& rng)> encode;
+};
+
+// Nothing of a worker that is not in the coalition.
+void grant(const ShareVictim& victim, const AttackContext& context, WorkerView& view);
+
+// Enough shares: the linear equations are solved. Fewer: a decoder is trained on the shares of
+// public images, with noise of the attacker's own, which is as good as any pairs that it could
+// record.
+std::unique_ptr<AttackOn<WorkerView>> share_decoder_attack();
+
+}  // namespace ens

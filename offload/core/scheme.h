@@ -1,0 +1,76 @@
+// Scheme: how the input of a linear layer is turned into what untrusted workers see, and their
+// outputs into the layer's.
+//
+// The layer is y = f(W, x) with int8 weights and int8 or uint8 inputs, without its bias; f is a
+// convolution or a matrix product. encode() makes shares of x; a worker computes f(W, share);
+// decode() rebuilds the exact int32 y from as many outputs as needed(). The implementations are in
+// offload/schemes, which the trusted side alone links; they are listed in proto/schemes.inc. Not
+// thread-safe.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "offload/core/field.h"
+#include "offload/core/seed.h"
+
+namespace ens {
+
+// What one worker is sent. Either the frame or the seed that it is computed from is there.
+struct Share {
+  Tensor frame;  // [planes, G, ...] kI8; a scheme without a field: [1, G, ...] kI8 or kU8
+  std::optional<Seed> seed;
+};
+
+// Shares of one input x [B, ...], made when they are asked for. Each is sent to one worker at most.
+class Encoding {
+ public:
+  virtual ~Encoding() = default;
+
+  virtual int64_t groups() const = 0;  // G: B inputs as virtual batches
+  // What travels, or would travel without a seed: [planes, G, ...].
+  virtual Share share(int index) = 0;
+  // The share's elements, [G, ...]: what an output is checked against.
+  virtual std::span<const uint32_t> residues(int index) = 0;
+  // A worker's output frame, [planes, G, output] kI8, or without a field [1, G, output] kI32, as
+  // residues. False if it has elements that no right worker sends.
+  virtual bool read(const Tensor& frame, std::vector<uint32_t>& residues) const = 0;
+  // y [B, output...] kI32, from needed() outputs [G, output] of the shares `indices`, in that
+  // order.
+  virtual Tensor decode(std::span<const int> indices,
+                        std::span<const std::vector<uint32_t>> outputs,
+                        const Shape& output) const = 0;
+};
+
+class Scheme {
+ public:
+  struct Claims {
+    int collusion = 0;    // this many workers may pool what they see and learn nothing of x
+    std::string exposed;  // what is not hidden by design
+  };
+
+  virtual ~Scheme() = default;
+  virtual Claims claims() const = 0;
+  virtual const Field& field() const = 0;  // that outputs are checked in
+  virtual int planes() const = 0;          // bytes of an element of a share
+  virtual int output_bytes() const = 0;    // bytes of an element of a worker's output
+  virtual bool blinded() const = 0;        // whether workers compute in the field
+  virtual int inputs() const = 0;          // K: inputs of a virtual batch
+  virtual int shares() const = 0;          // S: that there are of one encoding
+  virtual int needed() const = 0;          // outputs that decode
+  virtual int seeds() const = 0;           // shares that travel as a seed: the first ones
+  // x [B, ...] kI8 or kU8, plain, on the CPU, B >= 1.
+  virtual std::unique_ptr<Encoding> encode(const Tensor& x) = 0;
+};
+
+struct SchemeOptions {
+  Field field = Field::named("m31");
+  int virtual_batch = 1;  // K
+  int noises = 1;         // T
+  int shares = 2;         // S >= K + T
+};
+
+}  // namespace ens

@@ -1,0 +1,42 @@
+#include "offload/schemes/secure_stream.h"
+
+#include <openssl/crypto.h>
+
+#include <cstring>
+#include <utility>
+
+#include "nn/core/rng.h"
+
+namespace ens {
+
+SecureStream::SecureStream() : used_(seeds_.size()) {
+  for (size_t i = 0; i < key_.size(); i += sizeof(uint64_t)) {
+    const uint64_t bits = secure_random();
+    std::memcpy(&key_[i], &bits, sizeof bits);
+  }
+}
+
+SecureStream::~SecureStream() {
+  OPENSSL_cleanse(key_.data(), key_.size());
+  OPENSSL_cleanse(seeds_.data(), sizeof seeds_);
+}
+
+Seed SecureStream::next() {
+  if (used_ == seeds_.size()) refill();
+  const Seed seed = seeds_[used_];
+  OPENSSL_cleanse(seeds_[used_++].data(), sizeof(Seed));
+  return seed;
+}
+
+// The key is replaced by the stream's first 32 bytes, so that a key makes one stream and later ones
+// do not tell of earlier seeds.
+void SecureStream::refill() {
+  std::array<uint8_t, sizeof(Seed) + sizeof seeds_> bytes;
+  chacha20(key_, bytes);
+  std::memcpy(key_.data(), bytes.data(), sizeof(Seed));
+  std::memcpy(seeds_.data(), bytes.data() + sizeof(Seed), sizeof seeds_);
+  OPENSSL_cleanse(bytes.data(), bytes.size());
+  used_ = 0;
+}
+
+}  // namespace ens

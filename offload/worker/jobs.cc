@@ -1,0 +1,190 @@
+#include "offload/worker/jobs.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <optional>
+#include <vector>
+
+#include "base/error.h"
+#include "base/strings.h"
+#include "nn/io/checkpoint.h"
+#include "offload/core/seed.h"
+#include "offload/wire/messages.h"
+
+namespace ens {
+namespace {
+
+Status bad(std::string message) { return {StatusCode::kInvalidArgument, std::move(message)}; }
+
+// The share as one tensor [planes, G, ...]. Every size is checked before anything is allocated.
+Status read_share(const offload::Job& job, std::span<const std::byte> frame, int frames,
+                  const std::optional<Field>& field, Tensor& share) {
+  const int rank = job.shape_size();
+  if (rank != 3 && rank != 5) return bad("a share has three or five axes");
+  if (job.shape(0) != (field ? field->planes() : 1))
+    return bad("the share has not one plane a digit");
+  int64_t bytes = 1;
+  for (const int64_t size : job.shape()) {
+    if (size < 1 || size > kMaxFrameBytes / bytes) return bad("the share is empty or too large");
+    bytes *= size;
+  }
+  const bool seeded = !job.seed().empty();
+  if (seeded && (!field || job.seed().size() != sizeof(Seed)))
+    return bad("a seed has 32 bytes, and a field");
+  if (frames != (seeded ? 1 : 2)) return bad("a job has a seed, or a raw frame");
+  if (!seeded && static_cast<int64_t>(frame.size()) != bytes) {
+    return bad(fmt::format("the share has {} bytes, its shape {}", frame.size(), bytes));
+  }
+  const std::vector<int64_t> sizes(job.shape().begin(), job.shape().end());
+  share = Tensor::empty(Shape(sizes), !field && job.is_unsigned() ? Dtype::kU8 : Dtype::kI8);
+  if (!seeded) {
+    std::memcpy(share.host(), frame.data(), frame.size());
+    return {};
+  }
+  Seed seed;
+  std::memcpy(seed.data(), job.seed().data(), seed.size());
+  std::vector<uint32_t> elements(static_cast<size_t>(bytes / job.shape(0)));
+  expand_seed(seed, *field, elements);
+  to_planes(*field, elements, share.span<int8_t>());
+  return {};
+}
+
+}  // namespace
+
+Jobs::Jobs(Device device, int64_t max_weights, std::filesystem::path record)
+    : device_(device), max_weights_(max_weights), record_(std::move(record)) {
+  if (record_.empty()) return;
+  std::filesystem::create_directories(record_);
+  for (const auto& entry : std::filesystem::directory_iterator(record_)) {
+    recorded_ += entry.path().extension() == ".h5";
+  }
+}
+
+Answer Jobs::answer(std::span<const std::byte> header, std::span<const std::byte> frame,
+                    int frames) {
+  Answer answer;
+  offload::Request request;
+  Status status;
+  try {
+    if (!request.ParseFromArray(header.data(), static_cast<int>(header.size()))) {
+      status = bad("the header frame is not a Request");
+    } else if (request.version() != kOffloadVersion) {
+      status = {StatusCode::kVersionMismatch, fmt::format("this worker speaks version {}, not {}",
+                                                          kOffloadVersion, request.version())};
+    } else if (frames > 2) {
+      status = bad("a message has at most two frames");
+    } else if (request.kind() == offload::Request::HELLO) {
+      answer.header.mutable_hello()->set_device(device_.str());
+      answer.header.mutable_hello()->set_max_bytes(static_cast<uint64_t>(kMaxFrameBytes));
+    } else if (request.kind() == offload::Request::LOAD) {
+      status = load(request.layer(), frame, frames);
+    } else if (request.kind() == offload::Request::JOB) {
+      status = run(request.job(), frame, frames, answer);
+    } else {
+      status = bad("unknown kind of request");
+    }
+  } catch (const Error& error) {
+    status = {
+        error.kind() == Error::Kind::kUsage ? StatusCode::kInvalidArgument : StatusCode::kInternal,
+        error.what()};
+  } catch (const std::exception& error) {
+    status = {StatusCode::kInternal, error.what()};
+  }
+  if (!status.ok()) answer = {};
+  answer.header.set_version(kOffloadVersion);
+  answer.header.set_id(request.id());
+  answer.header.set_code(static_cast<uint32_t>(status.code));
+  answer.header.set_message(status.message);
+  return answer;
+}
+
+Status Jobs::load(const offload::Layer& layer, std::span<const std::byte> frame, int frames) {
+  int64_t bytes = 0;
+  if (Status status = check_layer(layer, bytes); !status.ok()) return status;
+  if (layers_.contains(layer.hash())) return {};
+  if (frames != 2) return {StatusCode::kFingerprintMismatch, "the layer is not loaded"};
+  if (static_cast<int64_t>(frame.size()) != bytes)
+    return bad("the weights have not the size of their shape");
+  if (bytes > max_weights_ - weights_) {
+    return {StatusCode::kResourceExhausted,
+            fmt::format("{} MB of weights are kept already; raise weights_mb", weights_ >> 20)};
+  }
+  Int8Layer read = read_layer(layer, frame.data());
+  if (std::ranges::count(read.weight.span<int8_t>(), -128) > 0) return bad("a weight is -128");
+  if (describe(read).hash() != layer.hash())
+    return bad("the weights do not match the layer's hash");
+  read.weight = read.weight.to(device_);
+  weights_ += bytes;
+  layers_.emplace(layer.hash(), std::move(read));
+  return {};
+}
+
+Status Jobs::run(const offload::Job& job, std::span<const std::byte> frame, int frames,
+                 Answer& answer) {
+  const std::optional<Field> field = field_of(job.field());
+  std::vector<const Int8Layer*> layers;
+  for (const std::string& hash : job.layer()) {
+    const auto at = layers_.find(hash);
+    if (at == layers_.end()) return {StatusCode::kFingerprintMismatch, "a layer is not loaded"};
+    layers.push_back(&at->second);
+  }
+  if (layers.empty() || layers.size() > 64) return bad("a job has 1 to 64 layers");
+  Tensor share;
+  if (Status status = read_share(job, frame, frames, field, share); !status.ok()) return status;
+  const int64_t planes = share.dim(0), groups = share.dim(1);
+  const Shape one(share.shape().dims().subspan(2));
+  int64_t total = 0;
+  for (const Int8Layer* layer : layers) {
+    const int64_t size = output_shape(*layer, one).numel();
+    if (size > (kMaxFrameBytes - total) / 4 / (planes * groups))
+      return bad("the products are too large");
+    total += size * planes * groups * (field ? 1 : 4);
+  }
+  if (!record_.empty()) record(job, share);
+
+  const auto begin = std::chrono::steady_clock::now();
+  const Tensor x = share.reshape(batched(planes * groups, one)).to(device_);
+  if (field) {
+    answer.tensor = Tensor::empty({total}, Dtype::kI8);
+    std::span<int8_t> left = answer.tensor.span<int8_t>();
+    for (const Int8Layer* layer : layers) {
+      const Tensor y = multiply(*layer, x).to(Device{}).plain();
+      const auto count = static_cast<size_t>(y.numel());
+      std::vector<uint32_t> residues(count / static_cast<size_t>(planes));
+      reduce_products(*field, y.span<int32_t>(), residues);
+      to_planes(*field, residues, left.first(count));
+      left = left.subspan(count);
+    }
+  } else {
+    answer.tensor = Tensor::empty({total / 4}, Dtype::kI32);
+    std::span<int32_t> left = answer.tensor.span<int32_t>();
+    for (const Int8Layer* layer : layers) {
+      const Tensor y = multiply(*layer, x).to(Device{}).plain();
+      left = {std::ranges::copy(y.span<int32_t>(), left.begin()).out, left.end()};
+    }
+  }
+  const auto took = std::chrono::steady_clock::now() - begin;
+  answer.header.set_session(job.session());
+  answer.header.set_step(job.step());
+  answer.header.set_share(job.share());
+  answer.header.set_compute_us(
+      static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(took).count()));
+  return {};
+}
+
+void Jobs::record(const offload::Job& job, const Tensor& share) const {
+  Checkpoint file;
+  file.kind = "share";
+  file.texts["session"] = to_hex(job.session());
+  for (const std::string& hash : job.layer()) file.texts["layers"] += to_hex(hash) + "\n";
+  file.texts["field"] = offload::Field_Name(job.field());
+  file.numbers["step"] = static_cast<int64_t>(job.step());
+  file.numbers["share"] = static_cast<int64_t>(job.share());
+  file.tensors["share"] = share;
+  write_checkpoint(record_ / fmt::format("{:08}.h5", ++recorded_), file, /*secret=*/true);
+}
+
+}  // namespace ens

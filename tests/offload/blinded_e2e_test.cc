@@ -1,0 +1,431 @@
+// Blinded inference through real worker processes, and through workers that fail or lie.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <set>
+
+#include "base/error.h"
+#include "edge/client.h"
+#include "ensemble/model/edge_bundle.h"
+#include "nn/io/checkpoint.h"
+#include "offload/core/field.h"
+#include "tests/edge/process.h"
+#include "tests/offload/blinded.h"
+#include "tests/support/temp_dir.h"
+
+namespace ens {
+namespace {
+
+using test::Process;
+using test::ThreadWorker;
+
+class BlindedTest : public testing::Test {
+ protected:
+  BlindedTest() : bundle_(test::random_blinded_bundle(3)) {
+    write_blinded_bundle(path("blinded.h5"), bundle_);
+  }
+
+  std::string path(const std::string& name) const { return (dir_ / name).string(); }
+
+  // Starts a process and waits until it is ready; its address.
+  std::string start_worker(std::vector<std::string> more = {},
+                           const std::string& bind = "tcp://127.0.0.1:*") {
+    const std::string ready = path("ready" + std::to_string(workers_.size()));
+    std::filesystem::remove(ready);
+    std::vector<std::string> args = {std::string(ENS_BIN_DIR) + "/ensembler-worker",
+                                     "--bind",
+                                     bind,
+                                     "--ready-file",
+                                     ready,
+                                     "--threads",
+                                     "1"};
+    args.insert(args.end(), more.begin(), more.end());
+    workers_.push_back(
+        std::make_unique<Process>(args, path("worker" + std::to_string(workers_.size()))));
+    return test::wait_for_file(ready, *workers_.back());
+  }
+
+  EdgeConfig config(const std::vector<std::string>& workers,
+                    const std::string& settings = "") const {
+    EdgeConfig config;
+    config.set_bundle(path("blinded.h5"));
+    for (const std::string& address : workers)
+      config.mutable_offload()->add_worker()->set_address(address);
+    config.mutable_offload()->set_timeout_ms(20000);
+    EdgeConfig more;
+    parse_config("offload { " + settings + " }", "test", more);
+    config.MergeFrom(more);
+    complete(config);
+    return config;
+  }
+
+  Tensor pixels(int64_t count, uint64_t seed = 9) const {
+    return test::random_pixels(bundle_.info.model, count, seed);
+  }
+
+  // Classifies with the int8 network's own logits, to the bit.
+  void expect_exact(EdgeClient& client, const Tensor& images, Classified* out = nullptr) {
+    const auto result = client.classify(images);
+    ASSERT_TRUE(result.status.ok()) << result.status.str();
+    EXPECT_EQ(result.value.logits.to_vector(), run_int8(bundle_.net, images).to_vector());
+    if (out) *out = result.value;
+  }
+
+  test::TempDir dir_;
+  BlindedBundle bundle_;
+  std::vector<std::unique_ptr<Process>> workers_;
+};
+
+TEST_F(BlindedTest, RealWorkersGiveTheInt8NetworksLogitsToTheBit) {
+  std::vector<std::string> workers;
+  for (int i = 0; i < 5; ++i) workers.push_back(start_worker());
+  const auto first = [&](size_t n) {
+    return std::vector<std::string>(workers.begin(), workers.begin() + static_cast<ptrdiff_t>(n));
+  };
+  const struct {
+    size_t workers;
+    const char* settings;
+  } cases[] = {{2, ""},
+               {2, "field: 'p24' integrity: 'freivalds'"},
+               {2, "integrity: 'none'"},
+               {3, "noises: 2"},
+               {4, "virtual_batch: 2 noises: 1 spare_shares: 1"},
+               {5, "virtual_batch: 3 noises: 2"},
+               {1, "scheme: 'clear'"}};
+  for (const auto& c : cases) {
+    SCOPED_TRACE(c.settings);
+    EdgeClient client(config(first(c.workers), c.settings));
+    for (const int64_t images : {1, 5}) {
+      Classified out;
+      expect_exact(client, pixels(images), &out);
+      EXPECT_EQ(out.times.rounds, static_cast<int64_t>(bundle_.net.groups.size()));
+      EXPECT_TRUE(out.warnings.empty());
+    }
+  }
+  // ResNet-18 has 21 layers; each of its three strided shortcuts shares an upload.
+  EXPECT_EQ(bundle_.net.groups.size(), 18u);
+}
+
+TEST_F(BlindedTest, ABundleReadsBackAndAnotherIsRefused) {
+  const BlindedBundle back = read_blinded_bundle(path("blinded.h5"));
+  EXPECT_EQ(back.info.fingerprint, bundle_.info.fingerprint);
+  EXPECT_EQ(back.class_names, bundle_.class_names);
+  EXPECT_EQ(run_int8(back.net, pixels(2)).to_vector(),
+            run_int8(bundle_.net, pixels(2)).to_vector());
+  const auto error_of = [&](const auto& read) {
+    try {
+      read();
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  EXPECT_NE(error_of([&] { read_edge_bundle(path("blinded.h5")); }).find("blinded inference"),
+            std::string::npos);
+  const auto changed = [&](const std::function<void(Checkpoint&)>& change) {
+    Checkpoint file = read_checkpoint(path("blinded.h5"), "edge");
+    change(file);
+    write_checkpoint(path("changed.h5"), file, false);
+    return error_of([&] { read_blinded_bundle(path("changed.h5")); });
+  };
+  EXPECT_EQ(changed([](Checkpoint&) {}), "no error");
+  for (const char* name : {"steps/0001/weight", "steps/0001/scales", "steps/0001/input_scale"}) {
+    EXPECT_NE(changed([&](Checkpoint& c) { c.tensors.erase(name); }).find(name), std::string::npos);
+    EXPECT_NE(changed([&](Checkpoint& c) { c.tensors[name] = Tensor::zeros({7}); }).find(name),
+              std::string::npos);
+  }
+  EXPECT_NE(
+      changed([](Checkpoint& c) { c.tensors["more"] = Tensor::zeros({1}); }).find("tensors where"),
+      std::string::npos);
+  EXPECT_NE(changed([](Checkpoint& c) { c.numbers["format"] = 2; }).find("no bundle of blinded"),
+            std::string::npos);
+}
+
+// What travels does not depend on the pictures' values.
+TEST_F(BlindedTest, SizesDoNotDependOnTheImages) {
+  const std::vector<std::string> workers = {start_worker(), start_worker()};
+  std::set<std::pair<int64_t, int64_t>> sizes;
+  for (const float value : {0.0f, 0.5f, 1.0f}) {
+    EdgeClient client(config(workers));
+    ASSERT_TRUE(client.check().ok());
+    Classified out;
+    expect_exact(client, Tensor::full(batched(2, bundle_.info.model.input_shape()), value), &out);
+    // The header's compute_us is a number of variable length: rounded away.
+    sizes.insert({out.times.bytes_sent, out.times.bytes_received / 1000});
+  }
+  EXPECT_EQ(sizes.size(), 1u);
+}
+
+TEST_F(BlindedTest, ProgramClassifiesThroughTwoWorkersWithKeys) {
+  for (const std::string name : {"worker", "edge"}) write_keys(path(name), new_keys());
+  const std::vector<std::string> keys = {"--secret-key", path("worker.key"), "--clients",
+                                         path("edge.pub")};
+  const std::string a = start_worker(keys), b = start_worker(keys);
+  EdgeConfig with_keys = config({a, b});
+  with_keys.set_server_key(path("worker.pub"));
+  with_keys.set_secret_key(path("edge.key"));
+  complete(with_keys);
+  EdgeClient client(with_keys);
+  expect_exact(client, pixels(1));
+  // Another client's key is refused, and named so.
+  write_keys(path("stranger"), new_keys());
+  with_keys.set_secret_key(path("stranger.key"));
+  EdgeClient stranger(with_keys);
+  EXPECT_EQ(stranger.check().code, StatusCode::kUnauthenticated);
+}
+
+TEST_F(BlindedTest, AKilledWorkerIsReplacedByOneThatHasNoShare) {
+  const std::vector<std::string> workers = {start_worker(), start_worker(), start_worker()};
+  EdgeClient client(config(workers));
+  expect_exact(client, pixels(2));
+  workers_[0]->signal(SIGKILL);
+  Classified out;
+  expect_exact(client, pixels(2, 10), &out);
+  ASSERT_FALSE(out.warnings.empty());
+  EXPECT_NE(out.warnings[0].find(workers[0]), std::string::npos) << out.warnings[0];
+  // Two of three are left, which two decode; without a third there is no partial answer.
+  workers_[1]->signal(SIGKILL);
+  const auto result = client.classify(pixels(1));
+  EXPECT_EQ(result.status.code, StatusCode::kUnavailable) << result.status.str();
+  EXPECT_FALSE(result.value.logits.defined() && !result.value.top.empty());
+}
+
+TEST_F(BlindedTest, AStoppedWorkerCostsOneTimeout) {
+  const std::vector<std::string> workers = {start_worker(), start_worker(), start_worker()};
+  EdgeClient client(config(workers, "timeout_ms: 700"));
+  expect_exact(client, pixels(1));
+  workers_[1]->signal(SIGSTOP);
+  const auto start = std::chrono::steady_clock::now();
+  Classified out;
+  expect_exact(client, pixels(1, 11), &out);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));
+  ASSERT_FALSE(out.warnings.empty());
+  EXPECT_NE(out.warnings[0].find(workers[1]), std::string::npos) << out.warnings[0];
+  workers_[1]->signal(SIGCONT);
+}
+
+TEST_F(BlindedTest, ARestartedWorkerIsLoadedAgain) {
+  const std::vector<std::string> workers = {start_worker(), start_worker()};
+  EdgeClient client(config(workers, "retries: 20"));
+  expect_exact(client, pixels(1));
+  workers_[0]->signal(SIGKILL);
+  workers_[0]->wait();
+  ASSERT_EQ(start_worker({}, workers[0]), workers[0]);
+  expect_exact(client, pixels(1, 12));
+}
+
+TEST_F(BlindedTest, TooFewOwnersAreAUsageErrorThatCounts) {
+  const auto expect_refused = [&](const EdgeConfig& config, const std::string& says) {
+    try {
+      EdgeClient client(config);
+      ADD_FAILURE() << "opened";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), Error::Kind::kUsage);
+      EXPECT_NE(std::string(error.what()).find(says), std::string::npos) << error.what();
+    }
+  };
+  expect_refused(config({}), "--worker");
+  expect_refused(config({"tcp://127.0.0.1:1"}), "needs 2 workers of different owners, there are 1");
+  expect_refused(config({"tcp://127.0.0.1:1", "tcp://127.0.0.1:2"}, "noises: 3 virtual_batch: 2"),
+                 "needs 5 workers");
+  EdgeConfig one_owner = config({"tcp://127.0.0.1:1", "tcp://127.0.0.1:2"});
+  for (OffloadWorker& worker : *one_owner.mutable_offload()->mutable_worker())
+    worker.set_owner("one");
+  expect_refused(one_owner, "there are 1");
+}
+
+// ---- workers that lie
+
+// What a worker can do to its products.
+struct Lie {
+  const char* name;
+  std::function<void(Answer& answer)> tell;
+};
+
+void PrintTo(const Lie& lie, std::ostream* out) { *out << lie.name; }
+
+class LiesTest : public BlindedTest, public testing::WithParamInterface<Lie> {};
+
+TEST_P(LiesTest, AreCaughtNamedAndComputedElsewhere) {
+  int64_t told = 0;
+  ThreadWorker honest([](auto&, auto&) {}), spare([](auto&, auto&) {});
+  ThreadWorker liar([&](const offload::Request& request, Answer& answer) {
+    if (request.kind() != offload::Request::JOB || answer.header.code() != 0) return;
+    if (++told == 7) GetParam().tell(answer);  // after some that are right
+  });
+  EdgeClient client(
+      config({honest.endpoint(), liar.endpoint(), spare.endpoint()}, "timeout_ms: 1000"));
+  Classified out;
+  expect_exact(client, pixels(3), &out);
+  ASSERT_EQ(out.warnings.size(), 1u);
+  EXPECT_NE(out.warnings[0].find(liar.endpoint()), std::string::npos) << out.warnings[0];
+}
+
+const Lie kLies[] = {
+    {"OneElement", [](Answer& a) { a.tensor.span<int8_t>()[5] ^= 1; }},
+    {"OnePlane",
+     [](Answer& a) {
+       const auto all = a.tensor.span<int8_t>();
+       for (int8_t& d : all.first(all.size() / 4)) d ^= 2;
+     }},
+    {"Zeros", [](Answer& a) { std::ranges::fill(a.tensor.span<int8_t>(), int8_t{0}); }},
+    {"OutsideTheField",
+     [](Answer& a) { std::ranges::fill(a.tensor.span<int8_t>(), int8_t{-128}); }},
+    {"TooShort", [](Answer& a) { a.tensor = a.tensor.rows(0, a.tensor.numel() - 1); }},
+    {"TooLong", [](Answer& a) { a.tensor = Tensor::zeros({a.tensor.numel() + 1}, Dtype::kI8); }},
+    {"NoFrame", [](Answer& a) { a.tensor = Tensor(); }},
+    {"AnotherShare", [](Answer& a) { a.header.set_share(a.header.share() + 1); }},
+    {"AnotherStep", [](Answer& a) { a.header.set_step(a.header.step() - 1); }},
+    {"AnotherSession", [](Answer& a) { a.header.set_session("0123456789abcdef"); }},
+    {"AnotherVersion", [](Answer& a) { a.header.set_version(99); }},
+    {"NoReply", [](Answer& a) { a.header.set_version(0); }},
+    {"AnotherId", [](Answer& a) { a.header.set_id(a.header.id() + 1000); }},
+};
+INSTANTIATE_TEST_SUITE_P(Each, LiesTest, testing::ValuesIn(kLies),
+                         [](const auto& test) { return std::string(test.param.name); });
+
+// A right product of an earlier job, sent again: wrong here.
+TEST_F(BlindedTest, AReplayedProductIsCaught) {
+  Tensor earlier;
+  int64_t jobs = 0;
+  ThreadWorker honest([](auto&, auto&) {}), spare([](auto&, auto&) {});
+  ThreadWorker liar([&](const offload::Request& request, Answer& answer) {
+    if (request.kind() != offload::Request::JOB || answer.header.code() != 0) return;
+    // Layers 2 and 3 have the same shapes.
+    if (++jobs == 2) earlier = answer.tensor.clone();
+    if (jobs == 4) answer.tensor = earlier;
+  });
+  EdgeClient client(config({honest.endpoint(), liar.endpoint(), spare.endpoint()}));
+  Classified out;
+  expect_exact(client, pixels(1), &out);
+  ASSERT_EQ(out.warnings.size(), 1u);
+  EXPECT_NE(out.warnings[0].find("wrong product"), std::string::npos) << out.warnings[0];
+}
+
+// All workers use the same other weights W': a valid codeword, which only the check of each product
+// sees.
+TEST_F(BlindedTest, WorkersThatAllUseTheSameOtherWeightsAreCaught) {
+  const auto other = [](const offload::Request& request, Answer& answer) {
+    if (request.kind() != offload::Request::JOB || answer.header.code() != 0) return;
+    // Twice the product: that of 2 W, in the field.
+    const Field field = Field::named("m31");
+    std::vector<uint32_t> residues;
+    const auto digits = answer.tensor.span<int8_t>();
+    // One layer at a time would need its size; jobs of one layer are enough.
+    if (request.job().layer_size() > 1) return;
+    residues.resize(digits.size() / 4);
+    if (!from_planes(field, digits, residues)) return;
+    for (uint32_t& v : residues) v = field.add(v, v);
+    to_planes(field, residues, digits);
+  };
+  ThreadWorker a(other), b(other), c(other);
+  const std::vector<std::string> workers = {a.endpoint(), b.endpoint(), c.endpoint()};
+  EdgeClient client(config(workers));
+  const auto result = client.classify(pixels(1));
+  EXPECT_EQ(result.status.code, StatusCode::kUnavailable);
+  EXPECT_NE(result.status.message.find("wrong product"), std::string::npos)
+      << result.status.message;
+  // Unchecked they are believed: the check is what catches them.
+  EdgeClient unchecked(config(workers, "integrity: 'none'"));
+  const auto believed = unchecked.classify(pixels(1));
+  ASSERT_TRUE(believed.status.ok());
+  EXPECT_NE(believed.value.logits.to_vector(), run_int8(bundle_.net, pixels(1)).to_vector());
+}
+
+TEST_F(BlindedTest, AWorkerOfAnotherVersionIsNamed) {
+  ThreadWorker a([](auto&, Answer& answer) { answer.header.set_version(7); });
+  ThreadWorker b([](auto&, auto&) {});
+  EdgeClient client(config({a.endpoint(), b.endpoint()}));
+  const Status status = client.check();
+  EXPECT_EQ(status.code, StatusCode::kVersionMismatch);
+  EXPECT_NE(status.message.find(a.endpoint()), std::string::npos) << status.message;
+}
+
+// ---- what workers see
+
+// The p-value of a chi-square statistic: Wilson and Hilferty's approximation.
+double p_value(double chi2, double freedom) {
+  const double z =
+      (std::cbrt(chi2 / freedom) - (1 - 2 / (9 * freedom))) / std::sqrt(2 / (9 * freedom));
+  return 0.5 * std::erfc(z / std::sqrt(2.0));
+}
+
+double uniform_p(const std::vector<int64_t>& counts) {
+  double total = 0, chi2 = 0;
+  for (const int64_t c : counts) total += static_cast<double>(c);
+  const double expected = total / static_cast<double>(counts.size());
+  for (const int64_t c : counts)
+    chi2 += (static_cast<double>(c) - expected) * (static_cast<double>(c) - expected) / expected;
+  return p_value(chi2, static_cast<double>(counts.size()) - 1);
+}
+
+// P(D > d) of Kolmogorov and Smirnov's statistic for n uniform values.
+double ks_p(std::vector<double> values) {
+  std::ranges::sort(values);
+  const auto n = static_cast<double>(values.size());
+  double d = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    d = std::max(
+        {d, values[i] - static_cast<double>(i) / n, static_cast<double>(i + 1) / n - values[i]});
+  }
+  const double t = d * (std::sqrt(n) + 0.12 + 0.11 / std::sqrt(n));
+  double p = 0;
+  for (int k = 1; k < 100; ++k) p += (k % 2 ? 2 : -2) * std::exp(-2.0 * k * k * t * t);
+  return std::clamp(p, 0.0, 1.0);
+}
+
+// Recorded by real workers: the residues of black, white, constant and random images are uniform in
+// their top and bottom bits, and in pairs of neighbours; p-values of all runs are uniform. In clear
+// they are nothing like it.
+TEST_F(BlindedTest, RecordedSharesAreUniformWhateverTheImages) {
+  const Field field = Field::named("m31");
+  const std::string seen_by_b = path("b");
+  const std::vector<std::string> workers = {start_worker(), start_worker({"--record", seen_by_b})};
+  std::vector<double> top, bottom, pairs;
+  int64_t residues_seen = 0;
+  size_t files = 0;
+  const auto read_new = [&](auto use) {
+    std::vector<std::filesystem::path> all;
+    for (const auto& entry : std::filesystem::directory_iterator(seen_by_b))
+      all.push_back(entry.path());
+    std::ranges::sort(all);
+    for (; files < all.size(); ++files) use(read_checkpoint(all[files], "share").tensor("share"));
+  };
+  EdgeClient client(config(workers, "integrity: 'none'"));
+  for (int run = 0; run < 20; ++run) {
+    Tensor images = pixels(16, static_cast<uint64_t>(run));
+    if (run % 4 < 3) images.fill(static_cast<float>(run % 4) / 2);  // black, grey, white
+    expect_exact(client, images);
+    std::vector<int64_t> high(256), low(256), pair(256);
+    read_new([&](const Tensor& share) {
+      std::vector<uint32_t> r(static_cast<size_t>(share.numel()) / 4);
+      ASSERT_TRUE(from_planes(field, share.span<int8_t>(), r));
+      residues_seen += std::ssize(r);
+      for (size_t i = 0; i < r.size(); ++i) {
+        ++high[r[i] >> 23];
+        ++low[r[i] & 255];
+        if (i % 2 == 1) ++pair[(r[i - 1] >> 27) * 16 + (r[i] >> 27)];
+      }
+    });
+    top.push_back(uniform_p(high));
+    bottom.push_back(uniform_p(low));
+    pairs.push_back(uniform_p(pair));
+  }
+  EXPECT_GT(residues_seen, 1'000'000);
+  for (const auto& p : {top, bottom, pairs}) EXPECT_GT(ks_p(p), 1e-3);
+
+  // The test can fail: in clear the same statistics see the images at once.
+  EdgeClient clear(config({workers[1]}, "scheme: 'clear'"));
+  expect_exact(clear, pixels(16));
+  std::vector<int64_t> bytes(256);
+  read_new([&](const Tensor& share) {
+    for (int64_t i = 0; i < share.numel(); ++i)
+      ++bytes[static_cast<const uint8_t*>(share.raw())[i]];
+  });
+  EXPECT_LT(uniform_p(bytes), 1e-9);
+}
+
+}  // namespace
+}  // namespace ens

@@ -79,7 +79,7 @@ void grant(const SplitVictim& victim, const AttackContext& context, RepetitionVi
 }
 
 Tensor changed_copy(const Tensor& images, const std::string& change, int64_t copy, uint64_t seed) {
-  if (change == "none") return images;
+  if (change == "same") return images;
   if (change == "jpeg") return as_jpeg(images, 90);
   Rng rng(seed, static_cast<uint64_t>(copy));
   const Tensor from = images.to(Device{}).plain();

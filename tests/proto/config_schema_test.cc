@@ -167,6 +167,31 @@ attack {
   seed: 0
   seeds: 0
   public_source: "disjoint"
+  map_prior {
+    steps: 200
+    lr: 0.1
+    starts: 1
+    weight: 1
+    blocks: 3
+    channels: 32
+    epochs: 4
+  }
+  fora {
+    steps: 0
+    batch: 64
+    restarts: 3
+    images: 5000
+    lr: 0
+    critic_lr: 0.0003
+    gradient_penalty: 10
+    image_critic: 0.01
+  }
+  repetition {
+    change: "same"
+  }
+  coalition {
+    shards: 2
+  }
   keep_images: false
 }
 protection {

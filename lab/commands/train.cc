@@ -35,12 +35,6 @@ void add_train_command(CLI::App& app) {
       return;
     }
     if (flags->out.empty()) throw CLI::RequiredError("--out");
-    if (const auto aside = shared_dataset(config, DataPart::kPublic)->count(); aside > 0) {
-      fmt::print(stderr,
-                 "{} training images are set aside for the attacks to use; for a model that goes "
-                 "into service: --set data.public_images=0\n",
-                 aside);
-    }
     const StopOnSignals signals;
     const ProgressCapture capture(
         [stop = signals.token()](const std::string&, int64_t, const std::string&) {
@@ -60,6 +54,12 @@ void add_train_command(CLI::App& app) {
       fmt::print("the selected nets' shares of the logits: {} %; accuracy of each alone: {} %{}\n",
                  join(shares, ", "), join(alone, ", "),
                  results::in_effect_one_net(summary) ? "; in effect one net" : "");
+    }
+    if (const auto aside = shared_dataset(config, DataPart::kPublic)->count(); aside > 0) {
+      fmt::print(stderr,
+                 "trained on {} images; {} more are set aside for the attacks to use (for a model "
+                 "that goes into service: --set data.public_images=0)\n",
+                 summary.train_images(), aside);
     }
     fmt::print(stderr, "{}: edge.h5 (secret), cloud.h5, summary.json\nnext: {}\n", flags->out,
                command_to_paste({"ensembler", "attack", flags->out}));

@@ -310,6 +310,20 @@ TEST_F(ReportTest, AStripIsCutIntoLinesOfEight) {
                   "background-position:100% 0\""));
 }
 
+// "P = 2 of N = 4" may be P = 1 in effect.
+TEST_F(ReportTest, SaysWhichSelectedNetDoesTheWork) {
+  for (const auto& [name, share] : {std::pair{"even", 0.62}, {"uneven", 0.97}}) {
+    json facts = summary("ensembler", 0.73);
+    facts["selected_nets"] = {{{"share", share}, {"accuracy", 0.726}},
+                              {{"share", 1 - share}, {"accuracy", 0.1}}};
+    add_run(name, facts);
+  }
+  const std::string html = page();
+  EXPECT_TRUE(has(html, "selected networks: 62, 38 % of the logits; alone 72.6, 10.0 %"));
+  EXPECT_TRUE(has(html, "selected networks: 97, 3 % of the logits; alone 72.6, 10.0 %"));
+  EXPECT_EQ(count(html, "in effect one network"), 1);
+}
+
 // "0.4 ms" on a card was "0.3 ms" at its bar and "0.35" in the table.
 TEST_F(ReportTest, ALatencyIsRoundedInOneWay) {
   add_pair();

@@ -33,11 +33,12 @@ TEST(Cifar, TrainsServesAndIsReconstructed) {
                              "--out",
                              folder.string()};
   for (const char* s :
-       {"data.train_limit=10000", "data.test_limit=1000", "ensemble.nets=2", "ensemble.selected=1",
-        "stage1.epochs=4", "stage2.epochs=4", "stage1.batch=64", "stage2.batch=64", "stage1.lr=0.1",
-        "attack.public_images=2000", "attack.scored_images=64", "attack.shadow.epochs=1",
-        "attack.decoder.epochs=1", "attack.decoder.channels=32", "attack.decoder.blocks=2",
-        "attack.alignment.steps=60", "attack.reference_images=2000"}) {
+       {"data.train_limit=12500", "data.public_images=2500", "data.test_limit=1000",
+        "ensemble.nets=2", "ensemble.selected=1", "stage1.epochs=4", "stage2.epochs=4",
+        "stage1.batch=64", "stage2.batch=64", "stage1.lr=0.1", "attack.public_images=2000",
+        "attack.scored_images=64", "attack.shadow.epochs=1", "attack.decoder.epochs=1",
+        "attack.decoder.channels=32", "attack.decoder.blocks=2", "attack.alignment.steps=60",
+        "attack.reference_images=2000"}) {
     a.insert(a.end(), {"--set", s});
   }
   Process demo(a, {.capture = true, .err_file = folder / "stderr.txt", .err_append = true});

@@ -105,8 +105,8 @@ TEST_F(Keys, BadSecretFilesAreRefusedWithoutShowingThem) {
     EXPECT_NE(error.find("bad.key"), std::string::npos);
     EXPECT_EQ(error.find(secret.substr(1, 20)), std::string::npos) << "shows the key";
   }
-  write(dir_ / "me.pub", std::string(40, 'p') + " me\n", 0644);
-  const std::string other = error_of([&] { read_secret_key(dir_ / "me.pub"); });
+  write(dir_ / "other.pub", std::string(40, 'p') + " me\n", 0644);
+  const std::string other = error_of([&] { read_secret_key(dir_ / "other.pub"); });
   EXPECT_NE(other.find("this is a public key"), std::string::npos) << other;
   EXPECT_NE(error_of([&] { read_secret_key(dir_ / "none.key"); }).find("none.key"),
             std::string::npos);

@@ -243,6 +243,10 @@ void complete_protection(RunConfig& config) {
                "set ensemble.nets to 2 or more");
   }
   if (kind.nets == ServerNets::kJoint) ensemble.set_selected(ensemble.nets());
+  if (kind.nets != ServerNets::kSelected) {
+    ensemble.set_common_head(false);
+    ensemble.set_net_loss(0);
+  }
   if (kind.nets != ServerNets::kSelected) ensemble.set_lambda(0);
   if (!kind.noise) ensemble.set_sigma(0);
 }

@@ -18,12 +18,20 @@ int64_t training_images(const SplitSetting& setting) {
   return setting.public_images - held_out_count(setting.public_images);
 }
 
-PublicSplit split_public(const Dataset& data) {
-  const int64_t held = held_out_count(data.count());
-  if (data.count() < 2 * held) {
-    usage_fail("the attacker has only " + std::to_string(data.count()) + " public images",
+namespace {
+
+void check_public_images(int64_t count) {
+  if (count < 2 * held_out_count(count)) {
+    usage_fail("the attacker has only " + std::to_string(count) + " public images",
                "attack.public_images", "give it at least a few hundred");
   }
+}
+
+}  // namespace
+
+PublicSplit split_public(const Dataset& data) {
+  const int64_t held = held_out_count(data.count());
+  check_public_images(data.count());
   std::vector<int64_t> rest(static_cast<size_t>(data.count() - held));
   std::iota(rest.begin(), rest.end(), held);
   return {data.pick(rest), data.head(held)};
@@ -102,6 +110,7 @@ std::pair<Tensor, Tensor> query_pairs(const BlackBoxView& view, const AttackCont
   constexpr int64_t kBatch = 128;
   const Shape one = smashed_shape(view.model, view.split);
   const int64_t count = queried_pairs(std::min(most, view.public_data->count()), one);
+  check_public_images(count);
   const Tensor images = images_of(*view.public_data, 0, count);
   Tensor features = Tensor::empty(batched(count, one));
   for (int64_t first = 0; first < count; first += kBatch) {

@@ -42,7 +42,7 @@ struct SplitSetting {
   Split split;
   int nets = 1, selected = 1;  // N, P
   int64_t public_images = 0, scored_images = 0;
-  int64_t training_images = 0;  // in all
+  int64_t training_images = 0;  // in all; only known where the tier asks for all of them
   bool draws_anew = true;       // whether the client sends the same image differently each time
 };
 

@@ -68,17 +68,17 @@ EnsembleNet::EnsembleNet(const ModelSpec& spec, const Split& split,
   for (size_t i = 0; i < bodies_.size(); ++i) add("body" + std::to_string(i), bodies_[i]);
 }
 
-std::vector<Var> EnsembleNet::answers(const Var& images, Var& clean_features) {
+std::vector<Var> EnsembleNet::outputs(const Var& images, Var& clean_features) {
   clean_features = head_->forward(images);
   const Var z = protect(protection_, clean_features);
   const float weight = 1.0f / static_cast<float>(bodies_.size());
-  std::vector<Var> answers;
-  for (const auto& body : bodies_) answers.push_back(affine(body->forward(z), weight, 0));
-  return answers;
+  std::vector<Var> outputs;
+  for (const auto& body : bodies_) outputs.push_back(affine(body->forward(z), weight, 0));
+  return outputs;
 }
 
 Var EnsembleNet::forward(const Var& images, Var& clean_features) {
-  return logits(answers(images, clean_features));
+  return logits(outputs(images, clean_features));
 }
 
 Var EnsembleNet::forward(const Var& images) {
@@ -99,7 +99,7 @@ class EnsemblePlan {
                const std::vector<std::shared_ptr<Sequential>>& bodies, const Sequential& tail,
                const ModelSpec& spec, const Split& split, Device device, Dtype dtype)
       : protection_(protection),
-        answer_(body_output_shape(spec, split)),
+        output_(body_output_shape(spec, split)),
         count_(std::ssize(bodies)),
         device_(device),
         head_(lower(head, spec.input_shape()), device, dtype, kBatch),
@@ -107,17 +107,17 @@ class EnsemblePlan {
         tail_(lower(tail, joined()), device, dtype, kBatch) {}
 
   // The bodies' outputs / P for n images: [P, n, ...].
-  Tensor answers(const Tensor& images) {
+  Tensor outputs(const Tensor& images) {
     Tensor sent = head_.run(images).to(Device{});
     protection_.apply(sent);
     return backend(device_).unary(UnaryOp::kAffine, bodies_.run_all(sent.to(device_)),
                                   1.0f / static_cast<float>(count_), 0);
   }
-  Tensor logits(const Tensor& answers) {
-    const int64_t n = answers.dim(1);
+  Tensor logits(const Tensor& outputs) {
+    const int64_t n = outputs.dim(1);
     std::vector<Var> parts;
     for (int64_t i = 0; i < count_; ++i) {
-      parts.emplace_back(answers.rows(i, 1).reshape(batched(n, answer_)));
+      parts.emplace_back(outputs.rows(i, 1).reshape(batched(n, output_)));
     }
     return tail_.run(concat(parts, 1).value());
   }
@@ -130,13 +130,13 @@ class EnsemblePlan {
     return out;
   }
   Shape joined() const {
-    Shape shape = answer_;
-    shape.set(0, answer_[0] * count_);
+    Shape shape = output_;
+    shape.set(0, output_[0] * count_);
     return shape;
   }
 
   const Protection& protection_;
-  const Shape answer_;
+  const Shape output_;
   const int64_t count_;
   const Device device_;
   Plan head_, bodies_, tail_;
@@ -153,7 +153,7 @@ double plan_accuracy(const Sequential& head, const Protection& protection,
   for (int64_t first = 0; first < data.count(); first += kBatch) {
     each_batch();
     const int64_t n = std::min(kBatch, data.count() - first);
-    const Tensor logits = plan.logits(plan.answers(images_of(data, first, n)));
+    const Tensor logits = plan.logits(plan.outputs(images_of(data, first, n)));
     right += accuracy(logits, labels_of(data, first, n)) * static_cast<double>(n);
   }
   return data.count() ? right / static_cast<double>(data.count()) : 0.0;
@@ -171,7 +171,7 @@ std::vector<NetShare> net_shares(const Sequential& head, const Protection& prote
   for (int64_t first = 0; first < count; first += kBatch) {
     each_batch();
     const int64_t n = std::min(kBatch, count - first);
-    batches.push_back(plan.answers(images_of(data, first, n)).to(Device{}).to(Dtype::kF32).plain());
+    batches.push_back(plan.outputs(images_of(data, first, n)).to(Device{}).to(Dtype::kF32).plain());
     const int64_t size = batches.back().numel() / (nets * n);
     const float* value = batches.back().data<float>();
     for (auto& mean : means) {

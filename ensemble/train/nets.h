@@ -49,8 +49,8 @@ class EnsembleNet : public Module {
   Var forward(const Var& images, Var& clean_features);
   Var forward(const Var& images) override;
   // The two halves of forward(): the bodies' outputs / P, and the tail's logits for them.
-  std::vector<Var> answers(const Var& images, Var& clean_features);
-  Var logits(const std::vector<Var>& answers) { return tail_->forward(concat(answers, 1)); }
+  std::vector<Var> outputs(const Var& images, Var& clean_features);
+  Var logits(const std::vector<Var>& outputs) { return tail_->forward(concat(outputs, 1)); }
 
   const std::shared_ptr<Sequential>& head() const { return head_; }
   const std::vector<std::shared_ptr<Sequential>>& bodies() const { return bodies_; }

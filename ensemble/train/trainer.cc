@@ -55,9 +55,9 @@ void measure_nets(const TrainingContext& context, const TrainingResult& trained,
   if (selected.size() < 2) return;
   std::vector<std::shared_ptr<Sequential>> used;
   for (int i : selected) used.push_back(trained.bodies[static_cast<size_t>(i)]);
-  const int64_t numbers =
+  const int64_t elements =
       body_output_shape(context.spec, context.split).numel() * std::ssize(selected);
-  const Dataset images = context.test.head((int64_t{1} << 27) / numbers);
+  const Dataset images = context.test.head((int64_t{1} << 27) / elements);
   std::vector<NetShare> shares = net_shares(
       *trained.head, *make_protection(trained.protection), used, *trained.tail, context.spec,
       context.split, images, context.device, context.dtype, context.check_stop);

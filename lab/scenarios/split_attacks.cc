@@ -96,6 +96,8 @@ std::string renamed_settings(const std::string& identity) {
   const size_t end = identity.find("observed: ");
   RunConfig config;
   parse_config(identity.substr(0, end), "settings", *config.mutable_attack());
+  // Before the setting, public images were the client's training images.
+  if (!config.attack().has_public_source()) config.mutable_attack()->set_public_source("training");
   complete(config);
   return to_text(config.attack()) + identity.substr(end);
 }
@@ -209,7 +211,7 @@ struct AttackTarget::Impl {
             static_cast<int>(selected.size()),
             roles.public_data.count(),
             roles.scored.count(),
-            all_training_images().count(),
+            settings.tier() == "full" ? all_training_images().count() : 0,
             draws};
   }
 

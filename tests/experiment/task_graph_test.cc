@@ -74,7 +74,15 @@ constexpr TaskState kDone = TaskState::kDone, kFailed = TaskState::kFailed;
 
 TEST_F(TaskGraphTest, ATaskStartsWhenWhatItNeedsIsDone) {
   // In an order that only the needs can put right.
-  const std::vector<Task> tasks{task("c", {"b"}), task("b", {"a"}), task("a"), task("d")};
+  const auto until_d_has_started = [this](TaskContext&) {
+    for (int i = 0; i < 1000; ++i) {
+      std::this_thread::sleep_for(10ms);
+      std::lock_guard lock(mutex_);
+      if (at("+d") >= 0) return;
+    }
+  };
+  const std::vector<Task> tasks{task("c", {"b"}), task("b", {"a"}),
+                                task("a", {}, until_d_has_started), task("d")};
   const auto statuses = run_tasks(tasks, jobs(3));
   EXPECT_EQ(states(statuses), std::vector<TaskState>(4, kDone));
   EXPECT_EQ(log_.size(), 8u);  // each once

@@ -98,14 +98,14 @@ TrainingResult train_stage2(const TrainingContext& context, const Stage1& stage1
   job.loss = [&](const Batch& b) {
     const Var x = context.input(b);
     Var clean;
-    const std::vector<Var> answers = net.answers(x, clean);
-    Var total = softmax_cross_entropy(net.logits(answers), b.labels);
-    if (net_loss > 0 && answers.size() > 1) {
-      const auto count = static_cast<float>(answers.size());
-      for (size_t i = 0; i < answers.size(); ++i) {
+    const std::vector<Var> outputs = net.outputs(x, clean);
+    Var total = softmax_cross_entropy(net.logits(outputs), b.labels);
+    if (net_loss > 0 && outputs.size() > 1) {
+      const auto count = static_cast<float>(outputs.size());
+      for (size_t i = 0; i < outputs.size(); ++i) {
         std::vector<Var> alone;
-        for (size_t j = 0; j < answers.size(); ++j) {
-          alone.push_back(affine(answers[j], j == i ? count : 0, 0));
+        for (size_t j = 0; j < outputs.size(); ++j) {
+          alone.push_back(affine(outputs[j], j == i ? count : 0, 0));
         }
         const Var own = softmax_cross_entropy(net.logits(alone), b.labels);
         total = add(total, affine(own, net_loss / count, 0));

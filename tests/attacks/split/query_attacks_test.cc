@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "attacks/split/grant.h"
+#include "base/error.h"
 #include "base/threads.h"
 #include "nn/autograd/ops.h"
 #include "nn/core/rng.h"
@@ -85,6 +86,15 @@ class QueryAttacks : public testing::Test {
   const Dataset public_ = shapes(1, 600);
   const Tensor truth_ = images_of(shapes(2, 24), 0, 24);
 };
+
+TEST_F(QueryAttacks, TooFewPublicImagesAreNamed) {
+  for (const std::string attack : {"linear-decoder", "retrieval"}) {
+    auto known = view<BlackBoxView>(1, 0);
+    const Dataset one = public_.head(1);
+    known.public_data = known.query_data = &one;
+    EXPECT_THROW(run_on(attack, known, context_), Error) << attack;
+  }
+}
 
 TEST_F(QueryAttacks, TheLinearDecoderInvertsAConvolution) {
   EXPECT_EQ(make_attack("linear-decoder")->level(), KnowledgeLevel::kBlackBox);

@@ -213,7 +213,6 @@ TEST(Kinds, LeaveTheirProtectionInTheBundle) {
   EXPECT_EQ(bank[0].values.dim(0), 3);
 }
 
-// With a large reward the noises grow far beyond where they began.
 // With common_head every net of stage 1 learned behind the same head, which was not trained; the
 // client's own is another. What each selected net adds is in the summary, the largest first.
 TEST(Kinds, NetsLearnBehindOneHeadWhereItIsAskedFor) {
@@ -244,6 +243,7 @@ TEST(Kinds, NetsLearnBehindOneHeadWhereItIsAskedFor) {
   }
 }
 
+// With a large reward the noises grow far beyond where they began.
 TEST(Kinds, ShreddersNoisesGrow) {
   const test::TempDir temp;
   for (const char* optimizer : {"stage2.optimizer=sgd", "stage2.optimizer=adam"}) {
@@ -308,6 +308,10 @@ TEST(Stage1Identity, IsWhatDeterminesANetAndNothingElse) {
         << kind;
   }
   EXPECT_EQ(id("ensembler", {"ensemble.sigma=0", "model.head_cells=2"}), plain);
+  for (const char* kind : {"none", "single", "nopeek"}) {  // which have no stage 2
+    EXPECT_EQ(id(kind, {"ensemble.common_head=true", "ensemble.net_loss=1"}), id(kind)) << kind;
+    EXPECT_FALSE(config_of(kind, {"ensemble.common_head=true"}).ensemble().common_head());
+  }
   std::map<std::string, std::string> seen{{plain, "none"}, {ensembler, "ensembler"}};
   for (const char* kind : {"dr_single", "dr_ensemble", "nopeek", "ressfl", "largest"}) {
     EXPECT_TRUE(seen.emplace(id(kind), kind).second) << kind << " is like " << seen[id(kind)];

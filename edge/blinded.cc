@@ -33,13 +33,15 @@ struct ProductFailed {
   Status status;
 };
 
+// Without a name of its owner a worker is its own, but two with one server key or one address are
+// the same party, or one worker that was named twice.
 std::vector<WorkerPool::Worker> workers_of(const EdgeConfig& config) {
   std::vector<WorkerPool::Worker> workers;
   for (const OffloadWorker& w : config.offload().worker()) {
-    workers.push_back({w.address(),
-                       read_client_security({w.address()}, config.secret_key(), w.server_key(),
-                                            config.insecure()),
-                       w.owner()});
+    auto security = read_client_security({w.address()}, config.secret_key(), w.server_key(),
+                                         config.insecure());
+    const std::string identity = security ? join(security->server_keys) : w.address();
+    workers.push_back({w.address(), std::move(security), w.owner().empty() ? identity : w.owner()});
   }
   if (workers.empty()) {
     usage_fail("no workers for the blinded bundle", config.bundle(),

@@ -352,7 +352,8 @@ void complete(WorkerConfig& config) {
 void complete(EdgeConfig& config) {
   fill_and_check(config, "");
   if (config.bundle().empty()) usage_fail("bundle is not set", "", "use --bundle edge.h5");
-  for (const CloudPart& part : parts_of(config)) {
+  const bool blinded = config.offload().worker_size() > 0 && config.part_size() == 0;
+  for (const CloudPart& part : blinded ? std::vector<CloudPart>() : parts_of(config)) {
     if (config.secret_key().empty() != part.server_key().empty()) {
       usage_fail("server_key and secret_key belong together", "",
                  "set both (encrypted) or neither");

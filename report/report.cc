@@ -73,16 +73,19 @@ std::string verdict(const ReportData& all, const Run& run) {
   }
   const Attack* best = strongest(run);
   if (best) {
-    out += fmt::format("The strongest attack here, {}, reached {}{}", quoted(best->result.title()),
-                       fixed(*best->best_ssim(), 3),
-                       *best->best_ssim() > best->ssim() ? " as a negative"
-                       : best->below_floor               ? ", no more than a blind guess"
-                                                         : "");
+    const std::string reached = fixed(*best->best_ssim(), 3);
+    if (best->below_floor) {
+      out += "No attack here read more than a blind guess does, " + reached;
+    } else {
+      out += fmt::format("The strongest attack here, {}, reached {}{}",
+                         quoted(best->result.title()), reached,
+                         *best->best_ssim() > best->ssim() ? " as a negative" : "");
+    }
     if (oracle) {
-      const bool reached = *best->best_ssim() >= oracle->ssim() - kNearOracle;
-      out += reached ? fmt::format(", within {} of that decoder or above: ", kNearOracle)
+      const bool near = *best->best_ssim() >= oracle->ssim() - kNearOracle;
+      out += near ? fmt::format(", within {} of that decoder or above: ", kNearOracle)
                      : fmt::format(" and stayed more than {} below that decoder: ", kNearOracle);
-      if (reached) {
+      if (near) {
         out += !run.is_protected() ? "as expected with nothing to stop it"
                                    : "<strong>this protection did not stop it</strong>";
       } else {
@@ -139,7 +142,8 @@ std::string headline(const ReportData& all) {
                                : "no unprotected run to compare");
   }
   if (const Attack* best = strongest(run)) {
-    card("Strongest attack, SSIM", fixed(*best->best_ssim(), 3), escape(best->result.title()));
+    card("Strongest attack, SSIM", fixed(*best->best_ssim(), 3),
+         best->below_floor ? "a blind guess: no attack read more" : escape(best->result.title()));
   }
   if (const Attack* oracle = run.attack("oracle", run.metric()); oracle && oracle->can_measure()) {
     card(oracle->is_upper_bound() ? "Leaks at most, SSIM" : "Leaks at least, SSIM",

@@ -159,12 +159,13 @@ TEST_F(BlindedTest, SizesDoNotDependOnTheImages) {
 }
 
 TEST_F(BlindedTest, ProgramClassifiesThroughTwoWorkersWithKeys) {
-  for (const std::string name : {"worker", "edge"}) write_keys(path(name), new_keys());
-  const std::vector<std::string> keys = {"--secret-key", path("worker.key"), "--clients",
-                                         path("edge.pub")};
-  const std::string a = start_worker(keys), b = start_worker(keys);
-  EdgeConfig with_keys = config({a, b});
-  with_keys.set_server_key(path("worker.pub"));
+  for (const std::string name : {"a", "b", "edge"}) write_keys(path(name), new_keys());
+  const auto start = [&](const std::string& name) {
+    return start_worker({"--secret-key", path(name + ".key"), "--clients", path("edge.pub")});
+  };
+  EdgeConfig with_keys = config({start("a"), start("b")});
+  with_keys.mutable_offload()->mutable_worker(0)->set_server_key(path("a.pub"));
+  with_keys.mutable_offload()->mutable_worker(1)->set_server_key(path("b.pub"));
   with_keys.set_secret_key(path("edge.key"));
   complete(with_keys);
   EdgeClient client(with_keys);
@@ -234,6 +235,14 @@ TEST_F(BlindedTest, TooFewOwnersAreAUsageErrorThatCounts) {
   for (OffloadWorker& worker : *one_owner.mutable_offload()->mutable_worker())
     worker.set_owner("one");
   expect_refused(one_owner, "there are 1");
+  // One worker named twice, and two of whoever holds one secret key: one party that would see all.
+  expect_refused(config({"tcp://127.0.0.1:1", "tcp://127.0.0.1:1"}), "there are 1");
+  write_keys(path("shared"), new_keys());
+  EdgeConfig one_key = config({"tcp://127.0.0.1:1", "tcp://127.0.0.1:2"});
+  for (OffloadWorker& worker : *one_key.mutable_offload()->mutable_worker())
+    worker.set_server_key(path("shared.pub"));
+  one_key.set_secret_key(path("shared.key"));
+  expect_refused(one_key, "there are 1");
 }
 
 // ---- workers that lie

@@ -161,6 +161,7 @@ class BlindedSession : public EdgeSession {
           std::make_shared<WorkerLayer>(WorkerLayer{step.layer, describe(step.layer)}));
       prepared.outputs.push_back(output_shape(step.layer, group.input));
       outputs += prepared.outputs.back().numel() * scheme_->planes() * 4;  // int32 on the worker
+      largest = std::max(largest, padded_size(step.layer, group.input) * scheme_->planes());
       if (config_.offload().integrity() == "freivalds") {
         const int repetitions = config_.offload().repetitions() > 0
                                     ? config_.offload().repetitions()

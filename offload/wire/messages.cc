@@ -54,14 +54,22 @@ Status check_layer(const offload::Layer& layer, int64_t& bytes) {
     if (size < 1 || size > kMaxFrameBytes / bytes) return refuse("weights are empty or too large");
     bytes *= size;
   }
-  constexpr uint32_t kMost = 1 << 15;
+  constexpr uint32_t kMost = 32767;
   if (layer.stride() < 1 || layer.stride() > kMost || layer.padding() > kMost ||
       layer.dilation() < 1 || layer.dilation() > kMost || layer.groups() < 1 ||
       layer.shape(0) % layer.groups() != 0) {
     return refuse("stride, padding, dilation or groups are impossible");
   }
+  const int64_t kernel = rank == 4 ? std::max(layer.shape(2), layer.shape(3)) : 1;
+  if (layer.padding() > layer.dilation() * (kernel - 1)) return refuse("padding exceeds its kernel");
   if (bytes / layer.shape(0) > kMaxTermsU8) return refuse("sums may exceed int32");
   return {};
+}
+
+int64_t padded_size(const Int8Layer& layer, const Shape& input) {
+  if (layer.weight.rank() == 2) return input.numel();
+  const int64_t border = 2 * int64_t{layer.conv.padding};
+  return input[0] * (input[1] + border) * (input[2] + border);
 }
 
 Int8Layer read_layer(const offload::Layer& described, const void* weights) {

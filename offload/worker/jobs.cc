@@ -141,6 +141,8 @@ Status Jobs::run(const offload::Job& job, std::span<const std::byte> frame, int 
     const int64_t size = output_shape(*layer, one).numel();
     if (size > (kMaxFrameBytes - total) / 4 / (planes * groups))
       return bad("the products are too large");
+    if (padded_size(*layer, one) > kMaxFrameBytes / (planes * groups))
+      return bad("the padded share is too large");
     total += size * planes * groups * (field ? 1 : 4);
   }
   if (!record_.empty()) record(job, share);

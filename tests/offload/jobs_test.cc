@@ -194,6 +194,33 @@ TEST_F(JobsTest, RefusesWeightsThatAreNotTheirHash) {
   EXPECT_EQ(code(r, std::string(1600, '\0')), StatusCode::kResourceExhausted);
 }
 
+// A share of a few bytes whose padded planes would take gigabytes.
+TEST_F(JobsTest, RefusesPaddingThatTakesFarMoreMemoryThanItsShare) {
+  const auto bad = StatusCode::kInvalidArgument;
+  const auto load_of = [&](const Int8Layer& layer) {
+    auto r = request(offload::Request::LOAD);
+    *r.mutable_layer() = describe(layer);
+    return code(r, {static_cast<const char*>(layer.weight.host()), layer.weight.bytes()});
+  };
+  EXPECT_EQ(load_of({Tensor::full({1, 1, 1, 1}, 1, Dtype::kI8), {.stride = 32767, .padding = 32767}}),
+            bad);
+  // What the kernel covers, with a dilation that no map has.
+  const Int8Layer wide{Tensor::full({1, 1, 2, 2}, 1, Dtype::kI8),
+                       {.stride = 32767, .padding = 32767, .dilation = 32767}};
+  ASSERT_EQ(load_of(wide), StatusCode::kOk);
+  auto r = request(offload::Request::JOB);
+  r.mutable_job()->add_layer(describe(wide).hash());
+  r.mutable_job()->set_field(offload::M31);
+  r.mutable_job()->set_seed(std::string(32, 's'));
+  for (const int64_t size : {4, 1, 1, 1, 1}) r.mutable_job()->add_shape(size);
+  EXPECT_EQ(code(r), bad);
+  // Padding of its size is taken.
+  const Int8Layer full{Tensor::full({1, 1, 3, 3}, 1, Dtype::kI8), {.padding = 4, .dilation = 2}};
+  ASSERT_EQ(load_of(full), StatusCode::kOk);
+  *r.mutable_job()->mutable_layer(0) = describe(full).hash();
+  EXPECT_EQ(code(r), StatusCode::kOk);
+}
+
 TEST_F(JobsTest, AnswersRandomBytes) {
   ASSERT_EQ(code(load(), weights()), StatusCode::kOk);
   const std::string good = job().SerializeAsString();

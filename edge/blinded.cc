@@ -115,12 +115,12 @@ class BlindedSession : public EdgeSession {
     }
     const WorkerTraffic before = pool_.traffic();
     const int64_t total = images.dim(0);
-    out.logits = Tensor::empty({total, bundle_.info.model.classes});
+    Tensor logits = Tensor::empty({total, bundle_.info.model.classes});
     times_ = {};
     try {
       for (int64_t first = 0; first < total; first += batch_) {
         const int64_t count = std::min(batch_, total - first);
-        out.logits.rows(first, count)
+        logits.rows(first, count)
             .copy_from(run_int8(bundle_.net, images.rows(first, count),
                                 [this](size_t g, const Tensor& x) { return products(g, x); }));
       }
@@ -134,6 +134,7 @@ class BlindedSession : public EdgeSession {
     times_.bytes_received = after.received - before.received;
     times_.total_ms = ms_since(start);
     times_.head_ms = times_.total_ms - times_.wire_ms - times_.cloud_compute_ms - times_.tail_ms;
+    out.logits = std::move(logits);
     out.times = times_;
     return {};
   }
@@ -170,6 +171,11 @@ class BlindedSession : public EdgeSession {
       }
     }
     largest = std::max(largest, outputs);
+    if (largest > kMaxFrameBytes) {
+      usage_fail("layer " + std::to_string(g + 1) + " takes " + std::to_string(largest >> 20) +
+                     " MB for one image, and workers take " + std::to_string(kMaxFrameBytes >> 20),
+                 config_.bundle(), "use a network with smaller images or fewer channels");
+    }
     batch_ = std::clamp<int64_t>(kMaxFrameBytes / largest, 1, batch_);
     groups_.push_back(std::move(prepared));
     draw_secrets(groups_.back());
@@ -198,7 +204,7 @@ class BlindedSession : public EdgeSession {
         times_.tail_ms += ms_since(start);
         return decoded;
       }
-      if (status.code != StatusCode::kUnavailable) break;
+      if (status.code != StatusCode::kUnavailable || pool_.cancelled()) break;
     }
     throw ProductFailed{status};
   }
@@ -259,6 +265,10 @@ class BlindedSession : public EdgeSession {
   // The products in a reply, if they are right.
   Status judge(size_t g, Encoding& encoding, int index, const WorkerReply& reply,
                std::vector<std::vector<uint32_t>>& read) {
+    if (reply.header.session() != session_ || reply.header.step() != step_ ||
+        reply.header.share() != static_cast<uint32_t>(index)) {
+      return {StatusCode::kInternal, "returned the products of another job"};
+    }
     PreparedGroup& group = groups_[g];
     const int64_t count = encoding.groups(), bytes = scheme_->output_bytes();
     int64_t total = 0;

@@ -14,10 +14,7 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 constexpr milliseconds kConnectTimeout{1000};  // before a worker counts as gone
-
-Status bad_reply(const std::string& address, const std::string& what) {
-  return {StatusCode::kInternal, address + " sent " + what};
-}
+constexpr milliseconds kReopenPause{500};      // where libzmq does not connect again by itself
 
 }  // namespace
 
@@ -27,6 +24,7 @@ struct WorkerLink::Impl {
       : worker(worker_),
         address(std::move(address_)),
         timeout(timeout_),
+        encrypted(security.has_value()),
         done(std::move(done_)),
         socket({address}, std::move(security), kMaxFrameBytes),
         thread([this] { work(); }) {}
@@ -43,47 +41,53 @@ struct WorkerLink::Impl {
         const std::lock_guard lock(mutex);
         if (next) job.emplace(ticket.load(), *std::exchange(next, std::nullopt));
       }
-      if (!job) {
-        socket.wait(milliseconds(1000), false);
-        drain(std::nullopt);
-        continue;
-      }
       WorkerReply reply;
       reply.worker = worker;
-      reply.ticket = job->first;
-      reply.status = run(job->second, reply);
-      if (!abandoned(job->first)) done(std::move(reply));
+      try {
+        if (!job) {
+          idle();
+          continue;
+        }
+        reply.ticket = job->first;
+        reply.status = run(job->second, reply);
+      } catch (const std::exception& error) {  // such as no descriptors left for a connection
+        problem = reply.status = {StatusCode::kUnavailable, address + ": " + error.what()};
+        reopen_at = Clock::now() + kReopenPause;
+        if (!job) std::this_thread::sleep_for(kReopenPause / 5);
+      }
+      if (job && !abandoned(job->first)) done(std::move(reply));
     }
+  }
+
+  void idle() {
+    if (!socket.wait(kReopenPause, false).ok()) std::this_thread::sleep_for(kReopenPause / 5);
+    WorkerReply late;
+    receive(0, late);
+    watch_connection(false);
   }
 
   bool abandoned(uint64_t of) const { return socket.cancelled() || ticket.load() != of; }
 
   Status run(WorkerJob& job, WorkerReply& reply) {
-    const auto deadline = Clock::now() + timeout;
     const bool hello = job.request.kind() == offload::Request::HELLO;
-    if (Status status = exchange(job.request, job.frame, deadline, reply); hello || !status.ok()) {
-      if (hello && status.ok()) return load(job, deadline, reply);
+    if (Status status = exchange(job.request, job.frame, reply); hello || !status.ok()) {
+      if (hello && status.ok()) return load(job, reply);
       if (status.code != StatusCode::kFingerprintMismatch) return status;
       // It has started anew, or never had them.
-      if (Status loaded = load(job, deadline, reply); !loaded.ok()) return loaded;
-      if (status = exchange(job.request, job.frame, deadline, reply); !status.ok()) return status;
-    }
-    const offload::Job& asked = job.request.job();
-    if (reply.header.session() != asked.session() || reply.header.step() != asked.step() ||
-        reply.header.share() != asked.share()) {
-      return bad_reply(address, "the products of another job");
+      if (Status loaded = load(job, reply); !loaded.ok()) return loaded;
+      if (status = exchange(job.request, job.frame, reply); !status.ok()) return status;
     }
     return {};
   }
 
-  Status load(const WorkerJob& job, Clock::time_point deadline, WorkerReply& reply) {
+  Status load(const WorkerJob& job, WorkerReply& reply) {
     for (const auto& layer : job.layers) {
       offload::Request request;
       request.set_kind(offload::Request::LOAD);
       *request.mutable_layer() = layer->described;
-      Status status = exchange(request, {}, deadline, reply);
+      Status status = exchange(request, {}, reply);
       if (status.code == StatusCode::kFingerprintMismatch) {
-        status = exchange(request, layer->layer.weight, deadline, reply);
+        status = exchange(request, layer->layer.weight, reply);
       }
       if (!status.ok()) return status;
     }
@@ -91,8 +95,8 @@ struct WorkerLink::Impl {
   }
 
   // Sends until there is a connection, and waits for the reply.
-  Status exchange(offload::Request& request, const Tensor& frame, Clock::time_point deadline,
-                  WorkerReply& reply) {
+  Status exchange(offload::Request& request, const Tensor& frame, WorkerReply& reply) {
+    const auto deadline = Clock::now() + timeout;
     request.set_version(kOffloadVersion);
     request.set_id(++last_id);
     bool was_sent = false;
@@ -101,19 +105,21 @@ struct WorkerLink::Impl {
       if (!was_sent) {
         const int64_t bytes = socket.send(request, frame);
         was_sent = bytes > 0;
+        if (was_sent) awaited = request.id();
         sent += bytes;
       }
       const auto limit =
           std::chrono::ceil<milliseconds>((was_sent ? deadline : unreachable) - Clock::now());
       if (limit <= milliseconds(0)) {
+        if (was_sent) return {StatusCode::kDeadlineExceeded, "no reply from " + address};
+        if (!problem.ok()) return problem;
         const std::string why = socket.name_problem();
-        return was_sent ? Status{StatusCode::kDeadlineExceeded, "no reply from " + address}
-                        : Status{StatusCode::kUnavailable,
-                                 "cannot reach " + address +
-                                     (why.empty() ? "; is ensembler-worker running there?"
-                                                  : ": " + why)};
+        return {StatusCode::kUnavailable,
+                "cannot reach " + address +
+                    (why.empty() ? "; is ensembler-worker running there?" : ": " + why)};
       }
-      if (Status status = socket.wait(limit, !was_sent); !status.ok()) return status;
+      if (Status status = socket.wait(std::min(limit, kReopenPause), !was_sent); !status.ok())
+        return status;
       if (receive(request.id(), reply)) {
         if (reply.header.version() != kOffloadVersion) {
           return {StatusCode::kVersionMismatch,
@@ -123,7 +129,7 @@ struct WorkerLink::Impl {
         const StatusCode code = code_from_wire(reply.header.code());
         return {code, code == StatusCode::kOk ? "" : address + ": " + reply.header.message()};
       }
-      if (const std::optional<Status> lost = drain(was_sent)) return *lost;
+      if (Status lost = watch_connection(was_sent); !lost.ok()) return lost;
     }
     return {StatusCode::kUnavailable, "given up"};
   }
@@ -135,10 +141,11 @@ struct WorkerLink::Impl {
       const bool has_frame = message.frames == 2;
       received +=
           static_cast<int64_t>(message.header.size() + (has_frame ? message.tensor.size() : 0));
-      if (message.frames > 2 ||
-          !reply.header.ParseFromArray(message.header.data(),
-                                       static_cast<int>(message.header.size())) ||
-          reply.header.id() != id) {
+      const bool parsed = message.frames <= 2 &&
+                          reply.header.ParseFromArray(message.header.data(),
+                                                      static_cast<int>(message.header.size()));
+      if (parsed && reply.header.id() == awaited) awaited = 0;
+      if (!parsed || reply.header.id() != id) {
         ++refused;
         continue;
       }
@@ -149,31 +156,63 @@ struct WorkerLink::Impl {
     return false;
   }
 
-  // Follows the connection; what it means for a request that was sent, or waits to be.
-  std::optional<Status> drain(std::optional<bool> was_sent) {
+  // Follows the connection. Not OK: what it means for a request that was sent, or waits to be.
+  Status watch_connection(bool was_sent) {
     using Event = ClientSocket::Event;
-    std::optional<Status> lost;
+    Status lost;
     while (const auto event = socket.next_event()) {
-      if (*event == Event::kKeyRefused) {
-        lost = {StatusCode::kUnauthenticated, address + " does not allow this client's key"};
-      } else if (*event == Event::kHandshakeImpossible) {
-        lost = {StatusCode::kUnauthenticated,
-                address + " breaks off the handshake: keys on one side only"};
-        if (was_sent) socket.connect_to_next();  // libzmq does not try again
-      } else if (*event == Event::kDisconnected && was_sent.value_or(false)) {
-        lost = {StatusCode::kUnavailable, "lost the connection to " + address};
+      switch (*event) {
+        case Event::kConnected:
+          handshaking = true;
+          break;
+        case Event::kReady:
+          handshaking = false;
+          problem = {};
+          reopen_at.reset();
+          break;
+        case Event::kKeyRefused:
+          lost = {StatusCode::kUnauthenticated, address + " does not allow this client's key"};
+          break;
+        case Event::kHandshakeImpossible:
+          lost = {StatusCode::kUnauthenticated,
+                  address + " breaks off the handshake: keys on one side only"};
+          break;
+        case Event::kHandshakeFailed:
+        case Event::kDisconnected:
+          awaited = 0;
+          if (was_sent) lost = {StatusCode::kUnavailable, "lost the connection to " + address};
+          if (!std::exchange(handshaking, false)) break;
+          // Also a worker that goes away: connected again in the background, in case it comes back.
+          problem = {StatusCode::kUnauthenticated,
+                     address + " breaks off the handshake: " +
+                         (encrypted ? "wrong key?" : "is it an ensembler-worker?")};
+          socket.use_next_server_key();
+          break;
+      }
+      if (lost.code == StatusCode::kUnauthenticated) {
+        handshaking = false;
+        problem = lost;
+        reopen_at = Clock::now() + kReopenPause;
       }
     }
-    if (!was_sent) lost.reset();
+    if (reopen_at && Clock::now() >= *reopen_at) {
+      reopen_at.reset();
+      socket.connect_to_next();
+    }
     return lost;
   }
 
   const int worker;
   const std::string address;
   const milliseconds timeout;
+  const bool encrypted;
   const std::function<void(WorkerReply)> done;
   ClientSocket socket;
   uint64_t last_id = 0;
+  bool handshaking = false;
+  Status problem;  // why there is no connection; OK: there is one, or nothing is known
+  std::optional<Clock::time_point> reopen_at;
+  std::atomic<uint64_t> awaited{0};  // the request that was sent last; 0: its reply has come
   std::atomic<int64_t> sent{0}, received{0}, refused{0};
   std::mutex mutex;  // of `next`
   std::optional<WorkerJob> next;
@@ -208,6 +247,8 @@ void WorkerLink::give_up() {
   }
   impl_->socket.wake();
 }
+
+bool WorkerLink::owes_reply() const { return impl_->awaited.load() != 0; }
 
 WorkerTraffic WorkerLink::traffic() const {
   return {impl_->sent.load(), impl_->received.load(), impl_->refused.load()};

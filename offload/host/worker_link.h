@@ -44,7 +44,8 @@ struct WorkerTraffic {
 
 class WorkerLink {
  public:
-  // done: called by the link's thread, unless the job was given up.
+  // timeout: for one product, or the weights of one layer. done: called by the link's thread,
+  // unless the job was given up.
   WorkerLink(int worker, const std::string& address, std::optional<ClientSecurity> security,
              std::chrono::milliseconds timeout, std::function<void(WorkerReply)> done);
   ~WorkerLink();
@@ -54,6 +55,8 @@ class WorkerLink {
   // ticket.
   uint64_t post(WorkerJob job);
   void give_up();  // the job that is pending, if any
+  // Whether the worker still computes, as far as is known: what is sent now waits for that.
+  bool owes_reply() const;
   WorkerTraffic traffic() const;
 
  private:

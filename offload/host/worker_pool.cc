@@ -44,15 +44,20 @@ std::string WorkerPool::addresses() const {
   return join(all);
 }
 
-std::vector<int> WorkerPool::order() const {
-  std::vector<int> order;
+std::vector<int> WorkerPool::order(int& ready) const {
+  std::vector<int> order, first;
   const auto now = Clock::now();
-  for (const bool avoided : {false, true}) {
+  std::vector<int> rank;
+  for (const State& worker : workers_)
+    rank.push_back(now < worker.avoid_until ? 2 : worker.link->owes_reply() ? 1 : 0);
+  for (int r = 0; r <= 2; ++r) {
     for (size_t w = 0; w < workers_.size(); ++w) {
-      if (workers_[w].lie.empty() && (now < workers_[w].avoid_until) == avoided)
-        order.push_back(static_cast<int>(w));
+      if (!workers_[w].lie.empty() || rank[w] != r) continue;
+      order.push_back(static_cast<int>(w));
+      if (r == 0) first.push_back(owner_of_[w]);
     }
   }
+  ready = count_owners(first);
   return order;
 }
 
@@ -97,7 +102,9 @@ Status WorkerPool::greet(const WorkerJob& job, int needed) {
 
 Status WorkerPool::run(int shares, int needed, int at_once, const MakeJob& make,
                        const Accept& accept) {
-  ShareAssignment assignment(owner_of_, order(), shares);
+  int ready = 0;
+  ShareAssignment assignment(owner_of_, order(ready), shares);
+  at_once = std::clamp(ready, needed, std::max(needed, at_once));
   std::map<int, std::pair<uint64_t, int>> pending;  // worker -> ticket, share
   std::string reasons;
   const auto send_next = [&] {

@@ -40,13 +40,15 @@ class WorkerPool {
   // Sends this job to all workers and waits; fewer than `needed` owners with a good reply: what the
   // first of the others says. For HELLO.
   Status greet(const WorkerJob& job, int needed);
-  // Sends shares 0, 1, ... (`shares` there are): at_once of them, and another for each worker that
-  // fails, until `needed` are accepted. UNAVAILABLE with what went wrong if that cannot be.
+  // Sends shares 0, 1, ... (`shares` there are): at_once of them, those beyond `needed` only to
+  // workers that are ready, and another for each worker that fails, until `needed` are accepted.
+  // UNAVAILABLE with what went wrong if that cannot be.
   Status run(int shares, int needed, int at_once, const MakeJob& make, const Accept& accept);
 
   WorkerTraffic traffic() const;         // of all
   std::vector<std::string> take_news();  // who lied or failed since the last call, for a person
   void cancel();                         // from any thread, for good
+  bool cancelled() const { return cancelled_.load(); }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -56,7 +58,9 @@ class WorkerPool {
     std::string lie;                // what it did; empty: nothing yet
   };
 
-  std::vector<int> order() const;
+  // In which they are asked: first those that are ready, of so many owners; then those that still
+  // owe a reply to a job that was given up; last those that failed a short time ago.
+  std::vector<int> order(int& ready) const;
   bool wait_reply(WorkerReply& reply);  // false: cancelled
   void failed(int worker, const Status& why, std::string& reasons);
 
@@ -66,7 +70,7 @@ class WorkerPool {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<WorkerReply> replies_;
-  bool cancelled_ = false;
+  std::atomic<bool> cancelled_{false};
 };
 
 }  // namespace ens

@@ -80,16 +80,26 @@ void reply(const uint8_t* data, size_t size) {
 void worker(const uint8_t* data, size_t size) {
   static Jobs& jobs = *[] {
     auto* made = new Jobs(Device{}, 1 << 20, {});
-    const Int8Layer layer{Tensor::full({2, 3}, 1, Dtype::kI8), {}};
-    offload::Request load;
-    load.set_version(kOffloadVersion);
-    load.set_kind(offload::Request::LOAD);
-    *load.mutable_layer() = describe(layer);
-    const std::string header = load.SerializeAsString();
-    if (made->answer(std::as_bytes(std::span(header)), std::as_bytes(layer.weight.span<int8_t>()),
-                     2)
-            .header.code() != 0) {
-      std::abort();
+    const struct {
+      Shape weight;
+      ConvSpec spec;
+    } layers[] = {{{2, 3}, {}},
+                  {{2, 2, 3, 3}, {.padding = 1}},
+                  {{2, 2, 3, 3}, {.stride = 2, .padding = 1}},
+                  {{4, 1, 3, 2}, {.padding = 2, .dilation = 2, .groups = 2}},
+                  {{3, 2, 1, 1}, {.stride = 2}}};
+    for (const auto& l : layers) {
+      const Int8Layer layer{Tensor::full(l.weight, 1, Dtype::kI8), l.spec};
+      offload::Request load;
+      load.set_version(kOffloadVersion);
+      load.set_kind(offload::Request::LOAD);
+      *load.mutable_layer() = describe(layer);
+      const std::string header = load.SerializeAsString();
+      if (made->answer(std::as_bytes(std::span(header)), std::as_bytes(layer.weight.span<int8_t>()),
+                       2)
+              .header.code() != 0) {
+        std::abort();
+      }
     }
     return made;
   }();

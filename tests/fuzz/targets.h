@@ -11,7 +11,8 @@ namespace ens::fuzz {
 void request(const uint8_t* data, size_t size);
 // The edge's side: a reply's header and its tensor frame.
 void reply(const uint8_t* data, size_t size);
-// A worker's side: a request's header and its raw frame. It holds one layer, which the corpus names.
+// A worker's side: a request's header and its raw frame. It holds a matrix product and
+// several convolutions, which the corpus names.
 void worker(const uint8_t* data, size_t size);
 // Configuration files and overrides, of every kind.
 void config(const uint8_t* data, size_t size);

@@ -61,7 +61,8 @@ Status check_layer(const offload::Layer& layer, int64_t& bytes) {
     return refuse("stride, padding, dilation or groups are impossible");
   }
   const int64_t kernel = rank == 4 ? std::max(layer.shape(2), layer.shape(3)) : 1;
-  if (layer.padding() > layer.dilation() * (kernel - 1)) return refuse("padding exceeds its kernel");
+  if (layer.padding() > layer.dilation() * (kernel - 1))
+    return refuse("padding exceeds its kernel");
   if (bytes / layer.shape(0) > kMaxTermsU8) return refuse("sums may exceed int32");
   return {};
 }

@@ -23,7 +23,8 @@ offload::Layer describe(const Int8Layer& layer);
 // Whether the attributes are possible, before anything is allocated for them. Then the bytes of its
 // weights.
 Status check_layer(const offload::Layer& layer, int64_t& bytes);
-// The elements of one input [C, H, W] or [C] with its zero padding, which products are computed from.
+// The elements of one input [C, H, W] or [C] with its zero padding, which products are computed
+// from.
 int64_t padded_size(const Int8Layer& layer, const Shape& input);
 // The layer of these weights. `described` passed check_layer(), and `weights` has that many bytes.
 Int8Layer read_layer(const offload::Layer& described, const void* weights);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <cstring>
 #include <optional>
@@ -58,8 +59,12 @@ Jobs::Jobs(Device device, int64_t max_weights, std::filesystem::path record)
     : device_(device), max_weights_(max_weights), record_(std::move(record)) {
   if (record_.empty()) return;
   std::filesystem::create_directories(record_);
+  // Continues after the largest number: other files may have been taken away.
   for (const auto& entry : std::filesystem::directory_iterator(record_)) {
-    recorded_ += entry.path().extension() == ".h5";
+    const std::string name = entry.path().stem().string();
+    int64_t number = 0;
+    std::from_chars(name.data(), name.data() + name.size(), number);
+    recorded_ = std::max(recorded_, number);
   }
 }
 
@@ -78,7 +83,6 @@ Answer Jobs::answer(std::span<const std::byte> header, std::span<const std::byte
       status = bad("a message has at most two frames");
     } else if (request.kind() == offload::Request::HELLO) {
       answer.header.mutable_hello()->set_device(device_.str());
-      answer.header.mutable_hello()->set_max_bytes(static_cast<uint64_t>(kMaxFrameBytes));
     } else if (request.kind() == offload::Request::LOAD) {
       status = load(request.layer(), frame, frames);
     } else if (request.kind() == offload::Request::JOB) {

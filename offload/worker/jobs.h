@@ -40,7 +40,7 @@ class Jobs {
   const std::filesystem::path record_;
   int64_t weights_ = 0;                      // bytes
   std::map<std::string, Int8Layer> layers_;  // by hash, on the device
-  mutable int64_t recorded_ = 0;
+  mutable int64_t recorded_ = 0;             // the number of the latest file
 };
 
 }  // namespace ens

@@ -3,10 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <random>
 
 #include "offload/core/seed.h"
 #include "offload/wire/messages.h"
+#include "tests/support/temp_dir.h"
 
 namespace ens {
 namespace {
@@ -202,8 +204,9 @@ TEST_F(JobsTest, RefusesPaddingThatTakesFarMoreMemoryThanItsShare) {
     *r.mutable_layer() = describe(layer);
     return code(r, {static_cast<const char*>(layer.weight.host()), layer.weight.bytes()});
   };
-  EXPECT_EQ(load_of({Tensor::full({1, 1, 1, 1}, 1, Dtype::kI8), {.stride = 32767, .padding = 32767}}),
-            bad);
+  EXPECT_EQ(
+      load_of({Tensor::full({1, 1, 1, 1}, 1, Dtype::kI8), {.stride = 32767, .padding = 32767}}),
+      bad);
   // What the kernel covers, with a dilation that no map has.
   const Int8Layer wide{Tensor::full({1, 1, 2, 2}, 1, Dtype::kI8),
                        {.stride = 32767, .padding = 32767, .dilation = 32767}};
@@ -219,6 +222,24 @@ TEST_F(JobsTest, RefusesPaddingThatTakesFarMoreMemoryThanItsShare) {
   ASSERT_EQ(load_of(full), StatusCode::kOk);
   *r.mutable_job()->mutable_layer(0) = describe(full).hash();
   EXPECT_EQ(code(r), StatusCode::kOk);
+}
+
+// Shares recorded before are kept, also where some of them were taken away.
+TEST_F(JobsTest, RecordingContinuesAfterTheLargestNumber) {
+  const test::TempDir dir;
+  const auto record = [&] {
+    Jobs jobs(Device{}, 1000, dir.path());
+    for (const auto& [r, frame] : {std::pair{load(), weights()}, {job(), share()}}) {
+      const std::string header = r.SerializeAsString();
+      ASSERT_EQ(jobs.answer(bytes(header), bytes(frame), 2).header.code(), 0u);
+    }
+  };
+  for (int i = 0; i < 3; ++i) record();
+  std::filesystem::remove(dir / "00000001.h5");
+  const auto third = std::filesystem::last_write_time(dir / "00000003.h5");
+  record();
+  EXPECT_TRUE(std::filesystem::exists(dir / "00000004.h5"));
+  EXPECT_EQ(std::filesystem::last_write_time(dir / "00000003.h5"), third);
 }
 
 TEST_F(JobsTest, AnswersRandomBytes) {

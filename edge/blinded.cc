@@ -77,9 +77,9 @@ struct PreparedGroup {
 
 class BlindedSession : public EdgeSession {
  public:
-  explicit BlindedSession(const EdgeConfig& config)
+  BlindedSession(const EdgeConfig& config, const Checkpoint& checkpoint)
       : config_(config),
-        bundle_(read_blinded_bundle(config.bundle())),
+        bundle_(read_blinded_bundle(checkpoint)),
         pool_(workers_of(config), std::chrono::milliseconds(config.offload().timeout_ms())),
         scheme_(scheme_of(config.offload(), pool_.owners())) {
     if (!config.probes().empty()) {
@@ -313,8 +313,9 @@ class BlindedSession : public EdgeSession {
 
 }  // namespace
 
-std::unique_ptr<EdgeSession> open_blinded_session(const EdgeConfig& config) {
-  return std::make_unique<BlindedSession>(config);
+std::unique_ptr<EdgeSession> open_blinded_session(const EdgeConfig& config,
+                                                  const Checkpoint& checkpoint) {
+  return std::make_unique<BlindedSession>(config, checkpoint);
 }
 
 }  // namespace ens

@@ -50,9 +50,9 @@ std::vector<Ranked> best_of(const float* logits, const std::vector<std::string>&
 // Split inference: a bundle, and the links to the clouds that serve its server nets.
 class SplitSession : public EdgeSession {
  public:
-  explicit SplitSession(const EdgeConfig& c)
+  SplitSession(const EdgeConfig& c, const Checkpoint& checkpoint)
       : config(c),
-        pipeline(read_edge_bundle(c.bundle()), c.batch()),
+        pipeline(read_edge_bundle(checkpoint), c.batch()),
         output(body_output_shape(info().model, info().split)),
         fleet(c, info()) {
     if (!c.probes().empty()) probes.emplace(c.probes(), info());
@@ -163,8 +163,9 @@ class SplitSession : public EdgeSession {
 };
 
 std::unique_ptr<EdgeSession> open_session(const EdgeConfig& config) {
-  return is_blinded_bundle(config.bundle()) ? open_blinded_session(config)
-                                            : open_split_session(config);
+  const Checkpoint checkpoint = read_checkpoint(config.bundle(), "edge");
+  return is_blinded_bundle(checkpoint) ? open_blinded_session(config, checkpoint)
+                                       : open_split_session(config, checkpoint);
 }
 
 // A session, and the file that it is of.
@@ -178,8 +179,9 @@ struct Loaded {
 
 }  // namespace
 
-std::unique_ptr<EdgeSession> open_split_session(const EdgeConfig& config) {
-  return std::make_unique<SplitSession>(config);
+std::unique_ptr<EdgeSession> open_split_session(const EdgeConfig& config,
+                                                const Checkpoint& checkpoint) {
+  return std::make_unique<SplitSession>(config, checkpoint);
 }
 
 struct EdgeClient::Impl {

@@ -10,6 +10,7 @@
 
 #include "edge/client.h"
 #include "ensemble/model/bundle.h"
+#include "nn/io/checkpoint.h"
 #include "proto/config.h"
 
 namespace ens {
@@ -27,8 +28,11 @@ class EdgeSession {
   virtual void cancel() = 0;  // from any thread, for good
 };
 
-// Of the bundle's file. Error for a bad bundle or key file, and for plain text outside loopback.
-std::unique_ptr<EdgeSession> open_split_session(const EdgeConfig& config);
-std::unique_ptr<EdgeSession> open_blinded_session(const EdgeConfig& config);
+// Of the bundle's file as it was read. Error for a bad bundle or key file, and for plain text
+// outside loopback.
+std::unique_ptr<EdgeSession> open_split_session(const EdgeConfig& config,
+                                                const Checkpoint& checkpoint);
+std::unique_ptr<EdgeSession> open_blinded_session(const EdgeConfig& config,
+                                                  const Checkpoint& checkpoint);
 
 }  // namespace ens

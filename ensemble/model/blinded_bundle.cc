@@ -62,11 +62,14 @@ void write_blinded_bundle(const std::filesystem::path& file, BlindedBundle& bund
 }
 
 BlindedBundle read_blinded_bundle(const std::filesystem::path& file) {
-  const Checkpoint checkpoint = read_checkpoint(file, "edge");
+  return read_blinded_bundle(read_checkpoint(file, "edge"));
+}
+
+BlindedBundle read_blinded_bundle(const Checkpoint& checkpoint) {
   BlindedBundle bundle;
   bundle.info = get_info(checkpoint);
   if (checkpoint.number("format") != kFormatBlinded) {
-    fail("this is no bundle of blinded inference", file.string(),
+    fail("this is no bundle of blinded inference", checkpoint.file,
          "make one with ensembler offload pack");
   }
   bundle.class_names = get_class_names(checkpoint, bundle.info.model);
@@ -77,7 +80,7 @@ BlindedBundle read_blinded_bundle(const std::filesystem::path& file) {
     const std::string scale = entry(group.steps[0].step, "input_scale");
     group.input_scale = get(checkpoint, scale, {1}, Dtype::kF32).item();
     if (!(std::isfinite(group.input_scale) && group.input_scale > 0))
-      fail(scale + " is impossible", file.string());
+      fail(scale + " is impossible", checkpoint.file);
     ++count;
     for (Int8Step& step : group.steps) {
       GraphStep& s = bundle.net.graph.steps[step.step];
@@ -104,8 +107,8 @@ BlindedBundle read_blinded_bundle(const std::filesystem::path& file) {
   return bundle;
 }
 
-bool is_blinded_bundle(const std::filesystem::path& file) {
-  return read_checkpoint(file, "edge").number("format") == kFormatBlinded;
+bool is_blinded_bundle(const Checkpoint& checkpoint) {
+  return checkpoint.number("format") == kFormatBlinded;
 }
 
 }  // namespace ens

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ensemble/model/bundle.h"
+#include "nn/io/checkpoint.h"
 #include "nn/plan/int8.h"
 
 namespace ens {
@@ -22,8 +23,9 @@ struct BlindedBundle {
 void write_blinded_bundle(const std::filesystem::path& file,
                           BlindedBundle& bundle);  // fills info.fingerprint
 BlindedBundle read_blinded_bundle(const std::filesystem::path& file);
+BlindedBundle read_blinded_bundle(const Checkpoint& checkpoint);  // of a file of kind "edge"
 
-// Which of the two an edge's file is. Error if it cannot be read.
-bool is_blinded_bundle(const std::filesystem::path& file);
+// Which of the two an edge's file is.
+bool is_blinded_bundle(const Checkpoint& checkpoint);
 
 }  // namespace ens

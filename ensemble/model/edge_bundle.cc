@@ -105,14 +105,17 @@ void write_edge_bundle(const std::filesystem::path& file, const EdgeBundle& bund
 }
 
 EdgeBundle read_edge_bundle(const std::filesystem::path& file) {
-  const Checkpoint checkpoint = read_checkpoint(file, "edge");
+  return read_edge_bundle(read_checkpoint(file, "edge"));
+}
+
+EdgeBundle read_edge_bundle(const Checkpoint& checkpoint) {
   const BundleInfo info = get_info(checkpoint);
   if (checkpoint.number("format") == kFormatBlinded) {
     fail("this is a bundle of blinded inference", checkpoint.file,
          "use it with ensembler-edge --worker, or name the run's edge.h5");
   }
   const Tensor& selected = checkpoint.tensor(kSelector);
-  if (selected.rank() != 1) fail("the selector is damaged", file.string());
+  if (selected.rank() != 1) fail("the selector is damaged", checkpoint.file);
   const auto indices = selected.span<int32_t>();
   Selector selector(info.nets, std::vector<int>(indices.begin(), indices.end()));
 

@@ -9,6 +9,7 @@
 #include "ensemble/model/bundle.h"
 #include "ensemble/model/selector.h"
 #include "ensemble/protect/protection.h"
+#include "nn/io/checkpoint.h"
 
 namespace ens {
 
@@ -23,5 +24,6 @@ struct EdgeBundle {
 
 void write_edge_bundle(const std::filesystem::path& file, const EdgeBundle& bundle);  // mode 0600
 EdgeBundle read_edge_bundle(const std::filesystem::path& file);
+EdgeBundle read_edge_bundle(const Checkpoint& checkpoint);  // of a file of kind "edge"
 
 }  // namespace ens

@@ -64,6 +64,19 @@ class BlindedTest : public testing::Test {
     return config;
   }
 
+  // Of two workers with keys a and b, and a client with key edge: made where they do not exist.
+  EdgeConfig config_with_keys(const std::vector<std::string>& workers) const {
+    for (const std::string name : {"a", "b", "edge"}) {
+      if (!std::filesystem::exists(path(name + ".pub"))) write_keys(path(name), new_keys());
+    }
+    EdgeConfig with_keys = config(workers);
+    with_keys.mutable_offload()->mutable_worker(0)->set_server_key(path("a.pub"));
+    with_keys.mutable_offload()->mutable_worker(1)->set_server_key(path("b.pub"));
+    with_keys.set_secret_key(path("edge.key"));
+    complete(with_keys);
+    return with_keys;
+  }
+
   Tensor pixels(int64_t count, uint64_t seed = 9) const {
     return test::random_pixels(bundle_.info.model, count, seed);
   }
@@ -166,22 +179,17 @@ TEST_F(BlindedTest, ProgramClassifiesThroughTwoWorkersWithKeys) {
   const auto start = [&](const std::string& name) {
     return start_worker({"--secret-key", path(name + ".key"), "--clients", path("edge.pub")});
   };
-  EdgeConfig with_keys = config({start("a"), start("b")});
-  with_keys.mutable_offload()->mutable_worker(0)->set_server_key(path("a.pub"));
-  with_keys.mutable_offload()->mutable_worker(1)->set_server_key(path("b.pub"));
-  with_keys.set_secret_key(path("edge.key"));
-  complete(with_keys);
+  EdgeConfig with_keys = config_with_keys({start("a"), start("b")});
   EdgeClient client(with_keys);
   expect_exact(client, pixels(1));
   // The worker has one of several keys, whichever of them is tried first.
   write_keys(path("other"), new_keys());
   EdgeConfig several = with_keys;
-  for (OffloadWorker& worker : *several.mutable_offload()->mutable_worker())
-    worker.set_server_key(path("other.pub") + "," + path("worker.pub"));
+  const auto worker = [&](int i) { return several.mutable_offload()->mutable_worker(i); };
+  worker(0)->set_server_key(path("other.pub") + "," + path("a.pub"));
   EdgeClient either(several);
   expect_exact(either, pixels(1));
-  for (OffloadWorker& worker : *several.mutable_offload()->mutable_worker())
-    worker.set_server_key(path("other.pub"));
+  worker(0)->set_server_key(path("other.pub"));
   EdgeClient wrong(several);
   const Status refused = wrong.check();
   EXPECT_EQ(refused.code, StatusCode::kUnauthenticated);
@@ -237,13 +245,8 @@ TEST_F(BlindedTest, ARestartedWorkerIsLoadedAgain) {
 // Keys on one side only are named however long the link has been idle; once the worker has keys as
 // well, the same session reaches it.
 TEST_F(BlindedTest, KeysOnOneSideOnlyAreNamedAndRecoveredFrom) {
-  for (const std::string name : {"worker", "edge"}) write_keys(path(name), new_keys());
   const std::vector<std::string> workers = {start_worker(), start_worker()};
-  EdgeConfig with_keys = config(workers);
-  with_keys.set_server_key(path("worker.pub"));
-  with_keys.set_secret_key(path("edge.key"));
-  complete(with_keys);
-  EdgeClient client(with_keys);
+  EdgeClient client(config_with_keys(workers));
   std::this_thread::sleep_for(std::chrono::milliseconds(1500));  // the links have seen the refusal
   const Status status = client.check();
   EXPECT_EQ(status.code, StatusCode::kUnauthenticated);
@@ -251,7 +254,8 @@ TEST_F(BlindedTest, KeysOnOneSideOnlyAreNamedAndRecoveredFrom) {
   for (size_t i = 0; i < 2; ++i) {
     workers_[i]->signal(SIGKILL);
     workers_[i]->wait();
-    start_worker({"--secret-key", path("worker.key"), "--clients", path("edge.pub")}, workers[i]);
+    start_worker({"--secret-key", path(i == 0 ? "a.key" : "b.key"), "--clients", path("edge.pub")},
+                 workers[i]);
   }
   const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(10);
   while (!client.check().ok() && std::chrono::steady_clock::now() < limit) {
@@ -262,12 +266,9 @@ TEST_F(BlindedTest, KeysOnOneSideOnlyAreNamedAndRecoveredFrom) {
 
 // A connection that cannot be opened is an error of the call, not the end of the program.
 TEST_F(BlindedTest, RunningOutOfDescriptorsIsSurvived) {
-  for (const std::string name : {"worker", "edge"}) write_keys(path(name), new_keys());
-  EdgeConfig with_keys = config({start_worker(), start_worker()});
-  with_keys.set_server_key(path("worker.pub"));
-  with_keys.set_secret_key(path("edge.key"));
-  complete(with_keys);
-  EdgeClient client(with_keys);  // opens its connections again and again: keys on one side only
+  EdgeClient client(config_with_keys(
+      {start_worker(),
+       start_worker()}));  // opens its connections again and again: keys on one side only
   EXPECT_EQ(client.check().code, StatusCode::kUnauthenticated);
   rlimit before{};
   ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);

@@ -38,8 +38,8 @@ struct ProductFailed {
 std::vector<WorkerPool::Worker> workers_of(const EdgeConfig& config) {
   std::vector<WorkerPool::Worker> workers;
   for (const OffloadWorker& w : config.offload().worker()) {
-    auto security = read_client_security({w.address()}, config.secret_key(), w.server_key(),
-                                         config.insecure());
+    auto security =
+        read_client_security({w.address()}, config.secret_key(), w.server_key(), config.insecure());
     const std::string identity = security ? join(security->server_keys) : w.address();
     workers.push_back({w.address(), std::move(security), w.owner().empty() ? identity : w.owner()});
   }
@@ -102,15 +102,15 @@ class BlindedSession : public EdgeSession {
     job.request.set_kind(offload::Request::HELLO);
     for (const PreparedGroup& group : groups_)
       job.layers.insert(job.layers.end(), group.layers.begin(), group.layers.end());
-    const Status status = pool_.greet(job, scheme_->needed());
-    greeted_ = status.ok();
+    const Status status = pool_.handshake(job, scheme_->needed());
+    workers_checked_ = status.ok();
     return status;
   }
 
   Status classify(const Tensor& images, Classified& out) override {
     const auto start = Clock::now();
     if (Status status = check_images(images, bundle_.info.model); !status.ok()) return status;
-    if (!greeted_) {
+    if (!workers_checked_) {
       if (Status status = check(); !status.ok()) return status;
     }
     const WorkerTraffic before = pool_.traffic();
@@ -125,11 +125,11 @@ class BlindedSession : public EdgeSession {
                                 [this](size_t g, const Tensor& x) { return products(g, x); }));
       }
     } catch (const ProductFailed& failure) {
-      out.warnings = pool_.take_news();
+      out.warnings = pool_.take_warnings();
       return failure.status;
     }
     const WorkerTraffic after = pool_.traffic();
-    out.warnings = pool_.take_news();
+    out.warnings = pool_.take_warnings();
     times_.bytes_sent = after.sent - before.sent;
     times_.bytes_received = after.received - before.received;
     times_.total_ms = ms_since(start);
@@ -305,7 +305,7 @@ class BlindedSession : public EdgeSession {
   SecureStream secrets_;  // of the checks
   std::string session_ = std::string(16, '\0');
   uint64_t step_ = 0;
-  bool greeted_ = false;
+  bool workers_checked_ = false;
   int64_t batch_ = config_.batch();
   std::vector<PreparedGroup> groups_;
   EdgeTimes times_;

@@ -52,7 +52,7 @@ std::vector<int> WorkerPool::order(int& ready) const {
     rank.push_back(now < worker.avoid_until ? 2 : worker.link->owes_reply() ? 1 : 0);
   for (int r = 0; r <= 2; ++r) {
     for (size_t w = 0; w < workers_.size(); ++w) {
-      if (!workers_[w].lie.empty() || rank[w] != r) continue;
+      if (!workers_[w].rejected.empty() || rank[w] != r) continue;
       order.push_back(static_cast<int>(w));
       if (r == 0) first.push_back(owner_of_[w]);
     }
@@ -73,10 +73,10 @@ bool WorkerPool::wait_reply(WorkerReply& reply) {
 void WorkerPool::failed(int worker, const Status& why, std::string& reasons) {
   workers_[static_cast<size_t>(worker)].avoid_until = Clock::now() + kAvoid;
   reasons += (reasons.empty() ? "" : "; ") + why.message;
-  news_.push_back(why.str());
+  warnings_.push_back(why.str());
 }
 
-Status WorkerPool::greet(const WorkerJob& job, int needed) {
+Status WorkerPool::handshake(const WorkerJob& job, int needed) {
   std::vector<uint64_t> tickets;
   for (State& worker : workers_) tickets.push_back(worker.link->post(job));
   std::vector<int> good;
@@ -122,8 +122,8 @@ Status WorkerPool::run(int shares, int needed, int at_once, const MakeJob& make,
       for (const auto& [worker, job] : pending)
         workers_[static_cast<size_t>(worker)].link->give_up();
       for (const State& worker : workers_) {
-        if (!worker.lie.empty() && reasons.find(worker.lie) == std::string::npos) {
-          reasons += (reasons.empty() ? "" : "; ") + worker.lie;
+        if (!worker.rejected.empty() && reasons.find(worker.rejected) == std::string::npos) {
+          reasons += (reasons.empty() ? "" : "; ") + worker.rejected;
         }
       }
       return {StatusCode::kUnavailable, "fewer than " + std::to_string(needed) +
@@ -144,7 +144,7 @@ Status WorkerPool::run(int shares, int needed, int at_once, const MakeJob& make,
     State& worker = workers_[static_cast<size_t>(reply.worker)];
     if (Status verdict = accept(share, reply); !verdict.ok()) {
       verdict.message = worker.link->address() + " " + verdict.message + "; it is not asked again";
-      worker.lie = verdict.message;
+      worker.rejected = verdict.message;
       failed(reply.worker, verdict, reasons);
       send_next();
       continue;
@@ -166,7 +166,7 @@ WorkerTraffic WorkerPool::traffic() const {
   return sum;
 }
 
-std::vector<std::string> WorkerPool::take_news() { return std::exchange(news_, {}); }
+std::vector<std::string> WorkerPool::take_warnings() { return std::exchange(warnings_, {}); }
 
 void WorkerPool::cancel() {
   const std::lock_guard lock(mutex_);

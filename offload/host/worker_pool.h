@@ -39,15 +39,15 @@ class WorkerPool {
 
   // Sends this job to all workers and waits; fewer than `needed` owners with a good reply: what the
   // first of the others says. For HELLO.
-  Status greet(const WorkerJob& job, int needed);
+  Status handshake(const WorkerJob& job, int needed);
   // Sends shares 0, 1, ... (`shares` there are): at_once of them, those beyond `needed` only to
   // workers that are ready, and another for each worker that fails, until `needed` are accepted.
   // UNAVAILABLE with what went wrong if that cannot be.
   Status run(int shares, int needed, int at_once, const MakeJob& make, const Accept& accept);
 
-  WorkerTraffic traffic() const;         // of all
-  std::vector<std::string> take_news();  // who lied or failed since the last call, for a person
-  void cancel();                         // from any thread, for good
+  WorkerTraffic traffic() const;             // of all
+  std::vector<std::string> take_warnings();  // who lied or failed since the last call, for a person
+  void cancel();                             // from any thread, for good
   bool cancelled() const { return cancelled_.load(); }
 
  private:
@@ -55,7 +55,7 @@ class WorkerPool {
   struct State {
     std::unique_ptr<WorkerLink> link;
     Clock::time_point avoid_until;  // it failed a short time ago
-    std::string lie;                // what it did; empty: nothing yet
+    std::string rejected;           // why it is not asked again; empty: it may be asked
   };
 
   // In which they are asked: first those that are ready, of so many owners; then those that still
@@ -66,7 +66,7 @@ class WorkerPool {
 
   std::vector<int> owner_of_;
   std::vector<State> workers_;
-  std::vector<std::string> news_;
+  std::vector<std::string> warnings_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<WorkerReply> replies_;

@@ -68,9 +68,9 @@ Jobs::Jobs(Device device, int64_t max_weights, std::filesystem::path record)
   }
 }
 
-Answer Jobs::answer(std::span<const std::byte> header, std::span<const std::byte> frame,
-                    int frames) {
-  Answer answer;
+JobReply Jobs::reply(std::span<const std::byte> header, std::span<const std::byte> frame,
+                     int frames) {
+  JobReply reply;
   offload::Request request;
   Status status;
   try {
@@ -82,11 +82,11 @@ Answer Jobs::answer(std::span<const std::byte> header, std::span<const std::byte
     } else if (frames > 2) {
       status = bad("a message has at most two frames");
     } else if (request.kind() == offload::Request::HELLO) {
-      answer.header.mutable_hello()->set_device(device_.str());
+      reply.header.mutable_hello()->set_device(device_.str());
     } else if (request.kind() == offload::Request::LOAD) {
       status = load(request.layer(), frame, frames);
     } else if (request.kind() == offload::Request::JOB) {
-      status = run(request.job(), frame, frames, answer);
+      status = run(request.job(), frame, frames, reply);
     } else {
       status = bad("unknown kind of request");
     }
@@ -97,12 +97,12 @@ Answer Jobs::answer(std::span<const std::byte> header, std::span<const std::byte
   } catch (const std::exception& error) {
     status = {StatusCode::kInternal, error.what()};
   }
-  if (!status.ok()) answer = {};
-  answer.header.set_version(kOffloadVersion);
-  answer.header.set_id(request.id());
-  answer.header.set_code(static_cast<uint32_t>(status.code));
-  answer.header.set_message(status.message);
-  return answer;
+  if (!status.ok()) reply = {};
+  reply.header.set_version(kOffloadVersion);
+  reply.header.set_id(request.id());
+  reply.header.set_code(static_cast<uint32_t>(status.code));
+  reply.header.set_message(status.message);
+  return reply;
 }
 
 Status Jobs::load(const offload::Layer& layer, std::span<const std::byte> frame, int frames) {
@@ -127,7 +127,7 @@ Status Jobs::load(const offload::Layer& layer, std::span<const std::byte> frame,
 }
 
 Status Jobs::run(const offload::Job& job, std::span<const std::byte> frame, int frames,
-                 Answer& answer) {
+                 JobReply& reply) {
   const std::optional<Field> field = field_of(job.field());
   std::vector<const Int8Layer*> layers;
   for (const std::string& hash : job.layer()) {
@@ -154,8 +154,8 @@ Status Jobs::run(const offload::Job& job, std::span<const std::byte> frame, int 
   const auto begin = std::chrono::steady_clock::now();
   const Tensor x = share.reshape(batched(planes * groups, one)).to(device_);
   if (field) {
-    answer.tensor = Tensor::empty({total}, Dtype::kI8);
-    std::span<int8_t> left = answer.tensor.span<int8_t>();
+    reply.tensor = Tensor::empty({total}, Dtype::kI8);
+    std::span<int8_t> left = reply.tensor.span<int8_t>();
     for (const Int8Layer* layer : layers) {
       const Tensor y = multiply(*layer, x).to(Device{}).plain();
       const auto count = static_cast<size_t>(y.numel());
@@ -165,18 +165,18 @@ Status Jobs::run(const offload::Job& job, std::span<const std::byte> frame, int 
       left = left.subspan(count);
     }
   } else {
-    answer.tensor = Tensor::empty({total / 4}, Dtype::kI32);
-    std::span<int32_t> left = answer.tensor.span<int32_t>();
+    reply.tensor = Tensor::empty({total / 4}, Dtype::kI32);
+    std::span<int32_t> left = reply.tensor.span<int32_t>();
     for (const Int8Layer* layer : layers) {
       const Tensor y = multiply(*layer, x).to(Device{}).plain();
       left = {std::ranges::copy(y.span<int32_t>(), left.begin()).out, left.end()};
     }
   }
   const auto took = std::chrono::steady_clock::now() - begin;
-  answer.header.set_session(job.session());
-  answer.header.set_step(job.step());
-  answer.header.set_share(job.share());
-  answer.header.set_compute_us(
+  reply.header.set_session(job.session());
+  reply.header.set_step(job.step());
+  reply.header.set_share(job.share());
+  reply.header.set_compute_us(
       static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(took).count()));
   return {};
 }

@@ -14,7 +14,7 @@
 
 namespace ens {
 
-struct Answer {
+struct JobReply {
   offload::Reply header;
   Tensor tensor;  // undefined: header only
 };
@@ -28,11 +28,12 @@ class Jobs {
 
   // header, frame: any bytes of anybody; frames: how many the message had. Never throws; every
   // claim is checked before memory is taken for it.
-  Answer answer(std::span<const std::byte> header, std::span<const std::byte> frame, int frames);
+  JobReply reply(std::span<const std::byte> header, std::span<const std::byte> frame, int frames);
 
  private:
   Status load(const offload::Layer& layer, std::span<const std::byte> frame, int frames);
-  Status run(const offload::Job& job, std::span<const std::byte> frame, int frames, Answer& answer);
+  Status run(const offload::Job& job, std::span<const std::byte> frame, int frames,
+             JobReply& reply);
   void record(const offload::Job& job, const Tensor& share) const;
 
   const Device device_;

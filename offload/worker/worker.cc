@@ -52,15 +52,15 @@ struct Worker::Impl {
       while (!stop.load() && socket.receive(message)) {
         if (message.frames == 0) continue;
         const bool too_long = message.header.size() > limits::kMaxRequestHeader;
-        Answer answer =
-            jobs.answer(too_long ? std::span<const std::byte>{} : bytes_of(message.header),
-                        bytes_of(message.tensor), message.frames);
-        ++answered[name(static_cast<StatusCode>(answer.header.code()))];
-        socket.send(std::move(message.peer), answer.header, std::move(answer.tensor));
+        JobReply reply =
+            jobs.reply(too_long ? std::span<const std::byte>{} : bytes_of(message.header),
+                       bytes_of(message.tensor), message.frames);
+        ++replies[name(static_cast<StatusCode>(reply.header.code()))];
+        socket.send(std::move(message.peer), reply.header, std::move(reply.tensor));
       }
     }
-    for (const auto& [code, count] : answered)
-      spdlog::info("event=answers code={} count={}", code, count);
+    for (const auto& [code, count] : replies)
+      spdlog::info("event=replies code={} count={}", code, count);
   }
 
   const std::optional<ServerSecurity> security;
@@ -68,7 +68,7 @@ struct Worker::Impl {
   Jobs jobs;
   ServerSocket socket;
   std::atomic<bool> stop{false};
-  std::map<std::string, int64_t> answered;  // by status code
+  std::map<std::string, int64_t> replies;  // by status code
 };
 
 Worker::Worker(const WorkerConfig& config) : impl_(std::make_unique<Impl>(config)) {}

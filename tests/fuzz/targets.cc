@@ -95,8 +95,8 @@ void worker(const uint8_t* data, size_t size) {
       load.set_kind(offload::Request::LOAD);
       *load.mutable_layer() = describe(layer);
       const std::string header = load.SerializeAsString();
-      if (made->answer(std::as_bytes(std::span(header)), std::as_bytes(layer.weight.span<int8_t>()),
-                       2)
+      if (made->reply(std::as_bytes(std::span(header)), std::as_bytes(layer.weight.span<int8_t>()),
+                      2)
               .header.code() != 0) {
         std::abort();
       }
@@ -104,11 +104,11 @@ void worker(const uint8_t* data, size_t size) {
     return made;
   }();
   const Frames frames(data, size);
-  const Answer answer =
-      jobs.answer(std::as_bytes(std::span(frames.header)), std::as_bytes(std::span(frames.tensor)),
-                  frames.tensor.empty() ? 1 : 2);
-  if (answer.header.version() != kOffloadVersion ||
-      (answer.header.code() != 0 && answer.tensor.defined()))
+  const JobReply reply =
+      jobs.reply(std::as_bytes(std::span(frames.header)), std::as_bytes(std::span(frames.tensor)),
+                 frames.tensor.empty() ? 1 : 2);
+  if (reply.header.version() != kOffloadVersion ||
+      (reply.header.code() != 0 && reply.tensor.defined()))
     std::abort();
 }
 

@@ -1,4 +1,4 @@
-// What hostile bytes meet first. Each takes any bytes and must return: errors are answers, crashes,
+// What hostile bytes meet first. Each takes any bytes and must return: errors are replies, crashes,
 // hangs and wrong memory are not.
 #pragma once
 

@@ -44,14 +44,14 @@ void ThreadWorker::work() {
   while (!stop_) {
     socket_.wait(std::chrono::milliseconds(-1));
     while (!stop_ && socket_.receive(message)) {
-      Answer answer =
-          jobs_.answer(bytes_of(message.header), bytes_of(message.tensor), message.frames);
+      JobReply reply =
+          jobs_.reply(bytes_of(message.header), bytes_of(message.tensor), message.frames);
       offload::Request request;
       request.ParseFromArray(message.header.data(), static_cast<int>(message.header.size()));
-      jobs_done_ += request.kind() == offload::Request::JOB && answer.header.code() == 0;
-      tamper_(request, answer);
-      if (answer.header.version() != 0)
-        socket_.send(std::move(message.peer), answer.header, answer.tensor);
+      jobs_done_ += request.kind() == offload::Request::JOB && reply.header.code() == 0;
+      tamper_(request, reply);
+      if (reply.header.version() != 0)
+        socket_.send(std::move(message.peer), reply.header, reply.tensor);
     }
   }
 }

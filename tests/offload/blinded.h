@@ -21,10 +21,10 @@ BlindedBundle random_blinded_bundle(uint64_t seed);
 // images as the bundle's model takes them, in [0, 1].
 Tensor random_pixels(const ModelSpec& model, int64_t count, uint64_t seed);
 
-// A worker in a thread of this process, which answers as `tamper` leaves the answers.
+// A worker in a thread of this process, which replies as `tamper` leaves its replies.
 class ThreadWorker {
  public:
-  using Tamper = std::function<void(const offload::Request& request, Answer& answer)>;
+  using Tamper = std::function<void(const offload::Request& request, JobReply& reply)>;
   explicit ThreadWorker(Tamper tamper);
   ~ThreadWorker();
   std::string endpoint() const { return socket_.endpoint(); }

@@ -284,7 +284,7 @@ TEST_F(BlindedTest, RunningOutOfDescriptorsIsSurvived) {
 }
 
 TEST_F(BlindedTest, EachLayerHasTheTimeoutForItself) {
-  const auto slow_uplink = [](const offload::Request& request, Answer&) {
+  const auto slow_uplink = [](const offload::Request& request, JobReply&) {
     if (request.kind() == offload::Request::LOAD)
       std::this_thread::sleep_for(std::chrono::milliseconds(60));
   };
@@ -297,7 +297,7 @@ TEST_F(BlindedTest, EachLayerHasTheTimeoutForItself) {
 TEST_F(BlindedTest, ASlowWorkerIsNotSentSharesWhileItOwesAReply) {
   std::latch release(1);
   ThreadWorker a([](auto&, auto&) {}), b([](auto&, auto&) {});
-  ThreadWorker slow([&](const offload::Request& request, Answer&) {
+  ThreadWorker slow([&](const offload::Request& request, JobReply&) {
     if (request.kind() == offload::Request::JOB) release.wait();
   });
   EdgeClient client(config({a.endpoint(), b.endpoint(), slow.endpoint()}, "spare_shares: 1"));
@@ -355,7 +355,7 @@ TEST_F(BlindedTest, TooFewOwnersAreAUsageErrorThatCounts) {
 // What a worker can do to its products.
 struct Lie {
   const char* name;
-  std::function<void(Answer& answer)> tell;
+  std::function<void(JobReply& reply)> tell;
   bool late = false;  // cannot be told from a worker that fails: it is asked again after a while
 };
 
@@ -367,12 +367,12 @@ TEST_P(LiesTest, AreCaughtNamedAndComputedElsewhere) {
   std::atomic<int64_t> told{0};
   std::atomic<bool> spare_fails{false};
   ThreadWorker honest([](auto&, auto&) {});
-  ThreadWorker spare([&](auto&, Answer& answer) {
-    if (spare_fails) answer.header.set_code(static_cast<uint32_t>(StatusCode::kInternal));
+  ThreadWorker spare([&](auto&, JobReply& reply) {
+    if (spare_fails) reply.header.set_code(static_cast<uint32_t>(StatusCode::kInternal));
   });
-  ThreadWorker liar([&](const offload::Request& request, Answer& answer) {
-    if (request.kind() != offload::Request::JOB || answer.header.code() != 0) return;
-    if (++told == 7) GetParam().tell(answer);  // after some that are right
+  ThreadWorker liar([&](const offload::Request& request, JobReply& reply) {
+    if (request.kind() != offload::Request::JOB || reply.header.code() != 0) return;
+    if (++told == 7) GetParam().tell(reply);  // after some that are right
   });
   EdgeClient client(
       config({honest.endpoint(), liar.endpoint(), spare.endpoint()}, "timeout_ms: 1000"));
@@ -388,24 +388,24 @@ TEST_P(LiesTest, AreCaughtNamedAndComputedElsewhere) {
 }
 
 const Lie kLies[] = {
-    {"OneElement", [](Answer& a) { a.tensor.span<int8_t>()[5] ^= 1; }},
+    {"OneElement", [](JobReply& r) { r.tensor.span<int8_t>()[5] ^= 1; }},
     {"OnePlane",
-     [](Answer& a) {
-       const auto all = a.tensor.span<int8_t>();
+     [](JobReply& r) {
+       const auto all = r.tensor.span<int8_t>();
        for (int8_t& d : all.first(all.size() / 4)) d ^= 2;
      }},
-    {"Zeros", [](Answer& a) { std::ranges::fill(a.tensor.span<int8_t>(), int8_t{0}); }},
+    {"Zeros", [](JobReply& r) { std::ranges::fill(r.tensor.span<int8_t>(), int8_t{0}); }},
     {"OutsideTheField",
-     [](Answer& a) { std::ranges::fill(a.tensor.span<int8_t>(), int8_t{-128}); }},
-    {"TooShort", [](Answer& a) { a.tensor = a.tensor.rows(0, a.tensor.numel() - 1); }},
-    {"TooLong", [](Answer& a) { a.tensor = Tensor::zeros({a.tensor.numel() + 1}, Dtype::kI8); }},
-    {"NoFrame", [](Answer& a) { a.tensor = Tensor(); }},
-    {"AnotherShare", [](Answer& a) { a.header.set_share(a.header.share() + 1); }},
-    {"AnotherStep", [](Answer& a) { a.header.set_step(a.header.step() - 1); }},
-    {"AnotherSession", [](Answer& a) { a.header.set_session("0123456789abcdef"); }},
-    {"AnotherVersion", [](Answer& a) { a.header.set_version(99); }, true},
-    {"NoReply", [](Answer& a) { a.header.set_version(0); }, true},
-    {"AnotherId", [](Answer& a) { a.header.set_id(a.header.id() + 1000); }, true},
+     [](JobReply& r) { std::ranges::fill(r.tensor.span<int8_t>(), int8_t{-128}); }},
+    {"TooShort", [](JobReply& r) { r.tensor = r.tensor.rows(0, r.tensor.numel() - 1); }},
+    {"TooLong", [](JobReply& r) { r.tensor = Tensor::zeros({r.tensor.numel() + 1}, Dtype::kI8); }},
+    {"NoFrame", [](JobReply& r) { r.tensor = Tensor(); }},
+    {"AnotherShare", [](JobReply& r) { r.header.set_share(r.header.share() + 1); }},
+    {"AnotherStep", [](JobReply& r) { r.header.set_step(r.header.step() - 1); }},
+    {"AnotherSession", [](JobReply& r) { r.header.set_session("0123456789abcdef"); }},
+    {"AnotherVersion", [](JobReply& r) { r.header.set_version(99); }, true},
+    {"NoReply", [](JobReply& r) { r.header.set_version(0); }, true},
+    {"AnotherId", [](JobReply& r) { r.header.set_id(r.header.id() + 1000); }, true},
 };
 INSTANTIATE_TEST_SUITE_P(Each, LiesTest, testing::ValuesIn(kLies),
                          [](const auto& test) { return std::string(test.param.name); });
@@ -415,11 +415,11 @@ TEST_F(BlindedTest, AReplayedProductIsCaught) {
   Tensor earlier;
   int64_t jobs = 0;
   ThreadWorker honest([](auto&, auto&) {}), spare([](auto&, auto&) {});
-  ThreadWorker liar([&](const offload::Request& request, Answer& answer) {
-    if (request.kind() != offload::Request::JOB || answer.header.code() != 0) return;
+  ThreadWorker liar([&](const offload::Request& request, JobReply& reply) {
+    if (request.kind() != offload::Request::JOB || reply.header.code() != 0) return;
     // Layers 2 and 3 have the same shapes.
-    if (++jobs == 2) earlier = answer.tensor.clone();
-    if (jobs == 4) answer.tensor = earlier;
+    if (++jobs == 2) earlier = reply.tensor.clone();
+    if (jobs == 4) reply.tensor = earlier;
   });
   EdgeClient client(config({honest.endpoint(), liar.endpoint(), spare.endpoint()}));
   Classified out;
@@ -431,12 +431,12 @@ TEST_F(BlindedTest, AReplayedProductIsCaught) {
 // All workers use the same other weights W': a valid codeword, which only the check of each product
 // sees.
 TEST_F(BlindedTest, WorkersThatAllUseTheSameOtherWeightsAreCaught) {
-  const auto other = [](const offload::Request& request, Answer& answer) {
-    if (request.kind() != offload::Request::JOB || answer.header.code() != 0) return;
+  const auto other = [](const offload::Request& request, JobReply& reply) {
+    if (request.kind() != offload::Request::JOB || reply.header.code() != 0) return;
     // Twice the product: that of 2 W, in the field.
     const Field field = Field::named("m31");
     std::vector<uint32_t> residues;
-    const auto digits = answer.tensor.span<int8_t>();
+    const auto digits = reply.tensor.span<int8_t>();
     // One layer at a time would need its size; jobs of one layer are enough.
     if (request.job().layer_size() > 1) return;
     residues.resize(digits.size() / 4);
@@ -459,7 +459,7 @@ TEST_F(BlindedTest, WorkersThatAllUseTheSameOtherWeightsAreCaught) {
 }
 
 TEST_F(BlindedTest, AWorkerOfAnotherVersionIsNamed) {
-  ThreadWorker a([](auto&, Answer& answer) { answer.header.set_version(7); });
+  ThreadWorker a([](auto&, JobReply& reply) { reply.header.set_version(7); });
   ThreadWorker b([](auto&, auto&) {});
   EdgeClient client(config({a.endpoint(), b.endpoint()}));
   const Status status = client.check();

@@ -1,4 +1,4 @@
-// What a worker answers to bytes of anybody.
+// What a worker replies to bytes of anybody.
 #include "offload/worker/jobs.h"
 
 #include <gtest/gtest.h>
@@ -23,18 +23,18 @@ class JobsTest : public testing::Test {
   static std::span<const std::byte> bytes(const std::string& text) {
     return std::as_bytes(std::span(text));
   }
-  Answer ask(const offload::Request& request, const std::string& frame = "", int frames = 0) {
-    return jobs_.answer(bytes(request.SerializeAsString()), bytes(frame),
-                        frames > 0      ? frames
-                        : frame.empty() ? 1
-                                        : 2);
+  JobReply ask(const offload::Request& request, const std::string& frame = "", int frames = 0) {
+    return jobs_.reply(bytes(request.SerializeAsString()), bytes(frame),
+                       frames > 0      ? frames
+                       : frame.empty() ? 1
+                                       : 2);
   }
   StatusCode code(const offload::Request& request, const std::string& frame = "", int frames = 0) {
-    const Answer answer = ask(request, frame, frames);
-    EXPECT_EQ(answer.header.id(), request.id());
-    EXPECT_EQ(answer.header.version(), kOffloadVersion);
-    EXPECT_FALSE(answer.tensor.defined() && answer.header.code() != 0);
-    return static_cast<StatusCode>(answer.header.code());
+    const JobReply reply = ask(request, frame, frames);
+    EXPECT_EQ(reply.header.id(), request.id());
+    EXPECT_EQ(reply.header.version(), kOffloadVersion);
+    EXPECT_FALSE(reply.tensor.defined() && reply.header.code() != 0);
+    return static_cast<StatusCode>(reply.header.code());
   }
   static offload::Request request(offload::Request::Kind kind) {
     offload::Request r;
@@ -74,16 +74,16 @@ TEST_F(JobsTest, LoadsOnceAndComputesTheProductsOfPlanes) {
   r.mutable_job()->set_session("session");
   r.mutable_job()->set_step(5);
   r.mutable_job()->set_share(1);
-  const Answer answer = ask(r, share());
-  ASSERT_EQ(answer.header.code(), 0u) << answer.header.message();
-  EXPECT_EQ(answer.header.session(), "session");
-  EXPECT_EQ(answer.header.step(), 5u);
-  EXPECT_EQ(answer.header.share(), 1u);
-  ASSERT_EQ(answer.tensor.shape(), Shape({4 * 2 * 6 * 3 * 3}));
+  const JobReply reply = ask(r, share());
+  ASSERT_EQ(reply.header.code(), 0u) << reply.header.message();
+  EXPECT_EQ(reply.header.session(), "session");
+  EXPECT_EQ(reply.header.step(), 5u);
+  EXPECT_EQ(reply.header.share(), 1u);
+  ASSERT_EQ(reply.tensor.shape(), Shape({4 * 2 * 6 * 3 * 3}));
   // The middle of the map: the sum of all weights of the channel times the share's element.
   const Field field = Field::named("m31");
   std::vector<uint32_t> y(2 * 6 * 9);
-  ASSERT_TRUE(from_planes(field, answer.tensor.span<int8_t>(), y));
+  ASSERT_TRUE(from_planes(field, reply.tensor.span<int8_t>(), y));
   for (int o = 0; o < 6; ++o) {
     int64_t sum = 0;
     for (const int8_t w : layer_.weight.span<int8_t>().subspan(static_cast<size_t>(o * 27), 27))
@@ -103,7 +103,7 @@ TEST_F(JobsTest, ASeedStandsForItsShare) {
   to_planes(field, elements, {reinterpret_cast<int8_t*>(frame.data()), frame.size()});
   auto seeded = job();
   seeded.mutable_job()->set_seed(seed.data(), seed.size());
-  const Answer a = ask(job(), frame), b = ask(seeded);
+  const JobReply a = ask(job(), frame), b = ask(seeded);
   ASSERT_TRUE(a.tensor.defined() && b.tensor.defined()) << b.header.message();
   EXPECT_TRUE(std::ranges::equal(a.tensor.span<int8_t>(), b.tensor.span<int8_t>()));
 }
@@ -231,7 +231,7 @@ TEST_F(JobsTest, RecordingContinuesAfterTheLargestNumber) {
     Jobs jobs(Device{}, 1000, dir.path());
     for (const auto& [r, frame] : {std::pair{load(), weights()}, {job(), share()}}) {
       const std::string header = r.SerializeAsString();
-      ASSERT_EQ(jobs.answer(bytes(header), bytes(frame), 2).header.code(), 0u);
+      ASSERT_EQ(jobs.reply(bytes(header), bytes(frame), 2).header.code(), 0u);
     }
   };
   for (int i = 0; i < 3; ++i) record();
@@ -242,7 +242,7 @@ TEST_F(JobsTest, RecordingContinuesAfterTheLargestNumber) {
   EXPECT_EQ(std::filesystem::last_write_time(dir / "00000003.h5"), third);
 }
 
-TEST_F(JobsTest, AnswersRandomBytes) {
+TEST_F(JobsTest, RepliesToRandomBytes) {
   ASSERT_EQ(code(load(), weights()), StatusCode::kOk);
   const std::string good = job().SerializeAsString();
   for (int i = 0; i < 20000; ++i) {
@@ -250,8 +250,8 @@ TEST_F(JobsTest, AnswersRandomBytes) {
     for (char& c : header) {
       if (i % 2 == 0 || random_() % 20 == 0) c = static_cast<char>(random_());
     }
-    const Answer answer = jobs_.answer(bytes(header), bytes(share()), 2);
-    EXPECT_EQ(answer.header.version(), kOffloadVersion);
+    const JobReply reply = jobs_.reply(bytes(header), bytes(share()), 2);
+    EXPECT_EQ(reply.header.version(), kOffloadVersion);
   }
 }
 

@@ -15,13 +15,14 @@
 namespace ens::report {
 namespace {
 
-// What must agree for two runs to be compared. The bytes sent stand for the pool in the stem and
-// the image size.
+// What must agree for two runs to be compared. The bytes that a split sends stand for the pool in
+// the stem and the image size.
 auto setting_key(const Run& r) {
+  const char* sent = r.summary.has_blinded() ? "blinded.split_bytes_up" : "bytes.up";
   const auto label = r.settings.find("data.label_column");
   return std::tuple(r.summary.data(), label == r.settings.end() ? "" : label->second,
                     r.summary.architecture(), r.get("width"), r.get("train_images"),
-                    r.get("split.head"), r.get("split.tail"), r.get("bytes.up"));
+                    r.get("split.head"), r.get("split.tail"), r.get(sent));
 }
 
 // The unprotected run of the same setting, with the same seed if there is one.
@@ -93,8 +94,18 @@ void judge_yardstick(const Run& run, Attack& oracle) {
   }
 }
 
-void judge_strength(const Run* none, Attack& a) {
+void judge_strength(const Run& run, const Run* none, Attack& a) {
   if (a.strength == Strength::kFailed) return;
+  if (run.summary.has_blinded()) {  // without noise, clouds have the images: an SSIM of 1
+    const Attack* oracle = run.attack("oracle", a.metric());
+    if (!oracle) {
+      a.why = "no run of the same decoder on inputs without noise";
+      return;
+    }
+    a.of_oracle_unprotected = oracle->ssim();
+    a.strength = oracle->ssim() < Attack::kStrongShare ? Strength::kWeak : Strength::kStrong;
+    return;
+  }
   const Attack* alone = none ? none->attack(a.kind(), a.metric()) : nullptr;
   const Attack* oracle = none ? none->attack("oracle", a.metric()) : nullptr;
   a.of_oracle_unprotected = share(alone, oracle);
@@ -149,7 +160,7 @@ void compare(std::vector<Run>& runs) {
     each(run, [&](Attack& a) {
       if (a.is_floor()) return;
       a.of_oracle = share(&a, run.attack("oracle", a.metric()));
-      if (!a.is_oracle()) judge_strength(none, a);
+      if (!a.is_oracle()) judge_strength(run, none, a);
     });
   }
 }
@@ -228,6 +239,7 @@ SeedGroup make_row(const ReportData& all, std::vector<int> runs) {
   row.edge_ms = each([](const Run& r) { return r.edge_ms(); }).mean();
   row.edge_flops = each([](const Run& r) { return r.get("flops.edge"); }).mean();
   row.bytes_up = each([](const Run& r) { return r.get("bytes.up"); }).mean();
+  row.rounds = each([](const Run& r) { return r.get("blinded.rounds"); }).mean();
   row.bytes_down = each([](const Run& r) { return r.get("bytes.down"); }).mean();
   add_attacks(all, row);
   return row;
@@ -386,6 +398,8 @@ std::string Run::protection_name() const {
 bool Run::is_protected() const { return protection() != unprotected_kind(); }
 
 std::string Run::title() const {
+  if (const auto& b = summary.blinded(); summary.has_blinded())
+    return fmt::format("Blinded, {} of {} clouds", b.colluding(), b.clouds());
   std::string title = protection_name();
   const ProtectionInfo* known = find_protection(protection());
   if (!known || known->nets != ServerNets::kOne) {
@@ -441,6 +455,7 @@ std::string identity(const Run& run, const std::set<std::string>& but_for) {
     if (is_attack_setting(path) || but_for.count(path) || is_default(path, value)) continue;
     out += path + "=" + value + "\n";
   }
+  if (run.summary.has_blinded()) out += run.title();
   return out;
 }
 

@@ -99,6 +99,8 @@ std::vector<Column> csv_columns(const ReportData& all) {
   summary("distance_correlation", "distance_correlation");
   summary("edge_flops", "flops.edge");
   summary("bytes_up", "bytes.up"), summary("bytes_down", "bytes.down");
+  summary("rounds", "blinded.rounds"), summary("clouds", "blinded.clouds");
+  summary("colluding", "blinded.colluding");
   run("edge_ms", [](const Run& r) { return cell(r.edge_ms()); });
   run("total_ms", [](const Run& r) { return cell(r.latency("total")); });
   run("command", [](const Run& r) { return r.info.command(); });

@@ -261,8 +261,7 @@ std::string overview_table(const ReportData& all) {
       "\u2020: the best of several reconstructions, selected using the ground truth; the "
       "attacker\u2019s own choice is beneath. <b>Weak</b>: against no protection at this split the "
       "attack reaches only this share of that decoder, less than 80\u202f%, so its number flatters "
-      "every protection. Blinded inference has a row for each number of colluding clouds. Bytes "
-      "are per image; edge milliseconds are medians where the run was "
+      "every protection. Bytes are per image; edge milliseconds are medians where the run was "
       "served" +
           serving_machines(all) + ".");
 }
@@ -277,9 +276,8 @@ std::string selected_nets(const results::RunSummary& summary) {
     shares.push_back(fixed(net.share() * 100, 0));
     alone.push_back(fixed(net.accuracy() * 100, 1));
   }
-  return "<br>" +
-         muted(fmt::format("selected networks: {} % of the logits; alone {} %", join(shares),
-                           join(alone))) +
+  return "<br>" + muted(fmt::format("selected networks: {} % of the logits; alone {} %", join(shares),
+                                    join(alone))) +
          (results::in_effect_one_net(summary) ? "<br>in effect one network" : "");
 }
 

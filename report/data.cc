@@ -79,6 +79,13 @@ void judge_by_floor(const Run& run, Attack& a) {
 // A decoder on true features that somebody beats who knows less, or who has the same pairs and no
 // deep net (the linear decoder, retrieval), has not been trained.
 void judge_yardstick(const Run& run, Attack& oracle) {
+  if (run.summary.has_blinded()) {
+    // That it reads nothing of shares is the protection; without noise it should read the images.
+    const double open = oracle.result.own().ssim();
+    oracle.strength = open < Attack::kStrongShare ? Strength::kWeak : Strength::kStrong;
+    oracle.why = fmt::format("of inputs without noise it reads {:.3f}", open);
+    return;
+  }
   if (oracle.strength == Strength::kFailed) return;
   oracle.strength = Strength::kStrong;
   for (const Attack& a : run.attacks) {
@@ -94,18 +101,8 @@ void judge_yardstick(const Run& run, Attack& oracle) {
   }
 }
 
-void judge_strength(const Run& run, const Run* none, Attack& a) {
+void judge_strength(const Run* none, Attack& a) {
   if (a.strength == Strength::kFailed) return;
-  if (run.summary.has_blinded()) {  // without noise, clouds have the images: an SSIM of 1
-    const Attack* oracle = run.attack("oracle", a.metric());
-    if (!oracle) {
-      a.why = "no run of the same decoder on inputs without noise";
-      return;
-    }
-    a.of_oracle_unprotected = oracle->ssim();
-    a.strength = oracle->ssim() < Attack::kStrongShare ? Strength::kWeak : Strength::kStrong;
-    return;
-  }
   const Attack* alone = none ? none->attack(a.kind(), a.metric()) : nullptr;
   const Attack* oracle = none ? none->attack("oracle", a.metric()) : nullptr;
   a.of_oracle_unprotected = share(alone, oracle);
@@ -148,7 +145,7 @@ void compare(std::vector<Run>& runs) {
     const Maybe before = none ? none->get("accuracy") : Maybe(), after = run.get("accuracy");
     if (before && after) run.accuracy_change = *after - *before;
     each(run, [&](Attack& a) {
-      if (!a.is_floor()) judge_by_floor(run, a);
+      if (!a.is_floor() && !run.summary.has_blinded()) judge_by_floor(run, a);
     });
     each(run, [&](Attack& a) {
       if (a.is_oracle()) judge_yardstick(run, a);
@@ -160,7 +157,7 @@ void compare(std::vector<Run>& runs) {
     each(run, [&](Attack& a) {
       if (a.is_floor()) return;
       a.of_oracle = share(&a, run.attack("oracle", a.metric()));
-      if (!a.is_oracle()) judge_strength(run, none, a);
+      if (!a.is_oracle()) judge_strength(none, a);
     });
   }
 }

@@ -185,8 +185,8 @@ std::unique_ptr<ShareAttack> share_decoder_attack() {
       "share-decoder", "decoder on the shares of colluding clouds", WorkerView::kLevel, true);
 }
 
-std::unique_ptr<ShareAttack> share_oracle_attack() {
-  return std::make_unique<ShareDecoder>("oracle", "the same decoder on inputs without noise",
+std::unique_ptr<ShareAttack> share_yardstick_attack() {
+  return std::make_unique<ShareDecoder>("without-noise", "the same decoder on inputs without noise",
                                         WorkerView::kLevel, false);
 }
 

@@ -64,14 +64,14 @@ void grant(const ShareVictim& victim, const AttackContext& context, WorkerView& 
 
 using ShareAttack = AttackOn<WorkerView>;
 
-// K + T shares and more: the equations without noise are solved (attacks/shares/equations.h).
-// Fewer: a decoder is trained on the shares of public images, with noise of the attacker's own,
-// which is as good as any pairs that it could record; of more than T shares on the equations' small
-// solutions.
+// The decoder on true features, which are shares here. K + T and more: the equations without noise
+// are solved (attacks/shares/equations.h). Fewer: a decoder is trained on the shares of public
+// images, with noise of the attacker's own, which is as good as any pairs that it could record; of
+// more than T shares on the equations' small solutions.
 std::unique_ptr<ShareAttack> share_decoder_attack();
-// The same decoder, whatever the number of shares. For a victim that codes without noise: what it
-// reads of inputs that are not blinded.
-std::unique_ptr<ShareAttack> share_oracle_attack();
+// The same decoder, whatever the number of shares. For a victim that codes without noise: whether
+// it reads inputs that are not blinded.
+std::unique_ptr<ShareAttack> share_yardstick_attack();
 // The same decoder, for a victim whose recorded shares have nothing to do with the images.
 std::unique_ptr<ShareAttack> share_floor_attack();
 

@@ -86,12 +86,12 @@ class ShareAttacks {
     return run(share_decoder_attack(), victim, kSeeds);
   }
 
-  Result oracle() const {
+  Result without_noise() const {
     ShareVictim victim = victim_of(LagrangeCode(field_, 1, 0, 1));
     const auto inputs = to_residues(field_, coding_.to_integers(truth_));
     victim.recorded = {as_tensor(inputs, truth_.dim(0))};
     victim.coalition = {0};
-    return run(share_oracle_attack(), victim);
+    return run(share_yardstick_attack(), victim);
   }
 
   Result floor() const {
@@ -103,7 +103,8 @@ class ShareAttacks {
     return run(share_floor_attack(), victim);
   }
 
-  void write(const fs::path& folder, const Result& result, const Result& floor) const {
+  void write(const fs::path& folder, const Result& result, const Result& floor,
+             const Result& without_noise) const {
     results::AttackResult out =
         write_scores(folder / result.attack->name(), result.by_seed, first_seed_, roles_, truth_,
                      config_.attack().keep_images());
@@ -112,6 +113,9 @@ class ShareAttacks {
       out.mutable_floor()->set_attack(least.title);
       fill(out.mutable_floor()->mutable_ssim(), least.scores.ssim);
       fill(out.mutable_floor()->mutable_psnr(), least.scores.psnr);
+      const AttackScore& open = without_noise.by_seed[middle_seed(without_noise.by_seed)];
+      out.mutable_own()->set_ssim(open.scores.ssim.mean);
+      out.mutable_own()->set_psnr(open.scores.psnr.mean);
     }
     out.set_metric(config_.attack().metric());
     out.set_tier(config_.attack().tier());
@@ -159,7 +163,7 @@ class ShareAttacks {
     const int seeds = passes == 0 ? 1 : seeds_of(*attack, context.settings);
     std::optional<Progress> progress;
     if (passes > 0) {
-      progress.emplace(fmt::format("{}, {} of {} clouds", attack->name(), victim.coalition.size(),
+      progress.emplace(fmt::format("{}, {} of {} shares", attack->name(), victim.coalition.size(),
                                    victim.code.shares()),
                        seeds * passes);
       context.on_progress = [&](int64_t images, const std::string& note) {
@@ -248,7 +252,7 @@ std::vector<fs::path> attack_blinded(const fs::path& run, const RunConfig& confi
   *stored.mutable_offload() = offload;
   const RunFacts facts{command_line(), backend(parse_device(config.device())).description(),
                        config.seed()};
-  const auto oracle = attacks.oracle(), floor = attacks.floor();
+  const auto without_noise = attacks.without_noise(), floor = attacks.floor();
   std::vector<fs::path> folders;
   for (int c = 1; c <= code.needed(); ++c) {
     RunDir row(run / "blinded" / fmt::format("K{}-T{}", inputs, noises) /
@@ -257,8 +261,8 @@ std::vector<fs::path> attack_blinded(const fs::path& run, const RunConfig& confi
     blinded.set_colluding(c);
     const auto found = attacks.coalition(code, *encoding, c);
     results::write(row.path("summary.json"), summary);
-    for (const auto* result : {&oracle, &found, &floor}) {
-      attacks.write(row.path("attack"), *result, floor);
+    for (const auto* result : {&found, &floor}) {
+      attacks.write(row.path("attack"), *result, floor, without_noise);
     }
     row.mark_done();
     folders.push_back(row.folder());

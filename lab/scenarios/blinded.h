@@ -22,9 +22,10 @@ BlindedCost blinded_cost(const Graph& graph, const std::vector<Int8Group>& group
 
 // Attacks RUN/blinded.h5 with what 1, 2, ... K + T colluding workers see, as `offload` of
 // the configuration says, and leaves a run folder for each, RUN/blinded/K1-T1/1-of-2: summary.json
-// and attack/{oracle,share-decoder,uniform-numbers} as of any attacked run. Those that are there
-// are replaced. `config`: RUN's, with other settings of the attack. Returns the folders. Usage
-// Error for a scheme that hides nothing.
+// and attack/{oracle,uniform-numbers} as of any attacked run. `oracle` is
+// the decoder on the coalition's shares; its `own` is the same decoder on inputs without noise.
+// Those that are there are replaced. `config`: RUN's, with other settings of the attack. Returns
+// the folders. Usage Error for a scheme that hides nothing.
 std::vector<std::filesystem::path> attack_blinded(const std::filesystem::path& run,
                                                   const RunConfig& config);
 

@@ -162,7 +162,7 @@ TEST_F(SharesTest, TheSameDecoderReadsInputsWithoutNoise) {
   open.coalition = {0};
   const auto residues = to_residues(field, victim.coding.to_integers(truth_));
   std::ranges::copy(residues, open.recorded[0].data<int32_t>());
-  const auto found = share_oracle_attack()->run(open, small_decoder());
+  const auto found = share_yardstick_attack()->run(open, small_decoder());
   EXPECT_GT(score(truth_, found).low, floor.high + 0.1);
 }
 

@@ -181,8 +181,8 @@ class ShareDecoder : public ShareAttack {
 }  // namespace
 
 std::unique_ptr<ShareAttack> share_decoder_attack() {
-  return std::make_unique<ShareDecoder>(
-      "share-decoder", "decoder on the shares of colluding clouds", WorkerView::kLevel, true);
+  return std::make_unique<ShareDecoder>("oracle", "decoder on the shares of colluding clouds",
+                                        WorkerView::kLevel, true);
 }
 
 std::unique_ptr<ShareAttack> share_yardstick_attack() {

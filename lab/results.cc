@@ -8,6 +8,10 @@
 #include <string>
 
 #include "attacks/split/registry.h"
+#include "base/files.h"
+#include "lab/scores.h"
+#include "nn/data/image.h"
+#include "nn/io/checkpoint.h"
 #include "proto/results.h"
 
 namespace ens {
@@ -32,6 +36,37 @@ std::string cell(const results::Interval& v, int digits, int digits_of_range) {
                      v.high(), digits_of_range);
 }
 
+// The first images of [M,C,S,S] side by side: [C, S, count*S].
+Tensor strip(const Tensor& images, int64_t count) {
+  count = std::min(count, images.dim(0));
+  const int64_t c = images.dim(1), h = images.dim(2), w = images.dim(3);
+  Tensor out = Tensor::empty({c, h, w * count});
+  const float* from = images.data<float>();
+  float* to = out.data<float>();
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t row = 0; row < c * h; ++row) {
+      std::copy_n(from + (i * c * h + row) * w, w, to + (row * count + i) * w);
+    }
+  }
+  return out;
+}
+
+// All scored images and their reconstructions. Whoever may read it sees what the client keeps
+// secret, so the file is its owner's alone.
+void keep_images(const fs::path& file, const Tensor& originals, const ImageRoles& roles,
+                 const std::vector<AttackScore>& by_seed, uint64_t first_seed) {
+  const std::vector<int32_t> indices(roles.scored_indices.begin(), roles.scored_indices.end());
+  Checkpoint images{"reconstructions", {}, {}, {}, ""};
+  images.texts["attack"] = by_seed[0].attack;
+  images.tensors = {{"originals", originals},
+                    {"image", Tensor::from_labels(indices)},
+                    {"label", Tensor::from_labels(roles.scored.labels)}};
+  for (size_t i = 0; i < by_seed.size(); ++i) {
+    images.tensors[fmt::format("seed_{}", first_seed + i)] = by_seed[i].reconstruction;
+  }
+  write_checkpoint(file, images, /*secret=*/true);
+}
+
 }  // namespace
 
 std::vector<fs::path> result_files(const fs::path& folder) {
@@ -47,6 +82,10 @@ std::vector<fs::path> result_files(const fs::path& folder) {
       if (name == attack || name.starts_with(attack + "-seed"))
         files.push_back(path / "result.json");
     }
+  }
+  for (const fs::path& path : there) {  // of other scenarios
+    const fs::path file = path / "result.json";
+    if (std::ranges::count(files, file) == 0) files.push_back(file);
   }
   return files;
 }
@@ -145,14 +184,32 @@ results::AttackResult to_message(const std::vector<AttackScore>& by_seed, uint64
   return out;
 }
 
+results::AttackResult write_scores(const fs::path& folder, const std::vector<AttackScore>& by_seed,
+                                   uint64_t first_seed, const ImageRoles& roles,
+                                   const Tensor& truth, bool with_images) {
+  fs::create_directories(folder);
+  const std::vector<int64_t>& images = roles.scored_indices;
+  results::AttackResult out = to_message(by_seed, first_seed, images);
+  out.set_scored_sha256(to_hex(digest({{"originals", truth}})));
+  write_file_atomically(folder / kScoresFile,
+                        scores_csv(by_seed, first_seed, images, roles.scored.labels),
+                        /*secret=*/false);
+  if (with_images) keep_images(folder / kImagesFile, truth, roles, by_seed, first_seed);
+  write_png(folder / "original.png", strip(truth, 16));
+  write_png(folder / "reconstruction.png", strip(by_seed[middle_seed(by_seed)].reconstruction, 16));
+  return out;
+}
+
 void print_results(const std::vector<fs::path>& folders) {
   fmt::print("\n{:<12} {:>9}  {:<34} {:>16} {:>17} {:>11}\n", "protection", "accuracy", "attack",
              "SSIM [95 %]", "PSNR dB [95 %]", "recognised");
   for (const fs::path& folder : folders) {
     results::RunSummary summary;
     results::read(folder / "summary.json", summary);
-    std::string left =
-        fmt::format("{:<12} {:>7.1f} %", summary.protection(), 100 * summary.accuracy());
+    std::string protection = summary.protection();
+    if (const auto& b = summary.blinded(); summary.has_blinded())
+      protection += fmt::format(" {}/{}", b.colluding(), b.clouds());
+    std::string left = fmt::format("{:<12} {:>7.1f} %", protection, 100 * summary.accuracy());
     for (const fs::path& file : result_files(folder)) {
       results::AttackResult r;
       results::read(file, r);
@@ -164,7 +221,8 @@ void print_results(const std::vector<fs::path>& folders) {
             r.has_reference() ? fmt::format("{:.0f} %", 100 * r.reference().recognised().mean())
                               : "";
         // Whoever reads nothing can still show what the floor shows.
-        const bool failed = r.has_floor() && r.ssim().mean() <= r.floor().ssim().mean();
+        const bool failed =
+            !summary.has_blinded() && r.has_floor() && r.ssim().mean() <= r.floor().ssim().mean();
         fmt::print("{}  {:<34} {:>16} {:>17} {:>11}\n", left, r.title(),
                    cell(failed ? r.floor().ssim() : r.ssim(), 3, 2),
                    cell(failed ? r.floor().psnr() : r.psnr(), 1, 1), recognised);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "attacks/core/evaluator.h"
+#include "attacks/split/grant.h"
 #include "proto/results.pb.h"
 
 namespace ens {
@@ -16,6 +17,12 @@ void fill(results::Interval* out, const Interval& interval);
 // of the scored images in the test split.
 results::AttackResult to_message(const std::vector<AttackScore>& by_seed, uint64_t first_seed,
                                  std::span<const int64_t> images);
+// Leaves in an attack's folder scores.csv, original.png, reconstruction.png and, where asked for,
+// reconstructions.h5; returns what result.json says of them. `truth`: the scored images.
+results::AttackResult write_scores(const std::filesystem::path& folder,
+                                   const std::vector<AttackScore>& by_seed, uint64_t first_seed,
+                                   const ImageRoles& roles, const Tensor& truth, bool keep_images);
+inline constexpr const char* kImagesFile = "reconstructions.h5";
 // The score to show of several seeds: the one in the middle by SSIM.
 size_t middle_seed(const std::vector<AttackScore>& by_seed);
 

@@ -15,13 +15,14 @@
 namespace ens::report {
 namespace {
 
-// What must agree for two runs to be compared. The bytes sent stand for the pool in the stem and
-// the image size.
+// What must agree for two runs to be compared. The bytes that a split sends stand for the pool in
+// the stem and the image size.
 auto setting_key(const Run& r) {
+  const char* sent = r.summary.has_blinded() ? "blinded.split_bytes_up" : "bytes.up";
   const auto label = r.settings.find("data.label_column");
   return std::tuple(r.summary.data(), label == r.settings.end() ? "" : label->second,
                     r.summary.architecture(), r.get("width"), r.get("train_images"),
-                    r.get("split.head"), r.get("split.tail"), r.get("bytes.up"));
+                    r.get("split.head"), r.get("split.tail"), r.get(sent));
 }
 
 // The unprotected run of the same setting, with the same seed if there is one.
@@ -78,6 +79,13 @@ void judge_by_floor(const Run& run, Attack& a) {
 // A decoder on true features that somebody beats who knows less, or who has the same pairs and no
 // deep net (the linear decoder, retrieval), has not been trained.
 void judge_yardstick(const Run& run, Attack& oracle) {
+  if (run.summary.has_blinded()) {
+    // That it reads nothing of shares is the protection; without noise it should read the images.
+    const double open = oracle.result.own().ssim();
+    oracle.strength = open < Attack::kStrongShare ? Strength::kWeak : Strength::kStrong;
+    oracle.why = fmt::format("of inputs without noise it reads {:.3f}", open);
+    return;
+  }
   if (oracle.strength == Strength::kFailed) return;
   oracle.strength = Strength::kStrong;
   for (const Attack& a : run.attacks) {
@@ -137,7 +145,7 @@ void compare(std::vector<Run>& runs) {
     const Maybe before = none ? none->get("accuracy") : Maybe(), after = run.get("accuracy");
     if (before && after) run.accuracy_change = *after - *before;
     each(run, [&](Attack& a) {
-      if (!a.is_floor()) judge_by_floor(run, a);
+      if (!a.is_floor() && !run.summary.has_blinded()) judge_by_floor(run, a);
     });
     each(run, [&](Attack& a) {
       if (a.is_oracle()) judge_yardstick(run, a);
@@ -228,6 +236,7 @@ SeedGroup make_row(const ReportData& all, std::vector<int> runs) {
   row.edge_ms = each([](const Run& r) { return r.edge_ms(); }).mean();
   row.edge_flops = each([](const Run& r) { return r.get("flops.edge"); }).mean();
   row.bytes_up = each([](const Run& r) { return r.get("bytes.up"); }).mean();
+  row.rounds = each([](const Run& r) { return r.get("blinded.rounds"); }).mean();
   row.bytes_down = each([](const Run& r) { return r.get("bytes.down"); }).mean();
   add_attacks(all, row);
   return row;
@@ -386,6 +395,8 @@ std::string Run::protection_name() const {
 bool Run::is_protected() const { return protection() != unprotected_kind(); }
 
 std::string Run::title() const {
+  if (const auto& b = summary.blinded(); summary.has_blinded())
+    return fmt::format("Blinded, {} of {} clouds", b.colluding(), b.clouds());
   std::string title = protection_name();
   const ProtectionInfo* known = find_protection(protection());
   if (!known || known->nets != ServerNets::kOne) {
@@ -441,6 +452,7 @@ std::string identity(const Run& run, const std::set<std::string>& but_for) {
     if (is_attack_setting(path) || but_for.count(path) || is_default(path, value)) continue;
     out += path + "=" + value + "\n";
   }
+  if (run.summary.has_blinded()) out += run.title();
   return out;
 }
 

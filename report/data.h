@@ -171,6 +171,7 @@ struct SeedGroup {
   std::string title;  // with whatever tells it from the other rows of its setting
   Interval accuracy, change;
   Maybe edge_ms, edge_flops, bytes_up, bytes_down;
+  Maybe rounds;  // of blinded inference
   std::vector<SeedGroupAttack> attacks;
   const SeedGroupAttack* attack(const std::string& kind, const std::string& metric) const;
 };

@@ -128,6 +128,11 @@ std::vector<Column> csv_columns(const ReportData& all) {
   });
   result("best_image", "best_image.image"), result("best_image_ssim", "best_image.ssim");
   result("worst_image", "worst_image.image"), result("worst_image_ssim", "worst_image.ssim");
+  const auto is_blinded = [](const Run& r) { return r.summary.has_blinded(); };
+  if (std::ranges::any_of(all.runs, is_blinded)) {
+    summary("rounds", "blinded.rounds"), summary("clouds", "blinded.clouds");
+    summary("colluding", "blinded.colluding");
+  }
   for (const std::string& path : varied(all))
     run(path, [path](const Run& r) { return setting(r, path); });
   return out;

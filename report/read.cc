@@ -240,6 +240,8 @@ void find_runs(const fs::path& folder, std::set<fs::path>& seen, ReportData& all
     } catch (const std::exception& damage) {
       all.skipped.push_back({folder.string(), damage.what()});
     }
+    if (const fs::path inside = folder / "blinded"; fs::is_directory(inside, error))
+      find_runs(inside, seen, all, sweeps);  // of the same network (`ensembler offload attack`)
     return;
   }
   if (const fs::path file = folder / "sweep.json"; fs::exists(file, error)) {

@@ -198,8 +198,10 @@ void add_overview_row(const ReportData& all, const SeedGroup& row,
         });
     cells.push_back(right(a == row.attacks.end() ? "\u2013" : matrix_cell(*a)));
   }
-  for (const std::string& cost :
-       {nowrap(bytes(row.bytes_up)), nowrap(bytes(row.bytes_down)), format(row.edge_ms, kMs)})
+  const std::string rounds =
+      row.rounds ? "<br>" + muted(fmt::format("in {} rounds", *row.rounds)) : "";
+  for (const std::string& cost : {nowrap(bytes(row.bytes_up)) + rounds,
+                                  nowrap(bytes(row.bytes_down)), format(row.edge_ms, kMs)})
     cells.push_back(right(cost));
   table.add(cells);
 }

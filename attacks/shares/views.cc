@@ -34,6 +34,7 @@ void grant(const ShareVictim& victim, const AttackContext&, WorkerView& view) {
   view.model = victim.model;
   view.coding = victim.coding;
   view.code = {victim.code};
+  view.images = victim.images;
   view.shares = victim.coalition;
   for (const int worker : victim.coalition) {
     view.observed.push_back(victim.recorded.at(static_cast<size_t>(worker)));
@@ -41,8 +42,12 @@ void grant(const ShareVictim& victim, const AttackContext&, WorkerView& view) {
   view.public_data = victim.public_data;
   view.encode = [code = victim.code, coding = victim.coding, shares = victim.coalition](
                     const Tensor& images, Rng& rng) {
-    std::vector<std::vector<uint32_t>> rows = {
-        to_residues(code.field(), coding.to_integers(images))};
+    const std::vector<uint32_t> elements = to_residues(code.field(), coding.to_integers(images));
+    const auto length = std::ssize(elements) / code.inputs();
+    std::vector<std::vector<uint32_t>> rows;
+    for (int k = 0; k < code.inputs(); ++k) {
+      rows.emplace_back(elements.begin() + k * length, elements.begin() + (k + 1) * length);
+    }
     for (int t = 0; t < code.noises(); ++t) {
       rows.emplace_back(rows[0].size());
       for (uint32_t& v : rows.back()) v = static_cast<uint32_t>(rng.below(code.field().prime()));

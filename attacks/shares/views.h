@@ -21,34 +21,40 @@ struct ImageCoding {
   Tensor to_images(const Tensor& integers) const;  // kI32, the inverse but for rounding
 };
 
-// All that could be known of one client's images, with virtual batches of one: K = 1.
+// All that could be known of one client's M images. They were coded as G = M / K virtual batches of
+// K, rounded up: image k * G + g is input k of batch g.
 struct ShareVictim {
   ModelSpec model;
   ImageCoding coding;
   LagrangeCode code;
-  std::vector<Tensor>
-      recorded;  // by every worker: its share of the first layer's inputs, [M,C,H,W] residues, kI32
+  int64_t images = 0;  // M
+  // By every worker: its share of the first layer's inputs, [G,C,H,W] residues, kI32.
+  std::vector<Tensor> recorded;
   std::vector<int> coalition;  // the workers that collude
   const Dataset* public_data = nullptr;
 };
 
 struct ShareSetting {
   int64_t public_images = 0;
+  int inputs = 1;  // K
+  int noises = 1;  // T
+  int shares = 1;  // of the coalition
 };
 
-// What a coalition has: the shares that its members recorded, how they were coded, and public
-// images.
+// What a coalition has: the whole network, the shares that its members recorded, how they were
+// coded, and public images.
 struct WorkerView {
   using Victim = ShareVictim;
   using Setting = ShareSetting;
-  static constexpr KnowledgeLevel kLevel = KnowledgeLevel::kQueryFree;
+  static constexpr KnowledgeLevel kLevel = KnowledgeLevel::kWhiteBox;
   ModelSpec model;
   ImageCoding coding;
+  int64_t images = 0;
   std::vector<int> shares;       // which: indices in the code
   std::vector<Tensor> observed;  // as many
   const Dataset* public_data = nullptr;
   std::vector<LagrangeCode> code;  // one
-  // What the coalition would be sent for images [B,C,H,W], residues [B,C,H,W] of each of its
+  // What the coalition would be sent for images [K * G,C,H,W], residues [G,C,H,W] of each of its
   // shares, with noise from `rng`: the attacker runs the public scheme itself.
   std::function<std::vector<std::vector<uint32_t>>(const Tensor& images, Rng& rng)> encode;
 };
@@ -56,9 +62,17 @@ struct WorkerView {
 // Nothing of a worker that is not in the coalition.
 void grant(const ShareVictim& victim, const AttackContext& context, WorkerView& view);
 
-// Enough shares: the linear equations are solved. Fewer: a decoder is trained on the shares of
-// public images, with noise of the attacker's own, which is as good as any pairs that it could
-// record.
-std::unique_ptr<AttackOn<WorkerView>> share_decoder_attack();
+using ShareAttack = AttackOn<WorkerView>;
+
+// The decoder on true features, which are shares here. K + T and more: the equations without noise
+// are solved (attacks/shares/equations.h). Fewer: a decoder is trained on the shares of public
+// images, with noise of the attacker's own, which is as good as any pairs that it could record; of
+// more than T shares on the equations' small solutions.
+std::unique_ptr<ShareAttack> share_decoder_attack();
+// The same decoder, whatever the number of shares. For a victim that codes without noise: whether
+// it reads inputs that are not blinded.
+std::unique_ptr<ShareAttack> share_yardstick_attack();
+// The same decoder, for a victim whose recorded shares have nothing to do with the images.
+std::unique_ptr<ShareAttack> share_floor_attack();
 
 }  // namespace ens

@@ -12,6 +12,7 @@
 #include "ensemble/train/setup.h"
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
+#include "lab/scenarios/blinded.h"
 #include "nn/plan/fuse.h"
 #include "nn/plan/int8.h"
 #include "offload/schemes/schemes.h"
@@ -177,9 +178,6 @@ void print_offload(const RunConfig& config) {
                    .shares = offload.virtual_batch() + offload.noises() + offload.spare_shares()});
   const int sent = scheme->needed() + offload.spare_shares(),
             seeds = std::min(scheme->seeds(), sent);
-  const auto per_image = [&](int64_t elements, int bytes) {
-    return elements * bytes / scheme->inputs();  // of one worker
-  };
   fmt::print(
       "{}, width {}, images {}; scheme {}, field {}, K = {}, {} workers asked, any {} decode, any "
       "{} learn "
@@ -192,25 +190,16 @@ void print_offload(const RunConfig& config) {
   const std::vector<std::string> cells = cell_names(spec);
   for (int last = 1; last <= static_cast<int>(cells.size()); ++last) {
     const Graph graph = fuse(lower(*build_cells(spec, 0, last, rng), spec.input_shape()));
-    int64_t rounds = 0, up = 0, down = 0;
-    for (const Int8Group& group : int8_groups(graph)) {
-      ++rounds;
-      up += per_image(group.input.numel(), scheme->planes()) * (sent - seeds) + 32 * seeds;
-      for (const Int8Step& step : group.steps) {
-        down +=
-            per_image(graph.shape(graph.steps[step.step].output).numel(), scheme->output_bytes()) *
-            sent;
-      }
-    }
+    const BlindedCost cost = blinded_cost(graph, int8_groups(graph), *scheme, sent);
     const auto network = [&](double round_trip_ms) {
       constexpr double kBytesPerMs = 125'000;  // 1 Gbit/s, shared by all workers
-      return static_cast<double>(rounds) * round_trip_ms +
-             static_cast<double>(up + down) / kBytesPerMs;
+      return static_cast<double>(cost.rounds) * round_trip_ms +
+             static_cast<double>(cost.bytes_up + cost.bytes_down) / kBytesPerMs;
     };
     const std::string name =
         last == 1 ? cells[0] : cells[0] + " to " + cells[static_cast<size_t>(last - 1)];
-    fmt::print("{:<22} {:>6} {:>12} {:>12} {:>7.0f} ms {:>7.0f} ms {:>7.0f} ms\n", name, rounds, up,
-               down, network(1), network(20), network(80));
+    fmt::print("{:<22} {:>6} {:>12} {:>12} {:>7.0f} ms {:>7.0f} ms {:>7.0f} ms\n", name,
+               cost.rounds, cost.bytes_up, cost.bytes_down, network(1), network(20), network(80));
   }
   fmt::print(
       "For one image: bytes of all workers together; time that a network of this round trip and 1 "

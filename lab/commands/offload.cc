@@ -10,8 +10,6 @@
 #include <string>
 #include <vector>
 
-#include "attacks/core/evaluator.h"
-#include "attacks/shares/views.h"
 #include "base/error.h"
 #include "base/flags.h"
 #include "base/progress.h"
@@ -21,13 +19,13 @@
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
 #include "lab/datasets.h"
+#include "lab/results.h"
+#include "lab/scenarios/blinded.h"
 #include "nn/autograd/ops.h"
 #include "nn/data/loader.h"
 #include "nn/plan/float8.h"
 #include "nn/plan/fuse.h"
 #include "nn/plan/plan.h"
-#include "offload/schemes/schemes.h"
-#include "offload/schemes/secure_stream.h"
 #include "proto/config.h"
 
 namespace ens {
@@ -125,75 +123,18 @@ void pack(const PackFlags& flags) {
 struct AttackFlags {
   std::string run, data, device = "auto";
   std::vector<std::string> overrides;
-  int64_t images = 128, public_images = 4000;
+  int64_t images = 0, public_images = 0;  // 0: as the settings say
 };
 
-// The first step of every model normalises the images.
-ImageCoding coding_of(const BlindedBundle& bundle) {
-  return {bundle.info.model.mean, bundle.info.model.stddev, bundle.net.groups.at(0).input_scale};
-}
-
 void attack(const AttackFlags& flags) {
-  const fs::path run = flags.run;
-  RunConfig config = read_run_config(run);
+  RunConfig config = read_run_config(flags.run);
   apply_overrides(flags.overrides, config);
   complete(config);
   if (!flags.data.empty()) config.mutable_data()->set_root(flags.data);
-  const OffloadConfig& offload = config.offload();
-  const BlindedBundle bundle = read_blinded_bundle(run / "blinded.h5");
-  const Field field = Field::named(offload.field());
-  const int noises = offload.noises(), shares = 1 + noises;
-  const auto scheme =
-      make_scheme("darknight_field", {.field = field, .noises = noises, .shares = shares});
-
-  const Dataset scored = draw_images(config, DataPart::kTest, flags.images);
-  // Of runs that set no images aside for attackers, those of the training.
-  Dataset known = draw_images(config, DataPart::kPublic, flags.public_images);
-  if (known.count() == 0) known = draw_images(config, DataPart::kTrain, flags.public_images);
-  const Tensor truth = images_of(scored, 0, scored.count());
-  const Evaluator evaluator(truth);
-  ShareVictim victim{.model = bundle.info.model,
-                     .coding = coding_of(bundle),
-                     .code = LagrangeCode(field, 1, noises, shares),
-                     .public_data = &known};
-  const auto encoding = scheme->encode(victim.coding.to_integers(truth));
-  const auto as_tensor = [&](std::span<const uint32_t> residues) {
-    Tensor share = Tensor::empty(truth.shape(), Dtype::kI32);
-    std::ranges::copy(residues, share.data<int32_t>());
-    return share;
-  };
-  for (int j = 0; j < shares; ++j) victim.recorded.push_back(as_tensor(encoding->residues(j)));
-
-  AttackContext context;
-  context.settings = config.attack();
-  context.device = parse_device(flags.device);
-  context.seed = config.attack().seed() > 0 ? config.attack().seed() : config.seed();
-  const auto attack = share_decoder_attack();
-  fmt::print(
-      "{} images; a decoder trained on the shares of {} public images; first layer, field {}, K = "
-      "1, T = {}\n"
-      "colluding clouds   SSIM [95 % interval]    PSNR\n",
-      scored.count(), known.count(), offload.field(), noises);
-  const auto row = [&](const std::string& name, const ShareVictim& who) {
-    const AttackScore result =
-        evaluator.evaluate(*attack, context.seed, [&] { return attack->run(who, context); });
-    const Score& score = result.scores;
-    fmt::print("{:<18} {:.3f} [{:.3f}, {:.3f}]   {:5.1f} dB\n", name, score.ssim.mean,
-               score.ssim.low, score.ssim.high, score.psnr.mean);
-    std::fflush(stdout);
-  };
-  // What the decoder makes of numbers that have nothing to do with the images: the floor.
-  ShareVictim nothing = victim;
-  std::vector<uint32_t> uniform(static_cast<size_t>(truth.numel()));
-  expand_seed(SecureStream().next(), field, uniform);
-  nothing.recorded[0] = as_tensor(uniform);
-  nothing.coalition = {0};
-  row("uniform numbers", nothing);
-  for (int c = 1; c <= shares; ++c) {
-    // The last workers, which are sent more than a seed.
-    victim.coalition.insert(victim.coalition.begin(), shares - c);
-    row(fmt::format("{} of {}", c, shares), victim);
-  }
+  if (flags.images > 0) config.mutable_attack()->set_scored_images(flags.images);
+  if (flags.public_images > 0) config.mutable_attack()->set_public_images(flags.public_images);
+  config.set_device(flags.device);
+  print_results(attack_blinded(flags.run, config));
 }
 
 }  // namespace
@@ -225,19 +166,21 @@ void add_offload_command(CLI::App& app) {
   command->callback([flags] { pack(*flags); });
 
   auto attacking = std::make_shared<AttackFlags>();
-  command = offload->add_subcommand(
-      "attack",
-      "What 1, 2, ... colluding workers can reconstruct of the images, from their shares");
+  command =
+      offload->add_subcommand("attack",
+                              "What 1, 2, ... colluding workers can reconstruct of the images, "
+                              "from their shares: a run folder for each in "
+                              "RUN/blinded, which the report shows beside the other protections");
   command->add_option("run", attacking->run, "Run folder with blinded.h5")->required();
   add_set_flag(*command, attacking->overrides);
-  command->add_option("--images", attacking->images, "Test images that are reconstructed")
-      ->check(at_least(1))
-      ->capture_default_str();
+  command
+      ->add_option("--images", attacking->images,
+                   "Test images that are reconstructed (default: attack.scored_images)")
+      ->check(at_least(1));
   command
       ->add_option("--public-images", attacking->public_images,
-                   "Images that the workers have themselves")
-      ->check(at_least(1))
-      ->capture_default_str();
+                   "Images that the workers have themselves (default: attack.public_images)")
+      ->check(at_least(1));
   command->add_option(
       "--data", attacking->data,
       "Folder with the data sets (default: $ENS_DATA, then ~/.cache/ensembler-data)");

@@ -22,9 +22,7 @@
 #include "lab/results.h"
 #include "lab/scores.h"
 #include "nn/core/backend.h"
-#include "nn/data/image.h"
 #include "nn/data/loader.h"
-#include "nn/io/checkpoint.h"
 #include "nn/optim/fit.h"
 #include "proto/results.h"
 
@@ -32,21 +30,6 @@ namespace ens {
 namespace {
 
 namespace fs = std::filesystem;
-
-// The first images of [M,C,S,S] side by side: [C, S, count*S].
-Tensor strip(const Tensor& images, int64_t count) {
-  count = std::min(count, images.dim(0));
-  const int64_t c = images.dim(1), h = images.dim(2), w = images.dim(3);
-  Tensor out = Tensor::empty({c, h, w * count});
-  const float* from = images.data<float>();
-  float* to = out.data<float>();
-  for (int64_t i = 0; i < count; ++i) {
-    for (int64_t row = 0; row < c * h; ++row) {
-      std::copy_n(from + (i * c * h + row) * w, w, to + (row * count + i) * w);
-    }
-  }
-  return out;
-}
 
 // How a run is attacked: as it was trained, but for what `wanted` says of where to compute.
 struct Attacked {
@@ -100,24 +83,6 @@ std::string renamed_settings(const std::string& identity) {
   if (!config.attack().has_public_source()) config.mutable_attack()->set_public_source("training");
   complete(config);
   return to_text(config.attack()) + identity.substr(end);
-}
-
-constexpr const char* kImagesFile = "reconstructions.h5";
-
-// All scored images and their reconstructions. Whoever may read it sees what the client keeps
-// secret, so the file is its owner's alone.
-void keep_images(const fs::path& file, const Tensor& originals, const ImageRoles& roles,
-                 const std::vector<AttackScore>& by_seed, uint64_t first_seed) {
-  const std::vector<int32_t> indices(roles.scored_indices.begin(), roles.scored_indices.end());
-  Checkpoint images{"reconstructions", {}, {}, {}, ""};
-  images.texts["attack"] = by_seed[0].attack;
-  images.tensors = {{"originals", originals},
-                    {"image", Tensor::from_labels(indices)},
-                    {"label", Tensor::from_labels(roles.scored.labels)}};
-  for (size_t i = 0; i < by_seed.size(); ++i) {
-    images.tensors[fmt::format("seed_{}", first_seed + i)] = by_seed[i].reconstruction;
-  }
-  write_checkpoint(file, images, /*secret=*/true);
 }
 
 fs::path result_file(const fs::path& folder, const std::string& attack, const Attacked& how) {
@@ -313,20 +278,9 @@ void AttackTarget::run(const std::string& name_of_attack, const Tensor& observed
         by_seed.push_back(
             evaluator.evaluate(*attack, first_seed, [&] { return attack->run(victim, context); }));
       }
-      const AttackScore& score = by_seed[middle_seed(by_seed)];
-      result = to_message(by_seed, first_seed, impl_->roles.scored_indices);
-      result.set_scored_sha256(to_hex(digest({{"originals", impl_->truth}})));
+      result = write_scores(file.parent_path(), by_seed, first_seed, impl_->roles, impl_->truth,
+                            impl_->settings.keep_images());
       if (attack->level() != KnowledgeLevel::kBlind) *result.mutable_floor() = floor;
-      write_file_atomically(
-          file.parent_path() / kScoresFile,
-          scores_csv(by_seed, first_seed, impl_->roles.scored_indices, impl_->roles.scored.labels),
-          /*secret=*/false);
-      if (impl_->settings.keep_images()) {
-        keep_images(file.parent_path() / kImagesFile, impl_->truth, impl_->roles, by_seed,
-                    first_seed);
-      }
-      write_png(file.parent_path() / "original.png", strip(impl_->truth, 16));
-      write_png(file.parent_path() / "reconstruction.png", strip(score.reconstruction, 16));
       scored = true;
     } catch (const Stopped&) {
       throw;

@@ -1,8 +1,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "attacks/core/metrics.h"
+#include "attacks/shares/equations.h"
 #include "attacks/shares/views.h"
 #include "nn/data/loader.h"
 #include "offload/schemes/schemes.h"
@@ -19,17 +21,22 @@ Dataset shapes(DataSplit split, int64_t count) {
 }
 
 // The shares of `images` as the edge makes them.
-ShareVictim victim_of(const Tensor& images, int noises, const Dataset& known) {
-  const Field field = Field::named("m31");
+ShareVictim victim_of(const Tensor& images, int noises, const Dataset& known, int inputs = 1,
+                      const std::string& in = "m31") {
+  const Field field = Field::named(in);
+  const int shares = inputs + noises;
   ShareVictim victim{.model = {.classes = 10, .image_size = static_cast<int>(images.dim(2))},
                      .coding = {{0.5f, 0.5f, 0.5f}, {0.25f, 0.25f, 0.25f}, 2.0f / 127},
-                     .code = LagrangeCode(field, 1, noises, 1 + noises),
+                     .code = LagrangeCode(field, inputs, noises, shares),
+                     .images = images.dim(0),
                      .public_data = &known};
   const auto scheme =
-      make_scheme("darknight_field", {.field = field, .noises = noises, .shares = 1 + noises});
+      make_scheme("darknight_field",
+                  {.field = field, .virtual_batch = inputs, .noises = noises, .shares = shares});
   const auto encoding = scheme->encode(victim.coding.to_integers(images));
-  for (int j = 0; j <= noises; ++j) {
-    Tensor share = Tensor::empty(images.shape(), Dtype::kI32);
+  for (int j = 0; j < shares; ++j) {
+    Tensor share = Tensor::empty({encoding->groups(), images.dim(1), images.dim(2), images.dim(3)},
+                                 Dtype::kI32);
     std::ranges::copy(encoding->residues(j), share.data<int32_t>());
     victim.recorded.push_back(share);
   }
@@ -77,26 +84,86 @@ TEST_F(SharesTest, TColludingWorkersGetTheFloorAndOneMoreTheImages) {
   }
 }
 
-// The test can fail: of shares without noise the same decoder gets far more.
-TEST_F(SharesTest, TheSameDecoderReadsSharesWithoutNoise) {
+// Virtual batches: T workers get the floor; more have equations without noise, whose small
+// solutions mix the images; K + T have the images. The last virtual batch lacks an image.
+TEST_F(SharesTest, ColludingWorkersReadVirtualBatchesFromOneShareMoreThanTheNoises) {
+  const Tensor truth = truth_.rows(0, 63);
+  ShareVictim victim = victim_of(truth, 1, known_, 2);
+  victim.coalition = {2};
+  const Interval shares = ssim(victim, truth);
+  ShareVictim others = victim_of(images_of(known_, 0, 63), 1, known_, 2);
+  others.coalition = victim.coalition;
+  const Interval floor = ssim(others, truth);
+  EXPECT_LT(shares.low, floor.high);
+  EXPECT_GT(shares.high, floor.low);
+  victim.coalition = {1, 2};
+  EXPECT_GT(ssim(victim, truth).low, floor.high + 0.05);
+  victim.coalition = {0, 1, 2};
+  EXPECT_GT(ssim(victim, truth).mean, 0.98);
+}
+
+// A solution of c - T equations has the coalition's view in common with the inputs, and is small.
+TEST(ShareEquationsTest, SolutionsAreSmallAndExactFromAsManySharesAsDecode) {
+  constexpr int kInputs = 4, kNoises = 2;
+  constexpr size_t kLength = 200;
+  for (const char* name : {"m31", "p24"}) {
+    const Field field = Field::named(name);
+    const LagrangeCode code(field, kInputs, kNoises, 7);
+    Rng rng(3);
+    std::vector<int32_t> inputs(kInputs * kLength);
+    for (int32_t& v : inputs) v = static_cast<int32_t>(rng.below(255)) - 127;
+    const auto rows_of = [&](const std::vector<int32_t>& x, bool noise) {
+      std::vector<std::vector<uint32_t>> rows(kInputs + kNoises, std::vector<uint32_t>(kLength));
+      for (size_t i = 0; i < x.size(); ++i) rows[i / kLength][i % kLength] = field.of(x[i]);
+      for (size_t t = kInputs; noise && t < rows.size(); ++t) {
+        for (uint32_t& v : rows[t]) v = static_cast<uint32_t>(rng.below(field.prime()));
+      }
+      return rows;
+    };
+    const std::vector<std::vector<uint32_t>> coded = rows_of(inputs, true);
+    for (const std::vector<int>& coalition :
+         {std::vector<int>{0, 3, 6}, {1, 2, 3, 5}, {0, 1, 2, 3, 4, 5}, {0, 1, 2, 3, 4, 5, 6}}) {
+      SCOPED_TRACE(std::string(name) + ", " + std::to_string(coalition.size()) + " shares");
+      const auto shares_of = [&](const std::vector<std::vector<uint32_t>>& rows) {
+        const std::vector<std::span<const uint32_t>> spans(rows.begin(), rows.end());
+        std::vector<std::vector<uint32_t>> out;
+        for (const int j : coalition) {
+          out.emplace_back(kLength);
+          combine(field, code.encoding(j), spans, out.back());
+        }
+        return out;
+      };
+      const ShareEquations equations(code, coalition);
+      const auto solve = [&](const std::vector<std::vector<uint32_t>>& shares) {
+        return equations.solve(
+            std::vector<std::span<const uint32_t>>(shares.begin(), shares.end()));
+      };
+      const std::vector<int32_t> found = solve(shares_of(coded));
+      EXPECT_EQ(equations.determined(), coalition.size() >= kInputs + kNoises);
+      if (equations.determined()) EXPECT_EQ(found, inputs);
+      // Coded anew with other noise, a solution solves to itself: the equations see no noise.
+      EXPECT_EQ(solve(shares_of(rows_of(found, true))), found);
+      const auto square = [](const std::vector<int32_t>& x) {
+        return std::inner_product(x.begin(), x.end(), x.begin(), int64_t{0});
+      };
+      EXPECT_LE(square(found), square(inputs));
+    }
+  }
+}
+
+// The test can fail: of inputs without noise the same decoder gets far more.
+TEST_F(SharesTest, TheSameDecoderReadsInputsWithoutNoise) {
   ShareVictim victim = victim_of(truth_, 1, known_);
   victim.coalition = {1};
   const Interval floor = ssim(victim, truth_);
-  const AttackContext context = small_decoder();
-  WorkerView view;
-  grant(victim, context, view);
-  const Field field = Field::named("m31");
-  // 2^23 times the integer, as a residue.
-  view.encode = [&](const Tensor& images, Rng&) {
-    auto x = to_residues(field, victim.coding.to_integers(images));
-    for (uint32_t& v : x) v = field.mul(v, 1 << 23);
-    return std::vector<std::vector<uint32_t>>{x};
-  };
-  Rng rng(1);
-  const auto x = view.encode(truth_, rng).at(0);
-  view.observed[0] = Tensor::empty(truth_.shape(), Dtype::kI32);
-  std::ranges::copy(x, view.observed[0].data<int32_t>());
-  EXPECT_GT(score(truth_, share_decoder_attack()->run_on(view, context)).low, floor.high + 0.1);
+  const Field& field = victim.code.field();
+  ShareVictim open = victim;
+  open.code = LagrangeCode(field, 1, 0, 1);
+  open.coalition = {0};
+  const auto residues = to_residues(field, victim.coding.to_integers(truth_));
+  std::ranges::copy(residues, open.recorded[0].data<int32_t>());
+  const auto found = share_yardstick_attack()->run(open, small_decoder());
+  EXPECT_GT(score(truth_, found).low, floor.high + 0.1);
 }
 
 // A view holds the coalition's shares and no others.

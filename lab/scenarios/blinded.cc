@@ -1,0 +1,273 @@
+#include "lab/scenarios/blinded.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "attacks/core/evaluator.h"
+#include "attacks/shares/views.h"
+#include "attacks/split/grant.h"
+#include "base/error.h"
+#include "base/progress.h"
+#include "ensemble/model/blinded_bundle.h"
+#include "experiment/run_dir.h"
+#include "lab/config_flags.h"
+#include "lab/datasets.h"
+#include "lab/results.h"
+#include "nn/autograd/ops.h"
+#include "nn/core/backend.h"
+#include "nn/data/loader.h"
+#include "offload/schemes/schemes.h"
+#include "offload/schemes/secure_stream.h"
+#include "proto/results.h"
+
+namespace ens {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kSeeds = 3;  // of a coalition, where attack.seeds leaves it open
+
+double accuracy_of(const Int8Net& net, const Dataset& test) {
+  constexpr int64_t kBatch = 256;
+  Progress progress("accuracy of the int8 network", test.count());
+  int64_t right = 0;
+  for (int64_t first = 0; first < test.count(); first += kBatch) {
+    const Tensor images = images_of(test, first, std::min(kBatch, test.count() - first));
+    const auto found = argmax_rows(run_int8(net, images));
+    for (size_t i = 0; i < found.size(); ++i) {
+      right += found[i] == test.labels[static_cast<size_t>(first) + i];
+    }
+    progress.add(images.dim(0));
+  }
+  progress.finish();
+  return static_cast<double>(right) / static_cast<double>(test.count());
+}
+
+// The attacks on shares, each with several seeds.
+class ShareAttacks {
+ public:
+  ShareAttacks(const fs::path& run, const RunConfig& config, const BlindedBundle& bundle,
+               const Field& field)
+      : config_(config), field_(field) {
+    const auto test = shared_dataset(config, DataPart::kTest);
+    check_classes(*test, bundle.class_names, run.string());
+    auto pool = shared_dataset(config, DataPart::kPublic);
+    // Of runs that set no images aside for attackers, those of the training.
+    if (pool->count() == 0 || config.attack().public_source() == "training") {
+      pool = shared_dataset(config, DataPart::kTrain);
+    }
+    context_.settings = config.attack();
+    context_.device = parse_device(config.device());
+    first_seed_ = config.attack().seed() > 0 ? config.attack().seed() : config.seed();
+    roles_ = divide_images(*pool, *test, config.attack(), first_seed_);
+    truth_ = images_of(roles_.scored, 0, roles_.scored.count());
+    // The first step of every model normalises the images.
+    coding_ = {bundle.info.model.mean, bundle.info.model.stddev,
+               bundle.net.groups.at(0).input_scale};
+    model_ = bundle.info.model;
+  }
+
+  struct Result {
+    std::unique_ptr<ShareAttack> attack;
+    std::vector<AttackScore> by_seed;
+  };
+
+  Result coalition(const LagrangeCode& code, Encoding& encoding, int size) const {
+    ShareVictim victim = victim_of(code);
+    // The last workers, which are sent more than a seed.
+    for (int j = code.needed() - size; j < code.needed(); ++j) victim.coalition.push_back(j);
+    for (int j = 0; j < code.needed(); ++j) {
+      victim.recorded.push_back(as_tensor(encoding.residues(j), encoding.groups()));
+    }
+    return run(share_decoder_attack(), victim, kSeeds);
+  }
+
+  Result without_noise() const {
+    ShareVictim victim = victim_of(LagrangeCode(field_, 1, 0, 1));
+    const auto inputs = to_residues(field_, coding_.to_integers(truth_));
+    victim.recorded = {as_tensor(inputs, truth_.dim(0))};
+    victim.coalition = {0};
+    return run(share_yardstick_attack(), victim);
+  }
+
+  Result floor() const {
+    ShareVictim victim = victim_of(LagrangeCode(field_, 1, 1, 2));
+    std::vector<uint32_t> uniform(static_cast<size_t>(truth_.numel()));
+    expand_seed(SecureStream().next(), field_, uniform);
+    victim.recorded = {as_tensor(uniform, truth_.dim(0))};
+    victim.coalition = {0};
+    return run(share_floor_attack(), victim);
+  }
+
+  void write(const fs::path& folder, const Result& result, const Result& floor,
+             const Result& without_noise) const {
+    results::AttackResult out =
+        write_scores(folder / result.attack->name(), result.by_seed, first_seed_, roles_, truth_,
+                     config_.attack().keep_images());
+    if (result.attack->level() != KnowledgeLevel::kBlind) {
+      const AttackScore& least = floor.by_seed[0];
+      out.mutable_floor()->set_attack(least.title);
+      fill(out.mutable_floor()->mutable_ssim(), least.scores.ssim);
+      fill(out.mutable_floor()->mutable_psnr(), least.scores.psnr);
+      const AttackScore& open = without_noise.by_seed[middle_seed(without_noise.by_seed)];
+      out.mutable_own()->set_ssim(open.scores.ssim.mean);
+      out.mutable_own()->set_psnr(open.scores.psnr.mean);
+    }
+    out.set_metric(config_.attack().metric());
+    out.set_tier(config_.attack().tier());
+    out.set_settings(to_text(config_.attack()));
+    out.set_device(backend(context_.device).description());
+    out.set_dtype(name(context_.dtype));
+    out.set_observed("shares of the first layer's inputs");
+    results::write(folder / result.attack->name() / "result.json", out);
+  }
+
+  const Tensor& truth() const { return truth_; }
+  const ImageCoding& coding() const { return coding_; }
+  uint64_t seed() const { return first_seed_; }
+
+ private:
+  ShareVictim victim_of(const LagrangeCode& code) const {
+    return {.model = model_,
+            .coding = coding_,
+            .code = code,
+            .images = truth_.dim(0),
+            .recorded = {},
+            .coalition = {},
+            .public_data = &roles_.public_data};
+  }
+
+  Tensor as_tensor(std::span<const uint32_t> residues, int64_t groups) const {
+    Tensor share =
+        Tensor::empty({groups, truth_.dim(1), truth_.dim(2), truth_.dim(3)}, Dtype::kI32);
+    std::ranges::copy(residues, share.data<int32_t>());
+    return share;
+  }
+
+  Result run(std::unique_ptr<ShareAttack> attack, const ShareVictim& victim,
+             int default_seeds = 1) const {
+    const Evaluator evaluator(
+        truth_, config_.attack().metric() == "he19" ? MetricMode::kHe19 : MetricMode::kDefault);
+    AttackContext context = context_;
+    if (context.settings.seeds() == 0) context.settings.set_seeds(default_seeds);
+    Result out;
+    const int64_t passes =
+        attack->cost_in_images({roles_.public_data.count(), victim.code.inputs(),
+                                victim.code.noises(), static_cast<int>(victim.coalition.size())},
+                               context.settings);
+    // Without a training there are equations, with one solution whatever the seed.
+    const int seeds = passes == 0 ? 1 : seeds_of(*attack, context.settings);
+    std::optional<Progress> progress;
+    if (passes > 0) {
+      progress.emplace(fmt::format("{}, {} of {} shares", attack->name(), victim.coalition.size(),
+                                   victim.code.shares()),
+                       seeds * passes);
+      context.on_progress = [&](int64_t images, const std::string& note) {
+        progress->add(images);
+        progress->note(note);
+      };
+    }
+    for (int i = 0; i < seeds; ++i) {
+      context.seed = first_seed_ + static_cast<uint64_t>(i);
+      out.by_seed.push_back(
+          evaluator.evaluate(*attack, first_seed_, [&] { return attack->run(victim, context); }));
+    }
+    if (progress) progress->finish();
+    out.attack = std::move(attack);
+    return out;
+  }
+
+  const RunConfig& config_;
+  const Field field_;
+  AttackContext context_;
+  uint64_t first_seed_ = 0;
+  ImageRoles roles_;
+  Tensor truth_;  // the scored images
+  ModelSpec model_;
+  ImageCoding coding_;
+};
+
+}  // namespace
+
+BlindedCost blinded_cost(const Graph& graph, const std::vector<Int8Group>& groups,
+                         const Scheme& scheme, int sent) {
+  const int64_t seeds = std::min(scheme.seeds(), sent);
+  const auto per_image = [&](int64_t elements, int bytes) {
+    return elements * bytes / scheme.inputs();  // of one worker
+  };
+  BlindedCost cost;
+  for (const Int8Group& group : groups) {
+    ++cost.rounds;
+    cost.bytes_up += per_image(group.input.numel(), scheme.planes()) * (sent - seeds) + 32 * seeds;
+    for (const Int8Step& step : group.steps) {
+      cost.bytes_down +=
+          per_image(graph.shape(graph.steps[step.step].output).numel(), scheme.output_bytes()) *
+          sent;
+    }
+  }
+  return cost;
+}
+
+std::vector<fs::path> attack_blinded(const fs::path& run, const RunConfig& config) {
+  const OffloadConfig& offload = config.offload();
+  const int inputs = offload.virtual_batch(), noises = offload.noises(),
+            workers = inputs + noises + offload.spare_shares();
+  const Field field = Field::named(offload.field());
+  const auto scheme =
+      make_scheme(offload.scheme(),
+                  {.field = field, .virtual_batch = inputs, .noises = noises, .shares = workers});
+  if (!scheme->blinded()) {
+    usage_fail("scheme " + offload.scheme() + " hides nothing: every worker sees the activations",
+               "offload.scheme", "use darknight_field");
+  }
+  const BlindedBundle bundle = read_blinded_bundle(run / "blinded.h5");
+  const ShareAttacks attacks(run, config, bundle, field);
+  const auto encoding = scheme->encode(attacks.coding().to_integers(attacks.truth()));
+  const LagrangeCode code(field, inputs, noises, workers);
+
+  results::RunSummary summary;
+  results::read(run / "summary.json", summary);
+  results::RunSummary::Blinded& blinded = *summary.mutable_blinded();
+  blinded.set_split_bytes_up(summary.bytes().up());
+  summary.set_protection("blinded");
+  const BlindedCost cost = blinded_cost(bundle.net.graph, bundle.net.groups, *scheme, workers);
+  blinded.set_rounds(static_cast<int32_t>(cost.rounds));
+  blinded.set_clouds(workers);
+  summary.mutable_bytes()->set_up(static_cast<double>(cost.bytes_up));
+  summary.mutable_bytes()->set_down(static_cast<double>(cost.bytes_down));
+  const auto test = shared_dataset(config, DataPart::kTest);
+  summary.set_accuracy(accuracy_of(bundle.net, *test));
+  summary.set_test_images(static_cast<int32_t>(test->count()));
+  summary.set_dtype("int8");
+  for (const char* other :
+       {"net_accuracy", "seconds", "flops", "selected_nets", "distance_correlation"}) {
+    summary.GetReflection()->ClearField(&summary, summary.GetDescriptor()->FindFieldByName(other));
+  }
+
+  RunConfig stored = read_run_config(run);
+  *stored.mutable_offload() = offload;
+  const RunFacts facts{command_line(), backend(parse_device(config.device())).description(),
+                       config.seed()};
+  const auto without_noise = attacks.without_noise(), floor = attacks.floor();
+  std::vector<fs::path> folders;
+  for (int c = 1; c <= code.needed(); ++c) {
+    RunDir row(run / "blinded" / fmt::format("K{}-T{}", inputs, noises) /
+                   fmt::format("{}-of-{}", c, workers),
+               to_text(stored), facts);
+    blinded.set_colluding(c);
+    const auto found = attacks.coalition(code, *encoding, c);
+    results::write(row.path("summary.json"), summary);
+    for (const auto* result : {&found, &floor}) {
+      attacks.write(row.path("attack"), *result, floor, without_noise);
+    }
+    row.mark_done();
+    folders.push_back(row.folder());
+  }
+  return folders;
+}
+
+}  // namespace ens

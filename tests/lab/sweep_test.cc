@@ -198,6 +198,9 @@ TEST(OldRunTest, ItsConfigurationAndResultsCount) {
   results::read(file, result);
   result.set_tier("quick");
   results::write(file, result);
+  // Before the setting, public images were the client's own training images.
+  EXPECT_FALSE(attack_done(old, "oracle", wanted, /*on_the_wire=*/false));
+  wanted.mutable_attack()->set_public_source("training");
   EXPECT_TRUE(attack_done(old, "oracle", wanted, /*on_the_wire=*/false));
   EXPECT_FALSE(attack_done(old, "oracle", wanted, /*on_the_wire=*/true));
   // Seed 3 is the run's own; another is another result, in a folder of its own.

@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "base/error.h"
-#include "base/strings.h"
 #include "edge/session.h"
 #include "ensemble/model/blinded_bundle.h"
 #include "nn/core/rng.h"
@@ -37,11 +36,19 @@ struct ProductFailed {
 // the same party, or one worker that was named twice.
 std::vector<WorkerPool::Worker> workers_of(const EdgeConfig& config) {
   std::vector<WorkerPool::Worker> workers;
+  std::map<std::string, std::string> owner_of;  // by server key or, in plain text, by address
   for (const OffloadWorker& w : config.offload().worker()) {
     auto security =
         read_client_security({w.address()}, config.secret_key(), w.server_key(), config.insecure());
-    const std::string identity = security ? join(security->server_keys) : w.address();
-    workers.push_back({w.address(), std::move(security), w.owner().empty() ? identity : w.owner()});
+    const std::vector<std::string> identities =
+        security ? security->server_keys : std::vector<std::string>{w.address()};
+    std::string owner = w.owner();
+    for (const std::string& identity : identities) {
+      if (owner.empty() && owner_of.contains(identity)) owner = owner_of[identity];
+    }
+    if (owner.empty()) owner = identities.at(0);
+    for (const std::string& identity : identities) owner_of.emplace(identity, owner);
+    workers.push_back({w.address(), std::move(security), owner});
   }
   if (workers.empty()) {
     usage_fail("no workers for the blinded bundle", config.bundle(),

@@ -348,6 +348,10 @@ TEST_F(BlindedTest, TooFewOwnersAreAUsageErrorThatCounts) {
     worker.set_server_key(path("shared.pub"));
   one_key.set_secret_key(path("shared.key"));
   expect_refused(one_key, "there are 1");
+  write_keys(path("next"), new_keys());  // while a key is replaced
+  one_key.mutable_offload()->mutable_worker(0)->set_server_key(path("next.pub") + "," +
+                                                               path("shared.pub"));
+  expect_refused(one_key, "there are 1");
 }
 
 // ---- workers that lie

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "nn/data/dataset.h"
 #include "proto/config.h"
@@ -16,7 +17,12 @@ enum class DataPart { kTrain, kPublic, kTrainAndPublic, kTest };
 // What `config.data` describes; loaded once for as long as anyone holds it. Thread-safe. kPublic
 // has no images if none were set aside.
 std::shared_ptr<const Dataset> shared_dataset(const RunConfig& config, DataPart part);
-// So many of its images, drawn by the run's seed; 0: all.
+// Which part attack.public_source names.
+DataPart public_part(const AttackConfig& config);
+// Its images, for the attacks on the run in the folder `run`. Usage Error if there are none, since
+// none were set aside.
+std::shared_ptr<const Dataset> public_pool(const RunConfig& config, const std::string& run);
+// So many of a part's images, drawn by the run's seed; 0: all.
 Dataset draw_images(const RunConfig& config, DataPart part, int64_t count);
 
 }  // namespace ens

@@ -108,9 +108,8 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
   setting.nets = nets;
   setting.selected = config.ensemble().selected();
   const auto set_aside = shared_dataset(config, DataPart::kPublic);
-  const bool disjoint = settings.public_source() == "disjoint";
   setting.public_images =
-      std::min((disjoint ? set_aside : train)->count(), settings.public_images());
+      std::min(shared_dataset(config, public_part(settings))->count(), settings.public_images());
   setting.training_images = train->count() + set_aside->count();
   setting.scored_images = settings.one_per_class()
                               ? std::min<int64_t>(spec.classes, settings.scored_images())
@@ -122,9 +121,9 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
     if (!attack->not_applicable_reason(setting).empty()) continue;
     Attack& a = cell.attacks[name];
     a.seconds_per_image = attack->trains_through_bodies() ? speed.net : speed.decoder;
-    a.seconds =
-        a.seconds_per_image * static_cast<double>(attack->cost_in_images(setting, settings)) *
-        seeds_of(*attack, settings);
+    a.seconds = a.seconds_per_image *
+                static_cast<double>(attack->cost_in_images(setting, settings)) *
+                seeds_of(*attack, settings);
     if (dynamic_cast<const AttackOn<TrafficView>*>(attack.get())) {
       traffic_gb =
           std::min(1.0, static_cast<double>(settings.observed_features() * sent.numel() * 4) / 1e9);

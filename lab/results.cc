@@ -96,6 +96,20 @@ void fill(results::Interval* out, const Interval& interval) {
   out->set_high(interval.high);
 }
 
+void fill(results::AttackResult::Floor* out, const AttackScore& score) {
+  out->set_attack(score.title);
+  fill(out->mutable_ssim(), score.scores.ssim);
+  fill(out->mutable_psnr(), score.scores.psnr);
+}
+
+MetricMode metric_mode(const AttackConfig& config) {
+  return config.metric() == "he19" ? MetricMode::kHe19 : MetricMode::kDefault;
+}
+
+uint64_t first_attack_seed(const RunConfig& config) {
+  return config.attack().seed() > 0 ? config.attack().seed() : config.seed();
+}
+
 size_t middle_seed(const std::vector<AttackScore>& by_seed) {
   std::vector<size_t> order(by_seed.size());
   std::iota(order.begin(), order.end(), size_t{0});

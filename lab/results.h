@@ -7,11 +7,16 @@
 
 #include "attacks/core/evaluator.h"
 #include "attacks/split/grant.h"
+#include "proto/config.h"
 #include "proto/results.pb.h"
 
 namespace ens {
 
 void fill(results::Interval* out, const Interval& interval);
+void fill(results::AttackResult::Floor* out, const AttackScore& score);
+// What attack.metric and attack.seed mean: 0 is the run's own seed.
+MetricMode metric_mode(const AttackConfig& config);
+uint64_t first_attack_seed(const RunConfig& config);
 // One attack, run with one or more seeds, ascending by 1 from `first_seed`. Of several the medians
 // and intervals over images and seeds; all else is of the seed in the middle. `images`: the indices
 // of the scored images in the test split.

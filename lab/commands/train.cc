@@ -7,7 +7,6 @@
 #include "base/strings.h"
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
-#include "lab/datasets.h"
 #include "lab/scenarios/split_training.h"
 #include "lab/stop_on_signals.h"
 #include "proto/results.h"
@@ -55,11 +54,12 @@ void add_train_command(CLI::App& app) {
                  join(shares, ", "), join(alone, ", "),
                  results::in_effect_one_net(summary) ? "; in effect one net" : "");
     }
-    if (const auto aside = shared_dataset(config, DataPart::kPublic)->count(); aside > 0) {
+    if (config.data().public_images() > 0) {
       fmt::print(stderr,
-                 "trained on {} images; {} more are set aside for the attacks to use (for a model "
-                 "that goes into service: --set data.public_images=0)\n",
-                 summary.train_images(), aside);
+                 "trained on {} images, without those that are set aside for the attacks to use "
+                 "({}, at most a fifth; for a model that goes into service: "
+                 "--set data.public_images=0)\n",
+                 summary.train_images(), config.data().public_images());
     }
     fmt::print(stderr, "{}: edge.h5 (secret), cloud.h5, summary.json\nnext: {}\n", flags->out,
                command_to_paste({"ensembler", "attack", flags->out}));

@@ -55,15 +55,10 @@ class ShareAttacks {
       : config_(config), field_(field) {
     const auto test = shared_dataset(config, DataPart::kTest);
     check_classes(*test, bundle.class_names, run.string());
-    auto pool = shared_dataset(config, DataPart::kPublic);
-    // Of runs that set no images aside for attackers, those of the training.
-    if (pool->count() == 0 || config.attack().public_source() == "training") {
-      pool = shared_dataset(config, DataPart::kTrain);
-    }
     context_.settings = config.attack();
     context_.device = parse_device(config.device());
-    first_seed_ = config.attack().seed() > 0 ? config.attack().seed() : config.seed();
-    roles_ = divide_images(*pool, *test, config.attack(), first_seed_);
+    first_seed_ = first_attack_seed(config);
+    roles_ = divide_images(*public_pool(config, run.string()), *test, config.attack(), first_seed_);
     truth_ = images_of(roles_.scored, 0, roles_.scored.count());
     // The first step of every model normalises the images.
     coding_ = {bundle.info.model.mean, bundle.info.model.stddev,
@@ -109,10 +104,7 @@ class ShareAttacks {
         write_scores(folder / result.attack->name(), result.by_seed, first_seed_, roles_, truth_,
                      config_.attack().keep_images());
     if (result.attack->level() != KnowledgeLevel::kBlind) {
-      const AttackScore& least = floor.by_seed[0];
-      out.mutable_floor()->set_attack(least.title);
-      fill(out.mutable_floor()->mutable_ssim(), least.scores.ssim);
-      fill(out.mutable_floor()->mutable_psnr(), least.scores.psnr);
+      fill(out.mutable_floor(), floor.by_seed[0]);
       const AttackScore& open = without_noise.by_seed[middle_seed(without_noise.by_seed)];
       out.mutable_own()->set_ssim(open.scores.ssim.mean);
       out.mutable_own()->set_psnr(open.scores.psnr.mean);
@@ -150,8 +142,7 @@ class ShareAttacks {
 
   Result run(std::unique_ptr<ShareAttack> attack, const ShareVictim& victim,
              int default_seeds = 1) const {
-    const Evaluator evaluator(
-        truth_, config_.attack().metric() == "he19" ? MetricMode::kHe19 : MetricMode::kDefault);
+    const Evaluator evaluator(truth_, metric_mode(config_.attack()));
     AttackContext context = context_;
     if (context.settings.seeds() == 0) context.settings.set_seeds(default_seeds);
     Result out;

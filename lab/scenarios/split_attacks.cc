@@ -53,9 +53,7 @@ struct Attacked {
     if (config.attack().seed() == config.seed()) config.mutable_attack()->set_seed(0);
   }
 
-  uint64_t seed() const {
-    return config.attack().seed() > 0 ? config.attack().seed() : config.seed();
-  }
+  uint64_t seed() const { return first_attack_seed(config); }
   // What the attack's folder and title have after its name.
   std::string folder_suffix() const {
     return config.attack().seed() > 0 ? fmt::format("-seed{}", seed()) : "";
@@ -110,15 +108,7 @@ struct AttackTarget::Impl {
 
     const auto test = shared_dataset(config, DataPart::kTest);
     check_classes(*test, classes, folder.string());
-    const bool disjoint = settings.public_source() == "disjoint";
-    const auto pool = shared_dataset(config, disjoint ? DataPart::kPublic : DataPart::kTrain);
-    if (pool->count() == 0) {
-      usage_fail("no images were set aside for attackers when this run was trained",
-                 folder.string(),
-                 "set attack.public_source=training, or train again with data.public_images above "
-                 "0");
-    }
-    roles = divide_images(*pool, *test, settings, attacked.seed());
+    roles = divide_images(*public_pool(config, folder.string()), *test, settings, attacked.seed());
     truth = images_of(roles.scored, 0, roles.scored.count());
   }
 
@@ -162,9 +152,7 @@ struct AttackTarget::Impl {
       const AttackScore score = evaluator.evaluate(
           *attack, config.seed(), [&] { return attack->run(victim(Tensor()), context); });
       if (score.scores.ssim.mean <= best_floor.ssim().mean() && best_floor.has_attack()) continue;
-      best_floor.set_attack(attack->title());
-      fill(best_floor.mutable_ssim(), score.scores.ssim);
-      fill(best_floor.mutable_psnr(), score.scores.psnr);
+      fill(&best_floor, score);
     }
     return best_floor;
   }
@@ -257,9 +245,7 @@ void AttackTarget::run(const std::string& name_of_attack, const Tensor& observed
     result.set_pointless(reason);
   } else {
     try {
-      const MetricMode mode =
-          impl_->settings.metric() == "he19" ? MetricMode::kHe19 : MetricMode::kDefault;
-      Evaluator evaluator(impl_->truth, mode);
+      Evaluator evaluator(impl_->truth, metric_mode(impl_->settings));
       const auto floor = impl_->floor(evaluator);
       const int64_t wanted = impl_->settings.reference_images();
       int64_t seen = 0;

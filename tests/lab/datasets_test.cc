@@ -6,6 +6,7 @@
 #include <set>
 #include <string>
 
+#include "base/error.h"
 #include "base/files.h"
 #include "tests/support/temp_dir.h"
 
@@ -43,6 +44,30 @@ TEST(SharedDataset, ImagesSetAsideAreNotTrainedOn) {
   const auto trained = images(*train);
   EXPECT_TRUE(std::ranges::none_of(images(*aside), [&](auto& i) { return trained.contains(i); }));
   EXPECT_EQ(shared_dataset(config, DataPart::kTest)->count(), 10);
+}
+
+// Reading an image folder takes long: once for both.
+TEST(SharedDataset, ThePartsOfATrainingSplitLiveTogether) {
+  const RunConfig config = shapes(100, 15);
+  const auto train = shared_dataset(config, DataPart::kTrain);
+  const auto aside = shared_dataset(config, DataPart::kPublic);
+  EXPECT_FALSE(train.owner_before(aside) || aside.owner_before(train));
+  EXPECT_EQ(shared_dataset(config, DataPart::kTrain), train);
+}
+
+TEST(PublicPool, IsThePartThatTheSettingNamesOrAnError) {
+  RunConfig config = shapes(100, 15);
+  EXPECT_EQ(public_pool(config, "run")->count(), 15);
+  config = shapes(100, 0);
+  try {
+    public_pool(config, "runs/old");
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), Error::Kind::kUsage);
+    EXPECT_NE(std::string(error.what()).find("runs/old"), std::string::npos) << error.what();
+  }
+  config.mutable_attack()->set_public_source("training");
+  EXPECT_EQ(public_pool(config, "run")->count(), 100);
 }
 
 TEST(SharedDataset, AtMostAFifthIsSetAsideAndPossiblyNone) {

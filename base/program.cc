@@ -6,11 +6,10 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <string_view>
 
 #include "base/error.h"
+#include "base/files.h"
 #include "base/threads.h"
 
 namespace ens {
@@ -56,13 +55,10 @@ void flush_output() {
   fail("cannot write to standard output: " + reason, "", "check where it is redirected to");
 }
 
-void write_ready_file(const std::string& file, const std::string& endpoint) {
-  const std::string temporary = file + ".tmp";
-  std::ofstream out(temporary);
-  out << endpoint << "\n" << std::flush;
-  std::error_code error;
-  if (out) std::filesystem::rename(temporary, file, error);
-  if (!out || error) fail("cannot write the ready file", file);
+void announce_address(const std::string& address, const std::string& ready_file) {
+  std::printf("%s\n", address.c_str());
+  flush_output();
+  if (!ready_file.empty()) write_file_atomically(ready_file, address + "\n", /*secret=*/false);
 }
 
 std::string shell_quoted(const std::string& text) {

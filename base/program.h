@@ -23,9 +23,10 @@ int run_program(const char* name, char** argv, const std::function<int()>& body)
 // programs that print for a long time and should stop when nobody receives it.
 void flush_output();
 
-// For a server that is ready: writes its address there, for a process that waits for it. The file
-// appears complete or not at all. Error if it cannot be written.
-void write_ready_file(const std::string& file, const std::string& endpoint);
+// For a server that is ready: prints its address and, unless `ready_file` is empty, writes it
+// there, for a process that waits for it; the file appears complete or not at all. Error if one of
+// the two fails.
+void announce_address(const std::string& address, const std::string& ready_file);
 
 // `text` as one word of a POSIX shell: itself if nothing in it is special, else in single quotes.
 // For commands that are printed to be pasted.

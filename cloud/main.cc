@@ -115,9 +115,7 @@ int run(int argc, char** argv) {
   ens::Server server(config);
   const Signals signals(server);
   server.start();
-  std::printf("%s\n", server.endpoint().c_str());
-  ens::flush_output();
-  if (!ready_file.empty()) ens::write_ready_file(ready_file, server.endpoint());
+  ens::announce_address(server.endpoint(), ready_file);
   server.wait();
   return 0;
 }

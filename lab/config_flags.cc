@@ -6,6 +6,7 @@
 #include "base/flags.h"
 #include "base/program.h"
 #include "base/strings.h"
+#include "experiment/run_dir.h"
 
 namespace ens {
 namespace {
@@ -40,6 +41,31 @@ RunConfig ConfigFlags::given() const {
 RunConfig ConfigFlags::resolve() const {
   RunConfig config = given();
   complete(config);
+  return config;
+}
+
+void CalibrationFlags::add_to(CLI::App& command) {
+  command.add_option("run", run, "Run folder")->required();
+  command.add_option("--images", images, "Training images used to calibrate activation ranges")
+      ->check(between(1, 1000000))
+      ->capture_default_str();
+  command.add_option("--test", test, "Test images for the accuracy; 0: all")
+      ->check(at_least(0))
+      ->capture_default_str();
+  command.add_option("--most-loss", most_loss, "Maximum loss of accuracy, in points")
+      ->capture_default_str();
+  command.add_option(
+      "--data", data,
+      "Folder with the data sets (default: $ENS_DATA, then ~/.cache/ensembler-data)");
+}
+
+RunConfig CalibrationFlags::read_config(const char* command, const std::string& train_flags) const {
+  if (!fs::exists(fs::path(run) / "DONE")) {
+    usage_fail("'" + run + "' is not a finished run folder", command,
+               "train it first: ensembler train " + train_flags + "--out " + run);
+  }
+  RunConfig config = read_run_config(run);
+  if (!data.empty()) config.mutable_data()->set_root(data);
   return config;
 }
 

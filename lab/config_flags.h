@@ -28,6 +28,19 @@ struct ConfigFlags {
   RunConfig given() const;
 };
 
+// Of the commands that fix the ranges of a run's activations with training images, and refuse what
+// that costs in accuracy: RUN, --images, --test, --most-loss, --data.
+struct CalibrationFlags {
+  std::string run, data;
+  int64_t images = 512, test = 0;  // of the training and the test split; 0: all
+  double most_loss = 0;            // of accuracy, in points
+
+  void add_to(CLI::App& command);
+  // The run's configuration. Usage Error, naming `command` and how to train a run with
+  // `train_flags`, if it is not finished.
+  RunConfig read_config(const char* command, const std::string& train_flags) const;
+};
+
 // A configuration by path, or by the name of one that comes with the program ("demo" or
 // "demo.txtpb"): looked for in ./configs and beside the installed program.
 std::filesystem::path find_config(const std::string& name);

@@ -99,20 +99,13 @@ void Alignment::train() {
   plain_adam.kind = OptimSpec::Kind::kAdam;
   Optimizer tail_adam(tail.parameters(), plain_adam);
 
-  LoaderOptions loading;
-  loading.batch = std::min<int64_t>(context_.settings.alignment().batch(), data_.train.count());
-  loading.seed = rng_.next();
-  loading.flip = true;
-  Loader loader(data_.train, loading);
-  loader.start(0);
+  ImageSampler images(data_.train,
+                      std::min<int64_t>(context_.settings.alignment().batch(), data_.train.count()),
+                      rng_.next());
   const int64_t steps = context_.settings.alignment().steps(), warm_up = steps / 8;
-  Batch batch;
-  for (int64_t step = 0, epoch = 0; step < steps; ++step) {
+  for (int64_t step = 0; step < steps; ++step) {
     if (is_checkpoint_step(step, steps)) substitute_.choose_polarity(kPolarityMargin);
-    if (!loader.next(batch)) {
-      loader.start(++epoch);
-      loader.next(batch);
-    }
+    const Batch& batch = images.next();
     const int64_t n = batch.images.dim(0);
     const Tensor real =
         backend(context_.device)

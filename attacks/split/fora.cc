@@ -56,20 +56,11 @@ void align(Substitute& substitute, const TrafficView& view, const AttackContext&
   substitute.set_size(wanted);
   Optimizer substitute_adam(substitute.parameters(), adversarial_adam());
   Optimizer critic_adam(critic->parameters(), adversarial_adam());
-  LoaderOptions loading;
-  loading.batch = plan.batch;
-  loading.seed = rng.next();
-  loading.flip = true;
-  Loader loader(data.train, loading);
-  loader.start(0);
+  ImageSampler images(data.train, plan.batch, rng.next());
   const auto penalty_weight = static_cast<float>(context.settings.fora().gradient_penalty());
-  Batch batch;
-  for (int64_t step = 0, epoch = 0; step < plan.steps; ++step) {
+  for (int64_t step = 0; step < plan.steps; ++step) {
     if (chooses_polarity(step, plan.steps)) substitute.choose_polarity(kPolarityMargin);
-    if (!loader.next(batch)) {
-      loader.start(++epoch);
-      loader.next(batch);
-    }
+    const Batch& batch = images.next();
     const int64_t n = batch.images.dim(0);
     const Tensor real =
         backend(context.device)

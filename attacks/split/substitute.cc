@@ -240,6 +240,19 @@ Tensor ObservedFeatureSampler::next(int64_t n) {
   return batch;
 }
 
+ImageSampler::ImageSampler(const Dataset& data, int64_t batch, uint64_t seed)
+    : loader_(data, {.batch = batch, .flip = true, .seed = seed}) {
+  loader_.start(0);
+}
+
+const Batch& ImageSampler::next() {
+  if (!loader_.next(batch_)) {
+    loader_.start(++epoch_);
+    loader_.next(batch_);
+  }
+  return batch_;
+}
+
 void require_traffic(const TrafficView& view, const std::string& attack) {
   if (!view.traffic.defined() || view.traffic.dim(0) == 0) {
     usage_fail("the alignment has no features to align with", attack,

@@ -12,6 +12,7 @@
 #include "attacks/split/alignment.h"
 #include "attacks/split/decoding.h"
 #include "nn/core/rng.h"
+#include "nn/data/loader.h"
 #include "nn/optim/optim.h"
 
 namespace ens {
@@ -103,6 +104,18 @@ class ObservedFeatureSampler {
   Rng rng_;
   std::vector<int64_t> order_;
   int64_t at_ = 0;
+};
+// The images of `data` in batches, mirrored at random, one pass after another. `data` must outlive
+// it.
+class ImageSampler {
+ public:
+  ImageSampler(const Dataset& data, int64_t batch, uint64_t seed);
+  const Batch& next();  // until the next call
+
+ private:
+  Loader loader_;
+  Batch batch_;
+  int64_t epoch_ = 0;
 };
 // Usage Error, naming `attack`, if there are no features to align with or they are no maps.
 void require_traffic(const TrafficView& view, const std::string& attack);

@@ -32,10 +32,8 @@ namespace fs = std::filesystem;
 
 constexpr int64_t kBatch = 256;
 
-struct CalibrateFlags {
-  std::string run, data, device = "auto";
-  int64_t images = 512, test = 0;
-  double most_loss = 0.2;
+struct CalibrateFlags : CalibrationFlags {
+  std::string device = "auto";
 };
 
 // The server nets in float8: computed by the device if it can, else rounded on the CPU.
@@ -105,12 +103,7 @@ Outcome compare(EdgePipeline& edge, const Dataset& images, const std::vector<Gra
 
 void calibrate(const CalibrateFlags& flags) {
   const fs::path run = flags.run, file = run / "cloud.h5";
-  if (!fs::exists(run / "DONE")) {
-    usage_fail("'" + flags.run + "' is not a finished run folder", "calibrate",
-               "train it first: ensembler train --out " + flags.run);
-  }
-  RunConfig config = read_run_config(run);
-  if (!flags.data.empty()) config.mutable_data()->set_root(flags.data);
+  const RunConfig config = flags.read_config("calibrate", "");
   const Device device = parse_device(flags.device);
   backend(device).allow_tf32(false);  // float32 is the yardstick
   CloudBundle cloud = read_cloud_bundle(file);
@@ -160,21 +153,10 @@ void calibrate(const CalibrateFlags& flags) {
 
 void add_calibrate_command(CLI::App& app) {
   auto flags = std::make_shared<CalibrateFlags>();
+  flags->most_loss = 0.2;
   CLI::App* command = app.add_subcommand(
       "calibrate", "Calibrate a run's cloud.h5 for float8, unless that costs too much accuracy");
-  command->add_option("run", flags->run, "Run folder")->required();
-  command
-      ->add_option("--images", flags->images, "Training images used to calibrate activation ranges")
-      ->check(between(1, 1000000))
-      ->capture_default_str();
-  command->add_option("--test", flags->test, "Test images for the accuracy; 0: all")
-      ->check(at_least(0))
-      ->capture_default_str();
-  command->add_option("--most-loss", flags->most_loss, "Maximum loss of accuracy, in points")
-      ->capture_default_str();
-  command->add_option(
-      "--data", flags->data,
-      "Folder with the data sets (default: $ENS_DATA, then ~/.cache/ensembler-data)");
+  flags->add_to(*command);
   command
       ->add_option("--device", flags->device,
                    "auto, cpu, cuda or cuda:1; a device without float8: rounding on the CPU")

@@ -35,10 +35,8 @@ namespace fs = std::filesystem;
 
 constexpr int64_t kImagesAtOnce = 256;
 
-struct PackFlags {
-  std::string run, out, data;
-  int64_t images = 512, test = 0;
-  double most_loss = 0.5;
+struct PackFlags : CalibrationFlags {
+  std::string out;
 };
 
 // Head, body and tail of an unprotected run as one graph.
@@ -64,12 +62,7 @@ Graph whole_net(const fs::path& run, BlindedBundle& bundle) {
 
 void pack(const PackFlags& flags) {
   const fs::path run = flags.run;
-  if (!fs::exists(run / "DONE")) {
-    usage_fail("'" + flags.run + "' is not a finished run folder", "offload pack",
-               "train it first: ensembler train --set protection.kind=none --out " + flags.run);
-  }
-  RunConfig config = read_run_config(run);
-  if (!flags.data.empty()) config.mutable_data()->set_root(flags.data);
+  const RunConfig config = flags.read_config("offload pack", "--set protection.kind=none ");
   const fs::path file = flags.out.empty() ? run / "blinded.h5" : fs::path(flags.out);
 
   BlindedBundle bundle;
@@ -145,24 +138,13 @@ void add_offload_command(CLI::App& app) {
       "Blinded inference: linear layers computed by workers who learn nothing (docs/offload.md)");
   offload->require_subcommand(1);
   auto flags = std::make_shared<PackFlags>();
+  flags->most_loss = 0.5;
   CLI::App* command =
       offload->add_subcommand("pack",
                               "Make the edge's bundle of an unprotected run's network in int8, "
                               "unless that costs too much accuracy");
-  command->add_option("run", flags->run, "Run folder")->required();
+  flags->add_to(*command);
   command->add_option("-o,--out", flags->out, "The bundle's file (default: RUN/blinded.h5)");
-  command
-      ->add_option("--images", flags->images, "Training images used to calibrate activation ranges")
-      ->check(between(1, 1000000))
-      ->capture_default_str();
-  command->add_option("--test", flags->test, "Test images for the accuracy; 0: all")
-      ->check(at_least(0))
-      ->capture_default_str();
-  command->add_option("--most-loss", flags->most_loss, "Maximum loss of accuracy, in points")
-      ->capture_default_str();
-  command->add_option(
-      "--data", flags->data,
-      "Folder with the data sets (default: $ENS_DATA, then ~/.cache/ensembler-data)");
   command->callback([flags] { pack(*flags); });
 
   auto attacking = std::make_shared<AttackFlags>();

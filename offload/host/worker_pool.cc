@@ -19,10 +19,8 @@ Status cancelled_status() { return {StatusCode::kUnavailable, "the call was brok
 WorkerPool::WorkerPool(std::vector<Worker> workers, std::chrono::milliseconds timeout) {
   std::map<std::string, int> owners;
   for (size_t w = 0; w < workers.size(); ++w) {
-    // An owner without a name is its worker alone.
-    const std::string owner =
-        workers[w].owner.empty() ? "\n" + std::to_string(w) : workers[w].owner;
-    owner_of_.push_back(owners.try_emplace(owner, static_cast<int>(owners.size())).first->second);
+    const int next = static_cast<int>(owners.size());
+    owner_of_.push_back(owners.try_emplace(workers[w].owner, next).first->second);
     State& state = workers_.emplace_back();
     state.link = std::make_unique<WorkerLink>(static_cast<int>(w), workers[w].address,
                                               std::move(workers[w].security), timeout,

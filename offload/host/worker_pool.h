@@ -23,7 +23,7 @@ class WorkerPool {
   struct Worker {
     std::string address;
     std::optional<ClientSecurity> security;
-    std::string owner;  // empty: its own
+    std::string owner;  // workers of the same one are one party
   };
   // What to send for one share.
   using MakeJob = std::function<WorkerJob(int share)>;

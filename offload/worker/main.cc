@@ -65,9 +65,7 @@ int run(int argc, char** argv) {
   running = &worker;
   for (const int signal : {SIGINT, SIGTERM}) std::signal(signal, stop_running);
   std::signal(SIGHUP, SIG_IGN);  // the list of clients is followed; there is no bundle to reload
-  std::printf("%s\n", worker.endpoint().c_str());
-  ens::flush_output();
-  if (!ready_file.empty()) ens::write_ready_file(ready_file, worker.endpoint());
+  ens::announce_address(worker.endpoint(), ready_file);
   worker.run();
   return 0;
 }

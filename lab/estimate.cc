@@ -120,10 +120,11 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
     const auto attack = make_attack(name);
     if (!attack->not_applicable_reason(setting).empty()) continue;
     Attack& a = cell.attacks[name];
-    a.seconds_per_image = attack->trains_through_bodies() ? speed.net : speed.decoder;
-    a.seconds = a.seconds_per_image *
-                static_cast<double>(attack->cost_in_images(setting, settings)) *
-                seeds_of(*attack, settings);
+    const AttackCost cost = attack->cost(setting, settings);
+    const double once = speed.net * static_cast<double>(cost.nets) +
+                        speed.decoder * static_cast<double>(cost.decoders);
+    a.seconds = once * seeds_of(*attack, settings);
+    a.seconds_per_image = once / static_cast<double>(std::max<int64_t>(cost.images(), 1));
     if (dynamic_cast<const AttackOn<TrafficView>*>(attack.get())) {
       traffic_gb =
           std::min(1.0, static_cast<double>(settings.observed_features() * sent.numel() * 4) / 1e9);

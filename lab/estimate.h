@@ -15,7 +15,7 @@ class Estimator {
  public:
   struct Attack {
     double seconds = 0;
-    double seconds_per_image = 0;  // of cost_in_images()
+    double seconds_per_image = 0;  // of AttackCost
   };
   struct Cell {
     double stage1_seconds = 0, stage2_seconds = 0;      // of compute on one thread

@@ -12,6 +12,9 @@ AttackContext::AttackContext() {
 
 int seeds_of(const Attack& attack, const AttackConfig& settings) {
   if (attack.level() == KnowledgeLevel::kBlind) return 1;
+  if (attack.trains_through_bodies() && settings.shadow().seeds() > 0) {
+    return settings.shadow().seeds();
+  }
   if (settings.seeds() > 0) return settings.seeds();
   return attack.trains_through_bodies() ? 5 : 1;
 }

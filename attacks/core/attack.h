@@ -34,7 +34,7 @@ struct AttackContext {
   Device device;
   Dtype dtype = Dtype::kF32;
   uint64_t seed = 1;
-  // Called as work is done, in the units of cost_in_images(), at least once a second; from several
+  // Called as work is done, in the images of AttackCost, at least once a second; from several
   // threads. May be empty. An exception that it throws ends the attack: that is how one is stopped.
   std::function<void(int64_t images, const std::string& note)> on_progress;
   void report(int64_t images, const std::string& note) const {
@@ -75,9 +75,17 @@ class Attack {
   virtual bool only_in_full_tier() const { return false; }
 };
 
-// With how many seeds it runs: attack.seeds, by default 5 where shadows are trained, whose results
+// With how many seeds it runs: attack.seeds (attack.shadow.seeds for shadows), by default 5 where shadows are trained, whose results
 // scatter, and 1 elsewhere; a blind attack draws nothing.
 int seeds_of(const Attack& attack, const AttackConfig& settings);
+
+// What an attack's trainings and descents pass through networks, in images, with all its steps. The
+// two kinds differ greatly in time: a small server net takes a tenth of what a decoder does.
+struct AttackCost {
+  int64_t nets = 0;      // through server nets, heads and critics, of each one
+  int64_t decoders = 0;  // through decoders and what is as large
+  int64_t images() const { return nets + decoders; }
+};
 
 // An attack of a scenario, run by name. `Setting` is what decides applicability and cost before
 // anything is trained: the architecture, how many nets and images there are.
@@ -86,8 +94,8 @@ class AttackAgainst : public Attack {
  public:
   // Whether it makes sense here: "" or the reason why not ("one server net only").
   virtual std::string not_applicable_reason(const Setting&) const { return ""; }
-  // Images that run() will pass through networks in training: for progress and estimates.
-  virtual int64_t cost_in_images(const Setting& setting, const AttackConfig& settings) const = 0;
+  // Of one run(): for progress, which counts its images(), and estimates.
+  virtual AttackCost cost(const Setting& setting, const AttackConfig& settings) const = 0;
   // Runs on no more of the victim than the attack's view grants.
   virtual std::vector<Reconstruction> run(const Victim& victim, const AttackContext& context) = 0;
 };

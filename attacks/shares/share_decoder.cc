@@ -54,10 +54,10 @@ class ShareDecoder : public ShareAttack {
   std::string name() const override { return name_; }
   std::string title() const override { return title_; }
   KnowledgeLevel level() const override { return level_; }
-  int64_t cost_in_images(const ShareSetting& setting, const AttackConfig& settings) const override {
-    if (solves_ && setting.shares >= setting.inputs + setting.noises) return 0;
+  AttackCost cost(const ShareSetting& setting, const AttackConfig& settings) const override {
+    if (solves_ && setting.shares >= setting.inputs + setting.noises) return {};
     const int64_t batch = batch_of(settings, setting.public_images, setting.inputs);
-    return setting.public_images / batch * batch * settings.decoder().epochs();
+    return {.decoders = setting.public_images / batch * batch * settings.decoder().epochs()};
   }
 
   std::vector<Reconstruction> run_on(const WorkerView& view,

@@ -39,23 +39,25 @@ class Alignment {
     critic_->to(context.device);
   }
 
-  // Images through networks, as run() reports them.
-  static int64_t cost(const SplitSetting& setting, const AttackConfig& settings, bool with_shadow) {
+  // Images through networks, as train() reports them.
+  static int64_t cost_in_images(const SplitSetting& setting, const AttackConfig& settings,
+                                bool with_shadow) {
     const int64_t images = training_images(setting), nets = setting.nets;
     const int64_t batch = std::min<int64_t>(settings.alignment().batch(), images);
     return settings.alignment().steps() *
                (batch + (with_shadow ? nets * std::min(batch, kShadowBatch) : 0)) +
-           Substitute::cost_in_images(setting, kCheckpoints) + images * settings.decoder().epochs();
+           Substitute::cost_in_images(setting, kCheckpoints);
   }
 
-  Reconstruction run() {
-    train();
-    substitute_.freeze();
-    substitute_.choose_polarity(0);  // the criterion is at its surest now
+  // Trains the substitute.
+  void train();
+  // The attacker's own criterion of it, without the truth: higher is better.
+  double criterion() { return substitute_.criterion(); }
+
+  Reconstruction decode_through() {
     const auto features = [&](const Tensor& images) { return substitute_.features(images); };
     Reconstruction r;
     r.candidate = candidate_;
-    r.self_score = substitute_.criterion();
     auto decoder = train_decoder(view_, context_, data_.train, features, rng_.next(), candidate_,
                                  {.capture = substitute_.polarity() == Polarity::kAsIs});
     r.images = decode(*decoder, view_, context_, view_.observed);
@@ -75,7 +77,7 @@ class Alignment {
     context_.report(images, candidate_ + ": " + note);
   }
 
-  void train();
+  void train_substitute();
 
   const TrafficView& view_;
   const AttackContext& context_;
@@ -88,6 +90,12 @@ class Alignment {
 };
 
 void Alignment::train() {
+  train_substitute();
+  substitute_.freeze();
+  substitute_.choose_polarity(0);  // the criterion is at its surest now
+}
+
+void Alignment::train_substitute() {
   ObservedFeatureSampler sampler(view_, rng_.next());
   const FeatureMoments wanted = feature_moments(sampler.parts(), context_.device);
   const float to_unit = 1.0f / wanted.scale;
@@ -160,20 +168,39 @@ class AlignmentAttack : public AttackOn<TrafficView> {
     return with_shadow_ ? "alignment + shadow cross-entropy" : "feature alignment";
   }
 
-  int64_t cost_in_images(const SplitSetting& setting, const AttackConfig& settings) const override {
-    return settings.alignment().restarts() * Alignment::cost(setting, settings, with_shadow_);
+  AttackCost cost(const SplitSetting& setting, const AttackConfig& settings) const override {
+    const int restarts = settings.alignment().restarts();
+    return {.nets = restarts * Alignment::cost_in_images(setting, settings, with_shadow_),
+            .decoders = decoded_candidates(settings, restarts) * training_images(setting) *
+                        settings.decoder().epochs()};
   }
 
   std::vector<Reconstruction> run_on(const TrafficView& view,
                                      const AttackContext& context) override {
     require_traffic(view, name());
     const PublicSplit data = split_public(*view.public_data);
-    std::vector<Reconstruction> all(static_cast<size_t>(context.settings.alignment().restarts()));
+    const int restarts = context.settings.alignment().restarts();
+    std::vector<std::unique_ptr<Alignment>> trained(static_cast<size_t>(restarts));
+    std::vector<double> merits(trained.size());
     run_parallel(
-        context.settings.alignment().restarts(), 0,
+        restarts, 0,
         [&](int i) {
-          const std::string part = "restart " + std::to_string(i + 1);
-          all[static_cast<size_t>(i)] = Alignment(view, context, data, with_shadow_, part).run();
+          const auto at = static_cast<size_t>(i);
+          trained[at] = std::make_unique<Alignment>(view, context, data, with_shadow_,
+                                                    "restart " + std::to_string(i + 1));
+          trained[at]->train();
+          merits[at] = trained[at]->criterion();
+        },
+        context.device);
+    const std::vector<size_t> best =
+        best_of(merits, decoded_candidates(context.settings, restarts));
+    std::vector<Reconstruction> all(best.size());
+    run_parallel(
+        static_cast<int>(best.size()), 0,
+        [&](int i) {
+          Reconstruction& r = all[static_cast<size_t>(i)];
+          r = trained[best[static_cast<size_t>(i)]]->decode_through();
+          r.self_score = merits[best[static_cast<size_t>(i)]];
         },
         context.device);
     return all;

@@ -13,7 +13,7 @@ class ClassMean : public AttackOn<LabelView> {
  public:
   std::string name() const override { return "class-mean"; }
   std::string title() const override { return "mean public image of the class (floor)"; }
-  int64_t cost_in_images(const SplitSetting&, const AttackConfig&) const override { return 0; }
+  AttackCost cost(const SplitSetting&, const AttackConfig&) const override { return {}; }
 
   std::vector<Reconstruction> run_on(const LabelView& view, const AttackContext&) override {
     if (std::ssize(view.labels) != view.scored_images) {

@@ -21,7 +21,7 @@ class Coalition : public AttackOn<QueryFreeView> {
     return one_net_only(setting);
   }
 
-  int64_t cost_in_images(const SplitSetting& setting, const AttackConfig& settings) const override {
+  AttackCost cost(const SplitSetting& setting, const AttackConfig& settings) const override {
     const int shards = shards_of(setting.nets, settings);
     int64_t net_passes = 0;  // larger shards first: at least as much as any draw
     for (int c = 1; c <= shards; ++c) net_passes += (setting.nets * c + shards - 1) / shards;

@@ -1,6 +1,7 @@
 #include "attacks/split/decoding.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "base/error.h"
@@ -97,6 +98,20 @@ Tensor decode(Decoder& decoder, const ServerView& view, const AttackContext& con
   }
   for (float& pixel : images.span<float>()) pixel = std::clamp(pixel, 0.0f, 1.0f);
   return images;
+}
+
+int decoded_candidates(const AttackConfig& settings, int trained) {
+  if (settings.candidates() > 0) return std::min(settings.candidates(), trained);
+  return settings.tier() == "full" ? trained : 1;
+}
+
+std::vector<size_t> best_of(std::span<const double> merits, int keep) {
+  std::vector<size_t> order(merits.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  const auto rank = [&](size_t i) { return std::isnan(merits[i]) ? -INFINITY : merits[i]; };
+  std::ranges::stable_sort(order, [&](size_t a, size_t b) { return rank(a) > rank(b); });
+  order.resize(std::min(order.size(), static_cast<size_t>(std::max(keep, 0))));
+  return order;
 }
 
 int64_t queried_pairs(int64_t most, const Shape& feature) {

@@ -3,8 +3,10 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "attacks/core/decoder.h"
 #include "attacks/split/views.h"
@@ -42,6 +44,12 @@ std::shared_ptr<Decoder> train_decoder(const ServerView& view, const AttackConte
 // decoder(features) in batches -> [M, channels, S, S] float32, clipped to [0, 1], on the CPU.
 Tensor decode(Decoder& decoder, const ServerView& view, const AttackContext& context,
               const Tensor& features);
+
+// How many of an attack's `trained` shadows or substitutes get a decoder (attack.candidates).
+int decoded_candidates(const AttackConfig& settings, int trained);
+// The indices of the `keep` highest merits (all, if there are fewer), the best first. Of equal ones
+// the earlier wins; what is not a number comes last.
+std::vector<size_t> best_of(std::span<const double> merits, int keep);
 
 // How many queries cost what one image of a decoder's training does: the client's head is small.
 inline constexpr int64_t kQueriesPerImage = 16;

@@ -129,11 +129,11 @@ class Fora : public AttackOn<TrafficView> {
   std::string title() const override { return "FORA"; }
   bool only_in_full_tier() const override { return true; }
 
-  int64_t cost_in_images(const SplitSetting& setting, const AttackConfig& settings) const override {
+  AttackCost cost(const SplitSetting& setting, const AttackConfig& settings) const override {
     const Plan plan(settings, training_images(setting));
-    return settings.fora().restarts() *
-               (plan.steps * plan.batch + Substitute::cost_in_images(setting, kChoices + 1)) +
-           plan.images * settings.decoder().epochs();
+    return {.nets = settings.fora().restarts() *
+                    (plan.steps * plan.batch + Substitute::cost_in_images(setting, kChoices + 1)),
+            .decoders = plan.images * settings.decoder().epochs()};
   }
 
   std::vector<Reconstruction> run_on(const TrafficView& view,

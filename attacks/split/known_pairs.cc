@@ -126,16 +126,16 @@ class KnownPairs : public AttackOn<KnownPairsView> {
   std::string name() const override { return "known-pairs"; }
   std::string title() const override { return "decoder on known pairs"; }
 
-  int64_t cost_in_images(const SplitSetting& setting, const AttackConfig& settings) const override {
-    int64_t images = 0;
+  AttackCost cost(const SplitSetting& setting, const AttackConfig& settings) const override {
+    AttackCost cost;
     for (int64_t m : pair_counts(settings, setting.public_images)) {
       const int64_t n = m - held_out_of(m);
-      if (m > 1) images += PairTraining(n, settings.decoder().epochs(), settings).images(n);
+      if (m > 1) cost.decoders += PairTraining(n, settings.decoder().epochs(), settings).images(n);
       if (!copies(setting.model, setting.split, m)) continue;
-      images += copy_training(n, settings).images(n) +
-                training_images(setting) * settings.decoder().epochs();
+      cost.nets += copy_training(n, settings).images(n);
+      cost.decoders += training_images(setting) * settings.decoder().epochs();
     }
-    return images;
+    return cost;
   }
 
   std::vector<Reconstruction> run_on(const KnownPairsView& view,

@@ -13,9 +13,10 @@ class LinearDecoderAttack : public AttackOn<BlackBoxView> {
   std::string name() const override { return "linear-decoder"; }
   std::string title() const override { return "linear decoder on true features"; }
 
-  int64_t cost_in_images(const SplitSetting& setting, const AttackConfig&) const override {
-    return queried_pairs(setting.public_images, smashed_shape(setting.model, setting.split)) /
-           kQueriesPerImage;
+  AttackCost cost(const SplitSetting& setting, const AttackConfig&) const override {
+    return {.decoders = queried_pairs(setting.public_images,
+                                      smashed_shape(setting.model, setting.split)) /
+                        kQueriesPerImage};
   }
 
   std::vector<Reconstruction> run_on(const BlackBoxView& view,

@@ -140,13 +140,14 @@ class MapPrior : public AttackOn<WhiteBoxView> {
   std::string title() const override { return "MAP with a learned prior"; }
   bool only_in_full_tier() const override { return true; }
 
-  int64_t cost_in_images(const SplitSetting& setting, const AttackConfig& settings) const override {
+  AttackCost cost(const SplitSetting& setting, const AttackConfig& settings) const override {
     const MapPriorConfig& own = settings.map_prior();
     const int64_t images = training_images(setting);
     const int64_t descended =
         setting.scored_images + std::min(kJudged, held_out_count(setting.public_images));
-    return images * settings.decoder().epochs() + images * own.epochs() / kDenoisedPerImage +
-           descended * own.steps() * (own.starts() + 1) / kStepsPerImage;
+    return {.decoders = images * settings.decoder().epochs() +
+                        images * own.epochs() / kDenoisedPerImage +
+                        descended * own.steps() * (own.starts() + 1) / kStepsPerImage};
   }
 
   std::vector<Reconstruction> run_on(const WhiteBoxView& view,

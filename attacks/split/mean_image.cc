@@ -14,7 +14,7 @@ class MeanImage : public AttackOn<ServerView> {
  public:
   std::string name() const override { return "mean-image"; }
   std::string title() const override { return "mean public image (floor)"; }
-  int64_t cost_in_images(const SplitSetting&, const AttackConfig&) const override { return 0; }
+  AttackCost cost(const SplitSetting&, const AttackConfig&) const override { return {}; }
 
   std::vector<Reconstruction> run_on(const ServerView& view, const AttackContext&) override {
     Reconstruction r;

@@ -11,7 +11,7 @@ class NearestPublic : public AttackOn<NearestView> {
  public:
   std::string name() const override { return "nearest-public"; }
   std::string title() const override { return "nearest public image (floor)"; }
-  int64_t cost_in_images(const SplitSetting&, const AttackConfig&) const override { return 0; }
+  AttackCost cost(const SplitSetting&, const AttackConfig&) const override { return {}; }
 
   std::vector<Reconstruction> run_on(const NearestView& view, const AttackContext&) override {
     if (std::ssize(view.nearest) != view.scored_images) {

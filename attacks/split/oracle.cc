@@ -20,14 +20,14 @@ class Oracle : public AttackOn<BlackBoxView> {
   std::string name() const override { return "oracle"; }
   std::string title() const override { return "decoder on true features"; }
 
-  int64_t cost_in_images(const SplitSetting& setting, const AttackConfig& settings) const override {
+  AttackCost cost(const SplitSetting& setting, const AttackConfig& settings) const override {
     const int64_t passes = training_images(setting) * settings.decoder().epochs();
-    if (settings.tier() != "full") return passes;
+    if (settings.tier() != "full") return {.decoders = passes};
     // Three losses; then, as if it took eight passes over all images, each doubling up to there and
     // the three that gain nothing: twice the training, twice the blocks, twice the channels.
     int64_t last = passes, all = 3 * passes;
     while (last < 8 * setting.training_images) all += last *= 2;
-    return all + last * (2 + 2 + 4);
+    return {.decoders = all + last * (2 + 2 + 4)};
   }
 
   std::vector<Reconstruction> run_on(const BlackBoxView& view,

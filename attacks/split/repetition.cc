@@ -26,14 +26,14 @@ class Repetition : public AttackOn<RepetitionView> {
     return setting.draws_anew ? "" : "the client sends the same image the same way each time";
   }
 
-  int64_t cost_in_images(const SplitSetting& setting, const AttackConfig& settings) const override {
+  AttackCost cost(const SplitSetting& setting, const AttackConfig& settings) const override {
     const int64_t images = training_images(setting);
-    int64_t epochs = settings.decoder().epochs(), cost = 0;
+    int64_t epochs = settings.decoder().epochs(), images_in_all = 0;
     for (const int64_t m : counts_of(settings)) {
-      cost += images * epochs + images * epochs * m / kQueriesPerImage;
+      images_in_all += images * epochs + images * epochs * m / kQueriesPerImage;
       epochs = later_epochs(settings.decoder().epochs());
     }
-    return cost;
+    return {.decoders = images_in_all};
   }
 
   std::vector<Reconstruction> run_on(const RepetitionView& view,

@@ -50,9 +50,10 @@ class Retrieval : public AttackOn<BlackBoxView> {
   std::string name() const override { return "retrieval"; }
   std::string title() const override { return "retrieval among public images"; }
 
-  int64_t cost_in_images(const SplitSetting& setting, const AttackConfig&) const override {
-    return queried_pairs(setting.public_images, smashed_shape(setting.model, setting.split)) /
-           kQueriesPerImage;
+  AttackCost cost(const SplitSetting& setting, const AttackConfig&) const override {
+    return {.decoders = queried_pairs(setting.public_images,
+                                      smashed_shape(setting.model, setting.split)) /
+                        kQueriesPerImage};
   }
 
   std::vector<Reconstruction> run_on(const BlackBoxView& view,

@@ -14,9 +14,9 @@ class RmleShadow : public AttackOn<QueryFreeView> {
   std::string title() const override { return "rMLE on a shadow head"; }
   bool trains_through_bodies() const override { return true; }
 
-  int64_t cost_in_images(const SplitSetting& setting, const AttackConfig& settings) const override {
-    return shadow_passes(settings, training_images(setting)) * setting.nets +
-           setting.scored_images * settings.rmle().iterations();
+  AttackCost cost(const SplitSetting& setting, const AttackConfig& settings) const override {
+    return {.nets = shadow_passes(settings, training_images(setting)) * setting.nets +
+                    setting.scored_images * settings.rmle().iterations()};
   }
 
   std::vector<Reconstruction> run_on(const QueryFreeView& view,

@@ -10,8 +10,8 @@ class RmleWhite : public AttackOn<WhiteBoxView> {
   std::string name() const override { return "rmle-white"; }
   std::string title() const override { return "rMLE on the client's head"; }
 
-  int64_t cost_in_images(const SplitSetting& setting, const AttackConfig& settings) const override {
-    return setting.scored_images * settings.rmle().iterations();
+  AttackCost cost(const SplitSetting& setting, const AttackConfig& settings) const override {
+    return {.nets = setting.scored_images * settings.rmle().iterations()};
   }
 
   std::vector<Reconstruction> run_on(const WhiteBoxView& view,

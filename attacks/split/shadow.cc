@@ -218,10 +218,11 @@ TrainedShadow train_shadow(const ServerView& view, const AttackContext& context,
   return out;
 }
 
-Reconstruction shadow_reconstruction(const QueryFreeView& view, const AttackContext& context,
-                                     const PublicSplit& data, const std::vector<int>& nets,
-                                     bool weighted, const std::string& candidate) {
-  const TrainedShadow shadow = train_shadow(view, context, data, nets, weighted, candidate);
+namespace {
+
+Reconstruction decode_through(const TrainedShadow& shadow, const QueryFreeView& view,
+                              const AttackContext& context, const PublicSplit& data,
+                              const std::string& candidate) {
   const auto features = [&](const Tensor& images) {
     NoGrad no_grad;
     return shadow.features(Var(images.to(context.device).to(context.dtype))).value();
@@ -239,6 +240,44 @@ Reconstruction shadow_reconstruction(const QueryFreeView& view, const AttackCont
   return r;
 }
 
+}  // namespace
+
+Reconstruction shadow_reconstruction(const QueryFreeView& view, const AttackContext& context,
+                                     const PublicSplit& data, const std::vector<int>& nets,
+                                     bool weighted, const std::string& candidate) {
+  return decode_through(train_shadow(view, context, data, nets, weighted, candidate), view, context,
+                        data, candidate);
+}
+
+std::vector<Reconstruction> shadow_reconstructions(const QueryFreeView& view,
+                                                   const AttackContext& context,
+                                                   const PublicSplit& data,
+                                                   const std::vector<std::vector<int>>& subsets) {
+  const int count = static_cast<int>(subsets.size());
+  std::vector<TrainedShadow> shadows(subsets.size());
+  std::vector<double> merits(subsets.size());
+  run_parallel(
+      count, 0,
+      [&](int i) {
+        const auto at = static_cast<size_t>(i);
+        shadows[at] =
+            train_shadow(view, context, data, subsets[at], false, subset_name(subsets[at]));
+        merits[at] = -shadows[at].cross_entropy;
+      },
+      context.device);
+  const std::vector<size_t> best = best_of(merits, decoded_candidates(context.settings, count));
+  std::vector<Reconstruction> all(best.size());
+  run_parallel(
+      static_cast<int>(best.size()), 0,
+      [&](int i) {
+        const size_t at = best[static_cast<size_t>(i)];
+        all[static_cast<size_t>(i)] =
+            decode_through(shadows[at], view, context, data, subset_name(subsets[at]));
+      },
+      context.device);
+  return all;
+}
+
 int64_t shadow_passes(const AttackConfig& settings, int64_t train_images) {
   const ShadowConfig& shadow = settings.shadow();
   const int64_t starts =
@@ -246,11 +285,11 @@ int64_t shadow_passes(const AttackConfig& settings, int64_t train_images) {
   return starts + shadow.epochs() * train_images;
 }
 
-int64_t shadow_cost(const SplitSetting& setting, const AttackConfig& settings, int64_t net_passes,
-                    int64_t decoders) {
+AttackCost shadow_cost(const SplitSetting& setting, const AttackConfig& settings, int64_t net_passes,
+                       int64_t decoders) {
   const int64_t images = training_images(setting);
-  return net_passes * shadow_passes(settings, images) +
-         images * settings.decoder().epochs() * decoders;
+  return {.nets = net_passes * shadow_passes(settings, images),
+          .decoders = images * settings.decoder().epochs() * decoders};
 }
 
 std::string one_net_only(const SplitSetting& setting) {

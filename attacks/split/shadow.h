@@ -50,6 +50,12 @@ TrainedShadow train_shadow(const ServerView& view, const AttackContext& context,
 Reconstruction shadow_reconstruction(const QueryFreeView& view, const AttackContext& context,
                                      const PublicSplit& data, const std::vector<int>& nets,
                                      bool weighted, const std::string& candidate);
+// The same for a shadow over each of `subsets`, in parallel. Of these, decoded_candidates() get a
+// decoder, those with the lowest held-out cross-entropy: one reconstruction for each.
+std::vector<Reconstruction> shadow_reconstructions(const QueryFreeView& view,
+                                                   const AttackContext& context,
+                                                   const PublicSplit& data,
+                                                   const std::vector<std::vector<int>>& subsets);
 
 // The outputs of several server nets, each times its own of `weights` [count], side by side along
 // axis 1: what a shadow tail reads.
@@ -62,9 +68,9 @@ Var statistics_mismatch(const BatchNormProbe& probe);
 
 // Images through one server net while a shadow over it is trained on so many images.
 int64_t shadow_passes(const AttackConfig& settings, int64_t train_images);
-// Images through networks for shadows over `net_passes` server nets in all and `decoders` decoders.
-int64_t shadow_cost(const SplitSetting& setting, const AttackConfig& settings, int64_t net_passes,
-                    int64_t decoders);
+// Shadows over `net_passes` server nets in all, and `decoders` decoders.
+AttackCost shadow_cost(const SplitSetting& setting, const AttackConfig& settings, int64_t net_passes,
+                       int64_t decoders);
 
 // not_applicable_reason() of what needs several server nets.
 std::string one_net_only(const SplitSetting& setting);

@@ -17,7 +17,7 @@ class ShadowAdaptive : public AttackOn<QueryFreeView> {
     return one_net_only(setting);
   }
 
-  int64_t cost_in_images(const SplitSetting& setting, const AttackConfig& settings) const override {
+  AttackCost cost(const SplitSetting& setting, const AttackConfig& settings) const override {
     return shadow_cost(setting, settings, setting.nets, 1);
   }
 

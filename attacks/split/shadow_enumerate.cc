@@ -83,7 +83,7 @@ class ShadowEnumerate : public AttackOn<QueryFreeView> {
     return one_net_only(setting);
   }
 
-  int64_t cost_in_images(const SplitSetting& setting, const AttackConfig& settings) const override {
+  AttackCost cost(const SplitSetting& setting, const AttackConfig& settings) const override {
     const int n = setting.nets;
     int64_t subsets = 0, passes = 0;
     for (int size : checked_sizes(n, sizes_of(settings))) {
@@ -94,9 +94,11 @@ class ShadowEnumerate : public AttackOn<QueryFreeView> {
     const int64_t train = training_images(setting);
     const int64_t kept = std::min<int64_t>(own.keep(), subsets);
     // Which subsets get the full round is not known yet: of the mean size.
-    return n * shadow_passes(settings, train) +
-           passes * own.screen_epochs() * screened_images(settings, train) +
-           shadow_cost(setting, settings, kept * passes / subsets, kept);
+    AttackCost cost = shadow_cost(setting, settings, kept * passes / subsets,
+                                  decoded_candidates(settings, static_cast<int>(kept)));
+    cost.nets += n * shadow_passes(settings, train) +
+                 passes * own.screen_epochs() * screened_images(settings, train);
+    return cost;
   }
 
   std::vector<Reconstruction> run_on(const QueryFreeView& view,
@@ -124,16 +126,9 @@ class ShadowEnumerate : public AttackOn<QueryFreeView> {
         },
         context.device);
     const std::vector<size_t> kept = best_of(scores, context.settings.shadow_enumerate().keep());
-    std::vector<Reconstruction> all(kept.size());
-    run_parallel(
-        static_cast<int>(kept.size()), 0,
-        [&](int i) {
-          const std::vector<int>& nets = subsets[kept[static_cast<size_t>(i)]];
-          all[static_cast<size_t>(i)] =
-              shadow_reconstruction(view, context, data, nets, false, subset_name(nets));
-        },
-        context.device);
-    return all;
+    std::vector<std::vector<int>> best;
+    for (size_t i : kept) best.push_back(subsets[i]);
+    return shadow_reconstructions(view, context, data, best);
   }
 };
 
@@ -154,15 +149,6 @@ std::vector<std::vector<int>> enumerate_subsets(int n, const std::vector<int>& s
     }
   }
   return all;
-}
-
-std::vector<size_t> best_of(std::span<const double> merits, int keep) {
-  std::vector<size_t> order(merits.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  const auto rank = [&](size_t i) { return std::isnan(merits[i]) ? -INFINITY : merits[i]; };
-  std::ranges::stable_sort(order, [&](size_t a, size_t b) { return rank(a) > rank(b); });
-  order.resize(std::min(order.size(), static_cast<size_t>(std::max(keep, 0))));
-  return order;
 }
 
 std::unique_ptr<SplitAttack> shadow_enumerate_attack() {

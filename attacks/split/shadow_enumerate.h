@@ -2,12 +2,11 @@
 // cost to try them all?).
 //
 // Every subset gets a cheap shadow (screen_epochs on screen_images, from a head trained once for
-// all nets), those with the lowest held-out cross-entropy get the full attack: at most
-// attack.shadow_enumerate.keep reconstructions, the attacker's favourite of the cheap round first.
+// all nets), those with the lowest held-out cross-entropy get the full shadow, at most
+// attack.shadow_enumerate.keep, and the best of these a decoder (attack.candidates).
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <vector>
 
 namespace ens {
@@ -16,9 +15,5 @@ namespace ens {
 // lexicographic order within a size, each ascending. Usage Error for a size outside [1, n], or if
 // there are more than 100,000.
 std::vector<std::vector<int>> enumerate_subsets(int n, const std::vector<int>& sizes);
-
-// The indices of the `keep` highest merits (all, if there are fewer), the best first. Of equal ones
-// the earlier wins; what is not a number comes last.
-std::vector<size_t> best_of(std::span<const double> merits, int keep);
 
 }  // namespace ens

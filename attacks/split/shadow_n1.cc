@@ -1,4 +1,5 @@
-// One shadow for each server net (arXiv 2401.10859, section 4): N candidates.
+// One shadow for each server net (arXiv 2401.10859, section 4): N shadows, of which the attacker
+// decodes through the most plausible, or through all.
 #include "attacks/split/registry.h"
 #include "attacks/split/shadow.h"
 #include "nn/optim/fit.h"
@@ -12,22 +13,15 @@ class ShadowN1 : public AttackOn<QueryFreeView> {
   std::string title() const override { return "shadow + decoder, N=1"; }
   bool trains_through_bodies() const override { return true; }
 
-  int64_t cost_in_images(const SplitSetting& setting, const AttackConfig& settings) const override {
-    return shadow_cost(setting, settings, setting.nets, setting.nets);
+  AttackCost cost(const SplitSetting& setting, const AttackConfig& settings) const override {
+    return shadow_cost(setting, settings, setting.nets, decoded_candidates(settings, setting.nets));
   }
 
   std::vector<Reconstruction> run_on(const QueryFreeView& view,
                                      const AttackContext& context) override {
-    const PublicSplit data = split_public(*view.public_data);
-    std::vector<Reconstruction> all(view.bodies.size());
-    run_parallel(
-        static_cast<int>(all.size()), 0,
-        [&](int i) {
-          all[static_cast<size_t>(i)] =
-              shadow_reconstruction(view, context, data, {i}, false, subset_name({i}));
-        },
-        context.device);
-    return all;
+    std::vector<std::vector<int>> each;
+    for (int i = 0; i < std::ssize(view.bodies); ++i) each.push_back({i});
+    return shadow_reconstructions(view, context, split_public(*view.public_data), each);
   }
 };
 

@@ -21,7 +21,7 @@ class ShadowSubset : public AttackOn<SubsetView> {
     return one_net_only(setting);
   }
 
-  int64_t cost_in_images(const SplitSetting& setting, const AttackConfig& settings) const override {
+  AttackCost cost(const SplitSetting& setting, const AttackConfig& settings) const override {
     const int chosen = settings.shadow_subset().nets_size();
     return shadow_cost(setting, settings, chosen > 0 ? chosen : setting.selected, 1);
   }

@@ -2,7 +2,7 @@
 //
 //   ./run bench cpu                   eleven minutes: a table; cpu.csv and cpu.html in runs/bench
 //   ./run bench cpu --out FOLDER
-//   ./run bench cpu --only 1 32       inference at batch 1, 8, 32, 128; training; growth; int8
+//   ./run bench cpu --only 1 32       inference at batch 1, 8, 32, 128; training; decoder; growth; int8
 //
 // Ours and the peer take turns, in rounds; a row's figures are medians over its rounds. Beside each
 // round the machine's peak is measured (the largest counts as the machine's), and where it moved by
@@ -72,7 +72,8 @@ struct Row {
   std::string name, why_not;  // why_not: this row cannot be measured here
   Dtype dtype = Dtype::kF32;
   int64_t batch = 1;
-  bool training = false;
+  enum class Work { kInference, kTraining, kDecoder } work = Work::kInference;
+  bool training() const { return work != Work::kInference; }
   std::vector<double> ours, peer, peak;  // a number a round: images/s, images/s, FLOP/s
   std::string mode, peer_missing;
   std::optional<double> error;  // relative, of our results against the peer's in float32
@@ -85,6 +86,8 @@ struct Memory {
 };
 
 class Benchmark {
+  using Work = Row::Work;
+
  public:
   explicit Benchmark(const std::string& source) : peer_(source + "/bench/cpu/peer.py") {}
 
@@ -97,7 +100,7 @@ class Benchmark {
     std::vector<Row> rows;
     for (int64_t batch : batches) {
       rows.push_back(
-          row(fmt::format("inference N={}, batch {}", kNets, batch), dtype, batch, false));
+          row(fmt::format("inference N={}, batch {}", kNets, batch), dtype, batch, Work::kInference));
     }
     if (can && !rows.empty()) {
       choose_modes(rows);
@@ -112,11 +115,24 @@ class Benchmark {
 
   void training(Dtype dtype) {
     std::vector<Row> rows{
-        row(fmt::format("training step, batch {}", kTrainBatch), dtype, kTrainBatch, true)};
+        row(fmt::format("training step, batch {}", kTrainBatch), dtype, kTrainBatch, Work::kTraining)};
     if (backend(Device{}).supports(dtype)) {
       choose_modes(rows);
       check(rows, "training");
       Training training(kWidth, dtype);
+      measure(rows[0], [&] { training.step(); });
+    }
+    rows_.push_back(rows[0]);
+  }
+
+  // The decoder that ends the attacks.
+  void decoder(Dtype dtype) {
+    std::vector<Row> rows{row(fmt::format("decoder's training step, batch {}", kDecoderBatch), dtype,
+                              kDecoderBatch, Work::kDecoder)};
+    if (backend(Device{}).supports(dtype)) {
+      choose_modes(rows);
+      check(rows, "decoder");
+      DecoderTraining training(dtype);
       measure(rows[0], [&] { training.step(); });
     }
     rows_.push_back(rows[0]);
@@ -166,14 +182,14 @@ class Benchmark {
     fmt::print(stderr, "{:5.0f} s  {}\n", now() - start_, what);
   }
 
-  Row row(const std::string& what, Dtype dtype, int64_t batch, bool training) const {
+  Row row(const std::string& what, Dtype dtype, int64_t batch, Work work) const {
     Row r;
     r.name = what;
     r.dtype = dtype;
     r.batch = batch;
-    r.training = training;
+    r.work = work;
     const Backend& cpu = backend(Device{});
-    if (!(training ? cpu.supports(dtype) : cpu.serves(dtype))) {
+    if (!(r.training() ? cpu.supports(dtype) : cpu.serves(dtype))) {
       r.why_not = "this processor has no bfloat16 instructions";
     }
     return r;
@@ -192,18 +208,21 @@ class Benchmark {
   };
   Limit limit(const Row& r) const {
     const double peak = arithmetic(r.dtype) == Dtype::kBF16 ? peaks_.flops_bf16 : peaks_.flops;
-    const Limit computing{peak / (r.training ? train_flops(kWidth) : kNets * body_flops(kWidth)),
-                          "arithmetic"};
+    const double flops = r.work == Work::kTraining  ? train_flops(kWidth)
+                         : r.work == Work::kDecoder ? decoder_flops()
+                                                    : kNets * body_flops(kWidth);
+    const Limit computing{peak / flops, "arithmetic"};
     const double streams =
         peaks_.bandwidth / (kNets * body_weights(kWidth) * static_cast<double>(size_of(r.dtype)));
     const Limit memory{streams * static_cast<double>(r.batch), "memory"};
-    return !r.training && memory.images < computing.images ? memory : computing;
+    return !r.training() && memory.images < computing.images ? memory : computing;
   }
 
   std::string job(const Row& r, const std::string& mode, int nets = kNets) const {
     const char* dtype = name(arithmetic(r.dtype));
-    return r.training ? fmt::format("train {} {} {}", r.batch, dtype, mode)
-                      : fmt::format("infer {} {} {} {}", nets, r.batch, dtype, mode);
+    return r.work == Work::kTraining  ? fmt::format("train {} {} {}", r.batch, dtype, mode)
+           : r.work == Work::kDecoder ? fmt::format("decode {} {} {}", r.batch, dtype, mode)
+                                      : fmt::format("infer {} {} {} {}", nets, r.batch, dtype, mode);
   }
 
   // Every mode once; the quickest is the one that is measured.
@@ -219,11 +238,11 @@ class Benchmark {
         continue;
       }
       double best = 1e30;
-      for (const std::string& mode : r.training ? kTraining : kInference) {
+      for (const std::string& mode : r.training() ? kTraining : kInference) {
         try {
           peer_.ask(job(r, mode, kTryNets));
           double seconds = std::stod(peer_.ask("run 0.1"));
-          if (!r.training) seconds *= static_cast<double>(kNets) / kTryNets;
+          if (!r.training()) seconds *= static_cast<double>(kNets) / kTryNets;
           tried_.push_back({r.name, name(r.dtype), mode, static_cast<double>(r.batch) / seconds});
           if (seconds < best) best = seconds, r.mode = mode;
         } catch (const Error& e) {
@@ -239,7 +258,9 @@ class Benchmark {
     if (!peer_.missing().empty()) return;
     const fs::path file = fs::temp_directory_path() / fmt::format("ens-bench-{}.weights", getpid());
     const Dtype dtype = rows[0].dtype;
-    what == "body" ? export_body(file, dtype) : export_training(file, dtype);
+    (what == "body"      ? export_body
+     : what == "decoder" ? export_decoder
+                         : export_training)(file, dtype);
     double error = 0, own = 0;
     std::istringstream(
         peer_.ask(fmt::format("{} {} {}", what, file.string(), name(arithmetic(dtype))))) >>
@@ -538,11 +559,11 @@ void print_memory(Dtype dtype) {
 int run(int argc, char** argv) {
   CLI::App app{"Speed of this machine, ours and PyTorch's."};
   std::string out = "runs/bench", memory_of, source = ENS_SOURCE_DIR;
-  const std::vector<std::string> all{"1", "8", "32", "128", "training", "growth", "int8"};
+  const std::vector<std::string> all{"1", "8", "32", "128", "training", "decoder", "growth", "int8"};
   std::vector<std::string> parts = all;
   app.add_option("--out", out, "folder for cpu.csv and cpu.html")->capture_default_str();
   app.add_option("--only", parts,
-                 "what to measure: inference at batch 1, 8, 32, 128; training; growth; int8")
+                 "what to measure: inference at batch 1, 8, 32, 128; training; decoder; growth; int8")
       ->check(CLI::IsMember(all));
   app.add_option("--memory", memory_of)->group("");
   parse_flags(app, argc, argv);
@@ -562,6 +583,7 @@ int run(int argc, char** argv) {
   for (Dtype dtype : {Dtype::kF32, Dtype::kBF16}) bench.inference(dtype, batches);
   for (Dtype dtype : {Dtype::kF32, Dtype::kBF16}) {
     if (wanted("training")) bench.training(dtype);
+    if (wanted("decoder")) bench.decoder(dtype);
   }
   if (wanted("growth")) {
     bench.memory(fs::read_symlink("/proc/self/exe").string());

@@ -98,6 +98,37 @@ void Training::step() {
 
 Tensor Training::logits() const { return net_->forward(Var(input_)).value(); }
 
+DecoderTraining::DecoderTraining(Dtype dtype) {
+  Rng rng(1, "decoder");
+  const ModelSpec spec = resnet(16);
+  const Shape feature = features_of(16);
+  decoder_ = std::make_shared<Decoder>(feature, spec.input_shape(), DecoderSize{}, rng);
+  OptimSpec adam;
+  adam.kind = OptimSpec::Kind::kAdam;
+  optimizer_ = std::make_unique<Optimizer>(decoder_->parameters(), adam);
+  features_ = uniform(batched(kDecoderBatch, feature), 4);
+  input_ = features_.to(dtype);
+  images_ = uniform(batched(kDecoderBatch, spec.input_shape()), 5);
+}
+
+void DecoderTraining::step() {
+  const Var loss = decoder_loss(DecoderLoss::kBoth, decoder_->forward(Var(input_)), images_);
+  loss_ = loss.item();
+  loss.backward();
+  optimizer_->step(kRate);
+}
+
+Tensor DecoderTraining::decoded() const { return decoder_->forward(Var(input_)).value(); }
+
+double decoder_flops() {
+  const Shape feature = features_of(16);
+  const DecoderSize size;
+  const double c = size.channels, map = static_cast<double>(feature[1] * feature[2]);
+  // The stem, the blocks' two convolutions each, and 6x6 / 4 = 3x3 taps for each of 3 x 4 pixels.
+  const double taps = 9 * (static_cast<double>(feature[0]) * c + 2 * size.blocks * c * c + c * 12);
+  return 3 * 2 * taps * map;
+}
+
 double body_flops(int width) {
   return static_cast<double>(lower(*body_of(width, 0), features_of(width)).flops());
 }
@@ -133,6 +164,17 @@ void export_training(const std::filesystem::path& file, Dtype dtype) {
   entries.push_back({"labels", Tensor::from(labels, {kTrainBatch})});
   entries.push_back({"loss", Tensor::full({1}, static_cast<float>(training.loss()))});
   entries.push_back({"output", training.logits().to(Dtype::kF32)});
+  write(file, entries);
+}
+
+void export_decoder(const std::filesystem::path& file, Dtype dtype) {
+  DecoderTraining training(dtype);
+  std::vector<NamedTensor> entries = copy_of_state(training.decoder());
+  training.step();
+  entries.push_back({"input", training.features()});
+  entries.push_back({"images", training.images()});
+  entries.push_back({"loss", Tensor::full({1}, static_cast<float>(training.loss()))});
+  entries.push_back({"output", training.decoded().to(Dtype::kF32)});
   write(file, entries);
 }
 

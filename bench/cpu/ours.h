@@ -1,9 +1,10 @@
-// What is measured of ours: serving N bodies, and training.
+// What is measured of ours: serving N bodies, training a net, training an attack's decoder.
 #pragma once
 
 #include <filesystem>
 #include <memory>
 
+#include "attacks/core/decoder.h"
 #include "cloud/lanes.h"
 #include "nn/optim/optim.h"
 
@@ -44,15 +45,37 @@ class Training {
   double loss_ = 0;
 };
 
+// An attack's decoder of the default size on features of ResNet-18 of width 16, a batch of 64: Adam
+// by ten times the squared error plus 1 - SSIM (attacks/core/decoder.h).
+class DecoderTraining {
+ public:
+  explicit DecoderTraining(Dtype dtype);
+  void step();
+  const Decoder& decoder() const { return *decoder_; }
+  const Tensor& features() const { return features_; }  // float32
+  const Tensor& images() const { return images_; }
+  Tensor decoded() const;  // of the batch
+  double loss() const { return loss_; }
+
+ private:
+  std::shared_ptr<Decoder> decoder_;
+  std::unique_ptr<Optimizer> optimizer_;
+  Tensor features_, input_, images_;
+  double loss_ = 0;
+};
+inline constexpr int64_t kDecoderBatch = 64;
+
+double decoder_flops();          // of one image of its training
 double body_flops(int width);    // of one image
 double train_flops(int width);   // of one image: the forward pass three times
 double body_weights(int width);  // numbers
 
 // For the peer: a body's weights, an input and our result ("body"); a net, a batch, the loss of one
-// step and the logits after it ("train"). Lines "name dim dim ...", a line "end", then the float32
+// step and the logits after it ("training"); the same of a decoder ("decoder"). Lines "name dim dim ...", a line "end", then the float32
 // values in that order.
 void export_body(const std::filesystem::path& file, Dtype dtype);
 void export_training(const std::filesystem::path& file, Dtype dtype);
+void export_decoder(const std::filesystem::path& file, Dtype dtype);
 
 // Share of the time that `nets` trainings in parallel wait for their data.
 double share_waiting(int width, int nets);

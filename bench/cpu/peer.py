@@ -2,10 +2,12 @@
 
   infer NETS BATCH DTYPE MODE   makes the nets ready      -> ok
   train BATCH DTYPE MODE        makes a training ready    -> ok
+  decode BATCH DTYPE MODE       the same of a decoder     -> ok
   run SECONDS                   repeats it for so long    -> ok, the median seconds of one pass
   body FILE DTYPE               our weights and input     -> ok, relative error of our result against
                                 float32, and of PyTorch's own in DTYPE
   training FILE DTYPE           the same, one step        -> ok, the same of loss and logits
+  decoder FILE DTYPE            the same of a decoder     -> ok, the same of loss and images
 Anything that goes wrong is answered with "error" and the reason.
 """
 import statistics
@@ -88,6 +90,44 @@ class Classifier(Body):
         return self.fc(self.features(self.stem(x)))
 
 
+class ResidualBlock(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, 1, 1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1)
+
+    def forward(self, x):
+        return x + self.conv2(F.relu(self.conv1(x)))
+
+
+class Decoder(nn.Module):
+    """The attacks' decoder (attacks/core/decoder.h) of features of width 16; names as there."""
+
+    def __init__(self, channels=64, blocks=6):
+        super().__init__()
+        self.map = nn.Parameter(torch.zeros(1, 16, 16, 16))
+        self.net = nn.Sequential(nn.BatchNorm2d(16), nn.Conv2d(16, channels, 3, 1, 1),
+                                 *[ResidualBlock(channels) for _ in range(blocks)],
+                                 nn.ConvTranspose2d(channels, 3, 6, 2, 2))
+
+    def forward(self, x):
+        return self.net(x + self.map) * 0.25 + 0.5
+
+
+def ssim(a, b):
+    t = torch.exp(-(torch.arange(11.0) - 5) ** 2 / (2 * 1.5**2))
+    window = torch.outer(t, t) / t.sum() ** 2
+    window = window.expand(3, 1, 11, 11).contiguous()
+
+    def mean(x):
+        return F.conv2d(x, window, groups=3)
+
+    ma, mb = mean(a), mean(b)
+    va, vb, cov = mean(a * a) - ma * ma, mean(b * b) - mb * mb, mean(a * b) - ma * mb
+    c1, c2 = 0.01**2, 0.03**2
+    return ((2 * ma * mb + c1) * (2 * cov + c2) / ((ma * ma + mb * mb + c1) * (va + vb + c2))).mean()
+
+
 def read(path):
     with open(path, "rb") as f:
         shapes = []
@@ -160,6 +200,29 @@ class Train:
         return loss.item()
 
 
+class Decode:
+    def __init__(self, batch, dtype, mode, net=None):
+        fmt = torch.channels_last if "channels_last" in mode else torch.contiguous_format
+        self.net = (net or Decoder()).train().to(memory_format=fmt)
+        self.dtype = dtype
+        self.x = torch.rand(batch, 16, 16, 16).to(memory_format=fmt)
+        self.y = torch.rand(batch, 3, 32, 32)
+        self.forward = torch.jit.script(self.net) if "jit" in mode else self.net
+        self.optimizer = torch.optim.Adam(self.net.parameters(), RATE)
+
+    def images(self):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            return self.forward(self.x).float()
+
+    def step(self):
+        self.optimizer.zero_grad(set_to_none=True)
+        images = self.images()
+        loss = 10 * F.mse_loss(images, self.y) + 1 - ssim(images, self.y)
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+
 def check_body(path, dtype):
     entries = read(path)
     with torch.no_grad():
@@ -169,15 +232,19 @@ def check_body(path, dtype):
     return error(entries["output"], right), error(own, right)
 
 
-def check_training(path, dtype):
+def check_training(path, dtype, decoder=False):
     entries = read(path)
 
     def after_a_step(arithmetic):
-        job = Train(1, arithmetic, "eager", load(Classifier(), entries))
-        job.x, job.y = entries["input"], entries["labels"].long()
+        if decoder:
+            job = Decode(1, arithmetic, "eager", load(Decoder(), entries))
+            job.x, job.y = entries["input"], entries["images"]
+        else:
+            job = Train(1, arithmetic, "eager", load(Classifier(), entries))
+            job.x, job.y = entries["input"], entries["labels"].long()
         loss = job.step()
         with torch.no_grad():
-            return loss, job.logits().float()
+            return loss, job.images() if decoder else job.logits().float()
 
     def worst(loss, logits):
         return max(abs(loss - right_loss) / right_loss, error(logits, right))
@@ -208,12 +275,17 @@ for line in sys.stdin:
         elif words[0] == "train":
             job = None
             job = Train(int(words[1]), DTYPES[words[2]], words[3])
+        elif words[0] == "decode":
+            job = None
+            job = Decode(int(words[1]), DTYPES[words[2]], words[3])
         elif words[0] == "run":
             answer = "%.9g" % repeat(job.step, float(words[1]))
         elif words[0] == "body":
             answer = "%.3g %.3g" % check_body(words[1], DTYPES[words[2]])
         elif words[0] == "training":
             answer = "%.3g %.3g" % check_training(words[1], DTYPES[words[2]])
+        elif words[0] == "decoder":
+            answer = "%.3g %.3g" % check_training(words[1], DTYPES[words[2]], decoder=True)
         print("ok", answer, flush=True)
     except Exception as e:
         print("error", " ".join(str(e).split())[:200], flush=True)

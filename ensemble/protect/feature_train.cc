@@ -28,20 +28,22 @@ Var select(const FeatureStep& step, const Var& z, Rng& rng) {
 }  // namespace
 
 std::function<Var(const Var&)> mean_protection(const ProtectionSpec& spec) {
-  const Tensor noise = mean_noise(spec);
+  const Tensor noise = mean_noise(spec), factor = mean_factor(spec);
   std::vector<std::shared_ptr<const FeatureStep>> selections;
   for (const ProtectionStep& step : spec) {
     std::shared_ptr<const FeatureStep> made = make_step(step);
     if (made->form() == Form::kSelect) selections.push_back(made);
   }
-  if (!noise.defined() && selections.empty()) return {};
-  return [noise, selections](const Var& features) {
+  if (!noise.defined() && !factor.defined() && selections.empty()) return {};
+  return [noise, factor, selections](const Var& features) {
     Var z = features;
-    if (noise.defined()) {
+    const auto constant = [&](const Tensor& values) {
       Shape one = z.shape();
       one.set(0, 1);
-      z = add(z, Var(noise.reshape(one).to(z.value().dtype()).to(z.value().device())));
-    }
+      return Var(values.reshape(one).to(z.value().dtype()).to(z.value().device()));
+    };
+    if (factor.defined()) z = mul(z, constant(factor));
+    if (noise.defined()) z = add(z, constant(noise));
     Rng none;  // a selection draws nothing
     for (const auto& step : selections) z = select(*step, z, none);
     return z;

@@ -10,9 +10,9 @@
 
 namespace ens {
 
-NoiseBankTraining::NoiseBankTraining(const Shape& feature, int count, float sigma, float unit,
-                                     Rng& rng, uint64_t key)
-    : feature_(feature), unit_(unit), key_(key) {
+NoiseBankTraining::NoiseBankTraining(Form form, const Shape& feature, int count, float sigma,
+                                     float unit, Rng& rng, uint64_t key)
+    : form_(form), feature_(feature), unit_(unit), key_(key) {
   if (!(sigma > 0)) {
     usage_fail("the noises need a size to start from", "ensemble.sigma", "use more than 0");
   }
@@ -38,7 +38,8 @@ Var NoiseBankTraining::forward(const Var& features) {
     chosen.data<float>()[b * count + k] = 1;
   }
   const Var each = matmul(Var(chosen.to(scaled_.value().device())), noises());
-  return ens::add(features, cast(reshape(each, features.shape()), features.value().dtype()));
+  const Var noise = cast(reshape(each, features.shape()), features.value().dtype());
+  return ens::add(features, form_ == Form::kAdditive ? noise : mul(features, noise));
 }
 
 Var NoiseBankTraining::size() const {
@@ -48,9 +49,11 @@ Var NoiseBankTraining::size() const {
   return affine(mean(log(affine(variance, 1, 1e-20f))), 0.5f, 0);
 }
 
-Tensor NoiseBankTraining::bank() const {
+ProtectionStep NoiseBankTraining::step() const {
   const NoGrad no_grad;
-  return noises().value().to(Device{}).plain().reshape(batched(scaled_.dim(0), feature_));
+  const bool adds = form_ == Form::kAdditive;
+  const Tensor values = affine(noises(), 1, adds ? 0.0f : 1.0f).value().to(Device{}).plain();
+  return {adds ? "noise_bank" : "factor_bank", values.reshape(batched(scaled_.dim(0), feature_))};
 }
 
 double NoiseBankTraining::variance() const {

@@ -99,22 +99,34 @@ float one_value(const Tensor& values, const char* step, float low, float high) {
   return value;
 }
 
-Tensor mean_noise(const ProtectionSpec& spec) {
-  if (const Tensor* noise = find_values(spec, "fixed_noise")) return *noise;
-  const Tensor* noises = find_values(spec, "noise_bank");
-  if (!noises) return {};
-  const Tensor bank = noises->plain();
+namespace {
+
+Tensor mean_of_bank(const Tensor& values) {
+  const Tensor bank = values.plain();
   const int64_t count = bank.dim(0), size = bank.numel() / count;
   std::vector<double> sums(static_cast<size_t>(size));
   for (int64_t k = 0; k < count; ++k) {
-    const float* noise = bank.data<float>() + k * size;
-    for (int64_t i = 0; i < size; ++i) sums[static_cast<size_t>(i)] += noise[i];
+    const float* one = bank.data<float>() + k * size;
+    for (int64_t i = 0; i < size; ++i) sums[static_cast<size_t>(i)] += one[i];
   }
   Tensor mean = Tensor::empty(Shape(bank.shape().dims().subspan(1)));
   std::ranges::transform(sums, mean.data<float>(), [count](double sum) {
     return static_cast<float>(sum / static_cast<double>(count));
   });
   return mean;
+}
+
+}  // namespace
+
+Tensor mean_noise(const ProtectionSpec& spec) {
+  if (const Tensor* noise = find_values(spec, "fixed_noise")) return *noise;
+  const Tensor* noises = find_values(spec, "noise_bank");
+  return noises ? mean_of_bank(*noises) : Tensor();
+}
+
+Tensor mean_factor(const ProtectionSpec& spec) {
+  const Tensor* factors = find_values(spec, "factor_bank");
+  return factors ? mean_of_bank(*factors) : Tensor();
 }
 
 }  // namespace ens

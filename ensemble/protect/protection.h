@@ -45,5 +45,7 @@ void check(const ProtectionSpec& spec, const Shape& feature);
 // What somebody who knows the spec but not the draws must expect to be added: the fixed noise, or
 // the mean of a bank; undefined if there is none. It says nothing of the other steps.
 Tensor mean_noise(const ProtectionSpec& spec);
+// The same of what the feature must be expected to be multiplied by: the mean of a bank of factors.
+Tensor mean_factor(const ProtectionSpec& spec);
 
 }  // namespace ens

@@ -27,11 +27,13 @@ void measure_features(const TrainingContext& context, TrainingResult& trained,
   if (n < 4) return;
   Tensor features =
       plan_features(*trained.head, context.spec, context.test, n, context.device, context.dtype);
-  if (const Tensor* noises = find_values(trained.protection, "noise_bank")) {
+  const Tensor* noises = find_values(trained.protection, "noise_bank");
+  const Tensor* factors = find_values(trained.protection, "factor_bank");
+  if (noises || factors) {
     double power = 0, variance = 0;
     for (float a : features.span<float>()) power += double{a} * a;
     power /= static_cast<double>(features.numel());
-    const Tensor& bank = *noises;
+    const Tensor& bank = noises ? *noises : *factors;
     for (int64_t k = 0; k < bank.dim(0); ++k) {
       double sum = 0, squares = 0;
       for (float v : bank.rows(k, 1).span<float>()) {
@@ -41,7 +43,10 @@ void measure_features(const TrainingContext& context, TrainingResult& trained,
       const auto size = static_cast<double>(bank.numel() / bank.dim(0));
       variance += squares / size - (sum / size) * (sum / size);
     }
-    trained.snr = power / (variance / static_cast<double>(bank.dim(0)));
+    variance /= static_cast<double>(bank.dim(0));
+    // Multiplied, the noise is as large as the feature: E[(a n)^2] = E[a^2] E[n^2] where they are
+    // independent.
+    trained.snr = noises ? power / variance : 1 / variance;
   }
   make_protection(trained.protection)->apply(features);
   summary.set_distance_correlation(

@@ -147,9 +147,11 @@ class ShareAttacks {
     if (context.settings.seeds() == 0) context.settings.set_seeds(default_seeds);
     Result out;
     const int64_t passes =
-        attack->cost_in_images({roles_.public_data.count(), victim.code.inputs(),
-                                victim.code.noises(), static_cast<int>(victim.coalition.size())},
-                               context.settings);
+        attack
+            ->cost({roles_.public_data.count(), victim.code.inputs(), victim.code.noises(),
+                    static_cast<int>(victim.coalition.size())},
+                   context.settings)
+            .images();
     // Without a training there are equations, with one solution whatever the seed.
     const int seeds = passes == 0 ? 1 : seeds_of(*attack, context.settings);
     std::optional<Progress> progress;

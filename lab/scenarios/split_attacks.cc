@@ -216,11 +216,11 @@ AttackTarget::~AttackTarget() = default;
 
 Device AttackTarget::device() const { return impl_->device; }
 
-int64_t AttackTarget::cost_in_images(const std::string& attack) const {
+int64_t AttackTarget::images(const std::string& attack) const {
   const auto made = make_attack(attack);
   const SplitSetting setting = impl_->setting();
   return made->not_applicable_reason(setting).empty()
-             ? made->cost_in_images(setting, impl_->settings) * seeds_of(*made, impl_->settings)
+             ? made->cost(setting, impl_->settings).images() * seeds_of(*made, impl_->settings)
              : 0;
 }
 
@@ -324,7 +324,7 @@ int run_attacks(const std::vector<AttackJob>& jobs, const RunConfig& wanted, boo
     }
     std::unique_ptr<AttackTarget>& target = targets[job.folder];
     if (!target) target = std::make_unique<AttackTarget>(job.folder, wanted);
-    const int64_t cost = target->cost_in_images(job.attack);
+    const int64_t cost = target->images(job.attack);
     images += cost;
     Task task;
     task.id = id;

@@ -27,12 +27,12 @@ class AttackTarget {
   // original.png, reconstruction.png and, with attack.keep_images, reconstructions.h5. Error with the reason if it fails, which is in the result too; stopped, it
   // leaves nothing. `observed`: smashed features as they were seen on the wire, of the scored
   // images in order; undefined: computed here as the edge computes them. Reports `cost_per_image`
-  // for each of cost_in_images().
+  // for each of images().
   void run(const std::string& attack, const Tensor& observed, double cost_per_image,
            TaskContext& task);
   Device device() const;  // where it is attacked
-  // Images that run() will pass through networks.
-  int64_t cost_in_images(const std::string& attack) const;
+  // Images that run() will pass through networks (AttackCost).
+  int64_t images(const std::string& attack) const;
 
  private:
   struct Impl;

@@ -239,13 +239,15 @@ TEST(Largest, KeepsOneAtLeastAndTheFirstOfEqualOnes) {
 
 // ---- Shredder's bank
 
+constexpr auto kAdditive = NoiseBankTraining::Form::kAdditive;
+
 TEST(NoiseBankTraining, StartsLaplacianOfTheSizeAskedFor) {
   for (float unit : {1.0f, 20.0f}) {
     Rng rng(3);
-    const NoiseBankTraining training({4, 50, 50}, 3, 0.2f, unit, rng, 1);
-    EXPECT_EQ(training.bank().shape(), (Shape{3, 4, 50, 50}));
+    const NoiseBankTraining training(kAdditive, {4, 50, 50}, 3, 0.2f, unit, rng, 1);
+    EXPECT_EQ(training.step().values.shape(), (Shape{3, 4, 50, 50}));
     double square = 0, size = 0;
-    const Floats values = training.bank().to_vector();
+    const Floats values = training.step().values.to_vector();
     for (float v : values) {
       square += double{v} * v / static_cast<double>(values.size());
       size += std::abs(v) / static_cast<double>(values.size());
@@ -255,14 +257,14 @@ TEST(NoiseBankTraining, StartsLaplacianOfTheSizeAskedFor) {
     EXPECT_NEAR(training.variance(), square, 1e-3 * square);
   }
   Rng rng(3);
-  EXPECT_THROW(NoiseBankTraining({1, 1, 1}, 1, 0, 1, rng, 1), Error);
+  EXPECT_THROW(NoiseBankTraining(kAdditive, {1, 1, 1}, 1, 0, 1, rng, 1), Error);
 }
 
 TEST(NoiseBankTraining, AddsOneOfTheBankAndContinuesFromItsState) {
   Rng rng(4), again(4);
-  NoiseBankTraining training({1, 2, 2}, 3, 1, 2, rng, 7), resumed({1, 2, 2}, 3, 1, 2, again, 7);
+  NoiseBankTraining training(kAdditive, {1, 2, 2}, 3, 1, 2, rng, 7), resumed(kAdditive, {1, 2, 2}, 3, 1, 2, again, 7);
   const Tensor features = normal({60, 1, 2, 2}, 1);
-  const Floats bank = training.bank().to_vector(), x = features.to_vector();
+  const Floats bank = training.step().values.to_vector(), x = features.to_vector();
   const Floats y = training.forward(Var(features)).value().to_vector();
   std::map<size_t, int> seen;
   for (size_t b = 0; b < 60; ++b) {
@@ -283,10 +285,40 @@ TEST(NoiseBankTraining, AddsOneOfTheBankAndContinuesFromItsState) {
             training.forward(Var(features)).value().to_vector());
 }
 
+// The multiplicative form: features times one plus one of the noises, in training as in use.
+TEST(NoiseBankTraining, MultipliesByOneOfTheFactorsThatTheEdgeGets) {
+  Rng rng(4);
+  NoiseBankTraining training(NoiseBankTraining::Form::kMultiplicative, {1, 2, 2}, 3, 0.4f, 1, rng,
+                             7);
+  const Tensor features = normal({60, 1, 2, 2}, 1);
+  const ProtectionStep step = training.step();
+  EXPECT_EQ(step.name, "factor_bank");
+  Tensor sent = features.clone();
+  make_protection({step})->apply(sent);
+  const Floats factors = step.values.to_vector(), x = features.to_vector();
+  double mean = 0;
+  for (float f : factors) mean += f / 12;
+  EXPECT_NEAR(mean, 1, 0.4);
+  for (const Floats& y : {training.forward(Var(features)).value().to_vector(), sent.to_vector()}) {
+    std::map<size_t, int> seen;
+    for (size_t b = 0; b < 60; ++b) {
+      for (size_t k = 0; k < 3; ++k) {
+        bool all = true;
+        for (size_t i = 0; i < 4; ++i) {
+          all &= std::abs(y[b * 4 + i] - x[b * 4 + i] * factors[k * 4 + i]) < 1e-5f;
+        }
+        seen[k] += all;
+      }
+    }
+    EXPECT_EQ(seen[0] + seen[1] + seen[2], 60);
+    for (size_t k = 0; k < 3; ++k) EXPECT_GT(seen[k], 5);
+  }
+}
+
 TEST(NoiseBankTraining, SizeIsHalfTheMeanLogarithmOfTheVariance) {
   Rng rng(5);
   const float unit = 3;
-  NoiseBankTraining training({1, 2, 3}, 2, 0.7f, unit, rng, 1);
+  NoiseBankTraining training(kAdditive, {1, 2, 3}, 2, 0.7f, unit, rng, 1);
   const auto size = [&](const std::vector<Array>& scaled) {
     double total = 0;
     for (size_t k = 0; k < 2; ++k) {

@@ -65,6 +65,19 @@ TEST(NoiseBank, RefusesWhatDoesNotFit) {
   EXPECT_THROW(step("noise_bank", Tensor::zeros({4})), Error);
 }
 
+TEST(FactorBank, EveryImageIsMultipliedByOneOfThem) {
+  const auto protection = step("factor_bank", Tensor::from({2, 3, 5, 7}, {2, 1, 1, 2}));
+  const Floats out = applied(*protection, Floats(200, 0.5f), {100, 1, 1, 2});
+  std::map<float, int> seen;
+  for (size_t i = 0; i < out.size(); i += 2) {
+    EXPECT_EQ(out[i + 1], out[i] == 1.0f ? 1.5f : 3.5f);
+    ++seen[out[i]];
+  }
+  EXPECT_EQ(seen.size(), 2u);
+  EXPECT_EQ(mean_factor({{"factor_bank", Tensor::from({2, 3, 5, 7}, {2, 1, 1, 2})}}).to_vector(),
+            (Floats{3.5f, 5}));
+}
+
 // ---- fresh noise
 
 TEST(FreshNoise, IsGaussianAndNeverTheSame) {

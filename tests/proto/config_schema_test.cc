@@ -142,6 +142,7 @@ attack {
     bn_weight: 3
     starts: 8
     start_images: 4000
+    seeds: 0
   }
   shadow_subset {
   }
@@ -167,6 +168,7 @@ attack {
   seed: 0
   seeds: 0
   public_source: "disjoint"
+  candidates: 0
   map_prior {
     steps: 200
     lr: 0.1
@@ -203,6 +205,7 @@ protection {
   shredder {
     noises: 8
     noise_reward: 1
+    form: "additive"
   }
   nopeek {
     distance_weight: 0.2

@@ -365,7 +365,7 @@ TEST_F(Alignment, ForaReadsAClientItHasNoPairsOf) {
   SplitSetting setting{view.model, view.split};
   setting.public_images = view.public_data->count();
   EXPECT_NEAR(static_cast<double>(done),
-              static_cast<double>(make_attack("fora")->cost_in_images(setting, context.settings)),
+              static_cast<double>(make_attack("fora")->cost(setting, context.settings).images()),
               0.05 * static_cast<double>(done));
   context.settings.mutable_fora()->set_steps(1);
   const double unaligned = ssim();
@@ -399,7 +399,7 @@ TEST_F(Alignment, TheShadowTermGoesWithRestartsAndEachHasItsMerit) {
   setting.scored_images = view.observed.dim(0);
   EXPECT_NEAR(static_cast<double>(done),
               static_cast<double>(
-                  make_attack("alignment-shadow")->cost_in_images(setting, context.settings)),
+                  make_attack("alignment-shadow")->cost(setting, context.settings).images()),
               0.05 * static_cast<double>(done));
 }
 

@@ -155,7 +155,7 @@ TEST(KnownPairs, IsACurveThatMorePairsImprove) {
   SplitSetting setting{client.view.model, client.view.split};
   setting.public_images = client.public_data.count();
   set_list(context.settings.mutable_known_pairs()->mutable_counts(), {16, 1});
-  EXPECT_EQ(worked, make_attack("known-pairs")->cost_in_images(setting, context.settings));
+  EXPECT_EQ(worked, make_attack("known-pairs")->cost(setting, context.settings).images());
   ASSERT_EQ(curve.size(), 2u);
   EXPECT_EQ(curve[0].x, 1);
   EXPECT_EQ(curve[1].x, 16);

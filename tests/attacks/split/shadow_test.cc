@@ -7,10 +7,12 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <set>
 
 #include "attacks/split/registry.h"
+#include "attacks/split/decoding.h"
 #include "attacks/split/shadow_enumerate.h"
 #include "base/error.h"
 #include "base/threads.h"
@@ -357,7 +359,7 @@ class ShadowAttacks : public Shadow {
     context_.on_progress = [&](int64_t images, const std::string&) { done += images; };
     const std::vector<Reconstruction> all = attack->run(victim_, context_);
     context_.on_progress = nullptr;
-    EXPECT_EQ(done, attack->cost_in_images(setting_of(victim_), context_.settings)) << name;
+    EXPECT_EQ(done, attack->cost(setting_of(victim_), context_.settings).images()) << name;
     for (const Reconstruction& r : all) {
       EXPECT_EQ(r.images.shape(), (Shape{5, 3, 16, 16})) << name;
       EXPECT_TRUE(std::isfinite(r.self_score)) << name;
@@ -367,16 +369,31 @@ class ShadowAttacks : public Shadow {
 };
 
 TEST_F(ShadowAttacks, OneShadowForEachNet) {
+  context_.settings.set_candidates(100);
   const auto all = run("shadow-n1");
   ASSERT_EQ(all.size(), 3u);
   for (int i = 0; i < 3; ++i) {
-    const Reconstruction& r = all[static_cast<size_t>(i)];
-    EXPECT_EQ(r.candidate, subset_name({i}));
+    const auto r = std::ranges::find(all, subset_name({i}), &Reconstruction::candidate);
+    ASSERT_NE(r, all.end());
     const TrainedShadow again =
-        train_shadow(server_view(victim_), context_, split_public(data_), {i}, false, r.candidate);
-    EXPECT_NEAR(r.self_score, -again.cross_entropy, 1e-6);
-    EXPECT_EQ(r.calibration_targets.dim(0), held_out_count(data_.count()));
+        train_shadow(server_view(victim_), context_, split_public(data_), {i}, false, r->candidate);
+    EXPECT_NEAR(r->self_score, -again.cross_entropy, 1e-6);
+    EXPECT_EQ(r->calibration_targets.dim(0), held_out_count(data_.count()));
   }
+  EXPECT_TRUE(std::ranges::is_sorted(all, std::greater<>(), &Reconstruction::self_score));
+}
+
+// Without the truth an attacker has one answer: that of the shadow which classifies best.
+TEST_F(ShadowAttacks, TierQuickDecodesTheAttackersChoiceOnly) {
+  context_.settings.set_tier("full");
+  const auto all = run("shadow-n1");
+  ASSERT_EQ(all.size(), 3u);
+  context_.settings.set_tier("quick");
+  const auto chosen = run("shadow-n1");
+  ASSERT_EQ(chosen.size(), 1u);
+  EXPECT_EQ(chosen[0].candidate, all[0].candidate);
+  EXPECT_EQ(chosen[0].self_score, all[0].self_score);
+  EXPECT_EQ(chosen[0].images.to_vector(), all[0].images.to_vector());
 }
 
 TEST_F(ShadowAttacks, ReconstructionsAreBetterThanTheMeanImage) {
@@ -420,6 +437,7 @@ TEST_F(ShadowAttacks, ScreeningKeepsTheMostPromising) {
   set_compute_threads(2);  // side by side
   set_list(context_.settings.mutable_shadow_enumerate()->mutable_sizes(), {1, 2});
   context_.settings.mutable_shadow_enumerate()->set_keep(100);
+  context_.settings.set_candidates(100);
   const auto all = run("shadow-enumerate");
   ASSERT_EQ(all.size(), 6u);
   std::set<std::string> names;
@@ -431,8 +449,8 @@ TEST_F(ShadowAttacks, ScreeningKeepsTheMostPromising) {
   auto attack = make_attack("shadow-enumerate");
   const auto kept = attack->run(victim_, context_);
   ASSERT_EQ(kept.size(), 2u);
-  EXPECT_EQ(kept[0].candidate, all[0].candidate);
-  EXPECT_EQ(kept[1].candidate, all[1].candidate);
+  for (const Reconstruction& r : kept) EXPECT_TRUE(names.contains(r.candidate)) << r.candidate;
+  EXPECT_GE(kept[0].self_score, kept[1].self_score);
 }
 
 TEST_F(ShadowAttacks, AUselessNetDoesNotPassTheScreening) {
@@ -512,7 +530,7 @@ TEST_F(Shadow, ACoalitionGrowsShardByShard) {
   done = 0;
   EXPECT_EQ(make_attack("coalition")->run(victim_, context_).size(), 3u);
   const auto cost = static_cast<double>(
-      make_attack("coalition")->cost_in_images(setting_of(victim_), context_.settings));
+      make_attack("coalition")->cost(setting_of(victim_), context_.settings).images());
   EXPECT_NEAR(static_cast<double>(done), cost, 0.1 * cost);
 }
 

@@ -75,8 +75,8 @@ class Attack {
   virtual bool only_in_full_tier() const { return false; }
 };
 
-// With how many seeds it runs: attack.seeds (attack.shadow.seeds for shadows), by default 5 where shadows are trained, whose results
-// scatter, and 1 elsewhere; a blind attack draws nothing.
+// With how many seeds it runs: attack.seeds (attack.shadow.seeds for shadows), by default 5 where
+// shadows are trained, whose results scatter, and 1 elsewhere; a blind attack draws nothing.
 int seeds_of(const Attack& attack, const AttackConfig& settings);
 
 // What an attack's trainings and descents pass through networks, in images, with all its steps. The

@@ -14,9 +14,9 @@ class LinearDecoderAttack : public AttackOn<BlackBoxView> {
   std::string title() const override { return "linear decoder on true features"; }
 
   AttackCost cost(const SplitSetting& setting, const AttackConfig&) const override {
-    return {.decoders = queried_pairs(setting.public_images,
-                                      smashed_shape(setting.model, setting.split)) /
-                        kQueriesPerImage};
+    return {.decoders =
+                queried_pairs(setting.public_images, smashed_shape(setting.model, setting.split)) /
+                kQueriesPerImage};
   }
 
   std::vector<Reconstruction> run_on(const BlackBoxView& view,

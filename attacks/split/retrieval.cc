@@ -51,9 +51,9 @@ class Retrieval : public AttackOn<BlackBoxView> {
   std::string title() const override { return "retrieval among public images"; }
 
   AttackCost cost(const SplitSetting& setting, const AttackConfig&) const override {
-    return {.decoders = queried_pairs(setting.public_images,
-                                      smashed_shape(setting.model, setting.split)) /
-                        kQueriesPerImage};
+    return {.decoders =
+                queried_pairs(setting.public_images, smashed_shape(setting.model, setting.split)) /
+                kQueriesPerImage};
   }
 
   std::vector<Reconstruction> run_on(const BlackBoxView& view,

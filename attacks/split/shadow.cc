@@ -285,8 +285,8 @@ int64_t shadow_passes(const AttackConfig& settings, int64_t train_images) {
   return starts + shadow.epochs() * train_images;
 }
 
-AttackCost shadow_cost(const SplitSetting& setting, const AttackConfig& settings, int64_t net_passes,
-                       int64_t decoders) {
+AttackCost shadow_cost(const SplitSetting& setting, const AttackConfig& settings,
+                       int64_t net_passes, int64_t decoders) {
   const int64_t images = training_images(setting);
   return {.nets = net_passes * shadow_passes(settings, images),
           .decoders = images * settings.decoder().epochs() * decoders};

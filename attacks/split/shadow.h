@@ -69,8 +69,8 @@ Var statistics_mismatch(const BatchNormProbe& probe);
 // Images through one server net while a shadow over it is trained on so many images.
 int64_t shadow_passes(const AttackConfig& settings, int64_t train_images);
 // Shadows over `net_passes` server nets in all, and `decoders` decoders.
-AttackCost shadow_cost(const SplitSetting& setting, const AttackConfig& settings, int64_t net_passes,
-                       int64_t decoders);
+AttackCost shadow_cost(const SplitSetting& setting, const AttackConfig& settings,
+                       int64_t net_passes, int64_t decoders);
 
 // not_applicable_reason() of what needs several server nets.
 std::string one_net_only(const SplitSetting& setting);

@@ -2,7 +2,8 @@
 //
 //   ./run bench cpu                   eleven minutes: a table; cpu.csv and cpu.html in runs/bench
 //   ./run bench cpu --out FOLDER
-//   ./run bench cpu --only 1 32       inference at batch 1, 8, 32, 128; training; decoder; growth; int8
+//   ./run bench cpu --only 1 32       inference at batch 1, 8, 32, 128; training; decoder; growth;
+//   int8
 //
 // Ours and the peer take turns, in rounds; a row's figures are medians over its rounds. Beside each
 // round the machine's peak is measured (the largest counts as the machine's), and where it moved by
@@ -99,8 +100,8 @@ class Benchmark {
     const bool can = backend(Device{}).serves(dtype);
     std::vector<Row> rows;
     for (int64_t batch : batches) {
-      rows.push_back(
-          row(fmt::format("inference N={}, batch {}", kNets, batch), dtype, batch, Work::kInference));
+      rows.push_back(row(fmt::format("inference N={}, batch {}", kNets, batch), dtype, batch,
+                         Work::kInference));
     }
     if (can && !rows.empty()) {
       choose_modes(rows);
@@ -114,8 +115,8 @@ class Benchmark {
   }
 
   void training(Dtype dtype) {
-    std::vector<Row> rows{
-        row(fmt::format("training step, batch {}", kTrainBatch), dtype, kTrainBatch, Work::kTraining)};
+    std::vector<Row> rows{row(fmt::format("training step, batch {}", kTrainBatch), dtype,
+                              kTrainBatch, Work::kTraining)};
     if (backend(Device{}).supports(dtype)) {
       choose_modes(rows);
       check(rows, "training");
@@ -127,8 +128,8 @@ class Benchmark {
 
   // The decoder that ends the attacks.
   void decoder(Dtype dtype) {
-    std::vector<Row> rows{row(fmt::format("decoder's training step, batch {}", kDecoderBatch), dtype,
-                              kDecoderBatch, Work::kDecoder)};
+    std::vector<Row> rows{row(fmt::format("decoder's training step, batch {}", kDecoderBatch),
+                              dtype, kDecoderBatch, Work::kDecoder)};
     if (backend(Device{}).supports(dtype)) {
       choose_modes(rows);
       check(rows, "decoder");
@@ -220,9 +221,10 @@ class Benchmark {
 
   std::string job(const Row& r, const std::string& mode, int nets = kNets) const {
     const char* dtype = name(arithmetic(r.dtype));
-    return r.work == Work::kTraining  ? fmt::format("train {} {} {}", r.batch, dtype, mode)
-           : r.work == Work::kDecoder ? fmt::format("decode {} {} {}", r.batch, dtype, mode)
-                                      : fmt::format("infer {} {} {} {}", nets, r.batch, dtype, mode);
+    return r.work == Work::kTraining ? fmt::format("train {} {} {}", r.batch, dtype, mode)
+           : r.work == Work::kDecoder
+               ? fmt::format("decode {} {} {}", r.batch, dtype, mode)
+               : fmt::format("infer {} {} {} {}", nets, r.batch, dtype, mode);
   }
 
   // Every mode once; the quickest is the one that is measured.
@@ -559,11 +561,13 @@ void print_memory(Dtype dtype) {
 int run(int argc, char** argv) {
   CLI::App app{"Speed of this machine, ours and PyTorch's."};
   std::string out = "runs/bench", memory_of, source = ENS_SOURCE_DIR;
-  const std::vector<std::string> all{"1", "8", "32", "128", "training", "decoder", "growth", "int8"};
+  const std::vector<std::string> all{"1",        "8",       "32",     "128",
+                                     "training", "decoder", "growth", "int8"};
   std::vector<std::string> parts = all;
   app.add_option("--out", out, "folder for cpu.csv and cpu.html")->capture_default_str();
-  app.add_option("--only", parts,
-                 "what to measure: inference at batch 1, 8, 32, 128; training; decoder; growth; int8")
+  app.add_option(
+         "--only", parts,
+         "what to measure: inference at batch 1, 8, 32, 128; training; decoder; growth; int8")
       ->check(CLI::IsMember(all));
   app.add_option("--memory", memory_of)->group("");
   parse_flags(app, argc, argv);

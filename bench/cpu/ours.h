@@ -71,8 +71,8 @@ double train_flops(int width);   // of one image: the forward pass three times
 double body_weights(int width);  // numbers
 
 // For the peer: a body's weights, an input and our result ("body"); a net, a batch, the loss of one
-// step and the logits after it ("training"); the same of a decoder ("decoder"). Lines "name dim dim ...", a line "end", then the float32
-// values in that order.
+// step and the logits after it ("training"); the same of a decoder ("decoder"). Lines "name dim dim
+// ...", a line "end", then the float32 values in that order.
 void export_body(const std::filesystem::path& file, Dtype dtype);
 void export_training(const std::filesystem::path& file, Dtype dtype);
 void export_decoder(const std::filesystem::path& file, Dtype dtype);

@@ -1,5 +1,6 @@
 // Shredder's bank (Mireshghallah et al., ASPLOS 2020): several tensors of a feature's shape, one of
-// which, each equally likely, is drawn anew for each image and added to its feature or multiplies it.
+// which, each equally likely, is drawn anew for each image and added to its feature or multiplies
+// it.
 #pragma once
 
 #include "ensemble/protect/step.h"

@@ -29,8 +29,9 @@ class FeatureTraining : public Module {
   Tensor calls_;  // undefined if there is nothing but the noise
 };
 
-// The steps in the mean over what they draw: it is multiplied by the mean_factor(), the mean_noise() is added, small elements are set to
-// zero where a step does that; differentiable, thread-safe. Empty if nothing is left.
+// The steps in the mean over what they draw: it is multiplied by the mean_factor(), the
+// mean_noise() is added, small elements are set to zero where a step does that; differentiable,
+// thread-safe. Empty if nothing is left.
 std::function<Var(const Var& features)> mean_protection(const ProtectionSpec& spec);
 // Whether two features of one image differ.
 bool draws_anew(const ProtectionSpec& spec);

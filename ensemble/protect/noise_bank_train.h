@@ -6,10 +6,11 @@
 //
 //   loss = CE( net(a + n_k), y ) - reward * 1/K sum_k 1/2 log Var(n_k)
 //
-// or net(a (1 + n_k)), elementwise, in the multiplicative form, with a the feature and k drawn anew for every image. The paper subtracts a multiple of sum |n|
-// that must be lowered by hand before the noise runs away. The logarithm of the size bounds itself,
-// and needs no other setting for another feature: up to a constant the second term is 1/2 log SNR,
-// the paper's own measure, SNR = E[a^2] / Var(n).
+// or net(a (1 + n_k)), elementwise, in the multiplicative form, with a the feature and k drawn anew
+// for every image. The paper subtracts a multiple of sum |n| that must be lowered by hand before
+// the noise runs away. The logarithm of the size bounds itself, and needs no other setting for
+// another feature: up to a constant the second term is 1/2 log SNR, the paper's own measure, SNR =
+// E[a^2] / Var(n).
 #pragma once
 
 #include "ensemble/protect/protection.h"
@@ -31,7 +32,7 @@ class NoiseBankTraining : public Module {
   Var size() const;  // 1/K sum_k 1/2 log Var(n_k)
   // What the edge is to do: the noises as they are now [K,C,H,W], or one plus them.
   ProtectionStep step() const;
-  double variance() const;                    // mean over the bank of Var(n_k)
+  double variance() const;  // mean over the bank of Var(n_k)
 
  private:
   Var noises() const;  // [K, C*H*W]

@@ -24,10 +24,10 @@ class AttackTarget {
 
   // Runs one attack with each of its seeds and leaves its result in FOLDER/attack/NAME, or
   // FOLDER/attack/NAME-seedS where attack.seed is not the run's: result.json, scores.csv,
-  // original.png, reconstruction.png and, with attack.keep_images, reconstructions.h5. Error with the reason if it fails, which is in the result too; stopped, it
-  // leaves nothing. `observed`: smashed features as they were seen on the wire, of the scored
-  // images in order; undefined: computed here as the edge computes them. Reports `cost_per_image`
-  // for each of images().
+  // original.png, reconstruction.png and, with attack.keep_images, reconstructions.h5. Error with
+  // the reason if it fails, which is in the result too; stopped, it leaves nothing. `observed`:
+  // smashed features as they were seen on the wire, of the scored images in order; undefined:
+  // computed here as the edge computes them. Reports `cost_per_image` for each of images().
   void run(const std::string& attack, const Tensor& observed, double cost_per_image,
            TaskContext& task);
   Device device() const;  // where it is attacked
@@ -49,10 +49,10 @@ struct AttackJob {
   std::string attack;
   Tensor observed;  // see AttackTarget::run
 };
-// Runs the jobs as tasks (experiment/task_graph.h) with one progress line. A job that fails does not
-// stop the others; returns how many failed. Jobs whose result is there already, for the same
-// settings, are skipped unless `again`. `wanted`: see AttackTarget. Throws Stopped soon after a stop
-// was requested.
+// Runs the jobs as tasks (experiment/task_graph.h) with one progress line. A job that fails does
+// not stop the others; returns how many failed. Jobs whose result is there already, for the same
+// settings, are skipped unless `again`. `wanted`: see AttackTarget. Throws Stopped soon after a
+// stop was requested.
 int run_attacks(const std::vector<AttackJob>& jobs, const RunConfig& wanted, bool again,
                 std::stop_token stop = {});
 

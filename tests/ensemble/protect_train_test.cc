@@ -262,7 +262,8 @@ TEST(NoiseBankTraining, StartsLaplacianOfTheSizeAskedFor) {
 
 TEST(NoiseBankTraining, AddsOneOfTheBankAndContinuesFromItsState) {
   Rng rng(4), again(4);
-  NoiseBankTraining training(kAdditive, {1, 2, 2}, 3, 1, 2, rng, 7), resumed(kAdditive, {1, 2, 2}, 3, 1, 2, again, 7);
+  NoiseBankTraining training(kAdditive, {1, 2, 2}, 3, 1, 2, rng, 7),
+      resumed(kAdditive, {1, 2, 2}, 3, 1, 2, again, 7);
   const Tensor features = normal({60, 1, 2, 2}, 1);
   const Floats bank = training.step().values.to_vector(), x = features.to_vector();
   const Floats y = training.forward(Var(features)).value().to_vector();

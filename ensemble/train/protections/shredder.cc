@@ -24,16 +24,14 @@ TrainingResult train_noise_bank(const TrainingContext& context, const Stage1& st
                          : 1.0f;
   Rng start = context.secret_rng("stage2/noise_bank");
   Rng rng(context.config.seed(), "stage2/noise_bank");
-  NoiseBankTraining bank(p.shredder().form() == "multiplicative"
-                             ? NoiseBankTraining::Form::kMultiplicative
-                             : NoiseBankTraining::Form::kAdditive,
-                         feature, p.shredder().noises(),
-                         static_cast<float>(context.config.ensemble().sigma()), unit, start,
-                         rng.next());
+  NoiseBankTraining bank(
+      p.shredder().form() == "multiplicative" ? NoiseBankTraining::Form::kMultiplicative
+                                              : NoiseBankTraining::Form::kAdditive,
+      feature, p.shredder().noises(), static_cast<float>(context.config.ensemble().sigma()), unit,
+      start, rng.next());
   bank.to(context.device);
   const auto result = [&] {
-    return TrainingResult{
-        net.head(), net.tail(), {net.body()}, Selector(1, {0}), {bank.step()}};
+    return TrainingResult{net.head(), net.tail(), {net.body()}, Selector(1, {0}), {bank.step()}};
   };
   const auto reward = static_cast<float>(p.shredder().noise_reward());
   job.label = "noises";

@@ -11,8 +11,8 @@
 #include <limits>
 #include <set>
 
-#include "attacks/split/registry.h"
 #include "attacks/split/decoding.h"
+#include "attacks/split/registry.h"
 #include "attacks/split/shadow_enumerate.h"
 #include "base/error.h"
 #include "base/threads.h"

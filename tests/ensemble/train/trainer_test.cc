@@ -211,7 +211,8 @@ TEST(Kinds, LeaveTheirProtectionInTheBundle) {
   ASSERT_EQ(bank.size(), 1u);
   EXPECT_EQ(bank[0].name, "noise_bank");
   EXPECT_EQ(bank[0].values.dim(0), 3);
-  const ProtectionSpec factors = protection("shredder", {"protection.shredder.form=multiplicative"});
+  const ProtectionSpec factors =
+      protection("shredder", {"protection.shredder.form=multiplicative"});
   ASSERT_EQ(factors.size(), 1u);
   EXPECT_EQ(factors[0].name, "factor_bank");
 }

@@ -119,6 +119,10 @@ Rng TrainingContext::secret_rng(const std::string& stream) const {
   return Rng(secure_random(), secure_random());
 }
 
+void save_trained(Module& net, const NetTraining& job) {
+  save_state(job, net, Optimizer(net.parameters(), job.optimizer), job.settings->epochs());
+}
+
 int64_t epochs_done(const fs::path& file) {
   return read_checkpoint(file, kKind).number(kEpochsDone);
 }

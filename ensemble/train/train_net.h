@@ -78,6 +78,9 @@ struct NetTraining {
 void train_net(const TrainingContext& context, Module& net, const NetTraining& job,
                Progress& progress);
 
+// The checkpoint that train_net() leaves, of a net that was trained elsewhere.
+void save_trained(Module& net, const NetTraining& job);
+
 // How many epochs the checkpoint of a training has done.
 int64_t epochs_done(const std::filesystem::path& file);
 

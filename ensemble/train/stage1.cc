@@ -41,9 +41,15 @@ class Stage1Trainer {
 
   void train(Progress& progress) {
     NetTraining job = describe();
-    if (!context_.config.model().imported().empty() && !is_complete(job)) {
-      usage_fail("net " + std::to_string(index_) + " is not imported yet",
-                 context_.run.folder().string(), "start the same ensembler import again");
+    if (!context_.config.model().imported().empty()) {
+      if (!is_complete(job)) {
+        usage_fail("net " + std::to_string(index_) + " is not imported yet",
+                   context_.run.folder().string(), "start the same ensembler import again");
+      }
+      load_trained(*net_, job);
+      net_->freeze();
+      progress.skip(context_.images_in(*job.settings));
+      return;
     }
     if (penalty_) job.auxiliary_models = penalty_->auxiliary_models();
     job.loss = [this](const Batch& b) { return loss(b); };

@@ -26,7 +26,7 @@ namespace fs = std::filesystem;
 
 RunConfig given(const std::vector<std::string>& settings) {
   RunConfig config;
-  apply_overrides({"data.name=shapes", "data.train_limit=100", "data.test_limit=40", "device=cpu",
+  apply_overrides({"data.name=shapes", "data.train_limit=100", "data.test_limit=10", "device=cpu",
                    "dtype=float32"},
                   config);
   apply_overrides(settings, config);

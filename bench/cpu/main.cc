@@ -578,24 +578,26 @@ std::string Benchmark::html() const {
   for (const std::string& line : notes()) list += "<p>" + escape(line) + "</p>\n";
   body += section("Memory, growth, data, int8", list);
   if (!by_nets_.empty()) {
-    std::vector<std::pair<double, double>> each;
-    for (const auto& [n, images] : by_nets_) each.emplace_back(n, n * images);
+    FigureList figures;
     const auto cost = [](const std::vector<std::pair<double, double>>& speeds) {
       std::vector<std::pair<double, double>> ms;
       for (const auto& [x, images] : speeds) ms.emplace_back(x, 1e3 / images);
       return ms;
     };
-    body += section("As it grows",
-                    "<div class=\"plots\">" +
-                        plot({"images/s, batch 32, width 64", "nets N"}, {{"ours", by_nets_, {}}}) +
-                        plot({"milliseconds an image, batch 32, width 64", "nets N"},
-                             {{"ours", cost(by_nets_), {}}}) +
-                        plot({"images/s, batch 32, N = 10", "width"}, {{"ours", by_width_, {}}}) +
-                        plot({"milliseconds an image, batch 32, N = 10", "width"},
-                             {{"ours", cost(by_width_), {}}}) +
-                        "</div>",
-                    "Lines through the origin in N: a net more costs what the one before did. Work "
-                    "grows with the square of the width.");
+    const auto figure = [&](const char* title, const char* x,
+                            const std::vector<std::pair<double, double>>& values) {
+      Line ours{"ours", {}};
+      for (const auto& [at, value] : values) ours.points.push_back({.x = at, .y = value});
+      return figures.add(title, {.title = title, .x_label = x, .lines = {ours}});
+    };
+    body += section(
+        "As it grows",
+        "<div class=\"plots\">" + figure("images/s, batch 32, width 64", "nets N", by_nets_) +
+            figure("milliseconds an image, batch 32, width 64", "nets N", cost(by_nets_)) +
+            figure("images/s, batch 32, N = 10", "width", by_width_) +
+            figure("milliseconds an image, batch 32, N = 10", "width", cost(by_width_)) + "</div>",
+        "Lines through the origin in N: a net more costs what the one before did. Work "
+        "grows with the square of the width.");
   }
   return "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
          "content=\"width=device-width\"><title>CPU benchmark</title><style>" +

@@ -25,6 +25,7 @@
 #include "base/fd.h"
 #include "base/files.h"
 #include "base/lock.h"
+#include "experiment/tensorboard.h"
 #include "proto/config.h"
 #include "proto/results.h"
 
@@ -185,6 +186,12 @@ struct RunDir::Impl {
   mutable std::mutex mutex;
   FileLock lock_file;
   Fd metrics_file;
+  std::optional<EventFile> events;
+
+  void add_event(const Metric& m) {
+    const std::string net = m.net < 0 ? "ensemble" : "net" + std::to_string(m.net);
+    events->add_scalar(m.stage + "/" + net + "/" + m.name, m.step, m.value);
+  }
 
   fs::path metrics() const { return folder / kMetrics; }
 
@@ -395,6 +402,13 @@ void RunDir::add_metric(const Metric& metric) {
   }
   // On disk before the checkpoint that follows: resuming does not compute this epoch again.
   check(fdatasync(impl_->metrics_file.get()) == 0 || errno == EINVAL, errno);
+  if (impl_->events) impl_->add_event(metric);
+}
+
+void RunDir::write_events() {
+  std::lock_guard lock(impl_->mutex);
+  impl_->events.emplace(path("tensorboard/train"));
+  for (const Metric& metric : read_run(folder()).metrics) impl_->add_event(metric);
 }
 
 void RunDir::mark_done() {

@@ -4,6 +4,7 @@
 //   info.json      version, revision, command, device, processor, seed, started, resumed [...]
 //   classes.txt    the names of the classes, a line each, in the order of the labels
 //   metrics.csv    time,stage,net,epoch,step,name,value; one row per number, time in UTC
+//   tensorboard/   the same numbers and the attacks' as event files, where they are asked for
 //   DONE           written last: without it the run is unfinished and may be resumed
 //   LOCK           locked (flock) while a process works in the folder; holds its process id
 #pragma once
@@ -56,6 +57,9 @@ class RunDir {
   void forget_metrics(const std::string& stage, int net, int64_t epoch);
   // Appends a row and flushes it to disk.
   void add_metric(const Metric& metric);
+  // From now on metrics are also written as TensorBoard's events, those so far among them, into
+  // folder()/tensorboard/train: "stage1/net0/loss" by step.
+  void write_events();
   void mark_done();  // writes DONE
   bool done() const;
 

@@ -29,12 +29,18 @@ void ConfigFlags::add_to(CLI::App& command) {
                      "auto, cpu, cuda or cuda:1 (default: the configuration's)");
 }
 
+void ConfigFlags::add_tensorboard(CLI::App& command) {
+  command.add_flag("--tensorboard", tensorboard,
+                   "Also write TensorBoard's event files, into RUN/tensorboard");
+}
+
 RunConfig ConfigFlags::given() const {
   RunConfig config;
   if (!file.empty()) read_config(find_config(file), config);
   apply_overrides(overrides, config);
   if (!data_root.empty()) config.mutable_data()->set_root(data_root);
   if (!device.empty()) config.set_device(device);
+  if (tensorboard) config.set_tensorboard(true);
   return config;
 }
 

@@ -19,8 +19,10 @@ struct ConfigFlags {
   std::vector<std::string> overrides;
   std::string data_root;
   std::string device;
+  bool tensorboard = false;
 
   void add_to(CLI::App& command);
+  void add_tensorboard(CLI::App& command);  // --tensorboard, of commands that write into runs
   // Defaults < file < --set < --data and --device; completed and checked. Does not touch the disk
   // otherwise.
   RunConfig resolve() const;
@@ -46,8 +48,8 @@ struct CalibrationFlags {
 std::filesystem::path find_config(const std::string& name);
 // The folder of the running program, to find its siblings ensembler-cloud and ensembler-edge.
 std::filesystem::path program_folder();
-// A command as it can be pasted into a shell here: words[0] is one of our programs, by its name if PATH finds this very
-// one, else by its path; all words are quoted where a shell needs it.
+// A command as it can be pasted into a shell here: words[0] is one of our programs, by its name if
+// PATH finds this very one, else by its path; all words are quoted where a shell needs it.
 std::string command_to_paste(const std::vector<std::string>& words);
 // The command line, quoted as a shell needs it, for info.json.
 void remember_command_line(int argc, char** argv);

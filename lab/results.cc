@@ -9,6 +9,8 @@
 
 #include "attacks/split/registry.h"
 #include "base/files.h"
+#include "base/strings.h"
+#include "experiment/tensorboard.h"
 #include "lab/scores.h"
 #include "nn/data/image.h"
 #include "nn/io/checkpoint.h"
@@ -212,6 +214,26 @@ results::AttackResult write_scores(const fs::path& folder, const std::vector<Att
   write_png(folder / "original.png", strip(truth, 16));
   write_png(folder / "reconstruction.png", strip(by_seed[middle_seed(by_seed)].reconstruction, 16));
   return out;
+}
+
+void write_events(const fs::path& folder, const results::AttackResult& result,
+                  const fs::path& attack) {
+  EventFile events(folder);
+  const std::string& name = result.attack();
+  const auto add = [&](const std::string& what, int64_t step, const auto& score) {
+    events.add_scalar(name + what + "/ssim", step, score.ssim());
+    events.add_scalar(name + what + "/psnr", step, score.psnr());
+  };
+  events.add_scalar(name + "/ssim", 0, result.ssim().mean());
+  events.add_scalar(name + "/psnr", 0, result.psnr().mean());
+  for (const auto& seed : result.seeds()) add("/seeds", static_cast<int64_t>(seed.seed()), seed);
+  for (int i = 0; i < result.parts_size(); ++i) add("/candidates", i, result.parts(i));
+  for (const auto& round : result.rounds()) {
+    add("/decoder_" + round.loss(), static_cast<int64_t>(round.passes()), round);
+  }
+  for (const char* image : {"original", "reconstruction"}) {
+    events.add_image(name + "/" + image, 0, read_file(attack / (std::string(image) + ".png")));
+  }
 }
 
 void print_results(const std::vector<fs::path>& folders) {

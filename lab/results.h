@@ -27,6 +27,10 @@ results::AttackResult to_message(const std::vector<AttackScore>& by_seed, uint64
 results::AttackResult write_scores(const std::filesystem::path& folder,
                                    const std::vector<AttackScore>& by_seed, uint64_t first_seed,
                                    const ImageRoles& roles, const Tensor& truth, bool keep_images);
+// The same as TensorBoard's events in `folder`: scores by seed, those of the candidates and of the
+// growing decoder, and both PNGs. `attack`: the attack's folder.
+void write_events(const std::filesystem::path& folder, const results::AttackResult& result,
+                  const std::filesystem::path& attack);
 inline constexpr const char* kImagesFile = "reconstructions.h5";
 // The score to show of several seeds: the one in the middle by SSIM.
 size_t middle_seed(const std::vector<AttackScore>& by_seed);

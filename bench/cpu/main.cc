@@ -1,14 +1,15 @@
-// ens-bench: how fast this machine serves and trains with us, and with PyTorch.
+// ens-bench: how fast this machine serves and trains with us, with PyTorch, and serves with ONNX
+// Runtime.
 //
 //   ./run bench cpu                   eleven minutes: a table; cpu.csv and cpu.html in runs/bench
 //   ./run bench cpu --out FOLDER
 //   ./run bench cpu --only 1 32       inference at batch 1, 8, 32, 128; training; decoder; growth;
 //   int8
 //
-// Ours and the peer take turns, in rounds; a row's figures are medians over its rounds. Beside each
-// round the machine's peak is measured (the largest counts as the machine's), and where it moved by
-// more than a tenth within a row, the row is measured again: two virtual processors on one core
-// have half of it. Neither computes while the other does.
+// Ours and the peers take turns, in rounds; a row's figures are medians over its rounds. Beside
+// each round the machine's peak is measured (the largest counts as the machine's), and where it
+// moved by more than a tenth within a row, the row is measured again: two virtual processors on one
+// core have half of it. Neither computes while the other does.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -52,6 +53,12 @@ double now() {
 
 double median(std::vector<double> v) { return percentile(std::move(v), 0.5); }
 
+std::vector<double> ratios(const std::vector<double>& a, const std::vector<double>& b) {
+  std::vector<double> all;
+  for (size_t i = 0; i < a.size(); ++i) all.push_back(a[i] / b[i]);
+  return all;
+}
+
 // Seconds of one call of step(), the median over kSeconds of them, after one that does not count.
 double repeat(const std::function<void()>& step) {
   step();
@@ -77,6 +84,7 @@ struct Row {
   bool training() const { return work != Work::kInference; }
   std::vector<double> ours, peer, peak;  // a number a round: images/s, images/s, FLOP/s
   std::string mode, peer_missing;
+  std::vector<double> onnx;     // images/s of ONNX Runtime; inference in float32 alone
   std::optional<double> error;  // relative, of our results against the peer's in float32
   double peer_error = 0;        // the peer's own, in this row's type
 };
@@ -90,7 +98,17 @@ class Benchmark {
   using Work = Row::Work;
 
  public:
-  explicit Benchmark(const std::string& source) : peer_(source + "/bench/cpu/peer.py") {}
+  explicit Benchmark(const std::string& source)
+      : peer_("PyTorch", {"/usr/bin/python3", "-W", "ignore", source + "/bench/cpu/peer.py"},
+              "apt-get install python3-torch"),
+        onnx_("ONNX Runtime", {"/usr/bin/node", source + "/bench/cpu/peer.js"},
+              "npm install --ignore-scripts --prefix build/node onnxruntime-node@1.30.0") {}
+  ~Benchmark() {
+    for (const char* ending : {"", ".input", ".output"}) {
+      std::error_code none;
+      fs::remove(onnx_file_.string() + ending, none);
+    }
+  }
 
   void measure_peaks() {
     peaks_ = {peak_flops(0.3), peak_flops_bf16(0.5), peak_bandwidth(0.5)};
@@ -106,6 +124,7 @@ class Benchmark {
     if (can && !rows.empty()) {
       choose_modes(rows);
       check(rows, "body");
+      if (dtype == Dtype::kF32) check_onnx();
       Serving serving(kWidth, kNets, dtype, 128);
       for (Row& r : rows) {
         measure(r, [&] { serving.run(r.batch); });
@@ -281,22 +300,49 @@ class Benchmark {
     for (Row& r : rows) r.error = error, r.peer_error = own;
   }
 
+  void check_onnx() {
+    if (!onnx_.missing().empty()) return;
+    export_onnx(onnx_file_, kWidth, kNets);
+    const std::string file = onnx_file_.string();
+    onnx_.ask("model " + file + words(batched(1, features_of(kWidth))));
+    const std::string answer = onnx_.ask("check " + file + ".input " + file + ".output" +
+                                         words(batched(4, features_of(kWidth))));
+    onnx_error_ = std::stod(answer);
+    if (!(onnx_error_ <= 1e-4)) {
+      fail(fmt::format("our result differs from ONNX Runtime's by {:.2g} on the same weights",
+                       onnx_error_),
+           "inference");
+    }
+    say("ONNX Runtime has the same results");
+  }
+  static std::string words(const Shape& shape) {
+    std::string text;
+    for (const int64_t dim : shape.dims()) text += " " + std::to_string(dim);
+    return text;
+  }
+
   void measure(Row& r, const std::function<void()>& step) {
     const double batch = static_cast<double>(r.batch);
     const bool with_peer = r.peer_missing.empty();
+    const bool with_onnx = onnx_error_ >= 0 && !r.training && r.dtype == Dtype::kF32;
     if (with_peer) peer_.ask(job(r, r.mode));
+    if (with_onnx) {
+      onnx_.ask("model " + onnx_file_.string() + words(batched(r.batch, features_of(kWidth))));
+    }
     for (int tries = 0; tries < kMostTries; ++tries) {
-      r.ours.clear(), r.peer.clear(), r.peak.clear();
+      r.ours.clear(), r.peer.clear(), r.onnx.clear(), r.peak.clear();
       for (int i = 0; i < kRounds; ++i) {
         r.peak.push_back(peak_flops(0.05));
         peaks_.flops = std::max(peaks_.flops, r.peak.back());
         r.ours.push_back(batch / repeat(step));
-        if (with_peer) {
+        const auto take_turn = [&](Peer& peer, std::vector<double>& speeds) {
           // Its threads of the round before sleep by now; ours must, too.
           std::this_thread::sleep_for(std::chrono::milliseconds(20));
-          r.peer.push_back(batch / std::stod(peer_.ask(fmt::format("run {}", kSeconds))));
+          speeds.push_back(batch / std::stod(peer.ask(fmt::format("run {}", kSeconds))));
           std::this_thread::sleep_for(std::chrono::milliseconds(20));
-        }
+        };
+        if (with_peer) take_turn(peer_, r.peer);
+        if (with_onnx) take_turn(onnx_, r.onnx);
       }
       const auto [low, high] = std::minmax_element(r.peak.begin(), r.peak.end());
       if (*high <= 1.1 * *low) break;
@@ -329,7 +375,10 @@ class Benchmark {
   };
 
   const double start_ = now();
-  Peer peer_;
+  Peer peer_, onnx_;
+  const fs::path onnx_file_ =
+      fs::temp_directory_path() / fmt::format("ens-bench-{}.onnx", getpid());
+  double onnx_error_ = -1;  // of our results against ONNX Runtime's; -1: it is not there
   Peaks peaks_;
   std::vector<Row> rows_;
   std::vector<Tried> tried_;
@@ -346,8 +395,9 @@ class Benchmark {
 std::vector<std::string> Benchmark::head() const {
   std::vector<std::string> lines{
       processor(),
-      fmt::format("{}; {}", libraries(),
-                  peer_.missing().empty() ? peer_.version() : peer_.missing()),
+      fmt::format("{}; {}; {}", libraries(),
+                  peer_.missing().empty() ? peer_.version() : peer_.missing(),
+                  onnx_.missing().empty() ? onnx_.version() : onnx_.missing()),
       fmt::format(
           "peak: {:.0f} GFLOP/s float32 (multiply-adds in registers), {}, {:.1f} GB/s read from "
           "memory",
@@ -381,11 +431,15 @@ std::vector<std::vector<std::string>> Benchmark::table() const {
     if (r.peer.empty()) {
       line.insert(line.end(), {"-", r.peer_missing, "-"});
     } else {
-      std::vector<double> ratios;
-      for (size_t i = 0; i < r.ours.size(); ++i) ratios.push_back(r.ours[i] / r.peer[i]);
       line.insert(line.end(), {fmt::format("{:.1f}", median(r.peer)),
                                (weights_only ? "float32: " : "") + r.mode,
-                               fmt::format("{:.2f}", median(ratios))});
+                               fmt::format("{:.2f}", median(ratios(r.ours, r.peer)))});
+    }
+    if (r.onnx.empty()) {
+      line.insert(line.end(), {"-", "-"});
+    } else {
+      line.insert(line.end(), {fmt::format("{:.1f}", median(r.onnx)),
+                               fmt::format("{:.2f}", median(ratios(r.ours, r.onnx)))});
     }
     const Limit most = limit(r);
     line.push_back(fmt::format("{:.1f} ({})", most.images, most.of));
@@ -398,8 +452,9 @@ std::vector<std::vector<std::string>> Benchmark::table() const {
   return lines;
 }
 
-const std::vector<std::string> kColumns = {
-    "images/s", "dtype", "ours", "PyTorch", "its best mode", "ratio", "limit", "of limit", "error"};
+const std::vector<std::string> kColumns = {"images/s",      "dtype",    "ours",         "PyTorch",
+                                           "its best mode", "ratio",    "ONNX Runtime", "ratio",
+                                           "limit",         "of limit", "error"};
 
 std::vector<std::string> Benchmark::notes() const {
   std::vector<std::string> lines;
@@ -475,6 +530,7 @@ std::string Benchmark::csv() const {
       add(r.name, name(r.dtype), "ours", i, r.ours[i], "images/s");
       if (i < r.peer.size())
         add(r.name, name(r.dtype), "PyTorch " + r.mode, i, r.peer[i], "images/s");
+      if (i < r.onnx.size()) add(r.name, name(r.dtype), "ONNX Runtime", i, r.onnx[i], "images/s");
     }
   }
   for (const Tried& t : tried_)
@@ -522,24 +578,26 @@ std::string Benchmark::html() const {
   for (const std::string& line : notes()) list += "<p>" + escape(line) + "</p>\n";
   body += section("Memory, growth, data, int8", list);
   if (!by_nets_.empty()) {
-    std::vector<std::pair<double, double>> each;
-    for (const auto& [n, images] : by_nets_) each.emplace_back(n, n * images);
+    FigureList figures;
     const auto cost = [](const std::vector<std::pair<double, double>>& speeds) {
       std::vector<std::pair<double, double>> ms;
       for (const auto& [x, images] : speeds) ms.emplace_back(x, 1e3 / images);
       return ms;
     };
-    body += section("As it grows",
-                    "<div class=\"plots\">" +
-                        plot({"images/s, batch 32, width 64", "nets N"}, {{"ours", by_nets_, {}}}) +
-                        plot({"milliseconds an image, batch 32, width 64", "nets N"},
-                             {{"ours", cost(by_nets_), {}}}) +
-                        plot({"images/s, batch 32, N = 10", "width"}, {{"ours", by_width_, {}}}) +
-                        plot({"milliseconds an image, batch 32, N = 10", "width"},
-                             {{"ours", cost(by_width_), {}}}) +
-                        "</div>",
-                    "Lines through the origin in N: a net more costs what the one before did. Work "
-                    "grows with the square of the width.");
+    const auto figure = [&](const char* title, const char* x,
+                            const std::vector<std::pair<double, double>>& values) {
+      Line ours{"ours", {}};
+      for (const auto& [at, value] : values) ours.points.push_back({.x = at, .y = value});
+      return figures.add(title, {.title = title, .x_label = x, .lines = {ours}});
+    };
+    body += section(
+        "As it grows",
+        "<div class=\"plots\">" + figure("images/s, batch 32, width 64", "nets N", by_nets_) +
+            figure("milliseconds an image, batch 32, width 64", "nets N", cost(by_nets_)) +
+            figure("images/s, batch 32, N = 10", "width", by_width_) +
+            figure("milliseconds an image, batch 32, N = 10", "width", cost(by_width_)) + "</div>",
+        "Lines through the origin in N: a net more costs what the one before did. Work "
+        "grows with the square of the width.");
   }
   return "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
          "content=\"width=device-width\"><title>CPU benchmark</title><style>" +

@@ -5,9 +5,13 @@
 #include <mutex>
 
 #include "base/error.h"
+#include "base/files.h"
 #include "base/threads.h"
 #include "nn/core/rng.h"
+#include "nn/io/onnx.h"
 #include "nn/optim/fit.h"
+#include "nn/plan/fuse.h"
+#include "nn/plan/plan.h"
 
 namespace ens::bench {
 namespace {
@@ -35,8 +39,6 @@ std::shared_ptr<Sequential> body_of(int width, uint64_t index) {
   return build_body(resnet(width), Split{}, rng);
 }
 
-Shape features_of(int width) { return smashed_shape(resnet(width), Split{}); }
-
 void write(const std::filesystem::path& file, const std::vector<NamedTensor>& entries) {
   std::ofstream out(file, std::ios::binary);
   for (const NamedTensor& e : entries) {
@@ -60,6 +62,8 @@ std::vector<NamedTensor> copy_of_state(const Module& module) {
 }
 
 }  // namespace
+
+Shape features_of(int width) { return smashed_shape(resnet(width), Split{}); }
 
 ModelSpec resnet(int width) {
   ModelSpec spec;
@@ -142,6 +146,23 @@ double train_flops(int width) {
 
 double body_weights(int width) {
   return static_cast<double>(lower(*body_of(width, 0), features_of(width)).parameters());
+}
+
+void export_onnx(const std::filesystem::path& file, int width, int nets) {
+  std::vector<Graph> graphs;
+  for (int i = 0; i < nets; ++i) {
+    graphs.push_back(fuse(lower(*body_of(width, static_cast<uint64_t>(i)), features_of(width))));
+  }
+  write_onnx(file, graphs);
+  constexpr int64_t kImages = 4;
+  const Tensor input = uniform(batched(kImages, features_of(width)), 3);
+  const Tensor output = Plan(graphs, Device{}, Dtype::kF32, kImages).run_all(input);
+  const auto write_raw = [&](const char* ending, const Tensor& values) {
+    write_file_atomically(file.string() + ending,
+                          {static_cast<const char*>(values.raw()), values.bytes()}, false);
+  };
+  write_raw(".input", input);
+  write_raw(".output", output);
 }
 
 void export_body(const std::filesystem::path& file, Dtype dtype) {

@@ -77,6 +77,11 @@ void export_body(const std::filesystem::path& file, Dtype dtype);
 void export_training(const std::filesystem::path& file, Dtype dtype);
 void export_decoder(const std::filesystem::path& file, Dtype dtype);
 
+// The bodies of Serving as one ONNX model ("FILE"), an input of 4 features and our results for it
+// ("FILE.input", "FILE.output": raw float32).
+void export_onnx(const std::filesystem::path& file, int width, int nets);
+Shape features_of(int width);  // of one image
+
 // Share of the time that `nets` trainings in parallel wait for their data.
 double share_waiting(int width, int nets);
 

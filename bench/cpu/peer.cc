@@ -8,11 +8,13 @@
 #include <cstdlib>
 
 #include "base/error.h"
+#include "base/strings.h"
 #include "base/threads.h"
 
 namespace ens::bench {
 
-Peer::Peer(const std::string& script) {
+Peer::Peer(std::string name, std::vector<std::string> command, const std::string& install)
+    : name_(std::move(name)), command_(std::move(command)) {
   signal(SIGPIPE, SIG_IGN);  // a peer that died is noticed by its missing answer
   const std::string threads = std::to_string(compute_threads());
   int in[2], out[2];
@@ -26,8 +28,10 @@ Peer::Peer(const std::string& script) {
     setenv("OMP_NUM_THREADS", threads.c_str(), 1);
     setenv("OMP_PROC_BIND", "true", 1);
     unsetenv("GOMP_SPINCOUNT");
-    const char* python = "/usr/bin/python3";
-    execl(python, python, "-W", "ignore", script.c_str(), threads.c_str(), nullptr);
+    std::vector<char*> words;
+    for (const std::string& word : command_) words.push_back(const_cast<char*>(word.c_str()));
+    words.insert(words.end(), {const_cast<char*>(threads.c_str()), nullptr});
+    execv(words[0], words.data());
     _exit(127);
   }
   close(in[0]);
@@ -38,7 +42,7 @@ Peer::Peer(const std::string& script) {
   if (pid_ > 0 && read_line(line) && line.starts_with("ok ")) {
     version_ = line.substr(3);
   } else {
-    missing_ = "PyTorch is not there: apt-get install python3-torch";
+    missing_ = name_ + " is not there: " + install;
   }
 }
 
@@ -60,7 +64,7 @@ bool Peer::read_line(std::string& line) {
 std::string Peer::ask(const std::string& command) {
   std::string line;
   if (fprintf(to_, "%s\n", command.c_str()) < 0 || fflush(to_) != 0 || !read_line(line)) {
-    fail("PyTorch's process ended", "peer", "run bench/cpu/peer.py by hand");
+    fail(name_ + "'s process ended", "peer", "run it by hand: " + join(command_, " "));
   }
   if (!line.starts_with("ok")) fail(line, "peer, " + command);
   return line.size() > 3 ? line.substr(3) : "";

@@ -65,6 +65,14 @@ void put_info(Checkpoint& checkpoint, const BundleInfo& info) {
   checkpoint.numbers["channels"] = info.model.channels;
   checkpoint.numbers["image_size"] = info.model.image_size;
   checkpoint.numbers["stem_pool"] = info.model.stem_pool;
+  const ModelSpec usual;
+  const auto put_unusual = [&](const char* name, int value, int usual_value) {
+    if (value == usual_value) return;
+    checkpoint.numbers[name] = value;
+    checkpoint.numbers["format"] = kFormatOfModels;
+  };
+  put_unusual("stem_kernel", info.model.stem_kernel, usual.stem_kernel);
+  put_unusual("hidden", info.model.hidden, usual.hidden);
   checkpoint.numbers["head_cells"] = info.split.head;
   checkpoint.numbers["tail_cells"] = info.split.tail;
   checkpoint.texts["architecture"] = info.model.architecture;
@@ -77,7 +85,7 @@ void put_info(Checkpoint& checkpoint, const BundleInfo& info) {
 
 BundleInfo get_info(const Checkpoint& checkpoint) {
   const int64_t format = checkpoint.number("format");
-  if (format > kFormatBlinded) {
+  if (format > kFormatOfModels) {
     fail(fmt::format("written by a newer version (bundle format {})", format), checkpoint.file,
          "use that version");
   }
@@ -92,6 +100,10 @@ BundleInfo get_info(const Checkpoint& checkpoint) {
   info.model.channels = small(checkpoint, "channels");
   info.model.image_size = small(checkpoint, "image_size");
   info.model.stem_pool = small(checkpoint, "stem_pool") != 0;
+  if (checkpoint.numbers.contains("stem_kernel")) {
+    info.model.stem_kernel = small(checkpoint, "stem_kernel");
+  }
+  if (checkpoint.numbers.contains("hidden")) info.model.hidden = small(checkpoint, "hidden");
   info.split.head = small(checkpoint, "head_cells");
   info.split.tail = small(checkpoint, "tail_cells");
   info.model.architecture = checkpoint.text("architecture");

@@ -13,6 +13,8 @@ namespace ens::bundle_file {
 constexpr int64_t kFormat = 2;         // of bundles that its programs can read: most are
 constexpr int64_t kFormatOfSteps = 3;  // of edge bundles with a protection that format 2 cannot say
 constexpr int64_t kFormatBlinded = 4;  // of edge files of blinded inference (blinded_bundle.h)
+// Of bundles of a model that older programs would build otherwise; the protection as in format 3.
+constexpr int64_t kFormatOfModels = 5;
 
 void put_info(Checkpoint& checkpoint, const BundleInfo& info);
 // Error if a fact is missing or impossible.

@@ -22,6 +22,11 @@ constexpr const char* kSteps = "protection/";
 
 std::string step_prefix(size_t index) { return fmt::format("{}{:02}/", kSteps, index); }
 
+bool has_steps(const Checkpoint& checkpoint) {
+  const int64_t format = checkpoint.number("format");
+  return format == kFormatOfSteps || format == kFormatOfModels;
+}
+
 // In format 2 if it can say it, so that programs of that version open the bundle.
 void put_protection(Checkpoint& checkpoint, const ProtectionSpec& spec) {
   size_t i = 0;
@@ -31,12 +36,12 @@ void put_protection(Checkpoint& checkpoint, const ProtectionSpec& spec) {
   if (next_is("dropout")) dropout = spec[i++].values.item();
   if (next_is("fixed_noise") || next_is("noise_bank")) noise = spec[i++].values;
   if (next_is("fresh_noise")) sigma = spec[i++].values.item();
-  if (i == spec.size()) {
+  if (i == spec.size() && !has_steps(checkpoint)) {
     checkpoint.tensors[kProtection] = Tensor::from({sigma, dropout}, {2});
     if (noise.defined()) checkpoint.tensors[kNoise] = noise;
     return;
   }
-  checkpoint.numbers["format"] = kFormatOfSteps;
+  if (!has_steps(checkpoint)) checkpoint.numbers["format"] = kFormatOfSteps;
   for (i = 0; i < spec.size(); ++i) {
     checkpoint.tensors[step_prefix(i) + spec[i].name] = spec[i].values;
   }
@@ -76,9 +81,8 @@ ProtectionSpec get_steps(const Checkpoint& checkpoint) {
 }
 
 ProtectionSpec get_protection(const Checkpoint& checkpoint, const Shape& feature) {
-  const ProtectionSpec spec = checkpoint.number("format") == kFormatOfSteps
-                                  ? get_steps(checkpoint)
-                                  : get_protection_of_format_2(checkpoint);
+  const ProtectionSpec spec =
+      has_steps(checkpoint) ? get_steps(checkpoint) : get_protection_of_format_2(checkpoint);
   try {
     check(spec, feature);
   } catch (const Error& error) {
@@ -128,8 +132,7 @@ EdgeBundle read_edge_bundle(const Checkpoint& checkpoint) {
       .selector = std::move(selector),
       .protection = get_protection(checkpoint, smashed_shape(info.model, info.split))};
   size_t count = 1;  // the selector
-  count += checkpoint.number("format") == kFormatOfSteps ? bundle.protection.size()
-                                                         : 1 + checkpoint.tensors.count(kNoise);
+  count += has_steps(checkpoint) ? bundle.protection.size() : 1 + checkpoint.tensors.count(kNoise);
   count += get_module(checkpoint, "head", *bundle.head);
   count += get_module(checkpoint, "tail", *bundle.tail);
   check_count(checkpoint, count);

@@ -60,7 +60,30 @@ void reuse_net(const fs::path& from, const fs::path& to, bool same_split,
   write_checkpoint(to, c, /*secret=*/true);
 }
 
+// Whether nets of stage 1 are trained as without protection; adds to `id` what they depend on.
+bool trains_plainly(const RunConfig& config, RunConfig& id) {
+  make_protection_training(config)->stage1_settings(config, id);
+  return !id.has_ensemble() && !id.has_protection();
+}
+
 }  // namespace
+
+void check_importable(const RunConfig& config) {
+  RunConfig id;
+  const bool plain = trains_plainly(config, id);
+  if (config.ensemble().common_head()) {
+    usage_fail("imported nets have heads of their own", "ensemble.common_head", "leave it out");
+  }
+  if (trains_jointly(config) ||
+      (!plain && make_protection_training(config)->nets_in_stage2(config) == 0)) {
+    usage_fail(
+        "'" + config.protection().kind() +
+            "' is trained into the network, and an imported one is trained already",
+        "protection.kind",
+        "choose one that protects a trained network, such as additive noise, a bank of noises "
+        "or an ensemble");
+  }
+}
 
 std::string stage1_identity(const RunConfig& config) {
   RunConfig id;
@@ -77,8 +100,7 @@ std::string stage1_identity(const RunConfig& config) {
   *id.mutable_stage1() = config.stage1();
   id.mutable_stage1()->clear_side_by_side();
 
-  make_protection_training(config)->stage1_settings(config, id);
-  const bool plain = !id.has_ensemble() && !id.has_protection();
+  const bool plain = trains_plainly(config, id);
   if (trains_jointly(config)) {  // no nets of their own
     id.mutable_protection()->set_kind(config.protection().kind());
     id.mutable_ensemble()->set_nets(config.ensemble().nets());

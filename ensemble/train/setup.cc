@@ -1,9 +1,41 @@
 #include "ensemble/train/setup.h"
 
+#include <charconv>
+#include <cmath>
+
 #include "base/error.h"
+#include "base/strings.h"
 #include "nn/core/backend.h"
 
 namespace ens {
+namespace {
+
+// "0.5,0.4,0.3", or the data's own.
+std::vector<float> per_channel(const std::string& text, const std::string& field,
+                               const std::vector<float>& own) {
+  if (text.empty()) return own;
+  std::vector<float> values;
+  for (const std::string& part : split_text(text, ',')) {
+    const std::string number = trimmed(part);
+    float value = 0;
+    const char* end = number.data() + number.size();
+    const auto [next, error] = std::from_chars(number.data(), end, value);
+    const bool usable = std::isfinite(value) && (field == "model.mean" || value > 0);
+    if (error != std::errc() || next != end || !usable) {
+      usage_fail("'" + part + "' in " + field + " is no possible value", field,
+                 "write a number for each channel: 0.5,0.5,0.5");
+    }
+    values.push_back(value);
+  }
+  if (values.size() != own.size()) {
+    usage_fail(std::to_string(values.size()) + " numbers in " + field + ", and the images have " +
+                   std::to_string(own.size()) + " channels",
+               field);
+  }
+  return values;
+}
+
+}  // namespace
 
 DataOptions data_options(const RunConfig& config, DataSplit split) {
   const DataConfig& d = config.data();
@@ -23,6 +55,8 @@ ModelSpec model_spec(const ModelConfig& config) {
   spec.architecture = config.architecture();
   spec.width = config.width();
   spec.stem_pool = config.stem_pool();
+  spec.stem_kernel = config.stem_kernel();
+  spec.hidden = config.hidden();
   return spec;
 }
 
@@ -31,8 +65,8 @@ ModelSpec model_spec(const RunConfig& config, const Dataset& data) {
   spec.classes = static_cast<int>(data.class_names.size());
   spec.channels = data.channels;
   spec.image_size = data.width;
-  spec.mean = data.mean;
-  spec.stddev = data.stddev;
+  spec.mean = per_channel(config.model().mean(), "model.mean", data.mean);
+  spec.stddev = per_channel(config.model().stddev(), "model.stddev", data.stddev);
   if (data.height != data.width) {
     usage_fail("images of " + data.name + " are not square", "data.image_size",
                "set data.image_size to resize them");

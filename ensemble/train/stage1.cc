@@ -1,5 +1,7 @@
+#include <map>
 #include <numeric>
 
+#include "base/error.h"
 #include "ensemble/train/protection_training.h"
 #include "ensemble/train/setup.h"
 
@@ -38,15 +40,17 @@ class Stage1Trainer {
   }
 
   void train(Progress& progress) {
-    NetTraining job;
-    job.stage = "stage1";
-    job.index = index_;
-    job.settings = &context_.config.stage1();
-    job.optimizer = optim_spec(*job.settings);
-    job.label = "net " + std::to_string(index_);
-    job.file = context_.run.path(name_ + ".h5");
-    job.data_seed = data_seed_;
-    job.device = device_;
+    NetTraining job = describe();
+    if (!context_.config.model().imported().empty()) {
+      if (!is_complete(job)) {
+        usage_fail("net " + std::to_string(index_) + " is not imported yet",
+                   context_.run.folder().string(), "start the same ensembler import again");
+      }
+      load_trained(*net_, job);
+      net_->freeze();
+      progress.skip(context_.images_in(*job.settings));
+      return;
+    }
     if (penalty_) job.auxiliary_models = penalty_->auxiliary_models();
     job.loss = [this](const Batch& b) { return loss(b); };
     job.capture = !net_->has_host_state() && !penalty_;
@@ -60,6 +64,22 @@ class Stage1Trainer {
     net_->freeze();
   }
 
+  // Takes the weights of a classifier of the same cells, by their names there, in place of
+  // training.
+  void import(const std::vector<NamedTensor>& weights) {
+    const NetTraining job = describe();
+    if (is_complete(job)) return;
+    std::map<std::string, Tensor> by_name;
+    for (const NamedTensor& entry : weights) by_name[entry.name] = entry.tensor;
+    std::vector<NamedTensor> state = net_->state();
+    for (NamedTensor& entry : state) {  // "body.stage1.0.conv1.weight"
+      const auto found = by_name.find(entry.name.substr(entry.name.find('.') + 1));
+      if (found != by_name.end()) entry.tensor = found->second;
+    }
+    net_->load_state(state, "the imported weights");
+    save_trained(*net_, job);
+  }
+
   double accuracy(const Dataset& data) const {
     return plan_accuracy(*net_->head(), *make_protection(net_->protection()), {net_->body()},
                          *net_->tail(), context_.spec, context_.split, data, device_,
@@ -68,6 +88,21 @@ class Stage1Trainer {
   const std::shared_ptr<SingleNet>& net() const { return net_; }
 
  private:
+  NetTraining describe() const {
+    NetTraining job;
+    job.stage = "stage1";
+    job.index = index_;
+    job.settings = &context_.config.stage1();
+    job.optimizer = optim_spec(*job.settings);
+    job.label = "net " + std::to_string(index_);
+    job.file = context_.run.path(name_ + ".h5");
+    job.data_seed = data_seed_;
+    job.device = device_;
+    return job;
+  }
+  bool is_complete(const NetTraining& job) const {
+    return std::filesystem::exists(job.file) && epochs_done(job.file) == job.settings->epochs();
+  }
   Var loss(const Batch& b) {
     Var clean;
     Var total = softmax_cross_entropy(net_->forward(context_.input(b), clean), b.labels);
@@ -109,6 +144,13 @@ double measure_accuracy(const TrainingContext& context, const TrainingResult& tr
   return plan_accuracy(*trained.head, *make_protection(trained.protection), used, *trained.tail,
                        context.spec, context.split, data, context.device, context.dtype,
                        context.check_stop);
+}
+
+void import_stage1(const TrainingContext& context,
+                   const std::vector<std::vector<NamedTensor>>& nets) {
+  for (int i = 0; i < context.config.ensemble().nets(); ++i) {
+    Stage1Trainer(context, i).import(nets.at(static_cast<size_t>(i)));
+  }
 }
 
 Stage1 train_stage1(const TrainingContext& context) {

@@ -27,7 +27,11 @@ struct Stage1 {
   std::vector<double> accuracies;                // each with its own protection
 };
 
-// stage1.cc: N whole nets in parallel, or a head, N bodies and a tail together.
+// stage1.cc: writes the checkpoints of trained nets from imported weights, as from_torchvision()
+// names them, one set for each net. Those that are there already are left.
+void import_stage1(const TrainingContext& context,
+                   const std::vector<std::vector<NamedTensor>>& nets);
+// N whole nets in parallel, or a head, N bodies and a tail together.
 Stage1 train_stage1(const TrainingContext& context);
 TrainingResult train_jointly(const TrainingContext& context);
 

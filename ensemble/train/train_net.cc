@@ -119,6 +119,19 @@ Rng TrainingContext::secret_rng(const std::string& stream) const {
   return Rng(secure_random(), secure_random());
 }
 
+void save_trained(const Module& net, const NetTraining& job) {
+  Checkpoint c;
+  c.kind = kKind;
+  c.numbers[kEpochsDone] = job.settings->epochs();
+  put(c, "net/", net.state());
+  write_checkpoint(job.file, c, /*secret=*/true);
+}
+
+void load_trained(Module& net, const NetTraining& job) {
+  const Checkpoint c = read_checkpoint(job.file, kKind);
+  net.load_state(with_prefix(c, "net/"), c.file);
+}
+
 int64_t epochs_done(const fs::path& file) {
   return read_checkpoint(file, kKind).number(kEpochsDone);
 }

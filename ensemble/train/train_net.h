@@ -78,6 +78,11 @@ struct NetTraining {
 void train_net(const TrainingContext& context, Module& net, const NetTraining& job,
                Progress& progress);
 
+// The checkpoint of a net that was trained elsewhere, without an optimiser's state: it is complete,
+// and not trained further.
+void save_trained(const Module& net, const NetTraining& job);
+void load_trained(Module& net, const NetTraining& job);
+
 // How many epochs the checkpoint of a training has done.
 int64_t epochs_done(const std::filesystem::path& file);
 

@@ -113,9 +113,10 @@ void describe(const TrainingContext& context, results::RunSummary& summary) {
 
 }  // namespace
 
-void train_ensemble(const RunConfig& config, RunDir& run, const Dataset& train,
-                    const Dataset& test) {
+void train_ensemble(const RunConfig& config, RunDir& run, const Dataset& train, const Dataset& test,
+                    const std::vector<std::vector<NamedTensor>>& imported) {
   const TrainingContext context(config, run, train, test);
+  if (!imported.empty()) import_stage1(context, imported);
   const auto start1 = std::chrono::steady_clock::now();
   std::optional<TrainingResult> trained;
   Stage1 stage1;

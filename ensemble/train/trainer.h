@@ -18,9 +18,11 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "experiment/run_dir.h"
 #include "nn/data/dataset.h"
+#include "nn/modules/module.h"
 #include "proto/config.h"
 
 namespace ens {
@@ -32,8 +34,16 @@ namespace ens {
 //
 // Accuracies are measured through plans with the protection as the edge applies it: where that
 // draws at random, they differ a little from run to run.
-void train_ensemble(const RunConfig& config, RunDir& run, const Dataset& train,
-                    const Dataset& test);
+//
+// `imported`: nets that were trained elsewhere, in place of stage 1's training; one for each of
+// ensemble.nets, by nn/models/torchvision.h's state names. Usage Error if protection.kind is
+// trained into the net.
+void train_ensemble(const RunConfig& config, RunDir& run, const Dataset& train, const Dataset& test,
+                    const std::vector<std::vector<NamedTensor>>& imported = {});
+
+// Usage Error if the protection is trained into the nets of stage 1, so that they cannot be
+// imported.
+void check_importable(const RunConfig& config);
 
 // Everything that determines net i of stage 1, as text, and nothing else: two runs of equal
 // identity train the same net i (with as many threads for it). Not in it: N, P, lambda, stage 2,

@@ -21,7 +21,7 @@ void refuse_ineffective(const std::vector<std::string>& overrides) {
   for (const std::string& set : overrides) {
     const std::string path = current_path(set.substr(0, set.find('=')));
     if (path.starts_with("attack.") || path == "device" || path == "dtype" || path == "tf32" ||
-        path == "data.root")
+        path == "data.root" || path == "tensorboard")
       continue;
     usage_fail("'" + path + "' has no effect on an attack: a run is attacked as it was trained",
                "--set",
@@ -43,6 +43,7 @@ void add_attack_command(CLI::App& app) {
       "attack",
       "Attack finished runs: what could the cloud reconstruct? Results are kept in the run folder");
   flags->config.add_to(*command);
+  flags->config.add_tensorboard(*command);
   command->add_option("runs", flags->runs, "Run folders")->required();
   command
       ->add_option("-a,--attack", flags->attacks,

@@ -2,6 +2,10 @@
 // lives in the libraries.
 #pragma once
 
+#include <filesystem>
+
+#include "proto/results.pb.h"
+
 namespace CLI {
 class App;
 }
@@ -23,5 +27,10 @@ void add_keys_command(CLI::App& app);
 void add_parts_command(CLI::App& app);
 void add_calibrate_command(CLI::App& app);
 void add_offload_command(CLI::App& app);
+void add_import_command(CLI::App& app);
+void add_export_command(CLI::App& app);
+
+// Prints what a finished training reached; returns its summary.
+results::RunSummary print_accuracy(const std::filesystem::path& run);
 
 }  // namespace ens

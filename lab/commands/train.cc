@@ -10,9 +10,25 @@
 #include "lab/scenarios/split_training.h"
 #include "lab/stop_on_signals.h"
 #include "proto/results.h"
-#include "proto/results.pb.h"
 
 namespace ens {
+
+results::RunSummary print_accuracy(const std::filesystem::path& run) {
+  results::RunSummary summary;
+  results::read(run / "summary.json", summary);
+  fmt::print("accuracy {:.1f} % on the test images\n", 100 * summary.accuracy());
+  if (summary.selected_nets_size() > 0) {
+    std::vector<std::string> shares, alone;
+    for (const auto& net : summary.selected_nets()) {
+      shares.push_back(fmt::format("{:.0f}", 100 * net.share()));
+      alone.push_back(fmt::format("{:.1f}", 100 * net.accuracy()));
+    }
+    fmt::print("the selected nets' shares of the logits: {} %; accuracy of each alone: {} %{}\n",
+               join(shares, ", "), join(alone, ", "),
+               results::in_effect_one_net(summary) ? "; in effect one net" : "");
+  }
+  return summary;
+}
 
 void add_train_command(CLI::App& app) {
   struct Flags {
@@ -24,6 +40,7 @@ void add_train_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "train", "Train an ensemble, or an unprotected network, into a run folder");
   flags->config.add_to(*command);
+  flags->config.add_tensorboard(*command);
   command->add_option("-o,--out", flags->out, "Run folder; an existing one is resumed");
   command->add_flag("--print-config", flags->print_config,
                     "Print the complete configuration and stop");
@@ -41,19 +58,7 @@ void add_train_command(CLI::App& app) {
         },
         true);
     if (!train_run(config, flags->out)) fmt::print(stderr, "{}: already trained\n", flags->out);
-    results::RunSummary summary;
-    results::read(std::filesystem::path(flags->out) / "summary.json", summary);
-    fmt::print("accuracy {:.1f} % on the test images\n", 100 * summary.accuracy());
-    if (summary.selected_nets_size() > 0) {
-      std::vector<std::string> shares, alone;
-      for (const auto& net : summary.selected_nets()) {
-        shares.push_back(fmt::format("{:.0f}", 100 * net.share()));
-        alone.push_back(fmt::format("{:.1f}", 100 * net.accuracy()));
-      }
-      fmt::print("the selected nets' shares of the logits: {} %; accuracy of each alone: {} %{}\n",
-                 join(shares, ", "), join(alone, ", "),
-                 results::in_effect_one_net(summary) ? "; in effect one net" : "");
-    }
+    const results::RunSummary summary = print_accuracy(flags->out);
     if (config.data().public_images() > 0) {
       fmt::print(stderr,
                  "trained on {} images, without those that are set aside for the attacks to use "

@@ -49,6 +49,7 @@ struct Attacked {
     }
     if (!wanted.data().root().empty()) config.mutable_data()->set_root(wanted.data().root());
     complete(wanted);
+    config.set_tensorboard(wanted.tensorboard());
     *config.mutable_attack() = wanted.attack();
     if (config.attack().seed() == config.seed()) config.mutable_attack()->set_seed(0);
   }
@@ -288,6 +289,10 @@ void AttackTarget::run(const std::string& name_of_attack, const Tensor& observed
   result.set_dtype(name(impl_->dtype));
   result.set_observed(observed.defined() ? "recorded on the wire" : "computed by the edge");
   results::write(file, result);
+  if (scored && impl_->config.tensorboard()) {
+    write_events(impl_->folder / "tensorboard/attack" / file.parent_path().filename(), result,
+                 file.parent_path());
+  }
   if (!failure.empty()) fail(failure);
 }
 

@@ -12,6 +12,7 @@
 #include "lab/config_flags.h"
 #include "lab/datasets.h"
 #include "nn/core/backend.h"
+#include "nn/models/torchvision.h"
 
 namespace ens {
 namespace {
@@ -74,11 +75,12 @@ std::string training_identity(const RunConfig& config) {
   RunConfig identity = config;
   identity.mutable_data()->clear_root();
   identity.clear_attack();
+  identity.clear_tensorboard();
   return to_text(identity);
 }
 
 bool train_run(const RunConfig& config, const fs::path& folder,
-               const std::vector<fs::path>& source_runs) {
+               const std::vector<fs::path>& source_runs, const std::vector<WeightsFile>& imported) {
   const std::string identity = training_identity(config);
   const Device device = parse_devices(config.device())[0];
   const RunFacts facts{command_line(), backend(device).description(), config.seed()};
@@ -88,7 +90,12 @@ bool train_run(const RunConfig& config, const fs::path& folder,
   }
   const auto train = shared_dataset(config, DataPart::kTrain);
   const auto test = shared_dataset(config, DataPart::kTest);
-  check(model_spec(config, *train), split_of(config));  // before anything is written
+  const ModelSpec spec = model_spec(config, *train);
+  check(spec, split_of(config));  // before anything is written
+  std::vector<std::vector<NamedTensor>> nets;
+  for (const WeightsFile& net : imported) {
+    nets.push_back(from_torchvision(spec, net.weights, net.file));
+  }
   RunDir run(folder, identity, facts);
   keep_classes(*train, run);
   bool reused = false;
@@ -99,9 +106,10 @@ bool train_run(const RunConfig& config, const fs::path& folder,
     reused = reuse_result(source_run, identity, run);
     if (reused) break;
   }
+  if (config.tensorboard()) run.write_events();
   if (!reused) {
     for (const fs::path& source_run : same_classes) reuse_stage1(config, folder, source_run);
-    train_ensemble(config, run, *train, *test);
+    train_ensemble(config, run, *train, *test, nets);
   }
   run.mark_done();
   return true;

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "lab/exchange.h"
 #include "proto/config.h"
 
 namespace ens {
@@ -14,8 +15,10 @@ std::string training_identity(const RunConfig& config);
 
 // Trains (or resumes, or finds done) the run in `folder`. From `source_runs`, other run folders, it
 // takes over what is equal: the whole result of an equal training, or the nets of an equal stage 1.
-// Whether there was anything to do.
+// `imported`: the nets of stage 1, of a configuration of import_config(). Whether there was
+// anything to do.
 bool train_run(const RunConfig& config, const std::filesystem::path& folder,
-               const std::vector<std::filesystem::path>& source_runs = {});
+               const std::vector<std::filesystem::path>& source_runs = {},
+               const std::vector<WeightsFile>& imported = {});
 
 }  // namespace ens

@@ -1,5 +1,6 @@
 #include "nn/models/model.h"
 
+#include <array>
 #include <functional>
 
 #include "base/error.h"
@@ -18,25 +19,30 @@ ModulePtr make(Args&&... args) {
   return std::make_shared<M>(std::forward<Args>(args)...);
 }
 
-std::vector<CellRecipe> resnet18(const ModelSpec& spec) {
+// `blocks`: of each stage.
+std::vector<CellRecipe> resnet(const ModelSpec& spec, const std::array<int, 4>& blocks) {
   const int64_t w = spec.width;
+  const ConvSpec stem = spec.stem_kernel == 7 ? ConvSpec{2, 3} : ConvSpec{1, 1};
   std::vector<CellRecipe> cells;
-  cells.push_back(
-      {"stem", [=](int copies, Rng& rng) {
-         auto cell = std::make_shared<Sequential>();
-         cell->push("normalize", make<Normalize>(spec.mean, spec.stddev));
-         cell->push("conv", make<Conv2d>(spec.channels * copies, w, 3, ConvSpec{1, 1}, false, rng));
-         cell->push("bn", make<BatchNorm>(w, true));
-         if (spec.stem_pool) cell->push("pool", make<MaxPool>(PoolSpec{3, 2, 1}));
-         return cell;
-       }});
+  cells.push_back({"stem", [=](int copies, Rng& rng) {
+                     auto cell = std::make_shared<Sequential>();
+                     cell->push("normalize", make<Normalize>(spec.mean, spec.stddev));
+                     cell->push("conv", make<Conv2d>(spec.channels * copies, w, spec.stem_kernel,
+                                                     stem, false, rng));
+                     cell->push("bn", make<BatchNorm>(w, true));
+                     if (spec.stem_pool) cell->push("pool", make<MaxPool>(PoolSpec{3, 2, 1}));
+                     return cell;
+                   }});
   for (int stage = 1; stage <= 4; ++stage) {
     const int64_t out = w << (stage - 1);
     const int64_t in = stage == 1 ? w : out / 2;
+    const int count = blocks[static_cast<size_t>(stage - 1)];
     cells.push_back({"stage" + std::to_string(stage), [=](int copies, Rng& rng) {
                        auto cell = std::make_shared<Sequential>();
                        cell->push(make<BasicBlock>(in * copies, out, stage == 1 ? 1 : 2, rng));
-                       cell->push(make<BasicBlock>(out, out, 1, rng));
+                       for (int i = 1; i < count; ++i) {
+                         cell->push(make<BasicBlock>(out, out, 1, rng));
+                       }
                        if (stage == 4) cell->push("pool", make<GlobalAvgPool>());
                        return cell;
                      }});
@@ -77,7 +83,8 @@ std::vector<CellRecipe> vgg16(const ModelSpec& spec) {
     in = out;
   }
   const int64_t side = spec.image_size / 32;  // five pools
-  const int64_t features = 8 * w * side * side, hidden = 8 * w;
+  const int64_t features = 8 * w * side * side;
+  const int64_t hidden = spec.hidden > 0 ? spec.hidden : 8 * w;
   for (int fc = 1; fc <= 3; ++fc) {
     cells.push_back({"fc" + std::to_string(fc), [=](int copies, Rng& rng) {
                        auto cell = std::make_shared<Sequential>();
@@ -142,11 +149,12 @@ std::vector<CellRecipe> he19(const ModelSpec& spec) {
 }
 
 std::vector<CellRecipe> recipes(const ModelSpec& spec) {
-  if (spec.architecture == "resnet18") return resnet18(spec);
+  if (spec.architecture == "resnet18") return resnet(spec, {2, 2, 2, 2});
+  if (spec.architecture == "resnet34") return resnet(spec, {3, 4, 6, 3});
   if (spec.architecture == "vgg16") return vgg16(spec);
   if (spec.architecture == "he19") return he19(spec);
   usage_fail("unknown architecture '" + spec.architecture + "'", "model.architecture",
-             "use resnet18, vgg16 or he19");
+             "use resnet18, resnet34, vgg16 or he19");
 }
 
 void check_spec(const ModelSpec& spec) {
@@ -159,8 +167,16 @@ void check_spec(const ModelSpec& spec) {
   in_range("model.width", spec.width, 1, 1024);
   in_range("classes", spec.classes, 2, 1 << 20);
   in_range("channels", spec.channels, 1, 64);
+  in_range("model.hidden", spec.hidden, 0, 1 << 16);
+  if (spec.stem_kernel != 3 && spec.stem_kernel != 7) {
+    usage_fail("model.stem_kernel is " + std::to_string(spec.stem_kernel), "model.stem_kernel",
+               "use 3 or 7");
+  }
   // Every pooling and stride must find at least one pixel.
-  const int least = spec.architecture == "vgg16" ? 32 : spec.architecture == "he19" ? 8 : 16;
+  const int resnet_least = spec.stem_kernel == 7 ? 32 : 16;
+  const int least = spec.architecture == "vgg16"  ? 32
+                    : spec.architecture == "he19" ? 8
+                                                  : resnet_least;
   in_range("image_size", spec.image_size, least, 1024);
   if (static_cast<int>(spec.mean.size()) != spec.channels ||
       static_cast<int>(spec.stddev.size()) != spec.channels) {

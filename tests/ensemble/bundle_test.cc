@@ -45,6 +45,8 @@ void expect_same_info(const BundleInfo& a, const BundleInfo& b) {
   EXPECT_EQ(a.model.channels, b.model.channels);
   EXPECT_EQ(a.model.image_size, b.model.image_size);
   EXPECT_EQ(a.model.stem_pool, b.model.stem_pool);
+  EXPECT_EQ(a.model.stem_kernel, b.model.stem_kernel);
+  EXPECT_EQ(a.model.hidden, b.model.hidden);
   EXPECT_EQ(a.model.mean, b.model.mean);
   EXPECT_EQ(a.model.stddev, b.model.stddev);
   EXPECT_EQ(a.split.head, b.split.head);
@@ -97,6 +99,44 @@ TEST(Bundle, BothRoundTrip) {
   EXPECT_EQ(edge.selector.selected(), bundles.edge.selector.selected());
   expect_same_protection(edge.protection, bundles.edge.protection);
   EXPECT_EQ(edge.class_names, bundles.edge.class_names);
+}
+
+// Programs from before would build another network, so they must see a newer format.
+TEST(Bundle, ModelsUnknownToOlderProgramsRoundTripInAFormatOfTheirOwn) {
+  const TempDir dir;
+  BundleInfo info;
+  info.model.architecture = "resnet34";
+  info.model.width = 4;
+  info.model.stem_kernel = 7;
+  info.data = "random";
+  Rng rng(1);
+  CloudBundle cloud{.info = info, .bodies = {build_body(info.model, info.split, rng)}};
+  cloud.bodies[0]->freeze();
+  write_cloud_bundle(dir / "cloud.h5", cloud);
+  EdgeBundle edge{.info = cloud.info,
+                  .class_names = std::vector<std::string>(10, "class"),
+                  .head = build_head(info.model, info.split, rng),
+                  .tail = build_tail(info.model, info.split, rng, 1),
+                  .selector = Selector(1, {0}),
+                  .protection = {{"dropout", Tensor::full({1}, 0.25f)}}};
+  write_edge_bundle(dir / "edge.h5", edge);
+  EXPECT_EQ(read_checkpoint(dir / "cloud.h5", "cloud").number("format"), 5);
+  EXPECT_EQ(read_checkpoint(dir / "edge.h5", "edge").number("format"), 5);
+  const CloudBundle read_cloud = read_cloud_bundle(dir / "cloud.h5");
+  expect_same_info(read_cloud.info, cloud.info);
+  expect_same_state(*read_cloud.bodies[0], *cloud.bodies[0]);
+  const EdgeBundle read_edge = read_edge_bundle(dir / "edge.h5");
+  expect_same_info(read_edge.info, cloud.info);
+  expect_same_state(*read_edge.head, *edge.head);
+  expect_same_protection(read_edge.protection, edge.protection);
+
+  info.model = {};
+  info.model.architecture = "vgg16";
+  info.model.width = 2;
+  info.model.hidden = 24;
+  CloudBundle vgg{.info = info, .bodies = {build_body(info.model, info.split, rng)}};
+  write_cloud_bundle(dir / "vgg.h5", vgg);
+  expect_same_info(read_cloud_bundle(dir / "vgg.h5").info, vgg.info);
 }
 
 TEST(Bundle, SaysHowImagesAreFitted) {
@@ -201,8 +241,8 @@ TEST(Bundle, ABundleOfANewerVersionIsNamedAsNewer) {
       error([](Checkpoint& c) { c.tensors["protection/02/xyz"] = Tensor::zeros({7}); });
   EXPECT_NE(step.find("written by a newer version (needs protection 'xyz')"), std::string::npos)
       << step;
-  const std::string format = error([](Checkpoint& c) { c.numbers["format"] = 5; });
-  EXPECT_NE(format.find("written by a newer version (bundle format 5)"), std::string::npos);
+  const std::string format = error([](Checkpoint& c) { c.numbers["format"] = 6; });
+  EXPECT_NE(format.find("written by a newer version (bundle format 6)"), std::string::npos);
   for (const std::string& text : {step, format}) {
     EXPECT_EQ(text.find("damaged"), std::string::npos) << text;
     EXPECT_EQ(text.find("tensors where"), std::string::npos) << text;

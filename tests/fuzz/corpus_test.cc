@@ -66,13 +66,12 @@ TEST_P(Corpus, SeedsAndTheirMutationsAreSurvived) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Targets, Corpus,
-                         testing::Values(Target{"request", fuzz::request},
-                                         Target{"reply", fuzz::reply},
-                                         Target{"worker", fuzz::worker},
-                                         Target{"config", fuzz::config},
-                                         Target{"bundle", fuzz::bundle}),
-                         [](const auto& param) { return std::string(param.param.name); });
+INSTANTIATE_TEST_SUITE_P(
+    Targets, Corpus,
+    testing::Values(Target{"request", fuzz::request}, Target{"reply", fuzz::reply},
+                    Target{"worker", fuzz::worker}, Target{"config", fuzz::config},
+                    Target{"bundle", fuzz::bundle}, Target{"safetensors", fuzz::safetensors}),
+    [](const auto& param) { return std::string(param.param.name); });
 
 }  // namespace
 }  // namespace ens

@@ -9,6 +9,8 @@
 
 #include "base/error.h"
 #include "ensemble/model/bundle_file.h"
+#include "nn/io/safetensors.h"
+#include "nn/models/torchvision.h"
 #include "offload/wire/messages.h"
 #include "offload/worker/jobs.h"
 #include "proto/config.h"
@@ -150,6 +152,30 @@ void bundle(const uint8_t* data, size_t size) {
     if (smashed_shape(info.model, info.split).numel() < 1) std::abort();
     (void)body_output_shape(info.model, info.split);
   } catch (const Error&) {
+  }
+}
+
+void safetensors(const uint8_t* data, size_t size) {
+  std::map<std::string, Tensor> tensors;
+  try {
+    tensors = parse_safetensors({reinterpret_cast<const char*>(data), size}, "fuzz");
+  } catch (const Error& error) {
+    if (std::string_view(error.what()).find('\n') != std::string_view::npos) std::abort();
+    return;
+  }
+  size_t bytes = 0;
+  for (const auto& [name, tensor] : tensors) bytes += tensor.bytes();
+  if (bytes > size) std::abort();
+  for (const char* architecture : {"resnet18", "vgg16"}) {
+    ModelSpec spec;
+    spec.architecture = architecture;
+    spec.width = 1;
+    spec.classes = 2;
+    try {
+      (void)from_torchvision(spec, tensors, "fuzz");
+    } catch (const Error& error) {
+      if (std::string_view(error.what()).find('\n') != std::string_view::npos) std::abort();
+    }
   }
 }
 

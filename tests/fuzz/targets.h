@@ -19,4 +19,7 @@ void config(const uint8_t* data, size_t size);
 // A bundle file, as its bytes; and the facts of one whose checksums are right.
 void bundle(const uint8_t* data, size_t size);
 
+// A weights file for `ensembler import`: its format, and names and shapes as torchvision's.
+void safetensors(const uint8_t* data, size_t size);
+
 }  // namespace ens::fuzz

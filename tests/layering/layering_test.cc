@@ -199,6 +199,7 @@ bool is_registry(const std::string& file, const Names& kinds) {
 const std::map<std::string, Names> kOtherMeaning = {
     {"net/server_socket.cc", {"ensembler"}},          // a ZAP domain
     {"lab/commands/demo.cc", {"ensembler", "none"}},  // folders
+    {"lab/commands/exchange.cc", {"ensembler"}},      // the program
     {"lab/commands/train.cc", {"ensembler"}},         // the program
     {"lab/main.cc", {"ensembler"}},                   // the program
     {"nn/autograd/ops.cc", {"none"}},                 // no tensor

@@ -84,6 +84,8 @@ model {
   stem_pool: true
   head_cells: 1
   tail_cells: 1
+  stem_kernel: 3
+  hidden: 0
 }
 ensemble {
   nets: 10
@@ -229,6 +231,7 @@ offload {
   timeout_ms: 5000
   retries: 2
 }
+tensorboard: false
 )");
   EXPECT_EQ(defaults<CloudConfig>(), R"(bundle: "required"
 bind: "tcp://127.0.0.1:5755"

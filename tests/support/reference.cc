@@ -56,22 +56,25 @@ Tensor pattern(const std::string& name, const Shape& shape) {
   return t;
 }
 
+Tensor init_from_name(const std::string& name, const Shape& shape) {
+  Tensor t = pattern(name, shape);
+  double scale = 0.2, offset = 0;  // biases, running means
+  if (name.ends_with("running_var")) {
+    scale = 0.5;
+    offset = 1;
+  } else if (t.rank() == 1 && name.ends_with("weight")) {
+    offset = 1;
+  } else if (t.rank() > 1) {
+    const double fan = static_cast<double>(t.numel()) / static_cast<double>(t.dim(0));
+    scale = static_cast<float>(std::sqrt(6.0 / fan));
+  }
+  for (float& f : t.span<float>()) f = static_cast<float>(offset + scale * f);
+  return t;
+}
+
 void init_from_names(const Module& module, const std::string& prefix) {
-  for (const auto& [name, t] : module.state()) {
-    const Tensor u = pattern(prefix + "." + name, t.shape());
-    double scale = 0.2, offset = 0;  // biases, running means
-    if (name.ends_with("running_var")) {
-      scale = 0.5;
-      offset = 1;
-    } else if (t.rank() == 1 && name.ends_with("weight")) {
-      offset = 1;
-    } else if (t.rank() > 1) {
-      const double fan = static_cast<double>(t.numel()) / static_cast<double>(t.dim(0));
-      scale = static_cast<float>(std::sqrt(6.0 / fan));
-    }
-    for (int64_t i = 0; i < t.numel(); ++i) {
-      t.data<float>()[i] = static_cast<float>(offset + scale * u.data<float>()[i]);
-    }
+  for (NamedTensor& entry : module.state()) {
+    entry.tensor.copy_from(init_from_name(prefix + "." + entry.name, entry.tensor.shape()));
   }
 }
 

@@ -34,6 +34,9 @@ class Reference {
 // by the FNV-1a hash of `name`. So inputs and weights need not be stored.
 Tensor pattern(const std::string& name, const Shape& shape);
 
+// One entry of what the script's init() makes, from its whole name.
+Tensor init_from_name(const std::string& name, const Shape& shape);
+
 // What the script's init() does: fills parameters and buffers from "prefix.name", each kind in its
 // usual range.
 void init_from_names(const Module& module, const std::string& prefix);

@@ -69,7 +69,7 @@ std::vector<NamedTensor> part_of(const std::vector<NamedTensor>& whole, const Mo
 }
 
 class Architectures : public testing::TestWithParam<const char*> {};
-INSTANTIATE_TEST_SUITE_P(All, Architectures, testing::Values("resnet18", "vgg16", "he19"),
+INSTANTIATE_TEST_SUITE_P(All, Architectures, testing::Values("resnet18", "resnet34", "vgg16", "he19"),
                          [](const testing::TestParamInfo<const char*>& i) { return i.param; });
 
 TEST(CellNames, AreTheStatedOnes) {
@@ -105,6 +105,31 @@ TEST(Shapes, OfThePublishedSettings) {
   EXPECT_EQ(smashed_shape(vgg, {6, 1}), (Shape{256, 8, 8}));
   EXPECT_EQ(body_output_shape(vgg, {1, 1}), (Shape{512}));
   EXPECT_EQ(body_output_shape(vgg, {1, 3}), (Shape{512, 1, 1}));
+}
+
+TEST(Shapes, OfTorchvisionsNets) {
+  ModelSpec resnet;
+  resnet.image_size = 224;
+  resnet.stem_kernel = 7;
+  resnet.stem_pool = false;
+  EXPECT_EQ(smashed_shape(resnet, {1, 1}), (Shape{64, 112, 112}));
+  resnet.stem_pool = true;
+  EXPECT_EQ(smashed_shape(resnet, {1, 1}), (Shape{64, 56, 56}));
+  EXPECT_EQ(body_output_shape(resnet, {1, 2}), (Shape{256, 14, 14}));
+  const auto parameters = [](ModelSpec spec) {
+    spec.classes = 1000;
+    int64_t total = 0;
+    for (const CellInfo& cell : describe_cells(spec)) total += cell.parameters;
+    return total;
+  };
+  EXPECT_EQ(parameters(resnet), 11689512);  // as torchvision's documentation says
+  resnet.architecture = "resnet34";
+  EXPECT_EQ(parameters(resnet), 21797672);
+  ModelSpec vgg;
+  vgg.architecture = "vgg16";
+  vgg.image_size = 224;
+  vgg.hidden = 4096;
+  EXPECT_EQ(parameters(vgg), 138365992 - 4224);  // without the biases before batch norms
 }
 
 TEST_P(Architectures, CellsFitTogether) {
@@ -396,6 +421,13 @@ TEST(Check, RejectsImpossibleSpecs) {
   expect_usage(with([](ModelSpec& s) { s.width = 0; }), {1, 1}, "width");
   expect_usage(with([](ModelSpec& s) { s.width = 1 << 20; }), {1, 1}, "width");
   expect_usage(with([](ModelSpec& s) { s.classes = 1; }), {1, 1}, "classes");
+  expect_usage(with([](ModelSpec& s) { s.stem_kernel = 5; }), {1, 1}, "use 3 or 7");
+  expect_usage(with([](ModelSpec& s) { s.hidden = -1; }), {1, 1}, "hidden");
+  expect_usage(with([](ModelSpec& s) {
+                 s.stem_kernel = 7;
+                 s.image_size = 16;
+               }),
+               {1, 1}, "image_size");
   expect_usage(with([](ModelSpec& s) { s.channels = 0; }), {1, 1}, "channels");
   expect_usage(with([](ModelSpec& s) { s.image_size = 8; }), {1, 1}, "image_size");
   expect_usage(with([](ModelSpec& s) { s.image_size = -32; }), {1, 1}, "image_size");

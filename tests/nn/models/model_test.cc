@@ -71,6 +71,12 @@ std::vector<NamedTensor> part_of(const std::vector<NamedTensor>& whole, const Mo
 class Architectures : public testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(All, Architectures, testing::Values("resnet18", "vgg16", "he19"),
                          [](const testing::TestParamInfo<const char*>& i) { return i.param; });
+// Deeper ones of the same parts: what each cell is. Whole networks: network_reference_test.cc.
+class AllArchitectures : public testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(All, AllArchitectures,
+                         testing::Values("resnet18", "resnet34", "vgg16", "vgg19", "mobilenet",
+                                         "he19"),
+                         [](const testing::TestParamInfo<const char*>& i) { return i.param; });
 
 TEST(CellNames, AreTheStatedOnes) {
   EXPECT_EQ(cell_names(small("resnet18")),
@@ -107,7 +113,7 @@ TEST(Shapes, OfThePublishedSettings) {
   EXPECT_EQ(body_output_shape(vgg, {1, 3}), (Shape{512, 1, 1}));
 }
 
-TEST_P(Architectures, CellsFitTogether) {
+TEST_P(AllArchitectures, CellsFitTogether) {
   const ModelSpec spec = small(GetParam());
   const std::vector<CellInfo> info = describe_cells(spec);
   ASSERT_EQ(info.size(), cell_names(spec).size());
@@ -187,7 +193,7 @@ TEST_P(Architectures, TailsForSeveralBodies) {
   }
 }
 
-TEST_P(Architectures, OtherImagesAndChannels) {
+TEST_P(AllArchitectures, OtherImagesAndChannels) {
   for (int size : {32, 48, 64}) {
     for (bool stem_pool : {true, false}) {
       ModelSpec spec = small(GetParam());
@@ -205,7 +211,7 @@ TEST_P(Architectures, OtherImagesAndChannels) {
   }
 }
 
-TEST_P(Architectures, InputIsNormalised) {
+TEST_P(AllArchitectures, InputIsNormalised) {
   ModelSpec plain = small(GetParam()), shifted = plain;
   plain.mean = {0, 0, 0};
   plain.stddev = {1, 1, 1};

@@ -7,12 +7,14 @@
 
 #include "ensemble/model/bundle.h"
 #include "nn/io/checkpoint.h"
+#include "nn/plan/int8.h"
 
 namespace ens::bundle_file {
 
 constexpr int64_t kFormat = 2;         // of bundles that its programs can read: most are
 constexpr int64_t kFormatOfSteps = 3;  // of edge bundles with a protection that format 2 cannot say
 constexpr int64_t kFormatBlinded = 4;  // of edge files of blinded inference (blinded_bundle.h)
+constexpr int64_t kFormatBlindedCells = 5;  // of edge bundles whose first cells are blinded
 
 void put_info(Checkpoint& checkpoint, const BundleInfo& info);
 // Error if a fact is missing or impossible.
@@ -31,6 +33,11 @@ void put_module(Checkpoint& checkpoint, const std::string& part, const Module& m
 // Loads every "<part>/..." tensor into the module, freezes it and sets evaluation mode. Returns how
 // many tensors there were; Error if one is missing, extra or of the wrong shape.
 size_t get_module(const Checkpoint& checkpoint, const std::string& part, Module& module);
+
+// The first cells of the model as an int8 network: "steps/0007/weight", ... get_int8_net() returns
+// how many tensors there were; Error if one is missing or impossible.
+void put_int8_net(Checkpoint& checkpoint, const Int8Net& net);
+size_t get_int8_net(const Checkpoint& checkpoint, const ModelSpec& model, int cells, Int8Net& net);
 
 // Error unless the file has exactly `expected` tensors: a bundle holds nothing beyond its parts.
 void check_count(const Checkpoint& checkpoint, size_t expected);

@@ -34,13 +34,15 @@ void add_config_flags(CLI::App& app, Flags& flags) {
                  "the cloud's address; default tcp://127.0.0.1:5755. Several addresses, separated "
                  "by commas: replicas. Several times: clouds that each serve some of the nets")
       ->allow_extra_args(false);
-  app.add_option(
-         "--worker", flags.workers,
-         "a blinded bundle: the address of an ensembler-worker; several times, once for each. "
-         "They must have different owners, who do not collude (docs/offload.md)")
+  app.add_option("--worker", flags.workers,
+                 "a blinded bundle, or one whose first cells are: the address of an "
+                 "ensembler-worker; several times, once for each. "
+                 "They must have different owners, who do not collude (docs/offload.md)")
       ->allow_extra_args(false);
-  app.add_option("--server-key", flags.server_keys,
-                 "the cloud's public key (NAME.pub); several times, if each --cloud has its own")
+  app.add_option(
+         "--server-key", flags.server_keys,
+         "the cloud's public key (NAME.pub); several times, if each --cloud and --worker has "
+         "its own: those of the clouds first")
       ->allow_extra_args(false);
   text("--secret-key", "this client's secret key (NAME.key)",
        &EdgeConfig::set_secret_key<const std::string&>);

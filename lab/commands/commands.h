@@ -23,5 +23,6 @@ void add_keys_command(CLI::App& app);
 void add_parts_command(CLI::App& app);
 void add_calibrate_command(CLI::App& app);
 void add_offload_command(CLI::App& app);
+void add_offload_bench_command(CLI::App& offload);  // below `offload`
 
 }  // namespace ens

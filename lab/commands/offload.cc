@@ -204,6 +204,8 @@ void add_offload_command(CLI::App& app) {
       "The bundle's file (default: RUN/blinded.h5; of some cells RUN/edge-blinded.h5)");
   command->callback([flags] { pack(*flags); });
 
+  add_offload_bench_command(*offload);
+
   auto attacking = std::make_shared<AttackFlags>();
   command =
       offload->add_subcommand("attack",

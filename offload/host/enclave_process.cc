@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/hash.h"
 #include "base/process.h"
 #include "nn/core/rng.h"
@@ -44,11 +45,12 @@ struct EnclaveProcess::Impl {
     int ends[2];
     if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
       fail(std::strerror(errno), "a socket pair");
+    own_end = Fd(ends[0]);
     socket = ends[0];
-    const int child = ::fcntl(ends[1], F_DUPFD, 3);  // inherited, as the other is not
-    ::close(ends[1]);
-    process.emplace(std::vector<std::string>{program.string(), "--socket", std::to_string(child)});
-    ::close(child);
+    const Fd other(ends[1]);
+    const Fd child(::fcntl(ends[1], F_DUPFD, 3));  // inherited, as the others are not
+    process.emplace(
+        std::vector<std::string>{program.string(), "--socket", std::to_string(child.get())});
     for (const Int8Group& group : net.groups) {
       auto& all = layers.emplace_back();
       for (const Int8Step& step : group.steps)
@@ -70,11 +72,7 @@ struct EnclaveProcess::Impl {
     begin(std::move(s), workers);
   }
 
-  ~Impl() {
-    send_frame(socket, {.kind = Frame::kStop, .number = 0, .data = {}});
-    links.clear();  // their threads, before the socket
-    ::close(socket);
-  }
+  ~Impl() { send_frame(socket, {.kind = Frame::kStop, .number = 0, .data = {}}); }
 
   void begin(EnclaveSettings s, const std::vector<Worker>& workers) {
     for (size_t i = 0; i < session_key.size(); i += sizeof(uint64_t)) {
@@ -191,14 +189,15 @@ struct EnclaveProcess::Impl {
   };
 
   const Int8Net& net;
+  Fd own_end;
   int socket = -1;
   std::optional<Process> process;
   std::vector<std::vector<std::shared_ptr<const WorkerLayer>>> layers;  // of each group
   Seed session_key{};
   int64_t resident_at_start = 0;
-  std::mutex mutex;    // of the tickets
-  std::mutex sending;  // to the enclave
-  std::vector<Link> links;
+  std::mutex mutex;         // of the tickets
+  std::mutex sending;       // to the enclave
+  std::vector<Link> links;  // last: their threads use what is above
 };
 
 EnclaveProcess::EnclaveProcess(const std::filesystem::path& program, EnclaveSettings settings,

@@ -45,8 +45,7 @@ const std::map<std::string, Names> kAllowed = {
     {"offload/host",
      {"base", "nn/core", "nn/plan", "proto", "net", "offload/core", "offload/wire"}},
     // Never proto, net: what they read is written by others.
-    {"offload/trusted",
-     {"base", "nn/*", "nn/cpu/allocator.h", "offload/core", "offload/schemes"}},
+    {"offload/trusted", {"base", "nn/*", "nn/cpu/allocator.h", "offload/core", "offload/schemes"}},
     {"ensemble/model", {"base", "nn/*", "proto", "ensemble/protect"}},
     {"ensemble/protect", {"base", "nn/core", "proto"}},
     {kProtectTrain, {"base", "nn/*", "ensemble/protect"}},

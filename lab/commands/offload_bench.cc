@@ -75,7 +75,9 @@ class SpawnedWorkers {
                                    "--secret-key", stem.string() + ".key", "--clients",
                                    (folder_.path / "host.pub").string(), "--ready-file",
                                    stem.string() + ".ready"},
-          Process::Options{.err_file = stem.string() + ".log", .no_input = true}));
+          Process::Options{.out_file = stem.string() + ".out",
+                           .err_file = stem.string() + ".log",
+                           .no_input = true}));
     }
     for (int w = 0; w < count; ++w) {
       const fs::path stem = folder_.path / fmt::format("worker{}", w + 1);
@@ -216,9 +218,9 @@ class Bench {
     const auto rate = [&](const Row& row, double q) {
       return images / percentile(row.seconds, 1 - q);
     };
-    double tiled = 0;
+    double inside = 0;  // the better of both: a slow baseline would flatter the schemes
     for (const Row& row : rows_) {
-      if (row.name == "inside, tiled" && row.enclave) tiled = rate(row, 0.5);
+      if (row.name.starts_with("inside") && row.enclave) inside = std::max(inside, rate(row, 0.5));
     }
     fmt::print(
         "{}\n{} layers in {} rounds, {} images a call, {} at once, field {}, integrity {}, "
@@ -227,8 +229,8 @@ class Bench {
         offload_.virtual_batch(), offload_.field(), offload_.integrity(),
         offload_.seal() ? "sealed" : "NOT sealed: the host reads them", flags_.worker_threads,
         offload_.memory_mb(), flags_.rounds);
-    fmt::print("{:<22} {:>9} {:>19} {:>7} {:>10} {:>10} {:>11} {:>11}\n", "simulated enclave",
-               "images/s", "[slowest, fastest]", "x tiled", "peak MB", "tensors MB", "KB up",
+    fmt::print("{:<22} {:>9} {:>19} {:>8} {:>10} {:>10} {:>11} {:>11}\n", "simulated enclave",
+               "images/s", "[slowest, fastest]", "x inside", "peak MB", "tensors MB", "KB up",
                "KB down");
     for (const Row& row : rows_) {
       if (!row.enclave) {
@@ -236,13 +238,13 @@ class Bench {
         continue;
       }
       const double count = images * static_cast<double>(row.seconds.size());
-      print_line(row, rate(row, 0.5), rate(row, 0), rate(row, 1), tiled, count);
+      print_line(row, rate(row, 0.5), rate(row, 0), rate(row, 1), inside, count);
       if (row.spent.prepare_ms > 0) {
         // As if the masks were computed in the same time.
         const double seconds =
             percentile(row.seconds, 0.5) + row.spent.prepare_ms / 1000 / double(row.seconds.size());
-        fmt::print("{:<22} {:>9.1f} {:>19} {:>7.2f}\n", "  with its offline part", images / seconds,
-                   "", tiled > 0 ? images / seconds / tiled : 0.0);
+        fmt::print("{:<22} {:>9.1f} {:>19} {:>8.2f}\n", "  with its offline part", images / seconds,
+                   "", inside > 0 ? images / seconds / inside : 0.0);
       }
     }
     fmt::print("\n{:<22} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}\n", "ms an image",
@@ -264,12 +266,12 @@ class Bench {
     fmt::print("\n{}", kNote);
   }
 
-  void print_line(const Row& row, double median, double slowest, double fastest, double tiled,
+  void print_line(const Row& row, double median, double slowest, double fastest, double inside,
                   double count) const {
     constexpr double kMB = 1 << 20;
-    fmt::print("{:<22} {:>9.1f} {:>19} {:>7.2f} {:>10.1f} {:>10.1f} {:>11.1f} {:>11.1f}\n",
+    fmt::print("{:<22} {:>9.1f} {:>19} {:>8.2f} {:>10.1f} {:>10.1f} {:>11.1f} {:>11.1f}\n",
                row.name, median, fmt::format("[{:.1f}, {:.1f}]", slowest, fastest),
-               tiled > 0 ? median / tiled : 0.0, static_cast<double>(row.spent.peak_bytes) / kMB,
+               inside > 0 ? median / inside : 0.0, static_cast<double>(row.spent.peak_bytes) / kMB,
                static_cast<double>(row.spent.allocator_bytes) / kMB,
                static_cast<double>(row.traffic.sent) / count / 1000,
                static_cast<double>(row.traffic.received) / count / 1000);

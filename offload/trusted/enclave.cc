@@ -228,7 +228,6 @@ class Enclave {
     settings_ = s;
     worker_keys_.assign(data.begin(), data.end());
     std::memcpy(session_key_.data(), s.session_key, session_key_.size());
-    cpu::limit_memory(s.memory_bytes);
   }
 
   const EnclaveSettings& settings() const {
@@ -262,6 +261,7 @@ class Enclave {
                                                  .retries = static_cast<int>(s.retries)});
     }
     refuse_what_does_not_fit();
+    cpu::limit_memory(s.memory_bytes);
   }
 
   // Before anything is computed: which layer is too large, and what would fit.
@@ -279,7 +279,7 @@ class Enclave {
                    ", and the simulated enclave has " + std::to_string(budget >> 20) + " MB",
                "offload.memory_mb",
                fits > 0 ? "virtual_batch = " + std::to_string(fits) + " fits"
-                        : "one image takes " + std::to_string((needs(1).bytes >> 20) + 1) + " MB");
+                        : "one image takes " + std::to_string((needs(1).bytes >> 20) + 1) + " MB: raise it");
   }
 
   void prepare(int64_t images) {

@@ -36,6 +36,7 @@ Tensor multiply_tiled(const Int8Layer& layer, const Tensor& x, int64_t bytes) {
   const int64_t padded = x.dim(3) + 2 * spec.padding;
   const int64_t row = x.dim(1) * padded * spec.stride + outputs * width * 4;
   const int64_t rows = std::clamp<int64_t>(bytes / row, 1, height);
+  if (rows == height) return multiply(layer, x);
   Int8Layer strip_layer = layer;
   strip_layer.conv.padding = 0;
   Tensor y = Tensor::empty(batched(images, out), Dtype::kI32);

@@ -90,14 +90,14 @@ ServerEvents Frontend::events() {
   events.keys_changed = &log_keys;
   events.accepted = [this](const std::string& client) {
     spdlog::info("event=connected client={}", client);
-    metrics_.accepted(client);
+    metrics_.server().accepted(client);
   };
   events.connections = [this](int64_t open) {
     open_ = open;
-    metrics_.connections(open);
+    metrics_.server().connections(open);
   };
   events.refused = [this](Refusal why) {
-    metrics_.refused(why);
+    metrics_.server().refused(why);
     RefusalLog& log = refusal_logs_[why];
     ++log.count;
     const auto now = Clock::now();
@@ -225,7 +225,7 @@ void Frontend::send(Outgoing& outgoing) try {
     outgoing.tensor = std::move(encoded.frame);
   }
   const auto code = static_cast<StatusCode>(header.code());
-  metrics_.replied(code, outgoing.client);
+  metrics_.server().replied(code, outgoing.client);
   {
     const std::lock_guard lock(mutex_);
     ++sent_[name(code)];

@@ -4,10 +4,7 @@
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
-#include <prometheus/text_serializer.h>
 
-#include <atomic>
-#include <map>
 #include <vector>
 
 namespace ens {
@@ -33,21 +30,12 @@ Histogram::BucketBoundaries batches() {
 }  // namespace
 
 struct Metrics::Impl {
-  explicit Impl(std::function<int64_t()> queue) : waiting(std::move(queue)) {
-    // A series that appears with its first event has no increase to see.
-    for (uint32_t code = 0; code < kStatusCodes; ++code) {
-      requests.Add({{"code", name(code_from_wire(code))}});
-    }
-    for (const Refusal why : kRefusals) refused.Add({{"reason", name(why)}});
-  }
+  explicit Impl(std::function<int64_t()> queue) : waiting(std::move(queue)) {}
 
-  prometheus::Registry registry;
   const std::function<int64_t()> waiting;
+  ServerMetrics server;
+  prometheus::Registry& registry = server.registry();
 
-  prometheus::Family<prometheus::Counter>& requests = prometheus::BuildCounter()
-                                                          .Name("ensembler_requests_total")
-                                                          .Help("Requests answered, by status code")
-                                                          .Register(registry);
   prometheus::Family<prometheus::Counter>& images =
       prometheus::BuildCounter()
           .Name("ensembler_images_total")
@@ -57,11 +45,6 @@ struct Metrics::Impl {
       prometheus::BuildCounter()
           .Name("ensembler_client_images_total")
           .Help("Images computed, by the name of the client's key")
-          .Register(registry);
-  prometheus::Family<prometheus::Counter>& client_requests =
-      prometheus::BuildCounter()
-          .Name("ensembler_client_requests_total")
-          .Help("Requests answered, by the name of the client's key and status code")
           .Register(registry);
   prometheus::Gauge& depth = prometheus::BuildGauge()
                                  .Name("ensembler_queue_images")
@@ -87,21 +70,6 @@ struct Metrics::Impl {
                                                          .Register(registry);
   prometheus::Counter& reloads_ok = reloads.Add({{"result", "ok"}});
   prometheus::Counter& reloads_failed = reloads.Add({{"result", "failed"}});
-  prometheus::Family<prometheus::Counter>& refused =
-      prometheus::BuildCounter()
-          .Name("ensembler_refused_total")
-          .Help("Connections and messages refused, by reason")
-          .Register(registry);
-  prometheus::Gauge& connections = prometheus::BuildGauge()
-                                       .Name("ensembler_connections")
-                                       .Help("Connections of clients, handshakes included")
-                                       .Register(registry)
-                                       .Add({});
-  prometheus::Family<prometheus::Counter>& handshakes =
-      prometheus::BuildCounter()
-          .Name("ensembler_client_connections_total")
-          .Help("Handshakes done, by the name of the client's key")
-          .Register(registry);
   prometheus::Family<prometheus::Gauge>& info = prometheus::BuildGauge()
                                                     .Name("ensembler_info")
                                                     .Help("1 for what is served now")
@@ -130,13 +98,6 @@ void Metrics::publish(const ServedBundles& served, const std::string& state) {
   }
 }
 
-void Metrics::replied(StatusCode code, const std::string& client) {
-  impl_->requests.Add({{"code", name(code)}}).Increment();
-  if (!client.empty()) {
-    impl_->client_requests.Add({{"client", client}, {"code", name(code)}}).Increment();
-  }
-}
-
 void Metrics::computed(const ServedBundle& served, int64_t images,
                        std::chrono::nanoseconds compute) {
   impl_->images.Add({{"fingerprint", served.fingerprint_hex().substr(0, 16)}})
@@ -157,17 +118,11 @@ void Metrics::finished(std::chrono::nanoseconds queued, std::chrono::nanoseconds
 
 void Metrics::reloaded(bool ok) { (ok ? impl_->reloads_ok : impl_->reloads_failed).Increment(); }
 
-void Metrics::accepted(const std::string& client) {
-  impl_->handshakes.Add({{"client", client}}).Increment();
-}
-
-void Metrics::connections(int64_t open) { impl_->connections.Set(static_cast<double>(open)); }
-
-void Metrics::refused(Refusal why) { impl_->refused.Add({{"reason", name(why)}}).Increment(); }
+ServerMetrics& Metrics::server() { return impl_->server; }
 
 std::string Metrics::text() const {
   impl_->depth.Set(static_cast<double>(impl_->waiting()));
-  return prometheus::TextSerializer().Serialize(impl_->registry.Collect());
+  return impl_->server.text();
 }
 
 }  // namespace ens

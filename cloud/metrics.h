@@ -8,8 +8,7 @@
 #include <string>
 
 #include "cloud/served_bundle.h"
-#include "net/server_socket.h"
-#include "proto/status.h"
+#include "net/metrics/server_metrics.h"
 
 namespace ens {
 
@@ -21,15 +20,12 @@ class Metrics {
   ~Metrics();
 
   void publish(const ServedBundles& served, const std::string& state);
-  void replied(StatusCode code, const std::string& client);  // client: its key's name, or empty
+  ServerMetrics& server();  // requests, clients, connections
   void computed(const ServedBundle& served, int64_t images,
                 std::chrono::nanoseconds compute);                                 // one batch
   void computed_for(const std::string& client, int64_t images);                    // one request
   void finished(std::chrono::nanoseconds queued, std::chrono::nanoseconds total);  // one request
   void reloaded(bool ok);
-  void accepted(const std::string& client);  // a handshake
-  void connections(int64_t open);
-  void refused(Refusal why);
 
   std::string text() const;
 

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "edge/blinded_layers.h"
 #include "edge/fleet.h"
 #include "edge/probes.h"
 #include "edge/session.h"
@@ -47,7 +48,8 @@ std::vector<Ranked> best_of(const float* logits, const std::vector<std::string>&
   return top;
 }
 
-// Split inference: a bundle, and the links to the clouds that serve its server nets.
+// Split inference: a bundle, and the links to the clouds that serve its server nets; to workers as
+// well, if they compute the layers of its first cells.
 class SplitSession : public EdgeSession {
  public:
   SplitSession(const EdgeConfig& c, const Checkpoint& checkpoint)
@@ -56,7 +58,9 @@ class SplitSession : public EdgeSession {
         output(body_output_shape(info().model, info().split)),
         fleet(c, info()) {
     if (!c.probes().empty()) probes.emplace(c.probes(), info());
-    if (c.offload().worker_size() > 0) {
+    if (pipeline.blinded()) {
+      blinded.emplace(c, *pipeline.blinded());
+    } else if (c.offload().worker_size() > 0) {
       usage_fail("workers are for blinded inference, and this bundle is not for that", c.bundle(),
                  "make one with ensembler offload pack");
     }
@@ -64,13 +68,20 @@ class SplitSession : public EdgeSession {
 
   const BundleInfo& info() const override { return pipeline.info(); }
   const std::vector<std::string>& class_names() const override { return pipeline.class_names(); }
-  Status check() override { return fleet.check(); }
-  void cancel() override { fleet.cancel(); }
+  Status check() override {
+    if (Status status = fleet.check(); !status.ok() || !blinded) return status;
+    return blinded->check();
+  }
+  void cancel() override {
+    fleet.cancel();
+    if (blinded) blinded->cancel();
+  }
 
   Status classify(const Tensor& images, Classified& out) override {
     const auto start = Clock::now();
-    if (Status status = check_images(images); !status.ok()) return status;
-    std::vector<PendingBatch> batches = batches_of(images);
+    Tensor input;
+    if (Status status = head_input(images, input, out); !status.ok()) return status;
+    std::vector<PendingBatch> batches = batches_of(input);
 
     // A probe has the size of another request, and any place among them.
     std::optional<size_t> probe_at;
@@ -96,10 +107,12 @@ class SplitSession : public EdgeSession {
   }
 
   Status record_probes(const Tensor& images, const std::filesystem::path& file) override {
-    if (Status status = check_images(images); !status.ok()) return status;
+    Tensor input;
+    Classified blinded_part;
+    if (Status status = head_input(images, input, blinded_part); !status.ok()) return status;
     const int64_t total = images.dim(0);
     Tensor features = Tensor::empty(batched(total, smashed_shape(info().model, info().split)));
-    std::vector<PendingBatch> batches = batches_of(images);
+    std::vector<PendingBatch> batches = batches_of(input);
     int64_t first = 0;
     for (PendingBatch& batch : batches) {
       Tensor some = features.rows(first, batch.images);
@@ -124,17 +137,21 @@ class SplitSession : public EdgeSession {
   }
 
  private:
-  Status check_images(const Tensor& images) {
-    if (Status status = ens::check_images(images, info().model); !status.ok()) return status;
-    return fleet.check_if_needed();
+  // Checks the images, and the clouds if they have not been. What the head reads: the images, or
+  // what the blinded cells make of them.
+  Status head_input(const Tensor& images, Tensor& input, Classified& out) {
+    if (Status status = check_images(images, info().model); !status.ok()) return status;
+    if (Status status = fleet.check_if_needed(); !status.ok()) return status;
+    input = images;
+    return blinded ? blinded->run(images, input, out) : Status{};
   }
 
   // Images in requests of the size that the clouds take.
-  std::vector<PendingBatch> batches_of(const Tensor& images) {
+  std::vector<PendingBatch> batches_of(const Tensor& input) {
     std::vector<PendingBatch> batches;
     const int64_t size = fleet.request_batch();
-    for (int64_t first = 0; first < images.dim(0); first += size) {
-      const Tensor some = images.rows(first, std::min(size, images.dim(0) - first));
+    for (int64_t first = 0; first < input.dim(0); first += size) {
+      const Tensor some = input.rows(first, std::min(size, input.dim(0) - first));
       batches.push_back(
           {.images = some.dim(0), .features = [this, some] { return pipeline.smash(some); }});
     }
@@ -152,13 +169,14 @@ class SplitSession : public EdgeSession {
       out.logits.rows(first, batch.images).copy_from(pipeline.finish(batch.outputs));
       first += batch.images;
     }
-    out.times.tail_ms = ms_since(start);
+    out.times.tail_ms += ms_since(start);
   }
 
   const EdgeConfig config;
   EdgePipeline pipeline;
   const Shape output;  // of one net, for one image
   Fleet fleet;
+  std::optional<BlindedLayers> blinded;
   std::optional<Probes> probes;
 };
 

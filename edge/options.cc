@@ -34,13 +34,15 @@ void add_config_flags(CLI::App& app, Flags& flags) {
                  "the cloud's address; default tcp://127.0.0.1:5755. Several addresses, separated "
                  "by commas: replicas. Several times: clouds that each serve some of the nets")
       ->allow_extra_args(false);
-  app.add_option(
-         "--worker", flags.workers,
-         "a blinded bundle: the address of an ensembler-worker; several times, once for each. "
-         "They must have different owners, who do not collude (docs/offload.md)")
+  app.add_option("--worker", flags.workers,
+                 "a blinded bundle, or one whose first cells are: the address of an "
+                 "ensembler-worker; several times, once for each. "
+                 "They must have different owners, who do not collude (docs/offload.md)")
       ->allow_extra_args(false);
-  app.add_option("--server-key", flags.server_keys,
-                 "the cloud's public key (NAME.pub); several times, if each --cloud has its own")
+  app.add_option(
+         "--server-key", flags.server_keys,
+         "the cloud's public key (NAME.pub); several times, if each --cloud and --worker has "
+         "its own: those of the clouds first")
       ->allow_extra_args(false);
   text("--secret-key", "this client's secret key (NAME.key)",
        &EdgeConfig::set_secret_key<const std::string&>);
@@ -100,21 +102,25 @@ void check_inputs(const EdgeOptions& options) {
 
 // Several clouds become one `part` each, and workers one `offload.worker`.
 void set_clouds(Flags& flags) {
-  const size_t servers = std::max(flags.clouds.size(), flags.workers.size());
-  if (flags.server_keys.size() > 1 && flags.server_keys.size() != servers) {
-    usage_fail("as many --server-key as --cloud or --worker, or one for all", "", "see --help");
+  const size_t clouds = flags.clouds.size(), servers = clouds + flags.workers.size();
+  const bool own_keys = flags.server_keys.size() > 1;
+  if (own_keys && flags.server_keys.size() != servers) {
+    usage_fail(
+        "as many --server-key as --cloud and --worker, those of clouds first, or one for all", "",
+        "see --help");
   }
   for (size_t i = 0; i < flags.workers.size(); ++i) {
     OffloadWorker& worker = *flags.config.mutable_offload()->add_worker();
     worker.set_address(flags.workers[i]);
-    if (flags.server_keys.size() > 1) worker.set_server_key(flags.server_keys[i]);
+    if (own_keys) worker.set_server_key(flags.server_keys[clouds + i]);
   }
-  if (flags.clouds.size() == 1) flags.config.set_cloud(flags.clouds[0]);
-  if (flags.server_keys.size() == 1) flags.config.set_server_key(flags.server_keys[0]);
-  for (size_t i = 0; flags.clouds.size() > 1 && i < flags.clouds.size(); ++i) {
+  if (clouds == 1) flags.config.set_cloud(flags.clouds[0]);
+  if (flags.server_keys.size() == 1 || (own_keys && clouds == 1))
+    flags.config.set_server_key(flags.server_keys[0]);
+  for (size_t i = 0; clouds > 1 && i < clouds; ++i) {
     CloudPart& part = *flags.config.add_part();
     part.set_cloud(flags.clouds[i]);
-    if (flags.server_keys.size() > 1) part.set_server_key(flags.server_keys[i]);
+    if (own_keys) part.set_server_key(flags.server_keys[i]);
   }
 }
 

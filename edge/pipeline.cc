@@ -1,6 +1,7 @@
 #include "edge/pipeline.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 
 #include "base/error.h"
@@ -38,17 +39,22 @@ Status check_images(const Tensor& images, const ModelSpec& model) {
 struct EdgePipeline::Impl {
   Impl(EdgeBundle b, int max_batch)
       : bundle(std::move(b)),
-        head(lower(*bundle.head, bundle.info.model.input_shape()), Device{}, Dtype::kF32,
-             max_batch),
         tail(lower(*bundle.tail, tail_input(bundle.info, bundle.selector.count())), Device{},
              Dtype::kF32, max_batch),
         protection(make_protection(bundle.protection)) {
+    const Shape input = bundle.blinded
+                            ? bundle.blinded->net.graph.shape(bundle.blinded->net.graph.output)
+                            : bundle.info.model.input_shape();
+    // All of the head may be blinded.
+    if (bundle.head->size() > 0)
+      head.emplace(lower(*bundle.head, input), Device{}, Dtype::kF32, max_batch);
     bundle.head.reset();  // the plans hold their own weights
     bundle.tail.reset();
   }
 
   EdgeBundle bundle;
-  Plan head, tail;
+  std::optional<Plan> head;
+  Plan tail;
   std::unique_ptr<Protection> protection;
 };
 
@@ -61,8 +67,12 @@ const std::vector<std::string>& EdgePipeline::class_names() const {
   return impl_->bundle.class_names;
 }
 
+const Int8Net* EdgePipeline::blinded() const {
+  return impl_->bundle.blinded ? &impl_->bundle.blinded->net : nullptr;
+}
+
 Tensor EdgePipeline::smash(const Tensor& images) {
-  Tensor features = impl_->head.run(images);
+  Tensor features = impl_->head ? impl_->head->run(images) : images.clone();
   impl_->protection->apply(features);
   return features;
 }

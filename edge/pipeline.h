@@ -16,7 +16,8 @@ namespace ens {
 // value is in [0, 1].
 Status check_images(const Tensor& images, const ModelSpec& model);
 
-// head -> protection -> (cloud) -> selector -> tail. One thread at a time per pipeline.
+// (blinded cells ->) head -> protection -> (cloud) -> selector -> tail. One thread at a time per
+// pipeline.
 class EdgePipeline {
  public:
   explicit EdgePipeline(EdgeBundle bundle, int max_batch = 32);
@@ -25,7 +26,11 @@ class EdgePipeline {
   const BundleInfo& info() const;
   const std::vector<std::string>& class_names() const;
 
-  // images [B, C, H, W] float32 in [0, 1] -> smashed features as they are sent, float32.
+  // The first cells, if workers compute their layers: the caller's task, before smash().
+  const Int8Net* blinded() const;
+
+  // images [B, C, H, W] float32 in [0, 1], or what blinded() makes of them -> smashed features as
+  // they are sent, float32.
   Tensor smash(const Tensor& images);
   // outputs [N, B, ...] of all server nets -> logits [B, classes].
   Tensor finish(const Tensor& outputs);

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdint>
+#include <cstring>
 #include <fstream>
 #include <sstream>
 
@@ -193,6 +194,13 @@ NamedKeys read_allowed_keys(const fs::path& path, bool may_be_none) {
     fail("no public key of any client", path.string(), "put the clients' .pub lines there");
   }
   return keys;
+}
+
+std::array<uint8_t, 32> key_bytes(const char* z85) {
+  std::array<uint8_t, 32> raw;
+  if (std::strlen(z85) != kKeyChars || !zmq_z85_decode(raw.data(), z85))
+    fail("that is no key", "keys");
+  return raw;
 }
 
 bool is_loopback(const std::string& endpoint) {

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <string>
@@ -47,6 +48,9 @@ std::string read_public_key(const std::filesystem::path& file);
 // Key -> its name: what follows the key in its line, else the file's.
 std::map<std::string, std::string> read_allowed_keys(const std::filesystem::path& file_or_folder,
                                                      bool may_be_none = false);
+
+// The 32 bytes of a key (Curve25519). Error for what is none.
+std::array<uint8_t, 32> key_bytes(const char* z85);
 
 // Whether only this machine can reach the address: loopback TCP, ipc:// or inproc://. Elsewhere
 // keys are required. Usage Error if it is not a ZeroMQ address.

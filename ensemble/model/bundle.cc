@@ -85,7 +85,7 @@ void put_info(Checkpoint& checkpoint, const BundleInfo& info) {
 
 BundleInfo get_info(const Checkpoint& checkpoint) {
   const int64_t format = checkpoint.number("format");
-  if (format > kFormatOfModels) {
+  if (format > kFormatBlindedCells) {
     fail(fmt::format("written by a newer version (bundle format {})", format), checkpoint.file,
          "use that version");
   }

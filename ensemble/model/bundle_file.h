@@ -7,6 +7,7 @@
 
 #include "ensemble/model/bundle.h"
 #include "nn/io/checkpoint.h"
+#include "nn/plan/int8.h"
 
 namespace ens::bundle_file {
 
@@ -15,6 +16,7 @@ constexpr int64_t kFormatOfSteps = 3;  // of edge bundles with a protection that
 constexpr int64_t kFormatBlinded = 4;  // of edge files of blinded inference (blinded_bundle.h)
 // Of bundles of a model that older programs would build otherwise; the protection as in format 3.
 constexpr int64_t kFormatOfModels = 5;
+constexpr int64_t kFormatBlindedCells = 6;  // of edge bundles whose first cells are blinded
 
 void put_info(Checkpoint& checkpoint, const BundleInfo& info);
 // Error if a fact is missing or impossible.
@@ -33,6 +35,11 @@ void put_module(Checkpoint& checkpoint, const std::string& part, const Module& m
 // Loads every "<part>/..." tensor into the module, freezes it and sets evaluation mode. Returns how
 // many tensors there were; Error if one is missing, extra or of the wrong shape.
 size_t get_module(const Checkpoint& checkpoint, const std::string& part, Module& module);
+
+// The first cells of the model as an int8 network: "steps/0007/weight", ... get_int8_net() returns
+// how many tensors there were; Error if one is missing or impossible.
+void put_int8_net(Checkpoint& checkpoint, const Int8Net& net);
+size_t get_int8_net(const Checkpoint& checkpoint, const ModelSpec& model, int cells, Int8Net& net);
 
 // Error unless the file has exactly `expected` tensors: a bundle holds nothing beyond its parts.
 void check_count(const Checkpoint& checkpoint, size_t expected);

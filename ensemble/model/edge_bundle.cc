@@ -6,6 +6,8 @@
 
 #include "base/error.h"
 #include "ensemble/model/bundle_file.h"
+#include "nn/plan/float8.h"
+#include "nn/plan/fuse.h"
 
 namespace ens {
 
@@ -14,6 +16,7 @@ using namespace bundle_file;
 namespace {
 
 constexpr const char* kSelector = "selector";
+constexpr const char* kBlindedCells = "blinded_cells";
 // Format 2: dropout, then a noise or a bank of them, then fresh noise.
 constexpr const char* kProtection = "protection";  // fresh noise's sigma, dropout
 constexpr const char* kNoise = "noise";            // only if there is one
@@ -22,10 +25,7 @@ constexpr const char* kSteps = "protection/";
 
 std::string step_prefix(size_t index) { return fmt::format("{}{:02}/", kSteps, index); }
 
-bool has_steps(const Checkpoint& checkpoint) {
-  const int64_t format = checkpoint.number("format");
-  return format == kFormatOfSteps || format == kFormatOfModels;
-}
+bool has_steps(const Checkpoint& checkpoint) { return checkpoint.number("format") > kFormat; }
 
 // In format 2 if it can say it, so that programs of that version open the bundle.
 void put_protection(Checkpoint& checkpoint, const ProtectionSpec& spec) {
@@ -93,6 +93,29 @@ ProtectionSpec get_protection(const Checkpoint& checkpoint, const Shape& feature
 
 }  // namespace
 
+void blind_cells(EdgeBundle& bundle, int cells, const Tensor& images) {
+  if (cells < 1 || cells > bundle.info.split.head || bundle.blinded) {
+    usage_fail(fmt::format("{} blinded cells of a head of {}", cells, bundle.info.split.head),
+               "offload.cells", "train with model.head_cells of that many");
+  }
+  const std::vector<std::string> names = cell_names(bundle.info.model);
+  Graph graph;
+  graph.input = graph.output = graph.add_value(bundle.info.model.input_shape());
+  auto rest = std::make_shared<Sequential>();
+  for (size_t i = 0; i < bundle.head->size(); ++i) {
+    const ModulePtr& cell = (*bundle.head)[i];
+    if (i < static_cast<size_t>(cells)) {
+      graph.output = cell->lower(graph, graph.output);
+    } else {
+      rest->push(names[i], cell);
+    }
+  }
+  Graph fused = fuse(graph);
+  set_input_ranges(fused, input_ranges(fused, images));
+  bundle.blinded = BlindedCells{cells, quantize(fused)};
+  bundle.head = rest;
+}
+
 void write_edge_bundle(const std::filesystem::path& file, const EdgeBundle& bundle) {
   check(bundle.protection, smashed_shape(bundle.info.model, bundle.info.split));
   Checkpoint checkpoint;
@@ -100,6 +123,11 @@ void write_edge_bundle(const std::filesystem::path& file, const EdgeBundle& bund
   put_info(checkpoint, bundle.info);
   put_module(checkpoint, "head", *bundle.head);
   put_module(checkpoint, "tail", *bundle.tail);
+  if (bundle.blinded) {
+    checkpoint.numbers["format"] = kFormatBlindedCells;
+    checkpoint.numbers[kBlindedCells] = bundle.blinded->count;
+    put_int8_net(checkpoint, bundle.blinded->net);
+  }
   put_protection(checkpoint, bundle.protection);
   const auto& selected = bundle.selector.selected();
   checkpoint.tensors[kSelector] =
@@ -123,15 +151,26 @@ EdgeBundle read_edge_bundle(const Checkpoint& checkpoint) {
   const auto indices = selected.span<int32_t>();
   Selector selector(info.nets, std::vector<int>(indices.begin(), indices.end()));
 
-  Rng rng = Rng::blank();
-  EdgeBundle bundle{
-      .info = info,
-      .class_names = get_class_names(checkpoint, info.model),
-      .head = build_head(info.model, info.split, rng),
-      .tail = build_tail(info.model, info.split, rng, selector.count()),
-      .selector = std::move(selector),
-      .protection = get_protection(checkpoint, smashed_shape(info.model, info.split))};
+  std::optional<BlindedCells> blinded;
   size_t count = 1;  // the selector
+  if (checkpoint.number("format") == kFormatBlindedCells) {
+    const int64_t cells = checkpoint.number(kBlindedCells);
+    if (cells < 1 || cells > info.split.head) {
+      fail(fmt::format("{} blinded cells of a head of {}", cells, info.split.head), checkpoint.file,
+           "write the bundle again");
+    }
+    blinded.emplace(BlindedCells{static_cast<int>(cells), {}});
+    count += get_int8_net(checkpoint, info.model, blinded->count, blinded->net);
+  }
+  const int first = blinded ? blinded->count : 0;
+  Rng rng = Rng::blank();
+  EdgeBundle bundle{.info = info,
+                    .class_names = get_class_names(checkpoint, info.model),
+                    .head = build_cells(info.model, first, info.split.head, rng),
+                    .tail = build_tail(info.model, info.split, rng, selector.count()),
+                    .selector = std::move(selector),
+                    .protection = get_protection(checkpoint, smashed_shape(info.model, info.split)),
+                    .blinded = std::move(blinded)};
   count += has_steps(checkpoint) ? bundle.protection.size() : 1 + checkpoint.tensors.count(kNoise);
   count += get_module(checkpoint, "head", *bundle.head);
   count += get_module(checkpoint, "tail", *bundle.tail);

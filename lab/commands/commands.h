@@ -27,6 +27,7 @@ void add_keys_command(CLI::App& app);
 void add_parts_command(CLI::App& app);
 void add_calibrate_command(CLI::App& app);
 void add_offload_command(CLI::App& app);
+void add_offload_bench_command(CLI::App& offload);  // below `offload`
 void add_import_command(CLI::App& app);
 void add_export_command(CLI::App& app);
 

@@ -205,7 +205,7 @@ void print_offload(const RunConfig& config) {
       "For one image: bytes of all workers together; time that a network of this round trip and 1 "
       "Gbit/s takes, "
       "without computing.\nA bundle of `ensembler offload pack` blinds all cells (the last "
-      "row).\n");
+      "row), or the first `offload.cells` of a head, with split inference behind them.\n");
 }
 
 }  // namespace

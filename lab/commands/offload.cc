@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "base/error.h"
 #include "base/flags.h"
 #include "base/progress.h"
+#include "edge/pipeline.h"
 #include "ensemble/model/blinded_bundle.h"
 #include "ensemble/model/edge_bundle.h"
 #include "experiment/run_dir.h"
@@ -36,19 +38,26 @@ namespace fs = std::filesystem;
 constexpr int64_t kImagesAtOnce = 256;
 
 struct PackFlags : CalibrationFlags {
+  std::vector<std::string> overrides;
   std::string out;
 };
 
-// Head, body and tail of an unprotected run as one graph.
-Graph whole_net(const fs::path& run, BlindedBundle& bundle) {
-  const CloudBundle cloud = read_cloud_bundle(run / "cloud.h5");
-  const EdgeBundle edge = read_edge_bundle(run / "edge.h5");
+CloudBundle cloud_of(const fs::path& run, const EdgeBundle& edge) {
+  CloudBundle cloud = read_cloud_bundle(run / "cloud.h5");
   if (edge.info.fingerprint != cloud.info.fingerprint) {
     fail("edge.h5 and cloud.h5 come from different trainings", run.string());
   }
+  return cloud;
+}
+
+// Head, body and tail of an unprotected run as one graph.
+Graph whole_net(const fs::path& run, BlindedBundle& bundle) {
+  const EdgeBundle edge = read_edge_bundle(run / "edge.h5");
+  const CloudBundle cloud = cloud_of(run, edge);
   if (cloud.info.nets != 1 || !edge.protection.empty()) {
-    usage_fail("blinded inference needs one network without a protection of its features",
-               run.string(), "train one: ensembler train --set protection.kind=none --out DIR");
+    usage_fail("a whole network is blinded without a protection of its features", run.string(),
+               "train one: ensembler train --set protection.kind=none --out DIR; or blind this "
+               "run's head alone: --set offload.cells=1");
   }
   bundle.info = edge.info;
   bundle.class_names = edge.class_names;
@@ -60,27 +69,16 @@ Graph whole_net(const fs::path& run, BlindedBundle& bundle) {
   return graph;
 }
 
-void pack(const PackFlags& flags) {
-  const fs::path run = flags.run;
-  const RunConfig config = flags.read_config("offload pack", "--set protection.kind=none ");
-  const fs::path file = flags.out.empty() ? run / "blinded.h5" : fs::path(flags.out);
+// Images to logits.
+using Net = std::function<Tensor(const Tensor&)>;
 
-  BlindedBundle bundle;
-  const Graph graph = whole_net(run, bundle);
-  const Dataset train = draw_images(config, DataPart::kTrain, flags.images);
-  check_classes(train, bundle.class_names, flags.run);
-  Graph fused = fuse(graph);
-  set_input_ranges(fused, input_ranges(fused, images_of(train, 0, train.count())));
-  bundle.net = quantize(fused);
-
-  const Dataset test = draw_images(config, DataPart::kTest, flags.test);
-  Plan exact(graph, Device{}, Dtype::kF32, kImagesAtOnce);
+// Prints both accuracies; Error if int8 costs more than is allowed.
+void compare(const Dataset& test, const Net& exact, const Net& int8, const PackFlags& flags) {
   Progress progress("accuracy in float32 and int8", test.count());
   int64_t right = 0, right_int8 = 0, changed = 0;
   for (int64_t first = 0; first < test.count(); first += kImagesAtOnce) {
     const Tensor images = images_of(test, first, std::min(kImagesAtOnce, test.count() - first));
-    const auto in32 = argmax_rows(exact.run(images)),
-               in8 = argmax_rows(run_int8(bundle.net, images));
+    const auto in32 = argmax_rows(exact(images)), in8 = argmax_rows(int8(images));
     for (size_t i = 0; i < in32.size(); ++i) {
       const int32_t label = test.labels[static_cast<size_t>(first) + i];
       right += in32[i] == label;
@@ -104,11 +102,66 @@ void pack(const PackFlags& flags) {
     fail(fmt::format("int8 costs {:.2f} points of accuracy, more than {:g}", loss, flags.most_loss),
          flags.run, "calibrate with more --images, or allow more with --most-loss");
   }
-  write_blinded_bundle(file, bundle);
+}
+
+// Layers that read one value are one round.
+void say_next(const fs::path& file, size_t rounds) {
   fmt::print(stderr,
              "{}: an int8 network of {} rounds\nnext, on machines of different owners: {}\n",
-             file.string(), bundle.net.groups.size(),
+             file.string(), rounds,
              command_to_paste({"ensembler-worker", "--bind", "tcp://127.0.0.1:5756"}));
+}
+
+void pack_whole(const PackFlags& flags, const RunConfig& config) {
+  const fs::path run = flags.run;
+  const fs::path file = flags.out.empty() ? run / "blinded.h5" : fs::path(flags.out);
+  BlindedBundle bundle;
+  const Graph graph = whole_net(run, bundle);
+  const Dataset train = draw_images(config, DataPart::kTrain, flags.images);
+  check_classes(train, bundle.class_names, flags.run);
+  Graph fused = fuse(graph);
+  set_input_ranges(fused, input_ranges(fused, images_of(train, 0, train.count())));
+  bundle.net = quantize(fused);
+  Plan exact(graph, Device{}, Dtype::kF32, kImagesAtOnce);
+  compare(
+      draw_images(config, DataPart::kTest, flags.test),
+      [&](const Tensor& images) { return exact.run(images); },
+      [&](const Tensor& images) { return run_int8(bundle.net, images); }, flags);
+  write_blinded_bundle(file, bundle);
+  say_next(file, bundle.net.groups.size());
+}
+
+// The first cells of a head; the rest stays split inference, under the run's protection.
+void pack_cells(const PackFlags& flags, const RunConfig& config) {
+  const fs::path run = flags.run;
+  const fs::path file = flags.out.empty() ? run / "edge-blinded.h5" : fs::path(flags.out);
+  const EdgeBundle edge = read_edge_bundle(run / "edge.h5");
+  const CloudBundle cloud = cloud_of(run, edge);
+  const Dataset train = draw_images(config, DataPart::kTrain, flags.images);
+  check_classes(train, edge.class_names, flags.run);
+  EdgeBundle bundle = edge;
+  blind_cells(bundle, config.offload().cells(), images_of(train, 0, train.count()));
+  std::vector<Graph> nets;
+  for (const auto& body : cloud.bodies)
+    nets.push_back(lower(*body, smashed_shape(cloud.info.model, cloud.info.split)));
+  Plan bodies(nets, Device{}, Dtype::kF32, kImagesAtOnce);
+  EdgePipeline exact(edge, kImagesAtOnce), int8(bundle, kImagesAtOnce);
+  compare(
+      draw_images(config, DataPart::kTest, flags.test),
+      [&](const Tensor& images) { return exact.finish(bodies.run_all(exact.smash(images))); },
+      [&](const Tensor& images) {
+        return int8.finish(bodies.run_all(int8.smash(run_int8(bundle.blinded->net, images))));
+      },
+      flags);
+  write_edge_bundle(file, bundle);
+  say_next(file, bundle.blinded->net.groups.size());
+}
+
+void pack(const PackFlags& flags) {
+  RunConfig config = flags.read_config("offload pack", "--set protection.kind=none ");
+  apply_overrides(flags.overrides, config);
+  complete(config);
+  config.offload().cells() > 0 ? pack_cells(flags, config) : pack_whole(flags, config);
 }
 
 // ---- what colluding workers learn
@@ -139,13 +192,19 @@ void add_offload_command(CLI::App& app) {
   offload->require_subcommand(1);
   auto flags = std::make_shared<PackFlags>();
   flags->most_loss = 0.5;
-  CLI::App* command =
-      offload->add_subcommand("pack",
-                              "Make the edge's bundle of an unprotected run's network in int8, "
-                              "unless that costs too much accuracy");
+  CLI::App* command = offload->add_subcommand(
+      "pack",
+      "Make the edge's bundle of an unprotected run's network in int8, or of the "
+      "first cells of any run's head (--set offload.cells=N), "
+      "unless that costs too much accuracy");
   flags->add_to(*command);
-  command->add_option("-o,--out", flags->out, "The bundle's file (default: RUN/blinded.h5)");
+  add_set_flag(*command, flags->overrides);
+  command->add_option(
+      "-o,--out", flags->out,
+      "The bundle's file (default: RUN/blinded.h5; of some cells RUN/edge-blinded.h5)");
   command->callback([flags] { pack(*flags); });
+
+  add_offload_bench_command(*offload);
 
   auto attacking = std::make_shared<AttackFlags>();
   command =

@@ -213,13 +213,19 @@ std::vector<fs::path> attack_blinded(const fs::path& run, const RunConfig& confi
   const auto scheme =
       make_scheme(offload.scheme(),
                   {.field = field, .virtual_batch = inputs, .noises = noises, .shares = workers});
+  if (scheme->claims().collusion >= workers) {
+    usage_fail("under scheme " + offload.scheme() +
+                   " no number of workers learns anything: each is "
+                   "sent the same uniform numbers",
+               "offload.scheme", "use darknight_field");
+  }
   if (!scheme->blinded()) {
     usage_fail("scheme " + offload.scheme() + " hides nothing: every worker sees the activations",
                "offload.scheme", "use darknight_field");
   }
   const BlindedBundle bundle = read_blinded_bundle(run / "blinded.h5");
   const ShareAttacks attacks(run, config, bundle, field);
-  const auto encoding = scheme->encode(attacks.coding().to_integers(attacks.truth()));
+  const auto encoding = scheme->encode(0, attacks.coding().to_integers(attacks.truth()));
   const LagrangeCode code(field, inputs, noises, workers);
 
   results::RunSummary summary;

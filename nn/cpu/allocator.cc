@@ -60,6 +60,7 @@ class Cache {
     {
       std::lock_guard lock(mutex_);
       use_.live += bytes;
+      use_.peak = std::max(use_.peak, use_.live);
       auto& list = idle_[static_cast<size_t>(size_class)];
       if (!list.empty()) {
         void* data = list.back();
@@ -68,10 +69,10 @@ class Cache {
         return data;
       }
     }
-    void* data = fresh(bytes, wanted);
+    void* data = within_limit() ? fresh(bytes, wanted) : nullptr;
     if (!data) {  // what lies idle in other classes may be enough
       release();
-      data = fresh(bytes, wanted);
+      if (within_limit()) data = fresh(bytes, wanted);
     }
     if (!data) {
       std::lock_guard lock(mutex_);
@@ -110,12 +111,21 @@ class Cache {
     for (const auto& [data, bytes] : buffers) let_go(data, bytes);
   }
 
+  void limit(size_t bytes) {
+    std::lock_guard lock(mutex_);
+    limit_ = bytes;
+  }
+
   MemoryUse use() {
     std::lock_guard lock(mutex_);
     return use_;
   }
 
  private:
+  bool within_limit() {
+    std::lock_guard lock(mutex_);
+    return limit_ == 0 || use_.live + use_.idle <= limit_;
+  }
   // Large buffers are pages of their own, not malloc's: given back, they leave no gaps.
   static bool mapped(size_t bytes) {
 #ifdef __linux__
@@ -158,6 +168,7 @@ class Cache {
   std::vector<void*> idle_[kClasses];
   MemoryUse use_;
   size_t idle_limit_;
+  size_t limit_ = 0;  // of live and idle; 0: none
 };
 
 Cache& cache() {
@@ -190,6 +201,7 @@ Buffer::Buffer(size_t bytes) : data_(take(bytes, size_class_)) {}
 Buffer::~Buffer() { cache().give(data_, size_class_); }
 
 MemoryUse memory_use() { return cache().use(); }
+void limit_memory(size_t bytes) { cache().limit(bytes); }
 void release_idle_memory() {
   cache().release();
 #ifdef __GLIBC__

@@ -35,8 +35,12 @@ class Buffer {
 struct MemoryUse {
   size_t live = 0;  // bytes handed out now
   size_t idle = 0;  // bytes kept for reuse
+  size_t peak = 0;  // the most that was ever handed out at once
 };
 MemoryUse memory_use();
+// From now on live and idle buffers together hold at most this: beyond it, no memory is left. 0: no
+// limit.
+void limit_memory(size_t bytes);
 void release_idle_memory();  // back to the system
 
 }  // namespace ens::cpu

@@ -1,5 +1,6 @@
 #include "nn/models/model.h"
 
+#include <algorithm>
 #include <array>
 #include <functional>
 
@@ -55,32 +56,26 @@ std::vector<CellRecipe> resnet(const ModelSpec& spec, const std::array<int, 4>& 
   return cells;
 }
 
-std::vector<CellRecipe> vgg16(const ModelSpec& spec) {
-  struct Conv {
-    int multiple;  // of the width
-    bool pool;
-  };
-  static constexpr Conv kConvs[] = {{1, false}, {1, true},  {2, false}, {2, true},  {4, false},
-                                    {4, false}, {4, true},  {8, false}, {8, false}, {8, true},
-                                    {8, false}, {8, false}, {8, true}};
+// convs: of each of the five stages, which end in a pooling.
+std::vector<CellRecipe> vgg(const ModelSpec& spec, const std::array<int, 5>& convs) {
   const int64_t w = spec.width;
   std::vector<CellRecipe> cells;
   int64_t in = spec.channels;
-  int index = 0;
-  for (const Conv& conv : kConvs) {
-    const int64_t out = w * conv.multiple;
-    const bool first = index++ == 0;
-    const bool pool = conv.pool;
-    cells.push_back(
-        {"conv" + std::to_string(index), [=](int copies, Rng& rng) {
-           auto cell = std::make_shared<Sequential>();
-           if (first) cell->push("normalize", make<Normalize>(spec.mean, spec.stddev));
-           cell->push("conv", make<Conv2d>(in * copies, out, 3, ConvSpec{1, 1}, false, rng));
-           cell->push("bn", make<BatchNorm>(out, true));
-           if (pool) cell->push("pool", make<MaxPool>(PoolSpec{2, 2, 0}));
-           return cell;
-         }});
-    in = out;
+  for (int stage = 0; stage < 5; ++stage) {
+    const int64_t out = w << std::min(stage, 3);
+    for (int i = 1; i <= convs[static_cast<size_t>(stage)]; ++i) {
+      const bool first = cells.empty(), pool = i == convs[static_cast<size_t>(stage)];
+      cells.push_back(
+          {"conv" + std::to_string(cells.size() + 1), [=](int copies, Rng& rng) {
+             auto cell = std::make_shared<Sequential>();
+             if (first) cell->push("normalize", make<Normalize>(spec.mean, spec.stddev));
+             cell->push("conv", make<Conv2d>(in * copies, out, 3, ConvSpec{1, 1}, false, rng));
+             cell->push("bn", make<BatchNorm>(out, true));
+             if (pool) cell->push("pool", make<MaxPool>(PoolSpec{2, 2, 0}));
+             return cell;
+           }});
+      in = out;
+    }
   }
   const int64_t side = spec.image_size / 32;  // five pools
   const int64_t features = 8 * w * side * side;
@@ -99,6 +94,53 @@ std::vector<CellRecipe> vgg16(const ModelSpec& spec) {
                        return cell;
                      }});
   }
+  return cells;
+}
+
+// MobileNet v1: a depthwise 3x3 and a pointwise convolution in each block, batch norm and ReLU
+// after both.
+std::vector<CellRecipe> mobilenet(const ModelSpec& spec) {
+  struct Block {
+    int multiple, stride;  // of the width
+  };
+  static constexpr Block kBlocks[] = {{2, 1},  {4, 2},  {4, 1},  {8, 2},  {8, 1},  {16, 2}, {16, 1},
+                                      {16, 1}, {16, 1}, {16, 1}, {16, 1}, {32, 2}, {32, 1}};
+  const int64_t w = spec.width;
+  std::vector<CellRecipe> cells;
+  cells.push_back({"stem", [=](int copies, Rng& rng) {
+                     auto cell = std::make_shared<Sequential>();
+                     cell->push("normalize", make<Normalize>(spec.mean, spec.stddev));
+                     cell->push("conv",
+                                make<Conv2d>(spec.channels * copies, w, 3,
+                                             ConvSpec{spec.stem_pool ? 2 : 1, 1}, false, rng));
+                     cell->push("bn", make<BatchNorm>(w, true));
+                     return cell;
+                   }});
+  int64_t in = w;
+  for (const Block& block : kBlocks) {
+    const int64_t out = w * block.multiple;
+    const int stride = block.stride;
+    const bool last = cells.size() == std::size(kBlocks);
+    cells.push_back(
+        {"block" + std::to_string(cells.size()), [=](int copies, Rng& rng) {
+           const int64_t channels = in * copies;
+           auto cell = std::make_shared<Sequential>();
+           cell->push("depthwise",
+                      make<Conv2d>(channels, channels, 3,
+                                   ConvSpec{stride, 1, 1, static_cast<int>(channels)}, false, rng));
+           cell->push("bn1", make<BatchNorm>(channels, true));
+           cell->push("pointwise", make<Conv2d>(channels, out, 1, ConvSpec{}, false, rng));
+           cell->push("bn2", make<BatchNorm>(out, true));
+           if (last) cell->push("pool", make<GlobalAvgPool>());
+           return cell;
+         }});
+    in = out;
+  }
+  cells.push_back({"fc", [=](int copies, Rng& rng) {
+                     auto cell = std::make_shared<Sequential>();
+                     cell->push("linear", make<Linear>(in * copies, spec.classes, true, rng));
+                     return cell;
+                   }});
   return cells;
 }
 
@@ -151,10 +193,12 @@ std::vector<CellRecipe> he19(const ModelSpec& spec) {
 std::vector<CellRecipe> recipes(const ModelSpec& spec) {
   if (spec.architecture == "resnet18") return resnet(spec, {2, 2, 2, 2});
   if (spec.architecture == "resnet34") return resnet(spec, {3, 4, 6, 3});
-  if (spec.architecture == "vgg16") return vgg16(spec);
+  if (spec.architecture == "vgg16") return vgg(spec, {2, 2, 3, 3, 3});
+  if (spec.architecture == "vgg19") return vgg(spec, {2, 2, 4, 4, 4});
+  if (spec.architecture == "mobilenet") return mobilenet(spec);
   if (spec.architecture == "he19") return he19(spec);
   usage_fail("unknown architecture '" + spec.architecture + "'", "model.architecture",
-             "use resnet18, resnet34, vgg16 or he19");
+             "use resnet18, resnet34, vgg16, vgg19, mobilenet or he19");
 }
 
 void check_spec(const ModelSpec& spec) {
@@ -173,10 +217,10 @@ void check_spec(const ModelSpec& spec) {
                "use 3 or 7");
   }
   // Every pooling and stride must find at least one pixel.
-  const int resnet_least = spec.stem_kernel == 7 ? 32 : 16;
-  const int least = spec.architecture == "vgg16"  ? 32
-                    : spec.architecture == "he19" ? 8
-                                                  : resnet_least;
+  const int least = spec.architecture.starts_with("vgg") ? 32
+                    : spec.architecture == "he19"        ? 8
+                    : spec.stem_kernel == 7              ? 32
+                                                         : 16;
   in_range("image_size", spec.image_size, least, 1024);
   if (static_cast<int>(spec.mean.size()) != spec.channels ||
       static_cast<int>(spec.stddev.size()) != spec.channels) {

@@ -17,14 +17,17 @@ namespace ens {
 // What a classifier is, before any weights. Images are [channels, image_size, image_size] in [0,
 // 1]; normalisation by mean and stddev is the first thing in the first cell.
 struct ModelSpec {
-  std::string architecture = "resnet18";  // resnet18, resnet34, vgg16, he19
+  // resnet18, resnet34, vgg16, vgg19, mobilenet (v1), he19
+  std::string architecture = "resnet18";
   int width = 64;  // channels of the first stage; the published networks have 64
   int classes = 10;
   int channels = 3;
   int image_size = 32;
-  bool stem_pool = true;  // ResNet: 3x3/2 max pool in the stem
-  int stem_kernel = 3;    // ResNet: 3x3 of stride 1, or 7: 7x7 of stride 2 as for ImageNet
-  int hidden = 0;         // VGG-16: units of the hidden linear layers; 0: 8 * width
+  // The stem halves the image: ResNet's 3x3/2 max pool, the stride of MobileNet's first
+  // convolution.
+  bool stem_pool = true;
+  int stem_kernel = 3;  // ResNet: 3x3 of stride 1, or 7: 7x7 of stride 2 as for ImageNet
+  int hidden = 0;       // VGG: units of the hidden linear layers; 0: 8 * width
   std::vector<float> mean = {0.5f, 0.5f, 0.5f}, stddev = {0.25f, 0.25f, 0.25f};  // per channel
 
   Shape input_shape() const { return {channels, image_size, image_size}; }
@@ -35,8 +38,10 @@ struct Split {
   int tail = 1;  // t >= 1, h + t < number of cells
 };
 
-// Names of the cells. ResNet: stem, stage1..stage4 (global pooling ends stage4, so that with t =
-// 1 the body returns 8*width numbers), fc. VGG-16: conv1..conv13, fc1..fc3. he19, the target net of
+// Names of the cells. ResNet-18 and -34: stem, stage1..stage4 (global pooling ends stage4, so that
+// with t = 1 the body returns 8*width numbers), fc. VGG-16 and -19: conv1..conv13 or conv16,
+// fc1..fc3. MobileNet v1 (1704.04861), whose published width is 32: stem, block1..block13 (global
+// pooling ends the last), fc. he19, the target net of
 // He, Zhang, Lee, "Model Inversion Attacks Against Collaborative Inference", ACSAC 2019: conv11
 // (cut before its ReLU), relu12, relu21, relu22, relu31, relu32, fc1 (8*width, sigmoid), fc2; no
 // batch norm.

@@ -55,9 +55,14 @@ Tensor interpret(const Graph& graph, const Tensor& images,
   std::vector<Tensor> values(graph.values.size());
   const auto at = [&](int value) -> Tensor& { return values[static_cast<size_t>(value)]; };
   at(graph.input) = images.to(Dtype::kF32);
+  std::vector<size_t> last_reader(graph.values.size(), 0);
+  for (size_t i = 0; i < graph.steps.size(); ++i) {
+    last_reader[static_cast<size_t>(graph.steps[i].input)] = i;
+    if (graph.steps[i].residual >= 0) last_reader[static_cast<size_t>(graph.steps[i].residual)] = i;
+  }
   for (size_t i = 0; i < graph.steps.size(); ++i) {
     const GraphStep& step = graph.steps[i];
-    const Tensor& x = at(step.input);
+    const Tensor x = at(step.input);
     Tensor y = is_layer(step) ? layer(i, x) : run_step(step, x);
     if (step.residual >= 0) {
       y = be.binary(step.relu ? BinaryOp::kAddRelu : BinaryOp::kAdd, y, at(step.residual));
@@ -65,6 +70,10 @@ Tensor interpret(const Graph& graph, const Tensor& images,
       y = be.unary(UnaryOp::kRelu, y, 0, 0);
     }
     at(step.output) = y;
+    for (const int read : {step.input, step.residual}) {
+      if (read >= 0 && read != graph.output && last_reader[static_cast<size_t>(read)] == i)
+        at(read) = {};
+    }
   }
   return at(graph.output);
 }

@@ -16,7 +16,8 @@ bool is_layer(const GraphStep& step);
 Tensor run_step(const GraphStep& step, const Tensor& x);
 
 // images [B, ...graph input], B >= 1, float32 -> [B, ...graph output] on their device. layer(i, x)
-// stands for run_step() of each convolution and linear layer i. Every value is kept until the end.
+// stands for run_step() of each convolution and linear layer i. A value is kept until its last
+// reader.
 // Usage Error for another shape of images.
 Tensor interpret(const Graph& graph, const Tensor& images,
                  const std::function<Tensor(size_t step, const Tensor& x)>& layer);

@@ -115,6 +115,13 @@ void reduce_products(const Field& field, std::span<const int32_t> products,
   });
 }
 
+std::vector<uint32_t> multiply(const Field& field, const Int8Layer& layer, const Tensor& planes) {
+  const Tensor y = multiply(layer, planes).to(Device{}).plain();
+  std::vector<uint32_t> residues(static_cast<size_t>(y.numel() / field.planes()));
+  reduce_products(field, y.span<int32_t>(), residues);
+  return residues;
+}
+
 std::vector<uint32_t> to_residues(const Field& field, const Tensor& integers) {
   std::vector<uint32_t> out(static_cast<size_t>(integers.numel()));
   switch (integers.dtype()) {

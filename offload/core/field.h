@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "nn/core/int8_layer.h"
 #include "nn/core/tensor.h"
 
 namespace ens {
@@ -67,6 +68,10 @@ bool from_planes(const Field& field, std::span<const int8_t> planes, std::span<u
 // y_l mod p.
 void reduce_products(const Field& field, std::span<const int32_t> products,
                      std::span<uint32_t> residues);
+
+// The layer's exact product of a tensor in planes, [planes * G, ...] kI8, on its device: residues
+// [G, output].
+std::vector<uint32_t> multiply(const Field& field, const Int8Layer& layer, const Tensor& planes);
 
 // The elements of an integer tensor (kI8, kU8 or kI32; plain, on the CPU) as residues, and the
 // integers nearest to 0 of residues.

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "offload/core/nonces.h"
 
 namespace ens {
 namespace {
@@ -34,6 +35,7 @@ Freivalds::Freivalds(const Field& field, Tensor weight, const ConvSpec& spec, in
 
 void Freivalds::redraw(const Seed& seed) {
   std::vector<uint32_t> drawn(static_cast<size_t>(outputs_ * repetitions_));
+  use_nonce(seed);
   expand_seed(seed, field_, drawn);
   const int64_t row = weight_.numel() / outputs_, out_per_group = outputs_ / spec_.groups;
   const int8_t* w = weight_.data<int8_t>();

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "nn/core/int8_layer.h"
 #include "offload/core/field.h"
 #include "offload/core/seed.h"
 
@@ -38,9 +39,9 @@ class Encoding {
   // A worker's output frame, [planes, G, output] kI8, or without a field [1, G, output] kI32, as
   // residues. False if it has elements that no right worker sends.
   virtual bool read(const Tensor& frame, std::vector<uint32_t>& residues) const = 0;
-  // y [B, output...] kI32, from needed() outputs [G, output] of the shares `indices`, in that
-  // order.
-  virtual Tensor decode(std::span<const int> indices,
+  // y [B, output...] kI32 of layer `layer` of the group, from needed() outputs [G, output] of the
+  // shares `indices`, in that order.
+  virtual Tensor decode(size_t layer, std::span<const int> indices,
                         std::span<const std::vector<uint32_t>> outputs,
                         const Shape& output) const = 0;
 };
@@ -62,8 +63,15 @@ class Scheme {
   virtual int shares() const = 0;          // S: that there are of one encoding
   virtual int needed() const = 0;          // outputs that decode
   virtual int seeds() const = 0;           // shares that travel as a seed: the first ones
-  // x [B, ...] kI8 or kU8, plain, on the CPU, B >= 1.
-  virtual std::unique_ptr<Encoding> encode(const Tensor& x) = 0;
+
+  // The layers that read one value, of shape `input` for one image; groups are numbered as they are
+  // added, from 0. All of them before the first encode().
+  virtual void add_group(std::vector<Int8Layer> /*layers*/, const Shape& /*input*/) {}
+  // Computes ahead what the next so many images take, once for each; what is missing is computed
+  // when it is needed.
+  virtual void prepare(int64_t /*images*/) {}
+  // The input of a group: x [B, ...] kI8 or kU8, plain, on the CPU, B >= 1.
+  virtual std::unique_ptr<Encoding> encode(size_t group, const Tensor& x) = 0;
 };
 
 struct SchemeOptions {

@@ -23,7 +23,7 @@ class ClearEncoding : public Encoding {
              v <= static_cast<int64_t>(field_.prime() / 2);
     });
   }
-  Tensor decode(std::span<const int>, std::span<const std::vector<uint32_t>> outputs,
+  Tensor decode(size_t, std::span<const int>, std::span<const std::vector<uint32_t>> outputs,
                 const Shape& output) const override {
     Tensor y = Tensor::empty(batched(x_.dim(0), output), Dtype::kI32);
     to_integers(field_, outputs[0], y.span<int32_t>());
@@ -49,7 +49,7 @@ class Clear : public Scheme {
   int shares() const override { return options_.shares; }
   int needed() const override { return 1; }
   int seeds() const override { return 0; }
-  std::unique_ptr<Encoding> encode(const Tensor& x) override {
+  std::unique_ptr<Encoding> encode(size_t, const Tensor& x) override {
     return std::make_unique<ClearEncoding>(options_.field, x);
   }
 

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "offload/core/coding.h"
+#include "offload/core/nonces.h"
 #include "offload/schemes/schemes.h"
 #include "offload/schemes/secure_stream.h"
 
@@ -31,6 +32,7 @@ class FieldEncoding : public Encoding {
     for (int t = 0; t < code.noises(); ++t) {
       seeds_.push_back(secrets.next());
       rows_.emplace_back(size);
+      use_nonce(seeds_.back());
       expand_seed(seeds_.back(), code.field(), rows_.back());
     }
   }
@@ -62,7 +64,8 @@ class FieldEncoding : public Encoding {
     return from_planes(code_.field(), frame.span<int8_t>(), residues);
   }
 
-  Tensor decode(std::span<const int> indices, std::span<const std::vector<uint32_t>> outputs,
+  Tensor decode(size_t, std::span<const int> indices,
+                std::span<const std::vector<uint32_t>> outputs,
                 const Shape& output) const override {
     const std::vector<std::span<const uint32_t>> rows(outputs.begin(), outputs.end());
     const auto coefficients = code_.decoding(indices);
@@ -109,7 +112,7 @@ class DarKnightField : public Scheme {
   int shares() const override { return code_.shares(); }
   int needed() const override { return code_.needed(); }
   int seeds() const override { return code_.noises(); }
-  std::unique_ptr<Encoding> encode(const Tensor& x) override {
+  std::unique_ptr<Encoding> encode(size_t, const Tensor& x) override {
     return std::make_unique<FieldEncoding>(code_, x, secrets_);
   }
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "nn/core/rng.h"
+#include "offload/core/nonces.h"
 
 namespace ens {
 
@@ -32,6 +33,7 @@ Seed SecureStream::next() {
 // do not tell of earlier seeds.
 void SecureStream::refill() {
   std::array<uint8_t, sizeof(Seed) + sizeof seeds_> bytes;
+  use_nonce(key_);
   chacha20(key_, bytes);
   std::memcpy(key_.data(), bytes.data(), sizeof(Seed));
   std::memcpy(seeds_.data(), bytes.data() + sizeof(Seed), sizeof seeds_);

@@ -73,6 +73,10 @@ int64_t padded_size(const Int8Layer& layer, const Shape& input) {
   return input[0] * (input[1] + border) * (input[2] + border);
 }
 
+int64_t multiplications(const Int8Layer& layer, const Shape& input) {
+  return output_shape(layer, input).numel() * (layer.weight.numel() / layer.weight.dim(0));
+}
+
 Int8Layer read_layer(const offload::Layer& described, const void* weights) {
   const std::vector<int64_t> sizes(described.shape().begin(), described.shape().end());
   Int8Layer layer{Tensor::empty(Shape(sizes), Dtype::kI8),

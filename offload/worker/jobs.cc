@@ -12,7 +12,8 @@
 #include "base/error.h"
 #include "base/strings.h"
 #include "nn/io/checkpoint.h"
-#include "offload/core/seed.h"
+#include "offload/core/frame.h"
+#include "offload/core/seal.h"
 #include "offload/wire/messages.h"
 
 namespace ens {
@@ -20,9 +21,9 @@ namespace {
 
 Status bad(std::string message) { return {StatusCode::kInvalidArgument, std::move(message)}; }
 
-// The share as one tensor [planes, G, ...]. Every size is checked before anything is allocated.
-Status read_share(const offload::Job& job, std::span<const std::byte> frame, int frames,
-                  const std::optional<Field>& field, Tensor& share) {
+// Whether the share is possible, and there. Its shape is then [planes, G, ...].
+Status check_share(const offload::Job& job, std::span<const std::byte> frame, int frames,
+                   const std::optional<Field>& field) {
   const int rank = job.shape_size();
   if (rank != 3 && rank != 5) return bad("a share has three or five axes");
   if (job.shape(0) != (field ? field->planes() : 1))
@@ -39,24 +40,30 @@ Status read_share(const offload::Job& job, std::span<const std::byte> frame, int
   if (!seeded && static_cast<int64_t>(frame.size()) != bytes) {
     return bad(fmt::format("the share has {} bytes, its shape {}", frame.size(), bytes));
   }
-  const std::vector<int64_t> sizes(job.shape().begin(), job.shape().end());
-  share = Tensor::empty(Shape(sizes), !field && job.is_unsigned() ? Dtype::kU8 : Dtype::kI8);
-  if (!seeded) {
+  return {};
+}
+
+// The share, once all that is claimed of it and its job has been checked.
+Tensor read_share(const offload::Job& job, std::span<const std::byte> frame,
+                  const std::optional<Field>& field, const Shape& shape) {
+  Tensor share = Tensor::empty(shape, !field && job.is_unsigned() ? Dtype::kU8 : Dtype::kI8);
+  if (job.seed().empty()) {
     std::memcpy(share.host(), frame.data(), frame.size());
-    return {};
+    return share;
   }
   Seed seed;
   std::memcpy(seed.data(), job.seed().data(), seed.size());
-  std::vector<uint32_t> elements(static_cast<size_t>(bytes / job.shape(0)));
+  std::vector<uint32_t> elements(static_cast<size_t>(share.numel() / shape[0]));
   expand_seed(seed, *field, elements);
   to_planes(*field, elements, share.span<int8_t>());
-  return {};
+  return share;
 }
 
 }  // namespace
 
-Jobs::Jobs(Device device, int64_t max_weights, std::filesystem::path record)
-    : device_(device), max_weights_(max_weights), record_(std::move(record)) {
+Jobs::Jobs(Device device, int64_t max_weights, std::filesystem::path record,
+           std::optional<Seed> secret)
+    : device_(device), max_weights_(max_weights), record_(std::move(record)), secret_(secret) {
   if (record_.empty()) return;
   std::filesystem::create_directories(record_);
   // Continues after the largest number: other files may have been taken away.
@@ -86,7 +93,8 @@ JobReply Jobs::reply(std::span<const std::byte> header, std::span<const std::byt
     } else if (request.kind() == offload::Request::LOAD) {
       status = load(request.layer(), frame, frames);
     } else if (request.kind() == offload::Request::JOB) {
-      status = run(request.job(), frame, frames, reply);
+      status = request.job().seal_key().empty() ? run(request.job(), frame, frames, reply)
+                                                : run_sealed(request.job(), frame, frames, reply);
     } else {
       status = bad("unknown kind of request");
     }
@@ -126,6 +134,31 @@ Status Jobs::load(const offload::Layer& layer, std::span<const std::byte> frame,
   return {};
 }
 
+Status Jobs::run_sealed(const offload::Job& job, std::span<const std::byte> frame, int frames,
+                        JobReply& reply) {
+  if (!secret_) return bad("the share is sealed, and this worker has no key");
+  ExchangeKey client;
+  if (frames != 2 || !job.seed().empty() || job.seal_key().size() != client.size())
+    return bad("a sealed job has a key of 32 bytes and a raw frame");
+  std::memcpy(client.data(), job.seal_key().data(), client.size());
+  const SealKeys keys = agree(*secret_, client, client, public_key(*secret_));
+  const auto about = seal_context(job.seal_key(), job.step(), job.share());
+  std::vector<std::byte> opened;
+  if (!unseal(keys.to_server, about, frame, opened))
+    return bad("the share is not sealed for this worker");
+  offload::Job plain = job;
+  plain.clear_seal_key();
+  if (job.sealed_seed()) plain.set_seed(opened.data(), opened.size());
+  const Status status = job.sealed_seed() ? run(plain, {}, 1, reply) : run(plain, opened, 2, reply);
+  if (!status.ok()) return status;
+  const auto sealed =
+      seal(keys.to_client, about,
+           {static_cast<const std::byte*>(reply.tensor.host()), reply.tensor.bytes()});
+  reply.tensor = Tensor::empty({std::ssize(sealed)}, Dtype::kI8);
+  std::memcpy(reply.tensor.host(), sealed.data(), sealed.size());
+  return {};
+}
+
 Status Jobs::run(const offload::Job& job, std::span<const std::byte> frame, int frames,
                  JobReply& reply) {
   const std::optional<Field> field = field_of(job.field());
@@ -136,11 +169,11 @@ Status Jobs::run(const offload::Job& job, std::span<const std::byte> frame, int 
     layers.push_back(&at->second);
   }
   if (layers.empty() || layers.size() > 64) return bad("a job has 1 to 64 layers");
-  Tensor share;
-  if (Status status = read_share(job, frame, frames, field, share); !status.ok()) return status;
-  const int64_t planes = share.dim(0), groups = share.dim(1);
-  const Shape one(share.shape().dims().subspan(2));
-  int64_t total = 0;
+  if (Status status = check_share(job, frame, frames, field); !status.ok()) return status;
+  const std::vector<int64_t> sizes(job.shape().begin(), job.shape().end());
+  const Shape shape(sizes), one(shape.dims().subspan(2));
+  const int64_t planes = shape[0], groups = shape[1];
+  int64_t total = 0, work = 0;
   for (const Int8Layer* layer : layers) {
     const int64_t size = output_shape(*layer, one).numel();
     if (size > (kMaxFrameBytes - total) / 4 / (planes * groups))
@@ -148,7 +181,13 @@ Status Jobs::run(const offload::Job& job, std::span<const std::byte> frame, int 
     if (padded_size(*layer, one) > kMaxFrameBytes / (planes * groups))
       return bad("the padded share is too large");
     total += size * planes * groups * (field ? 1 : 4);
+    work += multiplications(*layer, one) * planes * groups;
   }
+  if (work > kMaxJobMultiplications) {
+    return bad(fmt::format("the job takes {} billion multiplications, at most {}", work >> 30,
+                           kMaxJobMultiplications >> 30));
+  }
+  const Tensor share = read_share(job, frame, field, shape);
   if (!record_.empty()) record(job, share);
 
   const auto begin = std::chrono::steady_clock::now();
@@ -157,10 +196,8 @@ Status Jobs::run(const offload::Job& job, std::span<const std::byte> frame, int 
     reply.tensor = Tensor::empty({total}, Dtype::kI8);
     std::span<int8_t> left = reply.tensor.span<int8_t>();
     for (const Int8Layer* layer : layers) {
-      const Tensor y = multiply(*layer, x).to(Device{}).plain();
-      const auto count = static_cast<size_t>(y.numel());
-      std::vector<uint32_t> residues(count / static_cast<size_t>(planes));
-      reduce_products(*field, y.span<int32_t>(), residues);
+      const std::vector<uint32_t> residues = multiply(*field, *layer, x);
+      const size_t count = residues.size() * static_cast<size_t>(planes);
       to_planes(*field, residues, left.first(count));
       left = left.subspan(count);
     }

@@ -5,10 +5,12 @@
 #include <cstddef>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 
 #include "nn/core/int8_layer.h"
+#include "offload/core/seed.h"
 #include "proto/offload.pb.h"
 #include "proto/status.h"
 
@@ -23,15 +25,20 @@ struct JobReply {
 class Jobs {
  public:
   // max_weights: bytes that are kept. record: a folder for every share, made if it is not there;
-  // empty: none.
-  Jobs(Device device, int64_t max_weights, std::filesystem::path record);
+  // empty: none. secret: the worker's key (X25519), for shares that are sealed for it.
+  Jobs(Device device, int64_t max_weights, std::filesystem::path record,
+       std::optional<Seed> secret = std::nullopt);
 
   // header, frame: any bytes of anybody; frames: how many the message had. Never throws; every
   // claim is checked before memory is taken for it.
   JobReply reply(std::span<const std::byte> header, std::span<const std::byte> frame, int frames);
+  int64_t weight_bytes() const { return weights_; }  // that are kept
 
  private:
   Status load(const offload::Layer& layer, std::span<const std::byte> frame, int frames);
+  // A job whose frames are sealed.
+  Status run_sealed(const offload::Job& job, std::span<const std::byte> frame, int frames,
+                    JobReply& reply);
   Status run(const offload::Job& job, std::span<const std::byte> frame, int frames,
              JobReply& reply);
   void record(const offload::Job& job, const Tensor& share) const;
@@ -39,6 +46,7 @@ class Jobs {
   const Device device_;
   const int64_t max_weights_;
   const std::filesystem::path record_;
+  const std::optional<Seed> secret_;
   int64_t weights_ = 0;                      // bytes
   std::map<std::string, Int8Layer> layers_;  // by hash, on the device
   mutable int64_t recorded_ = 0;             // the number of the latest file

@@ -41,6 +41,8 @@ int run(int argc, char** argv) {
   text("--bind", "address to listen on; default tcp://127.0.0.1:5756, port * for any free one",
        &W::set_bind<const std::string&>);
   text("--device", "auto, cpu, cuda or cuda:1; default auto", &W::set_device<const std::string&>);
+  text("--http", "HOST:PORT for health and metrics; default none",
+       &W::set_http<const std::string&>);
   text("--secret-key", "the worker's secret key (NAME.key)",
        &W::set_secret_key<const std::string&>);
   text("--clients", "public keys of allowed clients: a file, or a folder of .pub files",

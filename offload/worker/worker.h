@@ -15,9 +15,10 @@ class Worker {
   explicit Worker(const WorkerConfig& config);
   ~Worker();
 
-  std::string endpoint() const;  // with the real port
-  void run();                    // until request_stop()
-  void request_stop();           // from any thread, async-signal-safe
+  std::string endpoint() const;      // with the real port
+  std::string http_address() const;  // of health and metrics; empty: none
+  void run();                        // until request_stop()
+  void request_stop();               // from any thread, async-signal-safe
 
  private:
   struct Impl;

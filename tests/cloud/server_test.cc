@@ -28,6 +28,7 @@
 #include "proto/status.h"
 #include "proto/wire.pb.h"
 #include "tests/ensemble/bundles.h"
+#include "tests/support/http.h"
 
 namespace ens {
 namespace {
@@ -773,50 +774,17 @@ TEST_F(ServerTest, RepliesComeAsTheyAreAskedFor) {
 
 // ---- health and metrics
 
-// A connection to HOST:PORT from an address of this machine; -1 if refused.
-int dial_from(const std::string& source, const std::string& address) {
-  const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in from{}, to{};
-  from.sin_family = to.sin_family = AF_INET;
-  ::inet_pton(AF_INET, source.c_str(), &from.sin_addr);
-  ::inet_pton(AF_INET, address.substr(0, address.find(':')).c_str(), &to.sin_addr);
-  to.sin_port = htons(static_cast<uint16_t>(std::stoi(address.substr(address.find(':') + 1))));
-  if (::bind(fd, reinterpret_cast<sockaddr*>(&from), sizeof from) != 0 ||
-      ::connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof to) != 0) {
-    ::close(fd);
-    return -1;
-  }
-  const timeval patience{10, 0};
-  ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-  return fd;
-}
-
-// Status and body of an answer; 0 if there is none.
-std::pair<int, std::string> http_get(const std::string& address, const std::string& path,
-                                     const std::string& method = "GET") {
-  const int fd = dial_from("127.0.0.1", address);
-  const std::string request =
-      method + " " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-  (void)::send(fd, request.data(), request.size(), MSG_NOSIGNAL);
-  std::string answer;
-  char bytes[4096];
-  for (ssize_t n = 0; (n = ::recv(fd, bytes, sizeof bytes, 0)) > 0;)
-    answer.append(bytes, static_cast<size_t>(n));
-  ::close(fd);
-  const size_t body = answer.find("\r\n\r\n");
-  if (answer.rfind("HTTP/1.1 ", 0) != 0 || body == std::string::npos) return {0, answer};
-  return {std::stoi(answer.substr(9)), answer.substr(body + 4)};
-}
-
 TEST_F(ServerTest, SpeaksHttpToProbesAndPrometheus) {
   config_.set_http("127.0.0.1:0");
   start();
-  const auto get = [&](const std::string& path) { return http_get(server_->http_address(), path); };
+  const auto get = [&](const std::string& path) {
+    return test::http_get(server_->http_address(), path);
+  };
   EXPECT_EQ(get("/healthz").first, 200);
   EXPECT_EQ(get("/readyz").first, 200);
   EXPECT_EQ(get("/etc/passwd").first, 404);
   for (const char* path : {"/healthz", "/readyz", "/metrics"}) {
-    const auto [code, body] = http_get(server_->http_address(), path, "HEAD");
+    const auto [code, body] = test::http_get(server_->http_address(), path, "HEAD");
     EXPECT_EQ(code, 200) << path;
     EXPECT_EQ(body, "") << path;
   }
@@ -876,7 +844,7 @@ TEST_F(KeyedServerTest, MetricsNameClientsByTheirKeysNameAndSayWhyOthersAreRefus
   RawClient plain(server_->endpoint());
   plain.send({"hello"});
   EXPECT_TRUE(bert->silent(milliseconds(300)));
-  const std::string text = http_get(server_->http_address(), "/metrics").second;
+  const std::string text = test::http_get(server_->http_address(), "/metrics").second;
   for (const char* wanted : {"ensembler_client_images_total{client=\"anna\"} 2",
                              "ensembler_client_requests_total{client=\"anna\",code=\"OK\"} 1",
                              "ensembler_client_connections_total{client=\"anna\"} 1"}) {
@@ -899,13 +867,14 @@ TEST_F(ServerTest, SlowHttpConnectionsFromOneAddressDoNotStopProbes) {
   config_.set_http("127.0.0.1:0");
   start();
   std::vector<int> slow;
-  for (int i = 0; i < 300; ++i) slow.push_back(dial_from("127.0.0.2", server_->http_address()));
+  for (int i = 0; i < 300; ++i)
+    slow.push_back(test::dial_from("127.0.0.2", server_->http_address()));
   for (int turn = 0; turn < 8; ++turn) {
     for (const int fd : slow) {
       const std::string line = turn == 0 ? "GET /healthz HTTP/1.1\r\n" : "X-more: to come\r\n";
       (void)::send(fd, line.data(), line.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     }
-    EXPECT_EQ(http_get(server_->http_address(), "/healthz").first, 200) << "turn " << turn;
+    EXPECT_EQ(test::http_get(server_->http_address(), "/healthz").first, 200) << "turn " << turn;
     std::this_thread::sleep_for(milliseconds(300));
   }
   for (const int fd : slow) ::close(fd);
@@ -921,14 +890,14 @@ TEST_F(ServerTest, HttpTakesNoMoreThanAProbeNeeds) {
         "GET /" + std::string(100'000, 'a') + " HTTP/1.1\r\nHost: x\r\n\r\n",
         std::string("POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n123456789"),
         std::string("DELETE /healthz HTTP/1.1\r\nHost: x\r\n\r\n")}) {
-    const int fd = dial_from("127.0.0.1", address);
+    const int fd = test::dial_from("127.0.0.1", address);
     (void)::send(fd, request.data(), request.size(), MSG_NOSIGNAL);
     char bytes[64] = "";
     const ssize_t n = ::recv(fd, bytes, sizeof bytes - 1, 0);  // an error of HTTP, or the end
     EXPECT_TRUE(n <= 0 || std::string(bytes).rfind("HTTP/1.1 4", 0) == 0) << bytes;
     ::close(fd);
   }
-  EXPECT_EQ(http_get(address, "/healthz").first, 200);
+  EXPECT_EQ(test::http_get(address, "/healthz").first, 200);
 }
 
 TEST_F(ServerTest, RefusesBadHttpAddresses) {

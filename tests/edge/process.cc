@@ -22,6 +22,13 @@ Process::Process(const std::vector<std::string>& argv, std::filesystem::path ste
 std::string Process::out() const { return contents(stem_.string() + ".out"); }
 std::string Process::err() const { return contents(stem_.string() + ".err"); }
 
+std::string http_address(const Process& server) {
+  const std::string log = server.err(), before = "event=http address=";
+  const size_t at = log.find(before);
+  if (at == std::string::npos) return "no address for HTTP in: " + log;
+  return log.substr(at + before.size(), log.find('\n', at) - at - before.size());
+}
+
 std::string wait_for_file(const std::filesystem::path& file, Process& writer) {
   while (!std::filesystem::exists(file)) {
     if (!writer.running()) return "";

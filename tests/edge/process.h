@@ -26,6 +26,9 @@ class Process : public ens::Process {
   std::filesystem::path stem_;
 };
 
+// HOST:PORT of a server's health and metrics, from its log.
+std::string http_address(const Process& server);
+
 // Waits for the file to appear (written whole, by rename) and reads its first line. Empty if it
 // does not come or the process ends.
 std::string wait_for_file(const std::filesystem::path& file, Process& writer);

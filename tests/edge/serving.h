@@ -40,12 +40,7 @@ class ServingTest : public testing::Test {
     ASSERT_EQ(endpoint_.rfind("tcp://", 0), 0u) << cloud_->err();
   }
   // HOST:PORT of a cloud that was started with --http.
-  std::string http() const {
-    const std::string log = cloud_->err(), before = "event=http address=";
-    const size_t at = log.find(before);
-    if (at == std::string::npos) ADD_FAILURE() << "no address for HTTP: " << log;
-    return log.substr(at + before.size(), log.find('\n', at) - at - before.size());
-  }
+  std::string http() const { return http_address(*cloud_); }
   EdgeConfig edge_config() const {
     EdgeConfig config;
     config.set_bundle(path("edge.h5"));

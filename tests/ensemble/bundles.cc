@@ -23,13 +23,15 @@ void shake(Module& module, Rng& rng) {
 
 }  // namespace
 
-Bundles random_bundles(uint64_t seed, int nets, std::vector<int> selected, int width, int tail) {
+Bundles random_bundles(uint64_t seed, int nets, std::vector<int> selected, int width, int tail,
+                       int head) {
   BundleInfo info;
   info.model.width = width;
   info.model.image_size = 16;
   info.model.stem_pool = false;
   info.model.mean = {0.4914f, 0.4822f, 0.4465f};
   info.model.stddev = {0.247f, 0.2435f, 0.2616f};
+  info.split.head = head;
   info.split.tail = tail;
   info.nets = nets;
   info.data = "random";

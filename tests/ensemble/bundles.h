@@ -18,7 +18,7 @@ struct Bundles {
 // the client's. Batch-norm statistics are random too. The same seed gives the same weights,
 // whatever is selected.
 Bundles random_bundles(uint64_t seed, int nets = 4, std::vector<int> selected = {1, 3},
-                       int width = 4, int tail = 1);
+                       int width = 4, int tail = 1, int head = 1);
 
 // Writes cloud.h5 and edge.h5; sets the fingerprint.
 void write(Bundles& bundles, const std::filesystem::path& folder);

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cmath>
 #include <filesystem>
+#include <fstream>
 #include <latch>
 #include <set>
 #include <thread>
@@ -14,8 +15,12 @@
 #include "ensemble/model/edge_bundle.h"
 #include "nn/io/checkpoint.h"
 #include "offload/core/field.h"
+#include "offload/core/nonces.h"
 #include "tests/edge/process.h"
+#include "tests/ensemble/bundles.h"
 #include "tests/offload/blinded.h"
+#include "tests/offload/uniform.h"
+#include "tests/support/http.h"
 #include "tests/support/temp_dir.h"
 
 namespace ens {
@@ -27,6 +32,7 @@ using test::ThreadWorker;
 class BlindedTest : public testing::Test {
  protected:
   BlindedTest() : bundle_(test::random_blinded_bundle(3)) {
+    watch_nonces(true);
     write_blinded_bundle(path("blinded.h5"), bundle_);
   }
 
@@ -109,6 +115,8 @@ TEST_F(BlindedTest, RealWorkersGiveTheInt8NetworksLogitsToTheBit) {
                {3, "noises: 2"},
                {4, "virtual_batch: 2 noises: 1 spare_shares: 1"},
                {5, "virtual_batch: 3 noises: 2"},
+               {1, "scheme: 'slalom'"},
+               {2, "scheme: 'slalom' field: 'p24' spare_shares: 1"},
                {1, "scheme: 'clear'"}};
   for (const auto& c : cases) {
     SCOPED_TRACE(c.settings);
@@ -122,6 +130,101 @@ TEST_F(BlindedTest, RealWorkersGiveTheInt8NetworksLogitsToTheBit) {
   }
   // ResNet-18 has 21 layers; each of its three strided shortcuts shares an upload.
   EXPECT_EQ(bundle_.net.groups.size(), 18u);
+}
+
+// The first cells through workers, the rest of the head here, the bodies in a cloud: as the modules
+// compute it.
+TEST_F(BlindedTest, TheFirstCellsAreBlindedAndTheRestIsSplitInference) {
+  const std::vector<std::string> workers = {start_worker(), start_worker()};
+  for (const int cells : {1, 2}) {
+    SCOPED_TRACE(cells);
+    test::Bundles bundles = test::random_bundles(5, 4, {1, 3}, 4, 1, /*head=*/2);
+    const ModelSpec& model = bundles.edge.info.model;
+    blind_cells(bundles.edge, cells, test::random_images(model, 16, 1));
+    test::write(bundles, dir_.path());
+    const std::string ready = path("cloud" + std::to_string(cells));
+    Process cloud(
+        {std::string(ENS_BIN_DIR) + "/ensembler-cloud", "--bundle", path("cloud.h5"), "--bind",
+         "tcp://127.0.0.1:*", "--ready-file", ready, "--threads", "1", "--set", "dtype=float32"},
+        ready);
+    EdgeConfig with_cells = config(workers);
+    with_cells.set_bundle(path("edge.h5"));
+    with_cells.set_cloud(test::wait_for_file(ready, cloud));
+    with_cells.set_batch(4);
+    EdgeClient client(with_cells);
+    ASSERT_TRUE(client.check().ok());
+    const Tensor images = test::random_images(model, 7, 2);
+    const Tensor read = run_int8(bundles.edge.blinded->net, images);
+    const auto want = test::expected_logits(bundles, read).to_vector();
+    const auto result = client.classify(images);
+    ASSERT_TRUE(result.status.ok()) << result.status.str();
+    const auto got = result.value.logits.to_vector();
+    for (size_t i = 0; i < want.size(); ++i)
+      EXPECT_NEAR(got[i], want[i], 1e-3 * (1 + std::abs(want[i])));
+    // A stage of two blocks has four convolutions, each a round; images go in batches of four.
+    EXPECT_EQ(result.value.times.rounds, cells == 1 ? 2 : 10);
+
+    // Without workers, and with one that is gone for good.
+    EdgeConfig alone = with_cells;
+    alone.mutable_offload()->clear_worker();
+    EXPECT_THROW(EdgeClient{alone}, Error);
+    EdgeConfig gone = with_cells;
+    gone.mutable_offload()->mutable_worker(1)->set_address("tcp://127.0.0.1:1");
+    EdgeClient fails(gone);
+    EXPECT_EQ(fails.classify(images).status.code, StatusCode::kUnavailable);
+  }
+  // A head has no more cells than it has.
+  test::Bundles bundles = test::random_bundles(5);
+  EXPECT_THROW(blind_cells(bundles.edge, 2, test::random_images(bundles.edge.info.model, 1, 1)),
+               Error);
+}
+
+// The C interface opens this kind of bundle like any other.
+TEST_F(BlindedTest, ACProgramClassifiesThroughTwoWorkers) {
+  const std::string a = start_worker(), b = start_worker();
+  const Tensor images = pixels(3);
+  std::ofstream(path("images.raw"), std::ios::binary)
+      .write(static_cast<const char*>(images.raw()), static_cast<std::streamsize>(images.bytes()));
+  const std::string config = "bundle: '" + path("blinded.h5") + "' offload { worker { address: '" +
+                             a + "' } worker { address: '" + b + "' } }";
+  Process program({std::string(ENS_BIN_DIR) + "/c_client", config, "3", path("images.raw"),
+                   path("logits.raw"), "reload"},
+                  path("c_client"));
+  ASSERT_EQ(program.wait(), 0) << program.err();
+  EXPECT_EQ(program.out(), bundle_.class_names[0] + "\n");
+  const auto want = run_int8(bundle_.net, images).to_vector();
+  std::vector<float> got(want.size());
+  std::ifstream(path("logits.raw"), std::ios::binary)
+      .read(reinterpret_cast<char*>(got.data()), static_cast<std::streamsize>(got.size() * 4));
+  EXPECT_EQ(got, want);
+}
+
+TEST_F(BlindedTest, AWorkerTellsItsHealthAndMetrics) {
+  const std::vector<std::string> workers = {start_worker({"--http", "127.0.0.1:0"}),
+                                            start_worker()};
+  const std::string http = test::http_address(*workers_[0]);
+  EXPECT_EQ(test::http_get(http, "/healthz").first, 200);
+  EXPECT_EQ(test::http_get(http, "/readyz").first, 200);
+  const auto metrics = [&] { return test::http_get(http, "/metrics").second; };
+  const std::string fresh = metrics();
+  EXPECT_NE(fresh.find("ensembler_requests_total{code=\"INVALID_ARGUMENT\"} 0"), std::string::npos);
+  EXPECT_NE(fresh.find("ensembler_worker_weights_bytes 0"), std::string::npos) << fresh;
+  EdgeClient client(config(workers));
+  expect_exact(client, pixels(2));
+  const std::string text = metrics();
+  int64_t weights = 0;
+  for (const Int8Group& group : bundle_.net.groups) {
+    for (const Int8Step& step : group.steps) weights += step.layer.weight.numel();
+  }
+  for (const std::string& wanted : std::vector<std::string>{
+           "ensembler_worker_job_seconds_count " + std::to_string(bundle_.net.groups.size()),
+           "ensembler_connections 1", "ensembler_worker_sent_bytes_total "}) {
+    EXPECT_NE(text.find(wanted), std::string::npos) << wanted << "\n" << text;
+  }
+  const std::string kept = "ensembler_worker_weights_bytes ";
+  const size_t at = text.find("\n" + kept);
+  ASSERT_NE(at, std::string::npos) << text;
+  EXPECT_EQ(static_cast<int64_t>(std::stod(text.substr(at + 1 + kept.size()))), weights);
 }
 
 TEST_F(BlindedTest, ABundleReadsBackAndAnotherIsRefused) {
@@ -473,37 +576,6 @@ TEST_F(BlindedTest, AWorkerOfAnotherVersionIsNamed) {
 
 // ---- what workers see
 
-// The p-value of a chi-square statistic: Wilson and Hilferty's approximation.
-double p_value(double chi2, double freedom) {
-  const double z =
-      (std::cbrt(chi2 / freedom) - (1 - 2 / (9 * freedom))) / std::sqrt(2 / (9 * freedom));
-  return 0.5 * std::erfc(z / std::sqrt(2.0));
-}
-
-double uniform_p(const std::vector<int64_t>& counts) {
-  double total = 0, chi2 = 0;
-  for (const int64_t c : counts) total += static_cast<double>(c);
-  const double expected = total / static_cast<double>(counts.size());
-  for (const int64_t c : counts)
-    chi2 += (static_cast<double>(c) - expected) * (static_cast<double>(c) - expected) / expected;
-  return p_value(chi2, static_cast<double>(counts.size()) - 1);
-}
-
-// P(D > d) of Kolmogorov and Smirnov's statistic for n uniform values.
-double ks_p(std::vector<double> values) {
-  std::ranges::sort(values);
-  const auto n = static_cast<double>(values.size());
-  double d = 0;
-  for (size_t i = 0; i < values.size(); ++i) {
-    d = std::max(
-        {d, values[i] - static_cast<double>(i) / n, static_cast<double>(i + 1) / n - values[i]});
-  }
-  const double t = d * (std::sqrt(n) + 0.12 + 0.11 / std::sqrt(n));
-  double p = 0;
-  for (int k = 1; k < 100; ++k) p += (k % 2 ? 2 : -2) * std::exp(-2.0 * k * k * t * t);
-  return std::clamp(p, 0.0, 1.0);
-}
-
 // Recorded by real workers: the residues of black, white, constant and random images are uniform in
 // their top and bottom bits, and in pairs of neighbours; p-values of all runs are uniform. In clear
 // they are nothing like it.
@@ -537,12 +609,12 @@ TEST_F(BlindedTest, RecordedSharesAreUniformWhateverTheImages) {
         if (i % 2 == 1) ++pair[(r[i - 1] >> 27) * 16 + (r[i] >> 27)];
       }
     });
-    top.push_back(uniform_p(high));
-    bottom.push_back(uniform_p(low));
-    pairs.push_back(uniform_p(pair));
+    top.push_back(test::uniform_p(high));
+    bottom.push_back(test::uniform_p(low));
+    pairs.push_back(test::uniform_p(pair));
   }
   EXPECT_GT(residues_seen, 1'000'000);
-  for (const auto& p : {top, bottom, pairs}) EXPECT_GT(ks_p(p), 1e-3);
+  for (const auto& p : {top, bottom, pairs}) EXPECT_GT(test::ks_p(p), 1e-3);
 
   // The test can fail: in clear the same statistics see the images at once.
   EdgeClient clear(config({workers[1]}, "scheme: 'clear'"));
@@ -552,7 +624,7 @@ TEST_F(BlindedTest, RecordedSharesAreUniformWhateverTheImages) {
     for (int64_t i = 0; i < share.numel(); ++i)
       ++bytes[static_cast<const uint8_t*>(share.raw())[i]];
   });
-  EXPECT_LT(uniform_p(bytes), 1e-9);
+  EXPECT_LT(test::uniform_p(bytes), 1e-9);
 }
 
 }  // namespace

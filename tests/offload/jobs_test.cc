@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <filesystem>
 #include <random>
 
@@ -222,6 +223,31 @@ TEST_F(JobsTest, RefusesPaddingThatTakesFarMoreMemoryThanItsShare) {
   ASSERT_EQ(load_of(full), StatusCode::kOk);
   *r.mutable_job()->mutable_layer(0) = describe(full).hash();
   EXPECT_EQ(code(r), StatusCode::kOk);
+}
+
+// A few bytes that would keep a worker busy for minutes: one layer, named many times.
+TEST_F(JobsTest, RefusesMoreMultiplicationsThanAWorkerOwesOneJob) {
+  Jobs jobs(Device{}, 1 << 20, {});
+  const Int8Layer layer{Tensor::full({32, 4096}, 1, Dtype::kI8), {}};
+  auto r = request(offload::Request::LOAD);
+  *r.mutable_layer() = describe(layer);
+  const std::string w(static_cast<const char*>(layer.weight.host()), layer.weight.bytes());
+  ASSERT_EQ(jobs.reply(bytes(r.SerializeAsString()), bytes(w), 2).header.code(), 0u);
+  const auto reply_to = [&](int layers, int64_t groups) {
+    auto r = request(offload::Request::JOB);
+    r.mutable_job()->set_field(offload::M31);
+    r.mutable_job()->set_seed(std::string(32, 's'));
+    for (const int64_t size : {int64_t{4}, groups, int64_t{4096}}) r.mutable_job()->add_shape(size);
+    for (int i = 0; i < layers; ++i) r.mutable_job()->add_layer(describe(layer).hash());
+    return jobs.reply(bytes(r.SerializeAsString()), {}, 1).header;
+  };
+  EXPECT_EQ(reply_to(2, 8).code(), 0u);
+  const auto start = std::chrono::steady_clock::now();
+  const auto refused = reply_to(64, 1 << 14);
+  EXPECT_EQ(refused.code(), static_cast<uint32_t>(StatusCode::kInvalidArgument));
+  EXPECT_NE(refused.message().find("512 billion multiplications, at most 256"), std::string::npos)
+      << refused.message();
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(500));
 }
 
 // Shares recorded before are kept, also where some of them were taken away.

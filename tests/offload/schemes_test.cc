@@ -3,9 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <random>
+#include <set>
 
 #include "base/error.h"
 #include "nn/core/int8_layer.h"
+#include "offload/core/coding.h"
+#include "offload/core/freivalds.h"
+#include "offload/core/nonces.h"
+#include "tests/offload/uniform.h"
 #include "tests/support/naive.h"
 
 namespace ens {
@@ -88,7 +93,9 @@ void expect_exact(const std::string& name, const SchemeOptions& options, const C
   const std::vector<int32_t> want = naive_product(layer, x);
   const Shape output = output_shape(layer, c.input);
   const auto scheme = make_scheme(name, options);
-  const auto encoding = scheme->encode(x);
+  scheme->add_group({layer}, c.input);
+  if (images > 1) scheme->prepare(images - 1);  // and one when it is needed
+  const auto encoding = scheme->encode(0, x);
   std::vector<std::vector<uint32_t>> outputs;
   for (int j = 0; j < scheme->shares(); ++j) {
     const Tensor frame = frame_of(*scheme, *encoding, j, c.input);
@@ -104,7 +111,7 @@ void expect_exact(const std::string& name, const SchemeOptions& options, const C
     if (static_cast<int>(subset.size()) != scheme->needed()) continue;
     std::vector<std::vector<uint32_t>> some;
     for (const int j : subset) some.push_back(outputs[static_cast<size_t>(j)]);
-    const Tensor y = encoding->decode(subset, some, output);
+    const Tensor y = encoding->decode(0, subset, some, output);
     ASSERT_EQ(y.shape(), batched(images, output));
     const auto got = y.span<int32_t>();
     ASSERT_TRUE(std::equal(got.begin(), got.end(), want.begin(), want.end()))
@@ -130,6 +137,13 @@ TEST_P(SchemesTest, ClearDecodesTheIntegers) {
   expect_exact("clear", {.shares = 3}, GetParam(), 3);
 }
 
+TEST_P(SchemesTest, SlalomDecodesTheIntegersBitForBitWithMasksMadeBefore) {
+  for (const char* field : {"m31", "p24"}) {
+    for (const int64_t images : {1, 3, 18})
+      expect_exact("slalom", {.field = Field::named(field), .shares = 2}, GetParam(), images);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Layers, SchemesTest, testing::ValuesIn(kCases),
                          [](const auto& test) { return test.param.name; });
 
@@ -138,12 +152,95 @@ TEST(DarKnightField, SendsItsNoisesAsSeedsAndClaimsT) {
       make_scheme("darknight_field", {.virtual_batch = 2, .noises = 2, .shares = 6});
   EXPECT_EQ(scheme->claims().collusion, 2);
   EXPECT_EQ(scheme->needed(), 4);
-  const auto encoding = scheme->encode(Tensor::zeros({3, 4}, Dtype::kU8));
+  const auto encoding = scheme->encode(0, Tensor::zeros({3, 4}, Dtype::kU8));
   EXPECT_EQ(encoding->groups(), 2);
   for (int j = 0; j < 6; ++j) EXPECT_EQ(encoding->share(j).seed.has_value(), j < scheme->seeds());
   // Another encoding of the same input has other noise.
-  const auto again = scheme->encode(Tensor::zeros({3, 4}, Dtype::kU8));
+  const auto again = scheme->encode(0, Tensor::zeros({3, 4}, Dtype::kU8));
   EXPECT_NE(*encoding->share(0).seed, *again->share(0).seed);
+}
+
+// Two inputs under one mask would differ by exactly what the images differ by.
+TEST(Slalom, NeverUsesAMaskForASecondInput) {
+  const auto scheme = make_scheme("slalom", {.shares = 2});
+  scheme->add_group({{Tensor::full({2, 4}, 1, Dtype::kI8), {}}}, {4});
+  scheme->prepare(3);
+  std::set<std::vector<uint32_t>> seen;
+  for (int i = 0; i < 4; ++i) {
+    const auto encoding = scheme->encode(0, Tensor::zeros({2, 4}, Dtype::kU8));
+    const auto all = encoding->residues(0);
+    for (size_t b = 0; b < 2; ++b)
+      seen.emplace(all.begin() + static_cast<ptrdiff_t>(4 * b),
+                   all.begin() + static_cast<ptrdiff_t>(4 * b + 4));
+  }
+  EXPECT_EQ(seen.size(), 8u);
+  EXPECT_EQ(scheme->claims().collusion, scheme->shares());
+}
+
+TEST(Nonces, ASecondUseIsFound) {
+  watch_nonces(true);
+  const Seed seed{1}, other{2};
+  use_nonce(seed);
+  use_nonce(other);
+  use_nonce(seed, 1);
+  EXPECT_THROW(use_nonce(seed), Error);
+  EXPECT_THROW(use_nonce(seed, 1), Error);
+  // Through the check of products: the same secret vector for a second time.
+  Freivalds check(Field::named("m31"), Tensor::full({2, 4}, 1, Dtype::kI8), {}, 1);
+  check.redraw(Seed{3});
+  EXPECT_THROW(check.redraw(Seed{3}), Error);
+  // What the schemes draw of their own is never used twice.
+  for (const char* name : {"slalom", "darknight_field"}) {
+    const auto scheme = make_scheme(name, {.shares = 2});
+    scheme->add_group({{Tensor::full({2, 4}, 1, Dtype::kI8), {}}}, {4});
+    for (int i = 0; i < 300; ++i) scheme->encode(0, Tensor::zeros({1, 4}, Dtype::kU8));
+  }
+  watch_nonces(false);
+  use_nonce(seed);
+}
+
+// What any two workers see of constant, black, white and random images under two noises: uniform in
+// the top and the bottom bits, in pairs of neighbours, and in pairs of what both see. 10^7
+// residues.
+TEST(DarKnightField, SharesAreUniformWhateverTheInputs) {
+  constexpr int64_t kSize = 250'000;
+  std::mt19937_64 random(5);
+  std::vector<double> p_values[5];
+  int64_t seen = 0;
+  for (int run = 0; run < 20; ++run) {
+    const auto scheme = make_scheme("darknight_field", {.noises = 2, .shares = 4});
+    Tensor x = random_integers({1, kSize}, Dtype::kU8, random);
+    if (run % 4 < 3) x.fill(static_cast<float>(run % 4) * 127);
+    const auto encoding = scheme->encode(0, x);
+    // Not those that are seeds: these are uniform by themselves.
+    const auto a = encoding->residues(2), b = encoding->residues(3);
+    seen += std::ssize(a) + std::ssize(b);
+    std::vector<int64_t> counts[5];
+    for (auto& c : counts) c.resize(256);
+    for (size_t i = 0; i < a.size(); ++i) {
+      ++counts[0][a[i] >> 23];
+      ++counts[1][a[i] & 255];
+      ++counts[2][(a[i] >> 27) * 16 + (b[i] >> 27)];
+      if (i % 2 == 0) continue;
+      ++counts[3][(b[i - 1] >> 27) * 16 + (b[i] >> 27)];
+      ++counts[4][(b[i - 1] & 15) * 16 + (b[i] & 15)];
+    }
+    for (size_t k = 0; k < 5; ++k) p_values[k].push_back(test::uniform_p(counts[k]));
+  }
+  EXPECT_GE(seen, 10'000'000);
+  for (const auto& p : p_values) EXPECT_GT(test::ks_p(p), 1e-3);
+  // Three of four shares fix the image: the sum that decodes it is not uniform at all.
+  const auto scheme = make_scheme("darknight_field", {.noises = 2, .shares = 4});
+  const auto encoding = scheme->encode(0, Tensor::zeros({1, 10'000}, Dtype::kU8));
+  const LagrangeCode code(Field::named("m31"), 1, 2, 4);
+  const std::vector<int> three = {1, 2, 3};
+  std::vector<std::span<const uint32_t>> rows;
+  for (const int j : three) rows.push_back(encoding->residues(j));
+  std::vector<uint32_t> sum(10'000);
+  combine(code.field(), code.decoding(three)[0], rows, sum);
+  std::vector<int64_t> counts(256);
+  for (const uint32_t v : sum) ++counts[v & 255];
+  EXPECT_LT(test::uniform_p(counts), 1e-9);
 }
 
 TEST(DarKnightField, ClaimsNothingForClearAndRefusesNoNoise) {

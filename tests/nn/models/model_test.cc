@@ -71,6 +71,12 @@ std::vector<NamedTensor> part_of(const std::vector<NamedTensor>& whole, const Mo
 class Architectures : public testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(All, Architectures, testing::Values("resnet18", "resnet34", "vgg16", "he19"),
                          [](const testing::TestParamInfo<const char*>& i) { return i.param; });
+// Deeper ones of the same parts: what each cell is. Whole networks: network_reference_test.cc.
+class AllArchitectures : public testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(All, AllArchitectures,
+                         testing::Values("resnet18", "resnet34", "vgg16", "vgg19", "mobilenet",
+                                         "he19"),
+                         [](const testing::TestParamInfo<const char*>& i) { return i.param; });
 
 TEST(CellNames, AreTheStatedOnes) {
   EXPECT_EQ(cell_names(small("resnet18")),
@@ -132,7 +138,7 @@ TEST(Shapes, OfTorchvisionsNets) {
   EXPECT_EQ(parameters(vgg), 138365992 - 4224);  // without the biases before batch norms
 }
 
-TEST_P(Architectures, CellsFitTogether) {
+TEST_P(AllArchitectures, CellsFitTogether) {
   const ModelSpec spec = small(GetParam());
   const std::vector<CellInfo> info = describe_cells(spec);
   ASSERT_EQ(info.size(), cell_names(spec).size());
@@ -212,7 +218,7 @@ TEST_P(Architectures, TailsForSeveralBodies) {
   }
 }
 
-TEST_P(Architectures, OtherImagesAndChannels) {
+TEST_P(AllArchitectures, OtherImagesAndChannels) {
   for (int size : {32, 48, 64}) {
     for (bool stem_pool : {true, false}) {
       ModelSpec spec = small(GetParam());
@@ -230,7 +236,7 @@ TEST_P(Architectures, OtherImagesAndChannels) {
   }
 }
 
-TEST_P(Architectures, InputIsNormalised) {
+TEST_P(AllArchitectures, InputIsNormalised) {
   ModelSpec plain = small(GetParam()), shifted = plain;
   plain.mean = {0, 0, 0};
   plain.stddev = {1, 1, 1};

@@ -75,6 +75,15 @@ TEST(NetworkReference, Flops) {
   EXPECT_EQ(flops(spec_of("vgg16", 64, 10)), stored_count("flops.vgg16"));
 }
 
+TEST(NetworkReference, CountsOfTheOtherArchitectures) {
+  for (const char* architecture : {"resnet34", "vgg19", "mobilenet"}) {
+    const ModelSpec spec =
+        spec_of(architecture, std::string(architecture) == "mobilenet" ? 32 : 64, 10);
+    EXPECT_EQ(parameters(spec), stored_count(std::string("count.") + architecture)) << architecture;
+    EXPECT_EQ(flops(spec), stored_count(std::string("flops.") + architecture)) << architecture;
+  }
+}
+
 void check(const std::string& name, const ModelSpec& spec, bool train) {
   const Reference& want = reference();
   const auto net = whole(spec);
@@ -136,6 +145,22 @@ TEST(NetworkReference, ResNet18InTraining) {
 }
 
 TEST(NetworkReference, Vgg16InEvaluation) { check("vgg16_eval", spec_of("vgg16", 8, 10), false); }
+
+TEST(NetworkReference, ResNet34InEvaluation) {
+  check("resnet34_eval", spec_of("resnet34", 4, 10), false);
+}
+
+TEST(NetworkReference, Vgg19InEvaluation) { check("vgg19_eval", spec_of("vgg19", 4, 10), false); }
+
+TEST(NetworkReference, MobileNetInEvaluation) {
+  check("mobilenet_eval", spec_of("mobilenet", 4, 10), false);
+}
+
+TEST(NetworkReference, MobileNetInTraining) {
+  ModelSpec spec = spec_of("mobilenet", 4, 10);
+  spec.stem_pool = false;
+  check("mobilenet_train", spec, true);
+}
 
 }  // namespace
 }  // namespace ens::test

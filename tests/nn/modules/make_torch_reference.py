@@ -132,7 +132,7 @@ class Pooled(nn.Module):
         return x.mean((2, 3))
 
 
-def resnet18(width, classes, stem_pool):
+def resnet(width, classes, stem_pool, blocks=(2, 2, 2, 2)):
     stem = [(None, Normalize()), ("conv", nn.Conv2d(3, width, 3, 1, 1, bias=False)),
             ("bn", nn.BatchNorm2d(width)), (None, nn.ReLU())]
     if stem_pool:
@@ -141,19 +141,24 @@ def resnet18(width, classes, stem_pool):
     cin = width
     for stage in range(4):
         cout = width * 2**stage
-        blocks = [("0", Block(cin, cout, 1 if stage == 0 else 2)), ("1", Block(cout, cout, 1))]
+        parts = [("0", Block(cin, cout, 1 if stage == 0 else 2))]
+        parts += [(str(i), Block(cout, cout, 1)) for i in range(1, blocks[stage])]
         if stage == 3:
-            blocks.append((None, Pooled()))
-        cells.append(("stage%d" % (stage + 1), Named(*blocks)))
+            parts.append((None, Pooled()))
+        cells.append(("stage%d" % (stage + 1), Named(*parts)))
         cin = cout
     cells.append(("fc", Named(("linear", nn.Linear(cin, classes)))))
     return Named(*cells)
 
 
-def vgg16(width, classes, size):
+VGG16 = [1, 1, "M", 2, 2, "M", 4, 4, 4, "M", 8, 8, 8, "M", 8, 8, 8, "M"]
+VGG19 = [1, 1, "M", 2, 2, "M", 4, 4, 4, 4, "M", 8, 8, 8, 8, "M", 8, 8, 8, 8, "M"]
+
+
+def vgg(width, classes, size, layers=VGG16):
     cells = []
     cin, index = 3, 0
-    for v in [1, 1, "M", 2, 2, "M", 4, 4, 4, "M", 8, 8, 8, "M", 8, 8, 8, "M"]:
+    for v in layers:
         if v == "M":
             cells[-1][1].append((None, nn.MaxPool2d(2, 2)))
             continue
@@ -170,6 +175,26 @@ def vgg16(width, classes, size):
                        (None, nn.Dropout(0.5))]),
               ("fc3", [("linear", nn.Linear(cin, classes))])]
     return Named(*[(name, Named(*cell)) for name, cell in cells])
+
+
+def mobilenet(width, classes, stride):
+    cells = [("stem", Named((None, Normalize()),
+                            ("conv", nn.Conv2d(3, width, 3, stride, 1, bias=False)),
+                            ("bn", nn.BatchNorm2d(width)), (None, nn.ReLU())))]
+    cin = width
+    strides = [1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1]
+    for i, s in enumerate(strides):
+        cout = cin * 2 if s == 2 or i == 0 else cin
+        parts = [("depthwise", nn.Conv2d(cin, cin, 3, s, 1, groups=cin, bias=False)),
+                 ("bn1", nn.BatchNorm2d(cin)), (None, nn.ReLU()),
+                 ("pointwise", nn.Conv2d(cin, cout, 1, bias=False)),
+                 ("bn2", nn.BatchNorm2d(cout)), (None, nn.ReLU())]
+        if i == 12:
+            parts.append((None, Pooled()))
+        cells.append(("block%d" % (i + 1), Named(*parts)))
+        cin = cout
+    cells.append(("fc", Named(("linear", nn.Linear(cin, classes)))))
+    return Named(*cells)
 
 
 # ---- layers
@@ -265,12 +290,17 @@ def networks():
     out = File("networks.bin")
     for width in (64, 16):
         for classes in (10, 100):
-            out.add("count.resnet18.%d.%d" % (width, classes), count(resnet18(width, classes, True)))
-            out.add("count.vgg16.%d.%d" % (width, classes), count(vgg16(width, classes, 32)))
-    out.add("count.vgg16_64px.64.10", count(vgg16(64, 10, 64)))
-    out.add("flops.resnet18", flops(resnet18(64, 10, False), 32))
-    out.add("flops.resnet18_pool", flops(resnet18(64, 10, True), 32))
-    out.add("flops.vgg16", flops(vgg16(64, 10, 32), 32))
+            out.add("count.resnet18.%d.%d" % (width, classes), count(resnet(width, classes, True)))
+            out.add("count.vgg16.%d.%d" % (width, classes), count(vgg(width, classes, 32)))
+    out.add("count.vgg16_64px.64.10", count(vgg(64, 10, 64)))
+    out.add("flops.resnet18", flops(resnet(64, 10, False), 32))
+    out.add("flops.resnet18_pool", flops(resnet(64, 10, True), 32))
+    out.add("flops.vgg16", flops(vgg(64, 10, 32), 32))
+    others = {"resnet34": resnet(64, 10, True, (3, 4, 6, 3)), "vgg19": vgg(64, 10, 32, VGG19),
+              "mobilenet": mobilenet(32, 10, 2)}
+    for name, net in others.items():
+        out.add("count." + name, count(net))
+        out.add("flops." + name, flops(net, 32))
 
     def add(name, net, size, train):
         init(net, name)
@@ -289,9 +319,13 @@ def networks():
             if train and not key.endswith("num_batches_tracked"):
                 out.add("%s.after.%s" % (name, key), b)
 
-    add("resnet18_eval", resnet18(8, 10, True), 32, False)
-    add("resnet18_train", resnet18(8, 10, False), 16, True)
-    add("vgg16_eval", vgg16(8, 10, 32), 32, False)
+    add("resnet18_eval", resnet(8, 10, True), 32, False)
+    add("resnet18_train", resnet(8, 10, False), 16, True)
+    add("vgg16_eval", vgg(8, 10, 32), 32, False)
+    add("resnet34_eval", resnet(4, 10, True, (3, 4, 6, 3)), 32, False)
+    add("vgg19_eval", vgg(4, 10, 32, VGG19), 32, False)
+    add("mobilenet_eval", mobilenet(4, 10, 2), 32, False)
+    add("mobilenet_train", mobilenet(4, 10, 1), 32, True)
     out.write()
 
 

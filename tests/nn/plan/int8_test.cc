@@ -63,7 +63,7 @@ TEST(Int8, LayersThatReadOneValueAreOneGroupAndUnsignedAfterARelu) {
 }
 
 TEST(Int8, IsCloseToFloat32AndTheSameInEveryBatch) {
-  for (const char* architecture : {"resnet18", "vgg16", "he19"}) {
+  for (const char* architecture : {"resnet18", "resnet34", "vgg16", "vgg19", "mobilenet", "he19"}) {
     SCOPED_TRACE(architecture);
     ModelSpec spec{.architecture = architecture, .width = 8, .image_size = 32};
     const Graph graph = resnet(spec);

@@ -2,10 +2,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "base/key_stream.h"
 #include "ensemble/model/edge_bundle.h"
+#include "ensemble/protect/channel.h"
 #include "ensemble/protect/protection.h"
 #include "nn/plan/plan.h"
 #include "proto/status.h"
@@ -19,13 +22,20 @@ Status check_images(const Tensor& images, const ModelSpec& model);
 // head -> protection -> (cloud) -> selector -> tail. One thread at a time per pipeline.
 class EdgePipeline {
  public:
-  explicit EdgePipeline(EdgeBundle bundle, int max_batch = 32);
+  // `device_key`: of the noise of a channel (ensemble/protect/channel.h), which then is the same
+  // whenever an image is sent through this bundle, and another for every other image and bundle.
+  // Without it the noise is drawn anew for each image.
+  explicit EdgePipeline(EdgeBundle bundle, int max_batch = 32,
+                        const std::optional<Seed>& device_key = std::nullopt);
   ~EdgePipeline();
 
   const BundleInfo& info() const;
   const std::vector<std::string>& class_names() const;
 
-  // images [B, C, H, W] float32 in [0, 1] -> smashed features as they are sent, float32.
+  const std::optional<Channel>& channel() const;  // that features pass, if there is one
+
+  // images [B, C, H, W] float32 in [0, 1] -> smashed features as they are sent, float32. Error if
+  // the protection refuses to send them.
   Tensor smash(const Tensor& images);
   // outputs [N, B, ...] of all server nets -> logits [B, classes].
   Tensor finish(const Tensor& outputs);

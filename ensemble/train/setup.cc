@@ -23,6 +23,9 @@ ModelSpec model_spec(const ModelConfig& config) {
   spec.architecture = config.architecture();
   spec.width = config.width();
   spec.stem_pool = config.stem_pool();
+  spec.head_width = config.head_width();
+  spec.sent_channels = config.sent_channels();
+  spec.thumbnail = config.thumbnail();
   return spec;
 }
 

@@ -6,6 +6,7 @@
 #include "base/files.h"
 #include "base/strings.h"
 #include "ensemble/model/edge_bundle.h"
+#include "ensemble/train/protection_training.h"
 #include "ensemble/train/setup.h"
 #include "ensemble/train/trainer.h"
 #include "experiment/run_dir.h"
@@ -88,7 +89,9 @@ bool train_run(const RunConfig& config, const fs::path& folder,
   }
   const auto train = shared_dataset(config, DataPart::kTrain);
   const auto test = shared_dataset(config, DataPart::kTest);
-  check(model_spec(config, *train), split_of(config));  // before anything is written
+  const ModelSpec model = model_spec(config, *train);  // checked before anything is written
+  make_protection_training(config)->channel(config,
+                                            smashed_shape(model, split_of(config)).numel());
   RunDir run(folder, identity, facts);
   keep_classes(*train, run);
   bool reused = false;

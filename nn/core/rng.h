@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/key_stream.h"
+
 namespace ens {
 
 class Rng {
@@ -44,8 +46,9 @@ class Rng {
   bool blank_ = false;
 };
 
-// 64 bits from the operating system's cryptographic source (getrandom). For secrets: the selector,
+// 64 bits, or a seed, from the operating system's cryptographic source (getrandom). For secrets: the selector,
 // the client's noise. Throws Error if the system has none.
 uint64_t secure_random();
+Seed secure_seed();
 
 }  // namespace ens

@@ -9,6 +9,7 @@
 
 #include "attacks/split/registry.h"
 #include "base/files.h"
+#include "base/strings.h"
 #include "lab/scores.h"
 #include "nn/data/image.h"
 #include "nn/io/checkpoint.h"

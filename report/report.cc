@@ -252,7 +252,8 @@ std::string page(const ReportData& all, const std::string& stem, FigureList& fig
                                 ? escape(all.sweeps[0].state.title())
                                 : "Ensembler report";
   Album album(all);
-  const std::string sections = overview_table(all) + findings(all) + split_grids(all, album) +
+  const std::string sections = overview_table(all) + findings(all) + certificates(all) +
+                               split_grids(all, album) +
                                pictures(all, album) + attack_curves(all, figures) +
                                trade_offs(all, figures) + published_table(all) +
                                accuracy_table(all) + latency(all) + attack_table(all) +

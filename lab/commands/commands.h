@@ -22,6 +22,7 @@ void add_data_command(CLI::App& app);
 void add_keys_command(CLI::App& app);
 void add_parts_command(CLI::App& app);
 void add_calibrate_command(CLI::App& app);
+void add_certify_command(CLI::App& app);
 void add_offload_command(CLI::App& app);
 
 }  // namespace ens

@@ -9,14 +9,12 @@
 
 namespace ens {
 
-void KeyStream::Free::operator()(evp_cipher_ctx_st* context) const {
-  EVP_CIPHER_CTX_free(context);
-}
+void KeyStream::Free::operator()(evp_cipher_ctx_st* context) const { EVP_CIPHER_CTX_free(context); }
 
 KeyStream::KeyStream(const Seed& key) : context_(EVP_CIPHER_CTX_new()) {
   const std::array<uint8_t, 16> start{};  // block counter and nonce
-  if (!context_ || EVP_EncryptInit_ex(context_.get(), EVP_chacha20(), nullptr, key.data(),
-                                      start.data()) != 1) {
+  if (!context_ ||
+      EVP_EncryptInit_ex(context_.get(), EVP_chacha20(), nullptr, key.data(), start.data()) != 1) {
     fail("this OpenSSL does not offer ChaCha20", "random numbers");
   }
 }

@@ -57,8 +57,8 @@ class SplitSession : public EdgeSession {
         output(body_output_shape(info().model, info().split)),
         fleet(c, info(), pipeline.channel() ? pipeline.channel()->int8_step : 0) {
     if (pipeline.channel() && pipeline.channel()->keyed && c.device_key().empty()) {
-      usage_fail("the noise of this bundle comes from a device's key, and there is none", c.bundle(),
-                 "make one with ensembler keys device, and name it with --device-key");
+      usage_fail("the noise of this bundle comes from a device's key, and there is none",
+                 c.bundle(), "make one with ensembler keys device, and name it with --device-key");
     }
     if (!c.probes().empty()) probes.emplace(c.probes(), info());
     if (c.offload().worker_size() > 0) {

@@ -231,8 +231,8 @@ Status Fleet::run(std::vector<PendingBatch>& batches, EdgeTimes& times) {
       const auto begin = Clock::now();
       try {
         const Tensor features = batch.features();
-        batch.encoded = int8_step_ > 0 ? encode_steps(features, int8_step_)
-                                       : encode(features, wire_dtype_);
+        batch.encoded =
+            int8_step_ > 0 ? encode_steps(features, int8_step_) : encode(features, wire_dtype_);
       } catch (const std::exception& error) {
         return {StatusCode::kInternal, error.what()};
       }

@@ -32,8 +32,8 @@ struct PendingBatch {
 
 class Fleet {
  public:
-  // Opens the links; see Link. `info`: of the edge's bundle. `int8_step` > 0: features are multiples
-  // of it and travel as int8, whatever the configuration says.
+  // Opens the links; see Link. `info`: of the edge's bundle. `int8_step` > 0: features are
+  // multiples of it and travel as int8, whatever the configuration says.
   Fleet(const EdgeConfig& config, BundleInfo info, float int8_step = 0);
   ~Fleet();
 

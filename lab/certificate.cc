@@ -21,14 +21,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kMostImages = 10000;     // of the test split, and as candidates
-constexpr int64_t kMostTraining = 50000;   // that models are fitted on
-constexpr int64_t kRequests = 1000;        // that are identified
+constexpr int64_t kMostImages = 10000;    // of the test split, and as candidates
+constexpr int64_t kMostTraining = 50000;  // that models are fitted on
+constexpr int64_t kRequests = 1000;       // that are identified
 constexpr int64_t kPictureTraining = 5000, kPictures = 1000;
-constexpr int kDraws = 4;                  // of the noise, for each image
-constexpr int64_t kMostElements = 1024;    // whose full covariance is fitted
+constexpr int kDraws = 4;                // of the noise, for each image
+constexpr int64_t kMostElements = 1024;  // whose full covariance is fitted
 constexpr int kProjections = 16;
-constexpr int64_t kJacobians = 64;         // images
+constexpr int64_t kJacobians = 64;  // images
 
 double log2_of(double nats) { return nats / std::numbers::ln2; }
 
@@ -208,8 +208,8 @@ class Certifier {
     double bits[2];
     for (const bool classes : {false, true}) {
       std::vector<double> each;
-      for (const auto& draws :
-           surprises(mixture(fitted, classes), train.rows(fitted, std::min<int64_t>(rest, 2000)), 1)) {
+      for (const auto& draws : surprises(mixture(fitted, classes),
+                                         train.rows(fitted, std::min<int64_t>(rest, 2000)), 1)) {
         each.push_back(mean_of(draws));
       }
       bits[classes] = mean_of(each);
@@ -369,7 +369,8 @@ PictureCode::PictureCode(const Dataset& images, int64_t most)
   for (int64_t a = 0; a < channels_; ++a) {
     for (int64_t b = 0; b < channels_; ++b) {
       double& covariance = products[static_cast<size_t>(a * channels_ + b)];
-      covariance = covariance / all - sums[static_cast<size_t>(a)] / all * sums[static_cast<size_t>(b)] / all;
+      covariance = covariance / all -
+                   sums[static_cast<size_t>(a)] / all * sums[static_cast<size_t>(b)] / all;
     }
   }
   axes_ = eigenvectors(products, channels_);
@@ -388,8 +389,8 @@ PictureCode::PictureCode(const Dataset& images, int64_t most)
 // Colours to their axes, then both directions of each plane.
 std::vector<double> PictureCode::transformed(const float* image) const {
   const int64_t s = size_, pixels = s * s;
-  std::vector<double> out(static_cast<size_t>(channels_ * pixels)), plane(static_cast<size_t>(pixels)),
-      half(plane.size());
+  std::vector<double> out(static_cast<size_t>(channels_ * pixels)),
+      plane(static_cast<size_t>(pixels)), half(plane.size());
   for (int64_t c = 0; c < channels_; ++c) {
     for (int64_t p = 0; p < pixels; ++p) {
       double sum = 0;
@@ -461,7 +462,8 @@ Tensor PictureCode::decoded(const Tensor& images, double bits, uint64_t seed) co
         for (int64_t x = 0; x < s; ++x) {
           double sum = 0;
           for (int64_t f = 0; f < s; ++f) {
-            sum += cosines_[static_cast<size_t>(f * s + x)] * half[static_cast<size_t>(row * s + f)];
+            sum +=
+                cosines_[static_cast<size_t>(f * s + x)] * half[static_cast<size_t>(row * s + f)];
           }
           for (int64_t k = 0; k < channels_; ++k) {
             image[k * pixels + row * s + x] +=
@@ -482,8 +484,8 @@ double PictureCode::psnr_bound(double bits) const {
   for (size_t m = 1; m <= sorted.size(); ++m) {
     logs += std::log2(sorted[m - 1]);
     const auto count = static_cast<double>(m);
-    most = std::max(most, count / static_cast<double>(sorted.size()) *
-                              std::exp2((logs - 2 * bits) / count));
+    most = std::max(
+        most, count / static_cast<double>(sorted.size()) * std::exp2((logs - 2 * bits) / count));
   }
   return -10 * std::log10(most);
 }

@@ -24,11 +24,11 @@ class PictureCode {
   // From the first `most` images, which are square.
   PictureCode(const Dataset& images, int64_t most);
 
-  // Images [n,C,S,S] as they are after so many bits each: reverse water-filling and the Gaussian test
-  // channel, clipped to [0, 1].
+  // Images [n,C,S,S] as they are after so many bits each: reverse water-filling and the Gaussian
+  // test channel, clipped to [0, 1].
   Tensor decoded(const Tensor& images, double bits, uint64_t seed) const;
-  // dB: no code of so many bits for such a source has a higher mean PSNR, by the coefficients of any
-  // sub-space: max over m of (m/d) G_m 2^(-2 bits / m), G_m the geometric mean of the m largest
+  // dB: no code of so many bits for such a source has a higher mean PSNR, by the coefficients of
+  // any sub-space: max over m of (m/d) G_m 2^(-2 bits / m), G_m the geometric mean of the m largest
   // variances.
   double psnr_bound(double bits) const;
   // At least the mean squared error, by the entropy of such a source.
@@ -39,7 +39,7 @@ class PictureCode {
   double water_level(double bits) const;
 
   int64_t channels_, size_;
-  std::vector<double> axes_, cosines_;  // [C,C], one a row; [S,S], orthonormal
+  std::vector<double> axes_, cosines_;   // [C,C], one a row; [S,S], orthonormal
   std::vector<double> mean_, variance_;  // of the coefficients, [C,S,S]
 };
 

@@ -130,8 +130,8 @@ void write_keys(const fs::path& stem, const KeyPair& keys) {
 
 namespace {
 
-// The line that begins with `word` and a space, without them and white space at its end; empty: there
-// is none. Wiped on destruction.
+// The line that begins with `word` and a space, without them and white space at its end; empty:
+// there is none. Wiped on destruction.
 class SecretLine {
  public:
   SecretLine(const fs::path& path, const std::string& word, const char* hint) {
@@ -198,8 +198,8 @@ KeyPair read_secret_key(const fs::path& path) {
 void write_device_key(const fs::path& path) {
   Seed key = secure_seed();
   std::array<char, 192> text{};
-  int size = snprintf(text.data(), text.size(),
-                      "# Ensembler device key. Keep it to yourself.\ndevice ");
+  int size =
+      snprintf(text.data(), text.size(), "# Ensembler device key. Keep it to yourself.\ndevice ");
   for (const uint8_t byte : key) {
     size += snprintf(text.data() + size, text.size() - static_cast<size_t>(size), "%02x", byte);
   }

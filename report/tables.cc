@@ -277,8 +277,9 @@ std::string selected_nets(const results::RunSummary& summary) {
     shares.push_back(fixed(net.share() * 100, 0));
     alone.push_back(fixed(net.accuracy() * 100, 1));
   }
-  return "<br>" + muted(fmt::format("selected networks: {} % of the logits; alone {} %", join(shares),
-                                    join(alone))) +
+  return "<br>" +
+         muted(fmt::format("selected networks: {} % of the logits; alone {} %", join(shares),
+                           join(alone))) +
          (results::in_effect_one_net(summary) ? "<br>in effect one network" : "");
 }
 

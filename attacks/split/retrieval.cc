@@ -1,10 +1,11 @@
 // Retrieval with unlimited queries: the mean of the public images x_j, weighted by how well each
 // explains the feature z that the client sent,
 //   x = sum_j w_j x_j,  w_j ~ exp(-|z - z_j|^2 / 2t),
-// with z_j the client's own feature of x_j, in the mean of many queries where it draws noise. That is the posterior mean for a prior that knows
-// nothing but the public images; the temperature t (a Gaussian noise's variance, or where features
-// are deterministic how far one image stands for its neighbours) is chosen on held-out pairs. Where
-// features hold few bits, a deep decoder must not lose to it.
+// with z_j the client's own feature of x_j, in the mean of many queries where it draws noise. That
+// is the posterior mean for a prior that knows nothing but the public images; the temperature t (a
+// Gaussian noise's variance, or where features are deterministic how far one image stands for its
+// neighbours) is chosen on held-out pairs. Where features hold few bits, a deep decoder must not
+// lose to it.
 #include <algorithm>
 #include <cmath>
 #include <limits>

@@ -237,8 +237,7 @@ Reconstruction decode_through(const TrainedShadow& shadow, const QueryFreeView& 
     return shadow.features(Var(images.to(context.device).to(context.dtype))).value();
   };
   Rng rng(context.seed, "shadow decoder/" + candidate);
-  auto decoder =
-      train_decoder(view, context, data.train, features, rng.next(), candidate,
+  auto decoder = train_decoder(view, context, data.train, features, rng.next(), candidate,
                                {.capture = !view.channel});
   Reconstruction r;
   r.candidate = candidate;

@@ -35,7 +35,7 @@ struct SplitVictim {
   std::function<Tensor(const Tensor& images)> send;
   // The same from the client's device, which may send an image the same way each time.
   std::function<Tensor(const Tensor& images)> send_from_device;
-  ChannelMap channel;  // see ServerView
+  ChannelMap channel;               // see ServerView
   std::function<Tensor()> traffic;  // features of further images; computed when first granted
   std::vector<int32_t> labels;      // of the images behind `observed`
   std::function<std::vector<int64_t>()> nearest;  // to them, see NearestView
@@ -43,7 +43,7 @@ struct SplitVictim {
   std::function<Tensor(const std::function<Tensor(const Tensor& images)>& change)> resend;
   std::vector<int> subset;
   std::shared_ptr<Sequential> head;
-  std::function<Var(const Var& features)> protect;  // see WhiteBoxView
+  std::function<Var(const Var& features)> protect;        // see WhiteBoxView
   std::function<Tensor(const Tensor& images)> send_mean;  // see BlackBoxView::mean_query
 };
 

@@ -14,10 +14,10 @@
 namespace ens {
 
 struct Channel {
-  double bits = 0;      // R
+  double bits = 0;       // R
   int64_t elements = 0;  // k
-  double power = 0;     // P
-  bool keyed = false;   // in use the noise comes from a device's key and the image
+  double power = 0;      // P
+  bool keyed = false;    // in use the noise comes from a device's key and the image
   // What is sent are multiples of this, -127 to 127 times; int8 carries it.
   float int8_step = 0;
 

@@ -11,7 +11,7 @@ namespace ens {
 // What one batch draws from.
 class Draws {
  public:
-  Draws() = default;                          // for what draws nothing
+  Draws() = default;                           // for what draws nothing
   explicit Draws(Rng stream) : rng(stream) {}  // in training
   // In use: nobody can predict it, because it comes from the operating system's cryptographic
   // source; but for the seeds, if there is one for each image. They must outlive it.

@@ -20,9 +20,7 @@ Rng next_stream(uint64_t key, Tensor& calls) {
 
 namespace {
 
-Tensor on_the_host(const Var& z) {
-  return z.value().to(Device{}).to(Dtype::kF32).plain().clone();
-}
+Tensor on_the_host(const Var& z) { return z.value().to(Device{}).to(Dtype::kF32).plain().clone(); }
 
 // Each row scaled to that mean square, in float32.
 Var normalised(const Var& features, double power) {
@@ -73,9 +71,8 @@ std::function<Var(const Var&)> mean_protection(const ProtectionSpec& spec) {
     if (noise.defined()) z = add(z, constant(noise));
     Draws none;  // a selection draws nothing
     for (const auto& step : others) {
-      z = step->form() == Form::kSelect
-              ? select(*step, z, none)
-              : cast(normalised(z, step->power()), z.value().dtype());
+      z = step->form() == Form::kSelect ? select(*step, z, none)
+                                        : cast(normalised(z, step->power()), z.value().dtype());
     }
     return z;
   };

@@ -38,8 +38,8 @@ class FeatureTraining : public Module {
 // differentiable, thread-safe. Empty if nothing is left.
 std::function<Var(const Var& features)> mean_protection(const ProtectionSpec& spec);
 // What the channel of a spec (channel.h) does to the head's output: scales it and adds noise drawn
-// from `noise`, or is taken in the mean if that is null; differentiable, float32, thread-safe. Empty
-// if there is no channel.
+// from `noise`, or is taken in the mean if that is null; differentiable, float32, thread-safe.
+// Empty if there is no channel.
 std::function<Var(const Var& features, Rng* noise)> channel_map(const ProtectionSpec& spec);
 // Whether two features of one image differ.
 bool draws_anew(const ProtectionSpec& spec);

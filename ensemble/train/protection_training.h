@@ -47,8 +47,7 @@ class ProtectionTraining {
   }
   // The channel that features of so many elements pass, if there is one. Usage Error if it is
   // impossible.
-  virtual std::optional<Channel> channel(const RunConfig& /*config*/,
-                                         int64_t /*elements*/) const {
+  virtual std::optional<Channel> channel(const RunConfig& /*config*/, int64_t /*elements*/) const {
     return std::nullopt;
   }
   // Of the net `net` ("stage1/net0") on `device`; null: none.
@@ -57,7 +56,8 @@ class ProtectionTraining {
                                                   Device /*device*/) const {
     return nullptr;
   }
-  // Where all is trained jointly: what a step minimises, given the share of the steps that are done.
+  // Where all is trained jointly: what a step minimises, given the share of the steps that are
+  // done.
   virtual JointLoss joint_loss(const TrainingContext& context) const;
   // From the nets of stage 1 to what edge and cloud get: by default the first of them as it is.
   // Not asked where all is trained jointly.

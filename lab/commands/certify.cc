@@ -21,7 +21,8 @@ void add_certify_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "certify", "What a request of a run with a channel can tell at most, whoever attacks");
   command->add_option("run", flags->run, "Run folder")->required();
-  command->add_option("--data", flags->data, "Folder of the data sets; default $ENS_DATA, then the cache");
+  command->add_option("--data", flags->data,
+                      "Folder of the data sets; default $ENS_DATA, then the cache");
   command->callback([flags] {
     RunConfig config = read_run_config(flags->run);
     if (!flags->data.empty()) config.mutable_data()->set_root(flags->data);

@@ -162,26 +162,29 @@ void print_info(const RunConfig& config) {
                  chosen ? '*' : ' ', cost.sent.str(), cost.body_output.str(), cost.edge_parameters,
                  with_units(static_cast<double>(cost.edge_flops)),
                  with_units(static_cast<double>(cost.body_flops) * nets),
-                 cost.sent.numel() * (channel ? 1 : 4),
-                 cost.body_output.numel() * 4 * nets);
+                 cost.sent.numel() * (channel ? 1 : 4), cost.body_output.numel() * 4 * nets);
     }
   }
   fmt::print(
       "* the configured split. FLOPs: convolutions and linear layers, a multiply-add is 2.\n");
   if (channel) {
     fmt::print(
-        "\nChannel: a request carries at most R = {:g} bits of information about its image (an average "
-        "over the noise):\nk = {} elements of mean square P = {:.4g} ({:.1f} dB), noise of variance 1, "
+        "\nChannel: a request carries at most R = {:g} bits of information about its image (an "
+        "average "
+        "over the noise):\nk = {} elements of mean square P = {:.4g} ({:.1f} dB), noise of "
+        "variance 1, "
         "{} bytes in int8 steps of {:.3f}.\n",
         channel->bits, channel->elements, channel->power, 10 * std::log10(channel->power),
         channel->elements, channel->int8_step);
     if (channel->keyed) {
-      fmt::print("The noise comes from the device's key and the image: sent again, an image gives the "
-                 "same bytes.\n");
+      fmt::print(
+          "The noise comes from the device's key and the image: sent again, an image gives the "
+          "same bytes.\n");
     } else {
-      fmt::print("Sent again, an image has new noise: 4, 16 and 64 requests carry {:.0f}, {:.0f} and "
-                 "{:.0f} bits.\n",
-                 channel->bits_of_sends(4), channel->bits_of_sends(16), channel->bits_of_sends(64));
+      fmt::print(
+          "Sent again, an image has new noise: 4, 16 and 64 requests carry {:.0f}, {:.0f} and "
+          "{:.0f} bits.\n",
+          channel->bits_of_sends(4), channel->bits_of_sends(16), channel->bits_of_sends(64));
     }
   }
 }

@@ -151,7 +151,8 @@ void add_keys_command(CLI::App& app) {
                stem.string());
   });
   CLI::App* device = keys->add_subcommand(
-      "device", "Make a device's secret key of the noise (NAME.device), for `protection.kind: channel`");
+      "device",
+      "Make a device's secret key of the noise (NAME.device), for `protection.kind: channel`");
   device->add_option("name", flags->name, "Name of the device")->required();
   device->add_option("--folder", flags->folder, "Where to put the file")->capture_default_str();
   device->callback([flags] {

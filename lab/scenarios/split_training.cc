@@ -90,8 +90,7 @@ bool train_run(const RunConfig& config, const fs::path& folder,
   const auto train = shared_dataset(config, DataPart::kTrain);
   const auto test = shared_dataset(config, DataPart::kTest);
   const ModelSpec model = model_spec(config, *train);  // checked before anything is written
-  make_protection_training(config)->channel(config,
-                                            smashed_shape(model, split_of(config)).numel());
+  make_protection_training(config)->channel(config, smashed_shape(model, split_of(config)).numel());
   RunDir run(folder, identity, facts);
   keep_classes(*train, run);
   bool reused = false;

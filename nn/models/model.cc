@@ -144,13 +144,13 @@ std::vector<CellRecipe> he19(const ModelSpec& spec) {
 // What follows a head that sends `sent` channels of small maps.
 void push_small_maps(std::vector<CellRecipe>& cells, const ModelSpec& spec, int64_t sent) {
   const int64_t w = 2 * spec.width;
-  cells.push_back({"wide", [=](int copies, Rng& rng) {
-                     auto cell = std::make_shared<Sequential>();
-                     cell->push("conv",
-                                make<Conv2d>(sent * copies, w, 3, ConvSpec{1, 1}, false, rng));
-                     cell->push("bn", make<BatchNorm>(w, true));
-                     return cell;
-                   }});
+  cells.push_back(
+      {"wide", [=](int copies, Rng& rng) {
+         auto cell = std::make_shared<Sequential>();
+         cell->push("conv", make<Conv2d>(sent * copies, w, 3, ConvSpec{1, 1}, false, rng));
+         cell->push("bn", make<BatchNorm>(w, true));
+         return cell;
+       }});
   for (int stage = 1; stage <= 3; ++stage) {
     const bool last = stage == 3;
     const int64_t out = last ? 2 * w : w;
@@ -187,13 +187,13 @@ std::shared_ptr<Sequential> funnel_trunk(const ModelSpec& spec, int copies, Rng&
 std::vector<CellRecipe> funnel(const ModelSpec& spec) {
   const int64_t sent = spec.sent_channels;
   std::vector<CellRecipe> cells;
-  cells.push_back(
-      {"funnel", [=](int copies, Rng& rng) {
-         auto cell = funnel_trunk(spec, copies, rng);
-         cell->push("narrow", make<Conv2d>(3 * spec.head_width, sent, 1, ConvSpec{}, false, rng));
-         cell->push("bn", make<BatchNorm>(sent, false, false));
-         return cell;
-       }});
+  cells.push_back({"funnel", [=](int copies, Rng& rng) {
+                     auto cell = funnel_trunk(spec, copies, rng);
+                     cell->push("narrow",
+                                make<Conv2d>(3 * spec.head_width, sent, 1, ConvSpec{}, false, rng));
+                     cell->push("bn", make<BatchNorm>(sent, false, false));
+                     return cell;
+                   }});
   push_small_maps(cells, spec, sent);
   return cells;
 }

@@ -47,8 +47,8 @@ struct Split {
 // head (the cell funnel) that narrows to sent_channels maps of an eighth of the image's height and
 // width, normalised to mean 0 and variance 1 over the training images. The head of `thumbnail`
 // averages the image to thumbnail x thumbnail pixels. `edge_only` is what the edge can do alone for
-// the funnel's work: trunk (the funnel without its last convolution), pool, fc. The pooling stands in
-// for a cloud, which has nothing to compute.
+// the funnel's work: trunk (the funnel without its last convolution), pool, fc. The pooling stands
+// in for a cloud, which has nothing to compute.
 std::vector<std::string> cell_names(const ModelSpec& spec);
 
 // Usage Error if the spec or the split is impossible (names the field and the possible range).

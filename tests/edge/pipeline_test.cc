@@ -76,8 +76,8 @@ TEST(EdgePipeline, AppliesTheBundlesProtection) {
   EXPECT_NE(sent({fresh}), sent({fresh}));
 }
 
-// With a device's key an image has one noise, in this process and the next, and no two images, keys,
-// heads or powers share any.
+// With a device's key an image has one noise, in this process and the next, and no two images,
+// keys, heads or powers share any.
 TEST(EdgePipeline, AKeyedNoiseIsOfOneImageDeviceAndBundle) {
   test::Bundles bundles = test::random_bundles(8);
   const int64_t size = smashed_shape(bundles.edge.info.model, bundles.edge.info.split).numel();
@@ -99,7 +99,8 @@ TEST(EdgePipeline, AKeyedNoiseIsOfOneImageDeviceAndBundle) {
             pipeline(bundles.edge, 64, std::nullopt)->smash(images).to_vector());
 
   // What is left of z when the scaled feature is taken off, which is hardly anything at 64 bits in
-  // 1,024 elements: noises of two pipelines or two images that were the same would be the same here.
+  // 1,024 elements: noises of two pipelines or two images that were the same would be the same
+  // here.
   const auto likeness = [&](const Tensor& a, const Tensor& b) {
     double ab = 0, aa = 0, bb = 0;
     for (int64_t i = 0; i < size; ++i) {
@@ -109,7 +110,8 @@ TEST(EdgePipeline, AKeyedNoiseIsOfOneImageDeviceAndBundle) {
     return ab / std::sqrt(aa * bb);
   };
   EXPECT_NEAR(likeness(all.rows(0, 1), all.rows(0, 1)), 1, 1e-9);
-  const double chance = 5 / std::sqrt(static_cast<double>(size)) + 0.1;  // 0.1: the images' likeness
+  const double chance =
+      5 / std::sqrt(static_cast<double>(size)) + 0.1;  // 0.1: the images' likeness
   Tensor changed = images.clone();
   changed.data<float>()[7] += 1 / 255.0f;
   EXPECT_LT(likeness(first->smash(changed).rows(0, 1), all.rows(0, 1)), chance);

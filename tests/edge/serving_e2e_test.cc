@@ -172,7 +172,8 @@ TEST_F(ChannelServingTest, WorksThroughBothInterfaces) {
       .write(static_cast<const char*>(images.host()), static_cast<std::streamsize>(images.bytes()));
   EdgeConfig config = edge_config();
   config.set_device_key(path("door.device"));
-  auto c = run("c_client", {config.ShortDebugString(), "3", path("images.raw"), path("logits.raw")});
+  auto c =
+      run("c_client", {config.ShortDebugString(), "3", path("images.raw"), path("logits.raw")});
   ASSERT_EQ(c->wait(), 0) << c->err();
   std::vector<float> logits(30);
   std::ifstream(path("logits.raw"), std::ios::binary)
@@ -180,9 +181,11 @@ TEST_F(ChannelServingTest, WorksThroughBothInterfaces) {
   const auto result = EdgeClient(config).classify(images);
   ASSERT_TRUE(result.status.ok()) << result.status.str();
   const auto wanted = result.value.logits.to_vector();
-  for (size_t i = 0; i < 30; ++i) EXPECT_NEAR(logits[i], wanted[i], 1e-4 * (1 + std::abs(wanted[i])));
+  for (size_t i = 0; i < 30; ++i)
+    EXPECT_NEAR(logits[i], wanted[i], 1e-4 * (1 + std::abs(wanted[i])));
   config.clear_device_key();
-  auto none = run("c_client", {config.ShortDebugString(), "3", path("images.raw"), path("logits.raw")});
+  auto none =
+      run("c_client", {config.ShortDebugString(), "3", path("images.raw"), path("logits.raw")});
   EXPECT_EQ(none->wait(), 1);
   EXPECT_NE(none->err().find("--device-key"), std::string::npos) << none->err();
 }

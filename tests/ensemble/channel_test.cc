@@ -40,15 +40,16 @@ std::vector<double> noise_of(const Channel& channel, const Tensor& features, con
     double square = 0;
     for (int64_t j = 0; j < size; ++j) square += double{u[j]} * u[j];
     const double factor = std::sqrt(static_cast<double>(size) * channel.power / square);
-    for (int64_t j = 0; j < size; ++j) noise.push_back(z.data<float>()[i * size + j] - u[j] * factor);
+    for (int64_t j = 0; j < size; ++j)
+      noise.push_back(z.data<float>()[i * size + j] - u[j] * factor);
   }
   return noise;
 }
 
 double normal_cdf(double x, double sigma) { return std::erfc(-x / sigma / std::sqrt(2.0)) / 2; }
 
-// The values of the specification: R = 32 gives -3.8 dB, 64 gives 0 dB; with fresh noise 4, 16 and 64
-// sends of R = 32 hold 90, 188 and 306 bits.
+// The values of the specification: R = 32 gives -3.8 dB, 64 gives 0 dB; with fresh noise 4, 16 and
+// 64 sends of R = 32 hold 90, 188 and 306 bits.
 TEST(Channel, PowerIsWhatTheBitsAllow) {
   const Channel narrow = make_channel(32, kElements, false);
   EXPECT_NEAR(narrow.power, 0.41421356, 1e-8);

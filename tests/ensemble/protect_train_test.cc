@@ -8,8 +8,8 @@
 
 #include "base/error.h"
 #include "ensemble/protect/adversary_train.h"
-#include "ensemble/protect/distance_train.h"
 #include "ensemble/protect/channel.h"
+#include "ensemble/protect/distance_train.h"
 #include "ensemble/protect/feature_train.h"
 #include "ensemble/protect/noise_bank_train.h"
 #include "proto/config.pb.h"
@@ -207,8 +207,8 @@ TEST(FeatureTraining, SendsThroughTheChannelAndLearnsThroughItsScaling) {
     }
     for (int64_t i = 0; i < 18; ++i) {
       const float value = z.value().data<float>()[image * 18 + i];
-      const double noise = value - features.data<float>()[image * 18 + i] *
-                                       std::sqrt(18 * channel.power / square);
+      const double noise =
+          value - features.data<float>()[image * 18 + i] * std::sqrt(18 * channel.power / square);
       sum_of_noise += noise;
       squares += noise * noise;
       EXPECT_NEAR(value / channel.int8_step, std::round(value / channel.int8_step), 1e-2);

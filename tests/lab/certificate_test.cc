@@ -84,7 +84,8 @@ class CertifyTest : public testing::Test {
     bundle_.info.data = train_->name;
     bundle_.class_names = train_->class_names;
     bundle_.head = build_head(model, {1, 1}, rng);
-    bundle_.head->forward(Var(images_of(*train_, 0, 400)));  // running statistics that are not 0 and 1
+    bundle_.head->forward(
+        Var(images_of(*train_, 0, 400)));  // running statistics that are not 0 and 1
     bundle_.head->freeze();
     bundle_.tail = build_tail(model, {1, 1}, rng, 1);
     bundle_.protection = protection;
@@ -144,7 +145,8 @@ TEST_F(CertifyTest, EstimateIsTheMeanSurpriseOfTheBestModel) {
   ASSERT_EQ(c.sends_size(), 4);
   EXPECT_NEAR(c.sends(1).bits(), 8 * std::log2(1 + 4 * (std::exp2(0.75) - 1)), 1e-6);
 
-  // E log2 p/q over the noise, by its formula: (ln |C| + tr C^-1 + (mu - m)' C^-1 (mu - m) - k) / 2.
+  // E log2 p/q over the noise, by its formula: (ln |C| + tr C^-1 + (mu - m)' C^-1 (mu - m) - k)
+  // / 2.
   const auto train = means_of(*bundle_.head, *train_, channel.power);
   const auto test = means_of(*bundle_.head, *test_, channel.power);
   std::vector<double> m(16);
@@ -197,7 +199,8 @@ TEST_F(CertifyTest, EstimateIsTheMeanSurpriseOfTheBestModel) {
   EXPECT_NEAR(c.unbiased_mse() * c.fisher(), 1, 1e-9);
 }
 
-// With many bits the likelihood finds nearly every image, and a certificate of fewer bits would fail.
+// With many bits the likelihood finds nearly every image, and a certificate of fewer bits would
+// fail.
 TEST_F(CertifyTest, ManyBitsIdentify) {
   write({channel_step(make_channel(50, 16, false))});
   const results::Certificate c = certify(folder_.path(), config_);

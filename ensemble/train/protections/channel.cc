@@ -52,8 +52,7 @@ class Teacher {
     const float weight = 1.0f / static_cast<float>(edge_.selector.count());
     std::vector<Var> outputs;
     for (const int i : edge_.selector.selected()) {
-      outputs.push_back(
-          affine(cloud_.bodies[static_cast<size_t>(i)]->forward(z), weight, 0));
+      outputs.push_back(affine(cloud_.bodies[static_cast<size_t>(i)]->forward(z), weight, 0));
     }
     return ens::log_probabilities(edge_.tail->forward(concat(outputs, 1))).value();
   }
@@ -95,8 +94,7 @@ class ChannelTraining : public ProtectionTraining {
       const Var logits = net.logits(outputs);
       Var loss = softmax_cross_entropy(logits, b.labels);
       if (teacher) {
-        const Var apart =
-            divergence(teacher->log_probabilities(images), log_probabilities(logits));
+        const Var apart = divergence(teacher->log_probabilities(images), log_probabilities(logits));
         loss = add(affine(loss, 1 - kTeacherWeight, 0),
                    affine(apart, kTeacherWeight * kTemperature * kTemperature, 0));
       }
@@ -110,7 +108,8 @@ class ChannelTraining : public ProtectionTraining {
   }
   static void set_power(EnsembleNet& net, Channel channel, double done) {
     const double factor = std::pow(kFirstPower, std::max(1 - done / kFallingShare, 0.0));
-    channel.power = std::max(channel.power, std::min(channel.power * factor, largest_channel_power()));
+    channel.power =
+        std::max(channel.power, std::min(channel.power * factor, largest_channel_power()));
     net.feature_training()->set_values("channel", channel_step(channel).values);
   }
 };

@@ -69,7 +69,9 @@ std::vector<NamedTensor> part_of(const std::vector<NamedTensor>& whole, const Mo
 }
 
 class Architectures : public testing::TestWithParam<const char*> {};
-INSTANTIATE_TEST_SUITE_P(All, Architectures, testing::Values("resnet18", "vgg16", "he19", "funnel", "thumbnail", "edge_only"),
+INSTANTIATE_TEST_SUITE_P(All, Architectures,
+                         testing::Values("resnet18", "vgg16", "he19", "funnel", "thumbnail",
+                                         "edge_only"),
                          [](const testing::TestParamInfo<const char*>& i) { return i.param; });
 
 TEST(CellNames, AreTheStatedOnes) {
@@ -111,8 +113,8 @@ TEST(Shapes, OfThePublishedSettings) {
   EXPECT_EQ(body_output_shape(vgg, {1, 3}), (Shape{512, 1, 1}));
 }
 
-// 128 numbers, and 635,136 multiply-adds: 110,592 + 221,184 + 165,888 for the convolutions of stride 2,
-// 3 x 43,776 for the separable blocks and 6,144 for the last.
+// 128 numbers, and 635,136 multiply-adds: 110,592 + 221,184 + 165,888 for the convolutions of
+// stride 2, 3 x 43,776 for the separable blocks and 6,144 for the last.
 TEST(Funnel, SendsLittleForItsPublishedCost) {
   ModelSpec spec;
   spec.architecture = "funnel";

@@ -1,6 +1,7 @@
 #include "base/hash.h"
 
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 
 #include "base/error.h"
 
@@ -40,6 +41,17 @@ std::string sha256(const void* data, size_t size) {
   Hash hash;
   hash.add(data, size);
   return hash.finish();
+}
+
+std::array<uint8_t, 32> hmac_sha256(std::span<const uint8_t> key, std::span<const uint8_t> data) {
+  std::array<uint8_t, 32> code;
+  unsigned size = 0;
+  if (!HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), data.data(), data.size(),
+            code.data(), &size) ||
+      size != code.size()) {
+    fail("OpenSSL could not compute an HMAC", "checksum");
+  }
+  return code;
 }
 
 }  // namespace ens

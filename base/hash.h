@@ -1,9 +1,11 @@
-// SHA-256 and MD5 of bytes that arrive piece by piece (OpenSSL).
+// SHA-256 and MD5 of bytes that arrive piece by piece, and HMAC (OpenSSL).
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -31,5 +33,9 @@ class Hash {
 };
 
 std::string sha256(const void* data, size_t size);  // the raw digest, 32 bytes
+
+// HMAC-SHA-256 (RFC 2104) of the data under the key: 32 bytes that nobody can tell from random ones
+// without the key.
+std::array<uint8_t, 32> hmac_sha256(std::span<const uint8_t> key, std::span<const uint8_t> data);
 
 }  // namespace ens

@@ -16,6 +16,7 @@
 #include "edge/probes.h"
 #include "edge/session.h"
 #include "ensemble/model/blinded_bundle.h"
+#include "net/keys.h"
 #include "nn/core/rng.h"
 
 namespace ens {
@@ -54,9 +55,13 @@ class SplitSession : public EdgeSession {
  public:
   SplitSession(const EdgeConfig& c, const Checkpoint& checkpoint)
       : config(c),
-        pipeline(read_edge_bundle(checkpoint), c.batch()),
+        pipeline(read_edge_bundle(checkpoint), c.batch(), device_key(c)),
         output(body_output_shape(info().model, info().split)),
-        fleet(c, info()) {
+        fleet(c, info(), pipeline.channel() ? pipeline.channel()->int8_step : 0) {
+    if (pipeline.channel() && pipeline.channel()->keyed && c.device_key().empty()) {
+      usage_fail("the noise of this bundle comes from a device's key, and there is none",
+                 c.bundle(), "make one with ensembler keys device, and name it with --device-key");
+    }
     if (!c.probes().empty()) probes.emplace(c.probes(), info());
     if (pipeline.blinded()) {
       blinded.emplace(c, *pipeline.blinded());
@@ -170,6 +175,11 @@ class SplitSession : public EdgeSession {
       first += batch.images;
     }
     out.times.tail_ms += ms_since(start);
+  }
+
+  static std::optional<Seed> device_key(const EdgeConfig& c) {
+    if (c.device_key().empty()) return std::nullopt;
+    return read_device_key(c.device_key());
   }
 
   const EdgeConfig config;

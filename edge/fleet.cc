@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <exception>
 #include <mutex>
 #include <numeric>
 #include <thread>
@@ -51,11 +52,12 @@ struct Fleet::Cloud {
   std::vector<int> nets;  // which of the N nets it serves; known once it was asked
 };
 
-Fleet::Fleet(const EdgeConfig& config, BundleInfo info)
+Fleet::Fleet(const EdgeConfig& config, BundleInfo info, float int8_step)
     : config_(config),
       wire_dtype_(parse_wire_dtype(config.wire_dtype())),
       reply_dtype_(parse_wire_dtype(config.reply_dtype())),
       info_(std::move(info)),
+      int8_step_(int8_step),
       output_(body_output_shape(info_.model, info_.split)) {
   const int64_t largest = std::max<int64_t>(
       limits::kMaxReplyHeader, info_.nets * int64_t{config.batch()} * output_.numel() * 4);
@@ -104,7 +106,7 @@ Status Fleet::ask_info(Cloud& cloud, int64_t& max_batch) {
   exchanges[0].request.set_kind(wire::Request::INFO);
   exchanges[0].request.set_fingerprint(info_.fingerprint);  // a cloud may serve several bundles
   return cloud.link.run(
-      exchanges, [](size_t) {},
+      exchanges, [](size_t) { return Status{}; },
       [&](size_t, const WireFrame* frame) {
         return read_info(cloud, exchanges[0].reply, frame != nullptr, max_batch);
       });
@@ -223,11 +225,17 @@ Status Fleet::run(std::vector<PendingBatch>& batches, EdgeTimes& times) {
     batch.outputs = Tensor::empty(batched(info_.nets, batched(batch.images, output_)));
   }
   std::mutex mutex;  // of the batches but for their outputs, and of times.head_ms
-  const auto prepare = [&](PendingBatch& batch, Exchange& exchange) {
+  const auto prepare = [&](PendingBatch& batch, Exchange& exchange) -> Status {
     const std::lock_guard lock(mutex);
     if (!batch.encoded.frame.defined()) {
       const auto begin = Clock::now();
-      batch.encoded = encode(batch.features(), wire_dtype_);
+      try {
+        const Tensor features = batch.features();
+        batch.encoded =
+            int8_step_ > 0 ? encode_steps(features, int8_step_) : encode(features, wire_dtype_);
+      } catch (const std::exception& error) {
+        return {StatusCode::kInternal, error.what()};
+      }
       times.head_ms += std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
     }
     exchange.features = batch.encoded.frame;
@@ -235,6 +243,7 @@ Status Fleet::run(std::vector<PendingBatch>& batches, EdgeTimes& times) {
     exchange.request.set_kind(wire::Request::INFER);
     exchange.request.set_fingerprint(info_.fingerprint);
     if (reply_dtype_ != wire::FLOAT32) exchange.request.set_reply_dtype(reply_dtype_);
+    return {};
   };
   const auto release = [&](PendingBatch& batch, Exchange& exchange) {
     const std::lock_guard lock(mutex);
@@ -246,7 +255,7 @@ Status Fleet::run(std::vector<PendingBatch>& batches, EdgeTimes& times) {
     std::vector<Exchange>& own = exchanges[c];
     own.resize(batches.size());
     return clouds_[c]->link.run(
-        own, [&](size_t i) { prepare(batches[i], own[i]); },
+        own, [&](size_t i) { return prepare(batches[i], own[i]); },
         [&](size_t i, const WireFrame* frame) {
           Status verdict = read_outputs(*clouds_[c], own[i].reply, frame, batches[i].outputs);
           release(batches[i], own[i]);

@@ -22,7 +22,8 @@ struct EdgeTimes;
 // One request to all clouds.
 struct PendingBatch {
   int64_t images = 0;
-  // [images, C, H, W]; called once, by the thread of the first cloud that is ready for it.
+  // [images, C, H, W]; called once, by the thread of the first cloud that is ready for it. Error:
+  // they must not be sent.
   std::function<Tensor()> features;
   Tensor outputs;      // [N, images, ...], filled by run()
   Encoded encoded;     // as long as a cloud may need it (again)
@@ -31,8 +32,9 @@ struct PendingBatch {
 
 class Fleet {
  public:
-  // Opens the links; see Link. `info`: of the edge's bundle.
-  Fleet(const EdgeConfig& config, BundleInfo info);
+  // Opens the links; see Link. `info`: of the edge's bundle. `int8_step` > 0: features are
+  // multiples of it and travel as int8, whatever the configuration says.
+  Fleet(const EdgeConfig& config, BundleInfo info, float int8_step = 0);
   ~Fleet();
 
   // Asks every cloud what it serves; together they must serve each net of the bundle once.
@@ -63,6 +65,7 @@ class Fleet {
   const EdgeConfig config_;
   const wire::DType wire_dtype_, reply_dtype_;
   const BundleInfo info_;
+  const float int8_step_;
   const Shape output_;  // of one net, for one image
   std::vector<std::unique_ptr<Cloud>> clouds_;
   int64_t request_batch_ = 0;             // 0: the clouds have not been asked yet

@@ -45,7 +45,7 @@ Status Link::run(std::vector<Exchange>& exchanges, const Prepare& prepare, const
   }
   while (next < exchanges.size() || !calls.empty()) {
     if (calls.size() < kWindow && next < exchanges.size()) {
-      prepare(next);
+      if (Status status = prepare(next); !status.ok()) return status;
       const auto now = Clock::now();
       calls.push_back(
           {.index = next++, .id = next_id_++, .deadline = now + timeout_, .next_send = now});

@@ -32,7 +32,7 @@ struct Exchange {
 class Link {
  public:
   using Clock = std::chrono::steady_clock;
-  using Prepare = std::function<void(size_t)>;
+  using Prepare = std::function<Status(size_t)>;
   using Accept = std::function<Status(size_t, const WireFrame*)>;
 
   // Starts connecting in the background. max_reply: bytes of the largest frame to accept. Error for
@@ -43,9 +43,10 @@ class Link {
   const std::string& address() const { return socket_.address(); }
 
   // Runs the exchanges in order, at most two at a time. prepare(i) fills exchanges[i] right before
-  // its request is first sent, while earlier ones are pending. accept(i, frame) judges an OK reply
+  // its request is first sent, while earlier ones are pending; if that fails, nothing more is sent.
+  // accept(i, frame) judges an OK reply
   // (in exchanges[i].reply) and its tensor frame (nullptr: none). The first final failure ends all:
-  // a deadline that passed, or what the reply or accept() says.
+  // a deadline that passed, or what prepare(), the reply or accept() says.
   Status run(std::vector<Exchange>& exchanges, const Prepare& prepare, const Accept& accept);
   // From any thread, for good: run() ends at once with UNAVAILABLE.
   void cancel() { socket_.cancel(); }

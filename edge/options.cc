@@ -46,6 +46,9 @@ void add_config_flags(CLI::App& app, Flags& flags) {
       ->allow_extra_args(false);
   text("--secret-key", "this client's secret key (NAME.key)",
        &EdgeConfig::set_secret_key<const std::string&>);
+  text("--device-key",
+       "this device's secret key of the noise (NAME.device), for bundles that want one",
+       &EdgeConfig::set_device_key<const std::string&>);
   app.add_flag_callback(
       "--insecure", [&flags] { flags.config.set_insecure(true); },
       "allow plain text outside loopback");

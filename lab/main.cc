@@ -31,6 +31,7 @@ int run(int argc, char** argv) {
   ens::add_keys_command(app);
   ens::add_parts_command(app);
   ens::add_calibrate_command(app);
+  ens::add_certify_command(app);
   ens::add_offload_command(app);
   ens::add_import_command(app);
   ens::add_export_command(app);

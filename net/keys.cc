@@ -9,13 +9,16 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstdint>
 #include <cstring>
 #include <fstream>
 #include <sstream>
+#include <string_view>
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "nn/core/rng.h"
 
 namespace ens {
 namespace {
@@ -126,42 +129,62 @@ void write_keys(const fs::path& stem, const KeyPair& keys) {
   }
 }
 
-KeyPair read_secret_key(const fs::path& path) {
-  const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  struct stat info;
-  if (!file || ::fstat(file.get(), &info) != 0) {
-    fail(std::string("cannot read the secret key file: ") + strerror(errno), path.string(),
-         "make keys with: ensembler keys");
-  }
-  // A file of somebody else's may be meant for us through its group, as orchestrators mount
-  // secrets.
-  const mode_t allowed = info.st_uid == ::geteuid() ? 0 : 040;
-  if (path.extension() == ".pub") {
-    fail("this is a public key", path.string(), "give the .key file that was made with it");
-  }
-  if ((info.st_mode & 077 & ~allowed) != 0) {
-    fail("the secret key file can be read by others", path.string(),
-         "chmod 600 it, or make new keys");
-  }
-  // Read by hand into one buffer: streams would leave copies in memory.
-  std::array<char, 1024> text{};
-  ssize_t size = 0, n = 0;
-  while (size < static_cast<ssize_t>(text.size()) - 1 &&
-         (n = ::read(file.get(), text.data() + size, text.size() - 1 - static_cast<size_t>(size))) >
-             0) {
-    size += n;
-  }
-  KeyPair keys;
-  for (char* line = text.data(); line;) {
-    char* end = strchr(line, '\n');
-    if (end) *end = '\0';
-    for (char* last = line + strlen(line); last > line && isspace(last[-1]);) *--last = '\0';
-    if (strncmp(line, "secret ", 7) == 0 && strlen(line) == 7 + kKeyChars) {
-      keys.secret_key = SecretKey(line + 7);
+namespace {
+
+// The line that begins with `word` and a space, without them and white space at its end; empty:
+// there is none. Wiped on destruction.
+class SecretLine {
+ public:
+  SecretLine(const fs::path& path, const std::string& word, const char* hint) {
+    const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    struct stat info;
+    if (!file || ::fstat(file.get(), &info) != 0) {
+      fail(std::string("cannot read the secret key file: ") + strerror(errno), path.string(), hint);
     }
-    line = end ? end + 1 : nullptr;
+    if (path.extension() == ".pub") {
+      fail("this is a public key", path.string(), "give the .key file that was made with it");
+    }
+    // A file of somebody else's may be meant for us through its group, as orchestrators mount
+    // secrets.
+    const mode_t allowed = info.st_uid == ::geteuid() ? 0 : 040;
+    if ((info.st_mode & 077 & ~allowed) != 0) {
+      fail("the secret key file can be read by others", path.string(),
+           "chmod 600 it, or make new keys");
+    }
+    // Read by hand into one buffer: streams would leave copies in memory.
+    ssize_t size = 0, n = 0;
+    while (size < static_cast<ssize_t>(bytes_.size()) - 1 &&
+           (n = ::read(file.get(), bytes_.data() + size,
+                       bytes_.size() - 1 - static_cast<size_t>(size))) > 0) {
+      size += n;
+    }
+    for (char* line = bytes_.data(); line;) {
+      char* end = strchr(line, '\n');
+      if (end) *end = '\0';
+      for (char* last = line + strlen(line); last > line && isspace(last[-1]);) *--last = '\0';
+      if (strncmp(line, word.c_str(), word.size()) == 0 && line[word.size()] == ' ') {
+        text_ = line + word.size() + 1;
+      }
+      line = end ? end + 1 : nullptr;
+    }
   }
-  ::explicit_bzero(text.data(), text.size());
+  ~SecretLine() { ::explicit_bzero(bytes_.data(), bytes_.size()); }
+  SecretLine(const SecretLine&) = delete;
+  SecretLine& operator=(const SecretLine&) = delete;
+
+  std::string_view text() const { return text_; }
+
+ private:
+  std::array<char, 1024> bytes_{};
+  std::string_view text_;
+};
+
+}  // namespace
+
+KeyPair read_secret_key(const fs::path& path) {
+  const SecretLine line(path, "secret", "make keys with: ensembler keys");
+  KeyPair keys;
+  if (line.text().size() == kKeyChars) keys.secret_key = SecretKey(line.text().data());
   // The public half is computed, not believed.
   char public_text[kKeyChars + 1];
   if (keys.secret_key.z85()[0] == '\0' ||
@@ -171,6 +194,43 @@ KeyPair read_secret_key(const fs::path& path) {
   }
   keys.public_key = public_text;
   return keys;
+}
+
+void write_device_key(const fs::path& path) {
+  Seed key = secure_seed();
+  std::array<char, 192> text{};
+  int size =
+      snprintf(text.data(), text.size(), "# Ensembler device key. Keep it to yourself.\ndevice ");
+  for (const uint8_t byte : key) {
+    size += snprintf(text.data() + size, text.size() - static_cast<size_t>(size), "%02x", byte);
+  }
+  text[static_cast<size_t>(size++)] = '\n';
+  const auto wipe = [&] {
+    ::explicit_bzero(text.data(), text.size());
+    ::explicit_bzero(key.data(), key.size());
+  };
+  try {
+    create_file(path, 0600, text.data(), static_cast<size_t>(size));
+  } catch (...) {
+    wipe();
+    throw;
+  }
+  wipe();
+}
+
+Seed read_device_key(const fs::path& path) {
+  const SecretLine line(path, "device", "make a key with: ensembler keys device");
+  Seed key{};
+  bool good = line.text().size() == 2 * key.size();
+  for (size_t i = 0; good && i < key.size(); ++i) {
+    const char* digits = line.text().data() + 2 * i;
+    good = std::from_chars(digits, digits + 2, key[i], 16).ptr == digits + 2;
+  }
+  if (!good) {
+    fail("not a device key file", path.string(),
+         "it needs a line 'device' with 64 hex digits; see ensembler keys device");
+  }
+  return key;
 }
 
 std::string read_public_key(const fs::path& path) {

@@ -3,6 +3,8 @@
 //
 // NAME.pub, mode 0644:  one line "<40 characters Z85> NAME"; may be handed to anybody.
 // NAME.key, mode 0600:  "public <Z85>" and "secret <Z85>" on lines of their own.
+// NAME.device, mode 0600: "device <64 hex digits>", the key from which a device draws the noise of
+// a channel (ensemble/protect/channel.h); of no other party.
 // An allow list is a file of public lines, or a folder of *.pub files. Lines that begin with '#'
 // are comments (no Z85 key begins so). Secret keys never reach a log or an error text, and are
 // wiped from our memory when dropped (libzmq keeps its own copy while a socket lives).
@@ -13,6 +15,8 @@
 #include <filesystem>
 #include <map>
 #include <string>
+
+#include "base/key_stream.h"
 
 namespace ens {
 
@@ -43,6 +47,10 @@ void write_keys(const std::filesystem::path& stem, const KeyPair& keys);
 
 // Error (file and problem) if missing, malformed, or readable by others than the owner.
 KeyPair read_secret_key(const std::filesystem::path& file);
+// Writes a new key to `file`, with random bytes of the operating system. Error if it exists.
+void write_device_key(const std::filesystem::path& file);
+// Error as read_secret_key().
+Seed read_device_key(const std::filesystem::path& file);
 std::string read_public_key(const std::filesystem::path& file);
 // A file of public keys, or a folder of *.pub files. Error if it has no key, unless it may.
 // Key -> its name: what follows the key in its line, else the file's.

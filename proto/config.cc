@@ -238,11 +238,11 @@ void complete_protection(RunConfig& config) {
   if (kind.nets == ServerNets::kOne) {
     ensemble.set_nets(1);
     ensemble.set_selected(1);
-  } else if (ensemble.nets() < 2) {
+  } else if (ensemble.nets() < 2 && kind.nets != ServerNets::kShared) {
     usage_fail("protection.kind = '" + kind.kind + "' needs several server nets", "",
                "set ensemble.nets to 2 or more");
   }
-  if (kind.nets == ServerNets::kJoint) ensemble.set_selected(ensemble.nets());
+  if (trains_jointly(config)) ensemble.set_selected(ensemble.nets());
   if (kind.nets != ServerNets::kSelected) {
     ensemble.set_common_head(false);
     ensemble.set_net_loss(0);

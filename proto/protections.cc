@@ -35,7 +35,8 @@ const ProtectionInfo& protection_info(const std::string& kind) {
 }
 
 bool trains_jointly(const RunConfig& config) {
-  return protection_info(config.protection().kind()).nets == ServerNets::kJoint;
+  const ServerNets nets = protection_info(config.protection().kind()).nets;
+  return nets == ServerNets::kJoint || nets == ServerNets::kShared;
 }
 
 const std::string& unprotected_kind() { return protections().front().kind; }

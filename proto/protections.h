@@ -11,7 +11,8 @@ namespace ens {
 
 enum class ServerNets {
   kOne,       // one net: ensemble.nets and ensemble.selected are not used
-  kJoint,     // ensemble.nets bodies behind one head, trained together and all used
+  kJoint,     // ensemble.nets bodies behind one head, at least two, trained together and all used
+  kShared,    // as kJoint, or one body
   kSelected,  // ensemble.nets nets; the client uses ensemble.selected of them, in secret
 };
 

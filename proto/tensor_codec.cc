@@ -90,6 +90,21 @@ Encoded encode(const Tensor& values, wire::DType dtype, Scales scales) {
   return out;
 }
 
+Encoded encode_steps(const Tensor& values, float step) {
+  if (values.rank() < 2) fail("int8 needs channels", "wire");
+  Encoded out{{}, Tensor::empty(values.shape(), Dtype::kU8)};
+  std::ranges::transform(values.plain().span<float>(), out.frame.data<uint8_t>(), [&](float v) {
+    return static_cast<uint8_t>(std::clamp(std::lround(v / step) + 127, 0L, 254L));
+  });
+  out.info.set_dtype(wire::INT8);
+  for (int64_t size : values.shape().dims()) out.info.add_shape(size);
+  for (int64_t c = 0; c < values.dim(1); ++c) {
+    out.info.add_scale(step);
+    out.info.add_offset(-127 * step);
+  }
+  return out;
+}
+
 void decode(const wire::TensorInfo& info, const void* bytes, Tensor values, Scales scales) {
   if (info.dtype() == wire::FLOAT32) {
     std::memcpy(values.host(), bytes, values.bytes());

@@ -27,6 +27,10 @@ enum class Scales { kChannels, kRows };
 // error is at most half a step of 1/255 of that range.
 Encoded encode(const Tensor& values, wire::DType dtype, Scales scales = Scales::kChannels);
 
+// values: multiples -127 to 127 times of `step`, which INT8 then carries exactly; of rank 2 or
+// more.
+Encoded encode_steps(const Tensor& values, float step);
+
 // Checks what a peer claims before anything is allocated: known dtype, `rank` dimensions, every
 // size in [1, limit], frame_bytes exactly right, scales as the dtype wants them. On success `shape`
 // and `dtype` (of the frame's elements) are set.

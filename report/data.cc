@@ -402,9 +402,10 @@ std::string Run::title() const {
   if (!known || known->nets != ServerNets::kOne) {
     if (const Maybe nets = get("nets")) title += fmt::format(", N = {}", *nets);
     const Maybe selected = get("selected");
-    if (selected && !(known && known->nets == ServerNets::kJoint))
+    if (selected && (!known || known->nets == ServerNets::kSelected))
       title += fmt::format(", P = {}", *selected);
   }
+  if (const Maybe bits = get("channel.bits")) title += fmt::format(", R = {:g} bits", *bits);
   const auto fresh = settings.find("protection.fresh_noise");
   if (fresh != settings.end() && fresh->second == "true") title += ", fresh noise";
   return title;

@@ -75,6 +75,7 @@ struct Run {
   results::RunInfo info;
   results::RunSummary summary;  // always with protection, data and architecture
   std::optional<results::ServingSummary> serving;
+  std::optional<results::Certificate> certificate;
   std::string config;
   // The configuration by path ("model.head_cells" -> "1"), texts without their quotes; completed
   // from summary.json where the file lacks a field.

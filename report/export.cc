@@ -128,6 +128,10 @@ std::vector<Column> csv_columns(const ReportData& all) {
   });
   result("best_image", "best_image.image"), result("best_image_ssim", "best_image.ssim");
   result("worst_image", "worst_image.image"), result("worst_image_ssim", "worst_image.ssim");
+  const auto has_channel = [](const Run& r) { return r.summary.has_channel(); };
+  if (std::ranges::any_of(all.runs, has_channel)) {
+    summary("channel_bits", "channel.bits"), summary("channel_elements", "channel.elements");
+  }
   const auto is_blinded = [](const Run& r) { return r.summary.has_blinded(); };
   if (std::ranges::any_of(all.runs, is_blinded)) {
     summary("rounds", "blinded.rounds"), summary("clouds", "blinded.clouds");

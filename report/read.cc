@@ -127,6 +127,13 @@ Run read_one(const fs::path& folder, std::vector<Skipped>& skipped) {
       run.serving = serving;
     });
   }
+  if (const fs::path file = folder / "certificate.json"; fs::exists(file)) {
+    optional_part(file, [&] {
+      results::Certificate certificate;
+      results::read(file, certificate);
+      run.certificate = certificate;
+    });
+  }
   for (const fs::path& attack : sorted_subfolders(folder / "attack")) {
     optional_part(attack, [&] { run.attacks.push_back(read_attack(attack, skipped)); });
   }

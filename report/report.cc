@@ -77,14 +77,14 @@ std::string verdict(const ReportData& all, const Run& run) {
     if (best->below_floor) {
       out += "No attack here read more than a blind guess does, " + reached;
     } else {
-      out += fmt::format("The strongest attack here, {}, reached {}{}",
-                         quoted(best->result.title()), reached,
-                         *best->best_ssim() > best->ssim() ? " as a negative" : "");
+      out +=
+          fmt::format("The strongest attack here, {}, reached {}{}", quoted(best->result.title()),
+                      reached, *best->best_ssim() > best->ssim() ? " as a negative" : "");
     }
     if (oracle) {
       const bool near = *best->best_ssim() >= oracle->ssim() - kNearOracle;
       out += near ? fmt::format(", within {} of that decoder or above: ", kNearOracle)
-                     : fmt::format(" and stayed more than {} below that decoder: ", kNearOracle);
+                  : fmt::format(" and stayed more than {} below that decoder: ", kNearOracle);
       if (near) {
         out += !run.is_protected() ? "as expected with nothing to stop it"
                                    : "<strong>this protection did not stop it</strong>";
@@ -252,11 +252,11 @@ std::string page(const ReportData& all, const std::string& stem, FigureList& fig
                                 ? escape(all.sweeps[0].state.title())
                                 : "Ensembler report";
   Album album(all);
-  const std::string sections = overview_table(all) + findings(all) + split_grids(all, album) +
-                               pictures(all, album) + attack_curves(all, figures) +
-                               trade_offs(all, figures) + published_table(all) +
-                               accuracy_table(all) + latency(all) + attack_table(all) +
-                               training_curves(all, figures) + run_details(all) + skipped_list(all);
+  const std::string sections =
+      overview_table(all) + findings(all) + certificates(all) + split_grids(all, album) +
+      pictures(all, album) + attack_curves(all, figures) + trade_offs(all, figures) +
+      published_table(all) + accuracy_table(all) + latency(all) + attack_table(all) +
+      training_curves(all, figures) + run_details(all) + skipped_list(all);
   return fmt::format(
       fmt::runtime(kPage), fmt::arg("title", title), fmt::arg("setting", escape(run.setting())),
       fmt::arg("style", kStyle + album.style()),

@@ -41,6 +41,7 @@ std::string accuracy_table(const ReportData& all);
 std::string attack_table(const ReportData& all);  // every run and attack with all numbers
 std::string published_table(const ReportData& all);
 std::string latency(const ReportData& all);
+std::string certificates(const ReportData& all);  // of channels
 std::string run_details(const ReportData& all);
 std::string skipped_list(const ReportData& all);
 

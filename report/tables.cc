@@ -5,6 +5,7 @@
 
 #include "base/strings.h"
 #include "proto/results.h"
+#include "report/certificate.h"
 #include "report/html.h"
 #include "report/published.h"
 #include "report/sections.h"
@@ -276,8 +277,9 @@ std::string selected_nets(const results::RunSummary& summary) {
     shares.push_back(fixed(net.share() * 100, 0));
     alone.push_back(fixed(net.accuracy() * 100, 1));
   }
-  return "<br>" + muted(fmt::format("selected networks: {} % of the logits; alone {} %", join(shares),
-                                    join(alone))) +
+  return "<br>" +
+         muted(fmt::format("selected networks: {} % of the logits; alone {} %", join(shares),
+                           join(alone))) +
          (results::in_effect_one_net(summary) ? "<br>in effect one network" : "");
 }
 
@@ -502,6 +504,16 @@ std::string latency(const ReportData& all) {
                  "Milliseconds per request: the median, and the 95th percentile beneath. The bars "
                  "show the medians of the parts, which need not add up to the median of the whole "
                  "beside them. Bytes are per image.");
+}
+
+std::string certificates(const ReportData& all) {
+  std::string out;
+  for (const Run& run : all.runs) {
+    if (!run.certificate) continue;
+    out += "<h3>" + escape(run.label) + "</h3>\n<pre>" +
+           escape(certificate_text(*run.certificate)) + "</pre>\n";
+  }
+  return out.empty() ? "" : section("What a request can tell at most", out);
 }
 
 std::string run_details(const ReportData& all) {

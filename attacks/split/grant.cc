@@ -20,6 +20,7 @@ void grant(const SplitVictim& victim, const AttackContext&, ServerView& view) {
   view.bodies = victim.bodies;
   view.public_data = victim.public_data;
   view.scored_images = victim.observed.dim(0);
+  view.channel = victim.channel;
 }
 
 void grant(const SplitVictim& victim, const AttackContext& context, LabelView& view) {
@@ -59,6 +60,7 @@ void grant(const SplitVictim& victim, const AttackContext& context, KnownPairsVi
 void grant(const SplitVictim& victim, const AttackContext& context, BlackBoxView& view) {
   grant(victim, context, static_cast<QueryFreeView&>(view));
   view.query = victim.send;
+  view.mean_query = victim.send_mean;
   const bool all = context.settings.tier() == "full";
   view.query_data = all ? victim.training_data() : victim.public_data;
 }
@@ -71,6 +73,7 @@ void grant(const SplitVictim& victim, const AttackContext& context, WhiteBoxView
 
 void grant(const SplitVictim& victim, const AttackContext& context, RepetitionView& view) {
   grant(victim, context, static_cast<BlackBoxView&>(view));
+  if (victim.send_from_device) view.query = victim.send_from_device;
   if (!victim.resend) return;
   view.resend = [resend = victim.resend, change = context.settings.repetition().change(),
                  seed = Rng(context.seed, "the client's copies").next()](int64_t copy) {

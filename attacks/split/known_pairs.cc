@@ -121,6 +121,22 @@ struct PairFit {
   }
 };
 
+// A head of the client's form; its output as the client sends it, in the mean over what is drawn.
+class CopiedHead : public Module {
+ public:
+  CopiedHead(const ServerView& view, Rng& rng)
+      : view_(view), head_(add("head", build_head(view.model, view.split, rng))) {}
+  Var forward(const Var& images) override { return view_.sent(head_->forward(images), nullptr); }
+  Tensor sent(const Tensor& images, Rng& noise) {
+    const NoGrad no_grad;
+    return view_.sent(head_->forward(Var(images)), &noise).value();
+  }
+
+ private:
+  const ServerView& view_;
+  std::shared_ptr<Sequential> head_;
+};
+
 class KnownPairs : public AttackOn<KnownPairsView> {
  public:
   std::string name() const override { return "known-pairs"; }
@@ -213,23 +229,24 @@ class KnownPairs : public AttackOn<KnownPairsView> {
     const std::string m = std::to_string(pairs.count());
     const std::string label = "copied head of " + m + (pairs.count() == 1 ? " pair" : " pairs");
     Rng rng(context.seed, "known pairs, head/" + m);
-    auto head = build_head(view.model, view.split, rng);
-    head->to(context.device);
+    CopiedHead head(view, rng);
+    head.to(context.device);
     const auto features = [&](const Tensor& images) {
       NoGrad no_grad;
-      return head->forward(Var(images.to(context.device))).value().to(Device{}).plain();
+      return head.forward(Var(images.to(context.device))).value().to(Device{}).plain();
     };
     // One pair cannot be held out from itself.
     const int64_t first = pairs.held_out > 0 ? pairs.known() : 0, n = pairs.count() - first;
     const Tensor judge_images = pairs.images.rows(first, n);
     const Tensor judge_features = pairs.features.rows(first, n);
     PairFit{view, context, label, Dtype::kF32}(
-        *head, pairs.images, pairs.features, pairs.known(),
+        head, pairs.images, pairs.features, pairs.known(),
         copy_training(pairs.known(), context.settings), kRate, rng.next(),
         [&] { return squared_error(features(judge_images), judge_features); });
     const Tensor noise = fixed_part(pairs, features);
     const PublicSplit data = split_public(*view.public_data);
     const auto noisy = [&](const Tensor& images) {
+      if (view.channel) return head.sent(images.to(context.device), rng);
       return backend(Device{}).binary(BinaryOp::kAdd, features(images), noise);
     };
     auto decoder = train_decoder(view, context, data.train, noisy, rng.next(), label);

@@ -155,11 +155,12 @@ class MapPrior : public AttackOn<WhiteBoxView> {
     const FeatureMap client = client_features(view, name());
     const PublicSplit data = split_public(*view.public_data);
     const auto denoiser = train_denoiser(view, context, data.train);
+    Rng rng(context.seed, name());
     const auto features = [&](const Tensor& images) {
       NoGrad no_grad;
-      return client(cast(Var(images.to(context.device)), context.dtype)).value();
+      const Var x = cast(Var(images.to(context.device)), context.dtype);
+      return view.channel ? view.channel(view.head->forward(x), &rng).value() : client(x).value();
     };
-    Rng rng(context.seed, name());
     const auto decoder = train_decoder(view, context, data.train, features, rng.next(), name());
     // The held-out images are the first, what the client sent follows.
     const Tensor judged = images_of(data.held_out, 0, std::min(kJudged, data.held_out.count()));

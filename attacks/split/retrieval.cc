@@ -1,10 +1,11 @@
 // Retrieval with unlimited queries: the mean of the public images x_j, weighted by how well each
 // explains the feature z that the client sent,
 //   x = sum_j w_j x_j,  w_j ~ exp(-|z - z_j|^2 / 2t),
-// with z_j the client's own feature of x_j. That is the posterior mean for a prior that knows
-// nothing but the public images; the temperature t (a Gaussian noise's variance, or where features
-// are deterministic how far one image stands for its neighbours) is chosen on held-out pairs. Where
-// features hold few bits, a deep decoder must not lose to it.
+// with z_j the client's own feature of x_j, in the mean of many queries where it draws noise. That
+// is the posterior mean for a prior that knows nothing but the public images; the temperature t (a
+// Gaussian noise's variance, or where features are deterministic how far one image stands for its
+// neighbours) is chosen on held-out pairs. Where features hold few bits, a deep decoder must not
+// lose to it.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -62,7 +63,15 @@ class Retrieval : public AttackOn<BlackBoxView> {
     const auto [images, features] = query_pairs(view, context, view.public_data->count(), name());
     const int64_t held = held_out_count(images.dim(0)), known = images.dim(0) - held;
     const Tensor truth = images.rows(0, held);
-    const Tensor candidates = images.rows(held, known), z = features.rows(held, known);
+    const Tensor candidates = images.rows(held, known);
+    Tensor z = features.rows(held, known);
+    if (view.mean_query) {
+      constexpr int64_t kBatch = 128;
+      for (int64_t first = 0; first < known; first += kBatch) {
+        const int64_t n = std::min(kBatch, known - first);
+        z.rows(first, n).copy_from(view.mean_query(candidates.rows(first, n)));
+      }
+    }
     Shape one = z.shape();
     one.set(0, 1);
     const Tensor centre = mean_to(Var(z), one).value().plain();

@@ -29,7 +29,7 @@ class RmleShadow : public AttackOn<QueryFreeView> {
     Reconstruction r;
     r.candidate = "shadow of all nets";
     r.shadow_accuracy = shadow.accuracy;
-    r.images = rmle(shadow.features, view.observed, view, context, name());
+    r.images = rmle(shadow.mean_features, view.observed, view, context, name());
     return {r};
   }
 };

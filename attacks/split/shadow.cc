@@ -21,7 +21,8 @@ int64_t start_images(const AttackConfig& settings, int64_t train_images) {
 class ShadowNet : public Module {
  public:
   ShadowNet(const ServerView& view, const AttackContext& context, const std::vector<int>& nets,
-            bool weighted, Rng& rng) {
+            bool weighted, Rng& rng)
+      : view_(view) {
     const Shape smashed = smashed_shape(view.model, view.split);
     const int64_t c = smashed[0];
     const int64_t inside =
@@ -42,9 +43,14 @@ class ShadowNet : public Module {
       weights_ =
           add_parameter("selector", Tensor::full({copies}, 1.0f / static_cast<float>(copies)));
     to(context.device);
+    if (view.channel) noise_ = Rng(rng.next());
   }
 
-  Var features(const Var& images) { return head_->forward(images); }
+  // As a client with this head would send them, or in the mean over what it would draw.
+  Var features(const Var& images, bool in_the_mean = false) {
+    return cast(view_.sent(head_->forward(images), in_the_mean ? nullptr : &noise_),
+                images.value().dtype());
+  }
 
   // Logits from features.
   Var classify(const Var& z) {
@@ -65,6 +71,8 @@ class ShadowNet : public Module {
   }
 
  private:
+  const ServerView& view_;
+  Rng noise_;
   std::vector<std::shared_ptr<Sequential>> bodies_;  // the server's, frozen
   std::shared_ptr<Sequential> head_, tail_;
   Var weights_;
@@ -132,7 +140,7 @@ void train_on(ShadowNet& shadow, const ServerView& view, const AttackContext& co
   fitting.label = "the shadow of " + candidate;
   fitting.epochs = epochs;
   fitting.lr = static_cast<float>(context.settings.shadow().lr());
-  fitting.capture = true;
+  fitting.capture = !view.channel;  // whose noise is drawn on the host
   fit(
       fitting, loader, optimizer,
       [&](const Batch& b) {
@@ -210,6 +218,7 @@ TrainedShadow train_shadow(const ServerView& view, const AttackContext& context,
   shadow->freeze();
   TrainedShadow out;
   out.features = [shadow](const Var& images) { return shadow->features(images); };
+  out.mean_features = [shadow](const Var& images) { return shadow->features(images, true); };
   out.logits = [shadow](const Var& images) { return shadow->forward(images); };
   out.head = shadow->head();
   out.selector = shadow->selector();
@@ -228,8 +237,8 @@ Reconstruction decode_through(const TrainedShadow& shadow, const QueryFreeView& 
     return shadow.features(Var(images.to(context.device).to(context.dtype))).value();
   };
   Rng rng(context.seed, "shadow decoder/" + candidate);
-  auto decoder =
-      train_decoder(view, context, data.train, features, rng.next(), candidate, {.capture = true});
+  auto decoder = train_decoder(view, context, data.train, features, rng.next(), candidate,
+                               {.capture = !view.channel});
   Reconstruction r;
   r.candidate = candidate;
   r.shadow_accuracy = shadow.accuracy;

@@ -24,11 +24,13 @@
 
 namespace ens {
 
-// A shadow of the client, frozen. Its functions own what they need; they may be called from one
-// thread at a time and record gradients with respect to their input unless NoGrad says otherwise.
+// A shadow of the client, frozen. Its functions own what they need but for the view; they may be
+// called from one thread at a time and record gradients with respect to their input unless NoGrad
+// says otherwise.
 struct TrainedShadow {
   std::function<Var(const Var& images)>
-      features;                                  // [B,C,S,S] in [0, 1] -> as the client would send
+      features;  // [B,C,S,S] in [0, 1] -> as the client would send
+  std::function<Var(const Var& images)> mean_features;  // in the mean over what it would draw
   std::function<Var(const Var& images)> logits;  // through the server nets and the shadow tail
   std::vector<NamedTensor> head;                 // weights and statistics of the shadow head
   std::vector<float> selector;  // the trained weight of every net; empty if not `weighted`

@@ -19,22 +19,27 @@ constexpr int64_t kCriterionImages = 1536;
 
 class Substitute::Head : public Module {
  public:
-  Head(const ServerView& view, const AttackContext& context, Rng& rng) : dtype_(context.dtype) {
+  Head(const ServerView& view, const AttackContext& context, Rng& rng)
+      : view_(view), dtype_(context.dtype) {
     head_ = add("head", build_head(view.model, view.split, rng));
     const Shape z = smashed_shape(view.model, view.split);
     map_ = add_parameter("map", Tensor::zeros({1, z[0], z[1], z[2]}));
     size = Tensor::full({1, z[0], 1, 1}, 1.0f, Dtype::kF32, context.device);
     to(context.device);
+    if (view.channel) noise_ = Rng(rng.next());
   }
 
   Var forward(const Var& images) override {
     const Var z = cast(head_->forward(cast(images, dtype_)), Dtype::kF32);
+    if (view_.channel) return view_.channel(z, &noise_);
     return ens::add(mul(z, Var(size)), map_);
   }
 
   Tensor size;  // [1,C,1,1]
 
  private:
+  const ServerView& view_;
+  Rng noise_;
   Dtype dtype_;
   std::shared_ptr<Sequential> head_;
   Var map_;

@@ -22,7 +22,8 @@ namespace ens {
 inline constexpr double kPolarityMargin = 0.03;
 
 // A head of the client's form on images in one polarity, its channels brought to the client's size,
-// and a map added for the noise that the client draws once. One thread at a time.
+// and a map added for the noise that the client draws once; or, where the client has a channel,
+// scaled and with noise as there. One thread at a time.
 class Substitute {
  public:
   // `candidate` names it in progress notes. What is given must outlive it.

@@ -10,10 +10,16 @@
 #include <vector>
 
 #include "attacks/core/attack.h"
+#include "nn/autograd/var.h"
+#include "nn/core/rng.h"
 #include "nn/data/dataset.h"
 #include "nn/models/model.h"
 
 namespace ens {
+
+// What a channel of limited power does to the output of a head [B,C,H,W]: scales it, and adds the
+// noise of one send, drawn from `noise`; null: in the mean. Differentiable, float32.
+using ChannelMap = std::function<Var(const Var& features, Rng* noise)>;
 
 // Everything that could be known of one client: plain tensors, indices and functions, filled in by
 // the scenario. Attacks never see it; grant() takes their view from it.
@@ -24,8 +30,12 @@ struct SplitVictim {
   Tensor observed;
   const Dataset* public_data = nullptr;
   std::function<const Dataset*()> training_data;  // all images of the training split
-  // The features that the client sends for images [B,C,S,S] in [0, 1]: float32, on the CPU.
+  // The features that the client sends for images [B,C,S,S] in [0, 1]: float32, on the CPU. What is
+  // drawn is drawn anew each time.
   std::function<Tensor(const Tensor& images)> send;
+  // The same from the client's device, which may send an image the same way each time.
+  std::function<Tensor(const Tensor& images)> send_from_device;
+  ChannelMap channel;               // see ServerView
   std::function<Tensor()> traffic;  // features of further images; computed when first granted
   std::vector<int32_t> labels;      // of the images behind `observed`
   std::function<std::vector<int64_t>()> nearest;  // to them, see NearestView
@@ -33,7 +43,8 @@ struct SplitVictim {
   std::function<Tensor(const std::function<Tensor(const Tensor& images)>& change)> resend;
   std::vector<int> subset;
   std::shared_ptr<Sequential> head;
-  std::function<Var(const Var& features)> protect;  // see WhiteBoxView
+  std::function<Var(const Var& features)> protect;        // see WhiteBoxView
+  std::function<Tensor(const Tensor& images)> send_mean;  // see BlackBoxView::mean_query
 };
 
 // What applicability and cost depend on.
@@ -60,6 +71,12 @@ struct ServerView {
   // private images behind `observed` and `traffic`.
   const Dataset* public_data = nullptr;
   int64_t scored_images = 0;  // how many images are to be reconstructed
+  // The client's channel, whose power is no secret; empty: it has none.
+  ChannelMap channel;
+  // What a client with such a head sends: `features` themselves without a channel.
+  Var sent(const Var& features, Rng* noise) const {
+    return channel ? channel(features, noise) : features;
+  }
 };
 
 // Floors that know more than the server has, and still not the features.
@@ -97,6 +114,8 @@ struct BlackBoxView : QueryFreeView {
   static constexpr KnowledgeLevel kLevel = KnowledgeLevel::kBlackBox;
   // The client's features for images of the attacker's choice.
   std::function<Tensor(const Tensor& images)> query;
+  // The mean of ever more queries with an image; empty where that is not known to be worth asking.
+  std::function<Tensor(const Tensor& images)> mean_query;
   // What there is to ask for: the public images; in tier `full` all of the training split.
   const Dataset* query_data = nullptr;
 };

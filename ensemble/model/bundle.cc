@@ -75,6 +75,12 @@ void put_info(Checkpoint& checkpoint, const BundleInfo& info) {
   put_unusual("hidden", info.model.hidden, usual.hidden);
   checkpoint.numbers["head_cells"] = info.split.head;
   checkpoint.numbers["tail_cells"] = info.split.tail;
+  const std::string& architecture = info.model.architecture;
+  if (architecture == "funnel" || architecture == "edge_only") {
+    checkpoint.numbers["head_width"] = info.model.head_width;
+  }
+  if (architecture == "funnel") checkpoint.numbers["sent_channels"] = info.model.sent_channels;
+  if (architecture == "thumbnail") checkpoint.numbers["thumbnail"] = info.model.thumbnail;
   checkpoint.texts["architecture"] = info.model.architecture;
   checkpoint.texts["mean"] = fmt::format("{}", fmt::join(info.model.mean, ","));
   checkpoint.texts["stddev"] = fmt::format("{}", fmt::join(info.model.stddev, ","));
@@ -107,6 +113,12 @@ BundleInfo get_info(const Checkpoint& checkpoint) {
   info.split.head = small(checkpoint, "head_cells");
   info.split.tail = small(checkpoint, "tail_cells");
   info.model.architecture = checkpoint.text("architecture");
+  const std::string& architecture = info.model.architecture;
+  if (architecture == "funnel" || architecture == "edge_only") {
+    info.model.head_width = small(checkpoint, "head_width");
+  }
+  if (architecture == "funnel") info.model.sent_channels = small(checkpoint, "sent_channels");
+  if (architecture == "thumbnail") info.model.thumbnail = small(checkpoint, "thumbnail");
   info.model.mean = parse_floats(checkpoint.text("mean"), checkpoint.file);
   info.model.stddev = parse_floats(checkpoint.text("stddev"), checkpoint.file);
   info.data = checkpoint.text("data");

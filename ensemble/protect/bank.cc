@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "ensemble/protect/draws.h"
 
 namespace ens {
 
@@ -17,7 +18,7 @@ bool Bank::fits(const Shape& feature) const {
   return std::ranges::equal(bank_.shape().dims().subspan(1), feature.dims());
 }
 
-void Bank::apply(Tensor& features, Rng& rng) const {
+void Bank::apply(Tensor& features, Draws& draws) const {
   const int64_t count = bank_.dim(0), size = bank_.numel() / count;
   if (features.rank() < 1 || features.numel() != features.dim(0) * size) {
     fail("features " + features.shape().str() + " do not fit a bank of " + bank_.shape().str(),
@@ -25,7 +26,7 @@ void Bank::apply(Tensor& features, Rng& rng) const {
   }
   float* feature = features.data<float>();
   for (int64_t b = 0; b < features.dim(0); ++b, feature += size) {
-    const auto drawn = static_cast<int64_t>(rng.below(static_cast<uint64_t>(count)));
+    const auto drawn = static_cast<int64_t>(draws.rng.below(static_cast<uint64_t>(count)));
     const float* values = bank_.data<float>() + drawn * size;
     for (int64_t i = 0; i < size; ++i) {
       feature[i] = form_ == Form::kAdd ? feature[i] + values[i] : feature[i] * values[i];

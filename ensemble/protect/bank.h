@@ -13,7 +13,7 @@ class Bank : public FeatureStep {
   Bank(const Tensor& values, const char* step, Form form);
   Form form() const override { return form_; }
   bool fits(const Shape& feature) const override;
-  void apply(Tensor& features, Rng& rng) const override;
+  void apply(Tensor& features, Draws& draws) const override;
 
  private:
   Tensor bank_;

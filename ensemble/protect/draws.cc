@@ -1,16 +1,39 @@
 #include "ensemble/protect/draws.h"
 
 #include <cmath>
+#include <cstring>
 #include <numbers>
+#include <vector>
 
-namespace ens::draws {
+namespace ens {
 
-Rng secret() { return Rng(secure_random(), secure_random()); }
+Draws Draws::secret(std::span<const Seed> seeds) {
+  Draws draws(Rng(secure_random(), secure_random()));
+  draws.seeds_ = seeds;
+  draws.secret_ = true;
+  return draws;
+}
 
-void add_normal(Rng& rng, std::span<float> values, float sigma) {
+Seed Draws::seed(int64_t image) {
+  if (!seeds_.empty()) return seeds_[static_cast<size_t>(image)];
+  if (secret_) return secure_seed();
+  Seed seed;
+  for (size_t i = 0; i < seed.size(); i += sizeof(uint64_t)) {
+    const uint64_t bits = rng.next();
+    std::memcpy(&seed[i], &bits, sizeof bits);
+  }
+  return seed;
+}
+
+namespace draws {
+namespace {
+
+// next() gives 64 random bits.
+template <typename F>
+void add_normal(F next, std::span<float> values, float sigma) {
   constexpr float kUnit = 0x1p-32f;
   for (size_t i = 0; i < values.size(); i += 2) {
-    const uint64_t bits = rng.next();
+    const uint64_t bits = next();
     // (0, 1]: half a step above the 32-bit number, so that the logarithm is finite.
     const float u = (static_cast<float>(bits >> 32) + 0.5f) * kUnit;
     const float angle =
@@ -19,6 +42,19 @@ void add_normal(Rng& rng, std::span<float> values, float sigma) {
     values[i] += radius * std::cos(angle);
     if (i + 1 < values.size()) values[i + 1] += radius * std::sin(angle);
   }
+}
+
+}  // namespace
+
+void add_normal(Rng& rng, std::span<float> values, float sigma) {
+  add_normal([&] { return rng.next(); }, values, sigma);
+}
+
+void add_normal(KeyStream stream, std::span<float> values) {
+  std::vector<uint64_t> bits((values.size() + 1) / 2);
+  stream.fill({reinterpret_cast<uint8_t*>(bits.data()), bits.size() * sizeof(uint64_t)});
+  size_t at = 0;
+  add_normal([&] { return bits[at++]; }, values, 1);
 }
 
 void drop(Rng& rng, std::span<float> values, float p) {
@@ -31,4 +67,5 @@ void drop(Rng& rng, std::span<float> values, float p) {
   }
 }
 
-}  // namespace ens::draws
+}  // namespace draws
+}  // namespace ens

@@ -13,8 +13,8 @@ class Dropout : public FeatureStep {
   explicit Dropout(const Tensor& values)
       : p_(one_value(values, "dropout", 0, std::nextafter(1.0f, 0.0f))) {}
   Form form() const override { return Form::kScale; }
-  void apply(Tensor& features, Rng& rng) const override {
-    draws::drop(rng, features.span<float>(), p_);
+  void apply(Tensor& features, Draws& draws) const override {
+    draws::drop(draws.rng, features.span<float>(), p_);
   }
 
  private:

@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "ensemble/protect/step.h"
+#include "nn/core/rng.h"
 #include "nn/modules/module.h"
 
 namespace ens {
@@ -18,6 +19,9 @@ class FeatureTraining : public Module {
   FeatureTraining(const ProtectionSpec& spec, uint64_t key);
   Var forward(const Var& features) override;
 
+  // From now on forward() does the step with other values than spec() has.
+  void set_values(const std::string& step, const Tensor& values);
+
   // What the edge is to do: the same steps, with the noise as it is now.
   ProtectionSpec spec() const;
 
@@ -30,9 +34,13 @@ class FeatureTraining : public Module {
 };
 
 // The steps in the mean over what they draw: it is multiplied by the mean_factor(), the
-// mean_noise() is added, small elements are set to zero where a step does that; differentiable,
-// thread-safe. Empty if nothing is left.
+// mean_noise() is added, small elements are set to zero and features scaled where a step does that;
+// differentiable, thread-safe. Empty if nothing is left.
 std::function<Var(const Var& features)> mean_protection(const ProtectionSpec& spec);
+// What the channel of a spec (channel.h) does to the head's output: scales it and adds noise drawn
+// from `noise`, or is taken in the mean if that is null; differentiable, float32, thread-safe.
+// Empty if there is no channel.
+std::function<Var(const Var& features, Rng* noise)> channel_map(const ProtectionSpec& spec);
 // Whether two features of one image differ.
 bool draws_anew(const ProtectionSpec& spec);
 

@@ -12,7 +12,7 @@ class FixedNoise : public FeatureStep {
   Form form() const override { return Form::kAddConstant; }
   bool fits(const Shape& feature) const override { return noise_.shape() == feature; }
 
-  void apply(Tensor& features, Rng&) const override {
+  void apply(Tensor& features, Draws&) const override {
     const int64_t size = noise_.numel();
     if (features.rank() < 1 || features.numel() != features.dim(0) * size) {
       fail("features " + features.shape().str() + " do not fit noise " + noise_.shape().str(),

@@ -12,8 +12,8 @@ class FreshNoise : public FeatureStep {
   explicit FreshNoise(const Tensor& values)
       : sigma_(one_value(values, "fresh_noise", 0, std::numeric_limits<float>::max())) {}
   Form form() const override { return Form::kAdd; }
-  void apply(Tensor& features, Rng& rng) const override {
-    draws::add_normal(rng, features.span<float>(), sigma_);
+  void apply(Tensor& features, Draws& draws) const override {
+    draws::add_normal(draws.rng, features.span<float>(), sigma_);
   }
 
  private:

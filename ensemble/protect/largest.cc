@@ -24,7 +24,7 @@ class Largest : public FeatureStep {
       : fraction_(one_value(values, "largest", std::numeric_limits<float>::min(), 1)) {}
   Form form() const override { return Form::kSelect; }
 
-  void apply(Tensor& features, Rng&) const override {
+  void apply(Tensor& features, Draws&) const override {
     if (features.rank() < 2) fail("no batch of features: " + features.shape().str(), "largest");
     const int64_t size = features.numel() / std::max<int64_t>(features.dim(0), 1);
     const int64_t kept = std::max<int64_t>(std::llround(fraction_ * static_cast<double>(size)), 1);

@@ -37,14 +37,14 @@ class Chain : public Protection {
   explicit Chain(const ProtectionSpec& spec) {
     for (const ProtectionStep& step : spec) {
       steps_.push_back(make_step(step));
-      const FeatureStep::Form form = steps_.back()->form();
-      draws_ |= form == FeatureStep::Form::kAdd || form == FeatureStep::Form::kScale;
+      draws_ |= draws_anew(*steps_.back());
     }
   }
 
-  void apply(Tensor& features) const override {
-    Rng rng = draws_ ? draws::secret() : Rng();
-    for (const auto& step : steps_) step->apply(features, rng);
+  using Protection::apply;
+  void apply(Tensor& features, std::span<const Seed> seeds) const override {
+    Draws draws = draws_ ? Draws::secret(seeds) : Draws();
+    for (const auto& step : steps_) step->apply(features, draws);
   }
 
  private:
@@ -60,6 +60,12 @@ const Tensor* find_values(const ProtectionSpec& spec, const std::string& name) {
 }
 
 bool is_known_step(const std::string& name) { return find_kind(name) != nullptr; }
+
+bool draws_anew(const FeatureStep& step) {
+  using Form = FeatureStep::Form;
+  return step.form() == Form::kAdd || step.form() == Form::kScale ||
+         step.form() == Form::kNormalise;
+}
 
 std::unique_ptr<FeatureStep> make_step(const ProtectionStep& step) {
   const StepKind* kind = find_kind(step.name);

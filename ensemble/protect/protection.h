@@ -4,9 +4,11 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "base/key_stream.h"
 #include "nn/core/tensor.h"
 
 namespace ens {
@@ -27,8 +29,10 @@ class Protection {
  public:
   virtual ~Protection() = default;
   // features [B,C,H,W] (or [B,C]) float32, CPU, plain; changed in place. Thread-safe. Error if they
-  // do not fit the protection.
-  virtual void apply(Tensor& features) const = 0;
+  // do not fit the protection. `seeds`: where the noise of a channel (channel.h) comes from, one
+  // for each image and never the same for two; none: from the operating system.
+  virtual void apply(Tensor& features, std::span<const Seed> seeds) const = 0;
+  void apply(Tensor& features) const { apply(features, {}); }
 };
 
 // All steps of `spec`, in order. Usage Error for an impossible spec. Draws come from a generator

@@ -6,10 +6,10 @@
 #include <memory>
 
 #include "ensemble/protect/protection.h"
-#include "nn/core/rng.h"
 
 namespace ens {
 
+class Draws;  // ensemble/protect/draws.h
 class ProtectionConfig;
 
 class FeatureStep {
@@ -20,15 +20,21 @@ class FeatureStep {
     kAdd,          // adds what apply() makes of zeros; draws anew every time
     kScale,        // multiplies by what apply() makes of ones; draws anew every time
     kSelect,       // sets to zero what apply() sets to zero, which depends on the features
+    kNormalise,    // scales each feature to the mean square power(), and adds what apply() does
+                   // beyond that; draws anew every time
   };
 
   virtual ~FeatureStep() = default;
   virtual Form form() const = 0;
+  virtual double power() const { return 0; }  // of kNormalise
   // Whether it can be applied to features of that shape.
   virtual bool fits(const Shape& /*feature*/) const { return true; }
   // features [B,C,H,W] (or [B,C]) float32, CPU, plain; changed in place. Error if they do not fit.
-  virtual void apply(Tensor& features, Rng& rng) const = 0;
+  virtual void apply(Tensor& features, Draws& draws) const = 0;
 };
+
+// Whether two features of one image differ.
+bool draws_anew(const FeatureStep& step);
 
 // Usage Error if this version does not know the step, or not with these values.
 std::unique_ptr<FeatureStep> make_step(const ProtectionStep& step);

@@ -77,6 +77,20 @@ std::vector<Var> EnsembleNet::outputs(const Var& images, Var& clean_features) {
   return outputs;
 }
 
+Var EnsembleNet::net_cross_entropy(const std::vector<Var>& outputs, const Tensor& labels) {
+  const auto count = static_cast<float>(outputs.size());
+  Var total;
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    std::vector<Var> alone;
+    for (size_t j = 0; j < outputs.size(); ++j) {
+      alone.push_back(affine(outputs[j], j == i ? count : 0, 0));
+    }
+    const Var own = softmax_cross_entropy(logits(alone), labels);
+    total = total.defined() ? ens::add(total, own) : own;
+  }
+  return affine(total, 1 / count, 0);
+}
+
 Var EnsembleNet::forward(const Var& images, Var& clean_features) {
   return logits(outputs(images, clean_features));
 }

@@ -51,10 +51,13 @@ class EnsembleNet : public Module {
   // The two halves of forward(): the bodies' outputs / P, and the tail's logits for them.
   std::vector<Var> outputs(const Var& images, Var& clean_features);
   Var logits(const std::vector<Var>& outputs) { return tail_->forward(concat(outputs, 1)); }
+  // The mean over the nets of the cross-entropy of each without the others, [1].
+  Var net_cross_entropy(const std::vector<Var>& outputs, const Tensor& labels);
 
   const std::shared_ptr<Sequential>& head() const { return head_; }
   const std::vector<std::shared_ptr<Sequential>>& bodies() const { return bodies_; }
   const std::shared_ptr<Sequential>& tail() const { return tail_; }
+  const std::shared_ptr<FeatureTraining>& feature_training() const { return protection_; }
   ProtectionSpec protection() const;
 
  private:

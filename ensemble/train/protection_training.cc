@@ -34,6 +34,12 @@ class StepOnFeatures : public ProtectionTraining {
 
 }  // namespace
 
+JointLoss ProtectionTraining::joint_loss(const TrainingContext& context) const {
+  return [&context](EnsembleNet& net, const Batch& b, double) {
+    return softmax_cross_entropy(net.forward(context.input(b)), b.labels);
+  };
+}
+
 TrainingResult ProtectionTraining::finish(const TrainingContext&, const Stage1& stage1) const {
   const SingleNet& net = *stage1.nets[0];
   TrainingResult result{net.head(), net.tail(), {net.body()}, Selector(1, {0}), net.protection()};

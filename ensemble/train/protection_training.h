@@ -3,11 +3,14 @@
 // of one unprotected net.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "ensemble/protect/channel.h"
 #include "ensemble/train/stages.h"
 
 namespace ens {
@@ -27,6 +30,9 @@ class FeaturePenalty {
   const std::string metric;  // the name of value()'s mean over an epoch in metrics.csv
 };
 
+// [1] float32; `done` is from 0 to below 1.
+using JointLoss = std::function<Var(EnsembleNet& net, const Batch& batch, double done)>;
+
 class ProtectionTraining {
  public:
   virtual ~ProtectionTraining() = default;
@@ -39,12 +45,20 @@ class ProtectionTraining {
                                             Rng& /*rng*/) const {
     return {};
   }
+  // The channel that features of so many elements pass, if there is one. Usage Error if it is
+  // impossible.
+  virtual std::optional<Channel> channel(const RunConfig& /*config*/, int64_t /*elements*/) const {
+    return std::nullopt;
+  }
   // Of the net `net` ("stage1/net0") on `device`; null: none.
   virtual std::unique_ptr<FeaturePenalty> penalty(const TrainingContext& /*context*/,
                                                   const std::string& /*net*/,
                                                   Device /*device*/) const {
     return nullptr;
   }
+  // Where all is trained jointly: what a step minimises, given the share of the steps that are
+  // done.
+  virtual JointLoss joint_loss(const TrainingContext& context) const;
   // From the nets of stage 1 to what edge and cloud get: by default the first of them as it is.
   // Not asked where all is trained jointly.
   virtual TrainingResult finish(const TrainingContext& context, const Stage1& stage1) const;

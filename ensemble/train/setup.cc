@@ -57,6 +57,9 @@ ModelSpec model_spec(const ModelConfig& config) {
   spec.stem_pool = config.stem_pool();
   spec.stem_kernel = config.stem_kernel();
   spec.hidden = config.hidden();
+  spec.head_width = config.head_width();
+  spec.sent_channels = config.sent_channels();
+  spec.thumbnail = config.thumbnail();
   return spec;
 }
 

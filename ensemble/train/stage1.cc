@@ -196,8 +196,10 @@ TrainingResult train_jointly(const TrainingContext& context) {
   job.label = "ensemble";
   job.file = context.run.path("stage1/ensemble.h5");
   job.data_seed = rng.next();
-  job.loss = [&](const Batch& b) {
-    return softmax_cross_entropy(net.forward(context.input(b)), b.labels);
+  double done = 0;
+  job.before_step = [&](double share) { done = share; };
+  job.loss = [&, loss = context.protection->joint_loss(context)](const Batch& b) {
+    return loss(net, b, done);
   };
   job.quick_accuracy = [&] { return measure_accuracy(context, result(), context.quick_test); };
   Progress progress("one round: head, tail and " + std::to_string(count) + " nets",

@@ -161,8 +161,14 @@ void train_net(const TrainingContext& context, Module& net, const NetTraining& j
   Saving saving;
   double recent = 0, last_accuracy = -1;
   int64_t steps = 0;
+  const auto all = static_cast<double>(options.epochs * loader.batches());
+  int64_t begun = options.first_epoch * loader.batches();
+  const auto loss = [&](const Batch& batch) {
+    if (job.before_step) job.before_step(static_cast<double>(begun++) / all);
+    return job.loss(batch);
+  };
   fit(
-      options, loader, optimizer, job.loss,
+      options, loader, optimizer, loss,
       [&](int64_t images, double value) {
         recent = steps++ ? 0.98 * recent + 0.02 * value : value;
         progress.add(images);

@@ -66,6 +66,7 @@ struct NetTraining {
   uint64_t data_seed = 0;      // order and augmentation
   std::vector<AuxiliaryModel> auxiliary_models;
   std::optional<Device> device;  // of the net and its batches; default: the context's
+  std::function<void(double done)> before_step;  // the share of all steps; may be empty
   std::function<Var(const Batch&)> loss;
   bool capture = false;  // FitOptions::capture
   std::function<double()> quick_accuracy;

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "ensemble/model/edge_bundle.h"
+#include "ensemble/protect/channel.h"
 #include "ensemble/protect/distance_train.h"
 #include "ensemble/train/protection_training.h"
 #include "proto/protections.h"
@@ -88,7 +89,8 @@ void write_bundles(const TrainingContext& context, const TrainingResult& trained
   write_edge_bundle(context.run.path("edge.h5"), edge);
 }
 
-void describe(const TrainingContext& context, results::RunSummary& summary) {
+void describe(const TrainingContext& context, const TrainingResult& trained,
+              results::RunSummary& summary) {
   const EnsembleConfig& e = context.config.ensemble();
   const SplitCost cost = split_cost(context.spec, context.split, e.selected());
   const auto count = [](int64_t value) { return static_cast<int32_t>(value); };
@@ -107,7 +109,14 @@ void describe(const TrainingContext& context, results::RunSummary& summary) {
   summary.set_test_images(count(context.test.count()));
   summary.mutable_flops()->set_edge(static_cast<double>(cost.edge_flops));
   summary.mutable_flops()->set_cloud(static_cast<double>(cost.body_flops * e.nets()));
-  summary.mutable_bytes()->set_up(static_cast<double>(cost.sent.numel() * 4));
+  const auto channel = find_channel(trained.protection, cost.sent.numel());
+  summary.mutable_bytes()->set_up(static_cast<double>(cost.sent.numel() * (channel ? 1 : 4)));
+  if (channel) {
+    summary.mutable_channel()->set_bits(channel->bits);
+    summary.mutable_channel()->set_power(channel->power);
+    summary.mutable_channel()->set_elements(count(channel->elements));
+    summary.mutable_channel()->set_keyed(channel->keyed);
+  }
   summary.mutable_bytes()->set_down(static_cast<double>(cost.body_output.numel() * 4 * e.nets()));
 }
 
@@ -139,7 +148,7 @@ void train_ensemble(const RunConfig& config, RunDir& run, const Dataset& train, 
   if (trained->snr) summary.set_snr(*trained->snr);
   (*summary.mutable_seconds())["stage1"] = seconds1;
   (*summary.mutable_seconds())["stage2"] = seconds_since(start2);
-  describe(context, summary);
+  describe(context, *trained, summary);
   results::write(run.path("summary.json"), summary);
 }
 

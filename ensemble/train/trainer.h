@@ -12,8 +12,8 @@
 //   additive     noise is drawn and added
 //   random       the head is replaced by an untrained one
 //   others       nothing: the one net is the result
-// dr_ensemble trains a head, N bodies and a tail in one round instead, with the settings of
-// stage 1.
+// dr_ensemble and channel train a head, N bodies and a tail in one round instead, with the settings
+// of stage 1.
 #pragma once
 
 #include <filesystem>

@@ -26,6 +26,7 @@ void add_data_command(CLI::App& app);
 void add_keys_command(CLI::App& app);
 void add_parts_command(CLI::App& app);
 void add_calibrate_command(CLI::App& app);
+void add_certify_command(CLI::App& app);
 void add_offload_command(CLI::App& app);
 void add_offload_bench_command(CLI::App& offload);  // below `offload`
 void add_import_command(CLI::App& app);

@@ -2,6 +2,7 @@
 #include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
+#include <cmath>
 #include <memory>
 #include <set>
 #include <string>
@@ -9,6 +10,7 @@
 
 #include "base/error.h"
 #include "ensemble/model/precision.h"
+#include "ensemble/train/protection_training.h"
 #include "ensemble/train/setup.h"
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
@@ -141,6 +143,8 @@ void print_info(const RunConfig& config) {
              with_units(static_cast<double>(flops)));
 
   const int nets = config.ensemble().nets();
+  const auto channel = make_protection_training(config)->channel(
+      config, smashed_shape(spec, split_of(config)).numel());
   fmt::print(
       "\nSplits: the edge runs the first h and the last t cells. N = {} server networks, P = {} of "
       "them "
@@ -157,12 +161,32 @@ void print_info(const RunConfig& config) {
       fmt::print("{:>2} {:>2}{} {:<16} {:<12} {:>13} {:>11} {:>12} {:>11} {:>11}\n", h, t,
                  chosen ? '*' : ' ', cost.sent.str(), cost.body_output.str(), cost.edge_parameters,
                  with_units(static_cast<double>(cost.edge_flops)),
-                 with_units(static_cast<double>(cost.body_flops) * nets), cost.sent.numel() * 4,
-                 cost.body_output.numel() * 4 * nets);
+                 with_units(static_cast<double>(cost.body_flops) * nets),
+                 cost.sent.numel() * (channel ? 1 : 4), cost.body_output.numel() * 4 * nets);
     }
   }
   fmt::print(
       "* the configured split. FLOPs: convolutions and linear layers, a multiply-add is 2.\n");
+  if (channel) {
+    fmt::print(
+        "\nChannel: a request carries at most R = {:g} bits of information about its image (an "
+        "average "
+        "over the noise):\nk = {} elements of mean square P = {:.4g} ({:.1f} dB), noise of "
+        "variance 1, "
+        "{} bytes in int8 steps of {:.3f}.\n",
+        channel->bits, channel->elements, channel->power, 10 * std::log10(channel->power),
+        channel->elements, channel->int8_step);
+    if (channel->keyed) {
+      fmt::print(
+          "The noise comes from the device's key and the image: sent again, an image gives the "
+          "same bytes.\n");
+    } else {
+      fmt::print(
+          "Sent again, an image has new noise: 4, 16 and 64 requests carry {:.0f}, {:.0f} and "
+          "{:.0f} bits.\n",
+          channel->bits_of_sends(4), channel->bits_of_sends(16), channel->bits_of_sends(64));
+    }
+  }
 }
 
 // What blinded inference of the first cells costs for one image, and over networks of some round

@@ -63,6 +63,20 @@ void show(const fs::path& what) {
   }
 }
 
+// Where the files of a new key go.
+fs::path new_stem(const std::string& name, const std::string& folder) {
+  if (name.empty() || name[0] == '.' || fs::path(name).has_parent_path()) {
+    usage_fail("'" + name + "' is not a name for a key", "keys",
+               "give a plain name; --folder says where the files go");
+  }
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) {
+    fail("cannot make the folder: " + error.message(), folder, "choose another --folder");
+  }
+  return fs::path(folder) / name;
+}
+
 void allow(const fs::path& list, const fs::path& key_file) {
   const std::string key = read_public_key(key_file);
   const bool exists = fs::exists(list);
@@ -131,19 +145,20 @@ void add_keys_command(CLI::App& app) {
   make->add_option("name", flags->name, "Name of the cloud or of one client")->required();
   make->add_option("--folder", flags->folder, "Where to put the two files")->capture_default_str();
   make->callback([flags] {
-    if (flags->name.empty() || flags->name[0] == '.' || fs::path(flags->name).has_parent_path()) {
-      usage_fail("'" + flags->name + "' is not a name for a key", "keys new",
-                 "give a plain name; --folder says where the files go");
-    }
-    std::error_code error;
-    fs::create_directories(flags->folder, error);
-    if (error) {
-      fail("cannot make the folder: " + error.message(), flags->folder, "choose another --folder");
-    }
-    const fs::path stem = fs::path(flags->folder) / flags->name;
+    const fs::path stem = new_stem(flags->name, flags->folder);
     write_keys(stem, new_keys());
     fmt::print("{0}.key  secret: keep it on this machine\n{0}.pub  for the other side\n",
                stem.string());
+  });
+  CLI::App* device = keys->add_subcommand(
+      "device",
+      "Make a device's secret key of the noise (NAME.device), for `protection.kind: channel`");
+  device->add_option("name", flags->name, "Name of the device")->required();
+  device->add_option("--folder", flags->folder, "Where to put the file")->capture_default_str();
+  device->callback([flags] {
+    const std::string file = new_stem(flags->name, flags->folder).string() + ".device";
+    write_device_key(file);
+    fmt::print("{}  secret: keep it on this machine\n", file);
   });
   CLI::App* display = keys->add_subcommand(
       "show", "Print the public keys of a list, a .pub file, or a .key file (never its secret)");

@@ -103,7 +103,12 @@ struct AttackTarget::Impl {
     draws = draws_anew(bundle.protection);
     const std::vector<std::string> classes = bundle.class_names;
     selected = bundle.selector.selected();
-    edge = std::make_unique<EdgePipeline>(std::move(bundle));
+    channel = channel_map(bundle.protection);
+    constexpr int kMaxBatch = 32;
+    fresh = std::make_unique<EdgePipeline>(bundle, kMaxBatch);
+    if (fresh->channel() && fresh->channel()->keyed) {
+      device_edge = std::make_unique<EdgePipeline>(std::move(bundle), kMaxBatch, secure_seed());
+    }
     head->to(device);
     for (const auto& body : cloud.bodies) body->to(device);
 
@@ -113,9 +118,18 @@ struct AttackTarget::Impl {
     truth = images_of(roles.scored, 0, roles.scored.count());
   }
 
+  // As the client's device sends them.
   Tensor smash(const Tensor& images) {
     std::lock_guard lock(edge_mutex);
-    return edge->smash(images);
+    return (device_edge ? device_edge : fresh)->smash(images);
+  }
+  Tensor smash_anew(const Tensor& images) {
+    std::lock_guard lock(edge_mutex);
+    return fresh->smash(images);
+  }
+  Tensor smash_in_the_mean(const Tensor& images) {
+    const NoGrad no_grad;
+    return channel(head->forward(Var(images.to(device))), nullptr).value().to(Device{}).plain();
   }
 
   // What the server keeps of the client's traffic: at most 1 GiB of features.
@@ -177,7 +191,10 @@ struct AttackTarget::Impl {
     v.observed = observed.defined() ? observed : smash(truth);
     v.public_data = &roles.public_data;
     v.training_data = [this] { return &all_training_images(); };
-    v.send = [this](const Tensor& images) { return smash(images); };
+    v.send = [this](const Tensor& images) { return smash_anew(images); };
+    v.send_from_device = [this](const Tensor& images) { return smash(images); };
+    if (channel) v.send_mean = [this](const Tensor& images) { return smash_in_the_mean(images); };
+    v.channel = channel;
     v.traffic = [this] { return seen_traffic(); };
     v.labels = roles.scored.labels;
     v.nearest = [this] { return nearest_images(roles.scored, roles.public_data); };
@@ -195,10 +212,12 @@ struct AttackTarget::Impl {
   const Device device;
   const Dtype dtype;
   CloudBundle cloud;
-  std::unique_ptr<EdgePipeline> edge;
+  // With noise of its own for each send; and with a device's key, if the bundle wants one.
+  std::unique_ptr<EdgePipeline> fresh, device_edge;
   std::mutex edge_mutex;  // a pipeline serves one thread at a time
   std::shared_ptr<Sequential> head;
   std::function<Var(const Var&)> protect;
+  ChannelMap channel;
   bool draws = false;  // whether two sends of one image differ
   std::vector<int> selected;
   std::mutex training_mutex;

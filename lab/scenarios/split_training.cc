@@ -6,6 +6,7 @@
 #include "base/files.h"
 #include "base/strings.h"
 #include "ensemble/model/edge_bundle.h"
+#include "ensemble/train/protection_training.h"
 #include "ensemble/train/setup.h"
 #include "ensemble/train/trainer.h"
 #include "experiment/run_dir.h"
@@ -92,6 +93,8 @@ bool train_run(const RunConfig& config, const fs::path& folder,
   const auto test = shared_dataset(config, DataPart::kTest);
   const ModelSpec spec = model_spec(config, *train);
   check(spec, split_of(config));  // before anything is written
+  make_protection_training(config)->channel(config,
+                                            smashed_shape(spec, split_of(config)).numel());
   std::vector<std::vector<NamedTensor>> nets;
   for (const WeightsFile& net : imported) {
     nets.push_back(from_torchvision(spec, net.weights, net.file));

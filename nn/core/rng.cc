@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numbers>
 #include <numeric>
 #include <utility>
@@ -83,6 +84,15 @@ uint64_t secure_random() {
     fail("the operating system gave no random bytes", "getrandom");
   }
   return value;
+}
+
+Seed secure_seed() {
+  Seed seed;
+  for (size_t i = 0; i < seed.size(); i += sizeof(uint64_t)) {
+    const uint64_t bits = secure_random();
+    std::memcpy(&seed[i], &bits, sizeof bits);
+  }
+  return seed;
 }
 
 }  // namespace ens

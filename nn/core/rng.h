@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/key_stream.h"
+
 namespace ens {
 
 class Rng {
@@ -24,8 +26,8 @@ class Rng {
   explicit Rng(uint64_t seed, uint64_t stream = 0);
   Rng(uint64_t seed, std::string_view stream_name);
   // For building a network whose weights do not matter, because they are loaded next or only shapes
-  // are asked for: fills leave the values as they are, so that memory nobody looks at stays untouched
-  // (a device that holds only the head of a network could not afford all of it).
+  // are asked for: fills leave the values as they are, so that memory nobody looks at stays
+  // untouched (a device that holds only the head of a network could not afford all of it).
   static Rng blank();
 
   uint64_t next();             // 64 uniform bits
@@ -44,8 +46,9 @@ class Rng {
   bool blank_ = false;
 };
 
-// 64 bits from the operating system's cryptographic source (getrandom). For secrets: the selector,
-// the client's noise. Throws Error if the system has none.
+// 64 bits, or a seed, from the operating system's cryptographic source (getrandom). For secrets:
+// the selector, the client's noise. Throws Error if the system has none.
 uint64_t secure_random();
+Seed secure_seed();
 
 }  // namespace ens

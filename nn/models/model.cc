@@ -190,6 +190,87 @@ std::vector<CellRecipe> he19(const ModelSpec& spec) {
   return cells;
 }
 
+// What follows a head that sends `sent` channels of small maps.
+void push_small_maps(std::vector<CellRecipe>& cells, const ModelSpec& spec, int64_t sent) {
+  const int64_t w = 2 * spec.width;
+  cells.push_back(
+      {"wide", [=](int copies, Rng& rng) {
+         auto cell = std::make_shared<Sequential>();
+         cell->push("conv", make<Conv2d>(sent * copies, w, 3, ConvSpec{1, 1}, false, rng));
+         cell->push("bn", make<BatchNorm>(w, true));
+         return cell;
+       }});
+  for (int stage = 1; stage <= 3; ++stage) {
+    const bool last = stage == 3;
+    const int64_t out = last ? 2 * w : w;
+    cells.push_back({"stage" + std::to_string(stage), [=](int copies, Rng& rng) {
+                       auto cell = std::make_shared<Sequential>();
+                       cell->push(make<BasicBlock>(w * copies, out, last ? 2 : 1, rng));
+                       cell->push(make<BasicBlock>(out, out, 1, rng));
+                       if (last) cell->push("pool", make<GlobalAvgPool>());
+                       return cell;
+                     }});
+  }
+  cells.push_back({"fc", [=](int copies, Rng& rng) {
+                     auto cell = std::make_shared<Sequential>();
+                     cell->push("linear", make<Linear>(2 * w * copies, spec.classes, true, rng));
+                     return cell;
+                   }});
+}
+
+// From the image to 3 * head_width small maps.
+std::shared_ptr<Sequential> funnel_trunk(const ModelSpec& spec, int copies, Rng& rng) {
+  const int64_t w = spec.head_width;
+  auto cell = std::make_shared<Sequential>();
+  cell->push("normalize", make<Normalize>(spec.mean, spec.stddev));
+  int64_t in = spec.channels * copies;
+  for (const int64_t out : {w, w + w / 2, 3 * w}) {
+    cell->push(make<Conv2d>(in, out, 3, ConvSpec{2, 1}, false, rng));
+    cell->push(make<BatchNorm>(out, true));
+    in = out;
+  }
+  for (int i = 0; i < 3; ++i) cell->push(BasicBlock::separable(in, rng));
+  return cell;
+}
+
+std::vector<CellRecipe> funnel(const ModelSpec& spec) {
+  const int64_t sent = spec.sent_channels;
+  std::vector<CellRecipe> cells;
+  cells.push_back({"funnel", [=](int copies, Rng& rng) {
+                     auto cell = funnel_trunk(spec, copies, rng);
+                     cell->push("narrow",
+                                make<Conv2d>(3 * spec.head_width, sent, 1, ConvSpec{}, false, rng));
+                     cell->push("bn", make<BatchNorm>(sent, false, false));
+                     return cell;
+                   }});
+  push_small_maps(cells, spec, sent);
+  return cells;
+}
+
+std::vector<CellRecipe> edge_only(const ModelSpec& spec) {
+  const int64_t out = 3 * spec.head_width;
+  return {{"trunk", [=](int copies, Rng& rng) { return funnel_trunk(spec, copies, rng); }},
+          {"pool", [](int, Rng&) { return make<GlobalAvgPool>(); }},
+          {"fc", [=](int copies, Rng& rng) {
+             auto cell = std::make_shared<Sequential>();
+             cell->push("linear", make<Linear>(out * copies, spec.classes, true, rng));
+             return cell;
+           }}};
+}
+
+std::vector<CellRecipe> thumbnail(const ModelSpec& spec) {
+  const int size = spec.image_size / std::max(spec.thumbnail, 1);
+  std::vector<CellRecipe> cells;
+  cells.push_back({"thumbnail", [=](int, Rng&) {
+                     auto cell = std::make_shared<Sequential>();
+                     cell->push("normalize", make<Normalize>(spec.mean, spec.stddev));
+                     cell->push("pool", make<AvgPool>(PoolSpec{size, size, 0}));
+                     return cell;
+                   }});
+  push_small_maps(cells, spec, spec.channels);
+  return cells;
+}
+
 std::vector<CellRecipe> recipes(const ModelSpec& spec) {
   if (spec.architecture == "resnet18") return resnet(spec, {2, 2, 2, 2});
   if (spec.architecture == "resnet34") return resnet(spec, {3, 4, 6, 3});
@@ -197,8 +278,11 @@ std::vector<CellRecipe> recipes(const ModelSpec& spec) {
   if (spec.architecture == "vgg19") return vgg(spec, {2, 2, 4, 4, 4});
   if (spec.architecture == "mobilenet") return mobilenet(spec);
   if (spec.architecture == "he19") return he19(spec);
+  if (spec.architecture == "funnel") return funnel(spec);
+  if (spec.architecture == "thumbnail") return thumbnail(spec);
+  if (spec.architecture == "edge_only") return edge_only(spec);
   usage_fail("unknown architecture '" + spec.architecture + "'", "model.architecture",
-             "use resnet18, resnet34, vgg16, vgg19, mobilenet or he19");
+             "use resnet18, resnet34, vgg16, vgg19, mobilenet, he19, funnel, thumbnail or edge_only");
 }
 
 void check_spec(const ModelSpec& spec) {
@@ -222,6 +306,16 @@ void check_spec(const ModelSpec& spec) {
                     : spec.stem_kernel == 7              ? 32
                                                          : 16;
   in_range("image_size", spec.image_size, least, 1024);
+  if (spec.architecture == "funnel" || spec.architecture == "edge_only") {
+    in_range("model.head_width", spec.head_width, 1, 1024);
+    in_range("model.sent_channels", spec.sent_channels, 1, 1024);
+  }
+  if (spec.architecture == "thumbnail" &&
+      (spec.thumbnail < 2 || spec.image_size % spec.thumbnail != 0)) {
+    usage_fail("images of " + std::to_string(spec.image_size) + " pixels have no thumbnail of " +
+                   std::to_string(spec.thumbnail),
+               "model.thumbnail", "use 2 or more, and a divisor of the image's size");
+  }
   if (static_cast<int>(spec.mean.size()) != spec.channels ||
       static_cast<int>(spec.stddev.size()) != spec.channels) {
     usage_fail("the normalisation needs one mean and deviation for each channel", "ModelSpec");

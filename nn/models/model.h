@@ -17,8 +17,7 @@ namespace ens {
 // What a classifier is, before any weights. Images are [channels, image_size, image_size] in [0,
 // 1]; normalisation by mean and stddev is the first thing in the first cell.
 struct ModelSpec {
-  // resnet18, resnet34, vgg16, vgg19, mobilenet (v1), he19
-  std::string architecture = "resnet18";
+  std::string architecture = "resnet18";  // see cell_names()
   int width = 64;  // channels of the first stage; the published networks have 64
   int classes = 10;
   int channels = 3;
@@ -26,8 +25,11 @@ struct ModelSpec {
   // The stem halves the image: ResNet's 3x3/2 max pool, the stride of MobileNet's first
   // convolution.
   bool stem_pool = true;
-  int stem_kernel = 3;  // ResNet: 3x3 of stride 1, or 7: 7x7 of stride 2 as for ImageNet
-  int hidden = 0;       // VGG: units of the hidden linear layers; 0: 8 * width
+  int stem_kernel = 3;    // ResNet: 3x3 of stride 1, or 7: 7x7 of stride 2 as for ImageNet
+  int hidden = 0;         // VGG: units of the hidden linear layers; 0: 8 * width
+  int head_width = 16;    // funnel, edge_only: channels of the first convolution
+  int sent_channels = 8;  // funnel: channels of what it sends
+  int thumbnail = 8;      // thumbnail: its height and width in pixels
   std::vector<float> mean = {0.5f, 0.5f, 0.5f}, stddev = {0.25f, 0.25f, 0.25f};  // per channel
 
   Shape input_shape() const { return {channels, image_size, image_size}; }
@@ -45,6 +47,14 @@ struct Split {
 // He, Zhang, Lee, "Model Inversion Attacks Against Collaborative Inference", ACSAC 2019: conv11
 // (cut before its ReLU), relu12, relu21, relu22, relu31, relu32, fc1 (8*width, sigmoid), fc2; no
 // batch norm.
+//
+// Two nets send little and are the same behind that: wide, stage1..stage3 (2*width, 2*width and
+// 4*width channels, the last at half the size; the global pooling ends stage3), fc. `funnel` has a
+// head (the cell funnel) that narrows to sent_channels maps of an eighth of the image's height and
+// width, normalised to mean 0 and variance 1 over the training images. The head of `thumbnail`
+// averages the image to thumbnail x thumbnail pixels. `edge_only` is what the edge can do alone for
+// the funnel's work: trunk (the funnel without its last convolution), pool, fc. The pooling stands
+// in for a cloud, which has nothing to compute.
 std::vector<std::string> cell_names(const ModelSpec& spec);
 
 // Usage Error if the spec or the split is impossible (names the field and the possible range).

@@ -109,9 +109,11 @@ int Linear::lower(Graph& graph, int input) const {
 
 // ---- normalisation
 
-BatchNorm::BatchNorm(int64_t channels, bool relu) : relu_(relu) {
+BatchNorm::BatchNorm(int64_t channels, bool relu, bool affine) : relu_(relu) {
   gamma_ = add_parameter("weight", Tensor::full({channels}, 1.0f));
   beta_ = add_parameter("bias", Tensor::zeros({channels}));
+  gamma_.set_requires_grad(affine);
+  beta_.set_requires_grad(affine);
   mean_ = Tensor::zeros({channels});
   var_ = Tensor::full({channels}, 1.0f);
   add_buffer("running_mean", mean_);
@@ -257,16 +259,31 @@ int Dropout::lower(Graph&, int input) const { return input; }
 
 // ---- ResNet's basic block
 
-BasicBlock::BasicBlock(int64_t in, int64_t out, int stride, Rng& rng) {
-  conv1_ = add("conv1", std::make_shared<Conv2d>(in, out, 3, ConvSpec{stride, 1}, false, rng));
-  norm1_ = add("bn1", std::make_shared<BatchNorm>(out, true));
-  conv2_ = add("conv2", std::make_shared<Conv2d>(out, out, 3, ConvSpec{1, 1}, false, rng));
-  norm2_ = add("bn2", std::make_shared<BatchNorm>(out));
+BasicBlock::BasicBlock(std::shared_ptr<Conv2d> conv1, std::shared_ptr<Conv2d> conv2,
+                       int64_t channels) {
+  conv1_ = add("conv1", std::move(conv1));
+  norm1_ = add("bn1", std::make_shared<BatchNorm>(channels, true));
+  conv2_ = add("conv2", std::move(conv2));
+  norm2_ = add("bn2", std::make_shared<BatchNorm>(channels));
+}
+
+// The weights are drawn in the order of the list's elements.
+BasicBlock::BasicBlock(int64_t in, int64_t out, int stride, Rng& rng)
+    : BasicBlock{std::make_shared<Conv2d>(in, out, 3, ConvSpec{stride, 1}, false, rng),
+                 std::make_shared<Conv2d>(out, out, 3, ConvSpec{1, 1}, false, rng), out} {
   if (stride != 1 || in != out) {
     conv_short_ = add("downsample.conv",
                       std::make_shared<Conv2d>(in, out, 1, ConvSpec{stride, 0}, false, rng));
     norm_short_ = add("downsample.bn", std::make_shared<BatchNorm>(out));
   }
+}
+
+std::shared_ptr<BasicBlock> BasicBlock::separable(int64_t channels, Rng& rng) {
+  ConvSpec depthwise{1, 1};
+  depthwise.groups = static_cast<int>(channels);
+  const auto conv1 = std::make_shared<Conv2d>(channels, channels, 3, depthwise, false, rng);
+  const auto conv2 = std::make_shared<Conv2d>(channels, channels, 1, ConvSpec{}, false, rng);
+  return std::shared_ptr<BasicBlock>(new BasicBlock(conv1, conv2, channels));
 }
 
 Var BasicBlock::forward(const Var& x) {

@@ -61,10 +61,11 @@ class Linear : public Module {
 };
 
 // y = (x - mean) / sqrt(var + eps) * gamma + beta, then ReLU if `relu` (fused). eps 1e-5; running
-// statistics move by `momentum` 0.1, with the unbiased variance, as PyTorch's.
+// statistics move by `momentum` 0.1, with the unbiased variance, as PyTorch's. Without `affine`
+// gamma and beta stay 1 and 0.
 class BatchNorm : public Module {
  public:
-  explicit BatchNorm(int64_t channels, bool relu = false);
+  explicit BatchNorm(int64_t channels, bool relu = false, bool affine = true);
   Var forward(const Var& x) override;
   // relu(forward(x) + residual): the end of a residual block.
   Var add_relu(const Var& x, const Var& residual);
@@ -169,10 +170,15 @@ class Dropout : public Module {
 class BasicBlock : public Module {
  public:
   BasicBlock(int64_t in, int64_t out, int stride, Rng& rng);
+  // Of as many channels and the same size, separable: a depthwise 3x3 convolution, then a 1x1
+  // convolution (MobileNet, 2017), in place of the two.
+  static std::shared_ptr<BasicBlock> separable(int64_t channels, Rng& rng);
   Var forward(const Var& x) override;
   int lower(Graph& graph, int input) const override;
 
  private:
+  BasicBlock(std::shared_ptr<Conv2d> conv1, std::shared_ptr<Conv2d> conv2, int64_t channels);
+
   std::shared_ptr<Conv2d> conv1_, conv2_, conv_short_;
   std::shared_ptr<BatchNorm> norm1_, norm2_, norm_short_;
 };

@@ -10,12 +10,7 @@
 
 namespace ens {
 
-SecureStream::SecureStream() : used_(seeds_.size()) {
-  for (size_t i = 0; i < key_.size(); i += sizeof(uint64_t)) {
-    const uint64_t bits = secure_random();
-    std::memcpy(&key_[i], &bits, sizeof bits);
-  }
-}
+SecureStream::SecureStream() : key_(secure_seed()), used_(seeds_.size()) {}
 
 SecureStream::~SecureStream() {
   OPENSSL_cleanse(key_.data(), key_.size());

@@ -22,7 +22,7 @@ class SecureStream {
  private:
   void refill();
 
-  Seed key_{};                     // of the next block of seeds
+  Seed key_;                       // of the next block of seeds
   std::array<Seed, 127> seeds_{};  // drawn ahead; wiped when given out
   size_t used_ = 0;
 };

@@ -36,6 +36,21 @@ TEST(Hash, Md5OfTheStandardsExample) {
   EXPECT_EQ(to_hex(md5.finish()), "f96b697d7cb7938d525a2f31aaf161d0");
 }
 
+// RFC 4231, test cases 1 and 2.
+TEST(Hash, HmacOfTheStandardsExamples) {
+  const auto hmac = [](const std::string& key, const std::string& data) {
+    const auto bytes = [](const std::string& text) {
+      return std::span(reinterpret_cast<const uint8_t*>(text.data()), text.size());
+    };
+    const auto code = hmac_sha256(bytes(key), bytes(data));
+    return to_hex({reinterpret_cast<const char*>(code.data()), code.size()});
+  };
+  EXPECT_EQ(hmac(std::string(20, '\x0b'), "Hi There"),
+            "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7");
+  EXPECT_EQ(hmac("Jefe", "what do ya want for nothing?"),
+            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+}
+
 TEST(Hash, TextsEnterWithTheirLength) {
   Hash one, two;
   one.add_text("ab");

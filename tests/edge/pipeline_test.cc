@@ -76,5 +76,50 @@ TEST(EdgePipeline, AppliesTheBundlesProtection) {
   EXPECT_NE(sent({fresh}), sent({fresh}));
 }
 
+// With a device's key an image has one noise, in this process and the next, and no two images,
+// keys, heads or powers share any.
+TEST(EdgePipeline, AKeyedNoiseIsOfOneImageDeviceAndBundle) {
+  test::Bundles bundles = test::random_bundles(8);
+  const int64_t size = smashed_shape(bundles.edge.info.model, bundles.edge.info.split).numel();
+  const Tensor images = test::random_images(bundles.edge.info.model, 5, 1);
+  Seed key, other_key;
+  key.fill(1), other_key.fill(2);
+  const auto pipeline = [&](const EdgeBundle& edge, double bits, std::optional<Seed> device) {
+    EdgeBundle own = edge;
+    own.protection = {channel_step(make_channel(bits, size, true))};
+    return std::make_unique<EdgePipeline>(own, 8, device);
+  };
+  const auto first = pipeline(bundles.edge, 64, key);
+  ASSERT_TRUE(first->channel());
+  EXPECT_EQ(first->channel()->elements, size);
+  const Tensor all = first->smash(images);
+  EXPECT_EQ(all.to_vector(), first->smash(images).to_vector());
+  EXPECT_EQ(all.to_vector(), pipeline(bundles.edge, 64, key)->smash(images).to_vector());
+  EXPECT_NE(pipeline(bundles.edge, 64, std::nullopt)->smash(images).to_vector(),
+            pipeline(bundles.edge, 64, std::nullopt)->smash(images).to_vector());
+
+  // What is left of z when the scaled feature is taken off, which is hardly anything at 64 bits in
+  // 1,024 elements: noises of two pipelines or two images that were the same would be the same
+  // here.
+  const auto likeness = [&](const Tensor& a, const Tensor& b) {
+    double ab = 0, aa = 0, bb = 0;
+    for (int64_t i = 0; i < size; ++i) {
+      const double x = a.data<float>()[i], y = b.data<float>()[i];
+      ab += x * y, aa += x * x, bb += y * y;
+    }
+    return ab / std::sqrt(aa * bb);
+  };
+  EXPECT_NEAR(likeness(all.rows(0, 1), all.rows(0, 1)), 1, 1e-9);
+  const double chance =
+      5 / std::sqrt(static_cast<double>(size)) + 0.1;  // 0.1: the images' likeness
+  Tensor changed = images.clone();
+  changed.data<float>()[7] += 1 / 255.0f;
+  EXPECT_LT(likeness(first->smash(changed).rows(0, 1), all.rows(0, 1)), chance);
+  EXPECT_LT(likeness(all.rows(0, 1), all.rows(1, 1)), chance);
+  EXPECT_LT(likeness(pipeline(bundles.edge, 64, other_key)->smash(images), all), chance);
+  EXPECT_LT(likeness(pipeline(bundles.edge, 65, key)->smash(images), all), chance);
+  EXPECT_LT(likeness(pipeline(test::random_bundles(9).edge, 64, key)->smash(images), all), chance);
+}
+
 }  // namespace
 }  // namespace ens

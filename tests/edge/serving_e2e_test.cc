@@ -22,9 +22,11 @@
 #include <sstream>
 #include <thread>
 
+#include "base/error.h"
 #include "edge/client.h"
 #include "edge/stream.h"
 #include "net/keys.h"
+#include "net/wiretap.h"
 #include "nn/data/dataset.h"
 #include "nn/data/image.h"
 #include "nn/data/loader.h"
@@ -98,6 +100,123 @@ TEST_F(ServingTest, BadPictureIsNamedAndTheOthersAreClassified) {
   EXPECT_NE(out.find("good.png"), std::string::npos);
   auto resized = edge({"--resize", path("large.png")});
   EXPECT_EQ(resized->wait(), 0) << resized->err();
+}
+
+class ChannelServingTest : public ServingTest {
+ protected:
+  ChannelServingTest() {
+    protect(make_channel(2000, elements(), true));
+    std::filesystem::create_directory(dir_ / "pictures");
+    const Tensor images = test::random_images(bundles_.edge.info.model, 3, 9);
+    for (int i = 0; i < 3; ++i) {
+      write_png(dir_ / "pictures" / ("p" + std::to_string(i) + ".png"),
+                images.rows(i, 1).reshape({3, 16, 16}));
+    }
+    write_device_key(dir_ / "door.device");
+  }
+  int64_t elements() const {
+    return smashed_shape(bundles_.edge.info.model, bundles_.edge.info.split).numel();
+  }
+  void protect(const Channel& channel) {
+    bundles_.edge.protection = {channel_step(channel)};
+    write(bundles_, dir_.path());
+  }
+  // What one process sends for the pictures, as the cloud receives it.
+  Tensor sent(const Args& more, std::string* out = nullptr) {
+    Wiretap tap(endpoint_);
+    Args args{"--bundle", path("edge.h5"), "--cloud", tap.endpoint(), "--json", path("pictures")};
+    args.insert(args.end(), more.begin(), more.end());
+    auto process = run("ensembler-edge", args);
+    EXPECT_EQ(process->wait(), 0) << process->err();
+    if (out) *out = process->out();
+    return tap.features();
+  }
+};
+
+TEST_F(ChannelServingTest, SendsAByteForEachElementAndTheSameBytesForTheSameImage) {
+  start_cloud();
+  std::string out;
+  const Tensor first = sent({"--device-key", path("door.device")}, &out);
+  std::istringstream lines(out);
+  for (std::string line; std::getline(lines, line);) {
+    const json result = json::parse(line);
+    EXPECT_GT(result["bytes"]["sent"], elements());
+    EXPECT_LT(result["bytes"]["sent"], elements() + 200);  // float32: four times as many
+  }
+  // Another process, and a cloud that was restarted.
+  cloud_->signal(SIGTERM);
+  cloud_->wait();
+  start_cloud();
+  EXPECT_EQ(sent({"--device-key", path("door.device")}).to_vector(), first.to_vector());
+  write_device_key(dir_ / "other.device");
+  EXPECT_NE(sent({"--device-key", path("other.device")}).to_vector(), first.to_vector());
+
+  // Noise that is not keyed: never the same again, whatever is started anew.
+  protect(make_channel(2000, elements(), false));
+  const Tensor once = sent({}), again = sent({});
+  for (int64_t image = 0; image < 3; ++image) {
+    double square = 0;
+    for (int64_t i = 0; i < elements(); ++i) {
+      const int64_t at = image * elements() + i;
+      square += std::pow(once.data<float>()[at] - again.data<float>()[at], 2);
+    }
+    EXPECT_NEAR(square / static_cast<double>(elements()), 2, 0.5) << "two independent noises";
+  }
+}
+
+// The same key in C and in C++: the same bytes, and so the same logits.
+TEST_F(ChannelServingTest, WorksThroughBothInterfaces) {
+  start_cloud();
+  const Tensor images = test::random_images(bundles_.edge.info.model, 3, 9);
+  std::ofstream(path("images.raw"), std::ios::binary)
+      .write(static_cast<const char*>(images.host()), static_cast<std::streamsize>(images.bytes()));
+  EdgeConfig config = edge_config();
+  config.set_device_key(path("door.device"));
+  auto c =
+      run("c_client", {config.ShortDebugString(), "3", path("images.raw"), path("logits.raw")});
+  ASSERT_EQ(c->wait(), 0) << c->err();
+  std::vector<float> logits(30);
+  std::ifstream(path("logits.raw"), std::ios::binary)
+      .read(reinterpret_cast<char*>(logits.data()), 30 * sizeof(float));
+  const auto result = EdgeClient(config).classify(images);
+  ASSERT_TRUE(result.status.ok()) << result.status.str();
+  const auto wanted = result.value.logits.to_vector();
+  for (size_t i = 0; i < 30; ++i)
+    EXPECT_NEAR(logits[i], wanted[i], 1e-4 * (1 + std::abs(wanted[i])));
+  config.clear_device_key();
+  auto none =
+      run("c_client", {config.ShortDebugString(), "3", path("images.raw"), path("logits.raw")});
+  EXPECT_EQ(none->wait(), 1);
+  EXPECT_NE(none->err().find("--device-key"), std::string::npos) << none->err();
+}
+
+TEST_F(ChannelServingTest, WithoutItsKeyOrWithAnotherPowerNothingIsSent) {
+  start_cloud();
+  const auto refused = [&](const Args& more, const std::string& says, int code = 1) {
+    Wiretap tap(endpoint_);
+    Args args{"--bundle", path("edge.h5"), "--cloud", tap.endpoint(), path("pictures/p0.png")};
+    args.insert(args.end(), more.begin(), more.end());
+    expect_refused(*run("ensembler-edge", args), code, says);
+    EXPECT_THROW(tap.features(), Error) << "something was sent";
+  };
+  refused({}, "--device-key", 2);
+  refused({"--device-key", path("none.device")}, "cannot read the secret key file");
+  std::filesystem::permissions(dir_ / "door.device", std::filesystem::perms::others_read,
+                               std::filesystem::perm_options::add);
+  refused({"--device-key", path("door.device")}, "can be read by others");
+
+  Channel channel = make_channel(2000, elements(), false);
+  bundles_.edge.protection = {channel_step(channel)};
+  bundles_.edge.protection[0].values.data<float>()[1] *= 1.5f;  // louder than its bits allow
+  EXPECT_THROW(write(bundles_, dir_.path()), Error);
+
+  // A head whose output is no number: found before anything is sent.
+  protect(channel);
+  for (NamedTensor& t : bundles_.edge.head->state()) {
+    if (t.name.ends_with("bn.bias")) t.tensor.fill(INFINITY);
+  }
+  write(bundles_, dir_.path());
+  refused({}, "is not sent");
 }
 
 TEST_F(ServingTest, MeasuresADataSet) {

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "ensemble/protect/adversary_train.h"
+#include "ensemble/protect/channel.h"
 #include "ensemble/protect/distance_train.h"
 #include "ensemble/protect/feature_train.h"
 #include "ensemble/protect/noise_bank_train.h"
@@ -181,8 +182,92 @@ TEST(MeanProtection, AddsWhatIsFixedSelectsAndLeavesDrawsOut) {
   }
 }
 
+// What a training step sends has the power, the noise and the steps of int8 of the channel; the
+// gradient is that of the scaling alone, by central differences of a computation in double.
+TEST(FeatureTraining, SendsThroughTheChannelAndLearnsThroughItsScaling) {
+  const Channel channel = make_channel(40, 18, false);
+  FeatureTraining training({channel_step(channel)}, 9);
+  const Tensor features = normal({500, 2, 3, 3}, 2);
+  const Var u(features, true);
+  const Var z = training.forward(u);
+  const Tensor weights = normal({500, 2, 3, 3}, 3);
+  const auto scaled = [&](const std::vector<double>& x) {
+    double square = 0, value = 0;
+    for (const double v : x) square += v * v;
+    for (size_t i = 0; i < x.size(); ++i) {
+      value += x[i] * weights.data<float>()[i] * std::sqrt(18 * channel.power / square);
+    }
+    return value;
+  };
+  double sum_of_noise = 0, squares = 0;
+  for (int64_t image = 0; image < 500; ++image) {
+    double square = 0;
+    for (int64_t i = 0; i < 18; ++i) {
+      square += std::pow(features.data<float>()[image * 18 + i], 2);
+    }
+    for (int64_t i = 0; i < 18; ++i) {
+      const float value = z.value().data<float>()[image * 18 + i];
+      const double noise =
+          value - features.data<float>()[image * 18 + i] * std::sqrt(18 * channel.power / square);
+      sum_of_noise += noise;
+      squares += noise * noise;
+      EXPECT_NEAR(value / channel.int8_step, std::round(value / channel.int8_step), 1e-2);
+    }
+  }
+  EXPECT_NEAR(sum_of_noise / 9000, 0, 5 / std::sqrt(9000.0));
+  EXPECT_NEAR(squares / 9000, 1 + std::pow(channel.int8_step, 2) / 12, 5 * std::sqrt(2 / 9000.0));
+  sum(mul(z, Var(weights))).backward();
+  for (int64_t i = 0; i < 18; ++i) {
+    std::vector<double> up, down;
+    for (int64_t j = 0; j < 18; ++j) {
+      const double x = features.data<float>()[j];
+      up.push_back(x + (i == j) * 1e-4), down.push_back(x - (i == j) * 1e-4);
+    }
+    EXPECT_NEAR(u.grad().data<float>()[i], (scaled(up) - scaled(down)) / 2e-4, 2e-3) << i;
+  }
+  EXPECT_TRUE(training.has_host_state()) << "a captured step would repeat its noise forever";
+}
+
+// Another power while training goes on; what the edge gets stays.
+TEST(FeatureTraining, MaySendWithOtherValuesThanTheEdgeWill) {
+  const Channel channel = make_channel(40, 5000, false);
+  FeatureTraining training({channel_step(channel)}, 9);
+  Channel loud = channel;
+  loud.power = 100;
+  training.set_values("channel", channel_step(loud).values);
+  double square = 0;
+  const Tensor z = training.forward(Var(normal({1, 1, 1, 5000}, 2))).value();
+  for (const float v : z.to_vector()) square += double{v} * v;
+  EXPECT_NEAR(square / 5000, 101, 3);
+  EXPECT_EQ(training.spec()[0].values.to_vector(), channel_step(channel).values.to_vector());
+}
+
+TEST(MeanProtection, OfAChannelIsItsScaling) {
+  const Channel channel = make_channel(40, 18, true);
+  const ProtectionSpec spec{channel_step(channel)};
+  const Tensor features = normal({4, 2, 3, 3}, 2);
+  const Tensor mean = mean_protection(spec)(Var(features)).value();
+  EXPECT_EQ(mean.to_vector(), channel_map(spec)(Var(features), nullptr).value().to_vector());
+  for (int64_t i = 0; i < 4; ++i) {
+    double square = 0, along = 0, own = 0;
+    for (int64_t j = 0; j < 18; ++j) {
+      const double mu = mean.data<float>()[i * 18 + j], u = features.data<float>()[i * 18 + j];
+      square += mu * mu, along += mu * u, own += u * u;
+    }
+    EXPECT_NEAR(square, 18 * channel.power, 1e-3);
+    EXPECT_NEAR(along, std::sqrt(square * own), 1e-3);
+  }
+  Rng noise(4);
+  const auto first = channel_map(spec)(Var(features), &noise).value().to_vector();
+  EXPECT_NE(first, channel_map(spec)(Var(features), &noise).value().to_vector());
+  EXPECT_TRUE(draws_anew(spec));
+  EXPECT_FALSE(channel_map({{"fresh_noise", number(1)}}));
+}
+
 TEST(FeatureTraining, ContinuesItsDrawsFromItsState) {
-  const ProtectionSpec spec{{"dropout", number(0.3f)}, {"fresh_noise", number(1)}};
+  const ProtectionSpec spec{{"dropout", number(0.3f)},
+                            {"fresh_noise", number(1)},
+                            channel_step(make_channel(9, 16, false))};
   const Var features(normal({2, 1, 4, 4}, 1));
   FeatureTraining whole(spec, 5), resumed(spec, 5), other(spec, 6);
   const Floats first = whole.forward(features).value().to_vector();

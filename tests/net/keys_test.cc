@@ -67,6 +67,31 @@ TEST_F(Keys, FilesRoundTripWithTheRightModes) {
   EXPECT_EQ(contents(dir_ / "me.pub"), keys.public_key + " me\n");
 }
 
+TEST_F(Keys, DeviceKeysRoundTripAndAreNobodyElses) {
+  write_device_key(dir_ / "door.device");
+  EXPECT_EQ(mode(dir_ / "door.device"), 0600u);
+  const Seed key = read_device_key(dir_ / "door.device");
+  EXPECT_EQ(read_device_key(dir_ / "door.device"), key);
+  EXPECT_NE(key, Seed{});
+  EXPECT_THROW(write_device_key(dir_ / "door.device"), Error);
+  write_device_key(dir_ / "other.device");
+  EXPECT_NE(read_device_key(dir_ / "other.device"), key);
+
+  ::chmod((dir_ / "door.device").c_str(), 0640);
+  const std::string others = error_of([&] { read_device_key(dir_ / "door.device"); });
+  EXPECT_NE(others.find("can be read by others"), std::string::npos) << others;
+  const std::string missing = error_of([&] { read_device_key(dir_ / "none.device"); });
+  EXPECT_NE(missing.find("ensembler keys device"), std::string::npos) << missing;
+  for (const std::string& text :
+       {std::string("device 12\n"), "device " + std::string(64, 'g') + "\n",
+        "device " + std::string(66, '0') + "\n", std::string(), std::string(2000, 'x')}) {
+    write(dir_ / "bad.device", text);
+    const std::string bad = error_of([&] { read_device_key(dir_ / "bad.device"); });
+    EXPECT_NE(bad.find("not a device key file"), std::string::npos) << bad;
+    if (text.size() > 8) EXPECT_EQ(bad.find(text.substr(7, 40)), std::string::npos) << bad;
+  }
+}
+
 TEST_F(Keys, TwoPairsDiffer) { EXPECT_NE(new_keys().public_key, new_keys().public_key); }
 
 TEST_F(Keys, NothingIsOverwritten) {

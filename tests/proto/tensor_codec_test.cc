@@ -96,6 +96,27 @@ TEST(TensorCodec, Int8IsWithinHalfAStepInEveryChannel) {
   EXPECT_NEAR(again.data<float>()[2] / most, 1, 1e-5);
 }
 
+TEST(TensorCodec, MultiplesOfAStepTravelExactlyInOneByte) {
+  constexpr float kStep = 0.0787f;
+  Tensor values = Tensor::empty({2, 4, 32});
+  for (int64_t i = 0; i < values.numel(); ++i) {
+    values.data<float>()[i] = kStep * static_cast<float>(i % 255 - 127);
+  }
+  const Encoded encoded = encode_steps(values, kStep);
+  EXPECT_EQ(encoded.frame.bytes(), 256u);
+  Shape shape;
+  Dtype dtype;
+  ASSERT_TRUE(check_tensor(encoded.info, 256, 3, 100, shape, dtype).ok());
+  Tensor back = Tensor::empty(shape);
+  decode(encoded.info, encoded.frame.host(), back);
+  for (int64_t i = 0; i < values.numel(); ++i) {
+    EXPECT_NEAR(back.data<float>()[i], values.data<float>()[i], 2e-6) << i;
+  }
+  // Scale and offset do not depend on the values.
+  EXPECT_EQ(encode_steps(Tensor::zeros({2, 4, 32}), kStep).info.SerializeAsString(),
+            encoded.info.SerializeAsString());
+}
+
 TEST(TensorCodec, ScalesAreAsManyAsTheDtypeWants) {
   const auto check = [](const wire::TensorInfo& info) {
     Shape shape;

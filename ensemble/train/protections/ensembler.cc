@@ -101,15 +101,7 @@ TrainingResult train_stage2(const TrainingContext& context, const Stage1& stage1
     const std::vector<Var> outputs = net.outputs(x, clean);
     Var total = softmax_cross_entropy(net.logits(outputs), b.labels);
     if (net_loss > 0 && outputs.size() > 1) {
-      const auto count = static_cast<float>(outputs.size());
-      for (size_t i = 0; i < outputs.size(); ++i) {
-        std::vector<Var> alone;
-        for (size_t j = 0; j < outputs.size(); ++j) {
-          alone.push_back(affine(outputs[j], j == i ? count : 0, 0));
-        }
-        const Var own = softmax_cross_entropy(net.logits(alone), b.labels);
-        total = add(total, affine(own, net_loss / count, 0));
-      }
+      total = add(total, affine(net.net_cross_entropy(outputs, b.labels), net_loss, 0));
     }
     std::vector<Var> similarities;
     for (const auto& head : heads) {

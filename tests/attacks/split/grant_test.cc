@@ -56,6 +56,8 @@ class GrantTest : public testing::Test {
     victim_.training_data = [this] { return &train_; };
     victim_.head = std::make_shared<Sequential>();
     victim_.protect = [](const Var& features) { return features; };
+    victim_.channel = [](const Var& features, Rng*) { return features; };
+    victim_.send_mean = victim_.send;
     victim_.resend = [this](const auto& change) { return change(victim_.observed); };
   }
 
@@ -71,6 +73,7 @@ class GrantTest : public testing::Test {
     };
     add("bodies", !view.bodies.empty());
     add("public_data", view.public_data != nullptr);
+    add("channel", static_cast<bool>(view.channel));
     if constexpr (requires { view.labels; }) add("labels", !view.labels.empty());
     if constexpr (requires { view.nearest; }) add("nearest", !view.nearest.empty());
     if constexpr (requires { view.query_data; }) add("query_data", view.query_data != nullptr);
@@ -81,6 +84,9 @@ class GrantTest : public testing::Test {
       add("pairs", view.pair_images.defined() && view.pair_features.defined());
     }
     if constexpr (requires { view.query; }) add("query", static_cast<bool>(view.query));
+    if constexpr (requires { view.mean_query; }) {
+      add("mean_query", static_cast<bool>(view.mean_query));
+    }
     if constexpr (requires { view.head; }) add("head", view.head != nullptr);
     if constexpr (requires { view.protect; }) add("protect", static_cast<bool>(view.protect));
     if constexpr (requires { view.resend; }) add("resend", static_cast<bool>(view.resend));
@@ -107,13 +113,13 @@ class GrantTest : public testing::Test {
 };
 
 TEST_F(GrantTest, EveryAttackHoldsExactlyThis) {
-  const Names server = {"bodies", "public_data"};
+  const Names server = {"bodies", "public_data", "channel"};
   const auto and_also = [&](Names more) {
     more.insert(server.begin(), server.end());
     return more;
   };
   const Names query_free = and_also({"observed"});
-  const Names black_box = and_also({"observed", "query", "query_data"});
+  const Names black_box = and_also({"observed", "query", "query_data", "mean_query"});
   const std::map<std::string, Names> expected = {
       {"mean-image", server},
       {"class-mean", and_also({"labels"})},
@@ -131,7 +137,7 @@ TEST_F(GrantTest, EveryAttackHoldsExactlyThis) {
       {"oracle", black_box},
       {"linear-decoder", black_box},
       {"retrieval", black_box},
-      {"repetition", and_also({"observed", "query", "query_data", "resend"})},
+      {"repetition", and_also({"observed", "query", "query_data", "mean_query", "resend"})},
       {"rmle-white", and_also({"observed", "head", "protect"})},
       {"map-prior", and_also({"observed", "head", "protect"})},
   };
@@ -209,6 +215,18 @@ TEST_F(GrantTest, OnlyTheFullTierHasAllTrainingImages) {
   grant(victim_, context_, full);
   EXPECT_EQ(quick.query_data, &roles_.public_data);
   EXPECT_EQ(full.query_data, &train_);
+}
+
+// Who sees an image sent again must learn on what the device sends again, which may be the same.
+TEST_F(GrantTest, RepeatedSendsAreTheDevices) {
+  victim_.send_from_device = [](const Tensor& images) { return Tensor::full(images.shape(), 7); };
+  RepetitionView repeated;
+  BlackBoxView other;
+  grant(victim_, context_, repeated);
+  grant(victim_, context_, other);
+  const Tensor one = Tensor::zeros({1, 1, 1, 1});
+  EXPECT_EQ(repeated.query(one).item(), 7);
+  EXPECT_EQ(other.query(one).item(), 0);
 }
 
 TEST_F(GrantTest, ScoredImagesAreNobodyElses) {

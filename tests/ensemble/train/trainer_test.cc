@@ -94,10 +94,12 @@ std::string kind_name(const testing::TestParamInfo<std::string>& info) { return 
 // The accuracy in the summary is what edge and cloud reach together, computed by the edge's own
 // pipeline and the cloud's bodies.
 TEST_P(EveryKind, AccuracyIsThatOfEdgeAndCloud) {
-  // Nothing random in use, so that the numbers are equal: one noise in the bank, no dropout.
+  // Nothing random in use, so that the numbers are equal: one noise in the bank, no dropout. A
+  // channel always has noise; with many bits it is small.
   const RunConfig config =
       config_of(GetParam(), {"protection.shredder.noises=1", "protection.dr.dropout=0",
-                             "data.test_limit=200", "stage1.epochs=2", "stage2.epochs=2"});
+                             "protection.channel.bits=3500", "data.test_limit=200",
+                             "stage1.epochs=2", "stage2.epochs=2"});
   train(config, temp_ / "run");
   const CloudBundle cloud = read_cloud_bundle(temp_ / "run/cloud.h5");
   EdgePipeline edge(read_edge_bundle(temp_ / "run/edge.h5"), 16);
@@ -118,7 +120,8 @@ TEST_P(EveryKind, AccuracyIsThatOfEdgeAndCloud) {
   const double together = accuracy(logits, labels_of(test, 0, test.count()));
 
   const json summary = summary_of(temp_ / "run");
-  EXPECT_NEAR(summary.at("accuracy").get<double>(), together, 0.0051);  // one near tie of 200
+  const double near_ties = summary.contains("channel") ? 0.04 : 0.0051;  // eight or one of 200
+  EXPECT_NEAR(summary.at("accuracy").get<double>(), together, near_ties);
   EXPECT_EQ(summary.at("protection"), GetParam());
   EXPECT_EQ(summary.at("nets"), std::ssize(cloud.bodies));
   const double correlation = summary.at("distance_correlation");

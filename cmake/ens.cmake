@@ -1,6 +1,7 @@
 # One way to declare a library, a program, a test.
 
 add_library(ens_options INTERFACE)
+target_compile_features(ens_options INTERFACE cxx_std_20)
 set(ENS_WARNINGS -Wall -Wextra -Wshadow -Wno-missing-field-initializers
   $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>  # false alarms of GCC 12 on joined strings
   $<$<CXX_COMPILER_ID:Clang>:-Wno-pass-failed>)  # loops that only GCC vectorises
@@ -43,7 +44,6 @@ function(ens_program name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LIBS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE ens_options ens_fast_compile ens_base ens_flags ${ARG_LIBS})
-  target_compile_definitions(${name} PRIVATE ENS_VERSION="${PROJECT_VERSION}")
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
   install(TARGETS ${name} RUNTIME)
 endfunction()

@@ -15,6 +15,9 @@ constexpr int64_t kFormatOfSteps = 3;  // of edge bundles with a protection that
 constexpr int64_t kFormatBlinded = 4;  // of edge files of blinded inference (blinded_bundle.h)
 
 void put_info(Checkpoint& checkpoint, const BundleInfo& info);
+// What to say of a bundle that needs a newer program, and why: with the version that wrote it, if
+// it says so.
+std::string written_by_newer(const Checkpoint& checkpoint, const std::string& reason);
 // Error if a fact is missing or impossible.
 BundleInfo get_info(const Checkpoint& checkpoint);
 

@@ -39,13 +39,23 @@ function(ens_compile_together target)
   target_compile_options(${target} PRIVATE $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-subobject-linkage>)
 endfunction()
 
-# ens_program(NAME SOURCES... LIBS...): an installed executable.
+# ens_program(NAME SOURCES... LIBS...): an installed executable, its manual page and its completion for bash.
 function(ens_program name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LIBS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE ens_options ens_fast_compile ens_base ens_flags ${ARG_LIBS})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
   install(TARGETS ${name} RUNTIME)
+  if(NOT ENS_SANITIZE AND NOT ENS_TSAN AND NOT ENS_FUZZ)
+    set(manual ${PROJECT_BINARY_DIR}/manual)
+    add_custom_command(OUTPUT ${manual}/${name}.1 ${manual}/${name}
+      COMMAND ${PROJECT_SOURCE_DIR}/cmake/manual ${name} ${PROJECT_VERSION} ${manual}
+              ${CMAKE_CROSSCOMPILING_EMULATOR} $<TARGET_FILE:${name}>
+      DEPENDS ${name} ${PROJECT_SOURCE_DIR}/cmake/manual VERBATIM)
+    add_custom_target(manual_${name} ALL DEPENDS ${manual}/${name}.1 ${manual}/${name})
+    install(FILES ${manual}/${name}.1 DESTINATION share/man/man1)
+    install(FILES ${manual}/${name} DESTINATION share/bash-completion/completions)
+  endif()
 endfunction()
 
 # ens_benchmark(NAME SOURCES... LIBS...): built when it is asked for by name or as `benchmarks`, and installed if it has

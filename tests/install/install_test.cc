@@ -52,9 +52,10 @@ class InstallTest : public test::ServingTest {
   }
 
   // A shell's command line, with the installed tree where a user would have it.
-  std::string shell(const std::string& line, int expected = 0) {
+  std::string shell(const std::string& line, int expected = 0,
+                    const std::string& interpreter = "/bin/sh") {
     test::Process process(
-        {"/bin/sh", "-c",
+        {interpreter, "-c",
          "cd '" + path("project") + "' && export CC='" + ENS_C_COMPILER + "' CXX='" +
              ENS_CXX_COMPILER + "' PATH='" + prefix() + "/bin':\"$PATH\" PKG_CONFIG_PATH='" +
              prefix() + "/lib/pkgconfig' LD_LIBRARY_PATH='" + prefix() + "/lib'\n" + line},
@@ -161,6 +162,42 @@ TEST_F(InstallTest, ProgramsAreOfTheSameVersion) {
     EXPECT_EQ(shell("unset LD_LIBRARY_PATH; " + program + " --version"),
               program + " " ENSEMBLER_VERSION "\n");
   }
+}
+
+// What --help says is what the manual page and the completion say.
+TEST_F(InstallTest, ManualPagesAndCompletionKnowEveryFlag) {
+  fs::create_directory(path("project"));
+  const std::regex flag("--[a-z][a-z-]+");
+  for (const std::string command : {"ensembler train", "ensembler keys new", "ensembler-cloud",
+                                    "ensembler-edge", "ensembler-worker"}) {
+    const std::string program = command.substr(0, command.find(' '));
+    const std::string manual = std::regex_replace(
+        read(fs::path(prefix()) / "share/man/man1" / (program + ".1")), std::regex(R"(\\-)"), "-");
+    std::istringstream words(
+        shell(". '" + prefix() + "/share/bash-completion/completions/" + program + "'\n" +
+                  "COMP_WORDS=(" + command + " -) COMP_CWORD=$((${#COMP_WORDS[@]} - 1))\n" +
+                  "$(complete -p " + program +
+                  " | sed 's/.*-F \\([^ ]*\\) .*/\\1/'); echo \"${COMPREPLY[@]}\"",
+              0, "/bin/bash"));
+    std::set<std::string> completed;
+    for (std::string word; words >> word;) completed.insert(word);
+    std::istringstream help(shell(command + " --help"));
+    int flags = 0;
+    for (std::string line; std::getline(help, line);) {
+      std::smatch match;
+      if (line.rfind("  -", 0) != 0 || !std::regex_search(line, match, flag)) continue;
+      ++flags;
+      EXPECT_TRUE(completed.contains(match[0])) << command << " " << match[0];
+      EXPECT_NE(manual.find(match[0]), std::string::npos) << command << " " << match[0];
+    }
+    EXPECT_GE(flags, 3) << command;
+    EXPECT_EQ(static_cast<int>(completed.size()), flags) << command;
+  }
+  EXPECT_EQ(shell(". '" + prefix() + "/share/bash-completion/completions/ensembler'\n" +
+                      "COMP_WORDS=(ensembler keys '') COMP_CWORD=2; _ensembler\n" +
+                      "echo \"${COMPREPLY[@]}\"",
+                  0, "/bin/bash"),
+            "new show allow revoke\n");
 }
 
 // ---- documents

@@ -51,8 +51,8 @@ const std::map<std::string, Names> kAllowed = {
      {"base", "nn/*", "proto", "experiment", "ensemble/model", "ensemble/protect", kProtectTrain}},
     {"cloud", {"base", "nn/*", "nn/cpu/allocator.h", "proto", "net", "net/http", "ensemble/model"}},
     {"edge",
-     {"include", "base", "nn/*", "proto", "net", "ensemble/model", "ensemble/protect", "offload/core",
-      "offload/schemes", "offload/wire", "offload/host"}},
+     {"include", "base", "nn/*", "proto", "net", "ensemble/model", "ensemble/protect",
+      "offload/core", "offload/schemes", "offload/wire", "offload/host"}},
     {"attacks/core", {"base", "nn/*", "proto"}},
     {"attacks/shares", {"base", "nn/*", "proto", "attacks/core", "offload/core"}},
     {"attacks/split", {"base", "nn/*", "proto", "attacks/core"}},
@@ -116,8 +116,8 @@ bool allowed(const std::string& from, const std::string& include) {
 template <typename F>
 void for_each_line(F f) {
   const fs::path root = ENS_SOURCE_DIR;
-  for (const char* top : {"include", "base", "nn", "proto", "net", "offload", "ensemble", "cloud", "edge",
-                          "attacks", "experiment", "report", "lab", "bench"}) {
+  for (const char* top : {"include", "base", "nn", "proto", "net", "offload", "ensemble", "cloud",
+                          "edge", "attacks", "experiment", "report", "lab", "bench"}) {
     if (!fs::exists(root / top)) continue;
     for (const auto& entry : fs::recursive_directory_iterator(root / top)) {
       const std::string ending = entry.path().extension();

@@ -155,6 +155,24 @@ TEST_F(InstallTest, TheCProgramIsBuiltFromItsInstalledSource) {
   EXPECT_NE(refused.find("version: " ENSEMBLER_VERSION), std::string::npos) << refused;
 }
 
+// Protobuf's library knows the files of all libraries of a process by their names.
+TEST_F(InstallTest, AProgramMayHaveMessagesOfItsOwnInFilesOfTheSameNames) {
+  fs::create_directory(path("project"));
+  for (const std::string name : {"config", "options", "offload", "wire"}) {
+    std::ofstream(path("project/" + name + ".proto"))
+        << "syntax = \"proto3\";\npackage other." << name << ";\nmessage Mine { int32 n = 1; }\n";
+  }
+  std::ofstream(path("project/main.cc"))
+      << "#include <ensembler/edge.hpp>\n#include \"config.pb.h\"\n#include \"wire.pb.h\"\n"
+         "int main() {\n  other::config::Mine mine;\n  mine.set_n(3);\n"
+         "  return mine.ShortDebugString() == \"n: 3\" && !ensembler::version().empty() ? 0 : "
+         "1;\n}\n";
+  shell(
+      "protoc --cpp_out=. config.proto options.proto offload.proto wire.proto && "
+      "$CXX -std=c++17 main.cc *.pb.cc $(pkg-config --cflags --libs ensembler-edge protobuf) "
+      "-o main && ./main");
+}
+
 TEST_F(InstallTest, ProgramsAreOfTheSameVersion) {
   fs::create_directory(path("project"));
   for (const std::string program :

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/program.h"
 #include "base/strings.h"
+#include "include/ensembler/version.h"
 
 namespace ens {
 namespace {
@@ -86,6 +87,8 @@ std::string plain(double value) { return CLI::detail::to_string(value); }
 }  // namespace
 
 void parse_flags(CLI::App& app, int argc, char** argv) {
+  app.set_version_flag("--version", app.get_name() + " " ENSEMBLER_VERSION,
+                       "Print the version and exit");
   std::vector<std::string> all = arguments(argc, argv);
   std::reverse(all.begin(), all.end());  // as App::parse() takes them
   try {

@@ -8,9 +8,9 @@
 
 namespace ens {
 
-// Parses the command line. Prints and exits with 0 for --help and --version. Usage Error for
-// everything that does not parse: an unknown command or flag with the nearest known one, and where
-// the help of the command is.
+// Parses the command line. Prints and exits with 0 for --help and --version, which every program
+// has. Usage Error for everything that does not parse: an unknown command or flag with the nearest
+// known one, and where the help of the command is.
 void parse_flags(CLI::App& app, int argc, char** argv);
 
 // Range checks of numbers; NaN passes none. The message names the range: "use 0 or more".

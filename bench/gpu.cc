@@ -244,7 +244,8 @@ void train(const Settings& s, Device device) {
 
 int run(int argc, char** argv) {
   Settings s;
-  CLI::App app{"Speed of one GPU as CSV; bench/gpu prints it as a table beside PyTorch's."};
+  CLI::App app{"Speed of one GPU as CSV; bench/gpu prints it as a table beside PyTorch's.",
+               "ens-bench-gpu"};
   app.add_option("--device", s.device, "cuda, cuda:1, cpu");
   app.add_option("--dtype", s.dtype, "of serving");
   app.add_option("--train-dtype", s.train_dtype, "of training's activations");

@@ -184,7 +184,8 @@ int run(int argc, char** argv) {
   int clients = 16, timeout_ms = 1000, threads = 0;
   int64_t batch = 1, max_queue = 256;
   double seconds = 5;
-  CLI::App app{"Offers a cloud more load than it can take, and shows what it makes of it."};
+  CLI::App app{"Offers a cloud more load than it can take, and shows what it makes of it.",
+               "ens-load"};
   auto* own = app.add_option("--bundle", bundle, "cloud.h5: serve it in this process");
   app.add_option("--cloud", cloud, "or the address of a cloud that runs")->excludes(own);
   auto* pinned = app.add_option("--server-key", server_key, "that cloud's public key (NAME.pub)");

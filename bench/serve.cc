@@ -398,7 +398,7 @@ void end_to_end(const Cloud& cloud, const Setting& setting, int concurrency, con
 
 int run(int argc, char** argv) {
   Options options;
-  CLI::App app{"What serving costs, end to end over loopback."};
+  CLI::App app{"What serving costs, end to end over loopback.", "ens-serve"};
   app.add_option("--width", options.width, "of the ResNet-18")->capture_default_str();
   app.add_option("--nets", options.nets, "N, the server nets")->capture_default_str();
   app.add_option("--selected", options.selected, "P of them count")->capture_default_str();

@@ -76,7 +76,6 @@ int run(int argc, char** argv) {
 
   CLI::App app{"Serves the N server nets of a cloud bundle. Holds no secret of any client.",
                "ensembler-cloud"};
-  app.set_version_flag("--version", ENS_VERSION);
   app.add_option("--config", config_file, "configuration file (CloudConfig in docs/config.md)");
   ens::add_set_flag(app, overrides);
   const auto text = [&](const char* option, const char* what, auto setter) {

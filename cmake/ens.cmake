@@ -1,6 +1,7 @@
 # One way to declare a library, a program, a test.
 
 add_library(ens_options INTERFACE)
+target_compile_features(ens_options INTERFACE cxx_std_20)
 set(ENS_WARNINGS -Wall -Wextra -Wshadow -Wno-missing-field-initializers
   $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>  # false alarms of GCC 12 on joined strings
   $<$<CXX_COMPILER_ID:Clang>:-Wno-pass-failed>)  # loops that only GCC vectorises
@@ -38,14 +39,23 @@ function(ens_compile_together target)
   target_compile_options(${target} PRIVATE $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-subobject-linkage>)
 endfunction()
 
-# ens_program(NAME SOURCES... LIBS...): an installed executable.
+# ens_program(NAME SOURCES... LIBS...): an installed executable, its manual page and its completion for bash.
 function(ens_program name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LIBS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE ens_options ens_fast_compile ens_base ens_flags ${ARG_LIBS})
-  target_compile_definitions(${name} PRIVATE ENS_VERSION="${PROJECT_VERSION}")
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
   install(TARGETS ${name} RUNTIME)
+  if(NOT ENS_SANITIZE AND NOT ENS_TSAN AND NOT ENS_FUZZ)
+    set(manual ${PROJECT_BINARY_DIR}/manual)
+    add_custom_command(OUTPUT ${manual}/${name}.1 ${manual}/${name}
+      COMMAND ${PROJECT_SOURCE_DIR}/cmake/manual ${name} ${PROJECT_VERSION} ${manual}
+              ${CMAKE_CROSSCOMPILING_EMULATOR} $<TARGET_FILE:${name}>
+      DEPENDS ${name} ${PROJECT_SOURCE_DIR}/cmake/manual VERBATIM)
+    add_custom_target(manual_${name} ALL DEPENDS ${manual}/${name}.1 ${manual}/${name})
+    install(FILES ${manual}/${name}.1 DESTINATION share/man/man1)
+    install(FILES ${manual}/${name} DESTINATION share/bash-completion/completions)
+  endif()
 endfunction()
 
 # ens_benchmark(NAME SOURCES... LIBS...): built when it is asked for by name or as `benchmarks`, and installed if it has

@@ -31,24 +31,6 @@ double ms_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
-std::vector<Ranked> best_of(const float* logits, const std::vector<std::string>& names) {
-  const size_t classes = names.size();
-  std::vector<int> order(classes);
-  std::iota(order.begin(), order.end(), 0);
-  const size_t count = std::min(kTop, classes);
-  std::partial_sort(order.begin(), order.begin() + static_cast<ptrdiff_t>(count), order.end(),
-                    [&](int a, int b) { return logits[a] > logits[b]; });
-  double sum = 0;
-  for (size_t i = 0; i < classes; ++i) sum += std::exp(double{logits[i]} - logits[order[0]]);
-  std::vector<Ranked> top;
-  for (size_t i = 0; i < count; ++i) {
-    const int index = order[i];
-    const double probability = std::exp(double{logits[index]} - logits[order[0]]) / sum;
-    top.push_back({index, names[static_cast<size_t>(index)], static_cast<float>(probability)});
-  }
-  return top;
-}
-
 // Split inference: a bundle, and the links to the clouds that serve its server nets; to workers as
 // well, if they compute the layers of its first cells.
 class SplitSession : public EdgeSession {
@@ -207,6 +189,25 @@ struct Loaded {
 
 }  // namespace
 
+std::vector<Ranked> top_classes(std::span<const float> logits, size_t k,
+                                const std::vector<std::string>& names) {
+  std::vector<int> order(names.size());
+  std::iota(order.begin(), order.end(), 0);
+  const size_t count = std::min(k, order.size());
+  const auto at = [&](int index) { return logits[static_cast<size_t>(index)]; };
+  std::partial_sort(order.begin(), order.begin() + static_cast<ptrdiff_t>(count), order.end(),
+                    [&](int a, int b) { return at(a) > at(b); });
+  const double largest = at(order[0]);
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(logit - largest);
+  std::vector<Ranked> top;
+  for (size_t i = 0; i < count; ++i) {
+    top.push_back({order[i], names[static_cast<size_t>(order[i])],
+                   static_cast<float>(std::exp(at(order[i]) - largest) / sum)});
+  }
+  return top;
+}
+
 std::unique_ptr<EdgeSession> open_split_session(const EdgeConfig& config,
                                                 const Checkpoint& checkpoint) {
   return std::make_unique<SplitSession>(config, checkpoint);
@@ -267,10 +268,11 @@ Result<Classified> EdgeClient::classify(const Tensor& images) {
   EdgeSession& session = *impl_->loaded->session;
   result.status = session.classify(images, result.value);
   if (!result.status.ok()) return result;
-  const int64_t classes = session.info().model.classes;
-  for (int64_t b = 0; b < images.dim(0); ++b) {
+  const std::span<const float> logits = result.value.logits.span<float>();
+  const size_t classes = session.class_names().size();
+  for (size_t first = 0; first < logits.size(); first += classes) {
     result.value.top.push_back(
-        best_of(result.value.logits.data<float>() + b * classes, session.class_names()));
+        top_classes(logits.subspan(first, classes), kTop, session.class_names()));
   }
   return result;
 }

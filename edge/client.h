@@ -17,6 +17,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,11 @@ struct Ranked {
   std::string label;
   float probability = 0;
 };
+
+// The k most probable classes (or all, if they are fewer), best first; probabilities by softmax.
+// logits: finite, one for each name.
+std::vector<Ranked> top_classes(std::span<const float> logits, size_t k,
+                                const std::vector<std::string>& names);
 
 // Where the time of one call went, in milliseconds, and how much was sent. With several requests in
 // one call these are sums over requests that overlap, so their sum exceeds total_ms.

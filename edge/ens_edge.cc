@@ -1,12 +1,15 @@
-#include "edge/ens_edge.h"
-
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <exception>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "edge/client.h"
+#include "include/ensembler/edge.h"
+#include "include/ensembler/version.h"
 #include "nn/data/image.h"
 
 using ens::StatusCode;
@@ -16,6 +19,7 @@ static_assert(ENS_UNAUTHENTICATED == static_cast<int>(StatusCode::kUnauthenticat
 struct ens_edge {
   explicit ens_edge(const ens::EdgeConfig& config) : client(config) {}
   ens::EdgeClient client;
+  ens_edge_times times{};  // of the last classification
 };
 
 namespace {
@@ -59,6 +63,8 @@ ens::Status copied(F make, float* image) {
 }  // namespace
 
 extern "C" {
+
+const char* ens_edge_version(void) { return ENSEMBLER_VERSION; }
 
 const char* ens_edge_code_name(int code) {
   return ens::name(ens::code_from_wire(static_cast<uint32_t>(code)));
@@ -138,9 +144,37 @@ int ens_edge_classify(ens_edge* edge, const float* images, int64_t count, float*
     ens::Result<ens::Classified> result = edge->client.classify(batch);
     if (result.status.ok()) {
       std::memcpy(logits, result.value.logits.host(), result.value.logits.bytes());
+      const ens::EdgeTimes& t = result.value.times;
+      edge->times = {t.total_ms,       t.head_ms,          t.wire_ms,
+                     t.cloud_queue_ms, t.cloud_compute_ms, t.tail_ms,
+                     t.bytes_sent,     t.bytes_received,   t.rounds};
     }
     return result.status;
   });
+}
+
+int ens_edge_top(const ens_edge* edge, const float* logits, int k, ens_edge_ranked* top,
+                 char* error, size_t error_size) {
+  return guarded(error, error_size, [&]() -> ens::Status {
+    if (!logits || !top) return invalid("no logits, or no room for the classes");
+    const std::vector<std::string>& names = edge->client.class_names();
+    if (k < 1 || static_cast<size_t>(k) > names.size()) {
+      return invalid("k is not between 1 and the number of classes");
+    }
+    const std::span all(logits, names.size());
+    if (!std::ranges::all_of(all, [](float v) { return std::isfinite(v); })) {
+      return invalid("a logit is not finite");
+    }
+    for (const ens::Ranked& r : ens::top_classes(all, static_cast<size_t>(k), names)) {
+      *top++ = {r.index, r.probability};
+    }
+    return {};
+  });
+}
+
+void ens_edge_last_times(const ens_edge* edge, ens_edge_times* times, size_t times_size) {
+  std::memset(times, 0, times_size);
+  std::memcpy(times, &edge->times, std::min(times_size, sizeof edge->times));
 }
 
 }  // extern "C"

@@ -232,12 +232,15 @@ bool Link::keys_are_wrong() const {
 }
 
 Status Link::handshake_status() const {
-  return {StatusCode::kUnauthenticated,
-          address() + (encrypted_ ? " breaks off the handshake: --server-key is not its key (most "
-                                    "likely), or it serves plain text"
-                                  : " breaks off the handshake: it expects encryption (set "
-                                    "--server-key and --secret-key), or is not an "
-                                    "ensembler-cloud")};
+  return {
+      StatusCode::kUnauthenticated,
+      address() +
+          (encrypted_
+               ? " closed the connection during the handshake: --server-key is not its key (most "
+                 "likely), or it serves plain text"
+               : " closed the connection during the handshake: it expects encryption (set "
+                 "--server-key and --secret-key), or is not an "
+                 "ensembler-cloud")};
 }
 
 Status Link::deadline_status(const PendingCall& call) const {

@@ -149,7 +149,6 @@ EdgeOptions parse_options(int argc, char** argv) {
       "Classifies images, a video, a camera or a data set: head, noise, selector and tail here, "
       "the server nets in the cloud.",
       "ensembler-edge"};
-  app.set_version_flag("--version", ENS_VERSION);
   add_config_flags(app, flags);
   add_input_flags(app, flags, options);
   parse_flags(app, argc, argv);

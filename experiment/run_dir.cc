@@ -26,6 +26,7 @@
 #include "base/files.h"
 #include "base/lock.h"
 #include "experiment/tensorboard.h"
+#include "include/ensembler/version.h"
 #include "proto/config.h"
 #include "proto/results.h"
 
@@ -240,7 +241,7 @@ struct RunDir::Impl {
     results::RunInfo info;
     const auto fill = [&](auto& process) {
       process.set_started(now_utc());
-      process.set_version(ENS_VERSION);
+      process.set_version(ENSEMBLER_VERSION);
       process.set_revision(ENS_REVISION);
       process.set_command(facts.command);
       process.set_device(facts.device);

@@ -15,7 +15,6 @@ int run(int argc, char** argv) {
   CLI::App app{"Ensembler: private collaborative inference, and a lab that measures attacks on it.",
                "ensembler"};
   app.require_subcommand(1);
-  app.set_version_flag("--version", ENS_VERSION);
   app.set_help_all_flag("--help-all", "Help of every command");
   ens::add_demo_command(app);
   ens::add_train_command(app);

@@ -10,7 +10,7 @@
 namespace ens::report {
 
 struct Wish {
-  double max_ssim = 1;  // most SSIM that the attack that counts may reach (default metric)
+  double max_ssim = 1;  // maximum SSIM of the attack that counts (default metric)
   std::string attack;   // the attack that counts; empty: the strongest measured, oracle included
   std::string data;     // the data set; may be empty if there is only one
   Maybe edge_flops;     // per image

@@ -39,7 +39,7 @@ struct AttackScore {
   Score scores;          // of the reported reconstruction (best mean SSIM of `candidates`)
   Score negative;        // of its best negative: an attack may settle on the inverse
   double best_psnr = 0;  // best mean PSNR over the candidates, possibly another one's
-  int best_of = 1;       // > 1: chosen with the truth at hand
+  int best_of = 1;       // > 1: selected using the ground truth
   std::string best_candidate;
   // Index in `candidates` of what the attacker would choose (highest self-score); -1: none.
   int attacker_choice = -1;

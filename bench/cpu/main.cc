@@ -617,7 +617,7 @@ void print_memory(Dtype dtype) {
 }
 
 int run(int argc, char** argv) {
-  CLI::App app{"Speed of this machine, ours and PyTorch's."};
+  CLI::App app{"Speed of this machine, ours and PyTorch's.", "ens-bench"};
   std::string out = "runs/bench", memory_of, source = ENS_SOURCE_DIR;
   const std::vector<std::string> all{"1",        "8",       "32",     "128",
                                      "training", "decoder", "growth", "int8"};

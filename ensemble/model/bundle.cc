@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/strings.h"
 #include "ensemble/model/bundle_file.h"
+#include "include/ensembler/version.h"
 #include "nn/plan/float8.h"
 
 namespace ens {
@@ -59,6 +60,7 @@ int small(const Checkpoint& checkpoint, const char* name) {
 
 void put_info(Checkpoint& checkpoint, const BundleInfo& info) {
   checkpoint.numbers["format"] = kFormat;
+  checkpoint.texts["version"] = ENSEMBLER_VERSION;
   checkpoint.numbers["nets"] = info.nets;
   checkpoint.numbers["width"] = info.model.width;
   checkpoint.numbers["classes"] = info.model.classes;
@@ -89,10 +91,16 @@ void put_info(Checkpoint& checkpoint, const BundleInfo& info) {
   checkpoint.texts["fingerprint"] = to_hex(info.fingerprint);
 }
 
+std::string written_by_newer(const Checkpoint& checkpoint, const std::string& reason) {
+  const auto version = checkpoint.texts.find("version");  // bundles of 0.1.0 need not say
+  return fmt::format("written by a newer version{} ({})",
+                     version == checkpoint.texts.end() ? "" : ", " + version->second, reason);
+}
+
 BundleInfo get_info(const Checkpoint& checkpoint) {
   const int64_t format = checkpoint.number("format");
   if (format > kFormatBlindedCells) {
-    fail(fmt::format("written by a newer version (bundle format {})", format), checkpoint.file,
+    fail(written_by_newer(checkpoint, fmt::format("bundle format {}", format)), checkpoint.file,
          "use that version");
   }
   if (format < kFormat) {

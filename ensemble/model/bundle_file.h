@@ -19,6 +19,9 @@ constexpr int64_t kFormatOfModels = 5;
 constexpr int64_t kFormatBlindedCells = 6;  // of edge bundles whose first cells are blinded
 
 void put_info(Checkpoint& checkpoint, const BundleInfo& info);
+// What to say of a bundle that needs a newer program, and why: with the version that wrote it, if
+// it says so.
+std::string written_by_newer(const Checkpoint& checkpoint, const std::string& reason);
 // Error if a fact is missing or impossible.
 BundleInfo get_info(const Checkpoint& checkpoint);
 

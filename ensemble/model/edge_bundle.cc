@@ -73,7 +73,7 @@ ProtectionSpec get_steps(const Checkpoint& checkpoint) {
     }
     spec.push_back({it->first.substr(prefix.size()), it->second});
     if (!is_known_step(spec.back().name)) {
-      fail("written by a newer version (needs protection '" + spec.back().name + "')",
+      fail(written_by_newer(checkpoint, "needs protection '" + spec.back().name + "'"),
            checkpoint.file, "use that version");
     }
   }

@@ -175,7 +175,7 @@ struct WorkerLink::Impl {
           break;
         case Event::kHandshakeImpossible:
           lost = {StatusCode::kUnauthenticated,
-                  address + " breaks off the handshake: keys on one side only"};
+                  address + " closed the connection during the handshake: keys on one side only"};
           break;
         case Event::kHandshakeFailed:
         case Event::kDisconnected:
@@ -184,7 +184,7 @@ struct WorkerLink::Impl {
           if (!std::exchange(handshaking, false)) break;
           // Also a worker that goes away: connected again in the background, in case it comes back.
           problem = {StatusCode::kUnauthenticated,
-                     address + " breaks off the handshake: " +
+                     address + " closed the connection during the handshake: " +
                          (encrypted ? "wrong key?" : "is it an ensembler-worker?")};
           socket.use_next_server_key();
           break;

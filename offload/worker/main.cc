@@ -29,7 +29,6 @@ int run(int argc, char** argv) {
       "(docs/offload.md). "
       "Needs no trust, and no enclave.",
       "ensembler-worker"};
-  app.set_version_flag("--version", ENS_VERSION);
   app.add_option("--config", config_file, "configuration file (WorkerConfig in docs/config.md)");
   ens::add_set_flag(app, overrides);
   const auto text = [&](const char* option, const char* what,

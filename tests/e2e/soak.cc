@@ -830,7 +830,8 @@ bool Soak::report(double seconds) {
 
 int run(int argc, char** argv) {
   Options options;
-  CLI::App app{"Clouds and edges under mixed load while everything around them goes wrong."};
+  CLI::App app{"Clouds and edges under mixed load while everything around them goes wrong.",
+               "ens-soak"};
   app.add_option("--seconds", options.seconds, "of faults")->capture_default_str();
   app.add_option("--seed", options.seed, "of faults and load")->capture_default_str();
   app.add_option("--run", options.run, "a finished run's bundles; default small random ones");

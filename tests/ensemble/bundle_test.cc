@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/strings.h"
+#include "include/ensembler/version.h"
 #include "nn/io/checkpoint.h"
 #include "tests/ensemble/bundles.h"
 
@@ -237,12 +238,20 @@ TEST(Bundle, ABundleOfANewerVersionIsNamedAsNewer) {
     write_checkpoint(dir / "bad.h5", changed, true);
     return error_of([&] { read_edge_bundle(dir / "bad.h5"); });
   };
-  const std::string step =
-      error([](Checkpoint& c) { c.tensors["protection/02/xyz"] = Tensor::zeros({7}); });
-  EXPECT_NE(step.find("written by a newer version (needs protection 'xyz')"), std::string::npos)
+  EXPECT_EQ(read_checkpoint(dir / "edge.h5", "edge").text("version"), ENSEMBLER_VERSION);
+  EXPECT_EQ(read_checkpoint(dir / "cloud.h5", "cloud").text("version"), ENSEMBLER_VERSION);
+  const std::string step = error([](Checkpoint& c) {
+    c.texts["version"] = "9.8.7";
+    c.tensors["protection/02/xyz"] = Tensor::zeros({7});
+  });
+  EXPECT_NE(step.find("written by a newer version, 9.8.7 (needs protection 'xyz')"),
+            std::string::npos)
       << step;
-  const std::string format = error([](Checkpoint& c) { c.numbers["format"] = 6; });
-  EXPECT_NE(format.find("written by a newer version (bundle format 6)"), std::string::npos);
+  const std::string format = error([](Checkpoint& c) {
+    c.texts.erase("version");  // the first bundles do not say
+    c.numbers["format"] = 7;
+  });
+  EXPECT_NE(format.find("written by a newer version (bundle format 7)"), std::string::npos);
   for (const std::string& text : {step, format}) {
     EXPECT_EQ(text.find("damaged"), std::string::npos) << text;
     EXPECT_EQ(text.find("tensors where"), std::string::npos) << text;
@@ -285,8 +294,8 @@ TEST(Bundle, CloudFileHoldsNothingElse) {
   std::set<std::string> texts, numbers;
   for (const auto& [name, value] : file.texts) texts.insert(name);
   for (const auto& [name, value] : file.numbers) numbers.insert(name);
-  EXPECT_EQ(texts,
-            (std::set<std::string>{"architecture", "data", "fingerprint", "mean", "stddev"}));
+  EXPECT_EQ(texts, (std::set<std::string>{"architecture", "data", "fingerprint", "mean", "stddev",
+                                          "version"}));
   EXPECT_EQ(numbers,
             (std::set<std::string>{"channels", "classes", "format", "head_cells", "image_size",
                                    "nets", "stem_pool", "tail_cells", "width"}));

@@ -19,10 +19,13 @@ using Names = std::set<std::string>;
 // link.
 const std::string kProtectTrain = "ensemble/protect/*_train";
 
+const std::string kVersion = "include/ensembler/version.h";
+
 // Folder -> what it may include besides itself. Longest prefix wins; "nn/*" is every folder of nn
 // but the device backends.
 const std::map<std::string, Names> kAllowed = {
-    {"base", {}},
+    {"include", {}},  // what other programs include
+    {"base", {kVersion}},
     {"nn/core", {"base"}},
     {"nn/cpu", {"base", "nn/core"}},
     {"nn/cuda", {"base", "nn/core"}},
@@ -46,7 +49,7 @@ const std::map<std::string, Names> kAllowed = {
      {"base", "nn/core", "nn/plan", "proto", "net", "offload/core", "offload/wire"}},
     // Never proto, net: what they read is written by others.
     {"offload/trusted", {"base", "nn/*", "nn/cpu/allocator.h", "offload/core", "offload/schemes"}},
-    {"ensemble/model", {"base", "nn/*", "proto", "ensemble/protect"}},
+    {"ensemble/model", {kVersion, "base", "nn/*", "proto", "ensemble/protect"}},
     {"ensemble/protect", {"base", "nn/core", "proto"}},
     {kProtectTrain, {"base", "nn/*", "ensemble/protect"}},
     {"ensemble/train",
@@ -55,12 +58,12 @@ const std::map<std::string, Names> kAllowed = {
      {"base", "nn/*", "nn/cpu/allocator.h", "proto", "net", "net/http", "net/metrics",
       "ensemble/model"}},
     {"edge",
-     {"base", "nn/*", "proto", "net", "ensemble/model", "ensemble/protect", "offload/core",
-      "offload/schemes", "offload/wire", "offload/host"}},
+     {"include", "base", "nn/*", "proto", "net", "ensemble/model", "ensemble/protect",
+      "offload/core", "offload/schemes", "offload/wire", "offload/host"}},
     {"attacks/core", {"base", "nn/*", "proto"}},
     {"attacks/shares", {"base", "nn/*", "proto", "attacks/core", "offload/core"}},
     {"attacks/split", {"base", "nn/*", "proto", "attacks/core"}},
-    {"experiment", {"base", "nn/*", "proto", "attacks/core"}},
+    {"experiment", {kVersion, "base", "nn/*", "proto", "attacks/core"}},
     {"report", {"base", "proto", "experiment"}},
     {"lab", {"*"}},
     {"bench", {"*"}},
@@ -120,12 +123,12 @@ bool allowed(const std::string& from, const std::string& include) {
 template <typename F>
 void for_each_line(F f) {
   const fs::path root = ENS_SOURCE_DIR;
-  for (const char* top : {"base", "nn", "proto", "net", "offload", "ensemble", "cloud", "edge",
-                          "attacks", "experiment", "report", "lab", "bench"}) {
+  for (const char* top : {"include", "base", "nn", "proto", "net", "offload", "ensemble", "cloud",
+                          "edge", "attacks", "experiment", "report", "lab", "bench"}) {
     if (!fs::exists(root / top)) continue;
     for (const auto& entry : fs::recursive_directory_iterator(root / top)) {
       const std::string ending = entry.path().extension();
-      if (ending != ".h" && ending != ".cc" && ending != ".cu") continue;
+      if (ending != ".h" && ending != ".hpp" && ending != ".cc" && ending != ".cu") continue;
       std::ifstream in(entry.path());
       const std::string file = fs::relative(entry.path(), root).string();
       for (std::string line; std::getline(in, line);) f(file, line);

@@ -1,0 +1,41 @@
+# `cpack` (./run packages) makes a .deb of each component; docs/packages.md says what is in which.
+set(CPACK_GENERATOR DEB)
+set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
+set(CPACK_PACKAGE_DIRECTORY ${PROJECT_BINARY_DIR}/packages)
+set(CPACK_STRIP_FILES ON)
+set(CPACK_DEB_COMPONENT_INSTALL ON)
+set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+set(CPACK_DEBIAN_PACKAGE_MAINTAINER "Ensembler developers <ensembler@localhost>" CACHE STRING "Maintainer of the packages")
+set(CPACK_PACKAGE_CONTACT ${CPACK_DEBIAN_PACKAGE_MAINTAINER})
+set(CPACK_DEBIAN_PACKAGE_SECTION science)
+# Which packages have the libraries is read from the programs.
+set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
+set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS ON)
+set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS_POLICY ">=")
+
+# ens_package(COMPONENT NAME SUMMARY [FIELD VALUE]...)
+set(CPACK_COMPONENTS_ALL)
+macro(ens_package component name summary)
+  list(APPEND CPACK_COMPONENTS_ALL ${component})
+  string(TOUPPER ${component} upper)
+  set(CPACK_DEBIAN_${upper}_PACKAGE_NAME ${name})
+  set(CPACK_COMPONENT_${upper}_DESCRIPTION "${summary}")
+  set(rest ${ARGN})
+  while(rest)
+    list(POP_FRONT rest field value)
+    set(CPACK_DEBIAN_${upper}_PACKAGE_${field} ${value})
+  endwhile()
+endmacro()
+
+ens_package(edge ensembler-edge "Ensembler's edge: ensembler-edge and libens_edge.so"
+            RECOMMENDS "ensembler-codecs" SUGGESTS "ensembler-doc")
+ens_package(codecs ensembler-codecs "Videos, cameras and unusual image files for Ensembler's edge and lab")
+if(NOT ENS_EDGE_ONLY)
+  ens_package(cloud ensembler-cloud "Ensembler's servers: ensembler-cloud and ensembler-worker"
+              RECOMMENDS "ensembler-doc" SUGGESTS "ensembler")
+  ens_package(lab ensembler "Ensembler's lab: training, keys, attacks, reports" RECOMMENDS "ensembler-doc, ensembler-codecs")
+endif()
+ens_package(dev ensembler-dev "Headers, CMake and pkg-config files of Ensembler's edge"
+            SECTION libdevel DEPENDS "ensembler-edge (= ${PROJECT_VERSION})")
+ens_package(doc ensembler-doc "Ensembler's documents and files to deploy it" ARCHITECTURE all SECTION doc)
+include(CPack)

@@ -1,0 +1,2 @@
+/* The name of <ensembler/edge.h> before the headers had a folder. */
+#include "ensembler/edge.h"

@@ -13,11 +13,9 @@ int main(int argc, char** argv) {
   return ens::run_program("ens-trusted", argv, [&] {
     int socket = -1, threads = 1;
     CLI::App app{
-        "The simulated enclave of `ensembler offload bench`, started by it. A process with a "
-        "memory "
+        "The simulated enclave of `ensembler offload bench`, started by it. A process with a memory "
         "budget and one socket; it protects nothing from the machine's owner.",
         "ens-trusted"};
-    app.set_version_flag("--version", ENS_VERSION);
     app.add_option("--socket", socket, "descriptor of the host's socket")
         ->required()
         ->check(ens::at_least(3));

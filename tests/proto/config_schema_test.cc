@@ -84,6 +84,9 @@ model {
   stem_pool: true
   head_cells: 1
   tail_cells: 1
+  head_width: 16
+  sent_channels: 8
+  thumbnail: 8
 }
 ensemble {
   nets: 10
@@ -215,6 +218,10 @@ protection {
   }
   largest {
     fraction: 0.1
+  }
+  channel {
+    bits: 64
+    keyed_noise: true
   }
 }
 tf32: true

@@ -86,6 +86,9 @@ model {
   tail_cells: 1
   stem_kernel: 3
   hidden: 0
+  head_width: 16
+  sent_channels: 8
+  thumbnail: 8
 }
 ensemble {
   nets: 10
@@ -217,6 +220,10 @@ protection {
   }
   largest {
     fraction: 0.1
+  }
+  channel {
+    bits: 64
+    keyed_noise: true
   }
 }
 tf32: true

@@ -147,7 +147,7 @@ void expect_all_set(const google::protobuf::Message& message, const std::set<std
 TEST(Config, CompleteSetsEveryField) {
   RunConfig run;
   complete(run);
-  expect_all_set(run, {"root", "label_column", "mean", "stddev", "imported"});
+  expect_all_set(run, {"root", "label_column", "mean", "stddev", "imported", "teacher"});
   EXPECT_EQ(run.ensemble().nets(), 10);
   EXPECT_EQ(run.ensemble().selected(), 4);
   EXPECT_EQ(run.stage1().epochs(), 6);
@@ -160,7 +160,7 @@ TEST(Config, CompleteSetsEveryField) {
   EdgeConfig edge;
   edge.set_bundle("edge.h5");
   complete(edge);
-  expect_all_set(edge, {"secret_key", "server_key", "probes"});
+  expect_all_set(edge, {"secret_key", "server_key", "probes", "device_key"});
 }
 
 TEST(Config, DefaultsThatDependOnOtherFields) {

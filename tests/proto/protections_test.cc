@@ -40,9 +40,9 @@ TEST(Protections, SayWhichSettingsTheyIgnore) {
     complete(config);
     const EnsembleConfig& e = config.ensemble();
     EXPECT_EQ(e.nets(), protection.nets == ServerNets::kOne ? 1 : 5) << protection.kind;
-    EXPECT_EQ(e.selected(), protection.nets == ServerNets::kOne     ? 1
-                            : protection.nets == ServerNets::kJoint ? 5
-                                                                    : 3)
+    EXPECT_EQ(e.selected(), protection.nets == ServerNets::kOne        ? 1
+                            : protection.nets == ServerNets::kSelected ? 3
+                                                                       : 5)
         << protection.kind;
     EXPECT_EQ(e.lambda(), protection.nets == ServerNets::kSelected ? 2 : 0) << protection.kind;
     EXPECT_EQ(e.sigma(), protection.noise ? 0.7 : 0) << protection.kind;

@@ -169,7 +169,8 @@ TEST(Funnel, SendsNormalisedFeatures) {
   int fixed = 0;
   for (const NamedVar& p : head->parameters()) fixed += !p.var.requires_grad();
   EXPECT_EQ(fixed, 2);
-  const Tensor z = head->forward(Var(images(spec, 16))).value();  // with the batch's statistics
+  const Tensor z =
+      head->forward(Var(images(spec, 16))).value().plain();  // with the batch's statistics
   for (int64_t c = 0; c < 8; ++c) {
     double sum = 0, square = 0;
     for (int64_t b = 0; b < 16; ++b) {
@@ -187,7 +188,7 @@ TEST(Thumbnail, IsTheMeanOfThePixelsBelow) {
   spec.thumbnail = 4;
   Rng rng(3);
   const Tensor x = images(spec, 2);
-  const Tensor z = build_head(spec, {1, 1}, rng)->forward(Var(x)).value();
+  const Tensor z = build_head(spec, {1, 1}, rng)->forward(Var(x)).value().plain();
   ASSERT_EQ(z.shape(), (Shape{2, 3, 4, 4}));
   double mean = 0;  // channel 1, row 2, column 3
   for (int64_t row = 16; row < 24; ++row) {

@@ -106,8 +106,9 @@ void write_secrets(const EdgeBundle& edge, const CloudBundle& cloud, ExchangeFor
               joined(joined(head, *cloud.bodies[0]), *edge.tail), whole);
   }
   options.offset = Tensor();
-  if (selected.size() > 1)
+  if (cloud.bodies.size() > 1) {
     options.metadata["selected"] = fmt::format("{}", fmt::join(selected, ","));
+  }
   out.write("tail", {edge.tail.get()}, tail_graph(edge), options);
   if (format == ExchangeFormat::kSafetensors) {
     if (cloud.bodies.size() > 1) {
@@ -159,7 +160,12 @@ Exported export_run(const fs::path& run, const fs::path& folder, ExchangeFormat 
     out.write(fmt::format("body{}", cloud.part[i]), {cloud.bodies[i].get()},
               lower(*cloud.bodies[i], feature), {});
   }
-  if (secrets) write_secrets(read_edge_bundle(run / "edge.h5"), cloud, format, out);
+  if (!secrets) return out.exported;
+  const EdgeBundle edge = read_edge_bundle(run / "edge.h5");
+  if (edge.info.fingerprint != cloud.info.fingerprint) {
+    fail("edge.h5 and cloud.h5 come from different trainings", run.string());
+  }
+  write_secrets(edge, cloud, format, out);
   return out.exported;
 }
 

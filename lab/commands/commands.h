@@ -4,10 +4,12 @@
 
 #include <filesystem>
 
-#include "proto/results.pb.h"
-
 namespace CLI {
 class App;
+}
+
+namespace ens::results {
+class RunSummary;
 }
 
 namespace ens {

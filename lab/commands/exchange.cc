@@ -13,6 +13,7 @@
 #include "lab/config_flags.h"
 #include "lab/scenarios/split_training.h"
 #include "lab/stop_on_signals.h"
+#include "proto/results.pb.h"
 
 namespace ens {
 

@@ -10,6 +10,7 @@
 #include "lab/scenarios/split_training.h"
 #include "lab/stop_on_signals.h"
 #include "proto/results.h"
+#include "proto/results.pb.h"
 
 namespace ens {
 

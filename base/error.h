@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The one exception type of the project.
 //
 // Inside a process every failure is an `ens::Error` that says what went wrong, where, and what to

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Flags of every program, on CLI11: errors as ens::Error with a suggestion, ranges that read well,
 // and --set.
 #pragma once

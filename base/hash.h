@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // SHA-256 and MD5 of bytes that arrive piece by piece, and HMAC (OpenSSL).
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Pseudo-random bytes from ChaCha20 (RFC 8439, OpenSSL), for secrets.
 #pragma once
 

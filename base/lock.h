@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A file that one process at a time holds (flock). The system frees it when its holder dies, so a
 // lock that was left behind never blocks anybody. Not for network file systems that ignore flock.
 #pragma once

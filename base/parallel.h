@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Independent jobs in parallel: trainings of several networks, the tasks of a sweep.
 #pragma once
 

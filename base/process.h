@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A child process: started with arguments, waited for, or told to end.
 #pragma once
 

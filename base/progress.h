@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // One progress line on stderr. On a terminal a bar rewritten in place at most 10 times a second and
 // not before 300 ms have passed; otherwise one plain line at most every 5 seconds, and one at the
 // end. It shows the label, what is done, the rate of the last half minute, the time left and free

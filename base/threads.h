@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Which threads and processors the CPU backend computes on.
 //
 // Work inside one verb is split over the calling thread's OpenMP team. Several threads may compute

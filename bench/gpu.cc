@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Speed of one GPU: what it reaches at all, serving N bodies, training. bench/gpu runs this beside
 // PyTorch and prints the table; alone it prints its samples as CSV:
 // what,batch,who,sample,value,unit.

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """PyTorch's speed at what ens-bench-gpu measures, as CSV: what,batch,who,sample,value,unit.
 
 Bodies: ResNet-18 behind its pooled stem, batch norm folded, float16, channels last; training: the

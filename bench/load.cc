@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // ens-load: what a cloud does under more load than it can take.
 //
 //   ./run build ens-load

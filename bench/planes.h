@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Exact products of 8-bit integers beside float32: the convolutions of ResNet-18 with 64 channels
 // and more, four int8 planes of an input (a field of 31 bits) against the input in float32, in
 // turns.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // ens-serve: what serving costs end to end, over loopback.
 //
 //   ./run bench serve                    ResNet-18 of width 16, N = 4, random weights

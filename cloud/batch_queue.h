@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // BatchQueue: accepted requests, until they are computed together.
 //
 // - push() returns at once. It takes the job only on OK; otherwise the caller still has it and

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Frontend: the thread that reads requests, and what it makes of them.
 //
 // Checks everything that a client claims before memory is taken for it, queues what is good and

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Lanes: the N server nets, computed side by side.
 //
 // On GPUs there is a lane for each, with an equal share of the nets as one plan (nn/plan/plan.h).

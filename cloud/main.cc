@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // ensembler-cloud: serves the N server nets of a cloud bundle.
 #include <google/protobuf/stubs/logging.h>
 #include <spdlog/sinks/stdout_sinks.h>

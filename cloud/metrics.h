@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What an operator watches, in Prometheus' text format: counts and times, never contents.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Replies: each request that was read gets exactly one.
 #pragma once
 

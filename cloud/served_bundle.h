@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // ServedBundle: a cloud bundle, compiled, as it is served now.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The cloud's server: states, threads, and what it reports.
 #pragma once
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # oneDNN 2.6 or 3.x. Debian's own CMake config stops without OpenCL headers, which the CPU does not
 # need.
 find_path(DNNL_INCLUDE_DIR NAMES oneapi/dnnl/dnnl.hpp dnnl.hpp)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Cross-builds for aarch64 with Debian's compiler, against the folder of arm64 packages that
 # `./run aarch64` fills. Tests run under qemu-user, which is named here: binfmt is not needed.
 set(CMAKE_SYSTEM_NAME Linux)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # ens_add_suites(NAME name COMMAND [emulator...] program ISOLATED bool PROPERTIES ...): when ctest starts, adds one test
 # for each suite of a GoogleTest program, or for each case where ISOLATED.
 function(ens_add_suites)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # The GPU backend: sets ENS_HAS_CUDA. ENS_CUDA=ON insists, OFF looks for nothing, EMULATED is for
 # tests.
 set(ENS_HAS_CUDA OFF)

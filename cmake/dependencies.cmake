@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Every library, found or not, with the Debian/Ubuntu package to install.
 find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # One way to declare a library, a program, a test.
 
 add_library(ens_options INTERFACE)

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Blinded inference: workers compute the linear layers of a whole network.
 #include <chrono>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // BlindedLayers: an int8 network of which workers compute the linear layers, on shares of their
 // inputs; the device computes the rest (docs/offload.md).
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // EdgeClient: classify images with a remote cloud.
 //
 //   ens::EdgeConfig config;                 // docs/config.md; complete() fills the defaults

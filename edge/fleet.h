@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Fleet: the clouds that together serve the N nets, as one (docs/protocol.md, "Several clouds").
 //
 // Sends a batch of features to every cloud at once and puts the outputs in the order of the nets.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Link: requests to one cloud and their replies, over connections that come and go.
 //
 // Survives a cloud that restarts, is busy, drains, or loses messages: a request is sent again, with

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // ensembler-edge: classifies images, a video, a camera or a data set with a remote cloud.
 #include <google/protobuf/stubs/logging.h>
 #include <unistd.h>

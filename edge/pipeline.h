@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // EdgePipeline: everything the client computes itself, without any network.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Probes: features whose right outputs are known, sent among the others at random times to detect a
 // cloud that runs something else. To the cloud a probe is a request like any other.
 #pragma once

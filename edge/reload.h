@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What ensembler-edge does when its bundle changes while it runs.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A bundle in use, with the clouds or workers that it needs: how images become logits. One
 // implementation for each kind of bundle: split inference (client.cc), blinded inference
 // (blinded.cc).

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // EdgeStream: classify without waiting for each result.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "edge/watch.h"
 
 #include <sys/ioctl.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Watching a video or camera: its frames go to the cloud one after the other, and the five best
 // classes are shown as they come.
 #pragma once

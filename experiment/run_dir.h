@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A run is a folder: resolved configuration, facts, metrics, checkpoints, artefacts, DONE last.
 //
 //   config.txtpb   the resolved configuration

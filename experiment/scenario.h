@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What sweeps and tasks must know of a kind of experiment; split inference is the first
 // (lab/scenarios/split.h). The next are disguised training and trusted/untrusted offload.
 #pragma once

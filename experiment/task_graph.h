@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Tasks that need each other, and their executor on this machine.
 //
 // A task is what can be done, stopped and done again by itself: a training, one attack. A scenario
@@ -45,11 +46,11 @@ struct Task {
   // Estimated, in a unit that all tasks of a graph share: a sweep's in seconds of compute on one
   // thread, those of `ensembler attack` in images through networks.
   double cost = 0;
-  double gigabytes = 0;            // estimated, while it runs
-  Device device;                   // where it computes
-  bool done = false;               // its result is there already
-  std::string failed;              // why it cannot be done, where that is known already
-  std::string note;                // for plans: "stage 1 shared"
+  double gigabytes = 0;  // estimated, while it runs
+  Device device;         // where it computes
+  bool done = false;     // its result is there already
+  std::string failed;    // why it cannot be done, where that is known already
+  std::string note;      // for plans: "stage 1 shared"
   // Throws if it fails. Started again after a stop or a crash, it ends in the same result.
   std::function<void(TaskContext&)> run;
 };

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Numbers and images of a run as TensorBoard's event files, which it shows while they grow:
 // `tensorboard --logdir runs`.
 //

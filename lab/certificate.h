@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What can be said of a run with a channel of limited power, whoever attacks (docs/channel.md).
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The flags of every command that takes a configuration, and where programs and files are found.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Data sets in memory, shared by everything that uses the same one at the same time.
 #pragma once
 

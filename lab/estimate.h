@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What a cell of a sweep will cost: time from training steps measured on this machine, memory from
 // the shapes of its networks. Estimates, good to a factor of two.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Networks that were trained elsewhere into run folders, and ours out of them (docs/import.md).
 #pragma once
 

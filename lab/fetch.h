@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Downloading a data set with progress lines, for every command that does so.
 #pragma once
 

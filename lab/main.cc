@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // `ensembler`: train, attack, report, inspect.
 #include "base/flags.h"
 #include "base/program.h"

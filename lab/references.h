@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Reference classifiers, trained once for each data set.
 #pragma once
 

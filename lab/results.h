@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What an attack leaves in its folder, and the table of it on stdout.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The scores of single images that an attack leaves in RUN/attack/NAME/scores.csv
 // (proto/results.proto), and the paired comparison of two runs by them.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "lab/stop_on_signals.h"
 
 #include <semaphore.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Sweeps: many trainings and attacks from one configuration (proto/config.proto, SweepConfig).
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Addresses "tcp://HOST:PORT", and the names in them.
 //
 // libzmq looks names up in the thread that carries all its connections, and takes one family only.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // ClientSocket: a connection to one server, or to one of several replicas, which ZeroMQ makes and
 // makes again in the background.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // CURVE keys (libzmq's own: Curve25519), as text files that both programs and `ensembler keys`
 // share.
 //

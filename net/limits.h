@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What a socket holds and how long it waits, for every socket of ours.
 #pragma once
 

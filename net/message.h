@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Messages as ZeroMQ carries them: one header frame, which is a Protobuf message of
 // proto/wire.proto, and at most one tensor frame (docs/protocol.md). Read net/client_socket.h and
 // net/server_socket.h next.

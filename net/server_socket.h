@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // ServerSocket: the socket that clients connect to.
 //
 // One thread waits and receives; any thread may send, which saves the 30 us or so that it takes to

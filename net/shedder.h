@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Shedder: empties the queue of a listening socket when the process has no descriptor left.
 //
 // libzmq cannot accept then, is told of the waiting connections again and again, and takes a whole

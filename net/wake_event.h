@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // WakeEvent: a descriptor that is readable once wake() was called, for a thread that waits in poll.
 #pragma once
 

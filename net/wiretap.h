@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Wiretap: what an honest-but-curious cloud sees, recorded by a relay between edge and cloud.
 //
 // Passes the messages of one edge to the cloud and back unchanged, and keeps the smashed features

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // ZAP (rfc.zeromq.org/spec/27): decides which CURVE clients may connect, and whose messages are
 // read.
 #pragma once

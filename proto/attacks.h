@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The attacks on split inference, as every room may know them: the lines of attacks.inc. What they
 // do: attacks/split.
 #pragma once

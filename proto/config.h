@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Reading, overriding, completing and checking configurations (proto/config.proto).
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The manual of all settings, as Markdown: docs/config.md is this text.
 #pragma once
 

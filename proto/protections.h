@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The kinds of protection (protection.kind), as every room may know them: the lines of
 // protections.inc. How a kind is trained: ensemble/train/protection_training.h.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The JSON files of runs, attacks, serving and sweeps (proto/results.proto): written whole or not
 // at all, read strictly. Keys that the schema does not know are ignored; files of a newer version
 // are refused.

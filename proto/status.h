@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Status: how a request ended, on the request path and on the wire. Never thrown.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Tensors as raw wire frames: dense, little endian, row-major (NCHW).
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // `ensembler advise`: which split and protection to use, from what was measured. Works on the
 // report's rows: accuracy is the mean over the seeds, a reconstruction the worst of any seed.
 #pragma once

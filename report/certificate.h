@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A certificate (docs/channel.md) in words: what it says, and what it does not.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Curves: over epochs, over whatever a sweep varies, over what an attack has.
 #include <fmt/format.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Comparing runs: with their unprotected counterpart, with each other, and over seeds.
 #include "report/data.h"
 

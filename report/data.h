@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What a report is made of: finished run folders, read and compared with each other. Internal to
 // the report, the advice and their tests.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The report's numbers as CSV, JSON, Markdown and LaTeX.
 #include <fmt/format.h>
 #include <google/protobuf/text_format.h>

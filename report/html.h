@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Pieces of the report's page: escaped text, numbers as people read them, tables, plots. Strings
 // named `html` go into the page as they are; all others are escaped here.
 #pragma once

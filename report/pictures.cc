@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Images: what the attacks reconstructed, next to the originals, and over split points.
 #include <fmt/format.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Published results and ours. Internal to the report.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Reading run folders and sweeps; nothing is compared here.
 #include <fmt/format.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // `ensembler report`: one page from run folders alone.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The sections of the report's page; each is empty if there is nothing to show. Internal to the
 // report.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Attack: from what one attacker may know (a typed view) to reconstructed images.
 //
 // A scenario (attacks/split, later others) has a Victim, which holds everything that could be

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The decoder that ends every inversion attack: from features back to images (He et al., ACSAC
 // 2019, section 4.3), as a residual network. What it reads is what the lab says a feature holds, so
 // it must be strong: a decoder that learns too little makes every protection look good.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Evaluator: the only place that knows the true images. It lets an attack run, which never sees
 // them, scores every candidate, and says when the truth chose among several.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Ridge regression from features to pixels: what a few known pairs suffice for. One pair holds as
 // many samples as its feature has positions, since the client's first cells are convolutions.
 #pragma once

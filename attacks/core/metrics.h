@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // How close reconstructions come to the true images: SSIM, PSNR, MSE, with confidence intervals.
 //
 // The numbers are those of scikit-image's structural_similarity and peak_signal_noise_ratio,

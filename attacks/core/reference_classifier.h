@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Reference classifier: somebody who never saw the client looks at a reconstruction. Does it still
 // show what the original showed, and could one say which original it was? Both catch what SSIM
 // misses: a negative, or wrong colours, that a person recognises at once.

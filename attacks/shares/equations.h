@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What more than T shares say of the K inputs: equations over the field without noise, whose
 // unknowns are small.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What workers of blinded inference may know who pool what they see (docs/offload.md).
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Feature alignment, query-free (in the manner of FORA: "Feature-Oriented Reconstruction Attack",
 // CVPR 2024): a substitute head is trained on public images until its features are distributed like
 // those that the client sent; a decoder of the substitute's features then reads the client's.

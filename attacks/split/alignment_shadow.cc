@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Feature alignment with the cross-entropy of the substitute through the server nets as a further
 // term.
 #include "attacks/split/alignment.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The mean of the public images of the true class: what who knows the class has without a feature.
 // The cloud learns the class, since it computes it.
 #include <algorithm>

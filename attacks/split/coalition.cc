@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Operators who share what they have. The server nets are spread over K operators, in shards of
 // equal size; c of them train one shadow (shadow.h) over the nets of their shards, for c = 1 .. K:
 // a curve. Which shards they hold is drawn. All of them see the same feature, so that this says

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Training a decoder and decoding with it: the half that all inversion attacks share.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // FORA, query-free ("A Stealthy Wrecking Ball: Feature-Oriented Reconstruction Attack", CVPR 2024):
 // a substitute head is trained by a Wasserstein critic with gradient penalty (WGAN-GP) and the
 // maximum mean discrepancy of several kernels until its features are distributed like the client's;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "attacks/split/grant.h"
 
 #include <algorithm>

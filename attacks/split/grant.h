@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Who may know what: the only place where an attacker's view is filled, and where images are
 // divided between the attacker and the client. tests/attacks/split/grant_test.cc lists the grants
 // of every attack.
@@ -32,8 +33,8 @@ std::vector<int64_t> pair_counts(const AttackConfig& settings, int64_t available
 std::vector<int64_t> nearest_images(const Dataset& images, const Dataset& among);
 
 // Whose images are whose. The public images are drawn from `pool` (attack.public_source); the
-// private ones, those that are scored and those behind the rest of the traffic, are different images
-// of the test split.
+// private ones, those that are scored and those behind the rest of the traffic, are different
+// images of the test split.
 struct ImageRoles {
   Dataset public_data;
   Dataset scored;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Decoders on known pairs of image and feature (He et al., ACSAC 2019, section 4.3).
 //
 // With m known pairs, for every m of attack.known_pairs.counts: a curve. For each m the attacker

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Ridge regression on the client's own features, with unlimited queries. Seconds of work, and so a
 // check on the deep decoder of true features, which must not lose to it.
 #include "attacks/core/linear_decoder.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // MAP and posterior mean with a learned prior (white box): gradient descent on the image, towards
 // the feature that was sent and towards what a denoiser of public images takes for an image.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The mean of the public images, whatever the client sent: the floor of every table. An attack that
 // scores no higher has read nothing from the features.
 #include "attacks/split/mean_image.h"

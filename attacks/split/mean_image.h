@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Means of the public images, for the floors of every table.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The public image nearest to each true one: what log2 of the number of public images in bits about
 // an image are worth, 13 for 10,000. An attack that scores no higher has read no more than that.
 #include "attacks/split/registry.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // An inverse network on the client's own features (He et al., ACSAC 2019, section 4.3), with
 // unlimited queries: what a decoder on true features reads.
 #include <cmath>

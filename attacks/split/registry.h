@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The attacks on split inference by name. proto/attacks.inc lists them.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The client sends the same image m times, or near copies of it (a video, a retry): where its
 // protection draws anew for each send, the mean over the sends holds less noise than one of them.
 //

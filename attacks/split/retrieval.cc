@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Retrieval with unlimited queries: the mean of the public images x_j, weighted by how well each
 // explains the feature z that the client sent,
 //   x = sum_j w_j x_j,  w_j ~ exp(-|z - z_j|^2 / 2t),

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Regularised maximum likelihood estimation (He, Zhang, Lee, "Model Inversion Attacks Against
 // Collaborative Inference", ACSAC 2019, equation 2): the image is found by gradient descent on the
 // distance of its feature from the one that was sent.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Regularised maximum likelihood on a shadow head, trained with all server nets.
 #include <numeric>
 

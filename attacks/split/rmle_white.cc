@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Regularised maximum likelihood on the client's own head and protection.
 #include "attacks/split/registry.h"
 #include "attacks/split/rmle.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Shadow network + decoder, query-free (arXiv 2401.10859, section 4; He et al., ACSAC 2019).
 //
 // A shadow head is trained, on the attacker's data, to feed the client's frozen server nets so that

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // One shadow over all server nets at once, their outputs weighted by a trainable selector (arXiv
 // 2401.10859, section 4).
 #include <numeric>

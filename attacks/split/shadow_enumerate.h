@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Shadow attacks over all subsets of the server nets (arXiv 2401.10859, section 3: what does it
 // cost to try them all?).
 //

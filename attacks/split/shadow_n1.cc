@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // One shadow for each server net (arXiv 2401.10859, section 4): N shadows, of which the attacker
 // decodes through the most plausible, or through all.
 #include "attacks/split/registry.h"

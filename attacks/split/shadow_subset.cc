@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // One shadow over the client's secret subset of the server nets, or over attack.shadow_subset.nets:
 // what is the secrecy of the subset worth?
 #include <algorithm>

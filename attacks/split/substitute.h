@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What a query-free attacker who aligns distributions puts in the client's place, and the means
 // that alignment.cc and fora.cc share: the features that the client sent in random order, critics,
 // and the choice of the polarity by the server nets.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What an attacker on split inference may know, one type for each kind of knowledge (arXiv
 // 2401.10859, section 2; He et al., ACSAC 2019). No view holds a true image or, but for SubsetView,
 // the selector; a query-free attack cannot name the client's head, because its view has no such

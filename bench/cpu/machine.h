@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the machine can do at most, measured. Every figure is of all compute threads together.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // ens-bench: how fast this machine serves and trains with us, with PyTorch, and serves with ONNX
 // Runtime.
 //

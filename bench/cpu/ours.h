@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What is measured of ours: serving N bodies, training a net, training an attack's decoder.
 #pragma once
 

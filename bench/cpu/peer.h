@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Another engine in a process of its own, which answers one line with another: PyTorch
 // (bench/cpu/peer.py), ONNX Runtime (bench/cpu/peer.js).
 #pragma once

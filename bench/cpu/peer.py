@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PyTorch, measured beside ours: answers the commands that bench/cpu/main.cc writes, a line each.
 
   infer NETS BATCH DTYPE MODE   makes the nets ready      -> ok

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the edge of blinded inference gets: a whole network with int8 layers (docs/offload.md). It
 // holds no secret; the workers are sent the layers' weights by the edge.
 #pragma once

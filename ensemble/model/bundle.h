@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What each party gets (spec: "What each party gets"): two files from one training.
 //
 // The cloud bundle holds the N bodies and nothing else. The edge bundle holds the secret rest and

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // How both bundles lie in a Checkpoint (internal to this folder).
 //
 // Public facts are numbers and texts; weights are tensors "<part>/<name in the module>".

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The client's secret half (see bundle.h). Never included by cloud/ or attacks/.
 #pragma once
 

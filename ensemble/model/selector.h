@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Selector: the client's secret choice of P of the N server nets (arXiv 2401.10859, section 3).
 // Never included by cloud/ or attacks/; a test checks that. Values never reach a log or an error.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "ensemble/protect/adversary_train.h"
 
 #include <cmath>

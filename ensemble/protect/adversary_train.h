@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Attacker-aware training (Li et al., "ResSFL: A Resistance Transfer Framework for Defending Model
 // Inversion Attack in Split Federated Learning", CVPR 2022): an inverse network learns alongside to
 // rebuild the images from the features, and the classifier pays for how well it does.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Shredder's bank (Mireshghallah et al., ASPLOS 2020): several tensors of a feature's shape, one of
 // which, each equally likely, is drawn anew for each image and added to its feature or multiplies
 // it.

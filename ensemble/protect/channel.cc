@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The step `channel`. Values: [3], bits R, power P and 1 if the noise is keyed.
 #include "ensemble/protect/channel.h"
 

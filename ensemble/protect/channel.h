@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A channel of limited power: k elements are scaled to a mean square of P, Gaussian noise of
 // variance 1 is added to each, and the sums are rounded to the steps of int8. Whatever the images
 // and whoever receives it, what is sent carries at most

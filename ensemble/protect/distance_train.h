@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Distance correlation: how much of the distances between images is left in the distances between
 // their features (Szekely, Rizzo, Bakirov, "Measuring and testing dependence by correlation of
 // distances", Ann. Statist. 2007), as a penalty (Vepakomma et al., "NoPeek", ICDMW 2020) and as a

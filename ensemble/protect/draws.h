@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Random numbers by the block, for protections and their training (internal to this folder).
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Sets each element to zero with probability p and scales the rest by 1/(1-p), anew for every
 // image. Values: [1], p, at least 0 and below 1.
 #include <cmath>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Multiplies each image's feature, element by element, by one of several factors, each equally
 // likely.
 #include "ensemble/protect/bank.h"

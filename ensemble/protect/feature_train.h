@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What training does to a feature: the steps of make_protection(), as differentiable operations.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Adds the same secret noise to every feature (arXiv 2401.10859, eq. 2). Values: the noise, of a
 // feature's shape.
 #include "base/error.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Adds N(0, sigma^2), independent for every element of every image. Values: [1], sigma.
 #include <limits>
 

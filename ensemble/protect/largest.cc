@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Keeps the largest elements of each feature by magnitude and sets the others to zero. Values: [1],
 // the fraction that is kept, above 0 and at most 1; one element at least, and of equal magnitudes
 // the first.

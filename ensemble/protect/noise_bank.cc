@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Adds one of several noises, each equally likely, to each image's feature.
 #include "ensemble/protect/bank.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Training of Shredder's noises (Mireshghallah et al., "Shredder: Learning Noise Distributions to
 // Protect Inference Privacy", ASPLOS 2020).
 //

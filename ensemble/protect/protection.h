@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the edge does to a smashed feature before it is sent, as data and as code. Plain C++ on CPU
 // tensors: the edge links this and no training code. What trains a protection sits beside it in a
 // *_train file, in a library of its own.

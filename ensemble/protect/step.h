@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The steps of protections as code (for this folder and for what trains them). The step NAME lies
 // in NAME.cc, which defines make_step_NAME(). steps.inc lists those that several protections use;
 // those that are a protection of their own are the FEATURE_PROTECTIONs of proto/protections.inc.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // How a kind of protection is trained. proto/protections.inc lists the kinds; each PROTECTION is
 // one file in ensemble/train/protections. What it leaves out of the functions below is the training
 // of one unprotected net.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Sharing stage 1 between runs (trainer.h).
 #include <algorithm>
 #include <map>

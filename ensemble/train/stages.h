@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The trainings that lead from a configuration to what edge and cloud get (see trainer.h).
 #pragma once
 

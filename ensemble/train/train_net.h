@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // One training under way: its surroundings, its checkpoint after every epoch, its metrics.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Training what config.protection asks for (arXiv 2401.10859, section 3; spec in docs).
 //
 // Stage 1 trains N whole nets (N = 1 for the kinds of one net), each with its own initialisation,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The edge from C, and from whatever can call C: classify images with a remote cloud.
  *
  *   char error[512];

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The edge from C++17: classify images with a remote cloud. <ensembler/edge.h> with objects,
 // strings and exceptions; link libens_edge.so (CMake: Ensembler::edge, pkg-config: ensembler-edge).
 //

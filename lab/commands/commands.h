@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The subcommands of `ensembler`. Each registers itself, its flags and what it does; all logic
 // lives in the libraries.
 #pragma once

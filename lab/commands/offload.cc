@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // ensembler offload: an int8 network for blinded inference, from an unprotected run; and what its
 // workers learn.
 #include <fmt/format.h>

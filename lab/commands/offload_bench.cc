@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // ensembler offload bench: what the schemes cost a small trusted side, all on this machine.
 #include <fmt/format.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "lab/sweep.h"
 
 #include <fmt/format.h>
@@ -38,12 +39,13 @@ void add_sweep_command(CLI::App& app) {
       ->add_option("--reuse", flags->options.reuse,
                    "Folders of other runs or sweeps, whose finished trainings are reused")
       ->allow_extra_args(false);
-  command->add_option("-j,--jobs", flags->options.jobs,
-                      "Trainings and attacks at a time (default: one per CPU thread; on a GPU 4)")
+  command
+      ->add_option("-j,--jobs", flags->options.jobs,
+                   "Trainings and attacks at a time (default: one per CPU thread; on a GPU 4)")
       ->check(between(1, 4096));
-  command->add_option(
-      "--memory", flags->options.memory_gb,
-      "Memory limit in GB for all of them together (default: 80 % of what is free)")
+  command
+      ->add_option("--memory", flags->options.memory_gb,
+                   "Memory limit in GB for all of them together (default: 80 % of what is free)")
       ->check(above(0));
   command->add_flag("--dry-run", flags->dry_run,
                     "Print the cells and the estimated time, and stop");

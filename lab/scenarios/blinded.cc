@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "lab/scenarios/blinded.h"
 
 #include <fmt/format.h>

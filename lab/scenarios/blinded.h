@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Blinded inference in the lab (docs/offload.md): its cost, and runs of it beside the unprotected
 // run whose network it is.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Attacks on finished run folders. What each may know is decided in attacks/split/grant.h.
 #pragma once
 

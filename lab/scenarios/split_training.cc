@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "lab/scenarios/split_training.h"
 
 #include <fmt/format.h>
@@ -93,8 +94,7 @@ bool train_run(const RunConfig& config, const fs::path& folder,
   const auto test = shared_dataset(config, DataPart::kTest);
   const ModelSpec spec = model_spec(config, *train);
   check(spec, split_of(config));  // before anything is written
-  make_protection_training(config)->channel(config,
-                                            smashed_shape(spec, split_of(config)).numel());
+  make_protection_training(config)->channel(config, smashed_shape(spec, split_of(config)).numel());
   std::vector<std::vector<NamedTensor>> nets;
   for (const WeightsFile& net : imported) {
     nets.push_back(from_torchvision(spec, net.weights, net.file));

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Training in run folders: alone, or with what other runs have trained already.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // HttpServer: health and metrics over HTTP, for orchestrators and Prometheus. Plain text, without
 // any secret; bind it where only they can reach it.
 #pragma once

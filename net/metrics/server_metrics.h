@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // ServerMetrics: what every server of ours counts, in Prometheus' text format: requests, clients
 // and connections, never contents. A server adds its own to registry().
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The differentiable operations. Each checks its arguments (Error with the operation's name and the
 // shapes), computes its value through the device's Backend, and carries its own gradient with
 // respect to every Var argument. Written once for all devices.

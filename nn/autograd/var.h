@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Var: a tensor that remembers how it was computed, for reverse-mode differentiation.
 //
 // Operations (nn/autograd/ops.h) on Vars that require gradients record a tape; backward() on a

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Arena: intermediate results in one block of memory, those of them in one place that are not
 // needed at the same time.
 #pragma once

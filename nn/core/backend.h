@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Backend: what a device must be able to do. One subclass per device (nn/cpu, nn/cuda).
 //
 // The operations that users see live in nn/autograd, where shapes are checked and gradients are

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Where a tensor's memory lives and its operations run.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Dtypes of tensors, and the floating point formats that C++ does not have.
 #pragma once
 

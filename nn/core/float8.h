@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // How a calibrated layer is computed in float8 (e4m3): which layers, and with what scales.
 //
 //   y = (sum of Float8(x / input) * Float8(w / weight[o])) * input * weight[o] + bias, ...

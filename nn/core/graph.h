@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Graph: a frozen network as plain data, the language between modules and backends when serving.
 //
 // Modules lower themselves into a Graph (Module::lower); nn/plan fuses it; a Backend compiles it

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A convolution or matrix product with int8 weights, without its bias: the linear part of a layer.
 #pragma once
 

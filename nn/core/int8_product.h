@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What Backend's exact products of 8-bit integers, conv2d_s8 and gemm_s8, accept.
 //
 // A sum of n products stays within int32 for n * |x| * |w| < 2^31. The number of terms is limited

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Reproducible random numbers, and secret ones.
 //
 // Rng is counter based: (seed, stream, counter) determine every value on every platform, so a

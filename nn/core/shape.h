@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The sizes of a tensor's dimensions, outermost first.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Tensor: a handle to a dense block of elements on one device.
 //
 // Copying a Tensor copies the handle; clone() copies the elements. Handles may be passed between

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The CPU's memory: a cache of 64-byte aligned buffers, so that steady training neither asks the
 // system for memory nor touches fresh pages.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Convolutions over activations in blocks of channels (nChw16c with AVX-512, nChw8c with AVX2),
 // with kernels of our own (nn/cpu/block_kernels), in float32 and, where the processor has the
 // instructions (AVX512_BF16), in bfloat16 with sums in float32.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The innermost loops of BlockConv, in a version for each instruction set. Internal.
 //
 // Activations lie in blocks of `lanes` channels: [B, C / lanes, H, W, lanes]. A panel is one or two

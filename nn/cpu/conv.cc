@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Convolutions of a training, and the list of implementations (at the end).
 //
 // oneDNN is asked for one pair of activation formats after the other until it has a generated

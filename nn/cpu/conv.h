@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The CPU's implementations of convolutions as one ordered list: the first that does not say why
 // not computes a convolution. `ensembler info --kernels` prints the list for a network's layers.
 //

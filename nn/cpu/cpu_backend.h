@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The CPU's Backend: oneDNN convolutions and matrix products, own vectorised loops for the rest.
 //
 // Results keep the layout of the activation they are made from; convolutions choose it

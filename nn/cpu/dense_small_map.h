@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Convolutions over maps of a few pixels, such as the 2x2 ones at the end of a ResNet on 32x32
 // images. There most products of a direct convolution are with padding, and oneDNN's kernels are
 // far from their best.

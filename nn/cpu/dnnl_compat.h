@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The one place that knows which oneDNN it is: 2.6 (Debian 12) or 3.x (Ubuntu 24.04).
 //
 // 3.x has no operation descriptors: a primitive descriptor is made from the same arguments at once,

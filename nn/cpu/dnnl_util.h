@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // oneDNN in the terms of this project: engine, streams, descriptors, and how a primitive is
 // run. Only nn/cpu includes this. What differs between oneDNN 2.x and 3.x is in dnnl_compat.h.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Elementwise verbs and optimiser updates. They work in memory order: the layout does not matter
 // once all operands agree.
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Serving on the CPU: a fused graph as a list of oneDNN primitives over one arena.
 #pragma once
 

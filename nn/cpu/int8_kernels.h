@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Register kernels of exact products of 8-bit integers (nn/cpu/int8_product.cc). Internal.
 //
 // Operands are packed as cells of 32 bits that hold `depth` consecutive terms of a sum: four bytes

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Exact products of 8-bit integers. A matrix product is a convolution with a kernel of 1x1 over an
 // image of one row, whose pixels are the columns of b.
 //

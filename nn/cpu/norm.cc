@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Batch normalisation and per-channel scaling.
 //
 // All of it is memory bound, so the aim is few passes: training forward reads x twice and writes y;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The weights and biases of a compiled network, in every form in which its operations want them.
 // Internal to nn/cpu: program.h describes the network, executable.h is what others use.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Pooling, in any layout: the inner loop runs over the lanes of a ChannelView.
 #include <algorithm>
 #include <cstring>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A per-thread store of prepared oneDNN primitives, so that code is generated once per shape.
 #pragma once
 

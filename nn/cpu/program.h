@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A network for one batch size as a list of operations over slots of one arena, and how a fused
 // graph becomes one. Internal to nn/cpu: executable.cc runs it.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Sums, and the classification loss.
 #include <algorithm>
 #include <cmath>

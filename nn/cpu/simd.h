@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Small helpers for the hand-written kernels of nn/cpu. Internal.
 //
 // Kernels are plain loops in functions marked ENS_CLONES: the compiler makes an AVX-512, an AVX2

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Scaling with fixed numbers for each channel, over images of either layout.
 #include "nn/cuda/cuda_backend.h"
 #include "nn/cuda/kernels.h"

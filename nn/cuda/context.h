@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What a thread needs to give a GPU work: a stream, the libraries' handles, memory.
 //
 // Streams. Every thread has a Context of its own for each device, so nets that are trained or

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Convolutions of the training: what cuDNN suggests first for a shape is what computes it, but for
 // few channels (im2col.h).
 //

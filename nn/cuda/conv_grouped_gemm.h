@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Convolutions of all nets in one launch, on the tensor cores.
 //
 // At small batches a layer of one net is too small for a GPU, and ten launches of it cost more than

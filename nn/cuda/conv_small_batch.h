@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Convolutions of few pixels, of all nets in one launch, on the tensor cores.
 //
 // With few images a layer's time is that of reading its weights. Here each warp has its own queue

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Copies, type and layout conversion, slices.
 #include "nn/core/backend.h"
 #include "nn/cuda/cuda_backend.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The Backend of one GPU: cuDNN convolutions, cuBLAS matrix products, own kernels for the rest.
 //
 // Images are kChannelsLast inside: convolutions, pooling and normalisation answer in it and convert

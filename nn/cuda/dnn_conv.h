@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // One convolution in cuDNN's graph interface, and the ways that cuDNN knows to compute it.
 //
 // What is to be computed is a small graph of descriptors: the convolution, and for the forward pass

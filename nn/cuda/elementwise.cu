@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Elementwise verbs. They work in memory order: the layout does not matter once all operands agree.
 #include "nn/cuda/cuda_backend.h"
 #include "nn/cuda/kernels.h"

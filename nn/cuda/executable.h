@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Serving on a GPU: nets of one form, each batch size captured as one CUDA graph.
 //
 // A step is computed for all nets in one launch where there is such a kernel (all but cuDNN's);

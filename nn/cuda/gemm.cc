@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "nn/cuda/gemm.h"
 
 #include "base/error.h"

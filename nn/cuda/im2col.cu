@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "nn/cuda/gemm.h"
 #include "nn/cuda/im2col.h"
 #include "nn/cuda/kernels.h"

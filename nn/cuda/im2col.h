@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Convolutions of few input channels, such as a network's first, as one matrix product: the images'
 // windows are the rows of a matrix of kh * kw * c columns. cuDNN pads such channels to eight and
 // takes several times as long.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the kernels share: elements of any dtype as float, vectors of elements, and grid sizes.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Stands for the whole folder in a build without CUDA.
 #include "nn/core/backend.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Batch normalisation, over [rows][channels].
 //
 // The time goes into memory traffic and, for small maps, into launches. There are two forms of both

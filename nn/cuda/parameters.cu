@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Work on all parameters of a net at once: optimiser steps, and weights as convolutions want them.
 //
 // Parameters and what an optimiser remembers of them are plain. Weights for convolutions, and their

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Pooling, over channels-last images: a thread for each pack of neighbouring channels at one place.
 #include <limits>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Sums, and the classification loss. Every sum has one order, whatever the GPU does first.
 #include <algorithm>
 #include <cmath>

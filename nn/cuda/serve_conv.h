@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The algorithms for one convolution of all nets, and the choice between them.
 //
 // Which one is fastest depends on the layer, the batch, the number of nets and the GPU. Those that

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "nn/cuda/kernels.h"
 #include "nn/cuda/serve_kernels.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Kernels of the serving executable (executable.cc): each does its step for all nets in one launch.
 //
 // Activations are `dtype` (float32, bfloat16, float16) and lie image by image, pixel by pixel,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What kernels of our own need of tensor cores: products of 16-bit elements into float32 and of
 // bytes into int32, their operands from shared memory, and copies into that. For .cu files; the
 // emulated GPU, which has no such instructions, does the same lane by lane.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // How long captured work takes.
 #pragma once
 

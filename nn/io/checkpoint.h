@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Named tensors and attributes in one HDF5 file, each data set with a SHA-256 of its bytes.
 //
 // Writing goes to a temporary name in the same folder, is flushed to disk and renamed: a reader

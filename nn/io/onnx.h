@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Graphs as ONNX files, opset 13, for other runtimes to compute.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Named tensors in Hugging Face's safetensors format: eight bytes that say how long the header is,
 // a JSON object of dtype, shape and place for each tensor, then their elements. It holds no code,
 // so a file from anyone may be opened.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Decoder: from smashed features back to images, the inverse network of model-inversion attacks
 // (He et al. 2019, ACSAC; arXiv 2401.10859 section 4).
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "nn/models/model.h"
 
 #include <algorithm>
@@ -281,8 +282,9 @@ std::vector<CellRecipe> recipes(const ModelSpec& spec) {
   if (spec.architecture == "funnel") return funnel(spec);
   if (spec.architecture == "thumbnail") return thumbnail(spec);
   if (spec.architecture == "edge_only") return edge_only(spec);
-  usage_fail("unknown architecture '" + spec.architecture + "'", "model.architecture",
-             "use resnet18, resnet34, vgg16, vgg19, mobilenet, he19, funnel, thumbnail or edge_only");
+  usage_fail(
+      "unknown architecture '" + spec.architecture + "'", "model.architecture",
+      "use resnet18, resnet34, vgg16, vgg19, mobilenet, he19, funnel, thumbnail or edge_only");
 }
 
 void check_spec(const ModelSpec& spec) {

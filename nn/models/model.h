@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Classifiers as sequences of named cells, cut at two split points.
 //
 // A split is (h, t): the first h cells are the head, the last t the tail, the rest the body. The

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A classifier's weights under the names that torchvision gives them: resnet18, resnet34 and
 // vgg16_bn of torchvision.models. What lies in the files is nn/io/safetensors.h's business.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The layers that networks are built from. Initialisation: weights Kaiming-normal (fan out, ReLU)
 // for convolutions, Kaiming-uniform for linear layers, biases zero; batch norm at the identity.
 #pragma once

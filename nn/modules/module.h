@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Module: a layer, or a tree of them, with named parameters and buffers.
 //
 // Parameters are trained; buffers (batch-norm statistics, input normalisation) are state that

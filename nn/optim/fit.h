@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The training loop, written once: classifiers, shadow networks and decoders all use it.
 #pragma once
 

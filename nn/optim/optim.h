@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Optimisers over named parameters. Update rules are PyTorch's (torch.optim.SGD, Adam, AdamW).
 #pragma once
 

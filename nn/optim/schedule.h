@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Learning rate as a function of the step: a pure function, so a resumed run needs no state.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "nn/plan/float8.h"
 
 #include <algorithm>

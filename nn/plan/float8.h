@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Calibration for float8 (nn/core/float8.h): how large the inputs of a network's layers get, found
 // on the device of the images, and what float8 makes of its results, found on the CPU; both step by
 // step in float32.

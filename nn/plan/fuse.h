@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // fuse: the rewriting of a frozen network that every backend profits from.
 #pragma once
 

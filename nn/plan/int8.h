@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A network whose convolutions and linear layers compute with integers, exactly; all else stays in
 // float32.
 //

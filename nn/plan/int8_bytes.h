@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // An int8 network as bytes, for a process that reads no files.
 #pragma once
 

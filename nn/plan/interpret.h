@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A graph computed step by step with a backend's verbs, by whoever replaces some of the steps:
 // calibration and the rounded references. Serving compiles the graph instead (nn/plan/plan.h).
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Plan: frozen networks made ready to serve on one device: one, or several of one form that read
 // the same input, such as the server nets of an ensemble.
 //
@@ -27,8 +28,8 @@ class Plan {
   // round to it, the others compute in a wider type. Batches of up to max_batch >= 1 images run in
   // one go. Usage Error if the backend cannot run this graph or dtype.
   Plan(const Graph& graph, Device device, Dtype dtype, int64_t max_batch);
-  // The same for at least one net; Usage Error unless all have the same steps and shapes, and all or
-  // none are calibrated.
+  // The same for at least one net; Usage Error unless all have the same steps and shapes, and all
+  // or none are calibrated.
   Plan(const std::vector<Graph>& nets, Device device, Dtype dtype, int64_t max_batch);
 
   // images [B, ...input_shape()], B >= 1, any dtype, layout and device -> what the net makes of

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Which worker gets which share of one encoding. No owner of workers ever gets a second share of
 // it, whatever fails and whoever is asked in its place: so T owners who collude have T shares at
 // most.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Lagrange coding with secret noise: K inputs and T uniform noises become S shares, of which any T
 // are uniform whatever the inputs, and any K + T determine the inputs.
 //

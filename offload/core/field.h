@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Field: integers modulo a prime p < 2^31, and how their elements travel.
 //
 // An element is kept as its residue in [0, p). For an exact product with int8 weights on int8 units

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What host and simulated enclave say to each other over their socket: a fixed header, little
 // endian, and bytes. Neither trusts the other: lengths are checked before memory is taken.
 //

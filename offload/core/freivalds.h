@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Freivalds' check: whether an untrusted worker's output of a linear layer is right, at 1/O of the
 // layer's cost.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Finds a nonce that is used twice: a key of a stream of masks, or a key and a counter of a cipher.
 // Each may be used once, or two secrets cancel. On in debug builds and where a test turns it on.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Scheme: how the input of a linear layer is turned into what untrusted workers see, and their
 // outputs into the layer's.
 //

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Sealed frames between two parties, through hands that neither trusts: X25519 to agree on a key,
 // AES-256-GCM for each frame (OpenSSL).
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A share that is uniform residues can be sent as the 32 bytes that it is computed from.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // EnclaveProcess: starts the simulated enclave, gives it images, and carries its shares to workers
 // and their products back, without being able to read either where they are sealed.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "offload/host/worker_link.h"
 
 #include <atomic>

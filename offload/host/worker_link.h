@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // WorkerLink: one job at a time for one worker, in a thread of its own.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "offload/host/worker_pool.h"
 
 #include <algorithm>

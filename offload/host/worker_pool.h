@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // WorkerPool: the workers of one trusted side, and who of them gets which share.
 //
 // A worker that fails or is late is replaced by one whose owner has no share of that encoding yet;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Every worker gets x as it is, and one output is enough: what the traffic costs without any
 // secrecy.
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // K inputs and T uniform noises, coded over a finite field (offload/core/coding.h): any T workers
 // see uniform residues, any K + T outputs decode exactly. K = T = 1 is additive sharing between two
 // workers.

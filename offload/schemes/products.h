@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // BlindedProducts: what the trusted side does for each layer that workers compute: encode its
 // input, ask for products of shares, check them, decode. The device of edge/ and the simulated
 // enclave of offload/trusted differ in how workers are reached: in their BlindedProducts::Workers.

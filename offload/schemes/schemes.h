@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The schemes by name (proto/schemes.inc).
 #pragma once
 

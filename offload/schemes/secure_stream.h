@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // SecureStream: the secrets of a scheme. Never linked by a worker.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Slalom (1806.03287): an input x is sent as x + r with a uniform mask r, and the layer's product
 // of it is f(W, x) + f(W, r), from which the trusted side subtracts the f(W, r) that it has
 // computed beforehand. A mask is used once. Whoever sees any number of shares sees the same uniform

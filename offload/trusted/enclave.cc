@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "offload/trusted/enclave.h"
 
 #include <algorithm>
@@ -279,7 +280,8 @@ class Enclave {
                    ", and the simulated enclave has " + std::to_string(budget >> 20) + " MB",
                "offload.memory_mb",
                fits > 0 ? "virtual_batch = " + std::to_string(fits) + " fits"
-                        : "one image takes " + std::to_string((needs(1).bytes >> 20) + 1) + " MB: raise it");
+                        : "one image takes " + std::to_string((needs(1).bytes >> 20) + 1) +
+                              " MB: raise it");
   }
 
   void prepare(int64_t images) {

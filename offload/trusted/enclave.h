@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The simulated enclave: a process that holds images, activations, masks and checks, and lets out
 // nothing but shares and sealed outputs. It protects nothing from the machine's owner; it keeps to
 // a memory budget and to one socket, so that what a small trusted side costs can be measured.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // ens-trusted: the simulated enclave, started by a host that talks to it over a socket. It protects
 // nothing from the machine's owner.
 #include <sys/prctl.h>
@@ -13,7 +14,8 @@ int main(int argc, char** argv) {
   return ens::run_program("ens-trusted", argv, [&] {
     int socket = -1, threads = 1;
     CLI::App app{
-        "The simulated enclave of `ensembler offload bench`, started by it. A process with a memory "
+        "The simulated enclave of `ensembler offload bench`, started by it. A process with a "
+        "memory "
         "budget and one socket; it protects nothing from the machine's owner.",
         "ens-trusted"};
     app.add_option("--socket", socket, "descriptor of the host's socket")

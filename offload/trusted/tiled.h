@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Convolutions by strips of output rows: what is read and written at once fits a cache, and no
 // scratch grows with the image.
 #pragma once

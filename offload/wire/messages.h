@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What worker and trusted side agree on beside proto/offload.proto: version, sizes, and how a layer
 // is described.
 #pragma once

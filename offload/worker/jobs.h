@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What a worker makes of a request, without its socket: layers by their hash, and products of
 // shares.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // ensembler-worker: computes products of shares for the trusted side of blinded inference.
 #include <google/protobuf/stubs/logging.h>
 #include <spdlog/sinks/stdout_sinks.h>

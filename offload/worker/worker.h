@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The worker's server: reads requests, computes, replies; one after the other.
 #pragma once
 

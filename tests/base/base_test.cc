@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Hashes against the published test vectors (FIPS 180-4, RFC 1321), quantiles against numpy's
 // values, locks against a second open of the same file, and the text helpers.
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Programs that lose their output say so; commands to paste are quoted as a shell reads them.
 #include "base/program.h"
 

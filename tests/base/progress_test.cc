@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The progress line with a clock and a stream of the test's own.
 #include "base/progress.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Several threads compute at once; where threads run.
 #include "base/threads.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Serving in float8: what reaches the device, and what is said where it cannot be.
 #include "nn/plan/float8.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The server nets on one GPU and spread over all there are.
 #include "cloud/lanes.h"
 #include "nn/core/backend.h"

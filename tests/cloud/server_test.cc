@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A server in this process, spoken to byte by byte: what a stranger may send, and what must happen.
 #include "cloud/server.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The main job on real photographs, small: train, serve over a socket, attack. Needs CIFAR-10.
 #include <gtest/gtest.h>
 

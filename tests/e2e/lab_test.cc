@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The program `ensembler` as a user meets it: training, being killed, bad input, the whole demo.
 #include <gtest/gtest.h>
 #include <signal.h>

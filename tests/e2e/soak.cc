@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // ens-soak: clouds and edges under mixed load while everything around them goes wrong.
 //
 //   build/cpu/bin/ens-soak --seconds 600 [--run runs/mine]      after ./run build; ./run soak does

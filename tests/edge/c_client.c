@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A C program that uses libens_edge.so:
  *
  *   cc c_client.c $(pkg-config --cflags --libs ensembler-edge) -o c_client

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the C interface does without a cloud; tests/edge/c_client.c and tests/install run it with
 // one.
 #include <gtest/gtest.h>

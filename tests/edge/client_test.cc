@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The edge against a cloud that answers late, twice, wrongly or not at all.
 #include "edge/client.h"
 

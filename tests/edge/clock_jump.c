@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* LD_PRELOAD: the wall clock of this process is off by the seconds in the file $ENS_CLOCK_OFFSET,
  * which may change at any time. The steady clock is left alone, as the kernel leaves it. */
 #define _GNU_SOURCE

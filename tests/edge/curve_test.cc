@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Keys: the real server and the real client in one process.
 #include <gtest/gtest.h>
 #include <spdlog/spdlog.h>

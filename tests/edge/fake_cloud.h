@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A cloud that records everything it receives and answers as a test wants, right or wrong.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The specification's faults between real processes: strangers, clocks, damaged files; and that the
 // cloud cannot see the selector.
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Edge and cloud as programs, for tests: a cloud, edges, and traffic between them.
 #pragma once
 

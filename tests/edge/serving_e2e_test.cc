@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Edge and cloud as an operator runs them: two programs, TCP between them, signals, exit codes.
 #include <arpa/inet.h>
 #include <gtest/gtest.h>

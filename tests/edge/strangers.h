@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What strangers, and clients gone wrong, do to a cloud: each act is one of them, once.
 #pragma once
 

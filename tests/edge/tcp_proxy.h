@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A TCP relay on loopback that can be slow, stall, break off, and that keeps what was sent through
 // it.
 #pragma once

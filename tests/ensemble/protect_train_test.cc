@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What trains the protections: values against plain loops, gradients against numeric ones.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads TensorBoard's event files with python3-protobuf and python3-crc32c alone: read_events.py FOLDER
 
 Checks every checksum, and prints a line for each number, "TAG STEP VALUE", and for each image,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Run folders: refused when foreign, different or in use; metrics survive kills and resumes.
 #include "experiment/run_dir.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The executor of tasks, with tasks that train nothing.
 #include "experiment/task_graph.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Event files, read back by a script that shares nothing with the writer.
 #include "experiment/tensorboard.h"
 

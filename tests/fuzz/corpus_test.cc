@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The fuzzers' seeds, and simple mutations of them, through every target: runs everywhere, without
 // libFuzzer. `./run fuzz` looks further.
 #include <gtest/gtest.h>

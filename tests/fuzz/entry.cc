@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // One libFuzzer program for each target: ENS_FUZZ_TARGET names it.
 #include "tests/fuzz/targets.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What hostile bytes meet first. Each takes any bytes and must return: errors are replies, crashes,
 // hangs and wrong memory are not.
 #pragma once

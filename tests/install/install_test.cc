@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The installed tree as another project meets it: the examples of docs/edge-api.md are built with
 // it word for word, by CMake and by pkg-config, and run with a cloud; every document's links lead
 // to files that are installed.

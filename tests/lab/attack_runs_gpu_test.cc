@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Every attack on a finished run, on a GPU and on the CPU.
 #include <fstream>
 #include <nlohmann/json.hpp>

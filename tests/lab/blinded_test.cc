@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Blinded inference beside the unprotected run: attacked, kept as run folders, read by the report.
 #include "lab/scenarios/blinded.h"
 

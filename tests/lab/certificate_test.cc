@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The certificate against numpy (make_picture_code.py), and against sums written out here.
 #include "lab/certificate.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The estimates of a sweep's costs against steps that are timed here, and against counts made by
 // hand.
 #include "lab/estimate.h"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PyTorch's side of exchange_test.cc: a network of torchvision's, its weights, and what it computes.
 
   exchange.py make NET SIZE HIDDEN FOLDER   writes net.safetensors, and example.safetensors with 8 images [0, 1] and

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Networks of torchvision's in and out again: import, run folder, edge and cloud, export, PyTorch.
 #include "lab/exchange.h"
 

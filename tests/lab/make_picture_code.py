@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The stored values of certificate_test.cc, with numpy: /usr/bin/python3 make_picture_code.py"""
 import numpy as np
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What a result says of several seeds.
 #include "lab/results.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Scores of single images: written by an attack, read back for a paired comparison of two runs.
 #include "lab/scores.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Which cells a sweep consists of; the configurations that come with the program; old run folders.
 #include "lab/sweep.h"
 

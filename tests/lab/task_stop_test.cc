@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Trainings and attacks that are stopped from another thread and started again.
 #include <gtest/gtest.h>
 

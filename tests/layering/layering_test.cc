@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The house's arrows: which folder may include which. A new arrow fails here until somebody decides
 // that it belongs in the table (and in docs/design.md).
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Messages between our two sockets, and between ours and plain ZeroMQ ones.
 #include "net/message.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the wiretap records must be what the edge computed: the attacks are judged by it.
 #include "net/wiretap.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Exact products of 8-bit integers on one device, against plain loops in 64-bit integers. Included
 // by the tests of each backend.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A small int8 network of random weights, its bundle, and workers as threads and as processes, for
 // tests.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Blinded inference through real worker processes, and through workers that fail or lie.
 #include <gtest/gtest.h>
 #include <sys/resource.h>

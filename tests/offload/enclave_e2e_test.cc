@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The simulated enclave as a process of its own, with real workers, and with a host and workers
 // that lie. What is tested is what it keeps to; it protects nothing from the machine's owner.
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What a worker replies to bytes of anybody.
 #include "offload/worker/jobs.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Whether numbers are uniform: p-values of counts, and of p-values.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The schema itself: what every field of config.proto must say, and that no default changes unseen.
 #include <google/protobuf/descriptor.h>
 #include <gtest/gtest.h>

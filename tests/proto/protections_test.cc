@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The lists of protections and attacks, as data.
 #include "proto/protections.h"
 

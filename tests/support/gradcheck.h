@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Numeric derivatives, to hold gradients against.
 #pragma once
 

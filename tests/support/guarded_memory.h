@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Sentinels before and behind the memory of every tensor that a test makes, on any device, so that
 // a write out of bounds is seen. The memory starts as NaN, so that a result that depends on it is
 // seen, too.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Every operation of nn/autograd/ops.h a second time, as the plainest loop that can be written, in
 // double precision. Tests compare the library with these, and differentiate these numerically.
 //

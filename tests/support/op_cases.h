@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The table of operations: one line per operation and shape. Every test of operations walks it:
 // values against the naive loop, gradients against the numeric derivative of the naive loop, any
 // memory layout, bfloat16, and one device against another. A new operation needs a naive loop

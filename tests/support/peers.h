@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Programs of others that tests compare with: Debian's Python packages, and packages for node under
 // build/node/node_modules. Where they are missing a test skips, saying what to install; with
 // ENS_REQUIRE_PEERS set, as in CI, it fails instead.

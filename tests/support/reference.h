@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Numbers computed elsewhere (PyTorch), stored beside the tests that compare with them.
 //
 // The file: text lines "name dim dim ...", a line "end", then the float32 values of all entries, in

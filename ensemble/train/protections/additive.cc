@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Noise for a net that has never seen any.
 #include "ensemble/train/protection_training.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A channel of limited power behind the head (ensemble/protect/channel.h), trained jointly with the
 // bodies that read it:
 //   (1 - w) CE + w T^2 KL(teacher || mean) + .3 mean_i CE(net i)

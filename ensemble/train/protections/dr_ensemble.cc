@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // dr_single's features before several bodies that are trained together.
 #include "ensemble/train/protection_training.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Noise and dropout of the features, in training and in use.
 #include "ensemble/train/protection_training.h"
 

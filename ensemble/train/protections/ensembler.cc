@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Ensembler (arXiv 2401.10859): the client draws P of the nets of stage 1 in secret; stage 2 trains
 // a head, tail and noise of its own around their frozen bodies.
 #include <algorithm>

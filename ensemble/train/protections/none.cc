@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "ensemble/train/protection_training.h"
 
 namespace ens {

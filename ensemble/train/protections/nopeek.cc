@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // NoPeek (Vepakomma et al., ICDMW 2020): the classifier pays for the distance correlation of image
 // and feature.
 #include "ensemble/protect/distance_train.h"

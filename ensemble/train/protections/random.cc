@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // An untrained head before a net that was trained with another one.
 #include "ensemble/train/protection_training.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // ResSFL (Li et al., CVPR 2022): the classifier pays for the success of an inverse network that
 // learns alongside.
 #include <numeric>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Shredder (Mireshghallah et al., ASPLOS 2020): noises are trained for the frozen net of stage 1.
 #include <cmath>
 

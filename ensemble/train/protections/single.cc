@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // One net that is trained with its noise.
 #include "ensemble/train/protection_training.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the evaluator reports when an attack returns one, several, or a curve of reconstructions.
 #include "attacks/core/evaluator.h"
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Writes metrics_reference.json (scores by scikit-image) and metrics_reference.bin (the images).
 
 Made with scikit-image 0.19.3 and numpy 1.24.2. A pixel is a little-endian uint16 v that stands for

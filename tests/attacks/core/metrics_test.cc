@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // SSIM, PSNR and MSE against stored scikit-image values (make_metrics_reference.py), intervals and
 // polarities.
 #include "attacks/core/metrics.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The reference classifier: sees classes and single pictures, and neither in noise.
 #include "attacks/core/reference_classifier.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Feature alignment: its losses against naive loops and numeric derivatives, and the whole attack
 // on small clients whose features give their head away.
 #include "attacks/split/alignment.h"

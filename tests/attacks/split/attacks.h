@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Running attacks of attacks/split in tests.
 #pragma once
 

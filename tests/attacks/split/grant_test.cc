@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Who may know what. For every attack the exact list of what its view holds, and that the images
 // which are scored are nobody else's. A wider view, a grant too many, or scored images in the
 // traffic or in the public set fail here.

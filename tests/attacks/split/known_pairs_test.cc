@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Known pairs: which numbers of pairs are tried, and that what is tried inverts heads whose inverse
 // is known.
 #include <gtest/gtest.h>

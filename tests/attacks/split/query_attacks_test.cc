@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Attacks that ask for features: they read a head whose inverse is known, and nothing from features
 // that hold nothing.
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // rMLE against heads whose inverse is known, and its objective against a naive loop's derivative.
 #include "attacks/split/rmle.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Shadow attacks on tiny nets: which server nets a shadow uses, what it learns, how subsets are
 // enumerated, screened and ordered.
 #include "attacks/split/shadow.h"

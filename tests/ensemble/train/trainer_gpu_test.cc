@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Whole trainings on GPUs: against the CPU's, and the same on several devices as on one.
 #include <cmath>
 

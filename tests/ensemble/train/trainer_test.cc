@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Whole trainings of every kind of protection, small enough for seconds.
 #include "ensemble/train/trainer.h"
 

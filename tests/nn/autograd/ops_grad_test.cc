@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The gradient of every operation of the table, with respect to every operand, against the numeric
 // derivative of its naive loop (in double precision, so that an error of a thousandth shows).
 #include <gtest/gtest.h>

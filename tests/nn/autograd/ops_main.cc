@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The tests of operations, and two other uses of their cases:
 //   nn_autograd_test --support [FILTER]   which operations each device computes in which dtype
 //   nn_autograd_test --perf [FILTER]      how long cases of a network's sizes take

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Every operation of the table against its naive loop: float32, bfloat16, and every memory layout
 // that its operands can have.
 #include <gtest/gtest.h>

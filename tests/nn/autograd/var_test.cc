@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The tape: accumulation, sharing, depth, recording on and off.
 #include "nn/autograd/var.h"
 

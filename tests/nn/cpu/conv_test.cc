@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Convolutions and matrix products against plain loops in double.
 #include "nn/cpu/conv.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Copies between all types and layouts, slices, and the allocator behind every tensor.
 #include <cstring>
 #include <thread>

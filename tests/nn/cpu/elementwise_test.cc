@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Elementwise verbs and optimiser steps against scalar formulas in double.
 #include <functional>
 

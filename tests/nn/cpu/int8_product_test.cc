@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Exact products of 8-bit integers on the CPU. ctest runs this program once more for every
 // instruction set (ONEDNN_MAX_CPU_ISA), with and without instructions that multiply bytes.
 #include "base/threads.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Writes what a network computes and learns to a file: lines "name", then numbers. isa_test
 // compares what this prints under several instruction sets.
 #include <cstdio>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // One binary on any processor: what a network computes, and what it learns, agrees across
 // instruction sets. oneDNN reads its limit once, so every set has a process of its own; that our
 // own kernels have a version for every x86-64 is checked with a program compiled without the

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the CPU backend's tests compare with: values in double, row-major, and plain loops.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Batch normalisation and channel scaling against plain loops in double.
 #include "tests/nn/cpu/naive.h"
 

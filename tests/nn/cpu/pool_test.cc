@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Pooling against plain loops.
 #include "tests/nn/cpu/naive.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Sums and the classification loss against plain loops in double.
 #include "base/error.h"
 #include "tests/nn/cpu/naive.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Every variant of the serving convolutions of our own against the plain loops of conv_naive.
 #include <functional>
 #include <set>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Names of devices, and what a program says about GPUs that are not there.
 #include <gtest/gtest.h>
 

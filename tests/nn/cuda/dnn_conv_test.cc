@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the real cuDNN says of our convolutions on GPUs that are not here: it is told their
 // properties, as it would have read them, and must suggest engines and build plans. No GPU needed.
 #include "nn/cuda/dnn_conv.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Serving on the GPU: every algorithm for a layer, odd networks, all dtypes, batch sizes around
 // the edges of buckets, several nets at once and several threads, against plain loops and the CPU.
 #include "nn/cuda/executable.h"

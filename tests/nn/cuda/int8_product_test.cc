@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Exact products of 8-bit integers on a GPU.
 #include "tests/nn/cuda/gpu.h"
 #include "tests/nn/int8_products.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Streams and memory: tensors that change threads, reuse, and a captured step.
 #include <cmath>
 #include <thread>

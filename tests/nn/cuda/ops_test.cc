@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Every operation of the table on the GPU against the CPU: values and the gradients of all
 // operands, in float32, bfloat16 and float16, plain and channels-last.
 //

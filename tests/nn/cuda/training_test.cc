@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A whole small network: forward, backward and ten training steps against the CPU, and against
 // itself.
 #include <atomic>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the table of operations does not reach: the backend's verbs against the CPU's.
 #include <algorithm>
 #include <cmath>

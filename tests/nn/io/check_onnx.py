@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks ONNX files with ONNX's own checker and shape inference: check_onnx.py FILE..."""
 import sys
 

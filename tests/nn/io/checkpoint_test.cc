@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Checkpoints: what goes in comes out, other tools read it, and nothing damaged or hostile passes.
 #include "nn/io/checkpoint.h"
 

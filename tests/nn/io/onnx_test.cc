@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // ONNX files, computed by others: OpenCV's dnn, ONNX Runtime (node), and looked at by ONNX's
 // checker.
 #include "nn/io/onnx.h"

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Writes data/torchvision.bin next to this file: names, shapes and logits of torchvision's networks.
 
 Needs torch, torchvision and numpy. Weights are not stored: both sides make them from their names, as

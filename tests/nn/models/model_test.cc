@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Models as cells: names, shapes, splits, the parts against the whole, and serving against
 // evaluation.
 #include "nn/models/model.h"
@@ -69,7 +70,9 @@ std::vector<NamedTensor> part_of(const std::vector<NamedTensor>& whole, const Mo
 }
 
 class Architectures : public testing::TestWithParam<const char*> {};
-INSTANTIATE_TEST_SUITE_P(All, Architectures, testing::Values("resnet18", "resnet34", "vgg16", "he19", "funnel", "thumbnail", "edge_only"),
+INSTANTIATE_TEST_SUITE_P(All, Architectures,
+                         testing::Values("resnet18", "resnet34", "vgg16", "he19", "funnel",
+                                         "thumbnail", "edge_only"),
                          [](const testing::TestParamInfo<const char*>& i) { return i.param; });
 // Deeper ones of the same parts: what each cell is. Whole networks: network_reference_test.cc.
 class AllArchitectures : public testing::TestWithParam<const char*> {};
@@ -142,8 +145,8 @@ TEST(Shapes, OfTorchvisionsNets) {
   EXPECT_EQ(parameters(vgg), 138365992 - 4224);  // without the biases before batch norms
 }
 
-// 128 numbers, and 635,136 multiply-adds: 110,592 + 221,184 + 165,888 for the convolutions of stride 2,
-// 3 x 43,776 for the separable blocks and 6,144 for the last.
+// 128 numbers, and 635,136 multiply-adds: 110,592 + 221,184 + 165,888 for the convolutions of
+// stride 2, 3 x 43,776 for the separable blocks and 6,144 for the last.
 TEST(Funnel, SendsLittleForItsPublishedCost) {
   ModelSpec spec;
   spec.architecture = "funnel";

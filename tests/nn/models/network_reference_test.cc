@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Whole networks against PyTorch definitions written independently
 // (tests/nn/modules/make_torch_reference.py): results, loss, gradients of the image and of every
 // parameter, running statistics, parameter counts and FLOPs.

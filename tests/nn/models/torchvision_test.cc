@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Weights by torchvision's names, against torchvision itself: keys, shapes and logits that
 // make_torchvision_reference.py stored.
 #include "nn/models/torchvision.h"

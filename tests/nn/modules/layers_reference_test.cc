@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Every layer against PyTorch: result, gradients of input and parameters, buffers afterwards. The
 // numbers come from make_torch_reference.py beside this file.
 #include <gtest/gtest.h>

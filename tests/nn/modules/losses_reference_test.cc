@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Losses and their gradients against PyTorch (make_torch_reference.py).
 #include <gtest/gtest.h>
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Writes the stored PyTorch references in data/ next to this file (needs torch and numpy).
 
 Inputs, weights and directions are not stored: both sides make them from their names with pattern().

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Module: names, state, training and evaluation, freezing, initialisation, dropout, lowering.
 #include "nn/modules/module.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Optimizer: what is updated, clipping, exact resumption. The update rules themselves are held
 // against PyTorch in training_reference_test.cc.
 #include "nn/optim/optim.h"

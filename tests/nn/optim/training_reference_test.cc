@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Ten training steps of a small network against PyTorch: every loss, every learning rate, and every
 // parameter and running statistic at the end. The numbers come from
 // tests/nn/modules/make_torch_reference.py.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Networks on which a device's executable is held against plain loops.
 #pragma once
 

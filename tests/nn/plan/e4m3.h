@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // e4m3 as a table of its 256 values, which Float8 is held against.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // A Graph by plain loops in double precision, and graphs to compare on.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Convolutions as matrix products over unfolded images, in float32 (or TF32).
 #include "tests/support/cuda_emulator/convolve.h"
 

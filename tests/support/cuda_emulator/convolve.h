@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // One convolution and what is fused behind it, and what the emulated cuDNN's files share.
 #pragma once
 

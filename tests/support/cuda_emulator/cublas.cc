@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // cuBLAS: GemmEx and GemmStridedBatchedEx, computed in float32 (or TF32) on the CPU with Eigen.
 #include <cublas_v2.h>
 

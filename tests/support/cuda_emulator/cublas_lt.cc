@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // cublasLt: products with a bias and ReLU behind them, strided batches.
 #include <cublasLt.h>
 

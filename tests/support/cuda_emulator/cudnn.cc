@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // cuDNN's handles, version and statuses.
 #include <cudnn.h>
 

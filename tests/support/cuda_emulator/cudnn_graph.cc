@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // cuDNN's graph interface, as far as one convolution goes and what is fused behind it.
 //
 // A descriptor is a bag of attributes. Finalising it checks them and closes the bag; whatever uses

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What device code finds in the language, for g++. Included before each .cu file (-include); the
 // types, the half-precision formats and their conversions are those of NVIDIA's own headers.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The emulated machine behind the CUDA runtime, cuBLAS and cuDNN: README.md says what it is for.
 //
 // One lock guards everything. Work that is given to streams becomes Ops, which wait for one another

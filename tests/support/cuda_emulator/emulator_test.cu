@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Does the emulator see what it is there to see? Programs with a mistake in them, and without.
 #include <cublasLt.h>
 #include <cublas_v2.h>

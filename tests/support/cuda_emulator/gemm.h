@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // One matrix product as cuBLAS and cublasLt describe it.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Kernels: blocks one after another; the threads of a block as fibers that are left only where a
 // thread waits for others, so a kernel without barriers is a plain loop.
 #include <cxxabi.h>

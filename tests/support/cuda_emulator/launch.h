@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // kernel<<<grid, block, shared_bytes, stream>>>(args...) without nvcc.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 #include "tests/support/cuda_emulator/libraries.h"
 
 #include <cuda_bf16.h>

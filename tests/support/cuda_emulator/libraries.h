@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the emulated cuBLAS and cuDNN share: numbers of any type as float, operands that are checked
 // against the memory they lie in, scratch memory that must not be shared.
 #pragma once

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Device memory: address ranges that are closed while the host's code runs.
 #include <sys/mman.h>
 #include <unistd.h>

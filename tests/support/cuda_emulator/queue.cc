@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Operations that wait for one another, executed in an order that a seed chooses.
 #include <algorithm>
 #include <chrono>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The rest of the runtime: devices, errors, memory, copies, launches.
 #include <cstring>
 #include <map>

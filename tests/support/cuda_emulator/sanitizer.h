@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // What the address sanitizer has to be told; nothing without it.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Streams, events, capture and graphs.
 #include <algorithm>
 #include <map>

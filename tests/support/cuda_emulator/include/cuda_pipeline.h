@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Copies to shared memory that finish when the thread waits for them, not before.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Takes the place of nn/cuda/launch.h in an emulated build: the same launch(), in plain C++.
 #pragma once
 

@@ -228,6 +228,9 @@ offload {
   repetitions: 0
   timeout_ms: 5000
   retries: 2
+  cells: 0
+  memory_mb: 128
+  seal: true
 }
 )");
   EXPECT_EQ(defaults<CloudConfig>(), R"(bundle: "required"
@@ -262,6 +265,9 @@ offload {
   repetitions: 0
   timeout_ms: 5000
   retries: 2
+  cells: 0
+  memory_mb: 128
+  seal: true
 }
 )");
 }

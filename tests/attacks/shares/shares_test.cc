@@ -33,7 +33,7 @@ ShareVictim victim_of(const Tensor& images, int noises, const Dataset& known, in
   const auto scheme =
       make_scheme("darknight_field",
                   {.field = field, .virtual_batch = inputs, .noises = noises, .shares = shares});
-  const auto encoding = scheme->encode(victim.coding.to_integers(images));
+  const auto encoding = scheme->encode(0, victim.coding.to_integers(images));
   for (int j = 0; j < shares; ++j) {
     Tensor share = Tensor::empty({encoding->groups(), images.dim(1), images.dim(2), images.dim(3)},
                                  Dtype::kI32);

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <limits>
 #include <map>
 #include <set>
@@ -262,6 +263,33 @@ TEST(Bundle, ABundleOfANewerVersionIsNamedAsNewer) {
               c.tensors["protection/03/dropout"] = c.tensors["protection/01/dropout"];
             }).find("damaged"),
             std::string::npos);
+}
+
+TEST(Bundle, BlindedCellsReadBackAndImpossibleOnesAreRefused) {
+  test::TempDir dir;
+  test::Bundles bundles = test::random_bundles(3, 4, {1, 3}, 4, 1, /*head=*/2);
+  const Tensor images = test::random_images(bundles.edge.info.model, 4, 1);
+  blind_cells(bundles.edge, 1, images);
+  test::write(bundles, dir.path());
+  const EdgeBundle back = read_edge_bundle(dir / "edge.h5");
+  ASSERT_TRUE(back.blinded.has_value());
+  EXPECT_EQ(back.blinded->count, 1);
+  EXPECT_EQ(back.head->size(), 1u);
+  EXPECT_EQ(run_int8(back.blinded->net, images).to_vector(),
+            run_int8(bundles.edge.blinded->net, images).to_vector());
+  const Checkpoint good = read_checkpoint(dir / "edge.h5", "edge");
+  const std::vector<std::function<void(Checkpoint&)>> changes = {
+      [](Checkpoint& c) { c.numbers["blinded_cells"] = 0; },
+      [](Checkpoint& c) { c.numbers["blinded_cells"] = 3; },
+      [](Checkpoint& c) { c.numbers["blinded_cells"] = 2; },  // its layers are not there
+      [](Checkpoint& c) { c.tensors.erase("steps/0001/weight"); },
+      [](Checkpoint& c) { c.tensors["more"] = Tensor::zeros({1}); }};
+  for (const auto& change : changes) {
+    Checkpoint changed = good;
+    change(changed);
+    write_checkpoint(dir / "bad.h5", changed, true);
+    EXPECT_THROW(read_edge_bundle(dir / "bad.h5"), Error);
+  }
 }
 
 TEST(Bundle, FingerprintDependsOnEveryBodyAndTheirOrder) {

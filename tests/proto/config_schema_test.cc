@@ -238,6 +238,9 @@ offload {
   repetitions: 0
   timeout_ms: 5000
   retries: 2
+  cells: 0
+  memory_mb: 128
+  seal: true
 }
 tensorboard: false
 )");
@@ -273,6 +276,9 @@ offload {
   repetitions: 0
   timeout_ms: 5000
   retries: 2
+  cells: 0
+  memory_mb: 128
+  seal: true
 }
 )");
 }

@@ -19,6 +19,8 @@
 #include "base/strings.h"
 #include "nn/data/image.h"
 #include "nn/io/checkpoint.h"
+#include "nn/io/safetensors.h"
+#include "nn/models/torchvision.h"
 #include "tests/support/temp_dir.h"
 
 namespace ens {
@@ -69,6 +71,47 @@ std::map<std::string, std::vector<float>> numbers(const fs::path& file, const st
     all[name] = tensor.to_vector();
   }
   return all;
+}
+
+// What somebody meets who has a file of the wrong kind, and who has the right one.
+TEST_F(LabTest, ImportsAndExportsNetworksOfOthers) {
+  write_file_atomically(folder_ / "net.pt", "PK\3\4 a pickle", false);
+  std::vector<std::string> import{
+      program("ensembler"), "import",        folder_ / "net.pt", "--out",
+      folder_ / "run",      "--set",         "data.name=shapes", "data.train_limit=40",
+      "data.test_limit=20", "model.width=4", "dtype=float32"};
+  const Outcome pickle = run(import);
+  EXPECT_EQ(pickle.code, 1);
+  EXPECT_NE(pickle.err.find("pickles, which are never opened"), std::string::npos) << pickle.err;
+  EXPECT_FALSE(fs::exists(folder_ / "run"));
+
+  ModelSpec spec;
+  spec.width = 4;
+  Rng rng(1);
+  const auto net = build_cells(spec, 0, 6, rng);
+  write_safetensors(folder_ / "net.safetensors", to_torchvision(spec, net->state(), ""), false);
+  import[2] = folder_ / "net.safetensors";
+  import.push_back("model.stem_kernel=7");
+  const Outcome other = run(import);
+  EXPECT_EQ(other.code, 2);
+  EXPECT_NE(other.err.find("model.stem_kernel=3"), std::string::npos) << other.err;
+  import.back() = "model.stem_kernel=3";
+  import.push_back("--tensorboard");
+  const Outcome imported = run(import);
+  ASSERT_EQ(imported.code, 0) << imported.err;
+  EXPECT_NE(imported.out.find("accuracy"), std::string::npos) << imported.out;
+
+  const fs::path out = folder_ / "out";
+  const std::vector<std::string> words{program("ensembler"), "export", folder_ / "run", "--out",
+                                       out};
+  const Outcome bodies = run(words);
+  ASSERT_EQ(bodies.code, 0) << bodies.err;
+  EXPECT_EQ(bodies.out, (out / "body0.onnx").string() + "\n");
+  std::vector<std::string> secrets = words;
+  secrets.insert(secrets.end(), {"--secrets", "--format", "safetensors"});
+  const Outcome all = run(secrets);
+  ASSERT_EQ(all.code, 0) << all.err;
+  EXPECT_EQ(read_file(out / "net.safetensors"), read_file(folder_ / "net.safetensors"));
 }
 
 TEST_F(LabTest, KilledAndResumedTrainingEndsInTheSameWeights) {

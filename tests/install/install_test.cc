@@ -216,7 +216,7 @@ TEST_F(InstallTest, ManualPagesAndCompletionKnowEveryFlag) {
                       "COMP_WORDS=(ensembler keys '') COMP_CWORD=2; _ensembler\n" +
                       "echo \"${COMPREPLY[@]}\"",
                   0, "/bin/bash"),
-            "new show allow revoke\n");
+            "new device show allow revoke\n");
 }
 
 // ---- documents

@@ -58,7 +58,7 @@ struct EdgePipeline::Impl {
         protection(make_protection(bundle.protection)),
         channel(find_channel(bundle.protection,
                              smashed_shape(bundle.info.model, bundle.info.split).numel())) {
-    if (device_key) noise_key = noise_key_of(*device_key, bundle);
+    if (device_key && channel && channel->keyed) noise_key = noise_key_of(*device_key, bundle);
     const Shape input = bundle.blinded
                             ? bundle.blinded->net.graph.shape(bundle.blinded->net.graph.output)
                             : bundle.info.model.input_shape();

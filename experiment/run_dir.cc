@@ -190,6 +190,11 @@ struct RunDir::Impl {
   Fd metrics_file;
   std::optional<EventFile> events;
 
+  // All metrics so far, in the place of what was written.
+  void start_events(const RunDir& run) {
+    events.emplace(folder / "tensorboard/train");
+    for (const Metric& metric : read_run(run.folder()).metrics) add_event(metric);
+  }
   void add_event(const Metric& m) {
     const std::string net = m.net < 0 ? "ensemble" : "net" + std::to_string(m.net);
     events->add_scalar(m.stage + "/" + net + "/" + m.name, m.step, m.value);
@@ -382,6 +387,7 @@ void RunDir::forget_metrics(const std::string& stage, int net, int64_t epoch) {
   std::lock_guard lock(impl_->mutex);
   impl_->keep_metrics(
       [&](const Metric& m) { return m.stage != stage || m.net != net || m.epoch < epoch; });
+  if (impl_->events) impl_->start_events(*this);
 }
 
 void RunDir::add_metric(const Metric& metric) {
@@ -409,8 +415,7 @@ void RunDir::add_metric(const Metric& metric) {
 
 void RunDir::write_events() {
   std::lock_guard lock(impl_->mutex);
-  impl_->events.emplace(path("tensorboard/train"));
-  for (const Metric& metric : read_run(folder()).metrics) impl_->add_event(metric);
+  impl_->start_events(*this);
 }
 
 void RunDir::mark_done() {

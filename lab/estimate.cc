@@ -84,7 +84,8 @@ Estimator::Cell Estimator::estimate(const RunConfig& config,
   const ModelSpec spec = model_spec(config, *train);
   const Split split = split_of(config);
   check(spec, split);
-  Speed& speed = measured_[to_text(config.model()) + train->name];
+  Speed& speed =
+      measured_[to_text(config.model()) + to_text(config.attack().decoder()) + train->name];
   Rng rng = speed.net == 0 ? Rng(1) : Rng::blank();  // else only its shapes are asked for
   const auto net = build_cells(spec, 0, static_cast<int>(cell_names(spec).size()), rng);
   net->to(parse_devices(config.device())[0]);

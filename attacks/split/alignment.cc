@@ -60,7 +60,8 @@ class Alignment {
     Reconstruction r;
     r.candidate = candidate_;
     auto decoder = train_decoder(view_, context_, data_.train, features, rng_.next(), candidate_,
-                                 {.capture = substitute_.polarity() == Polarity::kAsIs});
+                                 {.capture = substitute_.polarity() == Polarity::kAsIs &&
+                                             !view_.channel});  // whose noise is of the host
     r.images = decode(*decoder, view_, context_, view_.observed);
     r.calibration_targets = images_of(data_.held_out, 0, data_.held_out.count());
     r.calibration_images = decode(*decoder, view_, context_, features(r.calibration_targets));

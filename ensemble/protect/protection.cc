@@ -80,8 +80,13 @@ std::unique_ptr<Protection> make_protection(const ProtectionSpec& spec) {
 
 void check(const ProtectionSpec& spec, const Shape& feature) {
   for (const ProtectionStep& step : spec) {
-    if (!make_step(step)->fits(feature)) {
+    const auto made = make_step(step);
+    if (!made->fits(feature)) {
       usage_fail("the step '" + step.name + "' does not fit the head's output", "protection");
+    }
+    // A draw in front of keyed noise would show through it: the noise stays when the draw changes.
+    if (made->form() == FeatureStep::Form::kNormalise && spec.size() > 1) {
+      usage_fail("the step '" + step.name + "' must be the only one", "protection");
     }
   }
 }

@@ -73,6 +73,10 @@ bool receive_frame(int socket, Frame& frame) {
   return receive_all(socket, frame.data.data(), frame.data.size());
 }
 
+std::string call_context(const std::string& what, uint64_t call) {
+  return what + " " + std::to_string(call);
+}
+
 std::vector<std::byte> seal_context(std::string_view session, uint64_t step, uint32_t share) {
   std::vector<std::byte> out;
   for (const char c : session) out.push_back(static_cast<std::byte>(c));

@@ -91,6 +91,10 @@ struct EnclaveStatistics {
 // What a share or its products are about, for sealing: the same on both sides.
 std::vector<std::byte> seal_context(std::string_view session, uint64_t step, uint32_t share);
 
+// The same for the images or outputs ("images", "outputs") of the call with that number, from 0: so
+// that the outputs of one call are not taken for another's.
+std::string call_context(const std::string& what, uint64_t call);
+
 // Fixed structures as bytes.
 template <typename T>
 void put(std::vector<std::byte>& out, const T& value) {

@@ -195,6 +195,7 @@ struct EnclaveProcess::Impl {
   std::optional<Process> process;
   std::vector<std::vector<std::shared_ptr<const WorkerLayer>>> layers;  // of each group
   Seed session_key{};
+  uint64_t calls = 0;
   int64_t resident_at_start = 0;
   std::mutex mutex;         // of the tickets
   std::mutex sending;       // to the enclave
@@ -208,7 +209,9 @@ EnclaveProcess::EnclaveProcess(const std::filesystem::path& program, EnclaveSett
 EnclaveProcess::~EnclaveProcess() = default;
 
 Tensor EnclaveProcess::run(const Tensor& images) {
-  const std::string_view inputs = "images", outputs = "outputs";
+  const uint64_t number = impl_->calls++;
+  const std::string inputs = call_context("images", number);
+  const std::string outputs = call_context("outputs", number);
   const Tensor plain = images.plain();
   const auto reply =
       impl_->call({.kind = Frame::kImages,

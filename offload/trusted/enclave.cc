@@ -88,6 +88,7 @@ class RelayedWorkers : public BlindedProducts::Workers {
       if (static_cast<int>(pending.size()) < needed - accepted) return Outcome::kTooFew;
       Frame frame;
       if (!receive_frame(socket_, frame)) throw HostGone{};
+      if (frame.kind == 0) throw std::bad_alloc();  // there was no room for it
       std::span<const std::byte> data = frame.data;
       ReplyHeader header;
       const auto at = pending.find(frame.number);
@@ -226,6 +227,11 @@ class Enclave {
   void set_up(std::span<const std::byte> data) {
     EnclaveSettings s;
     if (settings_ || !take(data, s)) usage_fail("settings come once, first", "enclave");
+    constexpr uint32_t kMost = 4096;
+    if (s.virtual_batch < 1 || std::max({s.virtual_batch, s.noises, s.spare_shares, s.repetitions,
+                                         s.retries, s.workers}) > kMost) {
+      usage_fail("the settings are out of range", "enclave", "use 1 to " + std::to_string(kMost));
+    }
     settings_ = s;
     worker_keys_.assign(data.begin(), data.end());
     std::memcpy(session_key_.data(), s.session_key, session_key_.size());
@@ -294,10 +300,12 @@ class Enclave {
   std::vector<std::byte> compute(std::span<const std::byte> sealed, int64_t images) {
     if (net_.groups.empty()) usage_fail("a network comes first", "enclave");
     const auto start = Clock::now();
-    const std::string_view inputs = "images", outputs = "outputs";
+    const std::string inputs = call_context("images", calls_);
+    const std::string outputs = call_context("outputs", calls_);
     std::vector<std::byte> opened;
     if (!unseal(session_key_, std::as_bytes(std::span(inputs)), sealed, opened))
       usage_fail("the images are not sealed by the user", "enclave");
+    ++calls_;
     const Shape one = net_.graph.shape(net_.graph.input);
     if (images < 1 || std::ssize(opened) != images * one.numel() * 4)
       usage_fail("the images have another shape than the network's", "enclave");
@@ -364,6 +372,7 @@ class Enclave {
   std::optional<EnclaveSettings> settings_;
   std::vector<std::byte> worker_keys_;
   Seed session_key_{};
+  uint64_t calls_ = 0;  // with images that the user sealed
   Int8Net net_;
   std::unique_ptr<Scheme> scheme_;
   std::optional<RelayedWorkers> workers_;

@@ -164,5 +164,17 @@ TEST(Channel, APowerThatItsBitsDoNotAllowFitsNoFeature) {
   EXPECT_FALSE(find_channel({}, kElements));
 }
 
+// With keyed noise the same image has the same noise; another draw in front would show through it.
+TEST(Channel, NothingElseIsDrawnBesideIt) {
+  const ProtectionStep channel = channel_step(make_channel(64, kElements, true));
+  const Shape feature{8, 4, 4};
+  EXPECT_NO_THROW(check({channel}, feature));
+  for (const ProtectionStep& other : {ProtectionStep{"dropout", Tensor::from({0.3f}, {1})},
+                                      ProtectionStep{"fresh_noise", Tensor::from({0.1f}, {1})}}) {
+    EXPECT_THROW(check({other, channel}, feature), Error);
+    EXPECT_THROW(check({channel, other}, feature), Error);
+  }
+}
+
 }  // namespace
 }  // namespace ens

@@ -325,7 +325,7 @@ class Benchmark {
   void measure(Row& r, const std::function<void()>& step) {
     const double batch = static_cast<double>(r.batch);
     const bool with_peer = r.peer_missing.empty();
-    const bool with_onnx = onnx_error_ >= 0 && !r.training && r.dtype == Dtype::kF32;
+    const bool with_onnx = onnx_error_ >= 0 && !r.training() && r.dtype == Dtype::kF32;
     if (with_peer) peer_.ask(job(r, r.mode));
     if (with_onnx) {
       onnx_.ask("model " + onnx_file_.string() + words(batched(r.batch, features_of(kWidth))));

@@ -102,12 +102,7 @@ class RemoteWorkers : public BlindedProducts::Workers {
       const uint64_t bits = secure_random();
       std::memcpy(&session_[i], &bits, sizeof bits);
     }
-    for (const Int8Group& group : net.groups) {
-      auto& layers = layers_.emplace_back();
-      for (const Int8Step& step : group.steps)
-        layers.push_back(
-            std::make_shared<WorkerLayer>(WorkerLayer{step.layer, describe(step.layer)}));
-    }
+    layers_ = worker_layers(net);
   }
 
   // Also loads the layers that workers lack.

@@ -20,6 +20,7 @@
 #include "base/statistics.h"
 #include "base/threads.h"
 #include "ensemble/model/blinded_bundle.h"
+#include "ensemble/train/setup.h"
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
 #include "net/keys.h"
@@ -114,10 +115,7 @@ class SpawnedWorkers {
 // Of a run, or with random weights, whose times are those of trained ones.
 Int8Net net_of(const BenchFlags& flags, const RunConfig& config) {
   if (!flags.run.empty()) return read_blinded_bundle(fs::path(flags.run) / "blinded.h5").net;
-  ModelSpec spec;
-  spec.architecture = config.model().architecture();
-  spec.width = config.model().width();
-  spec.stem_pool = config.model().stem_pool();
+  ModelSpec spec = model_spec(config.model());
   if (config.data().image_size() > 0) spec.image_size = config.data().image_size();
   Rng rng(config.seed());
   const int cells = static_cast<int>(cell_names(spec).size());

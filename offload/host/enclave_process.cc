@@ -52,11 +52,7 @@ struct EnclaveProcess::Impl {
     const Fd child(::fcntl(ends[1], F_DUPFD, 3));  // inherited, as the others are not
     process.emplace(
         std::vector<std::string>{program.string(), "--socket", std::to_string(child.get())});
-    for (const Int8Group& group : net.groups) {
-      auto& all = layers.emplace_back();
-      for (const Int8Step& step : group.steps)
-        all.push_back(std::make_shared<WorkerLayer>(WorkerLayer{step.layer, describe(step.layer)}));
-    }
+    layers = worker_layers(net);
     links = std::vector<Link>(workers.size());
     for (size_t w = 0; w < workers.size(); ++w) {
       std::optional<ClientSecurity> security;
@@ -76,10 +72,6 @@ struct EnclaveProcess::Impl {
   ~Impl() { send_frame(socket, {.kind = Frame::kStop, .number = 0, .data = {}}); }
 
   void begin(EnclaveSettings s, const std::vector<Worker>& workers) {
-    for (size_t i = 0; i < session_key.size(); i += sizeof(uint64_t)) {
-      const uint64_t bits = secure_random();
-      std::memcpy(&session_key[i], &bits, sizeof bits);
-    }
     const std::vector<std::byte> model = to_bytes(net);
     std::memcpy(s.session_key, session_key.data(), session_key.size());
     std::memcpy(s.model_sha256, sha256(model.data(), model.size()).data(), 32);
@@ -194,7 +186,7 @@ struct EnclaveProcess::Impl {
   int socket = -1;
   std::optional<Process> process;
   std::vector<std::vector<std::shared_ptr<const WorkerLayer>>> layers;  // of each group
-  Seed session_key{};
+  const Seed session_key = secure_seed();
   uint64_t calls = 0;
   int64_t resident_at_start = 0;
   std::mutex mutex;         // of the tickets

@@ -19,6 +19,17 @@ constexpr milliseconds kReopenPause{500};      // where libzmq does not connect 
 
 }  // namespace
 
+std::vector<std::vector<std::shared_ptr<const WorkerLayer>>> worker_layers(const Int8Net& net) {
+  std::vector<std::vector<std::shared_ptr<const WorkerLayer>>> layers;
+  for (const Int8Group& group : net.groups) {
+    auto& all = layers.emplace_back();
+    for (const Int8Step& step : group.steps) {
+      all.push_back(std::make_shared<WorkerLayer>(WorkerLayer{step.layer, describe(step.layer)}));
+    }
+  }
+  return layers;
+}
+
 struct WorkerLink::Impl {
   Impl(int worker_, std::string address_, std::optional<ClientSecurity> security,
        milliseconds timeout_, std::function<void(WorkerReply)> done_)

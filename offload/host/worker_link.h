@@ -10,6 +10,7 @@
 
 #include "net/client_socket.h"
 #include "nn/core/int8_layer.h"
+#include "nn/plan/int8.h"
 #include "proto/offload.pb.h"
 #include "proto/status.h"
 
@@ -20,6 +21,8 @@ struct WorkerLayer {
   Int8Layer layer;
   offload::Layer described;
 };
+// Those of each group of `net`.
+std::vector<std::vector<std::shared_ptr<const WorkerLayer>>> worker_layers(const Int8Net& net);
 
 struct WorkerJob {
   offload::Request request;  // HELLO, or JOB; the link sets version and id

@@ -51,10 +51,6 @@ class RelayedWorkers : public BlindedProducts::Workers {
   RelayedWorkers(int socket, const EnclaveSettings& settings, std::span<const std::byte> keys,
                  const Scheme& scheme)
       : socket_(socket), sealed_(settings.seal != 0), scheme_(scheme) {
-    for (size_t i = 0; i < secret_.size(); i += sizeof(uint64_t)) {
-      const uint64_t bits = secure_random();
-      std::memcpy(&secret_[i], &bits, sizeof bits);
-    }
     public_ = public_key(secret_);
     for (uint32_t w = 0; w < settings.workers; ++w) {
       ExchangeKey key;
@@ -179,7 +175,7 @@ class RelayedWorkers : public BlindedProducts::Workers {
   const int socket_;
   const bool sealed_;
   const Scheme& scheme_;
-  Seed secret_;  // of this session
+  Seed secret_ = secure_seed();  // of this session
   ExchangeKey public_;
   std::vector<Worker> workers_;
   uint64_t ticket_ = 0;

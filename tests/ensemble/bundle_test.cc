@@ -15,6 +15,7 @@
 #include "include/ensembler/version.h"
 #include "nn/io/checkpoint.h"
 #include "tests/ensemble/bundles.h"
+#include "tests/support/errors.h"
 
 namespace ens {
 namespace {
@@ -59,16 +60,7 @@ void expect_same_info(const BundleInfo& a, const BundleInfo& b) {
   EXPECT_EQ(a.data, b.data);
 }
 
-template <typename F>
-std::string error_of(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  ADD_FAILURE() << "no error";
-  return "";
-}
+using test::error_of;
 
 void expect_same_protection(const ProtectionSpec& read, const ProtectionSpec& spec) {
   ASSERT_EQ(read.size(), spec.size());

@@ -17,6 +17,7 @@
 #include "nn/plan/plan.h"
 #include "proto/results.h"
 #include "tests/support/compare.h"
+#include "tests/support/errors.h"
 #include "tests/support/peers.h"
 #include "tests/support/temp_dir.h"
 
@@ -200,16 +201,7 @@ TEST(ExchangeEnsemble, IsTrainedAroundImportedNets) {
                    want, 1e-4));
 }
 
-template <typename F>
-std::string error_of(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  ADD_FAILURE() << "no error";
-  return "";
-}
+using test::error_of;
 
 TEST(ExchangeRefuses, WhatCannotBe) {
   const TempDir dir;

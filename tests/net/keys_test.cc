@@ -12,6 +12,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "tests/support/errors.h"
 #include "tests/support/temp_dir.h"
 
 namespace ens {
@@ -38,16 +39,6 @@ class Keys : public testing::Test {
     std::set<std::string> keys;
     for (const auto& [key, name] : named) keys.insert(key);
     return keys;
-  }
-  template <typename F>
-  static std::string error_of(F f) {
-    try {
-      f();
-    } catch (const Error& error) {
-      return error.what();
-    }
-    ADD_FAILURE() << "no error";
-    return "";
   }
 
   test::TempDir dir_;
@@ -79,15 +70,15 @@ TEST_F(Keys, DeviceKeysRoundTripAndAreNobodyElses) {
   EXPECT_NE(read_device_key(dir_ / "other.device"), key);
 
   ::chmod((dir_ / "door.device").c_str(), 0640);
-  const std::string others = error_of([&] { read_device_key(dir_ / "door.device"); });
+  const std::string others = test::error_of([&] { read_device_key(dir_ / "door.device"); });
   EXPECT_NE(others.find("can be read by others"), std::string::npos) << others;
-  const std::string missing = error_of([&] { read_device_key(dir_ / "none.device"); });
+  const std::string missing = test::error_of([&] { read_device_key(dir_ / "none.device"); });
   EXPECT_NE(missing.find("ensembler keys device"), std::string::npos) << missing;
   for (const std::string& text :
        {std::string("device 12\n"), "device " + std::string(64, 'g') + "\n",
         "device " + std::string(66, '0') + "\n", std::string(), std::string(2000, 'x')}) {
     write(dir_ / "bad.device", text);
-    const std::string bad = error_of([&] { read_device_key(dir_ / "bad.device"); });
+    const std::string bad = test::error_of([&] { read_device_key(dir_ / "bad.device"); });
     EXPECT_NE(bad.find("not a device key file"), std::string::npos) << bad;
     if (text.size() > 8) EXPECT_EQ(bad.find(text.substr(7, 40)), std::string::npos) << bad;
   }
@@ -98,10 +89,10 @@ TEST_F(Keys, TwoPairsDiffer) { EXPECT_NE(new_keys().public_key, new_keys().publi
 TEST_F(Keys, NothingIsOverwritten) {
   write_keys(dir_ / "me", new_keys());
   const std::string before = contents(dir_ / "me.key");
-  EXPECT_NE(error_of([&] { write_keys(dir_ / "me", new_keys()); }).find("me.pub"),
+  EXPECT_NE(test::error_of([&] { write_keys(dir_ / "me", new_keys()); }).find("me.pub"),
             std::string::npos);
   fs::remove(dir_ / "me.pub");
-  EXPECT_NE(error_of([&] { write_keys(dir_ / "me", new_keys()); }).find("me.key"),
+  EXPECT_NE(test::error_of([&] { write_keys(dir_ / "me", new_keys()); }).find("me.key"),
             std::string::npos);
   EXPECT_EQ(contents(dir_ / "me.key"), before);
   EXPECT_FALSE(fs::exists(dir_ / "me.pub"));
@@ -121,24 +112,24 @@ TEST_F(Keys, MovedAndDestroyedSecretsAreWiped) {
 TEST_F(Keys, BadSecretFilesAreRefusedWithoutShowingThem) {
   const std::string secret = new_keys().secret_key.z85();
   write(dir_ / "open.key", "secret " + secret + "\n", 0640);
-  const std::string open = error_of([&] { read_secret_key(dir_ / "open.key"); });
+  const std::string open = test::error_of([&] { read_secret_key(dir_ / "open.key"); });
   EXPECT_NE(open.find("read by others"), std::string::npos);
   for (const std::string& text :
        {std::string(""), std::string("secret \n"), "secret " + secret.substr(1) + "\n",
         "secret " + secret + "x\n", secret + "\n", std::string(100000, 'a')}) {
     write(dir_ / "bad.key", text);
-    const std::string error = error_of([&] { read_secret_key(dir_ / "bad.key"); });
+    const std::string error = test::error_of([&] { read_secret_key(dir_ / "bad.key"); });
     EXPECT_NE(error.find("bad.key"), std::string::npos);
     EXPECT_EQ(error.find(secret.substr(1, 20)), std::string::npos) << "shows the key";
   }
   write(dir_ / "other.pub", std::string(40, 'p') + " me\n", 0644);
-  const std::string other = error_of([&] { read_secret_key(dir_ / "other.pub"); });
+  const std::string other = test::error_of([&] { read_secret_key(dir_ / "other.pub"); });
   EXPECT_NE(other.find("this is a public key"), std::string::npos) << other;
-  EXPECT_NE(error_of([&] { read_secret_key(dir_ / "none.key"); }).find("none.key"),
+  EXPECT_NE(test::error_of([&] { read_secret_key(dir_ / "none.key"); }).find("none.key"),
             std::string::npos);
   // A secret file named where a public one belongs.
   write_keys(dir_ / "me", new_keys());
-  const std::string mixed = error_of([&] { read_public_key(dir_ / "me.key"); });
+  const std::string mixed = test::error_of([&] { read_public_key(dir_ / "me.key"); });
   EXPECT_NE(mixed.find("me.key:2"), std::string::npos) << mixed;
 }
 
@@ -147,14 +138,14 @@ TEST_F(Keys, AllowListsAreFilesOrFolders) {
   write(dir_ / "list", "# clients\n\n" + a + " camera 1\n  " + b + "\n");
   EXPECT_EQ(keys_of(read_allowed_keys(dir_ / "list")), (std::set<std::string>{a, b}));
   fs::create_directory(dir_ / "clients");
-  EXPECT_NE(error_of([&] { read_allowed_keys(dir_ / "clients"); }).find("no public key"),
+  EXPECT_NE(test::error_of([&] { read_allowed_keys(dir_ / "clients"); }).find("no public key"),
             std::string::npos);
   write(dir_ / "clients" / "a.pub", a + " a\n");
   write(dir_ / "clients" / "b.pub", b + " b\n");
   write(dir_ / "clients" / "README", "not a key\n");
   EXPECT_EQ(keys_of(read_allowed_keys(dir_ / "clients")), (std::set<std::string>{a, b}));
   write(dir_ / "clients" / "c.pub", "oops\n");
-  EXPECT_NE(error_of([&] { read_allowed_keys(dir_ / "clients"); }).find("c.pub:1"),
+  EXPECT_NE(test::error_of([&] { read_allowed_keys(dir_ / "clients"); }).find("c.pub:1"),
             std::string::npos);
 }
 

@@ -417,6 +417,10 @@ std::vector<std::string> choices_of(const schema::Setting& setting) {
 #define SCHEME(name, title, meaning) choices.push_back(#name);
 #include "proto/schemes.inc"
 #undef SCHEME
+  } else if (setting.choices_from() == "proto/disguises.inc") {
+#define DISGUISE(name, title, keyed, meaning) choices.push_back(#name);
+#include "proto/disguises.inc"
+#undef DISGUISE
   } else if (setting.has_choices_from()) {
     for (const ProtectionInfo& protection : protections()) choices.push_back(protection.kind);
   }

@@ -117,10 +117,21 @@ std::string protection_kinds() {
       list, join(one_net), join(without_noise));
 }
 
+// The lines of disguises.inc.
+std::string disguises() {
+  std::string list = "\n";
+#define DISGUISE(name, title, keyed, meaning) \
+  list += fmt::format("- {}: {}\n", code(#name), meaning);
+#include "proto/disguises.inc"
+#undef DISGUISE
+  return list;
+}
+
 std::string about(const pb::Descriptor& type) {
-  const std::string text = type.options().GetExtension(schema::about) + "\n";
-  return type.full_name() == ProtectionConfig::descriptor()->full_name() ? text + protection_kinds()
-                                                                         : text;
+  std::string text = type.options().GetExtension(schema::about) + "\n";
+  if (type.full_name() == ProtectionConfig::descriptor()->full_name()) text += protection_kinds();
+  if (type.full_name() == DisguiseConfig::descriptor()->full_name()) text += disguises();
+  return text;
 }
 
 // Of the messages in RunConfig.

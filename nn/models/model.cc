@@ -145,6 +145,35 @@ std::vector<CellRecipe> mobilenet(const ModelSpec& spec) {
   return cells;
 }
 
+std::vector<CellRecipe> lenet(const ModelSpec& spec) {
+  std::vector<CellRecipe> cells;
+  for (int i = 1; i <= 2; ++i) {
+    cells.push_back({"conv" + std::to_string(i), [=](int copies, Rng& rng) {
+                       auto cell = std::make_shared<Sequential>();
+                       if (i == 1) cell->push("normalize", make<Normalize>(spec.mean, spec.stddev));
+                       const int64_t in = i == 1 ? spec.channels : 6, out = i == 1 ? 6 : 16;
+                       const ConvSpec conv{1, i == 1 ? 2 : 0};
+                       cell->push("conv", make<Conv2d>(in * copies, out, 5, conv, true, rng));
+                       cell->push("relu", make<Activation>(UnaryOp::kRelu));
+                       cell->push("pool", make<MaxPool>(PoolSpec{2, 2, 0}));
+                       return cell;
+                     }});
+  }
+  const int64_t side = (spec.image_size / 2 - 4) / 2;
+  const std::array<int64_t, 4> features{16 * side * side, 120, 84, spec.classes};
+  for (size_t fc = 1; fc <= 3; ++fc) {
+    cells.push_back({"fc" + std::to_string(fc), [=](int copies, Rng& rng) {
+                       auto cell = std::make_shared<Sequential>();
+                       if (fc == 1) cell->push("flatten", make<Flatten>());
+                       cell->push("linear",
+                                  make<Linear>(features[fc - 1] * copies, features[fc], true, rng));
+                       if (fc < 3) cell->push("relu", make<Activation>(UnaryOp::kRelu));
+                       return cell;
+                     }});
+  }
+  return cells;
+}
+
 std::vector<CellRecipe> he19(const ModelSpec& spec) {
   struct Conv {
     const char* name;
@@ -282,9 +311,10 @@ std::vector<CellRecipe> recipes(const ModelSpec& spec) {
   if (spec.architecture == "funnel") return funnel(spec);
   if (spec.architecture == "thumbnail") return thumbnail(spec);
   if (spec.architecture == "edge_only") return edge_only(spec);
-  usage_fail(
-      "unknown architecture '" + spec.architecture + "'", "model.architecture",
-      "use resnet18, resnet34, vgg16, vgg19, mobilenet, he19, funnel, thumbnail or edge_only");
+  if (spec.architecture == "lenet") return lenet(spec);
+  usage_fail("unknown architecture '" + spec.architecture + "'", "model.architecture",
+             "use resnet18, resnet34, vgg16, vgg19, mobilenet, he19, funnel, thumbnail, edge_only "
+             "or lenet");
 }
 
 void check_spec(const ModelSpec& spec) {

@@ -242,6 +242,33 @@ offload {
   memory_mb: 128
   seal: true
 }
+disguise {
+  method: "none"
+  rmt {
+    block: "4x4"
+    side: "right"
+    share: "position"
+    matrix: "orthogonal"
+    noise: 0
+    noise_law: "uniform"
+    noise_place: "before"
+    permute: false
+  }
+  aes {
+    unit: "4x4"
+    key_bits: "128"
+    keys: "one"
+  }
+  dp {
+    cell: 4
+    epsilon: 100
+  }
+  sigma: 0.1
+  augment: 1
+  permute_labels: false
+  store: "float16"
+  insecure_seeded_secrets: false
+}
 tensorboard: false
 )");
   EXPECT_EQ(defaults<CloudConfig>(), R"(bundle: "required"

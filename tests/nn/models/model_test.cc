@@ -78,7 +78,7 @@ INSTANTIATE_TEST_SUITE_P(All, Architectures,
 class AllArchitectures : public testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(All, AllArchitectures,
                          testing::Values("resnet18", "resnet34", "vgg16", "vgg19", "mobilenet",
-                                         "he19", "funnel", "thumbnail", "edge_only"),
+                                         "he19", "funnel", "thumbnail", "edge_only", "lenet"),
                          [](const testing::TestParamInfo<const char*>& i) { return i.param; });
 
 TEST(CellNames, AreTheStatedOnes) {
@@ -95,6 +95,8 @@ TEST(CellNames, AreTheStatedOnes) {
   EXPECT_EQ(cell_names(small("he19")),
             (std::vector<std::string>{"conv11", "relu12", "relu21", "relu22", "relu31", "relu32",
                                       "fc1", "fc2"}));
+  EXPECT_EQ(cell_names(small("lenet")),
+            (std::vector<std::string>{"conv1", "conv2", "fc1", "fc2", "fc3"}));
 }
 
 TEST(Shapes, OfThePublishedSettings) {
@@ -490,7 +492,7 @@ TEST(Check, RejectsImpossibleSpecs) {
     change(s);
     return s;
   };
-  expect_usage(with([](ModelSpec& s) { s.architecture = "lenet"; }), {1, 1}, "lenet");
+  expect_usage(with([](ModelSpec& s) { s.architecture = "alexnet"; }), {1, 1}, "alexnet");
   expect_usage(with([](ModelSpec& s) { s.width = 0; }), {1, 1}, "width");
   expect_usage(with([](ModelSpec& s) { s.width = 1 << 20; }), {1, 1}, "width");
   expect_usage(with([](ModelSpec& s) { s.classes = 1; }), {1, 1}, "classes");

@@ -82,7 +82,7 @@ void set_input_ranges(Graph& graph, const std::vector<float>& ranges) {
   for (GraphStep& step : graph.steps) {
     if (!is_layer(step)) continue;
     const float range = ranges[next++];
-    if (!(range > 0 && range <= kLargestInput)) {
+    if (!(std::isnormal(range) && range > 0 && range <= kLargestInput)) {
       fail("the range of layer " + std::to_string(next) + " is " + std::to_string(range) +
                ", not within 0 and " + std::to_string(kLargestInput),
            "calibration", "calibrate again, or serve this network in bfloat16");

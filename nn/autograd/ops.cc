@@ -65,6 +65,23 @@ Tensor reduced(Backend& be, const Tensor& g, const Tensor& like) {
   return be.sum_to(g, like.shape()).to(like.dtype());
 }
 
+// The shape of op(a) op(b); the axes before the matrices are a's.
+Shape product_shape(const Shape& a, const Shape& b, bool ta, bool tb) {
+  const int r = a.rank();
+  Shape shape = a;
+  shape.set(r - 2, a[ta ? r - 1 : r - 2]);
+  shape.set(r - 1, b[tb ? r - 2 : r - 1]);
+  return shape;
+}
+
+// op(a) op(b) of plain tensors, in `dtype`.
+Tensor product(Backend& be, const Tensor& a, const Tensor& b, bool ta, bool tb, Dtype dtype,
+               float alpha = 1.0f) {
+  Tensor c = Tensor::empty(product_shape(a.shape(), b.shape(), ta, tb), dtype, a.device());
+  be.gemm(ta, tb, alpha, a, b, 0.0f, c);
+  return c;
+}
+
 }  // namespace
 
 // ---- layers
@@ -265,6 +282,79 @@ Var dropout(const Var& x, float p, Rng& rng) {
   return mul(x, Var(mask.to(x.value().dtype()).to(x.value().device())));
 }
 
+// ---- sequences
+
+namespace {
+// The mask on the device of x, whose first axis is the batch.
+SoftmaxMask placed(const SoftmaxMask& mask, const Var& x, const char* op) {
+  if (!mask.lengths.defined()) return mask;
+  require(mask.lengths.dtype() == Dtype::kI32 && mask.lengths.shape() == Shape{x.dim(0)}, op,
+          "expected one int32 length for each entry of the batch");
+  return {mask.lengths.to(x.value().device()), mask.causal};
+}
+}  // namespace
+
+Var softmax(const Var& x, const SoftmaxMask& mask) {
+  require(x.defined() && x.shape().rank() >= 2, "softmax", "expected [B, .., Q, K]");
+  const Tensor y = of(x).softmax(x.value(), placed(mask, x, "softmax"));
+  return Var::make(y, {x}, [x, y](const Tensor& dy) { x.accumulate(of(x).softmax_grad(y, dy)); });
+}
+
+Var layer_norm(const Var& x, const Var& gamma, const Var& beta, float eps) {
+  require(x.defined() && x.shape().rank() >= 1 && x.dim(x.shape().rank() - 1) > 0, "layer_norm",
+          "expected [.., D]");
+  const int64_t width = x.dim(x.shape().rank() - 1);
+  require_vector(gamma, width, "layer_norm");
+  require_vector(beta, width, "layer_norm");
+  LayerNormSaved saved;
+  const Tensor y = of(x).layer_norm(x.value(), gamma.value(), beta.value(), eps, saved);
+  return Var::make(y, {x, gamma, beta}, [x, gamma, beta, saved](const Tensor& dy) {
+    const LayerNormGrads g = of(x).layer_norm_grad(dy, x.value(), gamma.value(), saved);
+    x.accumulate(g.x);
+    gamma.accumulate(g.gamma);
+    beta.accumulate(g.beta);
+  });
+}
+
+Var attention(const Var& q, const Var& k, const Var& v, const SoftmaxMask& mask, float p,
+              Rng* rng) {
+  require_rank(q, 4, "attention");
+  require_rank(k, 4, "attention");
+  require(v.defined() && v.shape() == k.shape() && q.dim(0) == k.dim(0) && q.dim(1) == k.dim(1) &&
+              q.dim(3) == k.dim(3) && q.dim(3) > 0,
+          "attention",
+          "queries " + q.shape().str() + " do not fit keys " + k.shape().str() + " or the values");
+  require(p >= 0 && p < 1 && (p == 0 || rng), "attention",
+          "the probability of dropout must be in [0, 1), and dropout needs random numbers");
+  const float scale = 1.0f / std::sqrt(static_cast<float>(q.dim(3)));
+  const Tensor qv = q.value().plain(), kv = k.value().plain(), vv = v.value().plain();
+  const Dtype dtype = qv.dtype();
+  Backend& be = of(q);
+  const Tensor weights =
+      be.softmax(product(be, qv, kv, false, true, dtype, scale), placed(mask, q, "attention"));
+  Tensor dropped;  // what the weights are multiplied by
+  if (p > 0) {
+    Tensor keep = Tensor::empty(weights.shape());
+    for (float& m : keep.span<float>()) m = rng->uniform() < p ? 0.0f : 1.0f / (1.0f - p);
+    dropped = keep.to(dtype).to(qv.device());
+  }
+  const auto thinned = [dropped](Backend& b, const Tensor& w) {
+    return dropped.defined() ? b.binary(BinaryOp::kMul, w, dropped) : w;
+  };
+  const Tensor y = product(be, thinned(be, weights), vv, false, false, dtype);
+  return Var::make(y, {q, k, v}, [=](const Tensor& given) {
+    Backend& b = of(q);
+    const Tensor dy = given.to(dtype).plain();
+    if (v.requires_grad()) {
+      v.accumulate(product(b, thinned(b, weights), dy, true, false, dtype));
+    }
+    if (!q.requires_grad() && !k.requires_grad()) return;
+    const Tensor ds = b.softmax_grad(weights, thinned(b, product(b, dy, vv, false, true, dtype)));
+    if (q.requires_grad()) q.accumulate(product(b, ds, kv, false, false, dtype, scale));
+    if (k.requires_grad()) k.accumulate(product(b, ds, qv, true, false, dtype, scale));
+  });
+}
+
 // ---- elementwise
 
 Var affine(const Var& x, float a, float b) { return unary("affine", UnaryOp::kAffine, x, a, b); }
@@ -279,6 +369,7 @@ Var log(const Var& x) { return unary("log", UnaryOp::kLog, x); }
 Var sqrt(const Var& x) { return unary("sqrt", UnaryOp::kSqrt, x); }
 Var square(const Var& x) { return unary("square", UnaryOp::kSquare, x); }
 Var abs(const Var& x) { return unary("abs", UnaryOp::kAbs, x); }
+Var gelu(const Var& x) { return unary("gelu", UnaryOp::kGelu, x); }
 
 Var add(const Var& a, const Var& b) {
   require_broadcast("add", a, b);
@@ -406,6 +497,20 @@ Var cast(const Var& x, Dtype dtype) {
                    [x](const Tensor& dy) { x.accumulate(dy.to(x.value().dtype())); });
 }
 
+Var permute(const Var& x, std::vector<int> order) {
+  require(x.defined(), "permute", "the operand is undefined");
+  const int rank = x.shape().rank();
+  std::vector<int> inverse(static_cast<size_t>(rank), -1);
+  for (size_t i = 0; i < order.size() && i < inverse.size(); ++i) {
+    if (order[i] >= 0 && order[i] < rank)
+      inverse[static_cast<size_t>(order[i])] = static_cast<int>(i);
+  }
+  require(order.size() == inverse.size() && !std::ranges::count(inverse, -1), "permute",
+          "the order must name every axis of " + x.shape().str() + " once");
+  return Var::make(of(x).permute(x.value(), order), {x},
+                   [x, inverse](const Tensor& dy) { x.accumulate(of(x).permute(dy, inverse)); });
+}
+
 // ---- reductions and algebra
 
 Var sum_to(const Var& x, const Shape& shape) {
@@ -445,33 +550,25 @@ Var mean(const Var& x) {
 }
 
 Var matmul(const Var& a, const Var& b, bool ta, bool tb) {
-  require_rank(a, 2, "matmul");
-  require_rank(b, 2, "matmul");
-  require(a.dim(ta ? 0 : 1) == b.dim(tb ? 1 : 0), "matmul",
-          "shapes " + a.shape().str() + " and " + b.shape().str() + " do not fit");
-  const Tensor av = a.value(), bv = b.value();
-  Tensor y = Tensor::empty({a.dim(ta ? 1 : 0), b.dim(tb ? 0 : 1)}, Dtype::kF32, av.device());
-  of(a).gemm(ta, tb, 1.0f, av, bv, 0.0f, y);
-  return Var::make(y, {a, b}, [a, b, ta, tb](const Tensor& dy32) {
+  require(
+      a.defined() && b.defined() && a.shape().rank() >= 2 && a.shape().rank() == b.shape().rank(),
+      "matmul", "the operands must have one rank, at least 2");
+  const int r = a.shape().rank();
+  bool fit = a.dim(ta ? r - 2 : r - 1) == b.dim(tb ? r - 1 : r - 2);
+  for (int i = 0; i < r - 2; ++i) fit = fit && a.dim(i) == b.dim(i);
+  require(fit, "matmul", "shapes " + a.shape().str() + " and " + b.shape().str() + " do not fit");
+  const Tensor av = a.value().plain(), bv = b.value().plain();
+  const Tensor y = product(of(a), av, bv, ta, tb, Dtype::kF32);
+  return Var::make(y, {a, b}, [a, b, av, bv, ta, tb](const Tensor& dy32) {
     Backend& be = of(a);
-    const Tensor dy = dy32.to(a.value().dtype());
+    const Tensor dy = dy32.to(av.dtype()).plain();
     if (a.requires_grad()) {
-      Tensor da = Tensor::empty(a.shape(), a.value().dtype(), a.value().device());
-      if (ta) {
-        be.gemm(tb, true, 1.0f, b.value(), dy, 0.0f, da);
-      } else {
-        be.gemm(false, !tb, 1.0f, dy, b.value(), 0.0f, da);
-      }
-      a.accumulate(da);
+      a.accumulate(ta ? product(be, bv, dy, tb, true, av.dtype())
+                      : product(be, dy, bv, false, !tb, av.dtype()));
     }
     if (b.requires_grad()) {
-      Tensor db = Tensor::empty(b.shape(), b.value().dtype(), b.value().device());
-      if (tb) {
-        be.gemm(true, ta, 1.0f, dy, a.value(), 0.0f, db);
-      } else {
-        be.gemm(!ta, false, 1.0f, a.value(), dy, 0.0f, db);
-      }
-      b.accumulate(db);
+      b.accumulate(tb ? product(be, dy, av, true, ta, bv.dtype())
+                      : product(be, av, dy, !ta, false, bv.dtype()));
     }
   });
 }
@@ -513,18 +610,26 @@ Var cosine_similarity(const Var& a, const Var& b) {
   return reshape(div(dot, norms), {x.dim(0)});
 }
 
-Var softmax_cross_entropy(const Var& logits, const Tensor& given) {
-  require_rank(logits, 2, "softmax_cross_entropy");
-  require(given.dtype() == Dtype::kI32 && given.shape() == Shape{logits.dim(0)},
-          "softmax_cross_entropy", "expected one int32 label for each row");
-  const Tensor labels = given.to(logits.value().device());
+Var softmax_cross_entropy(const Var& logits, const Tensor& given, const CrossEntropySpec& spec) {
+  const char* op = "softmax_cross_entropy";
+  require_rank(logits, 2, op);
+  const bool indices = given.dtype() == Dtype::kI32;
+  require(indices ? given.shape() == Shape{logits.dim(0)}
+                  : given.dtype() == Dtype::kF32 && given.shape() == logits.shape(),
+          op, "expected one int32 label or one float32 distribution for each row");
+  require(spec.smoothing >= 0 && spec.smoothing < 1, op, "the smoothing must be in [0, 1)");
+  const Tensor targets = given.to(logits.value().device()).plain();
   Tensor probs;
-  Tensor losses = of(logits).softmax_cross_entropy(logits.value(), labels, probs);
-  const Var each = Var::make(losses, {logits}, [logits, labels, probs](const Tensor& dy) {
+  Tensor losses = of(logits).softmax_cross_entropy(logits.value(), targets, spec, probs);
+  const Var each = Var::make(losses, {logits}, [logits, targets, spec, probs](const Tensor& dy) {
     logits.accumulate(
-        of(logits).softmax_cross_entropy_grad(probs, labels, dy, logits.value().dtype()));
+        of(logits).softmax_cross_entropy_grad(probs, targets, spec, dy, logits.value().dtype()));
   });
-  return mean(each);
+  if (spec.ignore == CrossEntropySpec{}.ignore || !indices) return mean(each);
+  const Tensor labels = given.to(Device{});
+  const int64_t kept = labels.numel() - std::ranges::count(labels.span<int32_t>(), spec.ignore);
+  require(kept > 0, op, "every row is ignored");
+  return affine(sum(each), 1.0f / static_cast<float>(kept), 0.0f);
 }
 
 Var mse(const Var& a, const Var& b) {

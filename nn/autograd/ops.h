@@ -39,6 +39,16 @@ Var global_avg_pool(const Var& x);  // [B,C,H,W] -> [B,C]
 // Zeroes each element with probability p and scales the rest by 1/(1-p). 0 <= p < 1.
 Var dropout(const Var& x, float p, Rng& rng);
 
+// ---- sequences
+// Over the last axis of [B, .., Q, K]; a row without columns to count is all 0.
+Var softmax(const Var& x, const SoftmaxMask& mask = {});
+// gamma * (x - mean) / sqrt(var + eps) + beta over the last axis; x [.., D], gamma and beta [D].
+Var layer_norm(const Var& x, const Var& gamma, const Var& beta, float eps = 1e-5f);
+// softmax(q k^T / sqrt(D)) v for each head: q [B,H,Q,D], k and v [B,H,K,D] -> [B,H,Q,D] (Vaswani et
+// al., 1706.03762, eq. 1). With p > 0 dropout of the weights.
+Var attention(const Var& q, const Var& k, const Var& v, const SoftmaxMask& mask = {}, float p = 0,
+              Rng* rng = nullptr);
+
 // ---- elementwise
 Var affine(const Var& x, float a, float b);  // a*x + b
 Var relu(const Var& x);
@@ -50,6 +60,7 @@ Var log(const Var& x);
 Var sqrt(const Var& x);
 Var square(const Var& x);
 Var abs(const Var& x);
+Var gelu(const Var& x);  // x * Phi(x), with the error function (Hendrycks and Gimpel, 1606.08415)
 // Equal ranks; a size of 1 is broadcast against the other's.
 Var add(const Var& a, const Var& b);
 Var sub(const Var& a, const Var& b);
@@ -63,13 +74,17 @@ Var flatten(const Var& x);  // [B, ...] -> [B, rest]
 Var slice(const Var& x, int axis, int64_t start, int64_t length);
 Var concat(std::span<const Var> parts, int axis);
 Var cast(const Var& x, Dtype dtype);
+// Axis i of the result is axis order[i] of x.
+Var permute(const Var& x, std::vector<int> order);
 
 // ---- reductions and algebra (results float32)
 Var sum(const Var& x);                         // everything -> scalar [1]
 Var mean(const Var& x);                        // everything -> scalar [1]
 Var sum_to(const Var& x, const Shape& shape);  // over axes where shape has 1; equal ranks
 Var mean_to(const Var& x, const Shape& shape);
-Var matmul(const Var& a, const Var& b, bool transpose_a = false, bool transpose_b = false);  // 2-D
+// [.., M, K] and [.., K, N], each of which may be given transposed -> [.., M, N]. The axes before
+// the last two are equal in both.
+Var matmul(const Var& a, const Var& b, bool transpose_a = false, bool transpose_b = false);
 // x [B,C,H,W] -> [C,C]: sums over B, H and W of the products of two channels.
 Var channel_gram(const Var& x);
 Var maximum(std::span<const Var> scalars);  // the largest of several [1]; gradient to that one
@@ -77,9 +92,12 @@ Var maximum(std::span<const Var> scalars);  // the largest of several [1]; gradi
 // ---- losses
 // Cosine similarity of the flattened rows of a and b: [B, ...] -> [B]. A zero row counts as 0.
 Var cosine_similarity(const Var& a, const Var& b);
-Var softmax_cross_entropy(const Var& logits, const Tensor& labels);  // mean over the batch, [1]
-Var mse(const Var& a, const Var& b);                                 // mean squared difference, [1]
-Var l1(const Var& a, const Var& b);  // mean absolute difference, [1]
+// The mean over the rows of [B,K] that are not ignored, [1]. targets: class indices [B] int32, or
+// distributions [B,K] float32 (soft labels).
+Var softmax_cross_entropy(const Var& logits, const Tensor& targets,
+                          const CrossEntropySpec& spec = {});
+Var mse(const Var& a, const Var& b);  // mean squared difference, [1]
+Var l1(const Var& a, const Var& b);   // mean absolute difference, [1]
 // The structural similarity of images [B,C,H,W], H and W at least 11, the mean over all: [1]. With
 // the window and constants of MetricMode::kDefault (attacks/core/metrics.h): Gaussian of 11x11 and
 // sigma 1.5, range 1.

@@ -16,6 +16,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -58,6 +59,7 @@ enum class UnaryOp {
   kSqrt,
   kSquare,
   kAbs,
+  kGelu,  // x * Phi(x), Phi the standard normal distribution function
 };
 
 enum class BinaryOp {
@@ -87,6 +89,28 @@ struct BatchNormSaved {
 struct BatchNormGrads {
   Tensor x, gamma, beta;
   Tensor residual;  // undefined where there was none
+};
+
+// What layer_norm leaves for its gradient: of each row, float32.
+struct LayerNormSaved {
+  Tensor mean, rstd;  // rstd: 1 / sqrt(var + eps)
+};
+
+struct LayerNormGrads {
+  Tensor x, gamma, beta;
+};
+
+// Which columns the rows of a softmax over [B, .., Q, K] count; the others become 0.
+struct SoftmaxMask {
+  Tensor lengths;       // [B] int32, of batch entry b the first lengths[b] columns; undefined: all
+  bool causal = false;  // row q only columns up to q + K - Q
+};
+
+struct CrossEntropySpec {
+  // Of class indices: the target is (1 - smoothing) of the class and smoothing / K of every class.
+  float smoothing = 0;
+  // Rows of this class index have neither a loss nor a gradient.
+  int32_t ignore = std::numeric_limits<int32_t>::min();
 };
 
 struct SgdStep {
@@ -175,8 +199,9 @@ class Backend {
   virtual Tensor slice(const Tensor& x, int axis, int64_t start, int64_t length) = 0;
   virtual void slice_update(const Tensor& src, Tensor& dst, int axis, int64_t start) = 0;
 
-  // ---- linear algebra: c = alpha * op(a) op(b) + beta * c; 2-D, row-major; a and b of one dtype
-  // (f32 or bf16), c of that dtype or f32.
+  // ---- linear algebra: c = alpha * op(a) op(b) + beta * c; row-major. The last two axes are the
+  // matrices; what axes come before them are equal in all three, a batch of products. a and b of
+  // one dtype (f32 or bf16), c of that dtype or f32; all plain.
   virtual void gemm(bool transpose_a, bool transpose_b, float alpha, const Tensor& a,
                     const Tensor& b, float beta, Tensor& c) = 0;
 
@@ -235,12 +260,26 @@ class Backend {
   virtual Tensor channel_affine_grad(const Tensor& dy, const Tensor& y, const Tensor& scale,
                                      bool relu) = 0;
 
-  // ---- classification: logits [B,K], labels [B] i32 -> losses [B] f32; probabilities in probs
-  // [B,K] f32. The gradient is d(sum_b weight[b] * loss[b]) / d logits.
-  virtual Tensor softmax_cross_entropy(const Tensor& logits, const Tensor& labels,
-                                       Tensor& probs) = 0;
-  virtual Tensor softmax_cross_entropy_grad(const Tensor& probs, const Tensor& labels,
-                                            const Tensor& weight, Dtype logits_dtype) = 0;
+  // ---- sequences. Over the last axis, in float32 whatever the activations are; a softmax's row
+  // without columns to count is all 0. Results are plain.
+  virtual Tensor softmax(const Tensor& x, const SoftmaxMask& mask) = 0;
+  virtual Tensor softmax_grad(const Tensor& y, const Tensor& dy) = 0;
+  // gamma * (x - mean) / sqrt(var + eps) + beta, with the statistics of each row; gamma, beta [D].
+  virtual Tensor layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, float eps,
+                            LayerNormSaved& saved) = 0;
+  virtual LayerNormGrads layer_norm_grad(const Tensor& dy, const Tensor& x, const Tensor& gamma,
+                                         const LayerNormSaved& saved) = 0;
+  // Axis i of the result is axis order[i] of x.
+  virtual Tensor permute(const Tensor& x, std::span<const int> order) = 0;
+
+  // ---- classification: logits [B,K], targets [B] i32 (classes) or [B,K] f32 (distributions) ->
+  // losses [B] f32; probabilities in probs [B,K] f32. The gradient is
+  // d(sum_b weight[b] * loss[b]) / d logits.
+  virtual Tensor softmax_cross_entropy(const Tensor& logits, const Tensor& targets,
+                                       const CrossEntropySpec& spec, Tensor& probs) = 0;
+  virtual Tensor softmax_cross_entropy_grad(const Tensor& probs, const Tensor& targets,
+                                            const CrossEntropySpec& spec, const Tensor& weight,
+                                            Dtype logits_dtype) = 0;
 
   // ---- training data: pixels [N,C,H,W] u8 and where [B,4] i32, each row an image's index, the
   // window's top and left in the zero-padded image, and whether it is mirrored -> [B,C,H,W] f32 in

@@ -36,6 +36,24 @@ ENS_INLINE float tanh_of(float x) {
   return std::copysign(std::fabs(x) < 0.3f ? small : big, x);
 }
 
+// The standard normal distribution function to 1e-7, and its density: Abramowitz and
+// Stegun, 7.1.26.
+ENS_INLINE void normal(float x, float& distribution, float& density) {
+  const float e = fast_exp(-0.5f * x * x);
+  const float t = 1.0f / (1.0f + 0.3275911f * 0.70710678f * std::fabs(x));
+  const float tail =
+      0.5f * e * t *
+      (0.254829592f +
+       t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
+  distribution = x < 0.0f ? tail : 1.0f - tail;
+  density = 0.39894228f * e;
+}
+ENS_INLINE float gelu_of(float x) {
+  float distribution, density;
+  normal(x, distribution, density);
+  return x * distribution;
+}
+
 template <typename T>
 ENS_INLINE void unary_body(UnaryOp op, const T* x, T* y, int64_t n, float a, float b) {
   switch (op) {
@@ -60,6 +78,8 @@ ENS_INLINE void unary_body(UnaryOp op, const T* x, T* y, int64_t n, float a, flo
       return map1(x, y, n, [](float v) ENS_INLINE_LAMBDA { return v * v; });
     case UnaryOp::kAbs:
       return map1(x, y, n, [](float v) ENS_INLINE_LAMBDA { return std::fabs(v); });
+    case UnaryOp::kGelu:
+      return map1(x, y, n, [](float v) ENS_INLINE_LAMBDA { return gelu_of(v); });
   }
 }
 ENS_CLONES void unary_range(UnaryOp op, const float* x, float* y, int64_t n, float a, float b) {
@@ -105,6 +125,12 @@ ENS_INLINE void unary_grad_body(UnaryOp op, const T* v, const T* g, T* dx, int64
     case UnaryOp::kAbs:
       return map2(v, g, dx, n, [](float x, float d) ENS_INLINE_LAMBDA {
         return x > 0.0f ? d : (x < 0.0f ? -d : 0.0f);
+      });
+    case UnaryOp::kGelu:
+      return map2(v, g, dx, n, [](float x, float d) ENS_INLINE_LAMBDA {
+        float distribution, density;
+        normal(x, distribution, density);
+        return d * (distribution + x * density);
       });
   }
 }

@@ -17,11 +17,16 @@ struct Matmul {
   MemoryDesc a, b, c, scratchpad;
 };
 
-MemoryDesc matrix(const Tensor& t, bool transposed) {
-  const int64_t rows = t.dim(0), columns = t.dim(1);
-  using Strides = dnnl::memory::dims;
-  if (transposed) return {{columns, rows}, to_dnnl(t.dtype()), Strides{1, columns}};
-  return {{rows, columns}, to_dnnl(t.dtype()), Strides{columns, 1}};
+// The last two axes of t; what comes before them is one axis of products.
+MemoryDesc matrices(const Tensor& t, bool transposed) {
+  const int64_t rows = t.dim(t.rank() - 2), columns = t.dim(t.rank() - 1);
+  dnnl::memory::dims dims{rows, columns}, strides{columns, 1};
+  if (transposed) dims = {columns, rows}, strides = {1, columns};
+  if (t.rank() > 2) {
+    dims.insert(dims.begin(), t.numel() / (rows * columns));
+    strides.insert(strides.begin(), rows * columns);
+  }
+  return {dims, to_dnnl(t.dtype()), strides};
 }
 
 }  // namespace
@@ -30,13 +35,13 @@ void CpuBackend::gemm(bool transpose_a, bool transpose_b, float alpha, const Ten
                       const Tensor& b, float beta, Tensor& c) {
   prepare_threads();
   if (c.numel() == 0) return;
-  const int64_t k = transpose_a ? a.dim(0) : a.dim(1);
+  const int64_t k = a.dim(transpose_a ? a.rank() - 2 : a.rank() - 1);
   if (k == 0) {
     if (beta == 0.0f) return fill(c, 0.0f);
     const Tensor scaled = unary(UnaryOp::kAffine, c, beta, 0.0f);
     return copy(scaled, c);
   }
-  if (a.dtype() == Dtype::kF32 && c.dtype() == Dtype::kF32) {
+  if (a.rank() == 2 && a.dtype() == Dtype::kF32 && c.dtype() == Dtype::kF32) {
     const Tensor b32 = b.to(Dtype::kF32);
     const auto status = dnnl_sgemm(transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N', c.dim(0),
                                    c.dim(1), k, alpha, a.data<float>(), a.dim(1), b32.data<float>(),
@@ -61,6 +66,7 @@ void CpuBackend::gemm(bool transpose_a, bool transpose_b, float alpha, const Ten
   key.add(std::bit_cast<uint32_t>(alpha));
   key.add(std::bit_cast<uint32_t>(beta));
   key.add(a.shape());
+  key.add(other.shape());
   key.add(c.shape());
   key.add(a.dtype());
   key.add(c.dtype());
@@ -70,8 +76,8 @@ void CpuBackend::gemm(bool transpose_a, bool transpose_b, float alpha, const Ten
     if (beta != 0.0f) ops.append_sum(beta);
     dnnl::primitive_attr attr = user_scratchpad();
     attr.set_post_ops(ops);
-    const MemoryDesc da = matrix(a, transpose_a), db = matrix(other, transpose_b),
-                     dc = matrix(c, false);
+    const MemoryDesc da = matrices(a, transpose_a), db = matrices(other, transpose_b),
+                     dc = matrices(c, false);
     const auto pd = matmul_pd(da, db, dc, attr);
     return Matmul{dnnl::matmul(pd), da, db, dc, pd.scratchpad_desc()};
   });

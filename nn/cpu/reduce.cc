@@ -2,6 +2,7 @@
 // Sums, and the classification loss.
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "base/error.h"
@@ -153,19 +154,21 @@ Tensor CpuBackend::sum_to(const Tensor& x, const Shape& shape) {
   return result;
 }
 
-Tensor CpuBackend::softmax_cross_entropy(const Tensor& logits, const Tensor& labels,
-                                         Tensor& probs) {
+Tensor CpuBackend::softmax_cross_entropy(const Tensor& logits, const Tensor& targets,
+                                         const CrossEntropySpec& spec, Tensor& probs) {
   prepare_threads();
   const Tensor scores = as(logits, Dtype::kF32, Layout::kPlain);
   const int64_t batch = scores.dim(0), classes = scores.dim(1);
   probs = Tensor::empty(scores.shape());
   Tensor losses = Tensor::empty({batch});
   const float* s = scores.data<float>();
-  const int32_t* label = labels.data<int32_t>();
   float* p = probs.data<float>();
   float* loss = losses.data<float>();
-  for (int64_t b = 0; b < batch; ++b) {
-    if (label[b] < 0 || label[b] >= classes) {
+  const bool indices = targets.dtype() == Dtype::kI32;
+  const int32_t* label = indices ? targets.data<int32_t>() : nullptr;
+  const float* target = indices ? nullptr : targets.data<float>();
+  for (int64_t b = 0; indices && b < batch; ++b) {
+    if ((label[b] < 0 || label[b] >= classes) && label[b] != spec.ignore) {
       fail("a label is not in [0, " + std::to_string(classes) + ")", "softmax_cross_entropy",
            "check the labels and the number of classes");
     }
@@ -182,25 +185,58 @@ Tensor CpuBackend::softmax_cross_entropy(const Tensor& logits, const Tensor& lab
       }
       const auto scale = static_cast<float>(1.0 / sum);
       for (int64_t k = 0; k < classes; ++k) out[k] *= scale;
-      loss[b] = static_cast<float>(std::log(sum)) - (row[label[b]] - top);
+      // sum_k t_k (log sum - (row_k - top)), t the target.
+      double weight = 1, score = 0;
+      if (!indices) {
+        weight = 0;
+        for (int64_t k = 0; k < classes; ++k) {
+          const auto t = static_cast<double>(target[b * classes + k]);
+          weight += t;
+          score += t * static_cast<double>(row[k] - top);
+        }
+      } else if (label[b] == spec.ignore) {
+        weight = 0;
+      } else {
+        score = static_cast<double>((1.0f - spec.smoothing) * (row[label[b]] - top));
+        if (spec.smoothing > 0) {
+          double all = 0;
+          for (int64_t k = 0; k < classes; ++k) all += static_cast<double>(row[k] - top);
+          score += static_cast<double>(spec.smoothing) * all / static_cast<double>(classes);
+        }
+      }
+      loss[b] = static_cast<float>(weight * std::log(sum) - score);
     }
   });
   return losses;
 }
 
-Tensor CpuBackend::softmax_cross_entropy_grad(const Tensor& probs, const Tensor& labels,
-                                              const Tensor& weight, Dtype logits_dtype) {
+Tensor CpuBackend::softmax_cross_entropy_grad(const Tensor& probs, const Tensor& targets,
+                                              const CrossEntropySpec& spec, const Tensor& weight,
+                                              Dtype logits_dtype) {
   prepare_threads();
   const int64_t batch = probs.dim(0), classes = probs.dim(1);
   Tensor grad = Tensor::empty(probs.shape());
   const float* p = probs.data<float>();
-  const int32_t* label = labels.data<int32_t>();
   const float* w = weight.data<float>();
   float* g = grad.data<float>();
+  const bool indices = targets.dtype() == Dtype::kI32;
+  const int32_t* label = indices ? targets.data<int32_t>() : nullptr;
+  const float* target = indices ? nullptr : targets.data<float>();
+  const float rest = spec.smoothing / static_cast<float>(classes);
   parallel_for(batch, std::max<int64_t>(1, kGrain / classes), [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
-      for (int64_t k = 0; k < classes; ++k) g[b * classes + k] = w[b] * p[b * classes + k];
-      g[b * classes + label[b]] -= w[b];
+      const float* row = p + b * classes;
+      float* out = g + b * classes;
+      if (!indices) {
+        const float* t = target + b * classes;
+        const float total = std::accumulate(t, t + classes, 0.0f);
+        for (int64_t k = 0; k < classes; ++k) out[k] = w[b] * (total * row[k] - t[k]);
+      } else if (label[b] == spec.ignore) {
+        std::fill_n(out, classes, 0.0f);
+      } else {
+        for (int64_t k = 0; k < classes; ++k) out[k] = w[b] * (row[k] - rest);
+        out[label[b]] -= w[b] * (1.0f - spec.smoothing);
+      }
     }
   });
   return grad.to(logits_dtype);

@@ -48,9 +48,20 @@ class CudaBackend final : public Backend {
 
   // reduce.cu
   Tensor sum_to(const Tensor& x, const Shape& shape) override;
-  Tensor softmax_cross_entropy(const Tensor& logits, const Tensor& labels, Tensor& probs) override;
-  Tensor softmax_cross_entropy_grad(const Tensor& probs, const Tensor& labels, const Tensor& weight,
+  Tensor softmax_cross_entropy(const Tensor& logits, const Tensor& targets,
+                               const CrossEntropySpec& spec, Tensor& probs) override;
+  Tensor softmax_cross_entropy_grad(const Tensor& probs, const Tensor& targets,
+                                    const CrossEntropySpec& spec, const Tensor& weight,
                                     Dtype logits_dtype) override;
+
+  // sequence.cu
+  Tensor softmax(const Tensor& x, const SoftmaxMask& mask) override;
+  Tensor softmax_grad(const Tensor& y, const Tensor& dy) override;
+  Tensor layer_norm(const Tensor& x, const Tensor& gamma, const Tensor& beta, float eps,
+                    LayerNormSaved& saved) override;
+  LayerNormGrads layer_norm_grad(const Tensor& dy, const Tensor& x, const Tensor& gamma,
+                                 const LayerNormSaved& saved) override;
+  Tensor permute(const Tensor& x, std::span<const int> order) override;
 
   // gemm.cc
   void gemm(bool transpose_a, bool transpose_b, float alpha, const Tensor& a, const Tensor& b,

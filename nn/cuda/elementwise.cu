@@ -28,6 +28,8 @@ __device__ float apply(UnaryOp op, float v, float a, float b) {
       return v * v;
     case UnaryOp::kAbs:
       return fabsf(v);
+    case UnaryOp::kGelu:
+      return v * 0.5f * erfcf(-0.70710678f * v);
   }
   return 0.0f;
 }
@@ -61,6 +63,8 @@ __device__ float apply_grad(UnaryOp op, float v, float d, float a) {
       return 2.0f * v * d;
     case UnaryOp::kAbs:
       return v > 0.0f ? d : (v < 0.0f ? -d : 0.0f);
+    case UnaryOp::kGelu:
+      return d * (0.5f * erfcf(-0.70710678f * v) + v * 0.39894228f * expf(-0.5f * v * v));
   }
   return 0.0f;
 }

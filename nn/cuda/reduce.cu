@@ -145,10 +145,18 @@ __device__ float warp_sum(float v) {
   return v;
 }
 
+// What the rows aim at: class indices or distributions, the other null.
+struct Targets {
+  const int32_t* labels;
+  const float* distributions;
+  float smoothing;
+  int32_t ignore;
+};
+
 // A warp for each row. A label that is no class gives NaN: a kernel cannot throw.
 constexpr int kRows = kThreads / 32;
-__global__ void softmax_kernel(const float* scores, const int32_t* labels, float* probs,
-                               float* losses, int64_t batch, int classes) {
+__global__ void softmax_kernel(const float* scores, Targets targets, float* probs, float* losses,
+                               int64_t batch, int classes) {
   const int64_t b = static_cast<int64_t>(blockIdx.x) * kRows + threadIdx.y;
   if (b >= batch) return;  // whole warps
   const int lane = static_cast<int>(threadIdx.x);
@@ -156,25 +164,59 @@ __global__ void softmax_kernel(const float* scores, const int32_t* labels, float
   float top = -INFINITY;
   for (int k = lane; k < classes; k += 32) top = fmaxf(top, row[k]);
   top = warp_max(top);
-  float sum = 0;
-  for (int k = lane; k < classes; k += 32) sum += expf(row[k] - top);
+  float sum = 0, all = 0, weight = 0, score = 0;
+  for (int k = lane; k < classes; k += 32) {
+    sum += expf(row[k] - top);
+    all += row[k] - top;
+    if (targets.distributions) {
+      const float t = targets.distributions[b * classes + k];
+      weight += t;
+      score += t * (row[k] - top);
+    }
+  }
   sum = warp_sum(sum);
+  all = warp_sum(all);
+  weight = warp_sum(weight);
+  score = warp_sum(score);
   const float scale = 1.0f / sum;
   for (int k = lane; k < classes; k += 32) probs[b * classes + k] = expf(row[k] - top) * scale;
-  if (lane == 0) {
-    const int32_t label = labels[b];
-    losses[b] = label >= 0 && label < classes ? logf(sum) - (row[label] - top) : NAN;
+  if (lane != 0) return;
+  if (targets.labels) {
+    const int32_t label = targets.labels[b];
+    if (label == targets.ignore) {
+      losses[b] = 0.0f;
+      return;
+    }
+    weight = 1.0f;
+    score = label >= 0 && label < classes ? (1.0f - targets.smoothing) * (row[label] - top) +
+                                                targets.smoothing * all / classes
+                                          : NAN;
+  }
+  losses[b] = weight * logf(sum) - score;
+}
+
+// total[b]: the sum of row b's distribution; null for class indices.
+template <typename T>
+__global__ void softmax_grad_kernel(const float* probs, Targets targets, const float* total,
+                                    const float* weight, T* grad, int64_t n, int classes) {
+  for (int64_t i = thread_index(); i < n; i += item_stride()) {
+    const int64_t b = i / classes;
+    float g;
+    if (targets.distributions) {
+      g = total[b] * probs[i] - targets.distributions[i];
+    } else {
+      const int32_t label = targets.labels[b];
+      const float hit = i % classes == label ? 1.0f - targets.smoothing : 0.0f;
+      g = label == targets.ignore ? 0.0f : probs[i] - hit - targets.smoothing / classes;
+    }
+    store(grad + i, weight[b] * g);
   }
 }
 
-template <typename T>
-__global__ void softmax_grad_kernel(const float* probs, const int32_t* labels, const float* weight,
-                                    T* grad, int64_t n, int classes) {
-  for (int64_t i = thread_index(); i < n; i += item_stride()) {
-    const int64_t b = i / classes;
-    const float hit = i % classes == labels[b] ? 1.0f : 0.0f;
-    store(grad + i, weight[b] * (probs[i] - hit));
-  }
+Targets targets_of(Context& c, const Tensor& targets, const CrossEntropySpec& spec) {
+  const bool indices = targets.dtype() == Dtype::kI32;
+  return {indices ? read<int32_t>(c, targets) : nullptr,
+          indices ? nullptr : read<float>(c, targets), spec.smoothing, spec.ignore};
 }
 
 }  // namespace
@@ -207,8 +249,8 @@ Tensor CudaBackend::sum_to(const Tensor& x, const Shape& shape) {
   return result;
 }
 
-Tensor CudaBackend::softmax_cross_entropy(const Tensor& logits, const Tensor& labels,
-                                          Tensor& probs) {
+Tensor CudaBackend::softmax_cross_entropy(const Tensor& logits, const Tensor& targets,
+                                          const CrossEntropySpec& spec, Tensor& probs) {
   Context& c = context(device_);
   const Tensor scores = as(logits, Dtype::kF32, Layout::kPlain);
   const int64_t batch = scores.dim(0), classes = scores.dim(1);
@@ -216,20 +258,24 @@ Tensor CudaBackend::softmax_cross_entropy(const Tensor& logits, const Tensor& la
   Tensor losses = Tensor::empty({batch}, Dtype::kF32, device());
   if (scores.numel() == 0) return losses;
   launch(softmax_kernel, dim3(static_cast<unsigned>((batch + kRows - 1) / kRows)), dim3(32, kRows),
-         0, c.stream, read<float>(c, scores), read<int32_t>(c, labels), write<float>(c, probs),
+         0, c.stream, read<float>(c, scores), targets_of(c, targets, spec), write<float>(c, probs),
          write<float>(c, losses), batch, classes);
   return losses;
 }
 
-Tensor CudaBackend::softmax_cross_entropy_grad(const Tensor& probs, const Tensor& labels,
-                                               const Tensor& weight, Dtype logits_dtype) {
+Tensor CudaBackend::softmax_cross_entropy_grad(const Tensor& probs, const Tensor& targets,
+                                               const CrossEntropySpec& spec, const Tensor& weight,
+                                               Dtype logits_dtype) {
   Context& c = context(device_);
   Tensor grad = Tensor::empty(probs.shape(), logits_dtype, device());
   const int64_t n = probs.numel();
   if (n == 0) return grad;
+  const bool indices = targets.dtype() == Dtype::kI32;
+  const Tensor total = indices ? Tensor() : sum_to(targets, {probs.dim(0), 1});
   with_activation(logits_dtype, [&]<typename T>(T) {
     launch(softmax_grad_kernel<T>, blocks_for(n), kThreads, 0, c.stream, read<float>(c, probs),
-           read<int32_t>(c, labels), read<float>(c, weight), write<T>(c, grad), n, probs.dim(1));
+           targets_of(c, targets, spec), indices ? nullptr : read<float>(c, total),
+           read<float>(c, weight), write<T>(c, grad), n, probs.dim(1));
   });
   return grad;
 }

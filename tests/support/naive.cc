@@ -279,19 +279,89 @@ Array mean(const Array& x) {
 }
 
 Array matmul(const Array& a, const Array& b, bool ta, bool tb) {
-  const int64_t m = a.shape[ta ? 1 : 0], depth = a.shape[ta ? 0 : 1], n = b.shape[tb ? 0 : 1];
-  Array y(Shape{m, n});
-  for (int64_t i = 0; i < m; ++i) {
-    for (int64_t j = 0; j < n; ++j) {
-      double total = 0;
-      for (int64_t k = 0; k < depth; ++k) {
-        total += a.v[static_cast<size_t>(ta ? k * m + i : i * depth + k)] *
-                 b.v[static_cast<size_t>(tb ? j * depth + k : k * n + j)];
+  const int r = a.shape.rank();
+  const int64_t m = a.shape[ta ? r - 1 : r - 2], depth = a.shape[ta ? r - 2 : r - 1];
+  const int64_t n = b.shape[tb ? r - 2 : r - 1];
+  Shape shape = a.shape;
+  shape.set(r - 2, m);
+  shape.set(r - 1, n);
+  Array y(shape);
+  for (int64_t batch = 0; batch < shape.numel() / (m * n); ++batch) {
+    for (int64_t i = 0; i < m; ++i) {
+      for (int64_t j = 0; j < n; ++j) {
+        double total = 0;
+        for (int64_t k = 0; k < depth; ++k) {
+          total += a.v[static_cast<size_t>(batch * m * depth + (ta ? k * m + i : i * depth + k))] *
+                   b.v[static_cast<size_t>(batch * n * depth + (tb ? j * depth + k : k * n + j))];
+        }
+        y.v[static_cast<size_t>((batch * m + i) * n + j)] = total;
       }
-      y.v[static_cast<size_t>(i * n + j)] = total;
     }
   }
   return y;
+}
+
+Array permute(const Array& x, const std::vector<int>& order) {
+  Shape shape = x.shape;
+  for (size_t i = 0; i < order.size(); ++i) shape.set(static_cast<int>(i), x.shape[order[i]]);
+  Array y(shape);
+  for (int64_t to = 0; to < shape.numel(); ++to) {
+    std::vector<int64_t> at(order.size());  // in x
+    int64_t rest = to;
+    for (size_t i = order.size(); i-- > 0;) {
+      const int64_t size = shape[static_cast<int>(i)];
+      at[static_cast<size_t>(order[i])] = rest % size;
+      rest /= size;
+    }
+    int64_t from = 0;
+    for (size_t i = 0; i < at.size(); ++i) from = from * x.shape[static_cast<int>(i)] + at[i];
+    y.v[static_cast<size_t>(to)] = x.v[static_cast<size_t>(from)];
+  }
+  return y;
+}
+
+Array softmax(const Array& x, const std::vector<int32_t>& lengths, bool causal) {
+  const int r = x.shape.rank();
+  const int64_t keys = x.shape[r - 1], queries = x.shape[r - 2];
+  const int64_t of_batch = x.shape.numel() / x.shape[0] / keys;
+  Array y(x.shape);
+  for (int64_t row = 0; row < x.shape.numel() / keys; ++row) {
+    const auto counts = [&](int64_t k) {
+      if (!lengths.empty() && k >= lengths[static_cast<size_t>(row / of_batch)]) return false;
+      return !causal || k <= row % queries + keys - queries;
+    };
+    double total = 0;
+    for (int64_t k = 0; k < keys; ++k) {
+      if (counts(k)) total += std::exp(x.v[static_cast<size_t>(row * keys + k)]);
+    }
+    for (int64_t k = 0; k < keys; ++k) {
+      const auto i = static_cast<size_t>(row * keys + k);
+      if (counts(k)) y.v[i] = std::exp(x.v[i]) / total;
+    }
+  }
+  return y;
+}
+
+Array layer_norm(const Array& x, const Array& gamma, const Array& beta, double eps) {
+  const size_t n = gamma.size();
+  Array y(x.shape);
+  for (size_t row = 0; row < x.size() / n; ++row) {
+    const double* v = &x.v[row * n];
+    double mean = 0, var = 0;
+    for (size_t i = 0; i < n; ++i) mean += v[i] / static_cast<double>(n);
+    for (size_t i = 0; i < n; ++i) var += (v[i] - mean) * (v[i] - mean) / static_cast<double>(n);
+    for (size_t i = 0; i < n; ++i) {
+      y.v[row * n + i] = gamma.v[i] * (v[i] - mean) / std::sqrt(var + eps) + beta.v[i];
+    }
+  }
+  return y;
+}
+
+Array attention(const Array& q, const Array& k, const Array& v, const std::vector<int32_t>& lengths,
+                bool causal) {
+  const double scale = 1 / std::sqrt(static_cast<double>(q.shape[3]));
+  const Array scores = map(matmul(q, k, false, true), [=](double s) { return s * scale; });
+  return matmul(softmax(scores, lengths, causal), v, false, false);
 }
 
 Array channel_gram(const Array& x) {
@@ -337,6 +407,20 @@ Array softmax_cross_entropy(const Array& logits, const std::vector<int32_t>& lab
     y.v[0] += std::log(total) + largest - row[static_cast<size_t>(labels[n])];
   }
   y.v[0] /= static_cast<double>(labels.size());
+  return y;
+}
+
+Array soft_cross_entropy(const Array& logits, const Array& targets) {
+  const auto k = static_cast<size_t>(logits.shape[1]), rows = static_cast<size_t>(logits.shape[0]);
+  Array y(Shape{1});
+  for (size_t n = 0; n < rows; ++n) {
+    double total = 0;
+    for (size_t j = 0; j < k; ++j) total += std::exp(logits.v[n * k + j]);
+    for (size_t j = 0; j < k; ++j) {
+      y.v[0] -= targets.v[n * k + j] * (logits.v[n * k + j] - std::log(total));
+    }
+  }
+  y.v[0] /= static_cast<double>(rows);
   return y;
 }
 

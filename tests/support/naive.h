@@ -56,12 +56,20 @@ Array sum_to(const Array& x, const Shape& shape);
 Array mean_to(const Array& x, const Shape& shape);
 Array sum(const Array& x);
 Array mean(const Array& x);
-Array matmul(const Array& a, const Array& b, bool transpose_a, bool transpose_b);
+Array matmul(const Array& a, const Array& b, bool transpose_a, bool transpose_b);  // batched
+Array permute(const Array& x, const std::vector<int>& order);
+// lengths: of each batch entry, or empty.
+Array softmax(const Array& x, const std::vector<int32_t>& lengths, bool causal);
+Array layer_norm(const Array& x, const Array& gamma, const Array& beta, double eps);
+Array attention(const Array& q, const Array& k, const Array& v, const std::vector<int32_t>& lengths,
+                bool causal);
 
 Array channel_gram(const Array& x);
 
 Array cosine_similarity(const Array& a, const Array& b);
 Array softmax_cross_entropy(const Array& logits, const std::vector<int32_t>& labels);
+// The mean over the rows of -sum_k target_k log p_k.
+Array soft_cross_entropy(const Array& logits, const Array& targets);
 Array mse(const Array& a, const Array& b);
 Array l1(const Array& a, const Array& b);
 Array ssim(const Array& a, const Array& b);

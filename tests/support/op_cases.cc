@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/support/op_cases.h"
 
+#include <algorithm>
 #include <cmath>
 #include <ostream>
 
@@ -136,13 +137,55 @@ OpCase pair(const std::string& name, const Operand& a, const Operand& b,
           [=](Arrays x) { return naive::zip(x[0], x[1], f); }};
 }
 
-OpCase product(const std::string& name, int64_t m, int64_t k, int64_t n, bool ta, bool tb) {
+OpCase product(const std::string& name, const Shape& a, const Shape& b, bool ta, bool tb) {
+  const int r = a.rank();
   return {"matmul_" + name,
-          {{ta ? Shape{k, m} : Shape{m, k}}, {tb ? Shape{n, k} : Shape{k, n}}},
+          {{a}, {b}},
           [=](Vars v) { return matmul(v[0], v[1], ta, tb); },
-          [=](Arrays a) { return naive::matmul(a[0], a[1], ta, tb); },
+          [=](Arrays x) { return naive::matmul(x[0], x[1], ta, tb); },
           1,
-          2.0 * static_cast<double>(m * k * n)};
+          2.0 * static_cast<double>(a.numel() * b[tb ? r - 2 : r - 1])};
+}
+
+OpCase exchange(const std::string& name, const Shape& x, const std::vector<int>& order) {
+  return {"permute_" + name,
+          {{x}},
+          [=](Vars v) { return permute(v[0], order); },
+          [=](Arrays a) { return naive::permute(a[0], order); }};
+}
+
+// lengths may be empty.
+SoftmaxMask mask_of(const std::vector<int32_t>& lengths, bool causal) {
+  return {lengths.empty() ? Tensor() : Tensor::from_labels(lengths), causal};
+}
+
+OpCase distribution(const std::string& name, const Shape& x, const std::vector<int32_t>& lengths,
+                    bool causal) {
+  return {"softmax_" + name,
+          {{x}},
+          [=](Vars v) { return softmax(v[0], mask_of(lengths, causal)); },
+          [=](Arrays a) { return naive::softmax(a[0], lengths, causal); }};
+}
+
+OpCase norm_rows(const std::string& name, const Shape& x) {
+  const int64_t width = x[x.rank() - 1];
+  return {"layer_norm_" + name,
+          {{x}, parameter({width}, Fill::kPositive), parameter({width})},
+          [](Vars v) { return layer_norm(v[0], v[1], v[2], kEps); },
+          [](Arrays a) { return naive::layer_norm(a[0], a[1], a[2], kEps); },
+          10};
+}
+
+// q [B,H,Q,D]; k and v [B,H,K,D].
+OpCase attend(const std::string& name, const Shape& q, int64_t keys,
+              const std::vector<int32_t>& lengths, bool causal) {
+  const Shape k{q[0], q[1], keys, q[3]};
+  return {"attention_" + name,
+          {{q}, {k}, {k}},
+          [=](Vars v) { return attention(v[0], v[1], v[2], mask_of(lengths, causal)); },
+          [=](Arrays a) { return naive::attention(a[0], a[1], a[2], lengths, causal); },
+          2,
+          4.0 * static_cast<double>(q.numel() * keys)};
 }
 
 OpCase reduction(const std::string& name, const Shape& x, const Shape& to) {
@@ -165,6 +208,9 @@ OpCase cross_entropy(const std::string& name, const std::vector<int32_t>& labels
           [=](Vars v) { return softmax_cross_entropy(v[0], Tensor::from_labels(labels)); },
           [=](Arrays a) { return naive::softmax_cross_entropy(a[0], labels); }};
 }
+
+// Rows that need not sum to 1.
+Array soft_labels() { return filled({3, 4}, Fill::kPositive, 95); }
 
 OpCase similarity(const std::string& name, const Shape& x) {
   return {"cosine_similarity_" + name,
@@ -290,6 +336,9 @@ std::vector<OpCase> make_cases() {
       each(
           "abs", {33}, far, [](const Var& x) { return abs(x); },
           [](double x) { return std::fabs(x); }),
+      each(
+          "gelu", image, Fill::kUniform, [](const Var& x) { return gelu(affine(x, 3, 0)); },
+          [](double x) { return 1.5 * x * std::erfc(-3 * x * M_SQRT1_2); }),
       pair("add", {image}, {image}, add, plus),
       pair("add_channel_broadcast", {wide}, {{1, 16, 1, 1}}, add, plus),
       pair("add_both_broadcast", {{3, 1, 4}}, {{1, 5, 4}}, add, plus),
@@ -355,6 +404,30 @@ std::vector<OpCase> make_cases() {
        [](Vars v) { return cast(v[0], Dtype::kF32); },
        [](Arrays a) { return a[0]; }},
 
+      exchange("heads", {2, 7, 3, 4}, {0, 2, 1, 3}),
+      exchange("transposed", {5, 9}, {1, 0}),
+      exchange("reversed", {2, 3, 4, 5}, {3, 2, 1, 0}),
+      exchange("to_channels", wide, {0, 2, 3, 1}),
+      exchange("one_element_axes", {1, 6, 1, 3}, {2, 3, 0, 1}),
+      exchange("nothing", {2, 3, 4}, {0, 1, 2}),
+
+      // Sequences.
+      distribution("rows", {3, 5, 9}, {}, false),
+      distribution("wide_rows", {2, 3, 40}, {}, false),
+      distribution("lengths", {3, 2, 4, 17}, {17, 5, 1}, false),
+      distribution("causal", {2, 6, 6}, {}, true),
+      distribution("causal_prefix", {2, 3, 8}, {8, 7}, true),
+      distribution("nothing_counts", {2, 3, 4}, {0, 2}, false),
+      norm_rows("rows", {6, 9}),
+      norm_rows("tokens", {3, 5, 32}),
+      norm_rows("odd_width", {2, 3, 19}),
+      norm_rows("one_row", {1, 48}),
+      attend("self", {2, 3, 7, 8}, 7, {}, false),
+      attend("causal", {2, 2, 6, 4}, 6, {}, true),
+      attend("lengths", {3, 2, 4, 8}, 10, {10, 3, 1}, false),
+      attend("one_query", {2, 2, 1, 16}, 9, {4, 9}, false),
+      attend("two_keys", {2, 1, 1, 4}, 2, {}, true),
+
       // Reductions and algebra.
       {"sum",
        {{image}},
@@ -379,10 +452,16 @@ std::vector<OpCase> make_cases() {
        [](Arrays a) {
          return naive::mean_to(a[0], {2, 1, 1, 1});
        }},
-      product("nn", 4, 7, 5, false, false),
-      product("tn", 4, 7, 5, true, false),
-      product("nt", 16, 33, 24, false, true),
-      product("tt", 3, 5, 6, true, true),
+      product("nn", {4, 7}, {7, 5}, false, false),
+      product("tn", {7, 4}, {7, 5}, true, false),
+      product("nt", {16, 33}, {24, 33}, false, true),
+      product("tt", {5, 3}, {6, 5}, true, true),
+      product("batch_nn", {3, 4, 7}, {3, 7, 5}, false, false),
+      product("batch_tn", {3, 7, 4}, {3, 7, 5}, true, false),
+      product("batch_nt", {2, 16, 33}, {2, 24, 33}, false, true),
+      product("batch_tt", {2, 5, 3}, {2, 6, 5}, true, true),
+      product("batch_of_batches", {2, 3, 4, 6}, {2, 3, 6, 5}, false, false),
+      product("batch_vector", {4, 1, 9}, {4, 9, 1}, false, false),
       gram("odd", {3, 5, 4, 3}),
       gram("wide", {2, 16, 6, 6}),
       gram("one_position", {7, 6, 1, 1}),
@@ -392,6 +471,34 @@ std::vector<OpCase> make_cases() {
       similarity("images", wide),
       cross_entropy("10_classes", {3, 0, 9, 3, 5}, 10),
       cross_entropy("2_classes", {1, 0, 1}, 2),
+      {"softmax_cross_entropy_smoothed",
+       {{{3, 5}}},
+       [](Vars v) {
+         return softmax_cross_entropy(v[0], Tensor::from_labels(std::vector{4, 0, 1}),
+                                      {.smoothing = 0.1f});
+       },
+       [](Arrays a) {
+         Array t(Shape{3, 5});
+         std::ranges::fill(t.v, 0.1 / 5);
+         for (const size_t hit : {4, 5, 11}) t.v[hit] += 0.9;
+         return naive::soft_cross_entropy(a[0], t);
+       },
+       2},
+      {"softmax_cross_entropy_ignored_rows",
+       {{{4, 3}}},
+       [](Vars v) {
+         return softmax_cross_entropy(v[0], Tensor::from_labels(std::vector{2, 1, 0, 1}),
+                                      {.ignore = 1});
+       },
+       [](Arrays a) {
+         Array kept(Shape{2, 3});
+         for (size_t i = 0; i < 3; ++i) kept.v[i] = a[0].v[i], kept.v[3 + i] = a[0].v[6 + i];
+         return naive::softmax_cross_entropy(kept, {2, 0});
+       }},
+      {"softmax_cross_entropy_distributions",
+       {{{3, 4}}},
+       [](Vars v) { return softmax_cross_entropy(v[0], soft_labels().tensor()); },
+       [](Arrays a) { return naive::soft_cross_entropy(a[0], soft_labels()); }},
       {"mse",
        {{image}, {image}},
        [](Vars v) { return mse(v[0], v[1]); },
@@ -447,7 +554,13 @@ const std::vector<OpCase>& op_perf_cases() {
       conv("projection", {32, 64, 32, 32}, {128, 64, 1, 1}, false, {2, 0}),
       deconv("decoder", {32, 64, 16, 16}, {64, 32, 4, 4}, true, {2, 1}, 0),
       dense("classifier", 128, 512, 100, true),
-      product("512", 512, 512, 512, false, false),
+      product("512", {512, 512}, {512, 512}, false, false),
+      attend("vit", {64, 3, 65, 64}, 65, {}, false),
+      norm_rows("vit", {64, 65, 192}),
+      exchange("heads", {64, 65, 3, 64}, {0, 2, 1, 3}),
+      each(
+          "gelu", {64, 65, 384}, Fill::kUniform, [](const Var& x) { return gelu(x); },
+          [](double x) { return 0.5 * x * std::erfc(-x * M_SQRT1_2); }),
       norm_train("relu", image, true),
       norm_residual("residual_relu", image, true),
       norm_eval("relu", image, true),

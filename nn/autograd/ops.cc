@@ -150,6 +150,13 @@ Var conv_transpose2d(const Var& x, const Var& w, const Var& bias, const ConvSpec
 }
 
 Var linear(const Var& x, const Var& w, const Var& bias) {
+  if (x.defined() && x.shape().rank() > 2) {
+    require_rank(w, 2, "linear");
+    Shape out = x.shape();
+    const int64_t in = out[out.rank() - 1];
+    out.set(out.rank() - 1, w.dim(0));
+    return reshape(linear(reshape(x, {in ? x.shape().numel() / in : 0, in}), w, bias), out);
+  }
   require_rank(x, 2, "linear");
   require_rank(w, 2, "linear");
   require(x.dim(1) == w.dim(1), "linear",

@@ -24,7 +24,7 @@ Var conv2d(const Var& x, const Var& w, const Var& bias, const ConvSpec& spec);
 // output_padding < stride.
 Var conv_transpose2d(const Var& x, const Var& w, const Var& bias, const ConvSpec& spec,
                      int output_padding = 0);
-Var linear(const Var& x, const Var& w, const Var& bias);  // x [B,I], w [O,I], bias [O] -> [B,O]
+Var linear(const Var& x, const Var& w, const Var& bias);  // x [..,I], w [O,I], bias [O] -> [..,O]
 // Batch statistics over (B,H,W); residual, of x's shape, may be undefined.
 Var batch_norm_train(const Var& x, const Var& gamma, const Var& beta, const Var& residual,
                      const BatchNormSpec& spec);

@@ -8,9 +8,10 @@
 namespace ens {
 
 const char* name(GraphStep::Kind kind) {
-  constexpr const char* kNames[] = {"conv",   "linear",   "channel affine", "activation",
-                                    "add",    "max pool", "average pool",   "global average pool",
-                                    "flatten"};
+  constexpr const char* kNames[] = {
+      "conv",       "linear",       "channel affine",      "activation", "add",
+      "max pool",   "average pool", "global average pool", "flatten",    "tokens",
+      "layer norm", "attention",    "first token"};
   return kNames[static_cast<size_t>(kind)];
 }
 
@@ -47,11 +48,11 @@ int Graph::append(GraphStep step) {
       break;
     }
     case Kind::kLinear:
-      check(in.rank() == 1 && in[0] == step.weight.dim(1));
-      out = {step.weight.dim(0)};
+      check((in.rank() == 1 || in.rank() == 2) && in[in.rank() - 1] == step.weight.dim(1));
+      out.set(in.rank() - 1, step.weight.dim(0));
       break;
     case Kind::kChannelAffine:
-      check(in.rank() >= 1 && in[0] == step.weight.numel());
+      check((in.rank() == 1 || in.rank() == 3) && in[0] == step.weight.numel());
       break;
     case Kind::kActivation:
       break;
@@ -70,6 +71,24 @@ int Graph::append(GraphStep step) {
       break;
     case Kind::kFlatten:
       out = {in.numel()};
+      break;
+    case Kind::kTokens: {
+      const int64_t width = step.weight.numel();
+      check((in.rank() == 3 && in[0] == width) || (in.rank() == 2 && in[1] == width));
+      out = {1 + in.numel() / width, width};
+      check(step.bias.shape() == out);
+      break;
+    }
+    case Kind::kLayerNorm:
+      check(in.rank() == 2 && in[1] == step.weight.numel() && in[1] == step.bias.numel());
+      break;
+    case Kind::kAttention:
+      check(in.rank() == 2 && step.heads > 0 && in[1] % (3 * step.heads) == 0);
+      out = {in[0], in[1] / 3};
+      break;
+    case Kind::kFirstToken:
+      check(in.rank() == 2);
+      out = {in[1]};
       break;
   }
   step.output = add_value(out);
@@ -94,7 +113,11 @@ int64_t Graph::flops() const {
       const Shape& out = shape(s.output);
       total += 2 * s.weight.numel() * out[1] * out[2];
     } else if (s.kind == GraphStep::Kind::kLinear) {
-      total += 2 * s.weight.numel();
+      const Shape& in = shape(s.input);
+      total += 2 * s.weight.numel() * (in.rank() == 2 ? in[0] : 1);
+    } else if (s.kind == GraphStep::Kind::kAttention) {
+      const Shape& out = shape(s.output);
+      total += 4 * out[0] * out[0] * out[1];
     }
   }
   return total;

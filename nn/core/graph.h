@@ -17,7 +17,7 @@ namespace ens {
 struct GraphStep {
   enum class Kind {
     kConv,           // weight [O,I/groups,kh,kw], optional bias [O]; conv
-    kLinear,         // weight [O,I], optional bias [O]; 2-D input
+    kLinear,         // weight [O,I], optional bias [O]; [I], or each row of [L,I]
     kChannelAffine,  // x * weight[c] + bias[c]
     kActivation,     // unary with op, a, b
     kAdd,            // input + residual
@@ -25,6 +25,10 @@ struct GraphStep {
     kAvgPool,        // pool
     kGlobalAvgPool,  // [C,H,W] -> [C]
     kFlatten,        // [C,H,W] -> [C*H*W], NCHW order
+    kTokens,         // [D,H,W] or [L,D] -> [1+L,D]: weight [D] before the pixels, + bias [1+L,D]
+    kLayerNorm,      // each row of [L,D]: weight, bias [D]; a: epsilon
+    kAttention,      // [L,3*D], queries, keys and values of each row -> [L,D]; heads
+    kFirstToken,     // [L,D] -> [D], the first row
   };
 
   Kind kind;
@@ -36,6 +40,7 @@ struct GraphStep {
   PoolSpec pool;
   UnaryOp activation = UnaryOp::kRelu;
   float a = 0, b = 0;
+  int heads = 1;
   bool relu =
       false;  // after fusion: ReLU applied at the end (kConv, kLinear, kChannelAffine, kAdd)
   // kConv, kLinear: the largest magnitude that the input had in a calibration; 0: not calibrated.
@@ -57,8 +62,8 @@ struct Graph {
   const Shape& shape(int value) const { return values[static_cast<size_t>(value)]; }
 
   int64_t parameters() const;  // elements of weights and biases
-  // Floating-point operations for one image; a multiply-add counts as 2 (convolutions and linear
-  // layers only, as published figures do).
+  // Floating-point operations for one image; a multiply-add counts as 2 (convolutions, linear
+  // layers and the products of attention only, as published figures do).
   int64_t flops() const;
 };
 

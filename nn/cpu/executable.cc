@@ -95,8 +95,8 @@ Tensor CpuNet::run(const Tensor& input) try {
   for (memory& m : p.output) m.set_data_handle(result.host());
 
   for (const Op& op : p.ops) {
-    if (op.block) {
-      op.block->run(op.args);
+    if (op.host) {
+      op.host(Arguments(op.args));
       continue;
     }
     dnnl::error::wrap_c_api(

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "nn/cpu/program.h"
 
+#include <cstring>
 #include <string>
 #include <utility>
 
 #include "base/error.h"
+#include "nn/cpu/block_conv.h"
 #include "nn/cpu/dnnl_compat.h"
+#include "nn/cpu/sequence.h"
 
 namespace ens::cpu {
 
@@ -67,7 +70,7 @@ class Builder {
   };
   struct Draft {
     dnnl::primitive primitive;
-    std::shared_ptr<const BlockStep> block;
+    HostStep host;
     std::vector<Arg> args;
     std::vector<std::pair<int, memory>> constants;
   };
@@ -98,7 +101,7 @@ class Builder {
     if (scratchpad.get_size() > 0) {
       args.push_back({DNNL_ARG_SCRATCHPAD, {scratchpad, new_slot(scratchpad)}});
     }
-    add_draft({std::move(primitive), nullptr, std::move(args), std::move(constants)});
+    add_draft({std::move(primitive), {}, std::move(args), std::move(constants)});
   }
   void add_draft(Draft draft) {
     for (const Arg& arg : draft.args) {
@@ -167,6 +170,14 @@ class Builder {
         return global_pool(s);
       case Kind::kFlatten:
         return flatten(s);
+      case Kind::kTokens:
+        return tokens(s);
+      case Kind::kLayerNorm:
+        return layer_norm(s);
+      case Kind::kAttention:
+        return attention(s);
+      case Kind::kFirstToken:
+        return first_token(s);
     }
   }
 
@@ -279,10 +290,12 @@ class Builder {
     } else {
       args.push_back({DNNL_ARG_DST, store(s.output, desc)});
     }
-    add_draft({{},
-               std::make_shared<const BlockStep>(BlockStep{conv, s.relu}),
-               std::move(args),
-               std::move(constants)});
+    // The residual is SRC_1.
+    const auto run = [conv, relu = s.relu](const Arguments& at) {
+      conv.run(at[DNNL_ARG_SRC], at[DNNL_ARG_WEIGHTS], static_cast<const float*>(at[DNNL_ARG_BIAS]),
+               at[DNNL_ARG_SRC_1], relu, at[DNNL_ARG_DST]);
+    };
+    add_draft({{}, run, std::move(args), std::move(constants)});
   }
 
   // Where a convolution writes. A residual is added in place: over the residual itself if this is
@@ -326,13 +339,17 @@ class Builder {
     const Shape& out = graph_.shape(s.output);
     // The network's result needs no rounding to bfloat16 on its way out.
     const auto out_type = s.output == graph_.output ? memory::data_type::f32 : type_;
-    const auto pd = inner_product_pd(plain(in, type_), MemoryDesc(size, type_, Tag::any),
-                                     has_bias() ? bias_desc() : MemoryDesc(), plain(out, out_type),
+    // Tokens are rows like images.
+    const int64_t rows = batch_ * (in.rank() == 2 ? in[0] : 1);
+    const MemoryDesc src_rows({rows, size[1]}, type_, Tag::ab),
+        dst_rows({rows, size[0]}, out_type, Tag::ab);
+    const auto pd = inner_product_pd(src_rows, MemoryDesc(size, type_, Tag::any),
+                                     has_bias() ? bias_desc() : MemoryDesc(), dst_rows,
                                      attributes(false, s.relu));
-    const Place src = fetch(s.input, pd.src_desc());
-    const Place dst = store(s.output, pd.dst_desc());
+    const Place src = fetch(s.input, plain(in, type_));
+    const Place dst = store(s.output, plain(out, out_type));
     add(dnnl::inner_product_forward(pd), pd.scratchpad_desc(),
-        {{DNNL_ARG_SRC, src}, {DNNL_ARG_DST, dst}},
+        {{DNNL_ARG_SRC, {src_rows, src.slot}}, {DNNL_ARG_DST, {dst_rows, dst.slot}}},
         layer_constants(MemoryDesc(size, memory::data_type::f32, Tag::ab), pd.weights_desc()));
   }
 
@@ -390,6 +407,9 @@ class Builder {
         break;
       case UnaryOp::kAbs:
         algorithm = dnnl::algorithm::eltwise_abs;
+        break;
+      case UnaryOp::kGelu:
+        algorithm = dnnl::algorithm::eltwise_gelu_erf;
         break;
     }
     const Place src = any_form(s.input);
@@ -455,6 +475,70 @@ class Builder {
     store(s.output, flat, slot);
   }
 
+  // ---- tokens
+  std::vector<std::pair<int, memory>> float_constants(const Shape& bias) {
+    const MemoryDesc weight({weight_shape().numel()}, memory::data_type::f32, Tag::a);
+    const MemoryDesc plain_bias({bias.numel()}, memory::data_type::f32, Tag::a);
+    return {{DNNL_ARG_WEIGHTS, constants_.weight(at_, weight, weight)},
+            {DNNL_ARG_BIAS, constants_.bias(at_, plain_bias)}};
+  }
+
+  void tokens(const GraphStep& s) {
+    const Shape& in = graph_.shape(s.input);
+    const Shape& out = graph_.shape(s.output);
+    // NHWC images are rows of tokens.
+    const Place src =
+        fetch(s.input, in.rank() == 3 ? with_tag(in, type_, Tag::nhwc) : plain(in, type_));
+    const Place dst = store(s.output, plain(out, type_));
+    const TokenShape shape{out[0], out[1]};
+    const auto run = [shape, batch = batch_, dtype = dtypes_.activations](const Arguments& at) {
+      place_tokens(dtype, at[DNNL_ARG_SRC], static_cast<const float*>(at[DNNL_ARG_WEIGHTS]),
+                   static_cast<const float*>(at[DNNL_ARG_BIAS]), at[DNNL_ARG_DST], batch, shape);
+    };
+    add_draft({{}, run, {{DNNL_ARG_SRC, src}, {DNNL_ARG_DST, dst}}, float_constants(out)});
+  }
+
+  void layer_norm(const GraphStep& s) {
+    const Shape& in = graph_.shape(s.input);
+    const Place src = fetch(s.input, plain(in, type_));
+    const Place dst = store(s.output, plain(in, type_));
+    const auto run = [rows = batch_ * in[0], width = in[1], eps = s.a,
+                      dtype = dtypes_.activations](const Arguments& at) {
+      layer_norm_rows(dtype, at[DNNL_ARG_SRC], static_cast<const float*>(at[DNNL_ARG_WEIGHTS]),
+                      static_cast<const float*>(at[DNNL_ARG_BIAS]), at[DNNL_ARG_DST], rows, width,
+                      eps, nullptr, nullptr);
+    };
+    add_draft({{}, run, {{DNNL_ARG_SRC, src}, {DNNL_ARG_DST, dst}}, float_constants({in[1]})});
+  }
+
+  void attention(const GraphStep& s) {
+    const Shape& out = graph_.shape(s.output);
+    const Place src = fetch(s.input, plain(graph_.shape(s.input), type_));
+    const Place dst = store(s.output, plain(out, type_));
+    const TokenShape shape{out[0], out[1]};
+    const auto run = [shape, batch = batch_, heads = s.heads,
+                      dtype = dtypes_.activations](const Arguments& at) {
+      attend(dtype, at[DNNL_ARG_SRC], at[DNNL_ARG_DST], batch, heads, shape);
+    };
+    add_draft({{}, run, {{DNNL_ARG_SRC, src}, {DNNL_ARG_DST, dst}}, {}});
+  }
+
+  void first_token(const GraphStep& s) {
+    const Shape& in = graph_.shape(s.input);
+    const Place src = fetch(s.input, plain(in, type_));
+    const Place dst = store(s.output, plain(graph_.shape(s.output), type_));
+    const size_t bytes = static_cast<size_t>(in[1]) * size_of(dtypes_.activations);
+    const auto run = [bytes, batch = batch_, tokens = in[0]](const Arguments& at) {
+      const auto* from = static_cast<const std::byte*>(at[DNNL_ARG_SRC]);
+      auto* to = static_cast<std::byte*>(at[DNNL_ARG_DST]);
+      for (int64_t b = 0; b < batch; ++b) {
+        std::memcpy(to + static_cast<size_t>(b) * bytes,
+                    from + static_cast<size_t>(b * tokens) * bytes, bytes);
+      }
+    };
+    add_draft({{}, run, {{DNNL_ARG_SRC, src}, {DNNL_ARG_DST, dst}}, {}});
+  }
+
   // ---- from drafts to a program
   Program finish() {
     Program& p = program_;
@@ -471,7 +555,7 @@ class Builder {
       return m.get();
     };
     for (Draft& draft : drafts_) {
-      Op op{std::move(draft.primitive), std::move(draft.block), {}};
+      Op op{std::move(draft.primitive), std::move(draft.host), {}};
       for (const Arg& arg : draft.args) op.args.push_back({arg.name, memory_for(arg.place)});
       for (const auto& [arg, data] : draft.constants) op.args.push_back({arg, data.get()});
       p.ops.push_back(std::move(op));
@@ -494,16 +578,11 @@ class Builder {
 };
 }  // namespace
 
-void BlockStep::run(const std::vector<dnnl_exec_arg_t>& args) const {
-  const auto data = [&](int name) -> void* {
-    for (const dnnl_exec_arg_t& arg : args) {
-      if (arg.arg == name) return memory(arg.memory, true).get_data_handle();
-    }
-    return nullptr;
-  };
-  conv.run(data(DNNL_ARG_SRC), data(DNNL_ARG_WEIGHTS),
-           static_cast<const float*>(data(DNNL_ARG_BIAS)), data(DNNL_ARG_SRC_1), relu,
-           data(DNNL_ARG_DST));
+void* Arguments::operator[](int name) const {
+  for (const dnnl_exec_arg_t& arg : args_) {
+    if (arg.arg == name) return memory(arg.memory, true).get_data_handle();
+  }
+  return nullptr;
 }
 
 Program build_program(const Graph& graph, Dtype dtype, int64_t batch, PackedConstants& constants,

@@ -5,12 +5,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
 #include "nn/core/arena.h"
 #include "nn/core/graph.h"
-#include "nn/cpu/block_conv.h"
 #include "nn/cpu/conv.h"
 #include "nn/cpu/dnnl_util.h"
 #include "nn/cpu/packed_constants.h"
@@ -26,16 +26,20 @@ struct SlotMemory {
   dnnl::memory data;
 };
 
-// A convolution by BlockConv. Its arguments are named as oneDNN names them; SRC_1 is the residual.
-struct BlockStep {
-  BlockConv conv;
-  bool relu;
-  void run(const std::vector<dnnl_exec_arg_t>& args) const;
+// The memory of operations that are no primitives of oneDNN, by the names that it gives arguments.
+class Arguments {
+ public:
+  explicit Arguments(const std::vector<dnnl_exec_arg_t>& args) : args_(args) {}
+  void* operator[](int name) const;  // null: there is none of that name
+
+ private:
+  const std::vector<dnnl_exec_arg_t>& args_;
 };
+using HostStep = std::function<void(const Arguments&)>;
 
 struct Op {
   dnnl::primitive primitive;
-  std::shared_ptr<const BlockStep> block;  // instead of the primitive, if there is one
+  HostStep host;                      // instead of the primitive, if there is one
   std::vector<dnnl_exec_arg_t> args;  // handles are owned by Program::memories and PackedConstants
 };
 

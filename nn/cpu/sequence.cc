@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What transformers need beside matrix products: softmax and layer normalisation of rows, and
 // permuted axes.
+#include "nn/cpu/sequence.h"
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -10,6 +12,7 @@
 
 #include "base/threads.h"
 #include "nn/cpu/cpu_backend.h"
+#include "nn/cpu/dnnl_util.h"
 #include "nn/cpu/simd.h"
 
 namespace ens::cpu {
@@ -187,6 +190,77 @@ void permute_words(const Word* from, Word* to, const std::vector<Axis>& axes) {
 
 }  // namespace
 
+void layer_norm_rows(Dtype dtype, const void* x, const float* gamma, const float* beta, void* y,
+                     int64_t rows, int64_t width, float eps, float* mean, float* rstd) {
+  with_activation_type(dtype, [&]<typename T>(T*) {
+    const auto* from = static_cast<const T*>(x);
+    auto* to = static_cast<T*>(y);
+    parallel_for(rows, rows_of_grain(width), [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) {
+        float m, s;
+        norm_row(from + r * width, gamma, beta, to + r * width, width, eps, m, s);
+        if (mean) mean[r] = m, rstd[r] = s;
+      }
+    });
+  });
+}
+
+void attend(Dtype dtype, const void* qkv, void* y, int64_t batch, int heads, TokenShape shape) {
+  const int64_t tokens = shape.tokens, width = shape.width, each = width / heads;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(each));
+  with_activation_type(dtype, [&]<typename T>(T*) {
+    const auto* from = static_cast<const T*>(qkv);
+    auto* to = static_cast<T*>(y);
+    parallel_for(batch * heads, 1, [&](int64_t begin, int64_t end) {
+      std::vector<float> memory(static_cast<size_t>(4 * tokens * each + tokens * tokens + tokens));
+      float *q = memory.data(), *k = q + tokens * each, *v = k + tokens * each;
+      float *out = v + tokens * each, *scores = out + tokens * each,
+            *scratch = scores + tokens * tokens;
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t b = i / heads, offset = i % heads * each;
+        for (int64_t t = 0; t < tokens; ++t) {
+          const T* row = from + (b * tokens + t) * 3 * width + offset;
+          for (int64_t d = 0; d < each; ++d) {
+            q[t * each + d] = load(row[d]);
+            k[t * each + d] = load(row[width + d]);
+            v[t * each + d] = load(row[2 * width + d]);
+          }
+        }
+        dnnl_sgemm('N', 'T', tokens, tokens, each, scale, q, each, k, each, 0.0f, scores, tokens);
+        for (int64_t t = 0; t < tokens; ++t) {
+          softmax_row(scores + t * tokens, scores + t * tokens, tokens, tokens, scratch);
+        }
+        dnnl_sgemm('N', 'N', tokens, each, tokens, 1.0f, scores, tokens, v, each, 0.0f, out, each);
+        for (int64_t t = 0; t < tokens; ++t) {
+          T* row = to + (b * tokens + t) * width + offset;
+          for (int64_t d = 0; d < each; ++d) store(row + d, out[t * each + d]);
+        }
+      }
+    });
+  });
+}
+
+void place_tokens(Dtype dtype, const void* x, const float* first, const float* positions, void* y,
+                  int64_t batch, TokenShape shape) {
+  const int64_t tokens = shape.tokens, width = shape.width;
+  with_activation_type(dtype, [&]<typename T>(T*) {
+    const auto* from = static_cast<const T*>(x);
+    auto* to = static_cast<T*>(y);
+    for (int64_t b = 0; b < batch; ++b) {
+      for (int64_t t = 0; t < tokens; ++t) {
+        const float* place = positions + t * width;
+        T* row = to + (b * tokens + t) * width;
+        if (t == 0) {
+          for (int64_t d = 0; d < width; ++d) store(row + d, first[d] + place[d]);
+        } else {
+          const T* source = from + (b * (tokens - 1) + t - 1) * width;
+          for (int64_t d = 0; d < width; ++d) store(row + d, load(source[d]) + place[d]);
+        }
+      }
+    }
+  });
+}
+
 Tensor CpuBackend::softmax(const Tensor& given, const SoftmaxMask& mask) {
   prepare_threads();
   const Tensor x = rows_of(given);
@@ -238,17 +312,8 @@ Tensor CpuBackend::layer_norm(const Tensor& given, const Tensor& gamma, const Te
   const int64_t columns = gamma.dim(0), rows = x.numel() / columns;
   Tensor y = Tensor::empty(x.shape(), x.dtype());
   saved = {Tensor::empty({rows}), Tensor::empty({rows})};
-  with_activation_type(x.dtype(), [&]<typename T>(T*) {
-    const T* from = x.data<T>();
-    T* to = y.data<T>();
-    float *mean = saved.mean.data<float>(), *rstd = saved.rstd.data<float>();
-    const float *g = gamma.data<float>(), *b = beta.data<float>();
-    parallel_for(rows, rows_of_grain(columns), [&](int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; ++r) {
-        norm_row(from + r * columns, g, b, to + r * columns, columns, eps, mean[r], rstd[r]);
-      }
-    });
-  });
+  layer_norm_rows(x.dtype(), x.raw(), gamma.data<float>(), beta.data<float>(), y.raw(), rows,
+                  columns, eps, saved.mean.data<float>(), saved.rstd.data<float>());
   return y.to(given.dtype());
 }
 

@@ -24,8 +24,10 @@ constexpr size_t kAlignment = 256;  // of every value of every net: the librarie
 
 size_t rounded(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
-// A value's shape as kernels see it.
-int64_t channels_of(const Shape& one) { return one.rank() ? one[0] : 1; }
+// A value's shape as kernels see it. Tokens [L,D] lie in their own order, like one long vector.
+int64_t channels_of(const Shape& one) {
+  return one.rank() == 2 ? one.numel() : one.rank() ? one[0] : 1;
+}
 int64_t pixels_of(const Shape& one) { return one.numel() / std::max<int64_t>(channels_of(one), 1); }
 
 // What a step does, for one net or for all.
@@ -188,7 +190,8 @@ void CudaExecutable::pack_weights(Context& c, const std::vector<Graph>& nets) {
             Tensor::empty(s.weight.shape(), float8 ? Dtype::kF8 : type, here,
                           s.kind == Kind::kConv ? Layout::kChannelsLast : Layout::kPlain));
         weights.back().copy_from(weight);
-        biases.push_back(Tensor::zeros({s.weight.dim(0)}, type, here));
+        const Shape shape = s.bias.defined() ? s.bias.shape() : Shape{s.weight.dim(0)};
+        biases.push_back(Tensor::zeros(shape, type, here));
         if (s.bias.defined()) biases.back().copy_from(s.bias);
       }
       if (first.kind == Kind::kConv) {
@@ -351,6 +354,22 @@ Op CudaExecutable::lower(Context& c, size_t index, int64_t batch) {
       return all([=, channels = channels_of(in), pixels = pixels_of(in)](Launch how) {
         flatten(dtype, x, y, nets, batch, channels, pixels, how);
       });
+    case Kind::kTokens:
+      return all([=, tokens = out[0], width = out[1]](Launch how) {
+        place_tokens(dtype, x, w.weight, w.bias, y, nets, batch, tokens, width, how);
+      });
+    case Kind::kLayerNorm:
+      return all([=, rows = batch * in[0], width = in[1], eps = s.a](Launch how) {
+        layer_norm(dtype, x, w.weight, w.bias, y, nets, rows, width, eps, how);
+      });
+    case Kind::kAttention:
+      return all([=, heads = s.heads, tokens = out[0], width = out[1]](Launch how) {
+        attention(dtype, x, y, nets, batch, tokens, heads, width, how);
+      });
+    case Kind::kFirstToken:
+      return all([=, tokens = in[0], width = in[1]](Launch how) {
+        first_token(dtype, x, y, nets, batch, tokens, width, how);
+      });
   }
   return {};
 }
@@ -363,9 +382,9 @@ Op CudaExecutable::lower_conv(Context& c, size_t index, int64_t batch) {
   conv.dtype = dtype_;
   conv.tf32 = options_.tf32;
   conv.nets = nets_;
-  conv.batch = batch;
-  conv.c = in[0];
-  conv.o = out[0];
+  conv.batch = in.rank() == 2 ? batch * in[0] : batch;  // tokens are rows like images
+  conv.c = in.rank() == 2 ? in[1] : in[0];
+  conv.o = out.rank() == 2 ? out[1] : out[0];
   if (s.kind == Kind::kConv) {
     conv.h = in[1];
     conv.w = in[2];

@@ -91,6 +91,8 @@ __device__ float apply(UnaryOp op, float x, float a, float b) {
       return x * x;
     case UnaryOp::kAbs:
       return fabsf(x);
+    case UnaryOp::kGelu:
+      return x * 0.5f * erfcf(-0.70710678f * x);
   }
   return x;
 }

@@ -94,6 +94,22 @@ struct PoolShape {
 void pool(Dtype dtype, bool maximum, const PoolShape& shape, const NetMemory& x, const NetMemory& y,
           int64_t nets, Launch how);
 
+// ---- tokens [batch, tokens, width] (serve_tokens.cu)
+// x [batch, tokens - 1, width] -> y: `first` [width] before x, + positions [tokens, width];
+// float32.
+void place_tokens(Dtype dtype, const NetMemory& x, const NetMemory& first,
+                  const NetMemory& positions, const NetMemory& y, int64_t nets, int64_t batch,
+                  int64_t tokens, int64_t width, Launch how);
+void first_token(Dtype dtype, const NetMemory& x, const NetMemory& y, int64_t nets, int64_t batch,
+                 int64_t tokens, int64_t width, Launch how);
+// gamma, beta [width] float32.
+void layer_norm(Dtype dtype, const NetMemory& x, const NetMemory& gamma, const NetMemory& beta,
+                const NetMemory& y, int64_t nets, int64_t rows, int64_t width, float eps,
+                Launch how);
+// qkv [batch, tokens, 3 * width] -> y.
+void attention(Dtype dtype, const NetMemory& qkv, const NetMemory& y, int64_t nets, int64_t batch,
+               int64_t tokens, int heads, int64_t width, Launch how);
+
 // Writes what each sum of a convolution reads as one row: [batch, oh, ow] x [kh, kw, c], zeros
 // beyond the edges; for `nets` nets, 1 if x is shared. Without groups.
 void im2col(const NetConv& conv, const NetMemory& rows, int64_t nets, cudaStream_t stream);

@@ -148,6 +148,11 @@ class Writer {
       case Kind::kFlatten:
         attribute(node("Flatten", {in}, own), "axis", int64_t{1});
         break;
+      case Kind::kTokens:
+      case Kind::kLayerNorm:
+      case Kind::kAttention:
+      case Kind::kFirstToken:
+        not_there(s);
     }
     if (adds) {
       const std::string sum = cuts ? fresh("partial") : out;
@@ -155,6 +160,11 @@ class Writer {
       own = sum;
     }
     if (cuts) node("Relu", {own}, out);
+  }
+
+  [[noreturn]] static void not_there(const GraphStep& s) {
+    usage_fail(std::string("a ") + name(s.kind) + " step of a transformer is not written as ONNX",
+               "ONNX", "export as safetensors");
   }
 
   void activation(const GraphStep& s, const std::string& in, const std::string& out) {
@@ -192,8 +202,10 @@ class Writer {
       case UnaryOp::kAbs:
         node("Abs", {in}, out);
         return;
+      case UnaryOp::kGelu:
+        break;
     }
-    fail("unknown activation", "ONNX");
+    not_there(s);
   }
 
   const Graph& net_;

@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "base/error.h"
+#include "nn/modules/transformer.h"
 
 namespace ens {
 namespace {
@@ -301,6 +302,39 @@ std::vector<CellRecipe> thumbnail(const ModelSpec& spec) {
   return cells;
 }
 
+// Patches of 4x4 pixels, 8x8 from 64 pixels on.
+int patch_of(const ModelSpec& spec) { return spec.image_size < 64 ? 4 : 8; }
+
+std::vector<CellRecipe> vit(const ModelSpec& spec) {
+  constexpr int kBlocks = 4, kHeads = 3;
+  const int patch = patch_of(spec);
+  const int64_t width = kHeads * int64_t{spec.width}, side = spec.image_size / patch;
+  std::vector<CellRecipe> cells;
+  cells.push_back({"patches", [=](int copies, Rng& rng) {
+                     auto cell = std::make_shared<Sequential>();
+                     cell->push("normalize", make<Normalize>(spec.mean, spec.stddev));
+                     cell->push("conv", make<Conv2d>(spec.channels * copies, width, patch,
+                                                     ConvSpec{patch, 0}, true, rng));
+                     cell->push("tokens", make<Tokens>(width, side * side, true, rng));
+                     return cell;
+                   }});
+  for (int i = 1; i <= kBlocks; ++i) {
+    cells.push_back({"block" + std::to_string(i), [=](int, Rng& rng) {
+                       auto cell = std::make_shared<Sequential>();
+                       cell->push(make<TransformerBlock>(width, kHeads, 2 * width, rng));
+                       return cell;
+                     }});
+  }
+  cells.push_back({"fc", [=](int copies, Rng& rng) {
+                     auto cell = std::make_shared<Sequential>();
+                     cell->push("norm", make<LayerNorm>(width));
+                     cell->push("first", make<FirstToken>());
+                     cell->push("linear", make<Linear>(width * copies, spec.classes, true, rng));
+                     return cell;
+                   }});
+  return cells;
+}
+
 std::vector<CellRecipe> recipes(const ModelSpec& spec) {
   if (spec.architecture == "resnet18") return resnet(spec, {2, 2, 2, 2});
   if (spec.architecture == "resnet34") return resnet(spec, {3, 4, 6, 3});
@@ -312,9 +346,10 @@ std::vector<CellRecipe> recipes(const ModelSpec& spec) {
   if (spec.architecture == "thumbnail") return thumbnail(spec);
   if (spec.architecture == "edge_only") return edge_only(spec);
   if (spec.architecture == "lenet") return lenet(spec);
+  if (spec.architecture == "vit") return vit(spec);
   usage_fail("unknown architecture '" + spec.architecture + "'", "model.architecture",
-             "use resnet18, resnet34, vgg16, vgg19, mobilenet, he19, funnel, thumbnail, edge_only "
-             "or lenet");
+             "use resnet18, resnet34, vgg16, vgg19, mobilenet, he19, funnel, thumbnail, edge_only, "
+             "lenet or vit");
 }
 
 void check_spec(const ModelSpec& spec) {
@@ -341,6 +376,11 @@ void check_spec(const ModelSpec& spec) {
   if (spec.architecture == "funnel" || spec.architecture == "edge_only") {
     in_range("model.head_width", spec.head_width, 1, 1024);
     in_range("model.sent_channels", spec.sent_channels, 1, 1024);
+  }
+  if (spec.architecture == "vit" && spec.image_size % patch_of(spec) != 0) {
+    usage_fail("images of " + std::to_string(spec.image_size) +
+                   " pixels have no whole patches of " + std::to_string(patch_of(spec)),
+               "model.architecture", "use images of a multiple of that, or another architecture");
   }
   if (spec.architecture == "thumbnail" &&
       (spec.thumbnail < 2 || spec.image_size % spec.thumbnail != 0)) {
@@ -381,6 +421,10 @@ std::vector<std::string> cell_names(const ModelSpec& spec) {
 void check(const ModelSpec& spec, const Split& split) {
   const int cells = static_cast<int>(recipes(spec).size());
   check_spec(spec);
+  if (spec.architecture == "vit") {
+    usage_fail("'vit' cannot be split: no attack here reads tokens", "model.architecture",
+               "use it for disguised training (docs/disguise.md), or another architecture");
+  }
   if (split.head < 1 || split.tail < 1) {
     usage_fail("a split needs at least one cell in the head and one in the tail",
                "model.head_cells, model.tail_cells", "use 1 or more for each");

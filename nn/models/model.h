@@ -44,7 +44,9 @@ struct Split {
 // Names of the cells. ResNet-18 and -34: stem, stage1..stage4 (global pooling ends stage4, so that
 // with t = 1 the body returns 8*width numbers), fc. VGG-16 and -19: conv1..conv13 or conv16,
 // fc1..fc3. LeNet-5 with ReLU and max pooling (LeCun et al., 1998), which has no width: conv1, conv2,
-// fc1..fc3. MobileNet v1 (1704.04861), whose published width is 32: stem, block1..block13 (global
+// fc1..fc3. vit, a vision transformer (2010.11929) of 3*width channels, 3 heads, an MLP of twice the
+// channels and patches of 4x4 pixels (8x8 from 64 pixels on), which cannot be split: patches,
+// block1..block4, fc. MobileNet v1 (1704.04861), whose published width is 32: stem, block1..block13 (global
 // pooling ends the last), fc. he19, the target net of
 // He, Zhang, Lee, "Model Inversion Attacks Against Collaborative Inference", ACSAC 2019: conv11
 // (cut before its ReLU), relu12, relu21, relu22, relu31, relu32, fc1 (8*width, sigmoid), fc2; no

@@ -101,6 +101,10 @@ std::vector<Int8Group> int8_groups(const Graph& fused) {
   for (size_t i = 0; i < fused.steps.size(); ++i) {
     const GraphStep& s = fused.steps[i];
     if (!is_layer(s)) continue;
+    if (fused.shape(s.input).rank() == 2) {
+      usage_fail("a transformer is not computed in 8-bit integers", "int8",
+                 "use a convolutional network");
+    }
     const auto [at, is_new] = group_of.try_emplace(s.input, all.size());
     if (is_new) {
       all.push_back({.input_unsigned = unsigned_values[static_cast<size_t>(s.input)],

@@ -17,9 +17,9 @@ bool same_form(const Tensor& a, const Tensor& b) {
 bool same_form(const GraphStep& a, const GraphStep& b) {
   return a.kind == b.kind && a.input == b.input && a.output == b.output &&
          a.residual == b.residual && a.conv == b.conv && a.pool == b.pool &&
-         a.activation == b.activation && a.a == b.a && a.b == b.b && a.relu == b.relu &&
-         (a.input_max > 0) == (b.input_max > 0) && same_form(a.weight, b.weight) &&
-         same_form(a.bias, b.bias);
+         a.activation == b.activation && a.a == b.a && a.b == b.b && a.heads == b.heads &&
+         a.relu == b.relu && (a.input_max > 0) == (b.input_max > 0) &&
+         same_form(a.weight, b.weight) && same_form(a.bias, b.bias);
 }
 
 bool same_form(const Graph& a, const Graph& b) {

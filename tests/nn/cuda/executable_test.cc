@@ -93,10 +93,8 @@ using GpuPlan = OnGpu<testing::Test>;
 
 // Against the CPU's executable. Timing all algorithms of so many layers is no work for an emulated
 // GPU.
-void expect_same_as_cpu(const ModelSpec& spec, const Split& split, int nets, int64_t max_batch,
+void expect_same_as_cpu(const std::vector<Graph>& graphs, int64_t max_batch,
                         const std::vector<int64_t>& batches) {
-  std::vector<Graph> graphs;
-  for (int i = 0; i < nets; ++i) graphs.push_back(body_graph(spec, split, 20 + i));
   Plan cpu(graphs, {}, Dtype::kF32, max_batch);
   for (Dtype dtype : {Dtype::kF32, Dtype::kF16}) {
     SCOPED_TRACE(name(dtype));
@@ -116,14 +114,33 @@ void expect_same_as_cpu(const ModelSpec& spec, const Split& split, int nets, int
 TEST_F(GpuPlan, ResNetBodies) {
   ModelSpec spec;
   spec.width = 8;
-  expect_same_as_cpu(spec, {}, 3, 10, {10, 1, 8, 9});
+  std::vector<Graph> graphs;
+  for (int i = 0; i < 3; ++i) graphs.push_back(body_graph(spec, {}, 20 + i));
+  expect_same_as_cpu(graphs, 10, {10, 1, 8, 9});
 }
 
 TEST_F(GpuPlan, VggBodies) {
   ModelSpec spec;
   spec.architecture = "vgg16";
   spec.width = 8;
-  expect_same_as_cpu(spec, {2, 1}, 2, 3, {3, 1});
+  std::vector<Graph> graphs;
+  for (int i = 0; i < 2; ++i) graphs.push_back(body_graph(spec, {2, 1}, 20 + i));
+  expect_same_as_cpu(graphs, 3, {3, 1});
+}
+
+TEST_F(GpuPlan, VisionTransformers) {
+  ModelSpec spec;
+  spec.architecture = "vit";
+  spec.width = 8;
+  const int cells = static_cast<int>(cell_names(spec).size());
+  std::vector<Graph> graphs, inner;
+  for (uint64_t seed : {20, 21}) {
+    Rng rng(seed);
+    graphs.push_back(lower(*build_cells(spec, 0, cells, rng), spec.input_shape()));
+    inner.push_back(lower(*build_cells(spec, 1, 3, rng), Shape{65, 24}));  // tokens in and out
+  }
+  expect_same_as_cpu(graphs, 3, {3, 1});
+  expect_same_as_cpu(inner, 3, {2});
 }
 
 TEST_F(GpuPlan, AllNetsAnswerLikeEachAlone) {

@@ -163,5 +163,15 @@ TEST(NetworkReference, MobileNetInTraining) {
   check("mobilenet_train", spec, true);
 }
 
+TEST(NetworkReference, VisionTransformerInEvaluation) {
+  check("vit_eval", spec_of("vit", 8, 10), false);
+}
+
+TEST(NetworkReference, VisionTransformerInTraining) {
+  ModelSpec spec = spec_of("vit", 8, 10);
+  spec.image_size = 16;
+  check("vit_train", spec, true);
+}
+
 }  // namespace
 }  // namespace ens::test

@@ -201,6 +201,60 @@ def mobilenet(width, classes, stride):
 # ---- layers
 
 
+class Tokens(nn.Module):
+    def __init__(self, width, tokens):
+        super().__init__()
+        self.class_token = nn.Parameter(torch.zeros(width))
+        self.positions = nn.Parameter(torch.zeros(1 + tokens, width))
+
+    def forward(self, x):
+        x = x.flatten(2).transpose(1, 2)
+        return torch.cat([self.class_token.expand(len(x), 1, -1), x], 1) + self.positions
+
+
+class Attention(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.heads = heads
+
+    def forward(self, x):
+        x = x.transpose(0, 1)  # PyTorch's function wants the tokens first
+        y, _ = F.multi_head_attention_forward(
+            x, x, x, x.shape[-1], self.heads, self.qkv.weight, self.qkv.bias, None, None, False, 0.0,
+            self.proj.weight, self.proj.bias)
+        return y.transpose(0, 1)
+
+
+class Transformer(nn.Module):
+    def __init__(self, width, heads, hidden):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attention = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.up = nn.Linear(width, hidden)
+        self.down = nn.Linear(hidden, width)
+
+    def forward(self, x):
+        x = x + self.attention(self.norm1(x))
+        return x + self.down(F.gelu(self.up(self.norm2(x))))
+
+
+class First(nn.Module):
+    def forward(self, x):
+        return x[:, 0]
+
+
+def vit(width, classes, size):
+    d = 3 * width
+    parts = [("patches", Named(("normalize", Normalize()), ("conv", nn.Conv2d(3, d, 4, 4)),
+                               ("tokens", Tokens(d, (size // 4) ** 2))))]
+    parts += [("block%d" % i, nn.Sequential(Transformer(d, 3, 2 * d))) for i in range(1, 5)]
+    parts.append(("fc", Named(("norm", nn.LayerNorm(d)), ("first", First()), ("linear", nn.Linear(d, classes)))))
+    return Named(*parts)
+
+
 def add_layer(out, name, module, shape, train=True, passes=1):
     init(module, name)
     module.train(train)
@@ -327,6 +381,8 @@ def networks():
     add("vgg19_eval", vgg(4, 10, 32, VGG19), 32, False)
     add("mobilenet_eval", mobilenet(4, 10, 2), 32, False)
     add("mobilenet_train", mobilenet(4, 10, 1), 32, True)
+    add("vit_train", vit(8, 10, 16), 16, True)
+    add("vit_eval", vit(8, 10, 32), 32, False)
     out.write()
 
 

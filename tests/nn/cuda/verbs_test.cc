@@ -271,7 +271,7 @@ TEST_F(GpuVerbs, ALabelThatIsNoClassGivesNoNumber) {
     Tensor probs;
     const std::vector<float> loss =
         gpu()
-            .softmax_cross_entropy(logits, Tensor::from_labels(std::vector{1, bad, 2}).to(kGpu),
+            .softmax_cross_entropy(logits, Tensor::from_labels(std::vector{1, bad, 2}).to(kGpu), {},
                                    probs)
             .to_vector();
     EXPECT_TRUE(std::isfinite(loss[0]) && std::isnan(loss[1]) && std::isfinite(loss[2])) << bad;

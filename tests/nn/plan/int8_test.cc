@@ -63,6 +63,11 @@ TEST(Int8, LayersThatReadOneValueAreOneGroupAndUnsignedAfterARelu) {
   EXPECT_EQ(pairs, 3u);  // a strided convolution and its shortcut
 }
 
+TEST(Int8, RefusesTransformers) {
+  ModelSpec spec{.architecture = "vit", .width = 8, .image_size = 32};
+  EXPECT_THROW(quantize(fuse(resnet(spec))), Error);
+}
+
 TEST(Int8, IsCloseToFloat32AndTheSameInEveryBatch) {
   for (const char* architecture : {"resnet18", "resnet34", "vgg16", "vgg19", "mobilenet", "he19"}) {
     SCOPED_TRACE(architecture);

@@ -7,12 +7,28 @@
 #include <set>
 
 #include "base/error.h"
+#include "proto/protections.h"
+#include "report/certificate.h"
 #include "report/html.h"
 
 namespace ens::report {
 namespace {
 
 constexpr const char* kMetric = "default";  // the one that wishes are about
+
+constexpr const char* kEdgeOnly = "edge_only";  // model.architecture: nothing is sent
+
+// Where nothing is sent, the best that can be guessed; without any blind attack unknown.
+void judge_unsent(const SeedGroup& row, Candidate& c) {
+  c.attack = "nothing is sent";
+  for (const SeedGroupAttack& a : row.attacks) {
+    if (a.metric == kMetric && !a.members.empty() && a.level == "blind" && a.worst_case &&
+        (!c.ssim || *c.ssim < *a.worst_case)) {
+      c.ssim = a.worst_case;
+    }
+  }
+  if (!c.ssim) c.unused = "no blind attack was measured: ensembler attack RUN -a mean-image";
+}
 
 // Fills in the attack that counts, or why the row cannot be judged.
 void judge(const ReportData& all, const SeedGroup& row, const Wish& wish, Candidate& c) {
@@ -47,7 +63,18 @@ Candidate candidate(const ReportData& all, const Comparison& comparison, const S
   c.edge_flops = row.edge_flops;
   c.edge_ms = row.edge_ms;
   if (row.bytes_up && row.bytes_down) c.bytes = *row.bytes_up + *row.bytes_down;
-  judge(all, row, wish, c);
+  const Run& run = all.first(row);
+  if (run.summary.architecture() == kEdgeOnly) {
+    c.protection = "Edge alone";
+    c.head = -1;
+    c.bytes = c.bits = 0;
+    judge_unsent(row, c);
+  } else {
+    c.head = run.summary.split().head();
+    if (run.summary.has_channel()) c.bits = run.summary.channel().bits();
+    if (run.certificate) c.certificate = certificate_text(*run.certificate);
+    judge(all, row, wish, c);
+  }
   if (c.unused.empty() && !c.accuracy) c.unused = "its accuracy is not known";
   const auto at_most = [&](const char* what, const Maybe& value, const Maybe& limit) {
     if (limit && (!value || *value > *limit)) c.excesses.push_back({what, value, *limit});
@@ -56,6 +83,7 @@ Candidate candidate(const ReportData& all, const Comparison& comparison, const S
   at_most("edge FLOPs", c.edge_flops, wish.edge_flops);
   at_most("edge ms", c.edge_ms, wish.edge_ms);
   at_most("bytes", c.bytes, wish.bytes);
+  at_most("bits", c.bits, wish.bits);
   return c;
 }
 
@@ -67,14 +95,41 @@ double worst_share(const Candidate& c) {
 
 std::string amount(const std::string& what, const Maybe& value) {
   if (what == "edge FLOPs") return flops(value);
+  if (what == "bits") return value ? fmt::format("{:g}", *value) : "\u2013";
   if (what == "bytes") return value ? fmt::format("{:.0f} bytes", *value) : "\u2013";
   return format(value, what == "SSIM" ? 3 : 2);
 }
 
 std::string in_words(const Excess& e) {
-  if (!e.value) return e.what + " not measured";
+  if (!e.value) return e.what + (e.what == "bits" ? " not limited" : " not measured");
   return fmt::format("{} {} > {} (+{:.0f} %)", e.what, amount(e.what, e.value),
                      amount(e.what, e.limit), 100 * e.share());
+}
+
+// What the choice means, where its name does not say it.
+std::string in_plain_words(const Candidate& best, const std::vector<Candidate>& ruled_out) {
+  if (best.head < 0) {
+    return "Compute on the edge alone: nothing is sent, and no protection that fits is more "
+           "accurate.\n\n";
+  }
+  std::string out;
+  if (best.protection == protection_info(unprotected_kind()).title) {
+    const bool deeper = std::ranges::any_of(ruled_out, [&](const Candidate& c) {
+      return c.protection == best.protection && c.head >= 0 && c.head < best.head;
+    });
+    out += deeper ? "Cut deeper: without a protection, a split further from the image fits.\n\n"
+                  : "No protection is needed for this.\n\n";
+  }
+  if (best.bits) {
+    out += !best.certificate.empty()
+               ? best.certificate + "\n"
+               : fmt::format(
+                     "A request carries at most {:g} bits of information about the image, "
+                     "whoever attacks. The rest of\nits certificate has not been made: "
+                     "ensembler certify RUN\n\n",
+                     *best.bits);
+  }
+  return out;
 }
 
 // Columns padded to their widest cell; the last one runs free.
@@ -105,7 +160,7 @@ std::string list(const std::string& title, const std::vector<Candidate>& candida
   if (candidates.empty()) return "";
   std::vector<std::vector<std::string>> rows = {{"protection", "setting", "accuracy", "change",
                                                  "SSIM", "by", "edge FLOPs", "edge ms", "bytes",
-                                                 "why not"}};
+                                                 "bits", "why not"}};
   bool reasons = false;
   for (const Candidate& c : candidates) {
     std::string why = c.unused;
@@ -116,7 +171,7 @@ std::string list(const std::string& title, const std::vector<Candidate>& candida
     rows.push_back({c.protection, c.setting, percent(c.accuracy), points(c.change),
                     format(c.ssim, 3), c.attack.empty() ? "\u2013" : c.attack, flops(c.edge_flops),
                     format(c.edge_ms, 2), c.bytes ? fmt::format("{:.0f}", *c.bytes) : "\u2013",
-                    why});
+                    amount("bits", c.bits), why});
   }
   if (!reasons) {
     for (auto& row : rows) row.pop_back();
@@ -176,6 +231,7 @@ std::string as_text(const Advice& advice, const Wish& wish) {
     if (value) out += fmt::format(", {} at most {}", what, amount(what, value));
   };
   limit("edge FLOPs", wish.edge_flops), limit("edge ms", wish.edge_ms), limit("bytes", wish.bytes);
+  limit("bits", wish.bits);
   out += ".\n\n";
   if (!advice.fitting.empty()) {
     const Candidate& best = advice.fitting[0];
@@ -183,6 +239,7 @@ std::string as_text(const Advice& advice, const Wish& wish) {
                        best.setting, percent(best.accuracy),
                        best.change ? " (" + points(best.change) + ")" : "", format(best.ssim, 3),
                        best.attack);
+    out += in_plain_words(best, advice.ruled_out);
     out += list("Runners-up", {advice.fitting.begin() + 1, advice.fitting.end()});
   }
   out += list("Ruled out", advice.ruled_out);

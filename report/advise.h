@@ -17,12 +17,13 @@ struct Wish {
   Maybe edge_flops;     // per image
   Maybe edge_ms;        // head and tail, per request as served
   Maybe bytes;          // up and down together, per image
+  Maybe bits;           // of information about the image in one request (docs/channel.md)
 };
 
 // A wish that a row does not meet.
 struct Excess {
-  std::string what;  // "SSIM", "edge FLOPs", "edge ms", "bytes"
-  Maybe value;       // unknown: it was not measured
+  std::string what;  // "SSIM", "edge FLOPs", "edge ms", "bytes", "bits"
+  Maybe value;       // unknown: it was not measured, or there is no limit
   double limit = 0;
   double share() const { return value ? (*value - limit) / limit : 1e30; }  // 0.2: 20 % too much
 };
@@ -33,6 +34,9 @@ struct Candidate {
   Maybe ssim;              // of the attack that counts
   std::string attack;      // its title
   Maybe edge_flops, edge_ms, bytes;
+  Maybe bits;               // R; 0 where nothing is sent, unknown where nothing limits them
+  int head = 0;             // h, or -1 where nothing is sent: the edge computes the whole network
+  std::string certificate;  // what `ensembler certify` has found, in words; may be empty
   std::vector<Excess> excesses;  // empty: it fits
   std::string unused;            // why its numbers cannot be trusted; empty: they can
 };
@@ -46,6 +50,9 @@ struct Advice {
   std::string nearest;
 };
 
+// A network that the edge computes alone (model.architecture: edge_only) sends nothing: its SSIM is
+// that of the best attack that looks at no feature.
+//
 // Rows are not used without a decoder on true features that one can measure by, whatever the other
 // attacks are worth. With wish.attack: if it was not measured there or is not strong. Usage Error
 // if there are several data sets and the wish names none, or names one that is not there.

@@ -18,7 +18,7 @@ void add_advise_command(CLI::App& app) {
   struct Flags {
     std::vector<std::string> runs;
     report::Wish wish;
-    double edge_flops = -1, edge_ms = -1, bytes = -1;
+    double edge_flops = -1, edge_ms = -1, bytes = -1, bits = -1;
   };
   auto flags = std::make_shared<Flags>();
   CLI::App* command = app.add_subcommand(
@@ -45,12 +45,18 @@ void add_advise_command(CLI::App& app) {
   command
       ->add_option("--bytes", flags->bytes, "Maximum bytes on the wire per image, both directions")
       ->check(above(0));
+  command
+      ->add_option("--max-bits", flags->bits,
+                   "Maximum bits of information about the image in one request: only channels "
+                   "(docs/channel.md) have such a limit")
+      ->check(above(0));
   command->callback([flags] {
     const auto given = [](double value) { return value > 0 ? report::Maybe(value) : std::nullopt; };
     report::Wish wish = flags->wish;
     wish.edge_flops = given(flags->edge_flops);
     wish.edge_ms = given(flags->edge_ms);
     wish.bytes = given(flags->bytes);
+    wish.bits = given(flags->bits);
     const report::ReportData all = report::collect({flags->runs.begin(), flags->runs.end()});
     for (const report::Skipped& s : all.skipped)
       fmt::print(stderr, "left out: {}: {}\n", s.what, s.reason);

@@ -109,6 +109,60 @@ TEST_F(AdviseTest, TheBudgetsOfTheEdgeCount) {
       << advice.nearest;
 }
 
+// Of the sweep's splits, with a channel of 64 bits and a network that runs on the edge alone.
+TEST_F(AdviseTest, AChannelsLimitCountsAndIsCertified) {
+  add_sweep();
+  const fs::path channel = add_run("channel", "channel", 1, 0.75, 1e6);
+  add_attack(channel, "oracle", 0.4);
+  json summary = json::parse(std::ifstream(channel / "summary.json"));
+  summary["channel"] = {{"bits", 64}, {"power", 1}, {"elements", 128}, {"keyed", true}};
+  spill(channel / "summary.json", summary.dump());
+  Wish wish = at_most(0.5);
+  wish.bits = 64;
+  EXPECT_EQ(names(ask(wish).fitting), std::vector<std::string>{"Channelh = 1, t = 1"});
+  EXPECT_NE(as_text(ask(wish), wish).find("at most 64 bits of information about the image"),
+            std::string::npos);
+  EXPECT_NE(as_text(ask(wish), wish).find("ensembler certify"), std::string::npos);
+  EXPECT_NE(as_text(ask(wish), wish).find("bits not limited"), std::string::npos);
+  spill(channel / "certificate.json", json{{"channel", summary["channel"]},
+                                           {"model", "Gaussian"},
+                                           {"estimate", {{"mean", 41}, {"low", 40}, {"high", 42}}}}
+                                          .dump());
+  EXPECT_NE(as_text(ask(wish), wish).find("41"), std::string::npos);
+  wish.bits = 63;
+  EXPECT_TRUE(ask(wish).fitting.empty());
+}
+
+TEST_F(AdviseTest, TheEdgeAloneSendsNothing) {
+  add_sweep();
+  const fs::path alone = add_run("alone", "none", 1, 0.71, 1e6);
+  json summary = json::parse(std::ifstream(alone / "summary.json"));
+  summary["architecture"] = "edge_only";
+  spill(alone / "summary.json", summary.dump());
+  EXPECT_EQ(ask(at_most(0.5)).unused.size(), 1u);  // no floor was measured
+  spill(alone / "attack" / "mean-image" / "result.json", json{{"attack", "mean-image"},
+                                                              {"level", "blind"},
+                                                              {"ssim", {{"mean", 0.13}}},
+                                                              {"psnr", {{"mean", 12}}}}
+                                                             .dump());
+  Wish wish = at_most(0.5);
+  wish.edge_flops = 1e6;
+  const Advice advice = ask(wish);
+  ASSERT_EQ(advice.fitting.size(), 2u);  // 0.71 against NoPeek's 0.70
+  EXPECT_EQ(advice.fitting[0].protection, "Edge alone");
+  EXPECT_EQ(*advice.fitting[0].ssim, 0.13);
+  EXPECT_EQ(*advice.fitting[0].bytes, 0);
+  EXPECT_NE(as_text(advice, wish).find("Compute on the edge alone"), std::string::npos);
+}
+
+TEST_F(AdviseTest, ADeeperSplitMayBeTheAnswer) {
+  add_sweep();
+  const std::string text = as_text(ask(at_most(0.5)), at_most(0.5));
+  EXPECT_NE(text.find("Cut deeper"), std::string::npos) << text;
+  EXPECT_NE(as_text(ask(at_most(1)), at_most(1)).find("No protection is needed"),
+            std::string::npos);
+}
+
 TEST_F(AdviseTest, WhatWasNotMeasuredDoesNotFit) {
   add_sweep();
   Wish wish = at_most(1);

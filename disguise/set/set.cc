@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -187,8 +188,29 @@ struct DisguisedSetWriter::Impl {
     must(H5Pset_fclose_degree(access, H5F_CLOSE_STRONG), where);
     must(H5Pset_file_locking(access, false, true), where);
     hdf5.emplace(H5Fcreate(temporary.c_str(), H5F_ACC_TRUNC, creation, access), H5Fclose, where);
+    reserve();
     data.emplace(dataset("/x", element_type(info.dtype, where), dims_of(info.rows, info.shape),
                          dims_of(chunk_rows(info), info.shape)));
+  }
+
+  // Takes the disk space that the whole file needs, so that a full disk is noticed before the work
+  // and not after it: HDF5 cannot go on once a write has failed. A little more than needed; what is
+  // left over goes with the last ftruncate().
+  void reserve() {
+    const int64_t chunks = chunks_of(info),
+                  one = chunk_rows(info) * static_cast<int64_t>(row_bytes());
+    const int64_t bytes = chunks * (one + 256) + info.rows * 4 + (int64_t{1} << 17);
+    rlimit most{};
+    if (getrlimit(RLIMIT_FSIZE, &most) == 0 && static_cast<uint64_t>(bytes) > most.rlim_cur) {
+      errno = EFBIG;
+      check(false, "cannot write the file");
+    }
+    const Fd fd(open(temporary.c_str(), O_RDWR | O_CLOEXEC));
+    check(bool(fd), "cannot open the file");
+    // Some file systems cannot (EOPNOTSUPP).
+    check(fallocate(fd.get(), FALLOC_FL_KEEP_SIZE, 0, bytes) == 0 ||
+              (errno != ENOSPC && errno != EDQUOT && errno != EFBIG),
+          "cannot write the file");
   }
 
   size_t row_bytes() const { return static_cast<size_t>(info.shape.numel()) * size_of(info.dtype); }
@@ -376,6 +398,7 @@ struct DisguisedSetWriter::Impl {
       hash.add(buffer.data(), static_cast<size_t>(n));
       size += static_cast<size_t>(n);
     }
+    check(ftruncate(fd.get(), static_cast<off_t>(size)) == 0, "cannot write the file");
     check(write_all(fd, user_block(size, hash.finish())), "cannot write the file");
   }
 };

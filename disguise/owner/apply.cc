@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/progress.h"
 #include "base/strings.h"
 #include "base/threads.h"
 #include "disguise/transform/draws.h"
@@ -73,6 +74,7 @@ class Applying {
 
   DisguisedSetInfo write(const fs::path& file) {
     DisguisedSetWriter writer(file, info_);
+    Progress progress("disguising " + data_.name, info_.rows);
     for (int64_t first = 0; first < info_.rows; first += kDisguisedChunkRows) {
       const int64_t count = std::min(kDisguisedChunkRows, info_.rows - first);
       std::vector<int32_t> labels;
@@ -81,7 +83,7 @@ class Applying {
             names_[static_cast<size_t>(data_.labels[static_cast<size_t>(image_of(row))])]);
       }
       writer.add(rows(first, count), labels);
-      if (options_.progress) options_.progress(first + count, info_.rows);
+      progress.add(count);
     }
     return writer.finish();
   }
@@ -162,7 +164,7 @@ DisguisedSetInfo apply_disguise(const DisguiseKey& key, const Dataset& data,
   check_images_of(key, data);
   if (data.count() == 0)
     usage_fail("there are no images to disguise", data.name,
-               "set data.limit to 1 or more, or to 0 for all");
+               "set data.train_limit and data.test_limit to 0 for all");
   refuse_existing(file);
   return Applying(key, data, split, options).write(file);
 }

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <functional>
 
 #include "disguise/key/key.h"
 #include "disguise/set/set.h"
@@ -18,7 +17,6 @@ struct ApplyOptions {
   // of them are mirrored.
   int crop_padding = 0;
   bool flip = false;
-  std::function<void(int64_t done, int64_t of)> progress;  // rows; called from this thread
 };
 
 // Images as a transform takes them: float32 [indices, C, H, W], 0 to 255.

@@ -286,7 +286,7 @@ TEST(Bundle, ABundleOfANewerVersionIsNamedAsNewer) {
     c.texts.erase("version");  // the first bundles do not say
     c.numbers["format"] = 8;
   });
-  EXPECT_NE(format.find("written by a newer version (bundle format 7)"), std::string::npos);
+  EXPECT_NE(format.find("written by a newer version (bundle format 8)"), std::string::npos);
   for (const std::string& text : {step, format}) {
     EXPECT_EQ(text.find("damaged"), std::string::npos) << text;
     EXPECT_EQ(text.find("tensors where"), std::string::npos) << text;

@@ -409,7 +409,10 @@ DisguisedSetWriter::~DisguisedSetWriter() = default;
 void DisguisedSetWriter::add(const Tensor& rows, std::span<const int32_t> labels) {
   impl_->add(rows, labels);
 }
-void DisguisedSetWriter::finish() { impl_->finish(); }
+DisguisedSetInfo DisguisedSetWriter::finish() {
+  impl_->finish();
+  return impl_->info;
+}
 
 // ---- reading
 

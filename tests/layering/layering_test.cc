@@ -65,6 +65,8 @@ const std::map<std::string, Names> kAllowed = {
     {"disguise/transform", {"base", "nn/core"}},
     {"disguise/key", {"base", "nn/core", "nn/io", "proto", "disguise/transform"}},
     {"disguise/set", {"base", "nn/core", "nn/io"}},
+    {"disguise/owner",
+     {"base", "nn/core", "nn/data", "proto", "disguise/transform", "disguise/key", "disguise/set"}},
     {"disguise/train", {"base", "nn/*", "proto", "ensemble/model", "experiment", "disguise/set"}},
     {"attacks/core", {"base", "nn/*", "proto"}},
     {"attacks/shares", {"base", "nn/*", "proto", "attacks/core", "offload/core"}},

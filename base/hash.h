@@ -39,4 +39,7 @@ std::string sha256(const void* data, size_t size);  // the raw digest, 32 bytes
 // without the key.
 std::array<uint8_t, 32> hmac_sha256(std::span<const uint8_t> key, std::span<const uint8_t> data);
 
+// Whether the texts are equal, in a time that depends on their lengths alone: for tokens.
+bool equal_in_constant_time(std::string_view a, std::string_view b);
+
 }  // namespace ens

@@ -34,6 +34,7 @@ void add_offload_command(CLI::App& app);
 void add_offload_bench_command(CLI::App& offload);  // below `offload`
 void add_import_command(CLI::App& app);
 void add_export_command(CLI::App& app);
+void add_studio_command(CLI::App& app);
 
 // Prints what a finished training reached; returns its summary.
 results::RunSummary print_accuracy(const std::filesystem::path& run);

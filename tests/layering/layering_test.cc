@@ -67,13 +67,15 @@ const std::map<std::string, Names> kAllowed = {
     {"experiment", {kVersion, "base", "nn/*", "proto", "attacks/core"}},
     {"report", {"base", "proto", "experiment"}},
     {"lab", {"*"}},
+    {"studio", {"*"}},
+    {"web", {"studio"}},
     {"bench", {"*"}},
 };
 
 // Secrets have places: nobody on the server's side may even name them.
 const Names kSecretHeaders = {"ensemble/model/selector.h", "ensemble/model/edge_bundle.h"};
-const Names kNoSecrets = {"base", "cloud",   "attacks", "experiment",
-                          "net",  "offload", "nn",      "proto"};
+const Names kNoSecrets = {"base",    "cloud", "attacks", "experiment", "net",
+                          "offload", "nn",    "proto",   "studio",     "web"};
 
 // Libraries that only one place may touch.
 const std::map<std::string, Names> kOnlyIn = {
@@ -124,8 +126,9 @@ bool allowed(const std::string& from, const std::string& include) {
 template <typename F>
 void for_each_line(F f) {
   const fs::path root = ENS_SOURCE_DIR;
-  for (const char* top : {"include", "base", "nn", "proto", "net", "offload", "ensemble", "cloud",
-                          "edge", "attacks", "experiment", "report", "lab", "bench"}) {
+  for (const char* top :
+       {"include", "base", "nn", "proto", "net", "offload", "ensemble", "cloud", "edge", "attacks",
+        "experiment", "report", "studio", "web", "lab", "bench"}) {
     if (!fs::exists(root / top)) continue;
     for (const auto& entry : fs::recursive_directory_iterator(root / top)) {
       const std::string ending = entry.path().extension();
@@ -211,10 +214,13 @@ const std::map<std::string, Names> kOtherMeaning = {
     {"net/server_socket.cc", {"ensembler"}},          // a ZAP domain
     {"lab/commands/demo.cc", {"ensembler", "none"}},  // folders
     {"lab/commands/exchange.cc", {"ensembler"}},      // the program
+    {"lab/commands/studio.cc", {"ensembler"}},        // the program
     {"lab/commands/train.cc", {"ensembler"}},         // the program
     {"lab/main.cc", {"ensembler"}},                   // the program
     {"nn/autograd/ops.cc", {"none"}},                 // no tensor
     {"nn/data/fetch.cc", {"ensembler"}},              // the user agent
+    {"studio/jobs.cc", {"ensembler"}},                // the program
+    {"studio/views.cc", {"ensembler"}},               // the program
     {"report/published.cc",
      {"none", "shredder", "random", "single", "dr_single", "dr_ensemble", "ensembler"}},
 };

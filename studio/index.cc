@@ -224,7 +224,7 @@ std::shared_ptr<const Index::Snapshot> Index::scan(const Snapshot* before) const
 }
 
 Index::Index(fs::path root, std::function<void()> changed)
-    : root_(fs::absolute(root).lexically_normal()), changed_(std::move(changed)) {
+    : given_(root), root_(fs::absolute(root).lexically_normal()), changed_(std::move(changed)) {
   snapshot_ = scan(nullptr);
   thread_ = std::thread([this] {
     unpin_this_thread();

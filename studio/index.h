@@ -54,12 +54,16 @@ class Index {
   const std::filesystem::path& root() const { return root_; }
   // A path as visitors may see it: below the root without it.
   std::string shown(const std::filesystem::path& path) const;
+  // The same with the root as it was given, for commands.
+  std::string given(const std::filesystem::path& path) const {
+    return (given_ / shown(path)).string();
+  }
   std::string id_of(const std::filesystem::path& folder) const;
 
  private:
   std::shared_ptr<const Snapshot> scan(const Snapshot* before) const;
 
-  const std::filesystem::path root_;
+  const std::filesystem::path given_, root_;
   const std::function<void()> changed_;
   mutable std::mutex mutex_;
   std::condition_variable end_;

@@ -143,7 +143,7 @@ studio::RunView run_view(const Index::Run& run, const Index& index, Pictures& pi
     view.set_certificate_text(certificate_text(*found->certificate));
   }
   for (const auto& [path, value] : found->settings) {
-    if (is_private(path) || path.starts_with("attack.")) continue;
+    if (is_private(path) || path.starts_with("attack.") || value.starts_with('{')) continue;
     studio::Setting& setting = *view.add_settings();
     setting.set_path(path);
     setting.set_value(value);
@@ -157,7 +157,7 @@ studio::RunView run_view(const Index::Run& run, const Index& index, Pictures& pi
     attack.set_original(pictures.add_file(folder / "original.png"));
     attack.set_reconstruction(pictures.add_file(folder / "reconstruction.png"));
     attack.set_command(command_to_paste(
-        {"ensembler", "attack", index.shown(run.folder), "--attack", a.kind(), "--rerun"}));
+        {"ensembler", "attack", index.given(run.folder), "--attack", a.kind(), "--rerun"}));
   }
   return view;
 }

@@ -117,6 +117,7 @@ function Header() {
   );
   const available = rooms.filter((r) => !r.server || state.value?.rooms.some((s) => s.name === r.name));
   const next = { system: "light", light: "dark", dark: "system" } as const;
+  const colours = { system: "Auto", light: "Light", dark: "Dark" }[theme.value];
   return (
     <header class="top">
       <a class="brand" href="#/"><span class="mark" aria-hidden="true" />Ensembler <span>studio</span></a>
@@ -125,9 +126,9 @@ function Header() {
         <JobsButton />
         <button
           type="button" class="quiet" title="Colours: system, light, dark"
-          aria-label={`Colours: ${theme.value}`} onClick={() => setTheme(next[theme.value])}
-        >{{ system: "Auto", light: "Light", dark: "Dark" }[theme.value]}</button>
-        <button type="button" class="quiet" aria-label="Keys" onClick={() => { showKeys.value = !showKeys.value; }}>?</button>
+          aria-label={`${colours}: colours`} onClick={() => setTheme(next[theme.value])}
+        >{colours}</button>
+        <button type="button" class="quiet" aria-label="? Keys" onClick={() => { showKeys.value = !showKeys.value; }}>?</button>
       </div>
     </header>
   );

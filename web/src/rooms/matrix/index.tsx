@@ -4,6 +4,7 @@ import { useMemo, useState } from "preact/hooks";
 import { param, setParams } from "../../address";
 import { get, indexed, state } from "../../api";
 import { bytes, scaled, when } from "../../format";
+import { mainGroup } from "../../groups";
 import { strengthHelp, valueHelp } from "../../text";
 import type { Matrix } from "../../types";
 import { Command, Controls, copy, dark, download, Empty, Field, Panel, Problem, Select, Skeleton, Slider, Tabs, useLoaded } from "../../ui";
@@ -22,7 +23,7 @@ const idOf = (r: Record_) => [r.cell.run, r.cell.folder, r.cell.metric, r.cell.r
 export function MatrixRoom() {
   const groups = state.value!.groups;
   const wanted = param("group");
-  const group = groups.find((g) => g.id === wanted) ?? (wanted ? undefined : groups.find((g) => (g.runs ?? 0) > 0 && g.id !== "all") ?? groups[0]);
+  const group = wanted ? groups.find((g) => g.id === wanted) : mainGroup(groups);
   const loaded = useLoaded(group ? `${group.id} ${indexed.value}` : "", (abort) => get<Matrix>(`matrix?group=${encodeURIComponent(group!.id)}`, abort));
   const [copied, setCopied] = useState(false);
   const matrix = loaded.value;

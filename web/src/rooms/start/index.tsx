@@ -2,6 +2,7 @@
 // The start page: the problem, the parties, the methods, what attackers may know, where to click.
 import { get, indexed, jobs, pictureUrl, post, readOnly, state } from "../../api";
 import { fixed, percent, when } from "../../format";
+import { mainGroup } from "../../groups";
 import { levels, methods } from "../../text";
 import type { Job, Matrix, RunView } from "../../types";
 import { Command, Empty, Help, useLoaded } from "../../ui";
@@ -47,8 +48,8 @@ function Parties() {
 
 // The strongest attack on the run with the most to see, as a picture.
 function Example() {
-  const group = state.value?.groups.find((g) => (g.runs ?? 0) > 0);
-  const key = group ? `${group.id}/${group.runs}/${indexed.value > 0 ? group.changed : 0}` : "";
+  const group = mainGroup(state.value!.groups);
+  const key = group?.runs ? `${group.id}/${group.runs}/${indexed.value > 0 ? group.changed : 0}` : "";
   const loaded = useLoaded(key, async (abort) => {
     const matrix = await get<Matrix>(`matrix?group=${group!.id}`, abort);
     const found: { run: string; attack: string; title: string; row: string; ssim: number }[] = [];

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+// node browser.mjs ENSEMBLER SCREENSHOTS: the studio in Chromium, as a person uses it, over run folders of its own. In every
+// page: nothing on the console, no request outside the origin, no serious finding of axe, no sideways scroll.
+// CHROMIUM names another browser; ENS_STUDIO_ONLY runs the scripts whose name holds it.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { writeLargeSweep, writeRun, writeRuns } from "./fixture.mjs";
+
+const [program, shots] = process.argv.slice(2);
+const browserPath = process.env.CHROMIUM ?? ["/usr/bin/chromium", "/usr/bin/chromium-browser"].find(existsSync);
+const skip = (why) => {
+  console.log(why);
+  process.exit(process.env.ENS_REQUIRE_PEERS ? 1 : 77);
+};
+if (!browserPath) skip("no Chromium: apt-get install chromium");
+const { chromium } = await import("playwright-core").catch(() => skip("no playwright-core: configure again with the network"));
+const axe = readFileSync("node_modules/axe-core/axe.min.js", "utf8");
+
+const home = mkdtempSync(join(tmpdir(), "ens-studio-"));
+mkdirSync(shots, { recursive: true });
+const servers = new Set();
+
+async function serve(runs, flags = [], port = 0) {
+  const ready = join(home, `ready-${Math.random()}`);
+  const child = spawn(program, ["studio", "--runs", runs, "--bind", `127.0.0.1:${port}`, "--ready-file", ready, ...flags], { stdio: ["ignore", "ignore", "inherit"] });
+  const server = { child, stop: (signal = "SIGTERM") => new Promise((resolve) => { servers.delete(server); child.once("exit", resolve); child.kill(signal); }) };
+  servers.add(server);
+  for (let i = 0; i < 300 && !existsSync(ready); ++i) {
+    assert.equal(child.exitCode, null, "the studio ended");
+    await new Promise((r) => setTimeout(r, 50));
+  }
+  server.address = readFileSync(ready, "utf8").trim();
+  server.origin = new URL(server.address).origin;
+  return server;
+}
+
+// Hosts other than this machine do not exist.
+const browser = await chromium.launch({ executablePath: browserPath, args: ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1", "--disable-background-networking"] });
+
+const sizes = { wide: { width: 1280, height: 800 }, narrow: { width: 390, height: 844 } };
+async function visit(server, { size = "wide", colorScheme = "light", address = server.address, quiet = false } = {}) {
+  const context = await browser.newContext({ viewport: sizes[size], colorScheme, reducedMotion: "reduce", permissions: [] });
+  const page = await context.newPage();
+  page.trouble = [];
+  page.on("console", (m) => { if (!quiet && ["error", "warning"].includes(m.type())) page.trouble.push(`console: ${m.text()}`); });
+  page.on("pageerror", (e) => page.trouble.push(`error: ${e.message}`));
+  page.on("request", (r) => { if (!r.url().startsWith(server.origin + "/") && !r.url().startsWith("blob:" + server.origin)) page.trouble.push(`outside: ${r.url()}`); });
+  await page.goto(address);
+  await page.waitForSelector("main h1");
+  return page;
+}
+async function go(page, server, hash, selector) {
+  await page.goto(server.origin + "/#/" + hash);
+  await page.waitForSelector(selector);
+}
+// What holds for every page that a person sees.
+async function inspect(page, name) {
+  await page.waitForTimeout(150);
+  await page.evaluate(axe);
+  const found = await page.evaluate(async () => (await globalThis.axe.run(document, { resultTypes: ["violations"] })).violations
+    .filter((v) => v.impact === "serious" || v.impact === "critical")
+    .map((v) => `${v.id}: ${v.nodes.slice(0, 3).map((n) => n.target.join(" ") + " " + (n.any[0]?.message ?? n.all[0]?.message ?? "")).join("; ")}`));
+  assert.deepEqual(found, [], name);
+  const layout = await page.evaluate(() => {
+    const cut = [...document.querySelectorAll("h1, h2, h3, p, button, label, dt, dd")].filter((e) => {
+      const box = e.getBoundingClientRect();
+      return box.width > 0 && !e.closest(".scroll, .sr, .help, .picture, .strip, .parties, nav") && (box.right > innerWidth + 1 || box.left < -1);
+    }).map((e) => e.tagName + " " + e.textContent.slice(0, 40));
+    return { wide: document.documentElement.scrollWidth - innerWidth, cut };
+  });
+  assert.ok(layout.wide <= 0, `${name} scrolls sideways by ${layout.wide}`);
+  assert.deepEqual(layout.cut, [], `${name}: outside the page`);
+  assert.deepEqual(page.trouble, [], name);
+  await page.screenshot({ path: join(shots, name + ".png") });
+}
+
+const scripts = {
+  async "every page at both sizes and in both colours"() {
+    const server = await serve(join(home, "runs"), ["--read-only"]);
+    for (const size of ["wide", "narrow"]) {
+      for (const colorScheme of ["light", "dark"]) {
+        const page = await visit(server, { size, colorScheme });
+        const name = `${size}-${colorScheme}`;
+        await inspect(page, `start-${name}`);
+        await go(page, server, "matrix", ".heat table");
+        await inspect(page, `matrix-${name}`);
+        await page.locator(".cell").first().click();
+        await page.waitForSelector(".panel .pair img");
+        await inspect(page, `cell-${name}`);
+        await page.keyboard.press("Escape");
+        await page.waitForSelector(".panel", { state: "detached" });
+        await go(page, server, "matrix?view=scatter", ".scatter svg");
+        await inspect(page, `scatter-${name}`);
+        await page.locator(".jobs-button").click();
+        await page.waitForSelector(".panel");
+        await inspect(page, `jobs-${name}`);
+        await page.context().close();
+      }
+    }
+    await server.stop();
+  },
+
+  async "a permalink opens the same view in a fresh browser"() {
+    const server = await serve(join(home, "runs"), ["--read-only"]);
+    const page = await visit(server);
+    await go(page, server, "matrix", ".heat table");
+    await page.selectOption("label:has-text('Number') select", "psnr");
+    await page.selectOption("label:has-text('Attacker knows') select", "query-free");
+    await page.locator(".cell").nth(1).click();
+    await page.waitForSelector(".panel .pair img");
+    const link = page.url();
+    const view = (p) => p.evaluate(() => [document.querySelector(".heat table").innerText, document.querySelector(".panel").innerText]);
+    const other = await visit(server);
+    await other.goto(link);
+    await other.waitForSelector(".panel .pair img");
+    assert.deepEqual(await view(other), await view(page));
+    // Numbers in the page are those of the files.
+    assert.match((await view(page))[0], /21\.28|21,28/);
+    await server.stop();
+  },
+
+  async "two cells are compared, and the table is taken away"() {
+    const server = await serve(join(home, "runs"), ["--read-only"]);
+    const page = await visit(server);
+    await go(page, server, "matrix", ".heat table");
+    await page.locator(".cell").nth(0).click();
+    await page.getByRole("button", { name: "Compare with another cell" }).click();
+    await page.locator(".cell").nth(1).click({ force: true });
+    await page.waitForSelector("text=Compared with");
+    await page.keyboard.press("Escape");
+    const file = async (button) => {
+      const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: button, exact: true }).click()]);
+      return readFileSync(await download.path());
+    };
+    const csv = (await file("CSV")).toString().trim().split("\n");
+    assert.equal(csv.length, 1 + 25);
+    assert.match(csv[0], /^setting,data,split,protection,attack/);
+    const json = JSON.parse(await file("JSON"));
+    assert.equal(json.length, 25);
+    assert.equal(json.find((r) => r.protection.startsWith("Ensembler") && r.attack === "shadow-n1").ssim, 0.11);
+    assert.equal((await file("PNG")).subarray(1, 4).toString(), "PNG");
+    assert.deepEqual(page.trouble, []);
+    await server.stop();
+  },
+
+  async "by keyboard only"() {
+    const server = await serve(join(home, "runs"), ["--read-only"]);
+    const page = await visit(server);
+    await page.keyboard.press("2");
+    await page.waitForSelector(".heat table");
+    for (let i = 0; i < 80; ++i) {
+      await page.keyboard.press("Tab");
+      if (await page.evaluate(() => document.activeElement.matches(".cell"))) break;
+    }
+    const where = () => page.evaluate(() => [document.activeElement.dataset.row, document.activeElement.dataset.column]);
+    assert.deepEqual(await where(), ["0", "0"]);
+    await page.keyboard.press("ArrowRight");
+    await page.keyboard.press("ArrowDown");
+    assert.deepEqual(await where(), ["1", "1"]);
+    await page.keyboard.press("Enter");
+    await page.waitForSelector(".panel");
+    await page.keyboard.press("Escape");
+    await page.waitForSelector(".panel", { state: "detached" });
+    assert.deepEqual(await where(), ["1", "1"], "the focus returns to the cell");
+    await page.keyboard.press("?");
+    await page.waitForSelector(".panel kbd");
+    await server.stop();
+  },
+
+  async "without a token nothing is shown, with a wrong one neither"() {
+    const server = await serve(join(home, "runs"), ["--read-only"]);
+    const page = await visit(server, { address: server.origin + "/", quiet: true });
+    assert.match(await page.innerText("main"), /Sign in/);
+    await page.fill("input[type=password]", "0".repeat(64));
+    await page.getByRole("button", { name: "Sign in" }).click();
+    await page.waitForSelector("text=/token is wrong/i");
+    await page.fill("input[type=password]", server.address);
+    await page.getByRole("button", { name: "Sign in" }).click();
+    await page.waitForSelector(".start");
+    await server.stop();
+  },
+
+  async "runs that appear are shown, and two browsers see one job"() {
+    const runs = join(home, "jobs");
+    mkdirSync(runs);
+    const server = await serve(runs);
+    const first = await visit(server), second = await visit(server);
+    assert.match(await first.innerText("main"), /no runs yet/);
+    await first.getByRole("button", { name: "Prepare demonstration runs" }).click();
+    for (const page of [first, second]) await page.waitForSelector(".jobs-button.busy", { timeout: 30000 });
+    await second.reload();
+    await second.waitForSelector(".jobs-button.busy");
+    await second.locator(".jobs-button").click();
+    await second.getByRole("button", { name: "Pause" }).click();
+    for (const page of [first, second]) await page.waitForSelector(".jobs-button:not(.busy)", { timeout: 30000 });
+    await second.waitForSelector(".state.paused");
+    await second.getByRole("button", { name: "Resume" }).click();
+    await first.waitForSelector(".jobs-button.busy", { timeout: 30000 });
+    await second.getByRole("button", { name: "Cancel" }).click();
+    await second.waitForSelector(".state.cancelled", { timeout: 30000 });
+    writeRun(join(runs, "new"), { protection: "none", accuracy: 0.7, attacks: [["oracle", "decoder", "black box", 0.9]] });
+    await first.waitForSelector("text=What is here", { timeout: 15000 });
+    assert.deepEqual(first.trouble, []);
+    await server.stop();
+  },
+
+  async "a server that is killed and comes back"() {
+    const runs = join(home, "runs");
+    const server = await serve(runs);
+    const port = new URL(server.address).port;
+    const page = await visit(server, { quiet: true });
+    await go(page, server, "matrix", ".heat table");
+    await server.stop("SIGKILL");
+    await page.waitForSelector("text=/does not answer/", { timeout: 15000 });
+    const again = await serve(runs, [], port);
+    await page.waitForSelector("text=/does not answer/", { state: "detached", timeout: 30000 });
+    await page.locator(".cell").first().click();
+    await page.waitForSelector(".panel .pair img");
+    await again.stop();
+  },
+
+  async "what it costs"() {
+    const runs = join(home, "many");
+    writeLargeSweep(runs, 25, 20);
+    const server = await serve(runs, ["--read-only"]);
+    const page = await visit(server);
+    const numbers = {};
+    await page.goto("about:blank");
+    await page.goto(server.origin + "/");
+    await page.waitForSelector(".start h1");
+    numbers["first content, ms"] = Math.round(await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0].startTime));
+    await go(page, server, "matrix", ".heat table"); // the table is in the server's memory now
+    await go(page, server, "", ".start h1");
+    numbers["matrix of 500 cells, ms"] = Math.round(await page.evaluate(() => new Promise((resolve) => {
+      const begin = performance.now();
+      const wait = () => (document.querySelectorAll(".cell").length >= 500 ? requestAnimationFrame(() => resolve(performance.now() - begin)) : setTimeout(wait, 1));
+      location.hash = "#/matrix";
+      wait();
+    })));
+    numbers["room change, ms"] = Math.round(await page.evaluate(() => new Promise((resolve) => {
+      const begin = performance.now();
+      const wait = () => (document.querySelector(".start h1") ? requestAnimationFrame(() => resolve(performance.now() - begin)) : setTimeout(wait, 1));
+      location.hash = "#/";
+      wait();
+    })));
+    console.log(JSON.stringify(numbers));
+    await go(page, server, "matrix", ".heat table");
+    await inspect(page, "large");
+    // Ten times what an idle machine takes: tests share theirs.
+    assert.ok(numbers["first content, ms"] < 3000 && numbers["matrix of 500 cells, ms"] < 2000 && numbers["room change, ms"] < 1000, JSON.stringify(numbers));
+    await server.stop();
+  },
+};
+
+let failed = 0;
+writeRuns(join(home, "runs"));
+for (const [name, script] of Object.entries(scripts)) {
+  if (process.env.ENS_STUDIO_ONLY && !name.includes(process.env.ENS_STUDIO_ONLY)) continue;
+  const begin = Date.now();
+  try {
+    await script();
+    console.log(`ok    ${name} (${((Date.now() - begin) / 1000).toFixed(1)} s)`);
+  } catch (error) {
+    ++failed;
+    console.log(`FAIL  ${name}\n${error.stack}`);
+  }
+  for (const context of browser.contexts()) await context.close();
+  for (const server of [...servers]) await server.stop("SIGKILL");
+}
+await browser.close();
+rmSync(home, { recursive: true, force: true });
+process.exit(failed ? 1 : 0);

@@ -128,7 +128,8 @@ const scripts = {
     await go(page, server, "matrix", ".heat table");
     await page.locator(".cell").nth(0).click();
     await page.getByRole("button", { name: "Compare with another cell" }).click();
-    await page.locator(".cell").nth(1).click({ force: true });
+    await page.waitForSelector("text=/Open another cell/");
+    await page.locator(".cell").nth(1).click();
     await page.waitForSelector("text=Compared with");
     await page.keyboard.press("Escape");
     const file = async (button) => {

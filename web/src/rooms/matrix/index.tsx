@@ -64,7 +64,7 @@ export function MatrixRoom() {
   const needsAttack = view === "scatter" || (rows !== "attack" && columns !== "attack");
 
   return (
-    <div class="room">
+    <div class={"room" + (open ? " with-panel" : "")}>
       <Controls>
         <Select
           label="Sweep or folder" value={group?.id ?? ""} onChange={(v) => setParams({ group: v, cell: "", pin: "", data: "", split: "", level: "", attack: "" }, true)}
@@ -109,6 +109,10 @@ export function MatrixRoom() {
           <h1>{group?.title ?? "Matrix"}</h1>
           {group && <p class="muted">{group.cells ? `${group.runs ?? 0} of ${group.cells} trainings finished` : `${group.runs ?? 0} finished runs`}, last change {when(group.changed)}</p>}
         </header>
+        {pinned && !open && (
+          <p class="note bar">Open another cell to compare it with <strong>{pinned.protection}</strong>, attacked by <strong>{pinned.attack}</strong>.
+            <button type="button" class="quiet" onClick={() => setParams({ pin: "" })}>Stop comparing</button></p>
+        )}
         {!group && <Problem error={new Error("This sweep or folder is not here (any more): choose another one.")} />}
         {loaded.error ? <Problem error={loaded.error} /> : null}
         {loaded.loading && !matrix ? <Skeleton lines={8} /> : null}
@@ -134,9 +138,8 @@ export function MatrixRoom() {
           <div class="buttons">
             {pinned === open
               ? <button type="button" onClick={() => setParams({ pin: "" })}>Do not compare</button>
-              : <button type="button" onClick={() => setParams({ pin: idOf(open) })}>Compare with another cell</button>}
+              : <button type="button" onClick={() => setParams({ pin: idOf(open), cell: "" })}>Compare with another cell</button>}
           </div>
-          {pinned === open && <p class="note">Now open the other cell.</p>}
           <Detail record={open} value={value} />
           {pinned && pinned !== open && <><hr /><h3>Compared with</h3><Detail record={pinned} value={value} /></>}
         </Panel>

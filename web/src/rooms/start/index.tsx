@@ -11,7 +11,7 @@ import { Command, Empty, Help, useLoaded } from "../../ui";
 function Parties() {
   const bodies = [0, 1, 2, 3];
   return (
-    <figure class="parties">
+    <figure class="parties" tabIndex={0}>
       <svg viewBox="0 0 720 250" role="img" aria-label="The edge computes the first cells of the network, adds noise and sends features to N server networks in the cloud. It reads the answers of P of them, and only the edge knows which. The attacker holds the cloud.">
         <rect class="edge" x="8" y="24" width="258" height="202" rx="12" />
         <rect class="cloud" x="388" y="24" width="324" height="202" rx="12" />

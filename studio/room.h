@@ -20,6 +20,7 @@ struct RoomServices {
   Pictures& pictures;
   Hub& hub;
   Jobs* jobs;  // null: read-only
+  bool local;  // only this machine is served: who looks owns the edge's files
 };
 
 class Room {
@@ -31,5 +32,6 @@ class Room {
 };
 
 std::unique_ptr<Room> make_matrix_room(const RoomServices& services);
+std::unique_ptr<Room> make_split_room(const RoomServices& services);
 
 }  // namespace ens

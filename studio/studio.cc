@@ -90,8 +90,6 @@ struct Studio::Impl {
           });
       if (options.demo) start(demo_request());
     }
-    const RoomServices services{*index, pictures, hub, jobs ? &*jobs : nullptr};
-    rooms.push_back(make_matrix_room(services));
   }
 
   static studio::JobRequest demo_request() {
@@ -218,6 +216,10 @@ struct Studio::Impl {
         return read_file(web / path.substr(1));  // only paths of pages that are known
       };
     }
+    const RoomServices services{*index, pictures, hub, jobs ? &*jobs : nullptr,
+                                !to_others && !options.behind_proxy};
+    rooms.push_back(make_split_room(services));
+    rooms.push_back(make_matrix_room(services));
     site.emplace(std::move(o));
     add_routes(*site);
   }

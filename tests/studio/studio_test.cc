@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "studio/index.h"
+#include "tests/ensemble/bundles.h"
 #include "tests/support/errors.h"
 #include "tests/support/http.h"
 #include "tests/support/temp_dir.h"
@@ -189,6 +190,41 @@ TEST_F(StudioTest, NoAnswerHoldsASecret) {
         << secret << " in " << everything_.substr(everything_.find(secret) - 200, 400);
 }
 
+// The room of split inference: a picture passes, and requests by hand do not.
+TEST_F(StudioTest, SendsAPictureThroughARun) {
+  const fs::path run = options_.runs / "ours";
+  write_run(run, "ensembler", .75);
+  test::Bundles bundles = test::random_bundles(3);
+  test::write(bundles, run);
+  write(run / "config.txtpb",
+        "data {\n  name: \"shapes\"\n  test_limit: 8\n  image_size: 16\n}\nprotection {\n"
+        "  kind: \"ensembler\"\n}\nensemble {\n  nets: 4\n  selected: 2\n  sigma: 0.1\n}\n");
+  start();
+  const std::string id = get("runs")["runs"][0]["id"];
+  const json room = get("split/" + id);
+  ASSERT_FALSE(room.contains("unavailable")) << room["unavailable"];
+  EXPECT_EQ(room["images"], 8);
+  EXPECT_EQ(room["cells"].size(), 6u);
+  EXPECT_EQ(room["can_vary_sigma"], true);
+  const auto trace = [&](const std::string& more) {
+    return ask("POST", "split/trace", "{\"run\":\"" + id + "\"" + more + "}");
+  };
+  const json plain = json::parse(trace(R"(,"sigma":0)").second);
+  EXPECT_EQ(plain["sent"], plain["clean"]);  // pictures are named by what is in them
+  EXPECT_EQ(plain["bodies"].size(), 4u);
+  EXPECT_EQ(plain["answers"].size(), 5u);
+  const json noisy = json::parse(trace("").second);
+  EXPECT_NE(noisy["sent"], noisy["clean"]);
+  EXPECT_EQ(noisy["clean"], plain["clean"]);
+  EXPECT_EQ(ask("GET", "pictures/" + noisy["sent"].get<std::string>()).first, 200);
+  for (const char* bad : {R"(,"sigma":"NaN")", R"(,"sigma":-0.1)", R"(,"sigma":1e30)",
+                          R"(,"sigma":"Infinity")", R"(,"image":-1)", R"(,"image":8)"})
+    EXPECT_EQ(trace(bad).first, 400) << bad;
+  EXPECT_EQ(ask("POST", "split/trace", R"({"run":"0"})").first, 404);
+  fs::remove(run / "edge.h5");
+  EXPECT_TRUE(get("split/" + id).contains("unavailable"));
+}
+
 TEST_F(StudioTest, DamageIsNamedAndHidesNothingElse) {
   write_run(options_.runs / "good", "none", .8);
   write_run(options_.runs / "torn", "none", .8);
@@ -251,6 +287,28 @@ TEST_F(StudioTest, RequestsByHandAreRefused) {
   const std::string flood =
       raw("GET / HTTP/1.1\r\nHost: " + host_ + "\r\n" + std::string(40000, 'x'));
   EXPECT_TRUE(flood.empty() || flood.starts_with("HTTP/1.1 4")) << flood.substr(0, 80);
+}
+
+// studio/api.md lists what the server answers: every address is known to it.
+TEST_F(StudioTest, AnswersWhatItsDescriptionLists) {
+  write_run(options_.runs / "a", "none", .8);
+  start();
+  std::ifstream in(fs::path(ENS_SOURCE_DIR) / "studio/api.md");
+  int addresses = 0;
+  for (std::string line; std::getline(in, line);) {
+    if (!line.starts_with("| `")) continue;
+    std::string method = line.substr(3, line.find(' ', 3) - 3);
+    std::string path = line.substr(line.find(' ', 3) + 1);
+    path = path.substr(0, path.find('`'));
+    path = path.substr(0, path.find('?'));
+    if (const size_t id = path.find("ID"); id != std::string::npos) path.replace(id, 2, "0");
+    if (path == "events") continue;  // has no end
+    ++addresses;
+    const auto [status, text] = ask(method, path, method == "POST" ? "{}" : "");
+    EXPECT_EQ(text.find("nothing at this address"), std::string::npos) << line;
+    EXPECT_NE(status, 405) << line;
+  }
+  EXPECT_GE(addresses, 14);
 }
 
 TEST_F(StudioTest, ReadOnlyStartsAndWritesNothing) {

@@ -3,8 +3,8 @@
 // page: nothing on the console, no request outside the origin, no serious finding of axe, no sideways scroll.
 // CHROMIUM names another browser; ENS_STUDIO_ONLY runs the scripts whose name holds it.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { spawn, spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { writeLargeSweep, writeRun, writeRuns } from "./fixture.mjs";
@@ -150,7 +150,7 @@ const scripts = {
   async "by keyboard only"() {
     const server = await serve(join(home, "runs"), ["--read-only"]);
     const page = await visit(server);
-    await page.keyboard.press("2");
+    await page.keyboard.press("3");
     await page.waitForSelector(".heat table");
     for (let i = 0; i < 80; ++i) {
       await page.keyboard.press("Tab");
@@ -181,6 +181,78 @@ const scripts = {
     await page.fill("input[type=password]", server.address);
     await page.getByRole("button", { name: "Sign in" }).click();
     await page.waitForSelector(".start");
+    await server.stop();
+  },
+
+  async "a picture through a trained run"() {
+    const runs = join(home, "trained");
+    mkdirSync(runs);
+    writeFileSync(join(runs, "tiny.txtpb"), `title: "Tiny"
+base {
+  data { name: "shapes" train_limit: 320 test_limit: 32 public_images: 64 }
+  model { architecture: "resnet18" width: 4 } ensemble { nets: 3 selected: 2 sigma: 0.1 }
+  stage1 { epochs: 1 batch: 32 } stage2 { epochs: 1 batch: 32 } attack { reference_images: 0 scored_images: 16 public_images: 64 }
+}
+attack: ["linear-decoder", "mean-image"]
+row { name: "ours" set: "protection.kind=ensembler" }
+row { name: "deeper" set: "protection.kind=ensembler" set: "model.head_cells=2" }
+`);
+    const trained = spawnSync(program, ["sweep", join(runs, "tiny.txtpb"), "--out", join(runs, "tiny")], { encoding: "utf8" });
+    assert.equal(trained.status, 0, trained.stderr);
+    const server = await serve(runs, ["--read-only"]);
+    for (const [size, colorScheme] of [["wide", "light"], ["narrow", "dark"]]) {
+      const page = await visit(server, { size, colorScheme });
+      await go(page, server, "split", ".way img");
+      await inspect(page, `split-${size}-${colorScheme}`);
+      await page.context().close();
+    }
+    const page = await visit(server);
+    await go(page, server, "split", ".way img");
+    const sent = () => page.getAttribute('img[alt="Features as they are sent"]', "src");
+    const clean = () => page.getAttribute('img[alt="Features before the protection"]', "src");
+    assert.notEqual(await sent(), await clean());
+    // The slider moves, is let go, and the picture is computed again with the run's own weights.
+    await page.fill('input[type="number"][aria-label^="σ"]', "0");
+    await page.keyboard.press("Enter");
+    await page.waitForFunction(() => document.querySelector('img[alt="Features as they are sent"]').src === document.querySelector('img[alt="Features before the protection"]').src);
+    const before = await clean();
+    await page.getByRole("button", { name: "Next" }).click();
+    await page.waitForFunction((old) => document.querySelector('img[alt="Features before the protection"]').getAttribute("src") !== old, before);
+    // h jumps to the other trained run; a split that nobody trained only shows what it would cost.
+    const run = () => new URLSearchParams(new URL(page.url()).hash.split("?")[1]).get("run");
+    const first = await run();
+    await page.locator(".handle").first().focus();
+    await page.keyboard.press(/h = 1/.test(await page.innerText(".room-head")) ? "ArrowRight" : "ArrowLeft");
+    await page.waitForFunction((old) => new URLSearchParams(location.hash.split("?")[1]).get("run") !== old, first);
+    await page.waitForSelector(".way img");
+    const here = await run();
+    await page.locator(".handle").nth(1).focus();
+    await page.keyboard.press("ArrowLeft");
+    await page.waitForSelector("text=/Nobody has trained this split/");
+    assert.equal(await run(), here);
+    // Dragging, and no long task meanwhile.
+    await page.evaluate(() => {
+      globalThis.long = [];
+      new PerformanceObserver((list) => globalThis.long.push(...list.getEntries().map((e) => e.duration))).observe({ type: "longtask" });
+    });
+    const box = await page.locator(".handle circle").first().boundingBox();
+    await page.mouse.move(box.x + 4, box.y + 4);
+    await page.mouse.down();
+    for (let i = 0; i < 40; ++i) await page.mouse.move(box.x + 4 + 8 * i, box.y + 4);
+    await page.mouse.up();
+    const long = await page.evaluate(() => globalThis.long);
+    console.log(JSON.stringify({ "longest task while dragging, ms": Math.round(Math.max(0, ...long)) }));
+    const times = await page.evaluate(async (id) => {
+      const out = [];
+      for (let i = 0; i < 11; ++i) {
+        const begin = performance.now();
+        await (await fetch("/api/v1/split/trace", { method: "POST", headers: { "X-Ens": "1", "Content-Type": "application/json" }, body: JSON.stringify({ run: id, image: i, visitor: "t" }) })).json();
+        out.push(performance.now() - begin);
+      }
+      return out.sort((a, b) => a - b)[5];
+    }, here);
+    console.log(JSON.stringify({ "split trace, median ms": Math.round(times) }));
+    assert.deepEqual(page.trouble, []);
     await server.stop();
   },
 

@@ -3,9 +3,11 @@
 // Room in the server (studio/room.h), which says whether it is there.
 import type { ComponentType } from "preact";
 import { MatrixRoom } from "./matrix";
+import { SplitRoom } from "./split";
 import { StartPage } from "./start";
 
 export const rooms: { name: string; title: string; server: boolean; page: ComponentType }[] = [
   { name: "", title: "Overview", server: false, page: StartPage },
+  { name: "split", title: "Split inference", server: true, page: SplitRoom },
   { name: "matrix", title: "Matrix", server: true, page: MatrixRoom },
 ];

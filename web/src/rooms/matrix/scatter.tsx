@@ -69,7 +69,7 @@ export function Scatter({ list, value, change, published, onOpen }: {
           const text = `${p.title}, ${p.setting}: ${show(p.x)}, ${value.title} ${fixed(p.y, value.digits)} by ${p.attack}${p.front ? ", on the Pareto front" : ""}${p.inBudget ? "" : ", outside the budget"}`;
           return (
             <g
-              key={i} class={"point" + (p.inBudget ? "" : " out")} role="button" tabIndex={0} aria-label={text}
+              key={i} class={"point" + (p.inBudget ? "" : " out")} role="button" tabindex={0} aria-label={text}
               onClick={() => onOpen(p.record)}
               onKeyDown={(e) => { if (e.key === "Enter" || e.key === " ") { e.preventDefault(); onOpen(p.record); } }}
             ><title>{text}</title><Mark shape={settings.indexOf(p.setting)} x={px(p.x)} y={py(p.y)} kind={p.front ? "best" : "other"} /></g>

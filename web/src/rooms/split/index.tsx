@@ -53,7 +53,7 @@ function Strip({ run, head, tail, onMove }: { run: SplitRun; head: number; tail:
   };
   const handle = (which: "h" | "t", n: number, value: number) => (
     <g
-      class="handle" role="slider" tabIndex={0} aria-label={which === "h" ? "h: first cells on the edge" : "t: last cells on the edge"}
+      class="handle" role="slider" tabindex={0} aria-label={which === "h" ? "h: first cells on the edge" : "t: last cells on the edge"}
       aria-valuemin={1} aria-valuemax={cells - 2} aria-valuenow={value} onPointerDown={drag(which)} onKeyDown={key(which)}
     >
       <rect x={n * box - 12} y={4} width={24} height={92} class="grip-area" />

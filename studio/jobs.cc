@@ -170,6 +170,8 @@ studio::Job Jobs::submit(const studio::JobRequest& request, const JobPlan& plan)
   job.set_id(to_hex({reinterpret_cast<const char*>(&id), sizeof id}));
   job.set_title(plan.title);
   job.set_created(now());
+  if (!plan.run.empty()) job.set_run(plan.run);
+  if (!plan.group.empty()) job.set_group(plan.group);
   std::vector<std::string> words{"ensembler"};
   for (const std::string& argument : plan.arguments) words.push_back(shell_quoted(argument));
   job.set_command(join(words, " "));

@@ -37,7 +37,7 @@ struct JobPlan {
   std::string title;
   std::vector<std::string> arguments;
   std::filesystem::path out;
-  bool sweep = false;
+  std::string run, group;  // the ids of what it fills, where it is one run or a sweep
 };
 
 // Thread-safe.

@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "base/strings.h"
 #include "lab/config_flags.h"
+#include "lab/scenarios/split.h"
 #include "nn/data/dataset.h"
 #include "proto/protections.h"
 #include "studio/site.h"
@@ -51,6 +52,8 @@ JobPlan plan_training(const studio::JobRequest& r, const Index& index) {
   ConfigFlags flags;
   flags.overrides = set;
   const RunConfig config = flags.resolve();  // its rules refuse what cannot be
+  if (const std::string why = split_scenario().impossible(config); !why.empty())
+    throw Refusal(400, why, "training");
   DataOptions data;
   data.name = config.data().name();
   if (!dataset_present(data))
@@ -65,6 +68,7 @@ JobPlan plan_training(const studio::JobRequest& r, const Index& index) {
   plan.out = index.root() / "trainings" /
              fmt::format("{}-{}-{}", data.name, protection.kind,
                          to_hex(sha256(all.data(), all.size())).substr(0, 8));
+  plan.run = index.id_of(plan.out);
   plan.arguments = {"train", "--out", plan.out.string()};
   for (const std::string& setting : set)
     plan.arguments.insert(plan.arguments.end(), {"--set", setting});
@@ -82,6 +86,7 @@ JobPlan plan_attack(const studio::JobRequest& r, const Index& index) {
   JobPlan plan;
   plan.title = r.attack() + " on " + run.entry.name();
   plan.out = run.folder;
+  plan.run = run.entry.id();
   plan.arguments = {"attack", run.folder.string(), "--attack", r.attack()};
   return plan;
 }
@@ -95,7 +100,7 @@ JobPlan plan_job(const studio::JobRequest& request, const Index& index) {
       plan.title = "Prepare the demonstration runs";
       plan.out = index.root() / "studio-demo";
       plan.arguments = {"sweep", find_config("studio-demo").string(), "--out", plan.out.string()};
-      plan.sweep = true;
+      plan.group = index.id_of(plan.out);
       return plan;
     }
     case studio::JobRequest::TRAIN:

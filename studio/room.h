@@ -33,5 +33,6 @@ class Room {
 
 std::unique_ptr<Room> make_matrix_room(const RoomServices& services);
 std::unique_ptr<Room> make_split_room(const RoomServices& services);
+std::unique_ptr<Room> make_cloud_room(const RoomServices& services);
 
 }  // namespace ens

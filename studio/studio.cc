@@ -219,6 +219,7 @@ struct Studio::Impl {
     const RoomServices services{*index, pictures, hub, jobs ? &*jobs : nullptr,
                                 !to_others && !options.behind_proxy};
     rooms.push_back(make_split_room(services));
+    rooms.push_back(make_cloud_room(services));
     rooms.push_back(make_matrix_room(services));
     site.emplace(std::move(o));
     add_routes(*site);

@@ -90,3 +90,9 @@ export interface Trace {
   answers: { name: string; probability: number }[]; label?: string; edge_ms?: number; cloud_ms?: number;
   tail_ms?: number; noise_share?: number;
 }
+
+export interface TrainingChoices {
+  data: { name: string; present?: boolean; command?: string }[];
+  protections: { kind: string; title: string; meaning: string; several_nets?: boolean; selects?: boolean; noise?: boolean }[];
+  architectures: string[];
+}

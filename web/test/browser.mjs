@@ -94,6 +94,10 @@ const scripts = {
         await page.waitForSelector(".panel", { state: "detached" });
         await go(page, server, "matrix?view=scatter", ".scatter svg");
         await inspect(page, `scatter-${name}`);
+        await go(page, server, "cloud", ".trainings a");
+        await page.locator(".trainings a", { hasText: "finished" }).first().click();
+        await page.waitForSelector(".plot canvas");
+        await inspect(page, `trainings-${name}`);
         await page.locator(".jobs-button").click();
         await page.waitForSelector(".panel");
         await inspect(page, `jobs-${name}`);
@@ -150,7 +154,7 @@ const scripts = {
   async "by keyboard only"() {
     const server = await serve(join(home, "runs"), ["--read-only"]);
     const page = await visit(server);
-    await page.keyboard.press("3");
+    await page.keyboard.press("4");
     await page.waitForSelector(".heat table");
     for (let i = 0; i < 80; ++i) {
       await page.keyboard.press("Tab");
@@ -253,6 +257,35 @@ row { name: "deeper" set: "protection.kind=ensembler" set: "model.head_cells=2" 
     }, here);
     console.log(JSON.stringify({ "split trace, median ms": Math.round(times) }));
     assert.deepEqual(page.trouble, []);
+    await server.stop();
+  },
+
+  async "a training is started, watched, and cancelled"() {
+    const runs = join(home, "trainings");
+    mkdirSync(runs);
+    const server = await serve(runs);
+    const page = await visit(server);
+    await go(page, server, "cloud", "form button.primary");
+    const field = (label) => page.locator(".field", { hasText: label }).locator("input");
+    await field("Epochs").fill("200");
+    await field("Images").fill("1000");
+    await field("Width").fill("4");
+    await field("P, selected").count().then((n) => assert.equal(n, 0, "nothing is selected without an ensemble"));
+    await page.getByRole("button", { name: "Train", exact: true }).click();
+    await page.waitForSelector(".plot canvas", { timeout: 60000 });
+    const points = () => page.evaluate(() => fetch("/api/v1/runs/" + new URLSearchParams(location.hash.split("?")[1]).get("run") + "/curve").then((r) => r.json()).then((c) => c.lines[0].x.length));
+    const before = await points();
+    await inspect(page, "training");
+    await page.reload();
+    await page.waitForSelector(".plot canvas");
+    for (let i = 0; i < 100 && (await points()) <= before; ++i) await page.waitForTimeout(200);
+    assert.ok((await points()) > before, "the curve moves");
+    await page.getByRole("button", { name: "Cancel" }).click();
+    await page.waitForSelector(".state.cancelled", { timeout: 30000 });
+    // What cannot be is refused by the configuration's own rules, in words.
+    await field("h, cells").fill("6");
+    await page.getByRole("button", { name: "Train", exact: true }).click();
+    await page.waitForSelector("form .problem");
     await server.stop();
   },
 

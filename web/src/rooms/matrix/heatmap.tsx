@@ -57,7 +57,7 @@ export function HeatMap({ table, value, chosen, pinned, onOpen }: {
                   <th scope="row">{r || "–"}</th>
                   {facts && (
                     <td class="fact">
-                      {row?.status ? <span class="muted" title={row.reason}>{row.status}</span> : <>{percent(row?.accuracy?.mean)}<small>{points(row?.change?.mean)}</small></>}
+                      {row?.status ? <span class="muted" title={row.reason}>{row.status}</span> : <>{percent(row?.accuracy?.mean)}{row?.change?.mean !== undefined && <small>{points(row.change.mean)}</small>}</>}
                     </td>
                   )}
                   {facts && <td class="fact sent">{row?.status ? "" : bytes(row?.bytes_up)}</td>}

@@ -3,7 +3,8 @@ import { fixed, percent, points as inPoints } from "../../format";
 import type { Matrix } from "../../types";
 import type { Point, Record_, Value } from "./model";
 
-const W = 720, H = 400, left = 56, right = 20, top = 16, bottom = 44;
+const narrow = matchMedia("(max-width: 899px)");
+const left = 56, right = 20, top = 16, bottom = 44;
 const shapes = ["circle", "square", "diamond", "triangle"] as const;
 
 function ticks(low: number, high: number): number[] {
@@ -29,6 +30,7 @@ function Mark({ shape, x, y, kind }: { shape: number; x: number; y: number; kind
 export function Scatter({ list, value, change, published, onOpen }: {
   list: Point[]; value: Value; change: boolean; published: Matrix["published"]; onOpen: (r: Record_) => void;
 }) {
+  const W = narrow.matches ? 400 : 720, H = narrow.matches ? 340 : 400;
   const theirs = change && value.name === "ssim"
     ? published.flatMap((p) => p.rows.filter((r) => r.change !== undefined && r.ssim !== undefined && r.ours)
       .map((r) => ({ title: `${r.name}, published (${p.source})`, x: r.change! / 100, y: r.ssim! })))

@@ -80,4 +80,8 @@ std::vector<uint8_t> hkdf_sha256(std::span<const uint8_t> key, std::span<const u
   return out;
 }
 
+bool equal_in_constant_time(std::string_view a, std::string_view b) {
+  return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
+}
+
 }  // namespace ens

@@ -45,4 +45,7 @@ std::array<uint8_t, 32> hmac_sha256(std::span<const uint8_t> key, std::span<cons
 std::vector<uint8_t> hkdf_sha256(std::span<const uint8_t> key, std::span<const uint8_t> salt,
                                  std::string_view info, size_t size);
 
+// Whether the texts are equal, in a time that depends on their lengths alone: for tokens.
+bool equal_in_constant_time(std::string_view a, std::string_view b);
+
 }  // namespace ens

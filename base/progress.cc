@@ -6,10 +6,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <deque>
 #include <iostream>
 #include <mutex>
+#include <nlohmann/json.hpp>
 #include <string_view>
 
 namespace ens {
@@ -22,6 +24,7 @@ using std::chrono::milliseconds;
 constexpr milliseconds kQuiet{300};        // nothing on a terminal before
 constexpr milliseconds kRedraw{100};       // on a terminal
 constexpr milliseconds kPlainLine{5000};   // elsewhere
+constexpr milliseconds kJsonLine{500};     // for programs
 constexpr milliseconds kSampleEvery{500};  // for the rate
 constexpr milliseconds kRateWindow{30'000};
 // The time left is shown once so much of the work is done, or so much time has passed: the first
@@ -159,6 +162,18 @@ std::string last_line(const Style& style, const Measure& m, const std::string& n
   return text;
 }
 
+std::string json_line(const Style& style, const Measure& m, const std::string& note) {
+  nlohmann::ordered_json out{{"label", style.label}, {"done", m.done}};
+  if (m.total > 0) out["total"] = m.total;
+  out["unit"] = style.unit;
+  if (m.rate > 0) out["rate"] = m.rate;
+  if (m.left >= 0) out["left"] = m.left;
+  if (!note.empty()) out["note"] = note;
+  return out.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+std::atomic<bool> g_json{false};
+
 bool stderr_is_terminal() {
   const char* term = std::getenv("TERM");
   return isatty(STDERR_FILENO) && term && std::string_view(term) != "dumb";
@@ -180,7 +195,8 @@ struct Progress::Impl {
       : style{std::move(label), std::move(unit)},
         clock(std::move(clock_)),
         out(out_),
-        terminal(terminal_),
+        json(g_json),
+        terminal(terminal_ && !json),
         start(clock()),
         meter(total, start),
         last_drawn(start) {
@@ -193,14 +209,17 @@ struct Progress::Impl {
   void draw_if_due() {
     const TimePoint now = clock();
     if (finished || silent) return;
+    const milliseconds pause = json ? kJsonLine : kPlainLine;
     if (terminal ? now - start < kQuiet || (drawn && now - last_drawn < kRedraw)
-                 : now - last_drawn < kPlainLine) {
+                 : now - last_drawn < pause) {
       return;
     }
     last_drawn = now;
     drawn = true;
     const Measure m = meter.now(now);
-    if (terminal) {
+    if (json) {
+      write(json_line(style, m, note));
+    } else if (terminal) {
       write(fmt::format("\r{}\x1b[K", line(style, m, note, true, columns())));
     } else {
       write(line(style, m, note, false, std::string::npos) + "\n");
@@ -215,7 +234,7 @@ struct Progress::Impl {
   const Style style;
   const Clock clock;
   std::ostream& out;
-  const bool terminal;
+  const bool json, terminal;
   const TimePoint start;
   Meter meter;
   std::string note;
@@ -223,6 +242,8 @@ struct Progress::Impl {
   bool drawn = false, finished = false, silent = false;
   ProgressCapture::Listen listen;  // may be empty
 };
+
+void show_progress_as_json(bool json) { g_json = json; }
 
 Progress::Progress(std::string label, int64_t total, std::string unit)
     : Progress(std::move(label), total, std::move(unit), std::chrono::steady_clock::now, std::cerr,
@@ -269,6 +290,10 @@ void Progress::finish() {
   if (impl_->finished) return;
   impl_->finished = true;
   if (impl_->silent) return;
+  if (impl_->json) {
+    impl_->write(json_line(impl_->style, impl_->meter.overall(impl_->clock()), impl_->note));
+    return;
+  }
   const std::string text =
       last_line(impl_->style, impl_->meter.overall(impl_->clock()), impl_->note);
   if (!impl_->terminal) {

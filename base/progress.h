@@ -23,6 +23,12 @@ class Stopped : public Error {
   Stopped() : Error(Kind::kFailure, "stopped", "", "the same command goes on from what is saved") {}
 };
 
+// How Progress objects made from now on show themselves: as lines for people, or, for programs that
+// read them, as a JSON object a line on stderr, at most two a second and one at the end:
+// {"label":"stage 1","done":512,"total":50000,"unit":"images","rate":431.5,"left":115,"note":"..."}
+// rate is per second, left in seconds; a number that is not known is left out.
+void show_progress_as_json(bool json);
+
 class Progress {
  public:
   // total: units of work in all, 0 if unknown; `unit` names them ("images") for the rate. "bytes"

@@ -11,7 +11,7 @@
 #include "cloud/frontend.h"
 #include "cloud/metrics.h"
 #include "cloud/served_bundle.h"
-#include "net/http/server.h"
+#include "net/http/probes.h"
 #include "nn/core/backend.h"
 #include "proto/tensor_codec.h"
 
@@ -77,9 +77,10 @@ struct Server::Impl {
         frontend(c.bind(), std::make_shared<ServedBundles>(c), security, queue, metrics) {
     log_served();
     if (!c.http().empty()) {
-      http.emplace(c.http(), HttpServer::Pages{[this] { return state.load() != State::kStopped; },
-                                               [this] { return state.load() == State::kReady; },
-                                               [this] { return metrics.text(); }});
+      http.emplace(c.http(), HttpLimits(),
+                   HttpProbes{[this] { return state.load() != State::kStopped; },
+                              [this] { return state.load() == State::kReady; },
+                              [this] { return metrics.text(); }});
       spdlog::info("event=http address={}", http->address());
     }
   }

@@ -433,7 +433,7 @@ bool is_run(const fs::path& folder) {
   return fs::is_regular_file(folder / kConfig, error);
 }
 
-RunView read_run(const fs::path& folder) {
+RunView read_run(const fs::path& folder, bool with_metrics) {
   RunView view;
   view.folder = folder;
   try {
@@ -444,6 +444,7 @@ RunView read_run(const fs::path& folder) {
     results::RunInfo info;
     results::read(folder / kInfo, info);
     view.info = info;
+    if (!with_metrics) return view;
     int64_t line = 1;
     const bool header =
         for_each_row(read_file_if_there(folder / kMetrics).value_or(""), [&](std::string_view row) {

@@ -95,7 +95,8 @@ RunConfig read_run_config(const std::filesystem::path& folder);
 
 // Whether a process has a RunDir of this folder now, this one included.
 bool run_in_use(const std::filesystem::path& folder);
-bool is_run(const std::filesystem::path& folder);       // it holds a config.txtpb
-RunView read_run(const std::filesystem::path& folder);  // never throws for damage: see `damage`
+bool is_run(const std::filesystem::path& folder);  // it holds a config.txtpb
+// Never throws for damage: see `damage`. `with_metrics`: else they are left out.
+RunView read_run(const std::filesystem::path& folder, bool with_metrics = true);
 
 }  // namespace ens

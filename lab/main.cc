@@ -2,6 +2,7 @@
 // `ensembler`: train, attack, report, inspect.
 #include "base/flags.h"
 #include "base/program.h"
+#include "base/progress.h"
 #include "base/threads.h"
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
@@ -17,6 +18,12 @@ int run(int argc, char** argv) {
                "ensembler"};
   app.require_subcommand(1);
   app.set_help_all_flag("--help-all", "Help of every command");
+  app.add_option_function<std::string>(
+         "--progress",
+         [](const std::string& format) { ens::show_progress_as_json(format == "json"); },
+         "How long commands show their progress on standard error: text, or json, an object a line "
+         "for programs")
+      ->check(CLI::IsMember({"text", "json"}));
   ens::add_demo_command(app);
   ens::add_train_command(app);
   ens::add_attack_command(app);
@@ -25,6 +32,7 @@ int run(int argc, char** argv) {
   ens::add_report_command(app);
   ens::add_compare_command(app);
   ens::add_advise_command(app);
+  ens::add_studio_command(app);
   ens::add_info_command(app);
   ens::add_config_command(app);
   ens::add_data_command(app);

@@ -63,18 +63,27 @@ pb::util::Status parse(const std::string& text, pb::Message& message) {
 
 }  // namespace
 
-std::string to_json(const pb::Message& message) {
+std::string to_json(const pb::Message& message, bool indented) {
   const std::unique_ptr<pb::Message> copy(message.New());
   copy->CopyFrom(message);
   clean(*copy);
   pb::util::JsonPrintOptions options;
-  options.add_whitespace = true;
+  options.add_whitespace = indented;
   options.preserve_proto_field_names = true;
   options.always_print_primitive_fields = true;  // empty lists; single fields are all optional
   std::string out;
   const auto status = pb::util::MessageToJsonString(*copy, &out, options);
   if (!status.ok()) fail("cannot be written as JSON: " + status.ToString(), message.GetTypeName());
   return out;
+}
+
+bool from_json(const std::string& text, pb::Message& message, std::string& why) {
+  message.Clear();
+  const auto status = pb::util::JsonStringToMessage(text, &message);
+  if (status.ok()) return true;
+  message.Clear();
+  why = std::string(status.message());
+  return false;
 }
 
 void write(const fs::path& file, const pb::Message& message) {

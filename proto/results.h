@@ -25,7 +25,10 @@ class NewerFormat : public Error {
 
 // Numbers that are not finite are left out: they are not known. Bytes that are not UTF-8 (command
 // lines may hold some) become U+FFFD.
-std::string to_json(const google::protobuf::Message& message);
+std::string to_json(const google::protobuf::Message& message, bool indented = true);
+// The reverse, for what others send: unknown keys are an error too. False, and why, if it is no
+// JSON of such a message.
+bool from_json(const std::string& text, google::protobuf::Message& message, std::string& why);
 // The file also gets the version of its format.
 void write(const std::filesystem::path& file, const google::protobuf::Message& message);
 

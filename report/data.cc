@@ -26,18 +26,27 @@ auto setting_key(const Run& r) {
                     r.get("split.head"), r.get("split.tail"), r.get(sent));
 }
 
-// The unprotected run of the same setting, with the same seed if there is one.
-int find_baseline(const std::vector<Run>& runs, const Run& run) {
-  int found = -1;
+using SettingKey = decltype(setting_key(std::declval<const Run&>()));
+
+// The unprotected runs of each setting, ascending.
+std::map<SettingKey, std::vector<int>> unprotected_runs(const std::vector<Run>& runs) {
+  std::map<SettingKey, std::vector<int>> found;
   for (size_t i = 0; i < runs.size(); ++i) {
-    const Run& other = runs[i];
-    if (other.is_protected() || setting_key(other) != setting_key(run)) continue;
-    if (&other == &run) return static_cast<int>(i);
-    if (found < 0 ||
-        (other.seed() == run.seed() && runs[static_cast<size_t>(found)].seed() != run.seed()))
-      found = static_cast<int>(i);
+    if (!runs[i].is_protected()) found[setting_key(runs[i])].push_back(static_cast<int>(i));
   }
   return found;
+}
+
+// Of the unprotected runs of its setting itself, else one with the same seed, else the first.
+int find_baseline(const std::vector<Run>& runs, const Run& run,
+                  const std::vector<int>& candidates) {
+  for (const int i : candidates) {
+    if (&runs[static_cast<size_t>(i)] == &run) return i;
+  }
+  for (const int i : candidates) {
+    if (runs[static_cast<size_t>(i)].seed() == run.seed()) return i;
+  }
+  return candidates.empty() ? -1 : candidates.front();
 }
 
 double low_end(const Interval& v) { return v.has_low() ? v.low() : v.mean(); }
@@ -140,8 +149,11 @@ void compare(std::vector<Run>& runs) {
       if (a.has_numbers()) what(a);
     }
   };
+  const std::map<SettingKey, std::vector<int>> unprotected = unprotected_runs(runs);
   for (Run& run : runs) {
-    run.baseline = find_baseline(runs, run);
+    const auto candidates = unprotected.find(setting_key(run));
+    if (candidates != unprotected.end())
+      run.baseline = find_baseline(runs, run, candidates->second);
     const Run* none = run.baseline < 0 ? nullptr : &runs[static_cast<size_t>(run.baseline)];
     const Maybe before = none ? none->get("accuracy") : Maybe(), after = run.get("accuracy");
     if (before && after) run.accuracy_change = *after - *before;
@@ -471,8 +483,8 @@ std::string path_label(const std::string& path) {
   return out;
 }
 
-ReportData collect(const std::vector<std::filesystem::path>& folders) {
-  ReportData all = read_folders(folders);
+ReportData collect(const std::vector<std::filesystem::path>& folders, Detail detail) {
+  ReportData all = read_folders(folders, detail);
   std::stable_sort(all.runs.begin(), all.runs.end(), [](const Run& a, const Run& b) {
     const auto key = [](const Run& r) {
       return std::tuple(setting_key(r), protection_rank(r.protection()), r.get("nets"),

@@ -202,12 +202,16 @@ struct ReportData {
   }
 };
 
+// How much of a run folder is read: everything, or the numbers without images and curves.
+enum class Detail { kAll, kNumbers };
+
 // Reads every run folder at or below the given ones, and the sweep.json of sweeps among them.
 // Whatever cannot be read is named in `skipped`; nothing is thrown for it.
-ReportData collect(const std::vector<std::filesystem::path>& folders);
+ReportData collect(const std::vector<std::filesystem::path>& folders, Detail detail = Detail::kAll);
 
 // The first half of collect(): what the folders say, nothing compared.
-ReportData read_folders(const std::vector<std::filesystem::path>& folders);
+ReportData read_folders(const std::vector<std::filesystem::path>& folders,
+                        Detail detail = Detail::kAll);
 
 // What makes two runs the same experiment, but for the seed, where the data lie, the attacks, and
 // the fields named.

@@ -6,6 +6,7 @@
 #include <charconv>
 #include <cmath>
 #include <functional>
+#include <map>
 #include <set>
 #include <stdexcept>
 #include <tuple>
@@ -35,7 +36,7 @@ std::string read_png(const fs::path& file) {
   return bytes;
 }
 
-Attack read_attack(const fs::path& folder, std::vector<Skipped>& skipped) {
+Attack read_attack(const fs::path& folder, Detail detail, std::vector<Skipped>& skipped) {
   Attack a;
   a.folder = folder.filename().string();
   results::AttackResult& r = a.result;
@@ -46,6 +47,7 @@ Attack read_attack(const fs::path& folder, std::vector<Skipped>& skipped) {
   if (!r.has_best_of()) r.set_best_of(1);
   if (r.error().empty() && r.pointless().empty() && !r.ssim().has_mean())
     throw Damage("result.json has neither an SSIM nor an error");
+  if (detail == Detail::kNumbers) return a;
   try {
     a.original_png = read_png(folder / "original.png");
     a.reconstruction_png = read_png(folder / "reconstruction.png");
@@ -98,8 +100,8 @@ std::map<std::string, std::string> read_settings(const std::string& config) {
   return out;
 }
 
-Run read_one(const fs::path& folder, std::vector<Skipped>& skipped) {
-  const RunView view = read_run(folder);
+Run read_one(const fs::path& folder, Detail detail, std::vector<Skipped>& skipped) {
+  const RunView view = read_run(folder, detail == Detail::kAll);
   if (!is_run(folder)) throw Damage("config.txtpb is missing");
   if (!view.info) throw Damage(view.damage);
   if (!view.done) throw Damage("not finished: no DONE file (the same training command resumes it)");
@@ -136,7 +138,7 @@ Run read_one(const fs::path& folder, std::vector<Skipped>& skipped) {
     });
   }
   for (const fs::path& attack : sorted_subfolders(folder / "attack")) {
-    optional_part(attack, [&] { run.attacks.push_back(read_attack(attack, skipped)); });
+    optional_part(attack, [&] { run.attacks.push_back(read_attack(attack, detail, skipped)); });
   }
 
   std::map<std::tuple<std::string, std::string, std::string, double>, std::pair<double, int>> sums;
@@ -195,7 +197,7 @@ void plan(const fs::path& folder, const std::map<std::string, std::string>& valu
 
 // Which cells have a run; the others become rows of their own, and leave the list of what was
 // skipped.
-void join_sweep(Sweep sweep, ReportData& all) {
+void join_sweep(Sweep sweep, const std::map<fs::path, Run*>& by_folder, ReportData& all) {
   std::error_code error;
   std::map<std::string, std::string> sibling;
   for (const Cell& cell : sweep.state.cells()) {
@@ -203,9 +205,9 @@ void join_sweep(Sweep sweep, ReportData& all) {
     const auto same = [&](const fs::path& other) {
       return fs::weakly_canonical(other, error) == fs::weakly_canonical(folder, error);
     };
-    const auto run = std::find_if(all.runs.begin(), all.runs.end(),
-                                  [&](const Run& r) { return same(r.folder); });
-    if (run != all.runs.end()) {
+    const auto found = by_folder.find(fs::weakly_canonical(folder, error));
+    if (found != by_folder.end()) {
+      Run* run = found->second;
       if (cell.status() != "done")
         run->note = cell.status() + (cell.reason().empty() ? "" : ": " + cell.reason());
       sibling = run->settings;
@@ -234,7 +236,7 @@ void join_sweep(Sweep sweep, ReportData& all) {
   all.sweeps.push_back(std::move(sweep));
 }
 
-void find_runs(const fs::path& folder, std::set<fs::path>& seen, ReportData& all,
+void find_runs(const fs::path& folder, Detail detail, std::set<fs::path>& seen, ReportData& all,
                std::vector<Sweep>& sweeps) {
   std::error_code error;
   if (!fs::is_directory(folder, error)) {
@@ -244,12 +246,13 @@ void find_runs(const fs::path& folder, std::set<fs::path>& seen, ReportData& all
   if (!seen.insert(fs::weakly_canonical(folder, error)).second) return;  // given twice
   if (fs::exists(folder / "config.txtpb", error) || fs::exists(folder / "info.json", error)) {
     try {
-      all.runs.push_back(read_one(folder, all.skipped));
+      all.runs.push_back(read_one(folder, detail, all.skipped));
     } catch (const std::exception& damage) {
       all.skipped.push_back({folder.string(), damage.what()});
     }
     if (const fs::path inside = folder / "blinded"; fs::is_directory(inside, error))
-      find_runs(inside, seen, all, sweeps);  // of the same network (`ensembler offload attack`)
+      find_runs(inside, detail, seen, all,
+                sweeps);  // of the same network (`ensembler offload attack`)
     return;
   }
   if (const fs::path file = folder / "sweep.json"; fs::exists(file, error)) {
@@ -260,18 +263,21 @@ void find_runs(const fs::path& folder, std::set<fs::path>& seen, ReportData& all
     }
   }
   for (const fs::path& inner : sorted_subfolders(folder)) {
-    if (!fs::is_symlink(inner, error)) find_runs(inner, seen, all, sweeps);
+    if (!fs::is_symlink(inner, error)) find_runs(inner, detail, seen, all, sweeps);
   }
 }
 
 }  // namespace
 
-ReportData read_folders(const std::vector<fs::path>& folders) {
+ReportData read_folders(const std::vector<fs::path>& folders, Detail detail) {
   ReportData all;
   std::set<fs::path> seen;
   std::vector<Sweep> sweeps;
-  for (const fs::path& folder : folders) find_runs(folder, seen, all, sweeps);
-  for (Sweep& sweep : sweeps) join_sweep(std::move(sweep), all);
+  for (const fs::path& folder : folders) find_runs(folder, detail, seen, all, sweeps);
+  std::error_code error;
+  std::map<fs::path, Run*> by_folder;
+  for (Run& run : all.runs) by_folder.emplace(fs::weakly_canonical(run.folder, error), &run);
+  for (Sweep& sweep : sweeps) join_sweep(std::move(sweep), by_folder, all);
   return all;
 }
 

@@ -38,6 +38,7 @@ void add_disguise_owner_commands(CLI::App& disguise);  // below `disguise`
 void add_disguise_train_command(CLI::App& disguise);  // below `disguise`
 void add_import_command(CLI::App& app);
 void add_export_command(CLI::App& app);
+void add_studio_command(CLI::App& app);
 
 // Prints what a finished training reached; returns its summary.
 results::RunSummary print_accuracy(const std::filesystem::path& run);

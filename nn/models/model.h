@@ -50,9 +50,9 @@ struct Split {
 // conv2, fc1..fc3. vit, a vision transformer (2010.11929) of 3*width channels, 3 heads, an MLP of
 // twice the channels and patches of 4x4 pixels (8x8 from 64 pixels on), which cannot be split:
 // patches, block1..block4, fc. MobileNet v1 (1704.04861), whose published width is 32: stem,
-// block1..block13 (global pooling ends the last), fc. he19, the target net of He, Zhang, Lee, "Model
-// Inversion Attacks Against Collaborative Inference", ACSAC 2019: conv11 (cut before its ReLU),
-// relu12, relu21, relu22, relu31, relu32, fc1 (8*width, sigmoid), fc2; no batch norm.
+// block1..block13 (global pooling ends the last), fc. he19, the target net of He, Zhang, Lee,
+// "Model Inversion Attacks Against Collaborative Inference", ACSAC 2019: conv11 (cut before its
+// ReLU), relu12, relu21, relu22, relu31, relu32, fc1 (8*width, sigmoid), fc2; no batch norm.
 //
 // Two nets send little and are the same behind that: wide, stage1..stage3 (2*width, 2*width and
 // 4*width channels, the last at half the size; the global pooling ends stage3), fc. `funnel` has a

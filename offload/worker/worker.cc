@@ -11,7 +11,7 @@
 #include <map>
 #include <optional>
 
-#include "net/http/server.h"
+#include "net/http/probes.h"
 #include "net/limits.h"
 #include "net/metrics/server_metrics.h"
 #include "net/server_socket.h"
@@ -84,9 +84,10 @@ struct Worker::Impl {
     spdlog::info("event=serving address={} device={} curve={} record={}", socket.endpoint(),
                  backend(device).description(), security.has_value(), !config.record().empty());
     if (config.http().empty()) return;
-    http.emplace(config.http(), HttpServer::Pages{[this] { return !stopped.load(); },
-                                                  [this] { return running.load() && !stop.load(); },
-                                                  [this] { return metrics.server.text(); }});
+    http.emplace(config.http(), HttpLimits(),
+                 HttpProbes{[this] { return !stopped.load(); },
+                            [this] { return running.load() && !stop.load(); },
+                            [this] { return metrics.server.text(); }});
     spdlog::info("event=http address={}", http->address());
   }
 

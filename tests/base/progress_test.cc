@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
 #include <vector>
@@ -209,6 +210,34 @@ TEST_F(ProgressTest, SeveralThreadsShareOneLine) {
   for (auto& thread : threads) thread.join();
   p.finish();
   EXPECT_NE(taken().find("40000/40000"), std::string::npos);
+}
+
+// What a program reads: a JSON object a line, two a second, the last with everything.
+TEST_F(ProgressTest, AsJsonForPrograms) {
+  show_progress_as_json(true);
+  {
+    Progress p = make(1000, true);
+    show_progress_as_json(false);
+    for (int i = 0; i < 99; ++i) {
+      pass(10);
+      p.add(1);
+    }
+    p.note("loss \"1.5\"\xff");
+    pass(10);
+    p.add(1);
+  }
+  std::istringstream lines(taken());
+  std::vector<nlohmann::json> read;
+  for (std::string line; std::getline(lines, line);) read.push_back(nlohmann::json::parse(line));
+  ASSERT_EQ(read.size(), 3u);
+  EXPECT_EQ(read[0]["label"], "train");
+  EXPECT_EQ(read[0]["done"], 50);
+  EXPECT_EQ(read[0]["total"], 1000);
+  EXPECT_NEAR(read[0]["rate"].get<double>(), 100, 1);
+  EXPECT_NEAR(read[1]["left"].get<double>(), 9, .1);
+  EXPECT_EQ(read[1]["note"], "loss \"1.5\"\uFFFD");
+  EXPECT_EQ(read[2]["done"], 100);
+  EXPECT_EQ(read[2]["unit"], "images");
 }
 
 }  // namespace

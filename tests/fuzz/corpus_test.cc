@@ -71,7 +71,8 @@ INSTANTIATE_TEST_SUITE_P(
     Targets, Corpus,
     testing::Values(Target{"request", fuzz::request}, Target{"reply", fuzz::reply},
                     Target{"worker", fuzz::worker}, Target{"config", fuzz::config},
-                    Target{"bundle", fuzz::bundle}, Target{"safetensors", fuzz::safetensors}),
+                    Target{"bundle", fuzz::bundle}, Target{"safetensors", fuzz::safetensors},
+                    Target{"studio", fuzz::studio}),
     [](const auto& param) { return std::string(param.param.name); });
 
 }  // namespace

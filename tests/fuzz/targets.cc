@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -15,7 +16,10 @@
 #include "offload/wire/messages.h"
 #include "offload/worker/jobs.h"
 #include "proto/config.h"
+#include "proto/results.h"
+#include "proto/studio.pb.h"
 #include "proto/tensor_codec.h"
+#include "studio/site.h"
 
 namespace ens::fuzz {
 namespace {
@@ -177,6 +181,66 @@ void safetensors(const uint8_t* data, size_t size) {
     } catch (const Error& error) {
       if (std::string_view(error.what()).find('\n') != std::string_view::npos) std::abort();
     }
+  }
+}
+
+void studio(const uint8_t* data, size_t size) {
+  static Site* site = [] {
+    auto* s = new Site({.token = std::string(64, 'a'),
+                        .hosts = {"h:1"},
+                        .cookie = "c",
+                        .files = {{"/index.html", "text/html", "page"}}});
+    const auto echo = [](const Site::Call& call) {
+      ens::studio::JobRequest job;
+      call.read(job);
+      ens::studio::TraceRequest trace;
+      try {
+        call.read(trace);
+      } catch (const Refusal&) {
+      }
+      return json_reply(job);
+    };
+    s->get("runs/*", [](const Site::Call& call) { return HttpReply{.body = call.ids.at(0)}; });
+    s->get("runs/*/curve",
+           [](const Site::Call& call) { return HttpReply{.body = call.ids.at(0)}; });
+    s->post("jobs", echo);
+    s->remove("jobs/*", echo);
+    return s;
+  }();
+  const std::string text(reinterpret_cast<const char*>(data), size);
+  HttpRequest request;
+  size_t at = 0;
+  const auto line = [&] {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    const std::string out = text.substr(at, end - at);
+    at = std::min(end + 1, text.size());
+    return out;
+  };
+  const std::string first = line();
+  const size_t space = std::min(first.find(' '), first.size());
+  request.method = first.substr(0, space);
+  request.path = first.substr(std::min(space + 1, first.size()));
+  if (const size_t mark = request.path.find('?'); mark != std::string::npos) {
+    request.query.emplace_back("group", request.path.substr(mark + 1));
+    request.path.resize(mark);
+  }
+  for (std::string header = line(); !header.empty(); header = line()) {
+    const size_t colon = std::min(header.find(':'), header.size());
+    request.headers.emplace_back(header.substr(0, colon),
+                                 header.substr(std::min(colon + 1, header.size())));
+  }
+  request.body = text.substr(at);
+  // Whoever knows no cookie sees pages, refusals and nothing else.
+  const HttpReply reply = (*site)(request);
+  if (request.path.starts_with("/api/") && reply.status < 400 && reply.status != 204 &&
+      text.find("c=") == std::string::npos) {
+    std::abort();
+  }
+  ens::studio::JobRequest job;
+  std::string why;
+  if (results::from_json(request.body, job, why)) {  // what was understood reads back as itself
+    ens::studio::JobRequest again;
+    if (!results::from_json(results::to_json(job, false), again, why)) std::abort();
   }
 }
 

@@ -74,6 +74,8 @@ const std::map<std::string, Names> kAllowed = {
     {"experiment", {kVersion, "base", "nn/*", "proto", "attacks/core"}},
     {"report", {"base", "proto", "experiment"}},
     {"lab", {"*"}},
+    {"studio", {"*"}},
+    {"web", {"studio"}},
     {"bench", {"*"}},
 };
 
@@ -81,7 +83,8 @@ const std::map<std::string, Names> kAllowed = {
 const Names kSecretHeaders = {"ensemble/model/selector.h", "ensemble/model/edge_bundle.h",
                               "disguise/key/key.h"};
 const Names kNoSecrets = {"base",       "cloud", "attacks", "disguise/set", "disguise/train",
-                          "experiment", "net",   "offload", "nn",           "proto"};
+                          "experiment", "net",   "offload", "nn",           "proto",
+                          "studio",     "web"};
 
 // Libraries that only one place may touch.
 const std::map<std::string, Names> kOnlyIn = {
@@ -132,8 +135,9 @@ bool allowed(const std::string& from, const std::string& include) {
 template <typename F>
 void for_each_line(F f) {
   const fs::path root = ENS_SOURCE_DIR;
-  for (const char* top : {"include", "base", "nn", "proto", "net", "offload", "ensemble", "cloud",
-                          "edge", "disguise", "attacks", "experiment", "report", "lab", "bench"}) {
+  for (const char* top :
+       {"include", "base", "nn", "proto", "net", "offload", "ensemble", "cloud", "edge", "disguise",
+        "attacks", "experiment", "report", "studio", "web", "lab", "bench"}) {
     if (!fs::exists(root / top)) continue;
     for (const auto& entry : fs::recursive_directory_iterator(root / top)) {
       const std::string ending = entry.path().extension();
@@ -218,10 +222,13 @@ const std::map<std::string, Names> kOtherMeaning = {
     {"net/server_socket.cc", {"ensembler"}},          // a ZAP domain
     {"lab/commands/demo.cc", {"ensembler", "none"}},  // folders
     {"lab/commands/exchange.cc", {"ensembler"}},      // the program
+    {"lab/commands/studio.cc", {"ensembler"}},        // the program
     {"lab/commands/train.cc", {"ensembler"}},         // the program
     {"lab/main.cc", {"ensembler"}},                   // the program
     {"nn/autograd/ops.cc", {"none"}},                 // no tensor
     {"nn/data/fetch.cc", {"ensembler"}},              // the user agent
+    {"studio/jobs.cc", {"ensembler"}},                // the program
+    {"studio/views.cc", {"ensembler"}},               // the program
     {"report/published.cc",
      {"none", "shredder", "random", "single", "dr_single", "dr_ensemble", "ensembler"}},
 };

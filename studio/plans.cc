@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "studio/plans.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+
+#include "attacks/split/registry.h"
+#include "base/hash.h"
+#include "base/strings.h"
+#include "lab/config_flags.h"
+#include "lab/scenarios/split.h"
+#include "nn/data/dataset.h"
+#include "proto/protections.h"
+#include "studio/site.h"
+#include "studio/views.h"
+
+namespace ens {
+namespace {
+
+namespace fs = std::filesystem;
+
+JobPlan plan_training(const studio::JobRequest& r, const Index& index) {
+  std::vector<std::string> set;
+  const auto add = [&](const char* path, const std::string& value) {
+    set.push_back(fmt::format("{}={}", path, value));
+  };
+  const auto add_word = [&](const char* path, const std::string& value) {
+    const bool word = !value.empty() && std::ranges::all_of(value, [](unsigned char c) {
+      return std::isalnum(c) || c == '_' || c == '-';
+    });
+    if (!word) throw Refusal(400, "'" + value + "' is no word", path);
+    add(path, value);
+  };
+  add_word("data.name", r.data());
+  add_word("protection.kind", r.protection());
+  if (r.has_architecture()) add_word("model.architecture", r.architecture());
+  if (r.has_width()) add("model.width", std::to_string(r.width()));
+  if (r.has_head()) add("model.head_cells", std::to_string(r.head()));
+  if (r.has_tail()) add("model.tail_cells", std::to_string(r.tail()));
+  if (r.has_nets()) add("ensemble.nets", std::to_string(r.nets()));
+  if (r.has_selected()) add("ensemble.selected", std::to_string(r.selected()));
+  if (r.has_sigma()) add("ensemble.sigma", fmt::format("{}", r.sigma()));
+  if (r.has_lambda()) add("ensemble.lambda", fmt::format("{}", r.lambda()));
+  if (r.has_epochs()) {
+    add("stage1.epochs", std::to_string(r.epochs()));
+    add("stage2.epochs", std::to_string(r.epochs()));
+  }
+  if (r.has_rate()) add("stage1.lr", fmt::format("{}", r.rate()));
+  if (r.images() > 0) add("data.train_limit", std::to_string(r.images()));
+  ConfigFlags flags;
+  flags.overrides = set;
+  const RunConfig config = flags.resolve();  // its rules refuse what cannot be
+  if (const std::string why = split_scenario().impossible(config); !why.empty())
+    throw Refusal(400, why, "training");
+  DataOptions data;
+  data.name = config.data().name();
+  if (!dataset_present(data))
+    throw Refusal(409, "the data set " + data.name + " is not on this machine", "data",
+                  "ensembler data get " + data.name);
+
+  JobPlan plan;
+  const ProtectionInfo& protection = protection_info(config.protection().kind());
+  plan.title = fmt::format("Train {} on {}", protection.title, data.name);
+  // Equal settings share a folder, so that the same request goes on with what is there.
+  const std::string all = join(set, "\n");
+  plan.out = index.root() / "trainings" /
+             fmt::format("{}-{}-{}", data.name, protection.kind,
+                         to_hex(sha256(all.data(), all.size())).substr(0, 8));
+  plan.run = index.id_of(plan.out);
+  plan.arguments = {"train", "--out", plan.out.string()};
+  for (const std::string& setting : set)
+    plan.arguments.insert(plan.arguments.end(), {"--set", setting});
+  return plan;
+}
+
+JobPlan plan_attack(const studio::JobRequest& r, const Index& index) {
+  const auto snapshot = index.snapshot();
+  const Index::Run& run = find_run(*snapshot, r.run());
+  if (run.entry.status() != "finished")
+    throw Refusal(409, "the run is not finished", "run", "train it first");
+  const std::vector<std::string> names = attack_names();
+  if (std::ranges::find(names, r.attack()) == names.end())
+    throw Refusal(400, "there is no such attack", "attack", "one of " + join(names));
+  JobPlan plan;
+  plan.title = r.attack() + " on " + run.entry.name();
+  plan.out = run.folder;
+  plan.run = run.entry.id();
+  plan.arguments = {"attack", run.folder.string(), "--attack", r.attack()};
+  return plan;
+}
+
+}  // namespace
+
+JobPlan plan_job(const studio::JobRequest& request, const Index& index) {
+  switch (request.kind()) {
+    case studio::JobRequest::DEMO: {
+      JobPlan plan;
+      plan.title = "Prepare the demonstration runs";
+      plan.out = index.root() / "studio-demo";
+      plan.arguments = {"sweep", find_config("studio-demo").string(), "--out", plan.out.string()};
+      plan.group = index.id_of(plan.out);
+      return plan;
+    }
+    case studio::JobRequest::TRAIN:
+      return plan_training(request, index);
+    case studio::JobRequest::ATTACK:
+      return plan_attack(request, index);
+    default:
+      break;
+  }
+  throw Refusal(400, "there is no such kind of job", "kind");
+}
+
+}  // namespace ens

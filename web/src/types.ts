@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the server answers: proto/studio.proto and proto/results.proto, as JSON.
+
+export interface Interval { mean?: number; low?: number; high?: number }
+export interface Group {
+  id: string; title: string; sweep?: boolean; runs?: number; cells?: number; changed?: number; command?: string;
+}
+export interface State {
+  version: string; read_only: boolean; read_only_reason?: string; demo: boolean;
+  rooms: { name: string; title: string }[];
+  groups: Group[]; runs: number; damaged: number; runs_folder: string; indexed_ms: number;
+}
+export interface RunEntry {
+  id: string; name: string; group: string; status: string; reason?: string; title?: string; setting?: string;
+  data?: string; protection?: string; head?: number; tail?: number; accuracy?: number; changed?: number; started?: string;
+}
+export interface RunList { total: number; runs: RunEntry[] }
+export interface Candidate { name?: string; ssim?: number; psnr?: number; x?: number }
+export interface AttackResult {
+  attack: string; title: string; level?: string; error?: string; pointless?: string; best_of?: number;
+  scored_images?: number; ssim?: Interval; psnr?: Interval; own_pick?: Candidate; seconds?: number; settings?: string;
+  device?: string; metric?: string; parts: Candidate[];
+  reference?: { recognised?: Interval; reidentified?: Interval; chance?: number };
+}
+export interface AttackView {
+  result: AttackResult; folder: string; original?: string; reconstruction?: string; command?: string;
+}
+export interface Summary {
+  protection?: string; nets?: number; selected?: number; sigma?: number; lambda?: number; architecture?: string;
+  width?: number; dtype?: string; split?: { head?: number; tail?: number }; data?: string; train_images?: number;
+  test_images?: number; accuracy?: number; seconds?: Record<string, number>; flops?: { edge?: number; cloud?: number };
+  bytes?: { up?: number; down?: number };
+}
+export interface Percentiles { p50?: number; p95?: number }
+export interface Serving { latency_ms?: Record<string, Percentiles>; bytes_sent?: number; bytes_received?: number }
+export interface RunView {
+  entry: RunEntry; summary?: Summary; serving?: Serving; command?: string; device?: string; version?: string;
+  revision?: string; attacks: AttackView[]; certificate?: object; certificate_text?: string;
+  curves: { stage: string; name: string }[]; settings: { path: string; value: string }[]; damage: string[];
+}
+export interface CurveLine { stage: string; name: string; net: number; x: number[]; y: number[]; points: number }
+export interface Curves { lines: CurveLine[]; finished?: boolean }
+
+export interface Cell {
+  attack: string; title: string; level?: string; metric: string; run?: string; folder: string; seeds: number;
+  ssim?: Interval; psnr?: Interval; best_ssim?: Interval; worst_case?: number; own_pick?: number; of_oracle?: number;
+  recognised?: number; reidentified?: number; strength?: string; trusted?: boolean; why?: string; error?: string;
+  pointless?: string;
+}
+export interface Row {
+  title: string; protection?: string; runs: string[]; accuracy?: Interval; change?: Interval; edge_ms?: number;
+  edge_flops?: number; bytes_up?: number; bytes_down?: number; cells: Cell[]; status?: string; reason?: string;
+  head?: number; tail?: number; bits?: number;
+}
+export interface Comparison { title: string; data?: string; rows: Row[] }
+export interface PublishedRow {
+  group?: string; name: string; change?: number; ssim?: number; psnr?: number; our_change?: number; our_ssim?: number;
+  ours?: string;
+}
+export interface Matrix {
+  group: Group; comparisons: Comparison[]; published: { source: string; rows: PublishedRow[] }[];
+  skipped: { what: string; reason: string }[];
+}
+
+export interface Progress {
+  label?: string; done?: number; total?: number; unit?: string; rate?: number; left?: number; note?: string;
+}
+export interface Job {
+  id: string; title: string; state: string; reason?: string; progress?: Progress; command?: string; created?: number;
+  started?: number; ended?: number; run?: string; group?: string; log?: string[];
+}
+export interface JobList { jobs: Job[]; read_only: boolean }
+export interface ServerEvent { job?: Job; indexed?: number }
+
+export interface Place {
+  head: number; tail: number; bytes_up: number; bytes_down: number; edge_flops: number; cloud_flops: number;
+  run?: string; ssim?: number; accuracy?: number;
+}
+export interface Stop { path: string; label: string; value: number; run: string }
+export interface SplitRun {
+  entry: RunEntry; cells: { name: string; output: string; flops?: number; parameters?: number }[]; places: Place[];
+  stops: Stop[]; nets?: number; selected?: number; sigma?: number; lambda?: number; can_vary_sigma?: boolean;
+  images?: number; class_names: string[]; attacks: AttackView[]; certificate?: object; certificate_text?: string;
+  unavailable?: string;
+}
+export interface Trace {
+  image: string; clean?: string; sent?: string; feature_shape?: string; channels?: number; shown_channels?: number;
+  bytes_up?: number; bytes_down?: number; dtype?: string;
+  bodies: { picture?: string; shape?: string; milliseconds?: number }[];
+  answers: { name: string; probability: number }[]; label?: string; edge_ms?: number; cloud_ms?: number;
+  tail_ms?: number; noise_share?: number;
+}
+
+export interface TrainingChoices {
+  data: { name: string; present?: boolean; command?: string }[];
+  protections: { kind: string; title: string; meaning: string; several_nets?: boolean; selects?: boolean; noise?: boolean }[];
+  architectures: string[];
+}

@@ -68,6 +68,7 @@ const std::map<std::string, Names> kAllowed = {
     {"report", {"base", "proto", "experiment"}},
     {"lab", {"*"}},
     {"bench", {"*"}},
+    {"python", {"*"}},
 };
 
 // Secrets have places: nobody on the server's side may even name them.
@@ -125,7 +126,7 @@ template <typename F>
 void for_each_line(F f) {
   const fs::path root = ENS_SOURCE_DIR;
   for (const char* top : {"include", "base", "nn", "proto", "net", "offload", "ensemble", "cloud",
-                          "edge", "attacks", "experiment", "report", "lab", "bench"}) {
+                          "edge", "attacks", "experiment", "report", "lab", "bench", "python"}) {
     if (!fs::exists(root / top)) continue;
     for (const auto& entry : fs::recursive_directory_iterator(root / top)) {
       const std::string ending = entry.path().extension();

@@ -37,9 +37,9 @@ def to_text(value: Any) -> str:
     raise TypeError(f"{type(value).__name__} is no value of a setting")
 
 
-def _unknown(name: str, known: list[str]) -> str:
+def _unknown(prefix: str, name: str, known: list[str]) -> str:
     nearest = _native.nearest_word(name, known)
-    return f"there is no setting '{name}'; " + (f"did you mean '{nearest}'?" if nearest else
+    return f"there is no setting '{prefix}{name}'; " + (f"did you mean '{nearest}'?" if nearest else
                                                 "there are " + ", ".join(known))
 
 
@@ -58,7 +58,7 @@ class Group:
         if field is None:
             if name.startswith("_"):
                 raise AttributeError(name)
-            raise AttributeError(_unknown(self._prefix + name, list(type(self)._fields)))
+            raise AttributeError(_unknown(self._prefix, name, list(type(self)._fields)))
         path = self._prefix + name
         if "fields" in field:
             return field["class"](self._native, path + ".")
@@ -74,7 +74,7 @@ class Group:
         name = name[:-1] if name.endswith("_") else name
         field = type(self)._fields.get(name)
         if field is None:
-            raise AttributeError(_unknown(self._prefix + name, list(type(self)._fields)))
+            raise AttributeError(_unknown(self._prefix, name, list(type(self)._fields)))
         if "fields" in field:
             raise AttributeError(f"'{self._prefix}{name}' is a group of settings; set one of them: " +
                                  ", ".join(f["name"] for f in field["fields"]))

@@ -88,7 +88,7 @@ def from_error(usage: bool, what: str, where: str, hint: str) -> EnsemblerError:
     """Of an ens::Error; called by the native module."""
     if usage:
         return UsageError(what, where, hint)
-    if what.endswith("No such file or directory"):
+    if what.endswith(("No such file or directory", "it is not there")):
         return MissingFileError(what, where, hint)
     return EnsemblerError(what, where, hint)
 

@@ -216,6 +216,7 @@ const std::map<std::string, Names> kOtherMeaning = {
     {"lab/main.cc", {"ensembler"}},                   // the program
     {"nn/autograd/ops.cc", {"none"}},                 // no tensor
     {"nn/data/fetch.cc", {"ensembler"}},              // the user agent
+    {"python/src/call.cc", {"ensembler"}},            // the logger
     {"report/published.cc",
      {"none", "shredder", "random", "single", "dr_single", "dr_ensemble", "ensembler"}},
 };

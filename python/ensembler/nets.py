@@ -36,8 +36,8 @@ class Net:
 
         split: how many cells (h, t) the edge runs before and after the cloud. image_size: of the images that it reads,
         by default 224, or 32 with a 3x3 stem. mean, std: how images in [0, 1] are normalised before it. stem_pool:
-        whether there is a max pooling behind ResNet's first convolution. verify: the torch module itself (in evaluation
-        mode), to compare the logits of 8 random images to 1e-4 of their size.
+        whether there is a max pooling behind ResNet's first convolution. verify: the torch module itself, to compare the
+        logits of 8 random images, normalised so, to 1e-4 of their size.
 
         Strict: UsageError says which name is missing, superfluous or of another shape, and the likely cause.
         """
@@ -105,7 +105,7 @@ class Net:
         worst = float(np.abs(self.logits(x) - theirs).max() / max(1.0, float(np.abs(theirs).max())))
         if not worst <= 1e-4:
             raise EnsemblerError(f"the logits differ from the module's by {worst:.2g} of their size", "verify",
-                                 "are mean, std, stem_pool and image_size those of the module?")
+                                 "is stem_pool as in the module, and its forward() that of torchvision?")
 
     def logits(self, images: Any, layout: Optional[str] = None) -> "np.ndarray[Any, Any]":
         """[N, classes] of images in [0, 1], or uint8."""

@@ -33,9 +33,17 @@ struct Net {
 std::shared_ptr<Net> make_net(ModelSpec spec, Weights weights, const std::string& source) {
   auto net = std::make_shared<Net>();
   net->spec = std::move(spec);
-  const std::vector<NamedTensor> state = from_torchvision(net->spec, weights, source);
+  std::map<std::string, Tensor> given;
+  for (const NamedTensor& entry : from_torchvision(net->spec, weights, source)) {
+    given[entry.name] = entry.tensor;
+  }
   Rng rng = Rng::blank();
   net->cells = build_cells(net->spec, 0, static_cast<int>(cell_names(net->spec).size()), rng);
+  std::vector<NamedTensor> state = net->cells->state();  // the images' normalisation stays
+  for (NamedTensor& entry : state) {
+    if (const auto found = given.find(entry.name); found != given.end())
+      entry.tensor = found->second;
+  }
   net->cells->load_state(state, source);
   net->cells->freeze();
   const std::string bytes = safetensors_bytes(weights);

@@ -92,9 +92,9 @@ def test_a_thousand_calls_at_once_without_a_thread_each(run, cloud, images):
 
 def test_a_cloud_that_is_killed_among_a_thousand_calls(run, cloud, images):
     async def calls():
-        async with ens.AsyncEdgeClient(run.edge_bundle, cloud.address, timeout_ms=1500) as edge:
+        async with ens.AsyncEdgeClient(run.edge_bundle, cloud.address, timeout_ms=200) as edge:
             await edge.classify(images.x)
-            tasks = [asyncio.create_task(edge.classify(images.x[:8])) for i in range(1000)]
+            tasks = [asyncio.create_task(edge.classify(images.x[:4])) for i in range(1000)]
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             cloud.kill()
             return await asyncio.gather(*tasks, return_exceptions=True)

@@ -45,8 +45,8 @@ def test_vgg16_bn_computes_the_same():
 def test_a_module_that_computes_something_else_is_found():
     models = peer("torchvision.models")
     module = trained(models.resnet18(num_classes=10))
-    with pytest.raises(ens.EnsemblerError, match="mean, std"):
-        ens.Net.from_state_dict(module.state_dict(), image_size=64, verify=module, mean=[0, 0, 0], std=[1, 1, 1])
+    with pytest.raises(ens.EnsemblerError, match="stem_pool"):
+        ens.Net.from_state_dict(module.state_dict(), image_size=64, stem_pool=False, verify=module, **NORMAL)
 
 
 def test_what_does_not_fit_is_named():

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stubs are those of the module, and examples pass mypy --strict."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import ensembler
+from conftest import SOURCE, peer
+
+
+def mypy(*arguments, tmp_path):
+    peer("mypy")
+    out = subprocess.run([sys.executable, "-m", *map(str, arguments)], capture_output=True, text=True, cwd=tmp_path,
+                         env={**os.environ, "MYPYPATH": str(Path(ensembler.__file__).parent.parent)})
+    assert out.returncode == 0, out.stdout + out.stderr
+
+
+def test_the_stubs_are_true(tmp_path):
+    (tmp_path / "allowed").write_text(r"ensembler\.(__all__|annotations)" + "\n" + r"ensembler\._native\..*\.__init__" + "\n")
+    mypy("mypy.stubtest", "ensembler", "ensembler._native", "--ignore-missing-stub", "--allowlist", "allowed",
+         "--ignore-unused-allowlist", tmp_path=tmp_path)
+
+
+def test_the_package_and_the_examples_are_typed(tmp_path):
+    mypy("mypy", "--strict", "--python-version", "3.11", "--cache-dir", tmp_path / "cache", "--ignore-missing-imports",
+         "--allow-untyped-calls", "--no-warn-unused-ignores", *sorted((SOURCE / "python/examples").glob("*.py")),
+         tmp_path=tmp_path)

@@ -39,4 +39,15 @@ endif()
 ens_package(dev ensembler-dev "Headers, CMake and pkg-config files of Ensembler's edge"
             SECTION libdevel DEPENDS "ensembler-edge (= ${PROJECT_VERSION})")
 ens_package(doc ensembler-doc "Ensembler's documents and files to deploy it" ARCHITECTURE all SECTION doc)
+if(ENS_HAS_PYTHON)
+  math(EXPR next "${Python3_VERSION_MINOR} + 1")  # the module is for one minor version
+  set(python "python3 (>= 3.${Python3_VERSION_MINOR}), python3 (<< 3.${next}), python3-numpy")
+  if(NOT ENS_EDGE_ONLY)
+    ens_package(python python3-ensembler "Ensembler for Python: training, attacks, reports, edge" SECTION python
+                DEPENDS "${python}" RECOMMENDS "ensembler-codecs" SUGGESTS "ensembler-cloud, python3-pandas, python3-torch"
+                PROVIDES "python3-ensembler-edge" CONFLICTS "python3-ensembler-edge" REPLACES "python3-ensembler-edge")
+  endif()
+  ens_package(python_edge python3-ensembler-edge "Ensembler's edge for Python, without training and attacks" SECTION python
+              DEPENDS "${python}" RECOMMENDS "ensembler-codecs" CONFLICTS "python3-ensembler" REPLACES "python3-ensembler")
+endif()
 include(CPack)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from typing import Any, AsyncIterable, AsyncIterator, Iterable, NamedTuple, Optional, Union
+from dataclasses import dataclass
+from typing import Any, AsyncIterable, AsyncIterator, Iterable, Optional, Union
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from . import _native
 from .tensors import as_array, as_floats, as_images, as_tensor
 
 
-class Ranked(NamedTuple):
+@dataclass(frozen=True)
+class Ranked:
     index: int
     label: str
     probability: float
@@ -46,8 +48,7 @@ class _Edge:
     def __init__(self, bundle: "Union[None, str, os.PathLike[str]]" = None, cloud: Optional[str] = None, *,
                  config: str = "", **settings: Any) -> None:
         given = {"bundle": None if bundle is None else os.fspath(bundle), "cloud": cloud, **settings}
-        texts = {True: "true", False: "false"}
-        overrides = [f"{name}={texts.get(value, value) if isinstance(value, bool) else value}"
+        overrides = [f"{name}={str(value).lower() if isinstance(value, bool) else value}"
                      for name, value in given.items() if value is not None]
         self._native = _native.Edge(config, overrides)
         # No key in it: settings may name files of keys.

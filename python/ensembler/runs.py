@@ -130,8 +130,8 @@ def ensemble(nets: Sequence[Net], *, selected: int, data: "Union[None, Dataset, 
              out: PathLike, config: Any = None, progress: Progress = None, **settings: Any) -> Run:
     """An ensemble of trained networks, as stage 1 of arXiv 2401.10859 would have left them, `selected` of which are chosen
     in secret: stage 2 is trained around them. Everything else as train()'s."""
-    return train(config, out=out, data=data, nets=nets, progress=progress,
-                 **{"ensemble.nets": len(nets), "ensemble.selected": selected, **settings})
+    chosen: dict[str, Any] = {"ensemble.nets": len(nets), "ensemble.selected": selected, **settings}
+    return train(config, out=out, data=data, nets=nets, progress=progress, **chosen)
 
 
 def _folders(runs: Any) -> list[str]:
@@ -291,10 +291,7 @@ def attack_features(*, z: Any, truth: Any, pairs: Optional[tuple[Any, Any]] = No
 
     original = as_floats(images(truth, "truth"))
     pair_images, pair_features = pairs if pairs is not None else (None, np.zeros((0,), np.float32))
-    asked = None
-    if query is not None:
-        def asked(x: Any) -> Any:
-            return floats(query(as_array(x)), "query")
+    asked = None if query is None else lambda x: floats(query(as_array(x)), "query")
     with Reporter(progress) as reporter:
         found = _native.attack_features(
             floats(z, "z"), as_tensor(original), dataset(pair_images, "pairs"), floats(pair_features, "pairs"),

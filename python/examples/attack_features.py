@@ -25,8 +25,8 @@ own = ens.Dataset.load("shapes", limit=600)  # the attacker's
 victim = ens.Dataset.load("shapes", test=True, limit=24)
 
 # %%
-SMALL = {"attack.decoder.channels": 16, "attack.decoder.blocks": 1, "attack.decoder.epochs": 4,
-         "attack.known_pairs.counts": [40], "attack.alignment.steps": 20, "attack.alignment.restarts": 1}
+SMALL: dict[str, Any] = {"attack.decoder.channels": 16, "attack.decoder.blocks": 1, "attack.decoder.epochs": 4,
+                         "attack.known_pairs.counts": [40], "attack.alignment.steps": 20, "attack.alignment.restarts": 1}
 results = ens.attack_features(z=features(victim.x), truth=victim, pairs=(own[:300], features(own[:300].x)),
                               public=own[300:], attacks=["linear-decoder", "retrieval", "known-pairs", "mean-image"], **SMALL)
 print(results)

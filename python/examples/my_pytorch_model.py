@@ -7,6 +7,7 @@
 
 # %%
 import copy
+from typing import Any
 
 import torch
 import torchvision
@@ -16,7 +17,7 @@ import ensembler as ens
 torch.manual_seed(0)
 train, test = ens.Dataset.load("shapes", limit=1200), ens.Dataset.load("shapes", test=True, limit=200)
 mean, std = train.x.mean(axis=(0, 2, 3)).tolist(), train.x.std(axis=(0, 2, 3)).tolist()
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "data.name": "shapes", "data.train_limit": 1200, "data.test_limit": 200, "data.public_images": 200,
     "attack.public_images": 200, "attack.scored_images": 32, "attack.reference_images": 0, "attack.decoder.channels": 16,
     "attack.decoder.blocks": 1, "attack.decoder.epochs": 6, "stage2.epochs": 2,
@@ -61,9 +62,9 @@ print(plain)
 
 # %%
 ensemble = ens.ensemble(nets, selected=1, out="runs/mine/ensemble", **SETTINGS)
-channel = ens.train(out="runs/mine/channel", **{
-    **SETTINGS, "protection.kind": "channel", "model.architecture": "funnel", "model.width": 8, "ensemble.nets": 1,
-    "stage1.epochs": 8, "stage1.lr": 0.1})
+funnel = ens.Config(**{"protection.kind": "channel", "model.architecture": "funnel", "model.width": 8, "ensemble.nets": 1,
+                       "stage1.epochs": 8, "stage1.lr": 0.1})
+channel = ens.train(funnel, out="runs/mine/channel", **SETTINGS)
 runs = [plain, ensemble, channel]
 print(*runs, sep="\n")
 

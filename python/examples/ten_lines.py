@@ -17,7 +17,8 @@ run = ens.train(config, out="runs/ten-lines", progress=True)
 print(run)
 
 # %%
-results = ens.attack(run, ["linear-decoder", "oracle", "mean-image"], config=config, **{"attack.reference_images": 0})
+config.attack.reference_images = 0
+results = ens.attack(run, ["linear-decoder", "oracle", "mean-image"], config=config)
 print(results)
 
 # %%

@@ -6,8 +6,9 @@ The classes are made from the schema that the programs use; nothing is listed he
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator, Optional, Union
+from typing import Any, Optional, Union
 
 from . import _native
 from .errors import UsageError

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from dataclasses import dataclass
-from typing import Any, AsyncIterable, AsyncIterator, Iterable, Optional, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any, Callable, Optional, Union
+from collections.abc import Callable
+from typing import Any, Optional, Union
 
 # True: a line on stderr, by tqdm where it is installed; f(done, total, note): called at most 20 times a second; total
 # is 0 where it is not known. What it raises stops the work.

@@ -21,14 +21,14 @@ def features(x: Any) -> Any:
         return client(torch.from_numpy(np.array(x))).numpy()
 
 
-own = ens.Dataset.load("shapes", limit=600)  # the attacker's
+own = ens.Dataset.load("shapes", limit=400)  # the attacker's
 victim = ens.Dataset.load("shapes", test=True, limit=24)
 
 # %%
-SMALL: dict[str, Any] = {"attack.decoder.channels": 16, "attack.decoder.blocks": 1, "attack.decoder.epochs": 4,
-                         "attack.known_pairs.counts": [40], "attack.alignment.steps": 20, "attack.alignment.restarts": 1}
-results = ens.attack_features(z=features(victim.x), truth=victim, pairs=(own[:300], features(own[:300].x)),
-                              public=own[300:], attacks=["linear-decoder", "retrieval", "known-pairs", "mean-image"], **SMALL)
+SMALL: dict[str, Any] = {"attack.decoder.channels": 8, "attack.decoder.blocks": 1, "attack.decoder.epochs": 4,
+                         "attack.known_pairs.counts": [12]}
+results = ens.attack_features(z=features(victim.x), truth=victim, pairs=(own[:200], features(own[:200].x)),
+                              public=own[200:], attacks=["linear-decoder", "retrieval", "known-pairs", "mean-image"], **SMALL)
 print(results)
 
 # %%

@@ -14,13 +14,16 @@ import torchvision
 
 import ensembler as ens
 
+IMAGES, EPOCHS, CHANNELS, BLOCKS = 800, 2, 8, 1  # more of each for numbers that mean something: docs/python.md
+
 torch.manual_seed(0)
-train, test = ens.Dataset.load("shapes", limit=1200), ens.Dataset.load("shapes", test=True, limit=200)
+train, test = ens.Dataset.load("shapes", limit=IMAGES), ens.Dataset.load("shapes", test=True, limit=200)
 mean, std = train.x.mean(axis=(0, 2, 3)).tolist(), train.x.std(axis=(0, 2, 3)).tolist()
 SETTINGS: dict[str, Any] = {
-    "data.name": "shapes", "data.train_limit": 1200, "data.test_limit": 200, "data.public_images": 200,
-    "attack.public_images": 200, "attack.scored_images": 32, "attack.reference_images": 0, "attack.decoder.channels": 16,
-    "attack.decoder.blocks": 1, "attack.decoder.epochs": 6, "stage2.epochs": 2,
+    "data.name": "shapes", "data.train_limit": IMAGES, "data.test_limit": 200, "data.public_images": IMAGES // 5,
+    "attack.public_images": IMAGES // 5, "attack.scored_images": 32, "attack.reference_images": 0,
+    "attack.decoder.channels": CHANNELS, "attack.decoder.blocks": BLOCKS, "attack.decoder.epochs": 3 * EPOCHS,
+    "stage2.epochs": EPOCHS,
 }
 
 # %% [markdown]
@@ -42,7 +45,7 @@ def fit(module: torch.nn.Module, epochs: int) -> torch.nn.Module:
     return module.eval()
 
 
-first = fit(torchvision.models.resnet18(num_classes=10), 3)
+first = fit(torchvision.models.resnet18(num_classes=10), EPOCHS)
 second = fit(copy.deepcopy(first), 1)
 
 # %% [markdown]
@@ -63,7 +66,7 @@ print(plain)
 # %%
 ensemble = ens.ensemble(nets, selected=1, out="runs/mine/ensemble", **SETTINGS)
 funnel = ens.Config(**{"protection.kind": "channel", "model.architecture": "funnel", "model.width": 8, "ensemble.nets": 1,
-                       "stage1.epochs": 8, "stage1.lr": 0.1})
+                       "stage1.epochs": 2 * EPOCHS, "stage1.lr": 0.1})
 channel = ens.train(funnel, out="runs/mine/channel", **SETTINGS)
 runs = [plain, ensemble, channel]
 print(*runs, sep="\n")

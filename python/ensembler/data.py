@@ -130,12 +130,9 @@ class Dataset:
             if part.classes != self.classes or part.shape != self.shape:
                 raise UsageError(f"{part!r} for the test and {self!r} for the training", "save",
                                  "give both the same classes and shape")
-            images = part._native.pixels
-            pixels = np.asarray(images).astype(np.float32) / np.float32(255)
+            _native.write_pngs(part._native, str(folder / "images"), split)
             for i, label in enumerate(part.labels):
-                file = f"{split}{i:06d}.png"
-                _native.write_png(str(folder / "images" / file), as_tensor(pixels[i]))
-                rows.append((file, int(label), part.classes[label], split if test is not None else None))
+                rows.append((f"{split}{i:06d}.png", int(label), part.classes[label], split))
         unfinished = folder / "labels.csv.part"
         with open(unfinished, "w", newline="") as out:
             table = csv.writer(out)

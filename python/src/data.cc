@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Data sets, and images as files.
+#include <fmt/format.h>
 #include <pybind11/stl.h>
 
 #include <cstring>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/progress.h"
 #include "nn/data/dataset.h"
 #include "nn/data/image.h"
 #include "nn/data/loader.h"
@@ -80,9 +82,20 @@ void register_data(py::module_& m) {
           load_dataset(options, test ? DataSplit::kTest : DataSplit::kTrain));
     });
   });
-  m.def("write_png", [](const std::string& file, const Tensor& image) { write_png(file, image); });
+  // FOLDER/SPLIT000000.png, ...
+  m.def("write_pngs", [](const std::shared_ptr<Dataset>& data, const std::string& folder,
+                         const std::string& split) {
+    run(py::none(), [=](std::stop_token stop) {
+      for (int64_t i = 0; i < data->count(); ++i) {
+        if (stop.stop_requested()) throw Stopped();
+        write_png(fmt::format("{}/{}{:06}.png", folder, split, i),
+                  images_of(*data, i, 1).reshape({data->channels, data->height, data->width}));
+      }
+    });
+  });
   m.def("encode_png", [](const Tensor& image, int zoom) {
-    const std::vector<uint8_t> bytes = encode_png(image, zoom);
+    const auto bytes =
+        run_for(py::none(), [=](std::stop_token) { return encode_png(image, zoom); });
     return py::bytes(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   });
   m.def("read_image", [](const std::string& file, int channels) {

@@ -79,10 +79,11 @@ class Edge {
   ~Edge() { close(); }
 
   void close() {
-    if (!stream_) return;
+    auto stream = std::move(stream_);
+    if (!stream) return;
     const py::gil_scoped_release release;
-    stream_->cancel();
-    stream_.reset();
+    stream->cancel();
+    stream.reset();
   }
 
   py::dict classify(const Tensor& images) {
@@ -92,7 +93,7 @@ class Edge {
       std::optional<Outcome> outcome;
     };
     const auto wait = std::make_shared<Wait>();
-    open().submit(images, [wait](Outcome outcome) {
+    send(images, [wait](Outcome outcome) {
       const std::lock_guard lock(wait->mutex);
       wait->outcome = std::move(outcome);
       wait->ended.notify_all();
@@ -111,9 +112,8 @@ class Edge {
   }
 
   void submit(int64_t id, const Tensor& images) {
-    open().submit(images, [id, completed = completed_](Outcome outcome) {
-      completed->add(id, std::move(outcome));
-    });
+    send(images,
+         [id, completed = completed_](Outcome outcome) { completed->add(id, std::move(outcome)); });
   }
 
   // (id, dictionary or exception) of each.
@@ -147,6 +147,13 @@ class Edge {
   }
 
  private:
+  void send(const Tensor& images, EdgeStream::Done done) {
+    EdgeStream& stream = open();
+    const auto held = stream_;  // another thread may close
+    const py::gil_scoped_release release;
+    stream.submit(images, std::move(done));
+  }
+
   std::shared_ptr<EdgeStream> stream_;
   const std::shared_ptr<Completed> completed_ = std::make_shared<Completed>();
 };

@@ -64,6 +64,12 @@ def test_neither_repr_nor_pickle_nor_traceback_has_a_secret(run, cloud):
     edge.close()
 
 
+def test_denormals_of_the_calling_thread_stay(run, cloud, images):
+    with ens.EdgeClient(run.edge_bundle, cloud.address) as edge:
+        edge.classify(images.x)
+    assert np.float32(1e-40) * np.float32(1) != 0
+
+
 def test_several_threads_share_a_client(run, cloud, images):
     with ens.EdgeClient(run.edge_bundle, cloud.address) as edge:
         expected = edge.classify(images.x).logits

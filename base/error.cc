@@ -14,7 +14,9 @@ std::string join(const std::string& what, const std::string& where, const std::s
 }  // namespace
 
 Error::Error(Kind kind, const std::string& what, const std::string& where, const std::string& hint)
-    : std::runtime_error(join(what, where, hint)), kind_(kind) {}
+    : std::runtime_error(join(what, where, hint)),
+      kind_(kind),
+      parts_(std::make_shared<const Parts>(Parts{what, where, hint})) {}
 
 void fail(const std::string& what, const std::string& where, const std::string& hint) {
   throw Error(Error::Kind::kFailure, what, where, hint);

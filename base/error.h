@@ -7,6 +7,7 @@
 // features).
 #pragma once
 
+#include <memory>
 #include <stdexcept>
 #include <string>
 
@@ -24,10 +25,18 @@ class Error : public std::runtime_error {
         const std::string& hint = "");
 
   Kind kind() const { return kind_; }
+  // The three as they were given.
+  const std::string& problem() const { return parts_->what; }
+  const std::string& where() const { return parts_->where; }
+  const std::string& hint() const { return parts_->hint; }
   int exit_code() const { return kind_ == Kind::kUsage ? 2 : 1; }
 
  private:
+  struct Parts {
+    std::string what, where, hint;
+  };
   Kind kind_;
+  std::shared_ptr<const Parts> parts_;  // so that copying throws nothing
 };
 
 // Throw an Error of kind kFailure / kUsage.

@@ -190,7 +190,7 @@ size_t terminal_columns() {
 }  // namespace
 
 struct Progress::Impl {
-  Impl(std::string label, int64_t total, std::string unit, Clock clock_, std::ostream& out_,
+  Impl(std::string label, int64_t total_, std::string unit, Clock clock_, std::ostream& out_,
        bool terminal_, const ProgressCapture* capture)
       : style{std::move(label), std::move(unit)},
         clock(std::move(clock_)),
@@ -198,12 +198,17 @@ struct Progress::Impl {
         json(g_json),
         terminal(terminal_ && !json),
         start(clock()),
+        total(total_),
         meter(total, start),
         last_drawn(start) {
     if (capture) {
       listen = capture->listen_;
       silent = !capture->draw_;
     }
+  }
+
+  void tell(int64_t units, const std::string& text) const {
+    if (listen) listen({style.label, total, units, text});
   }
 
   void draw_if_due() {
@@ -236,6 +241,7 @@ struct Progress::Impl {
   std::ostream& out;
   const bool json, terminal;
   const TimePoint start;
+  const int64_t total;
   Meter meter;
   std::string note;
   TimePoint last_drawn;
@@ -265,14 +271,14 @@ void Progress::add(int64_t units) {
   std::lock_guard lock(impl_->mutex);
   impl_->meter.add(units, impl_->clock());
   impl_->draw_if_due();
-  if (impl_->listen) impl_->listen(impl_->style.label, units, "");
+  impl_->tell(units, "");
 }
 
 void Progress::skip(int64_t units) {
   std::lock_guard lock(impl_->mutex);
   impl_->meter.skip(units);
   impl_->draw_if_due();
-  if (impl_->listen) impl_->listen(impl_->style.label, units, "");
+  impl_->tell(units, "");
 }
 
 void Progress::note(const std::string& text) {
@@ -282,7 +288,7 @@ void Progress::note(const std::string& text) {
     if (static_cast<unsigned char>(c) < ' ') c = ' ';
   }
   impl_->draw_if_due();
-  if (impl_->listen) impl_->listen(impl_->style.label, 0, impl_->note);
+  impl_->tell(0, impl_->note);
 }
 
 void Progress::finish() {
@@ -311,7 +317,10 @@ ProgressCapture::~ProgressCapture() { t_capture = before_; }
 
 std::function<void()> stop_check() {
   if (!t_capture) return [] {};
-  return [listen = t_capture->listen_] { listen("", 0, ""); };
+  return [listen = t_capture->listen_] {
+    const std::string none;
+    listen({none, 0, 0, none});
+  };
 }
 
 }  // namespace ens

@@ -50,13 +50,20 @@ class Progress {
   std::unique_ptr<Impl> impl_;
 };
 
+// What a Progress tells its ProgressCapture.
+struct ProgressStep {
+  const std::string& label;
+  int64_t total;            // of the label, 0 if unknown
+  int64_t units;            // done since the last step, or earlier (a resumed run)
+  const std::string& note;  // empty: as before
+};
+
 // While alive, Progress objects made on this thread tell `listen` what is added and noted, and draw
 // nothing (a sweep has one line for everything) unless `draw`. `listen` may be called from any
 // thread; what it throws (Stopped) comes out of the call that added or noted.
 class ProgressCapture {
  public:
-  using Listen =
-      std::function<void(const std::string& label, int64_t units, const std::string& note)>;
+  using Listen = std::function<void(const ProgressStep&)>;
   explicit ProgressCapture(Listen listen, bool draw = false);
   ~ProgressCapture();
   ProgressCapture(const ProgressCapture&) = delete;

@@ -73,6 +73,7 @@ if(ENS_TESTS)
 endif()
 
 include(cuda)
+include(python)
 
 if(ENS_MISSING)
   message(FATAL_ERROR "Missing libraries. Debian/Ubuntu: apt-get install${ENS_MISSING}   (./run installs them)")

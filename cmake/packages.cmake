@@ -39,4 +39,31 @@ endif()
 ens_package(dev ensembler-dev "Headers, CMake and pkg-config files of Ensembler's edge"
             SECTION libdevel DEPENDS "ensembler-edge (= ${PROJECT_VERSION})")
 ens_package(doc ensembler-doc "Ensembler's documents and files to deploy it" ARCHITECTURE all SECTION doc)
+# ens_compiled(NAME): scripts of a package whose modules Python compiles when it is installed; sets `scripts`.
+function(ens_compiled name)
+  set(folder ${PROJECT_BINARY_DIR}/debian/${name})
+  set(command_of_postinst "[ \"$1\" != configure ] || py3compile -p ${name}")
+  set(command_of_prerm "py3clean -p ${name}")
+  foreach(script postinst prerm)
+    file(WRITE ${folder}/${script} "#!/bin/sh\nset -e\n${command_of_${script}}\n")
+    file(CHMOD ${folder}/${script} PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
+  endforeach()
+  set(scripts "${folder}/postinst;${folder}/prerm" PARENT_SCOPE)
+endfunction()
+
+if(ENS_HAS_PYTHON)
+  math(EXPR next "${Python3_VERSION_MINOR} + 1")  # the module is for one minor version
+  set(python "python3 (>= 3.${Python3_VERSION_MINOR}), python3 (<< 3.${next}), python3-numpy")
+  if(NOT ENS_EDGE_ONLY)
+    ens_compiled(python3-ensembler)
+    set(CPACK_DEBIAN_PYTHON_PACKAGE_CONTROL_EXTRA "${scripts}")
+    ens_package(python python3-ensembler "Ensembler for Python: training, attacks, reports, edge" SECTION python
+                DEPENDS "${python}" RECOMMENDS "ensembler-codecs" SUGGESTS "ensembler-cloud, python3-pandas, python3-torch"
+                PROVIDES "python3-ensembler-edge" CONFLICTS "python3-ensembler-edge" REPLACES "python3-ensembler-edge")
+  endif()
+  ens_compiled(python3-ensembler-edge)
+  set(CPACK_DEBIAN_PYTHON_EDGE_PACKAGE_CONTROL_EXTRA "${scripts}")
+  ens_package(python_edge python3-ensembler-edge "Ensembler's edge for Python, without training and attacks" SECTION python
+              DEPENDS "${python}" RECOMMENDS "ensembler-codecs" CONFLICTS "python3-ensembler" REPLACES "python3-ensembler")
+endif()
 include(CPack)

@@ -5,6 +5,8 @@
 #include <functional>
 #include <future>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "edge/client.h"
 
@@ -22,8 +24,11 @@ class EdgeStream {
                       std::function<void(const Status&)> on_reload = nullptr);
   ~EdgeStream();  // waits until all that was submitted is classified
 
-  // images as EdgeClient::classify's. The future never throws: failures are in its status. Images
-  // that travelled together fail together.
+  // Called once with the result of a submission, by a thread of the stream's; must not throw.
+  using Done = std::function<void(Result<Classified> result)>;
+  // images as EdgeClient::classify's. Images that travelled together fail together.
+  void submit(const Tensor& images, Done done);
+  // The same with a future. The future never throws: failures are in its status.
   std::future<Result<Classified>> submit(const Tensor& images);
 
   // From any thread, for good: what is pending ends with UNAVAILABLE, at once.
@@ -31,7 +36,9 @@ class EdgeStream {
 
   void request_reload();  // see EdgeClient; only where the file is followed
 
-  const BundleInfo& info() const;  // of the bundle that the stream began with
+  // Of the bundle that the stream began with.
+  const BundleInfo& info() const;
+  const std::vector<std::string>& class_names() const;
 
  private:
   struct Impl;

@@ -26,6 +26,7 @@
 #include "base/fd.h"
 #include "base/files.h"
 #include "base/lock.h"
+#include "base/notice.h"
 #include "experiment/tensorboard.h"
 #include "include/ensembler/version.h"
 #include "proto/config.h"
@@ -254,10 +255,10 @@ struct RunDir::Impl {
     };
     if (results::read_if_intact(file, info) && info.has_started()) {
       if (info.device() != facts.device) {
-        fmt::print(stderr,
-                   "{}: begun on '{}', goes on with '{}': the weights will not be exactly those of "
-                   "an uninterrupted training\n",
-                   folder.string(), info.device(), facts.device);
+        notice(fmt::format(
+            "{}: begun on '{}', goes on with '{}': the weights will not be exactly those of "
+            "an uninterrupted training",
+            folder.string(), info.device(), facts.device));
       }
       fill(*info.add_resumed());  // the first process describes the run
     } else {

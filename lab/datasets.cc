@@ -4,13 +4,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <map>
 #include <mutex>
 #include <set>
 #include <string>
 
 #include "base/error.h"
+#include "base/notice.h"
 #include "experiment/setup.h"
 
 namespace ens {
@@ -48,7 +48,7 @@ std::shared_ptr<const Dataset> shared_dataset(const RunConfig& config, DataPart 
   Dataset all = load_dataset(data_options(config, split), split);
   static std::set<std::string> said;
   for (const std::string& warning : all.warnings) {
-    if (said.insert(warning).second) fmt::print(stderr, "warning: {}\n", warning);
+    if (said.insert(warning).second) notice("warning: " + warning);
   }
   if (part == DataPart::kTest || part == DataPart::kTrainAndPublic) {
     entry(part) = data = std::make_shared<const Dataset>(std::move(all));

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/lock.h"
+#include "base/notice.h"
 #include "base/progress.h"
 #include "base/strings.h"
 #include "base/threads.h"
@@ -256,8 +257,8 @@ FileLock wait_for_turn(const fs::path& out, const std::stop_token& stop) {
   const fs::path file = out / "RUNNING";
   FileLock held = FileLock::try_once(file);
   if (!held.taken()) return held;
-  fmt::print(stderr, "{}: process {} runs this sweep; waiting for it to end\n", out.string(),
-             held.owner());
+  notice(fmt::format("{}: process {} runs this sweep; waiting for it to end", out.string(),
+                     held.owner()));
   while (held.taken()) {
     if (stop.stop_requested()) throw Stopped();
     std::this_thread::sleep_for(std::chrono::milliseconds(200));
@@ -279,7 +280,7 @@ int run_sweep(const SweepConfig& config, const SweepOptions& options) {
            std::ranges::all_of(sweep.of(cell), [&](size_t i) { return sweep.tasks[i].done; });
   });
   if (finished > 0) {
-    fmt::print(stderr, "{} of {} cells are done already\n", finished, cells.size());
+    notice(fmt::format("{} of {} cells are done already", finished, cells.size()));
   }
   const auto write_state = [&](const std::vector<TaskStatus>& statuses) {
     results::SweepState state;
@@ -334,9 +335,7 @@ int run_sweep(const SweepConfig& config, const SweepOptions& options) {
   if (options.stop.stop_requested() && count(statuses, TaskState::kWaiting, TaskState::kStopped)) {
     throw Stopped();
   }
-  const fs::path page = options.out / "report.html";
-  write_report({options.out}, page);
-  fmt::print("{}\n", page.string());
+  write_report({options.out}, options.out / "report.html");
   return count(statuses, TaskState::kFailed);
 }
 

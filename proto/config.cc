@@ -312,6 +312,17 @@ void apply_overrides(const std::vector<std::string>& assignments, pb::Message& c
   }
 }
 
+void set_checked(const std::string& path, const std::string& value, pb::Message& config) {
+  const std::unique_ptr<pb::Message> changed(config.New());
+  changed->CopyFrom(config);
+  apply_overrides({path + "=" + value}, *changed);
+  const Target target = locate(*changed, path, path);
+  if (!target.field->is_repeated()) {
+    check(target, target.field->options().GetExtension(schema::field), path);
+  }
+  config.CopyFrom(*changed);
+}
+
 void complete(RunConfig& config) {
   // The default of P adapts to a small N; a P that was asked for does not.
   auto& ensemble = *config.mutable_ensemble();

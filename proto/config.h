@@ -23,6 +23,11 @@ void parse_config(const std::string& text, const std::string& source_name,
 void apply_overrides(const std::vector<std::string>& assignments,
                      google::protobuf::Message& config);
 
+// Sets the setting at `path` and checks that it is in its range; `value` as behind "--set path=".
+// Usage Error, and nothing is changed, if it is not, or if there is no such setting.
+void set_checked(const std::string& path, const std::string& value,
+                 google::protobuf::Message& config);
+
 // Fills every unset field with its default, then checks ranges (P <= N, sigma >= 0, ...). After
 // this every optional field is set, except texts where empty is meaningful. Usage Error names the
 // field and what is allowed.

@@ -63,8 +63,8 @@ std::shared_ptr<Decoder> train_decoder(const ServerView& view, const AttackConte
   loading.batch = std::min<int64_t>(context.settings.batch(), data.count());
   loading.seed = rng.next();
   loading.device = context.device;
-  loading.flip = true;
-  loading.crop_padding = view.model.image_size / 8;
+  loading.flip = !how.plain;
+  loading.crop_padding = how.plain ? 0 : view.model.image_size / 8;
   Loader loader(data, loading);
   FitOptions fitting;
   fitting.label = "the decoder of " + label;

@@ -27,11 +27,12 @@ PublicSplit split_public(const Dataset& data);
 std::shared_ptr<Decoder> new_decoder(const ServerView& view, const DecoderConfig& settings,
                                      Rng& rng);
 
-// Trains a decoder of features -> images on `data`, shifted and mirrored at random.
+// Trains a decoder of features -> images on `data`, shifted and mirrored at random unless `plain`.
 // `features` maps images [B,...] on context.device to features [B,C,H,W], on any device, without
 // recording gradients. `capture` as in FitOptions: they ask only context.device for work.
 struct DecoderTraining {
   bool capture = false;
+  bool plain = false;              // only the images themselves
   const Decoder* start = nullptr;  // whose weights are trained on
   // Added to the loss of a step on `images`, on context.device.
   std::function<Var(Decoder& decoder, const Tensor& images)> penalty;

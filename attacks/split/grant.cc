@@ -62,6 +62,7 @@ void grant(const SplitVictim& victim, const AttackContext& context, BlackBoxView
   grant(victim, context, static_cast<QueryFreeView&>(view));
   view.query = victim.send;
   view.mean_query = victim.send_mean;
+  view.recorded = victim.recorded;
   const bool all = context.settings.tier() == "full";
   view.query_data = all ? victim.training_data() : victim.public_data;
 }

@@ -61,7 +61,7 @@ class Oracle : public AttackOn<BlackBoxView> {
       settings.set_lr(settings.lr() / std::sqrt(growth));
       const std::clock_t began = std::clock();
       const auto decoder = train_decoder(view, sized, data.train.head(round.images), view.query,
-                                         context.seed, name());
+                                         context.seed, name(), {.plain = view.recorded});
       round.cpu_seconds = static_cast<double>(std::clock() - began) / CLOCKS_PER_SEC;
       round.steps =
           round.images / std::min<int64_t>(context.settings.batch(), round.images) * round.epochs;

@@ -88,6 +88,7 @@ void Substitute::freeze() { head_->freeze(); }
 double Substitute::criterion() { return criterion(polarity_); }
 
 double Substitute::criterion(Polarity polarity) {
+  if (view_.bodies.empty()) return 0;
   constexpr int64_t kBatch = 128;
   constexpr int kEpochs = 15;
   const int64_t total = std::min(data_.train.count(), kCriterionImages), fitted = total * 2 / 3;
@@ -147,7 +148,7 @@ int64_t Substitute::cost_in_images(const SplitSetting& setting, int choices) {
 }
 
 ShadowTail::ShadowTail(const ServerView& view, Device device, Rng& rng) {
-  const auto n = static_cast<int64_t>(view.bodies.size());
+  const auto n = std::max<int64_t>(std::ssize(view.bodies), 1);
   tail_ = add("tail", build_tail(view.model, view.split, rng, static_cast<int>(n)));
   selector_ = add_parameter("selector", Tensor::full({n}, 1.0f));
   to(device);

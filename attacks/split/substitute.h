@@ -42,8 +42,9 @@ class Substitute {
   std::vector<NamedVar> parameters() const;
   void freeze();
 
-  // Minus the cross-entropy of a tail fitted to the outputs of all server nets to the substitute's
-  // features, on public images that the tail has not seen: no truth is needed.
+  // 0 without server nets; else minus the cross-entropy of a tail fitted to the outputs of all
+  // server nets to the substitute's features, on public images that the tail has not seen: no truth
+  // is needed.
   double criterion();
   // Changes to the polarity whose criterion is the best, if it is better by `margin`: distributions
   // leave symmetries of the images open, and the server nets classify best what they were trained

@@ -34,6 +34,8 @@ struct SplitVictim {
   // The features that the client sends for images [B,C,S,S] in [0, 1]: float32, on the CPU. What is
   // drawn is drawn anew each time.
   std::function<Tensor(const Tensor& images)> send;
+  // `send` has features of `public_data` alone, as its images are: a table of what was recorded.
+  bool recorded = false;
   // The same from the client's device, which may send an image the same way each time.
   std::function<Tensor(const Tensor& images)> send_from_device;
   ChannelMap channel;               // see ServerView
@@ -117,6 +119,7 @@ struct BlackBoxView : QueryFreeView {
   std::function<Tensor(const Tensor& images)> query;
   // The mean of ever more queries with an image; empty where that is not known to be worth asking.
   std::function<Tensor(const Tensor& images)> mean_query;
+  bool recorded = false;  // query() knows the images of `query_data` alone, unchanged
   // What there is to ask for: the public images; in tier `full` all of the training split.
   const Dataset* query_data = nullptr;
 };

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ensemble/model/precision.h"
 
-#include <spdlog/spdlog.h>
-
 #include <mutex>
 
 #include "base/error.h"
+#include "base/notice.h"
 #include "nn/core/backend.h"
 
 namespace ens {
@@ -19,8 +18,8 @@ Dtype choose_dtype(const std::string& name, Device device) {
   }
   if (dtype == Dtype::kBF16 && !has_bf16) {
     static std::once_flag said;
-    std::call_once(
-        said, [] { spdlog::warn("this processor has no bfloat16 instructions; using float32"); });
+    std::call_once(said,
+                   [] { notice("this processor has no bfloat16 instructions; using float32"); });
     return Dtype::kF32;
   }
   return dtype;

@@ -42,7 +42,7 @@ void add_import_command(CLI::App& app) {
     const RunConfig config = import_config(flags->config.given(), files);
     const StopOnSignals signals;
     const ProgressCapture capture(
-        [stop = signals.token()](const std::string&, int64_t, const std::string&) {
+        [stop = signals.token()](const ProgressStep&) {
           if (stop.stop_requested()) throw Stopped();
         },
         true);

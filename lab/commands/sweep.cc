@@ -63,6 +63,7 @@ void add_sweep_command(CLI::App& app) {
     const StopOnSignals signals;
     flags->options.stop = signals.token();
     const int failures = run_sweep(sweep, flags->options);
+    fmt::print("{}\n", (flags->options.out / "report.html").string());
     if (failures > 0) {
       fail(fmt::format("{} trainings or attacks failed", failures), "sweep",
            "the reasons are in the report; the same command tries them again");

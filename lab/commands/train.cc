@@ -55,7 +55,7 @@ void add_train_command(CLI::App& app) {
     if (flags->out.empty()) throw CLI::RequiredError("--out");
     const StopOnSignals signals;
     const ProgressCapture capture(
-        [stop = signals.token()](const std::string&, int64_t, const std::string&) {
+        [stop = signals.token()](const ProgressStep&) {
           if (stop.stop_requested()) throw Stopped();
         },
         true);

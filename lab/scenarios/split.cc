@@ -11,6 +11,7 @@
 
 #include "attacks/split/registry.h"
 #include "base/error.h"
+#include "base/notice.h"
 #include "base/progress.h"
 #include "experiment/setup.h"
 #include "ensemble/train/trainer.h"
@@ -105,7 +106,7 @@ class Sharing {
       try {
         config = read_run_config(run);
       } catch (const Error& e) {
-        fmt::print(stderr, "{}: not used: {}\n", run.string(), e.what());
+        notice(fmt::format("{}: not used: {}", run.string(), e.what()));
         continue;
       }
       outside_[stage1_identity(config)].push_back(run);
@@ -172,13 +173,12 @@ class SplitScenario : public Scenario {
       if (shared) training.note = "stage 1 shared";
       training.cost = (shared ? 0 : cost.stage1_seconds) + cost.stage2_seconds;
       training.run = [sharing, r, cost](TaskContext& context) {
-        const ProgressCapture capture(
-            [&](const std::string& label, int64_t images, const std::string& note) {
-              const bool second = label.starts_with("stage 2");
-              context.report(static_cast<double>(images) *
-                                 (second ? cost.stage2_per_image : cost.stage1_per_image),
-                             note);
-            });
+        const ProgressCapture capture([&](const ProgressStep& step) {
+          const bool second = step.label.starts_with("stage 2");
+          context.report(static_cast<double>(step.units) *
+                             (second ? cost.stage2_per_image : cost.stage1_per_image),
+                         step.note);
+        });
         const ScenarioRun& own = sharing->run(r);
         train_run(own.config, own.folder, sharing->source_runs(r));
       };

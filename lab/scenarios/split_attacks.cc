@@ -11,6 +11,7 @@
 #include "attacks/split/registry.h"
 #include "base/error.h"
 #include "base/files.h"
+#include "base/notice.h"
 #include "base/progress.h"
 #include "base/strings.h"
 #include "edge/pipeline.h"
@@ -344,7 +345,7 @@ int run_attacks(const std::vector<AttackJob>& jobs, const RunConfig& wanted, boo
     const std::string id = (job.folder / "attack" / job.attack).string();
     if (std::ranges::count(tasks, id, &Task::id) > 0) continue;  // named twice
     if (!again && attack_done(job.folder, job.attack, wanted, job.observed.defined())) {
-      fmt::print(stderr, "{}: done already\n", id);
+      notice(id + ": done already");
       continue;
     }
     std::unique_ptr<AttackTarget>& target = targets[job.folder];

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/notice.h"
 #include "base/strings.h"
 #include "ensemble/model/edge_bundle.h"
 #include "ensemble/train/protection_training.h"
@@ -66,7 +67,7 @@ bool has_classes(const Dataset& train, const fs::path& source_run) {
     check_classes(train, read_edge_bundle(source_run / "edge.h5").class_names, source_run.string());
     return true;
   } catch (const Error& e) {
-    fmt::print(stderr, "{}: not used: {}\n", source_run.string(), e.what());
+    notice(fmt::format("{}: not used: {}", source_run.string(), e.what()));
     return false;
   }
 }

@@ -3,12 +3,12 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstdio>
 #include <mutex>
 #include <system_error>
 #include <vector>
 
 #include "base/error.h"
+#include "base/notice.h"
 #include "nn/core/graph.h"
 
 namespace ens {
@@ -76,8 +76,7 @@ Device parse_device(std::string_view text) {
     if (has_backend(Device::Type::kCuda)) return {Device::Type::kCuda, 0};
     Registry& r = registry();
     if (r.find_devices) {  // a program that could have used one
-      std::call_once(r.said,
-                     [&] { std::fprintf(stderr, "device auto: the CPU (%s)\n", r.none.c_str()); });
+      std::call_once(r.said, [&] { notice("device auto: the CPU (" + r.none + ")"); });
     }
     return {};
   }

@@ -207,8 +207,7 @@ std::map<std::string, Tensor> read_safetensors(const std::filesystem::path& file
   return parse_safetensors(read_file(file), file.string());
 }
 
-void write_safetensors(const std::filesystem::path& file,
-                       const std::map<std::string, Tensor>& tensors, bool secret) {
+std::string safetensors_bytes(const std::map<std::string, Tensor>& tensors) {
   nlohmann::json header = {{"__metadata__", {{"format", "pt"}}}};
   size_t end = 0;
   for (const auto& [name, tensor] : tensors) {
@@ -229,7 +228,12 @@ void write_safetensors(const std::filesystem::path& file,
     const Tensor values = tensor.to(Device{}).to(Dtype::kF32).plain();
     bytes.append(static_cast<const char*>(values.raw()), values.bytes());
   }
-  write_file_atomically(file, bytes, secret);
+  return bytes;
+}
+
+void write_safetensors(const std::filesystem::path& file,
+                       const std::map<std::string, Tensor>& tensors, bool secret) {
+  write_file_atomically(file, safetensors_bytes(tensors), secret);
 }
 
 }  // namespace ens

@@ -20,8 +20,9 @@ namespace ens {
 std::map<std::string, Tensor> parse_safetensors(std::string_view bytes, const std::string& source);
 std::map<std::string, Tensor> read_safetensors(const std::filesystem::path& file);
 
-// Writes float32, whatever the tensors are; `secret` as in write_file_atomically(). The same
-// tensors give the same bytes.
+// float32, whatever the tensors are. The same tensors give the same bytes.
+std::string safetensors_bytes(const std::map<std::string, Tensor>& tensors);
+// Writes them; `secret` as in write_file_atomically().
 void write_safetensors(const std::filesystem::path& file,
                        const std::map<std::string, Tensor>& tensors, bool secret);
 

@@ -289,6 +289,31 @@ std::vector<CellRecipe> edge_only(const ModelSpec& spec) {
            }}};
 }
 
+std::vector<CellRecipe> unknown(const ModelSpec& spec) {
+  const int64_t w = spec.width, sent = spec.sent_channels;
+  return {{"head",
+           [=](int copies, Rng& rng) {
+             auto cell = std::make_shared<Sequential>();
+             cell->push("normalize", make<Normalize>(spec.mean, spec.stddev));
+             int64_t in = spec.channels * copies;
+             const auto push = [&](int stride) {
+               cell->push(make<Conv2d>(in, w, 3, ConvSpec{stride, 1}, false, rng));
+               cell->push(make<BatchNorm>(w, true));
+               in = w;
+             };
+             push(1);
+             for (int size = spec.image_size; size > spec.sent_size; size /= 2) push(2);
+             cell->push("last", make<Conv2d>(w, sent, 3, ConvSpec{1, 1}, true, rng));
+             return cell;
+           }},
+          {"pool", [](int, Rng&) { return make<GlobalAvgPool>(); }},
+          {"fc", [=](int copies, Rng& rng) {
+             auto cell = std::make_shared<Sequential>();
+             cell->push("linear", make<Linear>(sent * copies, spec.classes, true, rng));
+             return cell;
+           }}};
+}
+
 std::vector<CellRecipe> thumbnail(const ModelSpec& spec) {
   const int size = spec.image_size / std::max(spec.thumbnail, 1);
   std::vector<CellRecipe> cells;
@@ -348,6 +373,7 @@ std::vector<CellRecipe> recipes(const ModelSpec& spec) {
   if (spec.architecture == "edge_only") return edge_only(spec);
   if (spec.architecture == "lenet") return lenet(spec);
   if (spec.architecture == "vit") return vit(spec);
+  if (spec.architecture == "unknown") return unknown(spec);
   usage_fail("unknown architecture '" + spec.architecture + "'", "model.architecture",
              "use resnet18, resnet34, vgg16, vgg19, mobilenet, he19, funnel, thumbnail, edge_only, "
              "lenet or vit");
@@ -385,6 +411,16 @@ void check_spec(const ModelSpec& spec) {
                    std::to_string(spec.columns()) + " pixels have no whole patches of " +
                    std::to_string(patch_of(spec)),
                "model.architecture", "use images of a multiple of that, or another architecture");
+  }
+  if (spec.architecture == "unknown") {
+    in_range("channels sent", spec.sent_channels, 1, 1 << 16);
+    int size = std::max(spec.sent_size, 1);
+    while (size < spec.image_size) size *= 2;
+    if (spec.sent_size < 1 || size != spec.image_size) {
+      usage_fail("images of " + std::to_string(spec.image_size) + " pixels and maps of " +
+                     std::to_string(spec.sent_size),
+                 "ModelSpec", "the images' size must be a power of two times the maps'");
+    }
   }
   if (spec.architecture == "thumbnail" &&
       (spec.thumbnail < 2 || spec.image_size % spec.thumbnail != 0 ||

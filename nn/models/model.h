@@ -31,7 +31,8 @@ struct ModelSpec {
   int stem_kernel = 3;    // ResNet: 3x3 of stride 1, or 7: 7x7 of stride 2 as for ImageNet
   int hidden = 0;         // VGG: units of the hidden linear layers; 0: 8 * width
   int head_width = 16;    // funnel, edge_only: channels of the first convolution
-  int sent_channels = 8;  // funnel: channels of what it sends
+  int sent_channels = 8;  // funnel, unknown: channels of what it sends
+  int sent_size = 8;      // unknown: height and width of what it sends
   int thumbnail = 8;      // thumbnail: its height and width in pixels
   std::vector<float> mean = {0.5f, 0.5f, 0.5f}, stddev = {0.25f, 0.25f, 0.25f};  // per channel
 
@@ -61,6 +62,10 @@ struct Split {
 // averages the image to thumbnail x thumbnail pixels. `edge_only` is what the edge can do alone for
 // the funnel's work: trunk (the funnel without its last convolution), pool, fc. The pooling stands
 // in for a cloud, which has nothing to compute.
+//
+// `unknown` is what an attacker puts in the place of a network of which only features are known:
+// head, a plain one that yields sent_channels maps of sent_size, image_size being a power of two
+// times that; pool; fc. Nothing is trained or served as it.
 std::vector<std::string> cell_names(const ModelSpec& spec);
 
 // Usage Error if the spec or the split is impossible (names the field and the possible range).

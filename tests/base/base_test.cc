@@ -11,6 +11,7 @@
 #include "base/files.h"
 #include "base/hash.h"
 #include "base/lock.h"
+#include "base/notice.h"
 #include "base/statistics.h"
 #include "base/strings.h"
 
@@ -86,6 +87,29 @@ TEST(Hash, TextsEnterWithTheirLength) {
 }
 
 // numpy.percentile([3, 1, 4, 1, 5, 9, 2, 6], [0, 5, 50, 95, 100])
+TEST(Error, KeepsItsPartsInCopies) {
+  try {
+    usage_fail("what", "where", "hint");
+  } catch (const Error& e) {
+    const Error copy = e;
+    EXPECT_EQ(copy.problem() + copy.where() + copy.hint(), "whatwherehint");
+    EXPECT_STREQ(copy.what(), "what (where); hint");
+  }
+}
+
+TEST(Notice, GoesToTheListenerAndElseToStandardError) {
+  std::vector<std::string> heard;
+  set_notice_listener([&](const std::string& line) { heard.push_back(line); });
+  testing::internal::CaptureStderr();
+  notice("first");
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+  set_notice_listener(nullptr);
+  testing::internal::CaptureStderr();
+  notice("second");
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "second\n");
+  EXPECT_EQ(heard, std::vector<std::string>{"first"});
+}
+
 TEST(Percentile, AgreesWithNumpy) {
   const std::vector<double> values = {3, 1, 4, 1, 5, 9, 2, 6};
   EXPECT_DOUBLE_EQ(percentile(values, 0), 1.0);

@@ -110,6 +110,23 @@ TEST(Config, OverridesByPath) {
             (std::vector<int64_t>{1, 2, 3}));
 }
 
+TEST(Config, ASettingIsCheckedWhenItIsSetAndElseLeftAlone) {
+  RunConfig config;
+  set_checked("ensemble.sigma", "0.5", config);
+  EXPECT_EQ(config.ensemble().sigma(), 0.5);
+  const std::string before = to_text(config);
+  for (const auto& [path, value] : {std::pair("ensemble.sigma", "-1"),
+                                    {"device", "tpu"},
+                                    {"stage1.epochs", "x"},
+                                    {"stage1.epoch", "1"},
+                                    {"stage1", "1"}}) {
+    EXPECT_THROW(set_checked(path, value, config), Error) << path;
+    EXPECT_EQ(to_text(config), before);
+  }
+  set_checked("attack.shadow_epochs", "3", config);  // an old name
+  EXPECT_EQ(config.attack().shadow().epochs(), 3);
+}
+
 TEST(Config, BadOverridesSayWhatAndWhere) {
   const auto error_of = [](const std::string& assignment) {
     RunConfig config;

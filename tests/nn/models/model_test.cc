@@ -166,6 +166,19 @@ TEST(Funnel, SendsLittleForItsPublishedCost) {
   EXPECT_EQ(smashed_shape(spec, {1, 1}), (Shape{3, 4, 4}));
 }
 
+TEST(Unknown, YieldsTheMapsItIsToldTo) {
+  for (const auto& [image, sent] : {std::pair(32, 32), {32, 8}, {24, 3}, {96, 12}}) {
+    ModelSpec spec;
+    spec.architecture = "unknown";
+    spec.image_size = image;
+    spec.sent_channels = 5;
+    spec.sent_size = sent;
+    EXPECT_EQ(smashed_shape(spec, {1, 1}), (Shape{5, sent, sent}));
+    spec.sent_size = sent - 1;
+    EXPECT_THROW(smashed_shape(spec, {1, 1}), Error) << image;
+  }
+}
+
 // No scale or shift is learnt behind the last normalisation.
 TEST(Funnel, SendsNormalisedFeatures) {
   ModelSpec spec = small("funnel");

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+# The Python package: sets ENS_HAS_PYTHON. ENS_PYTHON=ON insists, OFF looks for nothing. Of the system's Python, whose
+# packages it becomes one of, unless Python3_EXECUTABLE names another.
+set(ENS_HAS_PYTHON OFF)
+if(ENS_PYTHON STREQUAL "OFF" OR CMAKE_CROSSCOMPILING OR ENS_SANITIZE OR ENS_TSAN OR ENS_FUZZ)
+  message(STATUS "  [off]     Python package")
+  return()
+endif()
+if(NOT DEFINED Python3_EXECUTABLE AND EXISTS /usr/bin/python3)
+  set(Python3_EXECUTABLE /usr/bin/python3)
+endif()
+find_package(Python3 QUIET COMPONENTS Interpreter Development.Module)
+if(Python3_FOUND)
+  # pybind11 takes its interpreter from here.
+  set(PYTHON_EXECUTABLE ${Python3_EXECUTABLE})
+  find_package(pybind11 2.10 QUIET CONFIG)
+endif()
+if(Python3_FOUND AND pybind11_FOUND)
+  set(ENS_HAS_PYTHON ON)
+  message(STATUS "  [found]   Python ${Python3_VERSION} with pybind11 ${pybind11_VERSION}")
+elseif(ENS_PYTHON STREQUAL "ON")
+  message(FATAL_ERROR "ENS_PYTHON=ON needs Python's headers and pybind11. Debian/Ubuntu: apt-get install python3-dev pybind11-dev")
+else()
+  message(STATUS "  [off]     Python package: install python3-dev pybind11-dev for it")
+endif()

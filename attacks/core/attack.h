@@ -31,10 +31,10 @@ enum class KnowledgeLevel {
   kBlackBox,
   kRepeatedSends,
   kWhiteBox,
-  kDisguisedSet,   // L0: the disguised set, its labels, the queries, the trained model
-  kPublicImages,   // L1: and public images of the distribution
-  kDisguisedPairs, // L2: and some pairs of image and disguised image
-  kAnyPairs,       // oracle: and as many of them as it likes
+  kDisguisedSet,    // L0: the disguised set, its labels, the queries, the trained model
+  kPublicImages,    // L1: and public images of the distribution
+  kDisguisedPairs,  // L2: and some pairs of image and disguised image
+  kAnyPairs,        // oracle: and as many of them as it likes
 };
 // "blind", "query-free", "known pairs", "black box", "repeated sends", "white box", "L0", "L1",
 // "L2", "oracle"

@@ -14,7 +14,7 @@ namespace ens {
 MatchingScore score_matching(const Tensor& similarities, uint64_t seed) {
   const int64_t m = similarities.dim(0), g = similarities.dim(1);
   if (g < m || m == 0) fail("a gallery of " + std::to_string(g), "the matching");
-  std::vector<double> first, guesses;
+  std::vector<double> first, share(static_cast<size_t>(g));  // of images, by number of guesses - 1
   MatchingScore out;
   out.gallery = g;
   for (int64_t i = 0; i < m; ++i) {
@@ -31,12 +31,17 @@ MatchingScore score_matching(const Tensor& similarities, uint64_t seed) {
     first.push_back(among_first(1));
     out.cmc5 += among_first(5) / static_cast<double>(m);
     out.cmc20 += among_first(20) / static_cast<double>(m);
-    guesses.push_back(static_cast<double>(better) + static_cast<double>(equal) / 2 + 1);
+    for (int64_t guess = better; guess <= better + equal; ++guess) {
+      share[static_cast<size_t>(guess)] += 1 / static_cast<double>((equal + 1) * m);
+    }
   }
   out.rank1 = bootstrap(first, seed);
-  std::ranges::sort(guesses);
-  const size_t half = guesses.size() / 2;
-  out.guesswork = guesses.size() % 2 ? guesses[half] : (guesses[half - 1] + guesses[half]) / 2;
+  double sum = 0;
+  constexpr double kHalf = 0.5 - 1e-9;
+  for (size_t i = 0; i < share.size() && sum < kHalf; ++i) {
+    sum += share[i];
+    out.guesswork = static_cast<double>(i + 1);
+  }
   return out;
 }
 

@@ -18,8 +18,8 @@ struct MatchingScore {
 };
 
 // similarities: float32 [M, G] on the CPU, higher is likelier, finite; the original of row i is
-// column i, so G >= M. Equal similarities are guessed in random order, and what is returned is the
-// expectation over it. `seed`: of the bootstrap.
+// column i, so G >= M. Equal similarities are guessed in random order, and what is returned
+// counts all orders. `seed`: of the bootstrap.
 MatchingScore score_matching(const Tensor& similarities, uint64_t seed);
 
 // Less the squared distance of every image [M,...] to every one of the gallery [G,...]: [M, G].

@@ -20,15 +20,16 @@ BlockVectors::BlockVectors(const Shape& image, const DisguiseConfig& disguise)
 
 int64_t BlockVectors::vectors() const {
   switch (side) {
-    case Side::kRight: return channels * block_height;
-    case Side::kLeft: return channels * block_width;
-    default: return 1;
+    case Side::kRight:
+      return channels * block_height;
+    case Side::kLeft:
+      return channels * block_width;
+    default:
+      return 1;
   }
 }
 
-int64_t BlockVectors::dims() const {
-  return channels * block_height * block_width / vectors();
-}
+int64_t BlockVectors::dims() const { return channels * block_height * block_width / vectors(); }
 
 template <typename F>
 void BlockVectors::each(int64_t images, int64_t b, F&& f) const {
@@ -40,9 +41,8 @@ void BlockVectors::each(int64_t images, int64_t b, F&& f) const {
     for (int64_t c = 0; c < channels; ++c) {
       for (int64_t y = 0; y < block_height; ++y) {
         for (int64_t x = 0; x < block_width; ++x) {
-          const int64_t element = side == Side::kLeft
-                                      ? (c * block_width + x) * block_height + y
-                                      : (c * block_height + y) * block_width + x;
+          const int64_t element = side == Side::kLeft ? (c * block_width + x) * block_height + y
+                                                      : (c * block_height + y) * block_width + x;
           f(start + element, c, top + y, left + x);
         }
       }

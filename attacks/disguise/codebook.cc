@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A codebook from known pairs: ciphertext of a unit -> its pixels. A curve over the number of pairs.
+// A codebook from known pairs: ciphertext of a unit -> its pixels. A curve over the number of
+// pairs.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -72,8 +73,7 @@ class Codebook : public AttackOn<DisguisedPairsView> {
     const Units units(view.image, view.disguise);
     const int64_t rows = std::min(view.training_rows, context.settings.observed_features());
     const std::vector<uint64_t> seen = units.codes_of_rows(view.queries);
-    const std::vector<uint64_t> common =
-        commonest(units, units.codes_of_rows(view.rows(0, rows)));
+    const std::vector<uint64_t> common = commonest(units, units.codes_of_rows(view.rows(0, rows)));
     const std::vector<uint64_t> ciphertext = units.codes_of_rows(view.pair_rows);
     const std::vector<uint64_t> plain = units.codes_of_images(view.pair_images);
     const std::vector<float> mean = mean_of(*view.public_data);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Equal blocks of pixels are equal ciphertext: the commonest is background, and the pattern of equal
-// blocks of an image tells it from others.
+// Equal blocks of pixels are equal ciphertext: the commonest is background, and the pattern of
+// equal blocks of an image tells it from others.
 #include <algorithm>
 #include <cmath>
 #include <unordered_map>
@@ -41,11 +41,12 @@ class Equality : public AttackOn<DisguisedView> {
     for (int64_t map = 0; map < r.images.numel() / (h * w); ++map) {
       for (int64_t y = 0; y < h; ++y) {
         for (int64_t x = 0; x < w; ++x) {
-          const int64_t unit = map * units.positions() +
-                               y / units.unit_height * units.columns() + x / units.unit_width;
+          const int64_t unit = map * units.positions() + y / units.unit_height * units.columns() +
+                               x / units.unit_width;
           const auto found = counts.find(seen[static_cast<size_t>(unit)]);
           const double count = found == counts.end() ? 1 : static_cast<double>(found->second);
-          const double rare = most > 1 ? 1 - std::log(count) / std::log(static_cast<double>(most)) : 0.5;
+          const double rare =
+              most > 1 ? 1 - std::log(count) / std::log(static_cast<double>(most)) : 0.5;
           r.images.data<float>()[(map * h + y) * w + x] = static_cast<float>(rare);
         }
       }

@@ -39,8 +39,8 @@ Tensor match_cells(const Tensor& rows, const Tensor& gallery, int64_t cell) {
           for (int64_t y = top; y < bottom; ++y) {
             for (int64_t x = left; x < right; ++x) sum += from[y * w + x];
           }
-          out.push_back(scale *
-                        static_cast<float>(sum / static_cast<double>((bottom - top) * (right - left))));
+          out.push_back(scale * static_cast<float>(
+                                    sum / static_cast<double>((bottom - top) * (right - left))));
         }
       }
     }
@@ -53,7 +53,8 @@ Tensor match_cells(const Tensor& rows, const Tensor& gallery, int64_t cell) {
     for (int64_t j = 0; j < g; ++j) {
       double difference = 0;
       for (int64_t e = 0; e < n; ++e) {
-        difference += std::abs(seen[static_cast<size_t>(i * n + e)] - plain[static_cast<size_t>(j * n + e)]);
+        difference +=
+            std::abs(seen[static_cast<size_t>(i * n + e)] - plain[static_cast<size_t>(j * n + e)]);
       }
       out.data<float>()[i * g + j] = static_cast<float>(-difference);
     }

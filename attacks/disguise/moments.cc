@@ -15,9 +15,7 @@
 #include <Eigen/Eigenvalues>
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
-#include "attacks/disguise/assignment.h"
 #include "attacks/disguise/block_inverse.h"
 #include "attacks/disguise/registry.h"
 #include "base/error.h"
@@ -33,7 +31,8 @@ using Map = Eigen::Map<Rows>;
 Matrix symmetric_power(const Matrix& covariance, double power) {
   const Eigen::SelfAdjointEigenSolver<Matrix> eigen(covariance);
   const double least = 1e-9 * std::max(1e-12, eigen.eigenvalues().maxCoeff());
-  return eigen.eigenvectors() * eigen.eigenvalues().cwiseMax(least).array().pow(power).matrix().asDiagonal() *
+  return eigen.eigenvectors() *
+         eigen.eigenvalues().cwiseMax(least).array().pow(power).matrix().asDiagonal() *
          eigen.eigenvectors().transpose();
 }
 
@@ -60,12 +59,6 @@ class Sample {
   const Matrix& mean(int64_t i) const { return means_[static_cast<size_t>(i)]; }
   void add_to_means(double value) {
     for (Matrix& mean : means_) mean.array() += value;
-  }
-  // In another order of positions.
-  void reorder(const std::vector<int64_t>& place) {
-    blocks_ = in_order(blocks_, place);
-    const std::vector<Matrix> before = means_;
-    for (size_t i = 0; i < place.size(); ++i) means_[i] = before[static_cast<size_t>(place[i])];
   }
   // Vectors and means times a matrix, the same at all positions if there is one.
   void multiply(const std::vector<Matrix>& by) {
@@ -127,8 +120,8 @@ void each_pair_of_neighbours(const BlockVectors& blocks, F&& f) {
 double signed_root(double v) { return v < 0 ? -std::sqrt(-v) : std::sqrt(v); }
 
 // Which +1 or -1 maximise sum_ij s_i J_ij s_j / 2 + sum_i h_i s_i, nearly: the leading eigenvector
-// of the weights over what a node has of them in all, with one more node for h, whose sign is known;
-// then single changes as long as they help.
+// of the weights over what a node has of them in all, with one more node for h, whose sign is
+// known; then single changes as long as they help.
 Eigen::VectorXf solve_signs(const Eigen::MatrixXf& j, const Eigen::VectorXf& h) {
   constexpr int kSteps = 300;
   const Eigen::VectorXf weight =
@@ -162,6 +155,9 @@ class Moments : public AttackOn<PublicView> {
   std::string name() const override { return "moments"; }
   std::string title() const override { return "second moments of blocks"; }
   std::string not_applicable_reason(const DisguiseSetting& setting) const override {
+    if (setting.disguise.method() == "rmt" && setting.disguise.rmt().permute()) {
+      return "blocks that changed places are not found again without pairs";
+    }
     return no_blocks_reason(setting.image, setting.row, setting.disguise);
   }
   AttackCost cost(const DisguiseSetting&, const AttackConfig&) const override { return {}; }
@@ -174,7 +170,8 @@ class Moments : public AttackOn<PublicView> {
     const bool rmt = view.disguise.method() == "rmt";
     const bool shared = rmt && view.disguise.rmt().share() == "all";
     const int64_t d = blocks.dims(), k = blocks.vectors();
-    const int64_t rows = std::min({kMost, view.training_rows, context.settings.observed_features()});
+    const int64_t rows =
+        std::min({kMost, view.training_rows, context.settings.observed_features()});
     const int64_t images = std::min(kMost, view.public_data->count());
     const int64_t needed = (2 * d + k - 1) / k;
     if (std::min(rows, images) < needed) {
@@ -205,7 +202,6 @@ class Moments : public AttackOn<PublicView> {
       x.multiply(white);
       y.multiply(from_y);
     }
-    std::vector<int64_t> place = as_they_are(blocks.positions());
     if (whitens) cx = with_neighbours(blocks, x, shared), cy = with_neighbours(blocks, y, shared);
     std::vector<Matrix> u, w;
     for (size_t i = 0; i < cx.size(); ++i) {
@@ -216,7 +212,8 @@ class Moments : public AttackOn<PublicView> {
     y.multiply(w);
     context.report(0, "signs");
     const Eigen::VectorXf s = signs(blocks, x, y, shared);
-    BlockInverse estimate{Tensor::empty({static_cast<int64_t>(cx.size()), d, d}), place};
+    BlockInverse estimate{Tensor::empty({static_cast<int64_t>(cx.size()), d, d}),
+                          as_they_are(blocks.positions())};
     for (size_t i = 0; i < cx.size(); ++i) {
       const auto at = static_cast<int64_t>(i);
       const Matrix inverse = from_y[i] * w[i] * s.segment(at * d, d).cast<double>().asDiagonal() *

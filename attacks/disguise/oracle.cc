@@ -46,8 +46,9 @@ class Oracle : public AttackOn<AnyPairsView> {
     AttackContext with_all = context;
     with_all.settings.mutable_known_pairs()->clear_counts();
     with_all.settings.mutable_known_pairs()->add_counts(known.count());
-    DisguiseSetting setting{view.disguise, view.image, Shape(view.queries.shape().dims().subspan(1)),
-                            view.training_rows, known.count()};
+    DisguiseSetting setting{view.disguise, view.image,
+                            Shape(view.queries.shape().dims().subspan(1)), view.training_rows,
+                            known.count()};
     Reconstruction best;
     double least = std::numeric_limits<double>::infinity();
     for (const std::string& name : disguise_attack_names()) {

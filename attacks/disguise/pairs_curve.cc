@@ -62,8 +62,8 @@ std::vector<Reconstruction> PairsCurve::run_on(const DisguisedPairsView& view,
     }
     PairSums all;
     for (int64_t i = 0; i < t; ++i) {
-      const PairSums sums = sums_of(
-          vectors_of(x, i, m), vectors_of(y, estimate.place[static_cast<size_t>(i)], m));
+      const PairSums sums =
+          sums_of(vectors_of(x, i, m), vectors_of(y, estimate.place[static_cast<size_t>(i)], m));
       if (i == 0 || !shared) {
         all = sums;
       } else {

@@ -27,7 +27,8 @@ std::unique_ptr<DisguiseAttack> make_disguise_attack(const std::string& wanted) 
   for (const Factory make : kAttacks) {
     if (std::unique_ptr<DisguiseAttack> attack = make(); attack->name() == wanted) return attack;
   }
-  usage_fail("unknown attack on disguised training '" + wanted + "'", "", "known attacks: " + join(disguise_attack_names()));
+  usage_fail("unknown attack on disguised training '" + wanted + "'", "",
+             "known attacks: " + join(disguise_attack_names()));
 }
 
 }  // namespace ens

@@ -27,9 +27,8 @@ class Regression : public PairsCurve {
     constexpr double kSmall = 1e-3;
     const Eigen::BDCSVD<Eigen::MatrixXd> svd(r, Eigen::ComputeThinU | Eigen::ComputeThinV);
     const Eigen::VectorXd& values = svd.singularValues();
-    const Eigen::VectorXd inverted =
-        (values.array() > kSmall * values(0) && values.array() > 0)
-            .select(values.array().max(1e-30).inverse(), 0);
+    const Eigen::VectorXd inverted = (values.array() > kSmall * values(0) && values.array() > 0)
+                                         .select(values.array().max(1e-30).inverse(), 0);
     return svd.matrixV() * inverted.asDiagonal() * svd.matrixU().transpose();
   }
 };

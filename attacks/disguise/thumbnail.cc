@@ -60,8 +60,7 @@ class Thumbnail : public AttackOn<DisguisedView> {
     const std::vector<float> seen = lengths(y, noise.variance_before + noise.variance_after);
     const int64_t d = y.dim(3), m = y.dim(1), k = y.dim(2);
     for (int64_t i = 0; i < y.numel(); ++i) {
-      y.data<float>()[i] =
-          seen[static_cast<size_t>(i / d)] - static_cast<float>(noise.mean_before);
+      y.data<float>()[i] = seen[static_cast<size_t>(i / d)] - static_cast<float>(noise.mean_before);
     }
     Reconstruction r;
     r.candidate = "root mean squares";

@@ -62,6 +62,7 @@ const std::map<std::string, Names> kAllowed = {
      {"include", "base", "nn/*", "proto", "net", "ensemble/model", "ensemble/protect",
       "offload/core", "offload/schemes", "offload/wire", "offload/host"}},
     {"attacks/core", {"base", "nn/*", "proto"}},
+    {"attacks/disguise", {"base", "nn/*", "proto", "attacks/core"}},
     {"attacks/shares", {"base", "nn/*", "proto", "attacks/core", "offload/core"}},
     {"attacks/split", {"base", "nn/*", "proto", "attacks/core"}},
     {"experiment", {kVersion, "base", "nn/*", "proto", "attacks/core"}},

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attacks on equal ciphertext, against AES-ECB unit by unit.
+#include <gtest/gtest.h>
+
+#include "attacks/core/evaluator.h"
+#include "attacks/disguise/registry.h"
+#include "attacks/disguise/units.h"
+#include "tests/attacks/disguise/naive.h"
+#include "tests/support/compare.h"
+
+namespace ens::test {
+namespace {
+
+// Digits, more or less: a square of noise on black, for each image at another place.
+Dataset squares(int64_t count, uint64_t seed) {
+  Dataset data;
+  data.channels = 1, data.height = data.width = 16;
+  data.class_names = {"a"};
+  Rng rng(seed);
+  for (int64_t i = 0; i < count; ++i) {
+    const auto top = static_cast<int>(rng.below(8)), left = static_cast<int>(rng.below(8));
+    for (int y = 0; y < 16; ++y) {
+      for (int x = 0; x < 16; ++x) {
+        const bool inside = y >= top && y < top + 8 && x >= left && x < left + 8;
+        data.pixels.push_back(inside ? static_cast<uint8_t>(1 + rng.below(255)) : 0);
+      }
+    }
+    data.labels.push_back(0);
+  }
+  return data;
+}
+
+struct UnitCase {
+  int height, width;
+  bool key_by_position;
+};
+
+class UnitAttacks : public testing::TestWithParam<UnitCase> {
+ protected:
+  UnitAttacks() {
+    const UnitCase& c = GetParam();
+    const NaiveAes aes{c.height, c.width, c.key_by_position};
+    victim_ = victim_of(settings("disguise { method: 'aes' aes { unit: '" +
+                                 std::to_string(c.height) + "x" + std::to_string(c.width) +
+                                 "' keys: '" + (c.key_by_position ? "position" : "one") + "' } }"),
+                        squares(400, 1), public_, test_, 30, aes);
+  }
+  AttackScore evaluate(const std::string& name, std::vector<int64_t> pairs = {}) {
+    AttackContext context;
+    context.settings.mutable_known_pairs()->mutable_counts()->Assign(pairs.begin(), pairs.end());
+    const auto attack = make_disguise_attack(name);
+    Evaluator evaluator(images_of(test_, 0, 30));
+    evaluator.set_gallery(images_of(test_, 0, 100));
+    return evaluator.evaluate(*attack, 1, [&] { return attack->run(victim_, context); });
+  }
+
+  const Dataset public_ = squares(400, 2), test_ = squares(100, 3);
+  DisguiseVictim victim_;
+};
+
+TEST_P(UnitAttacks, SilhouettesTellImagesApart) {
+  const AttackScore score = evaluate("equality");
+  ASSERT_TRUE(score.matching);
+  EXPECT_EQ(score.matching->gallery, 100);
+  EXPECT_GT(score.matching->cmc5, 0.5);  // chance: .05
+  // Black is what is black.
+  const Tensor truth = images_of(test_, 0, 1);
+  const Units units({1, 16, 16}, victim_.disguise);
+  const float* seen = score.reconstruction.data<float>();
+  EXPECT_EQ(truth.data<float>()[15 * 16 + 15] == 0, seen[15 * 16 + 15] == 0);
+}
+
+// Hits on images that the codebook was not made from: black units, and no others, since the rest is
+// noise.
+TEST_P(UnitAttacks, CodebooksHoldWhatRepeats) {
+  const AttackScore score = evaluate("codebook", {1, 400});
+  ASSERT_EQ(score.candidates.size(), 2u);
+  ASSERT_TRUE(score.hits);
+  EXPECT_LT(score.hits->non_constant, 0.05);
+  const Tensor truth = images_of(test_, 0, 30);
+  int64_t black = 0;
+  const UnitCase& c = GetParam();
+  for (int64_t i = 0; i < 30; ++i) {
+    for (int top = 0; top < 16; top += c.height) {
+      for (int left = 0; left < 16; left += c.width) {
+        float sum = 0;
+        for (int p = 0; p < c.height * c.width; ++p) {
+          sum += truth.data<float>()[(i * 16 + top + p / c.width) * 16 + left + p % c.width];
+        }
+        black += sum == 0;
+      }
+    }
+  }
+  EXPECT_NEAR(score.hits->all, static_cast<double>(black * c.height * c.width) / (30 * 256), 0.05);
+  EXPECT_GT(score.matching->rank1.mean, 0.1);
+}
+
+INSTANTIATE_TEST_SUITE_P(Aes, UnitAttacks,
+                         testing::Values(UnitCase{4, 4, false}, UnitCase{2, 2, false},
+                                         UnitCase{1, 4, false}, UnitCase{4, 4, true}));
+
+TEST(UnitAttacksTest, CodebookOfAllImagesReadsThem) {
+  const Dataset data = squares(40, 7);
+  const DisguiseVictim victim =
+      victim_of(settings("disguise { method: 'aes' }"), data, data, data, 40, NaiveAes{});
+  AttackContext context;
+  const auto attack = make_disguise_attack("codebook");
+  const Evaluator evaluator(images_of(data, 0, 40));
+  const AttackScore score =
+      evaluator.evaluate(*attack, 1, [&] { return attack->run(victim, context); });
+  EXPECT_EQ(score.hits->all, 1);
+  EXPECT_EQ(score.scores.mse.mean, 0);
+}
+
+// Nothing is equal: every attack is at chance, and says nothing that depends on the image.
+TEST(UnitAttacksTest, CiphertextOfACounterTellsNothing) {
+  const Dataset data = squares(200, 8);
+  Rng rng(1);
+  const DisguiseVictim victim = victim_of(settings("disguise { method: 'aesctr' }"), data, data,
+                                          data, 200, [&](const Tensor& images) {
+                                            Tensor rows = Tensor::empty(images.shape());
+                                            for (float& v : rows.span<float>())
+                                              v = static_cast<float>(rng.below(256));
+                                            return rows;
+                                          });
+  Evaluator evaluator(images_of(data, 0, 200));
+  evaluator.set_gallery(images_of(data, 0, 200));
+  for (const std::string& name : disguise_attack_names()) {
+    AttackContext context;
+    context.settings.mutable_known_pairs()->add_counts(50);
+    const auto attack = make_disguise_attack(name);
+    const AttackScore score =
+        evaluator.evaluate(*attack, 1, [&] { return attack->run(victim, context); });
+    EXPECT_LT(score.matching->rank1.mean, 0.03) << name;  // chance .005; 99.9 %: .025
+    EXPECT_NEAR(score.matching->guesswork, 100, 25) << name;
+  }
+}
+
+}  // namespace
+}  // namespace ens::test

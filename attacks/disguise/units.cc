@@ -17,9 +17,9 @@ Units::Units(const Shape& image, const DisguiseConfig& disguise)
   const AesConfig& aes = disguise.aes();
   const std::vector<std::string> sides = split_text(aes.unit(), 'x');
   unit_height = std::stol(sides.at(0)), unit_width = std::stol(sides.at(1));
-  keys = aes.keys() == "position"  ? Keys::kPosition
-         : aes.keys() == "channel" ? Keys::kChannel
-                                   : Keys::kOne;
+  keys = aes.keys() == "one"        ? Keys::kOne
+         : aes.keys() == "position" ? Keys::kPosition
+                                    : Keys::kChannel;
 }
 
 std::vector<uint64_t> Units::codes_of_images(const Tensor& images) const {

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -42,6 +43,16 @@ std::string hint_for(int error) {
   }
 }
 
+void flush_folder(const fs::path& file) {
+  const fs::path folder = file.has_parent_path() ? file.parent_path() : fs::path(".");
+  const Fd fd(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  // Some file systems cannot flush a folder (EINVAL); the file itself is on disk by now.
+  if (!fd || fsync(fd.get()) == 0 || errno == EINVAL || errno == EROFS) return;
+  const int error = errno;
+  fail(std::string("cannot flush the folder: ") + std::strerror(error), file.string(),
+       hint_for(error));
+}
+
 // The temporary file: removed unless it was renamed.
 struct Temporary {
   std::string name;
@@ -73,12 +84,30 @@ void write_file_atomically(const fs::path& file, std::string_view bytes, bool se
   check(rename(temporary.name.c_str(), file.c_str()) == 0, "cannot replace the file");
   temporary.renamed = true;
 
-  const fs::path folder = file.has_parent_path() ? file.parent_path() : fs::path(".");
-  const Fd folder_fd(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!folder_fd) return;
-  // Some file systems cannot flush a folder (EINVAL); the file itself is on disk by now.
-  check(fsync(folder_fd.get()) == 0 || errno == EINVAL || errno == EROFS,
-        "cannot flush the folder");
+  flush_folder(file);
+}
+
+void refuse_existing(const fs::path& file) {
+  std::error_code error;
+  if (!fs::exists(fs::symlink_status(file, error))) return;
+  usage_fail("there is a file of this name already", file.string(),
+             "choose another name, or remove it first");
+}
+
+void name_new_file(const fs::path& temporary, const fs::path& file) {
+  int done = renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, file.c_str(), RENAME_NOREPLACE);
+  if (done != 0 &&
+      (errno == EINVAL || errno == ENOSYS)) {  // this file system knows only the plain one
+    refuse_existing(file);
+    done = rename(temporary.c_str(), file.c_str());
+  }
+  if (done != 0 && errno == EEXIST) refuse_existing(file);
+  if (done != 0) {
+    const int error = errno;
+    fail(std::string("cannot name the file: ") + std::strerror(error), file.string(),
+         hint_for(error));
+  }
+  flush_folder(file);
 }
 
 std::string read_file(const fs::path& file) {

@@ -21,6 +21,12 @@ inline constexpr std::string_view kTemporarySuffix = ".tmp";
 // being written. Safe to call from several threads and processes.
 void write_file_atomically(const std::filesystem::path& file, std::string_view bytes, bool secret);
 
+// For files that are never replaced: usage Error if there is something of this name.
+void refuse_existing(const std::filesystem::path& file);
+// Gives a finished file, in the same folder, its name, and flushes the folder. Usage Error, and
+// nothing is changed, if another one has the name by now; Error if the folder cannot be written.
+void name_new_file(const std::filesystem::path& temporary, const std::filesystem::path& file);
+
 // The bytes of a file or a pipe. Error if it is not there, is a folder or cannot be read.
 std::string read_file(const std::filesystem::path& file);
 // The same; empty if there is no such file.

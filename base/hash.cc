@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/hash.h"
 
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
+
+#include <algorithm>
 
 #include "base/error.h"
 
@@ -53,6 +56,28 @@ std::array<uint8_t, 32> hmac_sha256(std::span<const uint8_t> key, std::span<cons
     fail("OpenSSL could not compute an HMAC", "checksum");
   }
   return code;
+}
+
+std::vector<uint8_t> hkdf_sha256(std::span<const uint8_t> key, std::span<const uint8_t> salt,
+                                 std::string_view info, size_t size) {
+  if (size > 255 * 32) fail("HKDF gives at most 8,160 bytes", "key derivation");
+  const std::array<uint8_t, 32> zeros{};
+  std::array<uint8_t, 32> pseudo_random =
+      hmac_sha256(salt.empty() ? std::span<const uint8_t>(zeros) : salt, key);
+  std::vector<uint8_t> out, input;
+  std::array<uint8_t, 32> block{};
+  for (uint8_t counter = 1; out.size() < size; ++counter) {
+    input.assign(block.begin(), counter == 1 ? block.begin() : block.end());
+    input.insert(input.end(), info.begin(), info.end());
+    input.push_back(counter);
+    block = hmac_sha256(pseudo_random, input);
+    out.insert(out.end(), block.begin(),
+               block.begin() + static_cast<ptrdiff_t>(std::min(block.size(), size - out.size())));
+  }
+  OPENSSL_cleanse(pseudo_random.data(), pseudo_random.size());
+  OPENSSL_cleanse(block.data(), block.size());
+  OPENSSL_cleanse(input.data(), input.size());
+  return out;
 }
 
 }  // namespace ens

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// SHA-256 and MD5 of bytes that arrive piece by piece, and HMAC (OpenSSL).
+// SHA-256 and MD5 of bytes that arrive piece by piece, HMAC and HKDF (OpenSSL).
 #pragma once
 
 #include <array>
@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 struct evp_md_ctx_st;
 
@@ -38,5 +39,10 @@ std::string sha256(const void* data, size_t size);  // the raw digest, 32 bytes
 // HMAC-SHA-256 (RFC 2104) of the data under the key: 32 bytes that nobody can tell from random ones
 // without the key.
 std::array<uint8_t, 32> hmac_sha256(std::span<const uint8_t> key, std::span<const uint8_t> data);
+
+// HKDF-SHA-256 (RFC 5869): `size` bytes, at most 8,160, that nobody can tell from random ones
+// without the key; different `info` gives independent ones. An empty salt stands for 32 zeros.
+std::vector<uint8_t> hkdf_sha256(std::span<const uint8_t> key, std::span<const uint8_t> salt,
+                                 std::string_view info, size_t size);
 
 }  // namespace ens

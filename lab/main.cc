@@ -33,6 +33,7 @@ int run(int argc, char** argv) {
   ens::add_calibrate_command(app);
   ens::add_certify_command(app);
   ens::add_offload_command(app);
+  ens::add_disguise_command(app);
   ens::add_import_command(app);
   ens::add_export_command(app);
   ens::parse_flags(app, argc, argv);  // runs the command

@@ -32,6 +32,8 @@ void add_calibrate_command(CLI::App& app);
 void add_certify_command(CLI::App& app);
 void add_offload_command(CLI::App& app);
 void add_offload_bench_command(CLI::App& offload);  // below `offload`
+void add_disguise_command(CLI::App& app);
+void add_disguise_owner_commands(CLI::App& disguise);  // below `disguise`
 void add_import_command(CLI::App& app);
 void add_export_command(CLI::App& app);
 

@@ -1,28 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "nn/io/checkpoint.h"
 
-#include <fcntl.h>
-#include <hdf5.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <bit>
-#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <mutex>
 #include <set>
 #include <string_view>
 #include <utility>
 
 #include "base/error.h"
-#include "base/fd.h"
 #include "base/files.h"
 #include "base/hash.h"
 #include "base/strings.h"
 #include "nn/core/backend.h"
+#include "nn/io/hdf5_file.h"
 
 namespace ens {
 namespace {
@@ -31,11 +24,8 @@ namespace fs = std::filesystem;
 
 static_assert(std::endian::native == std::endian::little, "tensors are written as they lie");
 
-constexpr size_t kUserBlock = 512;  // HDF5 looks for its data at 0, 512, 1024, ...
-constexpr std::string_view kMagic = "ensembler checkpoint 1\n";
 constexpr size_t kMaxText = 16 << 20;
 constexpr int kMaxDepth = 32;
-constexpr char kWriteAgain[] = "copy or write the file again";
 
 // A dense row-major copy (or the tensor itself) that the CPU can read.
 Tensor readable(const Tensor& tensor) {
@@ -72,84 +62,6 @@ std::string content_checksum(const Checkpoint& checkpoint,
     hash.add_text(tensor_sums.at(name));
   }
   return to_hex(hash.finish());
-}
-
-std::string user_block(size_t file_size, const std::string& sum) {
-  std::string block =
-      std::string(kMagic) + "bytes " + std::to_string(file_size) + "\nsha256 " + to_hex(sum) + "\n";
-  block.resize(kUserBlock, '\0');
-  return block;
-}
-
-// ---- HDF5
-
-// Held by every function that calls HDF5: the library may be built without thread safety. Also
-// stops it from printing errors (a setting that belongs to the thread in thread-safe builds).
-class Hdf5Lock {
- public:
-  Hdf5Lock() : lock_(mutex()) { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }
-
- private:
-  static std::mutex& mutex() {
-    static std::mutex* m = new std::mutex;
-    return *m;
-  }
-  std::lock_guard<std::mutex> lock_;
-};
-
-// The innermost message of HDF5's error stack, such as "bad object header version number".
-std::string hdf5_reason() {
-  std::string reason;
-  auto take_first = [](unsigned, const H5E_error2_t* error, void* out) -> herr_t {
-    auto& text = *static_cast<std::string*>(out);
-    if (text.empty() && error->desc) text = error->desc;
-    return 0;
-  };
-  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_first, &reason);
-  return reason.empty() ? "HDF5 error" : "HDF5: " + reason;
-}
-
-// Owns an HDF5 identifier. `where` names file and entry for the Error when it is not valid.
-class Handle {
- public:
-  using Close = herr_t (*)(hid_t);
-  Handle(hid_t id, Close close, const std::string& where) : id_(id), close_(close) {
-    if (id_ < 0) fail(hdf5_reason(), where, kWriteAgain);
-  }
-  Handle(Handle&& other) noexcept : id_(std::exchange(other.id_, -1)), close_(other.close_) {}
-  Handle& operator=(Handle&&) = delete;
-  ~Handle() {
-    if (id_ >= 0) close_(id_);
-  }
-  operator hid_t() const { return id_; }
-
- private:
-  hid_t id_;
-  Close close_;
-};
-
-// For calls that cannot fail except for want of memory.
-void must(herr_t status, const std::string& where) {
-  if (status < 0) fail(hdf5_reason(), where);
-}
-
-// The type in the file; in memory it is the same, as the machine is little-endian.
-hid_t file_type(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::kF32:
-      return H5T_IEEE_F32LE;
-    case Dtype::kBF16:
-    case Dtype::kF16:
-      return H5T_STD_U16LE;
-    case Dtype::kF8:
-    case Dtype::kU8:
-      return H5T_STD_U8LE;
-    case Dtype::kI8:
-      return H5T_STD_I8LE;
-    case Dtype::kI32:
-      return H5T_STD_I32LE;
-  }
-  return -1;
 }
 
 // ---- writing
@@ -335,46 +247,6 @@ std::string build(const Checkpoint& checkpoint, const std::string& where) {
 }
 
 // ---- reading
-
-// Error unless the user block is right for the bytes that follow it.
-void check_file(const fs::path& path) {
-  const std::string where = path.string();
-  const Fd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (!file) {
-    fail(std::string("cannot open the file: ") + std::strerror(errno), where, "check the path");
-  }
-  struct stat info {};
-  if (fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode)) {
-    fail("not a file", where, "give the name of a checkpoint (.h5)");
-  }
-
-  std::string buffer(1 << 16, '\0');
-  std::string block;
-  Hash hash;
-  size_t size = 0;
-  while (true) {
-    const ssize_t n = read(file.get(), buffer.data(), buffer.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail(std::string("cannot read the file: ") + std::strerror(errno), where);
-    if (n == 0) break;
-    size_t used = std::min(kUserBlock - block.size(), static_cast<size_t>(n));
-    block.append(buffer, 0, used);
-    hash.add(buffer.data() + used, static_cast<size_t>(n) - used);
-    size += static_cast<size_t>(n);
-  }
-  if (!std::string_view(block).starts_with(kMagic)) {
-    fail(size == 0 ? "the file is empty" : "not a checkpoint of this program", where,
-         "give a file that 'ensembler' has written");
-  }
-  const std::string expected = user_block(size, hash.finish());
-  if (block == expected) return;
-  const size_t length_line = expected.find("sha256 ");
-  if (block.compare(0, length_line, expected, 0, length_line) != 0) {
-    fail("the file is cut off or damaged: its length is not what its first lines say", where,
-         kWriteAgain);
-  }
-  fail("the file is damaged: its SHA-256 is not what its first lines say", where, kWriteAgain);
-}
 
 class Reader {
  public:
@@ -614,15 +486,11 @@ void write_checkpoint(const fs::path& file, const Checkpoint& checkpoint, bool s
 }
 
 Checkpoint read_checkpoint(const fs::path& path, const std::string& kind) {
-  check_file(path);
+  check_user_block(path);
   const std::string where = path.string();
 
   Hdf5Lock lock;
-  Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, where);
-  must(H5Pset_fclose_degree(access, H5F_CLOSE_STRONG), where);
-  // Files are replaced by renaming, so a reader needs no lock, which some file systems lack.
-  must(H5Pset_file_locking(access, /*use=*/false, /*ignore_when_disabled=*/true), where);
-  Handle file(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access), H5Fclose, where);
+  Handle file = open_hdf5(path);
 
   Reader reader(file, where);
   Checkpoint checkpoint;

@@ -38,6 +38,30 @@ TEST(Hash, Md5OfTheStandardsExample) {
 }
 
 // RFC 4231, test cases 1 and 2.
+// RFC 5869, A.1 to A.3.
+TEST(Hash, HkdfOfTheStandardsExamples) {
+  const auto range = [](int first, int last) {
+    std::vector<uint8_t> bytes;
+    for (int byte = first; byte <= last; ++byte) bytes.push_back(static_cast<uint8_t>(byte));
+    return bytes;
+  };
+  const auto hkdf = [](const std::vector<uint8_t>& key, const std::vector<uint8_t>& salt,
+                       const std::vector<uint8_t>& info, size_t size) {
+    const std::vector<uint8_t> out =
+        hkdf_sha256(key, salt, {reinterpret_cast<const char*>(info.data()), info.size()}, size);
+    return to_hex({reinterpret_cast<const char*>(out.data()), out.size()});
+  };
+  const std::vector<uint8_t> key(22, 0x0b);
+  EXPECT_EQ(hkdf(key, range(0x00, 0x0c), range(0xf0, 0xf9), 42),
+            "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865");
+  EXPECT_EQ(hkdf(range(0x00, 0x4f), range(0x60, 0xaf), range(0xb0, 0xff), 82),
+            "b11e398dc80327a1c8e7f78c596a49344f012eda2d4efad8a050cc4c19afa97c59045a99cac7827271cb41"
+            "c65e590e09"
+            "da3275600c2f09b8367793a9aca3db71cc30c58179ec3e87c14c01d5c1f3434f1d87");
+  EXPECT_EQ(hkdf(key, {}, {}, 42),
+            "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8");
+}
+
 TEST(Hash, HmacOfTheStandardsExamples) {
   const auto hmac = [](const std::string& key, const std::string& data) {
     const auto bytes = [](const std::string& text) {

@@ -61,6 +61,12 @@ const std::map<std::string, Names> kAllowed = {
     {"edge",
      {"include", "base", "nn/*", "proto", "net", "ensemble/model", "ensemble/protect",
       "offload/core", "offload/schemes", "offload/wire", "offload/host"}},
+    // disguise/train and attacks never name the key: what the cloud has is a set file.
+    {"disguise/transform", {"base", "nn/core"}},
+    {"disguise/key", {"base", "nn/core", "nn/io", "proto", "disguise/transform"}},
+    {"disguise/set", {"base", "nn/core", "nn/io"}},
+    {"disguise/owner",
+     {"base", "nn/core", "nn/data", "proto", "disguise/transform", "disguise/key", "disguise/set"}},
     {"attacks/core", {"base", "nn/*", "proto"}},
     {"attacks/disguise", {"base", "nn/*", "proto", "attacks/core"}},
     {"attacks/shares", {"base", "nn/*", "proto", "attacks/core", "offload/core"}},
@@ -72,7 +78,8 @@ const std::map<std::string, Names> kAllowed = {
 };
 
 // Secrets have places: nobody on the server's side may even name them.
-const Names kSecretHeaders = {"ensemble/model/selector.h", "ensemble/model/edge_bundle.h"};
+const Names kSecretHeaders = {"ensemble/model/selector.h", "ensemble/model/edge_bundle.h",
+                              "disguise/key/key.h"};
 const Names kNoSecrets = {"base", "cloud",   "attacks", "experiment",
                           "net",  "offload", "nn",      "proto"};
 
@@ -126,7 +133,7 @@ template <typename F>
 void for_each_line(F f) {
   const fs::path root = ENS_SOURCE_DIR;
   for (const char* top : {"include", "base", "nn", "proto", "net", "offload", "ensemble", "cloud",
-                          "edge", "attacks", "experiment", "report", "lab", "bench"}) {
+                          "edge", "disguise", "attacks", "experiment", "report", "lab", "bench"}) {
     if (!fs::exists(root / top)) continue;
     for (const auto& entry : fs::recursive_directory_iterator(root / top)) {
       const std::string ending = entry.path().extension();

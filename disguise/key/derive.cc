@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "disguise/key/derive.h"
+
+#include <openssl/crypto.h>
+
+#include <Eigen/QR>
+#include <Eigen/SVD>
+#include <algorithm>
+#include <charconv>
+#include <span>
+
+#include "base/error.h"
+#include "base/hash.h"
+#include "disguise/key/secret_tensor.h"
+#include "disguise/transform/aes.h"
+#include "disguise/transform/baselines.h"
+#include "disguise/transform/draws.h"
+#include "disguise/transform/rmt.h"
+
+namespace ens {
+
+Seed derive_seed(const Tensor& master, const std::string& method, const std::string& part,
+                 int64_t index) {
+  const std::string info = "ens-disguise/1/" + method + "/" + part + "/" + std::to_string(index);
+  std::vector<uint8_t> bytes = hkdf_sha256(master.span<uint8_t>(), {}, info, sizeof(Seed));
+  Seed seed;
+  std::ranges::copy(bytes, seed.begin());
+  OPENSSL_cleanse(bytes.data(), bytes.size());
+  return seed;
+}
+
+namespace {
+
+using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+void wipe(Matrix& matrix) {
+  OPENSSL_cleanse(matrix.data(), sizeof(double) * static_cast<size_t>(matrix.size()));
+}
+
+Matrix gaussian_matrix(SecretRng& rng, int64_t n) {
+  Matrix out(n, n);
+  for (int64_t i = 0; i < out.size(); ++i) out.data()[i] = rng.normal();
+  return out;
+}
+
+// Uniformly distributed (Haar): the Q of a Gaussian matrix, with the signs that make R's diagonal
+// positive (Mezzadri 2007).
+Matrix orthogonal_matrix(SecretRng& rng, int64_t n) {
+  Matrix gaussian = gaussian_matrix(rng, n);
+  const Eigen::HouseholderQR<Eigen::Ref<Matrix>> qr(gaussian);  // in place
+  Matrix q = qr.householderQ();
+  for (int64_t j = 0; j < n; ++j) {
+    if (gaussian(j, j) < 0) q.col(j) *= -1;
+  }
+  wipe(gaussian);
+  return q;
+}
+
+constexpr double kMaxCondition = 100;
+constexpr int64_t kMaxGaussian =
+    96;  // of larger ones, fewer than 2 in 100 have such a condition number
+
+Matrix well_conditioned_matrix(SecretRng& rng, int64_t n) {
+  while (true) {
+    Matrix matrix = gaussian_matrix(rng, n);
+    const Eigen::VectorXd values = matrix.bdcSvd().singularValues();
+    if (values[0] <= kMaxCondition * values[n - 1]) return matrix;
+  }
+}
+
+// "4x2" -> 4 and 2: the schema allows nothing else.
+std::pair<int, int> sides(const std::string& text) {
+  int height = 0, width = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), height);
+  std::from_chars(end + (error == std::errc()), text.data() + text.size(), width);
+  return {height, width};
+}
+
+// ---- rmt
+
+RmtParameters rmt_settings(const RmtConfig& settings) {
+  RmtParameters p;
+  std::tie(p.block_height, p.block_width) = sides(settings.block());
+  p.side = settings.side() == "full"   ? RmtSide::kFull
+           : settings.side() == "left" ? RmtSide::kLeft
+                                       : RmtSide::kRight;
+  p.noise = settings.noise();
+  p.noise_law = settings.noise_law() == "uniform"   ? NoiseLaw::kUniform
+                : settings.noise_law() == "centred" ? NoiseLaw::kCentred
+                                                    : NoiseLaw::kGaussian;
+  p.noise_after = settings.noise_place() == "after";
+  return p;
+}
+
+Parameters derive_rmt(const Tensor& master, const DisguiseConfig& settings,
+                      const ImageShape& image) {
+  const RmtConfig& rmt = settings.rmt();
+  const RmtParameters p = rmt_settings(rmt);
+  const BlockGrid grid{image, p.block_height, p.block_width};
+  const int64_t n = rmt_matrix_size(grid, p.side),
+                count = rmt.share() == "all" ? 1 : grid.positions();
+  const bool orthogonal = rmt.matrix() == "orthogonal";
+  if (!orthogonal && n > kMaxGaussian) {
+    usage_fail("a Gaussian matrix of " + std::to_string(n) + " x " + std::to_string(n) +
+                   " hardly ever has a condition number of at most 100",
+               "disguise.rmt.matrix", "use orthogonal matrices, or smaller blocks");
+  }
+  Parameters out;
+  Tensor& matrices = out["matrices"] = secret_tensor({count, n, n}, Dtype::kF32);
+  for (int64_t i = 0; i < count; ++i) {
+    SecretRng rng(derive_seed(master, "rmt", "matrix", i));
+    Matrix matrix = orthogonal ? orthogonal_matrix(rng, n) : well_conditioned_matrix(rng, n);
+    std::copy_n(matrix.data(), n * n, matrices.data<float>() + i * n * n);
+    wipe(matrix);
+  }
+  if (rmt.permute()) {
+    Tensor& permutation = out["permutation"] = secret_tensor({grid.positions()}, Dtype::kI32);
+    SecretRng rng(derive_seed(master, "rmt", "permutation", 0));
+    std::ranges::copy(rng.permutation(grid.positions()), permutation.data<int32_t>());
+  }
+  return out;
+}
+
+std::unique_ptr<Transform> transform_rmt(const Parameters& parameters,
+                                         const DisguiseConfig& settings, const ImageShape& image) {
+  RmtParameters p = rmt_settings(settings.rmt());
+  p.matrices = parameters.at("matrices");
+  if (const auto found = parameters.find("permutation"); found != parameters.end()) {
+    const auto order = found->second.span<int32_t>();
+    p.permutation.assign(order.begin(), order.end());
+  }
+  return rmt_transform(image, p);
+}
+
+// ---- aes, aesctr
+
+Tensor derive_aes_keys(const Tensor& master, const char* method, int64_t count,
+                       const AesConfig& settings) {
+  const int64_t bytes = settings.key_bits() == "256" ? 32 : 16;
+  Tensor keys = secret_tensor({count, bytes}, Dtype::kU8);
+  for (int64_t k = 0; k < count; ++k) {
+    Seed seed = derive_seed(master, method, "key", k);
+    std::copy_n(seed.begin(), bytes, keys.data<uint8_t>() + k * bytes);
+    OPENSSL_cleanse(seed.data(), seed.size());
+  }
+  return keys;
+}
+
+AesParameters aes_settings(const AesConfig& settings) {
+  AesParameters p;
+  std::tie(p.unit_height, p.unit_width) = sides(settings.unit());
+  p.keys = settings.keys() == "one"        ? AesKeys::kOne
+           : settings.keys() == "position" ? AesKeys::kPosition
+                                           : AesKeys::kChannel;
+  return p;
+}
+
+Parameters derive_aes(const Tensor& master, const DisguiseConfig& settings,
+                      const ImageShape& image) {
+  const AesParameters p = aes_settings(settings.aes());
+  const BlockGrid grid{image, p.unit_height, p.unit_width};
+  const int64_t count = p.keys == AesKeys::kOne        ? 1
+                        : p.keys == AesKeys::kPosition ? grid.positions()
+                                                       : image.channels;
+  return {{"keys", derive_aes_keys(master, "aes", count, settings.aes())}};
+}
+
+std::unique_ptr<Transform> transform_aes(const Parameters& parameters,
+                                         const DisguiseConfig& settings, const ImageShape& image) {
+  AesParameters p = aes_settings(settings.aes());
+  p.key_bytes = parameters.at("keys");
+  return aes_transform(image, p);
+}
+
+Parameters derive_aesctr(const Tensor& master, const DisguiseConfig& settings, const ImageShape&) {
+  return {{"keys", derive_aes_keys(master, "aesctr", 1, settings.aes())}};
+}
+
+std::unique_ptr<Transform> transform_aesctr(const Parameters& parameters, const DisguiseConfig&,
+                                            const ImageShape& image) {
+  const Tensor& keys = parameters.at("keys");
+  return aesctr_transform(image, keys.reshape({keys.dim(1)}));
+}
+
+// ---- without a key
+
+Parameters derive_identity(const Tensor&, const DisguiseConfig&, const ImageShape&) { return {}; }
+Parameters derive_noise(const Tensor&, const DisguiseConfig&, const ImageShape&) { return {}; }
+Parameters derive_dp(const Tensor&, const DisguiseConfig&, const ImageShape&) { return {}; }
+
+std::unique_ptr<Transform> transform_identity(const Parameters&, const DisguiseConfig&,
+                                              const ImageShape& image) {
+  return identity_transform(image);
+}
+std::unique_ptr<Transform> transform_noise(const Parameters&, const DisguiseConfig& settings,
+                                           const ImageShape& image) {
+  return noise_transform(image, 255 * settings.sigma());
+}
+std::unique_ptr<Transform> transform_dp(const Parameters&, const DisguiseConfig& settings,
+                                        const ImageShape& image) {
+  return dp_transform(image, settings.dp().cell(), settings.dp().epsilon());
+}
+
+}  // namespace
+
+const DisguiseMethod& disguise_method(const std::string& name) {
+  static const std::map<std::string, DisguiseMethod> methods{
+#define DISGUISE(method, title, keyed, meaning) {#method, {derive_##method, transform_##method}},
+#include "proto/disguises.inc"
+#undef DISGUISE
+  };
+  const auto found = methods.find(name);
+  if (found == methods.end()) {
+    usage_fail("'" + name + "' is no method of disguised training", "disguise.method",
+               "see: ensembler config disguise, or docs/config.md");
+  }
+  return found->second;
+}
+
+}  // namespace ens

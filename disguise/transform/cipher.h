@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// OpenSSL's AES (internal to this folder).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+struct evp_cipher_ctx_st;
+
+namespace ens {
+
+enum class AesMode { kEcb, kCtr };
+
+// Of one thread.
+class AesCipher {
+ public:
+  // key: 16 or 32 bytes, else Error. start: the 16 bytes of the first counter block; kEcb has none.
+  AesCipher(AesMode mode, std::span<const uint8_t> key, std::span<const uint8_t> start = {});
+  // In place; with kEcb whole blocks of 16 bytes.
+  void encrypt(std::span<uint8_t> bytes);
+
+ private:
+  struct Free {
+    void operator()(evp_cipher_ctx_st* context) const;
+  };
+  std::unique_ptr<evp_cipher_ctx_st, Free> context_;
+};
+
+// A pixel as a byte: rounded to the nearest of 0..255, never wrapped.
+uint8_t as_byte(float pixel);
+
+}  // namespace ens

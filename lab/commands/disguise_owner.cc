@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0
+// ensembler disguise keygen, apply, show, inspect: what the owner of images does, and what she
+// gives away.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <memory>
+#include <vector>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "base/flags.h"
+#include "base/strings.h"
+#include "disguise/key/key.h"
+#include "disguise/owner/apply.h"
+#include "disguise/set/set.h"
+#include "lab/commands/commands.h"
+#include "lab/config_flags.h"
+#include "lab/datasets.h"
+#include "nn/data/image.h"
+
+namespace ens {
+namespace {
+
+namespace fs = std::filesystem;
+
+// ---- keygen
+
+struct KeygenFlags {
+  ConfigFlags config;
+  std::string data_set, out;
+};
+
+RunConfig resolve(const ConfigFlags& flags, const std::string& data_set) {
+  RunConfig config = flags.given();
+  if (!data_set.empty()) config.mutable_data()->set_name(data_set);
+  complete(config);
+  return config;
+}
+
+void keygen(const KeygenFlags& flags) {
+  RunConfig config = resolve(flags.config, flags.data_set);
+  const std::string none = default_text("disguise.method");
+  if ('"' + config.disguise().method() + '"' == none) {
+    usage_fail("no method is chosen", "disguise keygen",
+               "use --set disguise.method=rmt, or a configuration such as --config disguise-rmt");
+  }
+  refuse_existing(flags.out);
+  config.mutable_data()->set_train_limit(1);
+  config.mutable_data()->set_public_images(0);
+  const auto data = shared_dataset(config, DataPart::kTrain);
+  const DisguiseKey key = DisguiseKey::make(
+      config.disguise(),
+      {{data->channels, data->height, data->width}, config.data().fit(), data->class_names},
+      config.seed());
+  key.write(flags.out);
+  fmt::print("{}  secret: keep it on this machine\nkey {}: {} for images of {}\n", flags.out,
+             key.id(), key.method(), key.images().shape.shape().str());
+  if (key.insecure()) {
+    fmt::print(stderr, "warning: the key follows from seed {}: whoever guesses the seed has it\n",
+               config.seed());
+  }
+}
+
+// ---- apply
+
+struct ApplyFlags {
+  ConfigFlags config;
+  std::string key, data_set, out, test;
+};
+
+// The settings for the data set; usage Error if they name another method than the key's.
+RunConfig data_settings(const ConfigFlags& flags, const std::string& data_set,
+                        const DisguiseKey& key) {
+  const RunConfig config = resolve(flags, data_set);
+  if (flags.given().disguise().has_method() && config.disguise().method() != key.method()) {
+    usage_fail("the configuration says " + config.disguise().method() + ", and the key is for " +
+                   key.method(),
+               "disguise", "give the key of this configuration, or leave the configuration out");
+  }
+  return config;
+}
+
+void apply_to(const DisguiseKey& key, const RunConfig& config, const std::string& split,
+              const std::string& file) {
+  const auto data = shared_dataset(config, split == "train" ? DataPart::kTrain : DataPart::kTest);
+  const auto start = std::chrono::steady_clock::now();
+  const DisguisedSetInfo info =
+      apply_disguise(key, *data, split, file,
+                     {.crop_padding = config.data().crop_padding(), .flip = config.data().flip()});
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  fmt::print("{}: {} rows of {} {}, {} classes, {:.1f} MB, in {:.2f} s; set {} under key {}\n",
+             file, info.rows, info.shape.str(), name(info.dtype), info.classes,
+             static_cast<double>(fs::file_size(file)) / 1e6, seconds, info.set_id, info.key_id);
+}
+
+void apply(const ApplyFlags& flags) {
+  const DisguiseKey key = DisguiseKey::read(flags.key);
+  const RunConfig config = data_settings(flags.config, flags.data_set, key);
+  refuse_existing(flags.out);
+  if (!flags.test.empty()) refuse_existing(flags.test);
+  apply_to(key, config, "train", flags.out);
+  if (const int64_t aside = shared_dataset(config, DataPart::kPublic)->count(); aside > 0) {
+    fmt::print(
+        stderr,
+        "{} training images are not in it: data.public_images sets them aside for attackers\n",
+        aside);
+  }
+  if (!flags.test.empty()) apply_to(key, config, "test", flags.test);
+}
+
+// ---- pictures
+
+// A row as [1 or 3, H, W] in [0, 1]: `low` black, `high` white. With other numbers of channels, the
+// first one.
+Tensor as_picture(const Tensor& row, float low, float high) {
+  const Tensor one = row.dim(0) == 3 ? row.clone() : row.rows(0, 1).clone();
+  for (float& value : one.span<float>())
+    value = std::clamp((value - low) / (high - low), 0.0f, 1.0f);
+  return one;
+}
+
+// Pictures of one size side by side in rows of `columns`, a pixel apart.
+Tensor tiled(const std::vector<Tensor>& pictures, int64_t columns) {
+  const int64_t channels = pictures[0].dim(0), height = pictures[0].dim(1),
+                width = pictures[0].dim(2);
+  const int64_t lines = (static_cast<int64_t>(pictures.size()) + columns - 1) / columns;
+  Tensor sheet =
+      Tensor::full({channels, lines * (height + 1) - 1, columns * (width + 1) - 1}, 1.0f);
+  for (size_t i = 0; i < pictures.size(); ++i) {
+    const int64_t top = static_cast<int64_t>(i) / columns * (height + 1),
+                  left = static_cast<int64_t>(i) % columns * (width + 1);
+    for (int64_t line = 0; line < channels * height; ++line) {
+      std::copy_n(pictures[i].data<float>() + line * width, width,
+                  sheet.data<float>() +
+                      (line / height * sheet.dim(1) + top + line % height) * sheet.dim(2) + left);
+    }
+  }
+  return sheet;
+}
+
+// Each pixel as often as it takes to have this size, which is a multiple of the picture's or a
+// little more.
+Tensor enlarged(const Tensor& picture, int64_t height, int64_t width) {
+  Tensor out = Tensor::empty({picture.dim(0), height, width});
+  float* to = out.data<float>();
+  const int64_t down = std::max<int64_t>(1, height / picture.dim(1)),
+                across = std::max<int64_t>(1, width / picture.dim(2));
+  for (int64_t c = 0; c < picture.dim(0); ++c) {
+    for (int64_t y = 0; y < height; ++y) {
+      for (int64_t x = 0; x < width; ++x) {
+        const int64_t row = std::min(y / down, picture.dim(1) - 1),
+                      column = std::min(x / across, picture.dim(2) - 1);
+        *to++ = picture.data<float>()[(c * picture.dim(1) + row) * picture.dim(2) + column];
+      }
+    }
+  }
+  return out;
+}
+
+int zoom_for(const Tensor& sheet) {
+  return static_cast<int>(std::clamp<int64_t>(1024 / std::max(sheet.dim(1), sheet.dim(2)), 1, 8));
+}
+
+// The smallest and the largest element, apart from each other; bytes: 0 and 255.
+std::pair<float, float> range_of(const Tensor& rows, bool bytes) {
+  if (bytes) return {0.0f, 255.0f};
+  const auto [low, high] = std::ranges::minmax(rows.span<float>());
+  return {low, high > low ? high : low + 1};
+}
+
+// ---- show
+
+struct ShowFlags {
+  ConfigFlags config;
+  std::string key, data_set, out;
+  int64_t count = 8;
+};
+
+void show(const ShowFlags& flags) {
+  const DisguiseKey key = DisguiseKey::read(flags.key);
+  RunConfig config = data_settings(flags.config, flags.data_set, key);
+  config.mutable_data()->set_test_limit(flags.count);
+  const auto data = shared_dataset(config, DataPart::kTest);
+  check_images_of(key, *data);
+  std::vector<int64_t> all(static_cast<size_t>(std::min(flags.count, data->count())));
+  for (size_t i = 0; i < all.size(); ++i) all[i] = static_cast<int64_t>(i);
+  const Tensor plain = pixels_of(*data, all);
+  const auto transform = key.transform();
+  FreshRandomness fresh = key.fresh("show");
+  const Tensor disguised = transform->apply(plain, fresh);
+  const auto [low, high] = range_of(disguised, transform->ciphertext());
+  std::vector<Tensor> pictures;
+  for (int64_t i = 0; i < plain.dim(0); ++i) {
+    const Shape shape = transform->output_shape();
+    const auto one = [&](const Tensor& images) {
+      return images.rows(i, 1).reshape(Shape(images.shape().dims().subspan(1)));
+    };
+    pictures.push_back(enlarged(as_picture(one(plain), 0, 255), shape[1], shape[2]));
+    pictures.push_back(as_picture(one(disguised), low, high));
+  }
+  const Tensor sheet = tiled(pictures, 2);
+  write_png(flags.out, sheet, zoom_for(sheet));
+  fmt::print("{}: {} images, each beside its disguise under {}\n", flags.out, plain.dim(0),
+             key.method());
+}
+
+// ---- inspect
+
+struct InspectFlags {
+  std::string set, out;
+  int64_t count = 16;
+};
+
+void inspect(const InspectFlags& flags) {
+  const DisguisedSetReader reader(flags.set);
+  const DisguisedSetInfo& info = reader.info();
+  std::vector<int64_t> of_class(static_cast<size_t>(info.classes));
+  for (const int32_t label : reader.labels()) ++of_class[static_cast<size_t>(label)];
+  const auto [fewest, most] = std::ranges::minmax(of_class);
+  fmt::print("disguised set {} ({}), under key {}\n", info.set_id, info.split, info.key_id);
+  for (const std::string& mark : info.marks) fmt::print("MARKED: {}\n", mark);
+  fmt::print("{} rows of {} {}, {} classes with {} to {} rows, {:.1f} MB\n", info.rows,
+             info.shape.str(), name(info.dtype), info.classes, fewest, most,
+             static_cast<double>(fs::file_size(flags.set)) / 1e6);
+  fmt::print("mean {:.4g}\nstddev {:.4g}\n", fmt::join(info.mean, " "),
+             fmt::join(info.stddev, " "));
+  fmt::print("method {}\n{}", info.method, info.settings);
+  if (flags.out.empty()) return;
+  if (info.shape.rank() != 3)
+    usage_fail("rows of shape " + info.shape.str() + " are no pictures", flags.set,
+               "leave --out away");
+  const Tensor rows = reader.rows(0, std::min(flags.count, info.rows));
+  const auto [low, high] = range_of(rows, info.dtype == Dtype::kU8 && info.scale == 1);
+  std::vector<Tensor> pictures;
+  for (int64_t i = 0; i < rows.dim(0); ++i)
+    pictures.push_back(as_picture(rows.rows(i, 1).reshape(info.shape), low, high));
+  const Tensor sheet = tiled(
+      pictures,
+      std::max<int64_t>(1, static_cast<int64_t>(std::sqrt(static_cast<double>(pictures.size())))));
+  write_png(flags.out, sheet, zoom_for(sheet));
+  fmt::print("{}: the first {} rows\n", flags.out, rows.dim(0));
+}
+
+}  // namespace
+
+void add_disguise_owner_commands(CLI::App& disguise) {
+  constexpr char kKey[] = "Key file of `disguise keygen`";
+  constexpr char kDataSet[] = "Name of the data set (default: data.name of the configuration)";
+
+  auto making = std::make_shared<KeygenFlags>();
+  CLI::App* command = disguise.add_subcommand(
+      "keygen", "Make a secret key for the images of a data set (disguise.* settings)");
+  making->config.add_to(*command);
+  command->add_option("--data-set", making->data_set, kDataSet);
+  command->add_option("-o,--out", making->out, "The key file; never written over")->required();
+  command->callback([making] { keygen(*making); });
+
+  auto applying = std::make_shared<ApplyFlags>();
+  command = disguise.add_subcommand(
+      "apply", "Transform a data set under a key, for the cloud (data.* settings)");
+  applying->config.add_to(*command);
+  command->add_option("-k,--key", applying->key, kKey)->required();
+  command->add_option("--data-set", applying->data_set, kDataSet);
+  command->add_option("-o,--out", applying->out, "The disguised training set; never written over")
+      ->required();
+  command->add_option("--test", applying->test, "Disguise the test images too, into this file");
+  command->callback([applying] { apply(*applying); });
+
+  auto showing = std::make_shared<ShowFlags>();
+  command =
+      disguise.add_subcommand("show", "Draw test images beside what becomes of them under a key");
+  showing->config.add_to(*command);
+  command->add_option("-k,--key", showing->key, kKey)->required();
+  command->add_option("--data-set", showing->data_set, kDataSet);
+  command->add_option("--count", showing->count, "Images")
+      ->check(between(1, 1000))
+      ->capture_default_str();
+  command->add_option("-o,--out", showing->out, "The picture (PNG)")->required();
+  command->callback([showing] { show(*showing); });
+
+  auto inspecting = std::make_shared<InspectFlags>();
+  command = disguise.add_subcommand(
+      "inspect", "Say what everybody can see in a disguised set, without the key");
+  command->add_option("SET", inspecting->set, "The disguised set")->required();
+  command->add_option("-o,--out", inspecting->out, "Draw its first rows into this picture (PNG)");
+  command->add_option("--count", inspecting->count, "So many of them")
+      ->check(between(1, 1000))
+      ->capture_default_str();
+  command->callback([inspecting] { inspect(*inspecting); });
+}
+
+}  // namespace ens

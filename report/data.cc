@@ -471,6 +471,19 @@ std::string path_label(const std::string& path) {
   return out;
 }
 
+namespace {
+
+size_t disguise_rank(const std::string& method) {
+  static constexpr std::string_view kMethods[] = {
+#define DISGUISE(name, title, keyed, meaning) #name,
+#include "proto/disguises.inc"
+#undef DISGUISE
+  };
+  return static_cast<size_t>(std::ranges::find(kMethods, method) - kMethods);
+}
+
+}  // namespace
+
 ReportData collect(const std::vector<std::filesystem::path>& folders) {
   ReportData all = read_folders(folders);
   std::stable_sort(all.runs.begin(), all.runs.end(), [](const Run& a, const Run& b) {
@@ -485,6 +498,17 @@ ReportData collect(const std::vector<std::filesystem::path>& folders) {
       return attack_rank(a.kind()) < attack_rank(b.kind());
     });
   }
+  const auto others = std::stable_partition(
+      all.runs.begin(), all.runs.end(), [](const Run& r) { return !r.summary.has_disguise(); });
+  std::move(others, all.runs.end(), std::back_inserter(all.disguised));
+  all.runs.erase(others, all.runs.end());
+  for (Run& run : all.disguised) {
+    const auto& disguise = run.summary.disguise();
+    run.label = disguise.method() + (disguise.settings().empty() ? "" : ", ") + disguise.settings();
+  }
+  std::ranges::stable_sort(all.disguised, {}, [](const Run& r) {
+    return std::tuple(r.task(), disguise_rank(r.summary.disguise().method()), r.folder);
+  });
   compare(all.runs);
   group(all);
   return all;

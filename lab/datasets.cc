@@ -11,7 +11,7 @@
 #include <string>
 
 #include "base/error.h"
-#include "ensemble/train/setup.h"
+#include "experiment/setup.h"
 
 namespace ens {
 

@@ -11,7 +11,7 @@
 #include "ensemble/model/precision.h"
 #include "ensemble/protect/adversary_train.h"
 #include "ensemble/train/protection_training.h"
-#include "ensemble/train/setup.h"
+#include "experiment/setup.h"
 #include "lab/datasets.h"
 #include "lab/scenarios/split_attacks.h"
 #include "nn/core/backend.h"

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "ensemble/model/precision.h"
-#include "ensemble/train/setup.h"
+#include "experiment/setup.h"
 #include "lab/datasets.h"
 
 namespace ens {

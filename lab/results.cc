@@ -283,8 +283,8 @@ void print_results(const std::vector<fs::path>& folders) {
                                     100 * r.matching().rank1().mean(), r.matching().gallery());
         }
         // Whoever reads nothing can still show what the floor shows.
-        const bool failed =
-            !summary.has_blinded() && !summary.has_disguise() && r.has_floor() && r.ssim().mean() <= r.floor().ssim().mean();
+        const bool failed = !summary.has_blinded() && !summary.has_disguise() && r.has_floor() &&
+                            r.ssim().mean() <= r.floor().ssim().mean();
         fmt::print("{}  {:<34} {:>16} {:>17} {:>11}\n", left, r.title(),
                    cell(failed ? r.floor().ssim() : r.ssim(), 3, 2),
                    cell(failed ? r.floor().psnr() : r.psnr(), 1, 1), recognised);

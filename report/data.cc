@@ -498,8 +498,8 @@ ReportData collect(const std::vector<std::filesystem::path>& folders) {
       return attack_rank(a.kind()) < attack_rank(b.kind());
     });
   }
-  const auto others = std::stable_partition(
-      all.runs.begin(), all.runs.end(), [](const Run& r) { return !r.summary.has_disguise(); });
+  const auto others = std::stable_partition(all.runs.begin(), all.runs.end(),
+                                            [](const Run& r) { return !r.summary.has_disguise(); });
   std::move(others, all.runs.end(), std::back_inserter(all.disguised));
   all.runs.erase(others, all.runs.end());
   for (Run& run : all.disguised) {

@@ -190,7 +190,7 @@ struct Skipped {
 };
 
 struct ReportData {
-  std::vector<Run> runs;  // by setting, protection, folder
+  std::vector<Run> runs;       // by setting, protection, folder
   std::vector<Run> disguised;  // disguised trainings, by data, model and method: no part of `runs`
   std::vector<Comparison> comparisons;
   std::vector<Sweep> sweeps;

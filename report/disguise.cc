@@ -41,8 +41,8 @@ struct Reached {
 
 Reached reached(const Attack& a, const Level& level) {
   const results::AttackResult& r = a.result;
-  Reached out{&a, number(r, "matching.rank1.mean"), number(r, "ssim.mean"),
-              number(r, "psnr.mean"), number(r, "matching.guesswork")};
+  Reached out{&a, number(r, "matching.rank1.mean"), number(r, "ssim.mean"), number(r, "psnr.mean"),
+              number(r, "matching.guesswork")};
   if (r.level() != "L2" || rank_of(level.level) > rank_of("L2")) return out;
   out = {};
   for (const auto& part : r.parts()) {
@@ -90,8 +90,8 @@ bool is_calibrated(const ReportData& all, const Run& run, const Attack& attack) 
   for (const Run& other : all.disguised) {
     if (method_of(other) != "identity" || other.summary.data() != run.summary.data()) continue;
     const Attack* same = other.attack(attack.kind());
-    if (same && (same->ssim() > 0.999 ||
-                 number(same->result, "matching.rank1.mean").value_or(0) > 0.999)) {
+    if (same &&
+        (same->ssim() > 0.999 || number(same->result, "matching.rank1.mean").value_or(0) > 0.999)) {
       return true;
     }
   }
@@ -113,10 +113,7 @@ const char* verdict(const ReportData& all, const Run& run, const Level& level, d
 }
 
 std::string verdict_badge(const std::string& word) {
-  return badge(word == "bad"    ? "failed"
-               : word == "good" ? "strong"
-                                : "weak",
-               word);
+  return badge(word == "bad" ? "failed" : word == "good" ? "strong" : "weak", word);
 }
 
 // Why a run of the negative control is not at chance, with 99 % confidence; "" if it is.
@@ -159,9 +156,12 @@ double seconds_per_epoch(const Run& run) {
 }
 
 std::string matrix(const ReportData& all) {
-  std::vector<Cell> head = {left("Method"), right("Accuracy;<br>change, points"),
-                            right("Owner, \u00b5s<br>an image"), right("Bytes<br>an image"),
-                            right("Key"), right("Cloud, s<br>an epoch")};
+  std::vector<Cell> head = {left("Method"),
+                            right("Accuracy;<br>change, points"),
+                            right("Owner, \u00b5s<br>an image"),
+                            right("Bytes<br>an image"),
+                            right("Key"),
+                            right("Cloud, s<br>an epoch")};
   for (const Level& level : kLevels) head.push_back(right(level.title));
   Table table(head, "matrix");
   std::string task;
@@ -177,12 +177,14 @@ std::string matrix(const ReportData& all) {
                                           muted(escape(why)));
     }
     std::string accuracy = percent(run.get("accuracy"));
-    if (const Run* open = plain_run(all, run); open && open != &run && open->get("accuracy") &&
-                                               run.get("accuracy")) {
+    if (const Run* open = plain_run(all, run);
+        open && open != &run && open->get("accuracy") && run.get("accuracy")) {
       accuracy += "<br>" + muted(points(*run.get("accuracy") - *open->get("accuracy")));
     }
     std::vector<Cell> cells = {
-        left(name), right(accuracy), right(fixed(d.owner_microseconds(), 1)),
+        left(name),
+        right(accuracy),
+        right(fixed(d.owner_microseconds(), 1)),
         right(bytes(d.disguised_bytes()) + "<br>" + muted("of " + bytes(d.image_bytes()))),
         right(d.key_bytes() > 0 ? bytes(d.key_bytes()) : "\u2013"),
         right(seconds_per_epoch(run) > 0 ? fixed(seconds_per_epoch(run), 1) : "\u2013")};
@@ -209,8 +211,9 @@ std::string attack_rows(const ReportData& all) {
       const std::string name = escape(run.summary.data() + ", " + title_of(run));
       if (!a.has_numbers()) {
         table.add_wide(name + ", " + escape(a.result.title()),
-                       a.result.pointless().empty() ? badge("failed", "failed") + " " + escape(a.result.error())
-                                                    : muted(escape(a.result.pointless())));
+                       a.result.pointless().empty()
+                           ? badge("failed", "failed") + " " + escape(a.result.error())
+                           : muted(escape(a.result.pointless())));
         continue;
       }
       const auto value = [&](const char* path) { return number(a.result, path); };
@@ -221,16 +224,18 @@ std::string attack_rows(const ReportData& all) {
       }
       table.add({left(name), left(escape(a.result.title())), left(escape(a.result.level())),
                  right(with_interval(a.result.ssim(), kSsim)),
-                 right(with_interval(a.result.psnr(), kPsnr)), right(format(noise_floor(run), kPsnr)),
-                 right(percent(value("matching.rank1.mean"))), right(percent(value("matching.cmc5"))),
-                 right(percent(value("matching.cmc20"))),
+                 right(with_interval(a.result.psnr(), kPsnr)),
+                 right(format(noise_floor(run), kPsnr)),
+                 right(percent(value("matching.rank1.mean"))),
+                 right(percent(value("matching.cmc5"))), right(percent(value("matching.cmc20"))),
                  right(format(value("matching.guesswork"), 0)), right(hits),
                  left(is_calibrated(all, run, a) ? badge("strong", "reads them")
                                                  : badge("weak", "weak attacker")),
                  right(duration(a.result.seconds()))});
     }
   }
-  return details("All attacks on disguised training", "<div class=\"wide\">" + table.str() + "</div>");
+  return details("All attacks on disguised training",
+                 "<div class=\"wide\">" + table.str() + "</div>");
 }
 
 // Accuracy over the originals that stay hidden at L1; noise and dp as curves.
@@ -261,14 +266,16 @@ std::string trade_off(const ReportData& all, FigureList& figures) {
 std::string pair_curves(const ReportData& all, FigureList& figures) {
   std::string out;
   for (const Run& run : all.disguised) {
-    Figure figure{run.summary.data() + ", " + title_of(run), "known pairs", "originals found, %", {}};
+    Figure figure{
+        run.summary.data() + ", " + title_of(run), "known pairs", "originals found, %", {}};
     figure.log_x = true;
     for (const Attack& a : run.attacks) {
       if (!a.has_numbers() || a.result.level() != "L2") continue;
       Line line{a.kind(), {}};
       for (const auto& part : a.result.parts()) {
         const Maybe rank1 = number(part, "matching.rank1.mean");
-        if (part.has_x() && rank1) line.points.push_back({part.x(), 100 * *rank1, {}, {}, {}, {}, ""});
+        if (part.has_x() && rank1)
+          line.points.push_back({part.x(), 100 * *rank1, {}, {}, {}, {}, ""});
       }
       if (line.points.size() > 1) figure.lines.push_back(line);
     }
@@ -285,8 +292,10 @@ std::string picture_strips(const ReportData& all) {
     const auto strip = [&](const std::string& caption, const std::string& png) {
       const auto [width, height] = png_size(png);
       strips += fmt::format(
-          "<div class=\"strip\"><div class=\"caption\">{}</div><div class=\"tiles\"><img alt=\"{}\" "
-          "width=\"{}\" height=\"{}\" style=\"image-rendering:pixelated;max-width:100%;height:auto\" "
+          "<div class=\"strip\"><div class=\"caption\">{}</div><div class=\"tiles\"><img "
+          "alt=\"{}\" "
+          "width=\"{}\" height=\"{}\" "
+          "style=\"image-rendering:pixelated;max-width:100%;height:auto\" "
           "src=\"data:image/png;base64,{}\"></div></div>\n",
           caption, caption, 2 * width, 2 * height, base64(png));
     };
@@ -309,12 +318,14 @@ std::string picture_strips(const ReportData& all) {
 std::string disguise_sections(const ReportData& all, FigureList& figures) {
   if (all.disguised.empty()) return "";
   const std::string curves = trade_off(all, figures) + pair_curves(all, figures);
-  return section("Disguised training", matrix(all) + "<div class=\"plots\">" + curves + "</div>" +
-                                           attack_rows(all) + picture_strips(all),
+  return section("Disguised training",
+                 matrix(all) + "<div class=\"plots\">" + curves + "</div>" + attack_rows(all) +
+                     picture_strips(all),
                  "What a cloud that trains on disguised images can still tell, by what it knows: "
                  "L0 the disguised set alone, L1 public images too, L2 known pairs, oracle pairs "
                  "without limit; each level has what those before it have. A cell has the share of "
-                 "queries whose original the strongest attack picks out of a gallery of (usually) 1,000: below "
+                 "queries whose original the strongest attack picks out of a gallery of (usually) "
+                 "1,000: below "
                  "5\u202f% good, to 20\u202f% moderate, above bad. An attack that does not read "
                  "plain images is a weak attacker and earns no method a \u201cgood\u201d. "
                  "Plain is the positive control, AES-CTR the negative one.");

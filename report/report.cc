@@ -254,24 +254,25 @@ std::string written() {
 std::string page(const ReportData& all, const ReportData& every, const std::string& stem,
                  FigureList& figures) {
   const size_t count = every.runs.size();
-  const std::string covers = all.runs.empty()               ? "disguised training"
-                             : all.comparisons.size() == 1 ? escape(main_run(all).setting())
-                                                           : fmt::format("{} settings", all.comparisons.size());
+  const std::string covers = all.runs.empty() ? "disguised training"
+                             : all.comparisons.size() == 1
+                                 ? escape(main_run(all).setting())
+                                 : fmt::format("{} settings", all.comparisons.size());
   const std::string title = all.sweeps.size() == 1 && !all.sweeps[0].state.title().empty()
                                 ? escape(all.sweeps[0].state.title())
                                 : "Ensembler report";
   Album album(all);
   const std::string sections =
-      disguise_sections(all, figures) + overview_table(all) + findings(all) + certificates(all) + split_grids(all, album) +
-      pictures(all, album) + attack_curves(all, figures) + trade_offs(all, figures) +
-      published_table(all) + accuracy_table(all) + latency(all) + attack_table(all) +
-      training_curves(all, figures) + run_details(all) + skipped_list(all);
+      disguise_sections(all, figures) + overview_table(all) + findings(all) + certificates(all) +
+      split_grids(all, album) + pictures(all, album) + attack_curves(all, figures) +
+      trade_offs(all, figures) + published_table(all) + accuracy_table(all) + latency(all) +
+      attack_table(all) + training_curves(all, figures) + run_details(all) + skipped_list(all);
   return fmt::format(
-      fmt::runtime(kPage), fmt::arg("title", title), fmt::arg("setting", all.runs.empty() ? covers : escape(main_run(all).setting())),
+      fmt::runtime(kPage), fmt::arg("title", title),
+      fmt::arg("setting", all.runs.empty() ? covers : escape(main_run(all).setting())),
       fmt::arg("style", kStyle + album.style()),
       fmt::arg("body", headline(all.runs.empty() ? every : all) + contents(sections) + sections),
-      fmt::arg("stem", escape(stem)), fmt::arg("written", written()),
-      fmt::arg("covers", covers),
+      fmt::arg("stem", escape(stem)), fmt::arg("written", written()), fmt::arg("covers", covers),
       fmt::arg("runs", fmt::format("{} run{}", count, count == 1 ? "" : "s")),
       fmt::arg("failed", all.failed.empty()
                              ? ""

@@ -76,6 +76,10 @@ void put_info(Checkpoint& checkpoint, const BundleInfo& info) {
   };
   put_unusual("stem_kernel", info.model.stem_kernel, usual.stem_kernel);
   put_unusual("hidden", info.model.hidden, usual.hidden);
+  if (info.split.head == 0 || info.model.image_width > 0) {
+    checkpoint.numbers["image_width"] = info.model.image_width;
+    checkpoint.numbers["format"] = kFormatWhole;
+  }
   checkpoint.numbers["head_cells"] = info.split.head;
   checkpoint.numbers["tail_cells"] = info.split.tail;
   const std::string& architecture = info.model.architecture;
@@ -100,7 +104,7 @@ std::string written_by_newer(const Checkpoint& checkpoint, const std::string& re
 
 BundleInfo get_info(const Checkpoint& checkpoint) {
   const int64_t format = checkpoint.number("format");
-  if (format > kFormatBlindedCells) {
+  if (format > kFormatWhole) {
     fail(written_by_newer(checkpoint, fmt::format("bundle format {}", format)), checkpoint.file,
          "use that version");
   }
@@ -119,6 +123,7 @@ BundleInfo get_info(const Checkpoint& checkpoint) {
     info.model.stem_kernel = small(checkpoint, "stem_kernel");
   }
   if (checkpoint.numbers.contains("hidden")) info.model.hidden = small(checkpoint, "hidden");
+  if (format == kFormatWhole) info.model.image_width = small(checkpoint, "image_width");
   info.split.head = small(checkpoint, "head_cells");
   info.split.tail = small(checkpoint, "tail_cells");
   info.model.architecture = checkpoint.text("architecture");
@@ -247,6 +252,21 @@ std::vector<std::vector<float>> get_ranges(const Checkpoint& checkpoint,
   return all;
 }
 
+constexpr const char* kNotes = "note/";
+
+void put_notes(Checkpoint& checkpoint, const CloudBundle& bundle) {
+  for (const auto& [name, text] : bundle.notes) checkpoint.texts[kNotes + name] = text;
+}
+
+std::map<std::string, std::string> get_notes(const Checkpoint& checkpoint) {
+  std::map<std::string, std::string> notes;
+  for (auto it = checkpoint.texts.lower_bound(kNotes);
+       it != checkpoint.texts.end() && it->first.starts_with(kNotes); ++it) {
+    notes[it->first.substr(std::string(kNotes).size())] = it->second;
+  }
+  return notes;
+}
+
 }  // namespace
 
 std::string fingerprint_of(const std::vector<std::shared_ptr<Sequential>>& bodies) {
@@ -269,6 +289,7 @@ void write_cloud_bundle(const std::filesystem::path& file, CloudBundle& bundle) 
   bundle.info.fingerprint = digest(checkpoint.tensors);
   bundle.part = all_of(bundle.info);
   put_info(checkpoint, bundle.info);
+  put_notes(checkpoint, bundle);
   write_checkpoint(file, checkpoint, /*secret=*/false);
 }
 
@@ -287,6 +308,7 @@ void write_part(const std::filesystem::path& file, const CloudBundle& bundle,
     if (!bundle.ranges.empty()) put_ranges(checkpoint, net, bundle.ranges.at(i));
   }
   put_info(checkpoint, bundle.info);
+  put_notes(checkpoint, bundle);
   checkpoint.texts["part"] = fmt::format("{}", fmt::join(part, ","));
   write_checkpoint(file, checkpoint, /*secret=*/false);
 }
@@ -318,6 +340,7 @@ CloudBundle read_cloud_bundle(const std::filesystem::path& file) {
   }
   check_count(checkpoint, count);
   bundle.ranges = get_ranges(checkpoint, bundle);
+  bundle.notes = get_notes(checkpoint);
   return bundle;
 }
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -41,6 +42,8 @@ struct CloudBundle {
   // calibrate` on what edges send; empty: not calibrated. The cloud could find them from its own
   // traffic.
   std::vector<std::vector<float>> ranges;
+  // Further public facts, by name, of whoever trained the nets: disguise/train/model.h.
+  std::map<std::string, std::string> notes;
 };
 
 // Fills info.fingerprint and part from the bodies, which must be all N, and writes. The fingerprint

@@ -18,6 +18,8 @@ constexpr int64_t kFormatBlinded = 4;  // of edge files of blinded inference (bl
 // Of bundles of a model that older programs would build otherwise; the protection as in format 3.
 constexpr int64_t kFormatOfModels = 5;
 constexpr int64_t kFormatBlindedCells = 6;  // of edge bundles whose first cells are blinded
+// Of whole networks (h = t = 0), whose images need not be square.
+constexpr int64_t kFormatWhole = 7;
 
 void put_info(Checkpoint& checkpoint, const BundleInfo& info);
 // What to say of a bundle that needs a newer program, and why: with the version that wrote it, if

@@ -147,6 +147,9 @@ EdgeBundle read_edge_bundle(const Checkpoint& checkpoint) {
     fail("this is a bundle of blinded inference", checkpoint.file,
          "use it with ensembler-edge --worker, or name the run's edge.h5");
   }
+  if (info.split.head < 1) {
+    fail("the bundle has no head and no tail", checkpoint.file, "write the bundle again");
+  }
   const Tensor& selected = checkpoint.tensor(kSelector);
   if (selected.rank() != 1) fail("the selector is damaged", checkpoint.file);
   const auto indices = selected.span<int32_t>();

@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "ensemble/model/precision.h"
 #include "ensemble/train/protection_training.h"
-#include "ensemble/train/setup.h"
+#include "experiment/setup.h"
 #include "ensemble/train/trainer.h"
 #include "nn/io/checkpoint.h"
 #include "proto/protections.h"

@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 #include "ensemble/train/protection_training.h"
-#include "ensemble/train/setup.h"
+#include "experiment/setup.h"
 
 namespace ens {
 namespace {
@@ -61,7 +61,8 @@ class Stage1Trainer {
         return std::vector<std::pair<std::string, double>>{{penalty_->metric, paid_.take()}};
       };
     }
-    train_net(context_, *net_, job, progress);
+    Loader loader = context_.loader(*job.settings, data_seed_, device_);
+    train_net(context_.run, loader, *net_, job, progress);
     net_->freeze();
   }
 
@@ -97,8 +98,6 @@ class Stage1Trainer {
     job.optimizer = optim_spec(*job.settings);
     job.label = "net " + std::to_string(index_);
     job.file = context_.run.path(name_ + ".h5");
-    job.data_seed = data_seed_;
-    job.device = device_;
     return job;
   }
   bool is_complete(const NetTraining& job) const {
@@ -196,7 +195,7 @@ TrainingResult train_jointly(const TrainingContext& context) {
   job.optimizer = optim_spec(*job.settings);
   job.label = "ensemble";
   job.file = context.run.path("stage1/ensemble.h5");
-  job.data_seed = rng.next();
+  Loader loader = context.loader(*job.settings, rng.next(), context.device);
   double done = 0;
   job.before_step = [&](double share) { done = share; };
   job.loss = [&, loss = context.protection->joint_loss(context)](const Batch& b) {
@@ -205,7 +204,7 @@ TrainingResult train_jointly(const TrainingContext& context) {
   job.quick_accuracy = [&] { return measure_accuracy(context, result(), context.quick_test); };
   Progress progress("one round: head, tail and " + std::to_string(count) + " nets",
                     context.images_in(*job.settings));
-  train_net(context, net, job, progress);
+  train_net(context.run, loader, net, job, progress);
   progress.finish();
   net.freeze();
   TrainingResult trained = result();

@@ -8,7 +8,7 @@
 
 #include "ensemble/model/selector.h"
 #include "ensemble/train/nets.h"
-#include "ensemble/train/train_net.h"
+#include "ensemble/train/context.h"
 
 namespace ens {
 

@@ -50,10 +50,11 @@ void add_attack_command(CLI::App& app) {
   flags->config.add_tensorboard(*command);
   command->add_option("runs", flags->runs, "Run folders")->required();
   command
-      ->add_option("-a,--attack", flags->attacks,
-                   fmt::format("One of {}; of disguised training one of {} (may be repeated; default: those "
-                               "of attack.tier)",
-                               fmt::join(attack_names(), ", "), fmt::join(disguise_attack_names(), ", ")))
+      ->add_option(
+          "-a,--attack", flags->attacks,
+          fmt::format("One of {}; of disguised training one of {} (may be repeated; default: those "
+                      "of attack.tier)",
+                      fmt::join(attack_names(), ", "), fmt::join(disguise_attack_names(), ", ")))
       ->allow_extra_args(false);
   command->add_flag("--rerun,--again", flags->again, "Repeat attacks that have results already");
   command->callback([flags] {

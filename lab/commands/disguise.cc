@@ -11,6 +11,8 @@ void add_disguise_command(CLI::App& app) {
       app.add_subcommand("disguise", "Train in a cloud on images that are transformed first");
   command->require_subcommand(1);
   add_disguise_owner_commands(*command);
+  add_disguise_train_command(*command);
+  add_attack_command(*command);  // of RUN, as `ensembler attack`
 }
 
 }  // namespace ens

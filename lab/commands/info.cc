@@ -12,7 +12,7 @@
 #include "base/error.h"
 #include "ensemble/model/precision.h"
 #include "ensemble/train/protection_training.h"
-#include "ensemble/train/setup.h"
+#include "experiment/setup.h"
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
 #include "lab/scenarios/blinded.h"

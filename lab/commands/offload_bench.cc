@@ -20,7 +20,7 @@
 #include "base/statistics.h"
 #include "base/threads.h"
 #include "ensemble/model/blinded_bundle.h"
-#include "ensemble/train/setup.h"
+#include "experiment/setup.h"
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
 #include "net/keys.h"

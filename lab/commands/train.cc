@@ -41,7 +41,8 @@ void add_train_command(CLI::App& app) {
   };
   auto flags = std::make_shared<Flags>();
   CLI::App* command = app.add_subcommand(
-      "train", "Train an ensemble, an unprotected network, or on disguised images, into a run folder");
+      "train",
+      "Train an ensemble, an unprotected network, or on disguised images, into a run folder");
   flags->config.add_to(*command);
   flags->config.add_tensorboard(*command);
   command->add_option("-o,--out", flags->out, "Run folder; an existing one is resumed");

@@ -54,7 +54,7 @@ std::string settings_for_tables(const DisguiseConfig& disguise) {
   const auto add = [&](const std::string& text) { out += (out.empty() ? "" : ", ") + text; };
   const std::string& method = disguise.method();
   if (method == "rmt") {
-    const RmtConfig& rmt = disguise.rmt(), usual;
+    const RmtConfig &rmt = disguise.rmt(), usual;
     add(rmt.block() + " blocks");
     if (rmt.side() != "right") add("side " + rmt.side());
     if (rmt.share() != "position") add("one matrix");
@@ -180,8 +180,7 @@ class Target {
     try {
       results::AttackResult before;
       return results::read_if_intact(folder / "attack" / attack / "result.json", before) &&
-             !before.has_error() &&
-             before.settings() == to_text(attacked(folder, wanted).attack());
+             !before.has_error() && before.settings() == to_text(attacked(folder, wanted).attack());
     } catch (const std::exception&) {  // a damaged run or result: the attack will say so
       return false;
     }
@@ -215,8 +214,8 @@ class Target {
           by_seed.push_back(evaluator.evaluate(*attack, first_seed,
                                                [&] { return attack->run(victim, context); }));
         }
-        result = write_scores(into, by_seed, first_seed, roles_, truth_,
-                              config_.attack().keep_images());
+        result =
+            write_scores(into, by_seed, first_seed, roles_, truth_, config_.attack().keep_images());
         fill(result.mutable_floor(), floor());
         scored = true;
       } catch (const Stopped&) {
@@ -336,8 +335,7 @@ class DisguiseScenario : public Scenario {
     return named.empty() ? disguise_attack_names() : named;
   }
 
-  std::vector<Task> tasks(const std::vector<ScenarioRun>& runs,
-                          const TaskOptions&) const override {
+  std::vector<Task> tasks(const std::vector<ScenarioRun>& runs, const TaskOptions&) const override {
     std::vector<Task> tasks;
     for (const ScenarioRun& run : runs) {
       const std::string prefix = task_prefix(run.name);
@@ -348,9 +346,8 @@ class DisguiseScenario : public Scenario {
       training.gigabytes = kGigabytes;
       training.cost = kTrainingSeconds * run.config.stage1().epochs();
       training.run = [run](TaskContext& context) {
-        const ProgressCapture capture([&](const std::string&, int64_t, const std::string& note) {
-          context.report(0, note);
-        });
+        const ProgressCapture capture(
+            [&](const std::string&, int64_t, const std::string& note) { context.report(0, note); });
         train_disguised_run(run.config, run.folder);
       };
       tasks.push_back(training);
@@ -397,8 +394,8 @@ const Scenario& scenario_of(const RunConfig& config) {
 }
 
 bool train_disguised_run(const RunConfig& config, const fs::path& folder) {
-  const RunFacts facts{command_line(),
-                       backend(parse_devices(config.device())[0]).description(), config.seed()};
+  const RunFacts facts{command_line(), backend(parse_devices(config.device())[0]).description(),
+                       config.seed()};
   RunDir run(folder, training_identity(config), facts);
   if (run.done()) return false;
   const auto train = shared_dataset(config, DataPart::kTrain);

@@ -12,7 +12,7 @@
 #include "attacks/split/registry.h"
 #include "base/error.h"
 #include "base/progress.h"
-#include "ensemble/train/setup.h"
+#include "experiment/setup.h"
 #include "ensemble/train/trainer.h"
 #include "experiment/run_dir.h"
 #include "lab/estimate.h"

@@ -16,7 +16,7 @@
 #include "edge/pipeline.h"
 #include "ensemble/model/precision.h"
 #include "ensemble/protect/feature_train.h"
-#include "ensemble/train/setup.h"
+#include "experiment/setup.h"
 #include "experiment/run_dir.h"
 #include "lab/datasets.h"
 #include "lab/references.h"

@@ -8,7 +8,7 @@
 #include "base/strings.h"
 #include "ensemble/model/edge_bundle.h"
 #include "ensemble/train/protection_training.h"
-#include "ensemble/train/setup.h"
+#include "experiment/setup.h"
 #include "ensemble/train/trainer.h"
 #include "experiment/run_dir.h"
 #include "lab/config_flags.h"

@@ -71,11 +71,104 @@ void run_on_any_cpu() {
 #endif
 }
 
+void check_options(const LoaderOptions& options, int64_t count, const std::string& where) {
+  if (options.batch < 1) {
+    usage_fail("batch size must be at least 1, not " + std::to_string(options.batch), where);
+  }
+  if (options.prefetch < 0) usage_fail("prefetch must not be negative", where);
+  if (count < 1 || (options.drop_last && count < options.batch)) {
+    usage_fail(
+        std::to_string(count) + " images do not fill one batch of " + std::to_string(options.batch),
+        where, "use a smaller batch, more images, or keep the last batch");
+  }
+}
+
+// The images of a data set; in the memory of a GPU that augments there.
+class ImageSource : public RowSource {
+ public:
+  ImageSource(const Dataset& data, const LoaderOptions& options) : data_(data), options_(options) {
+    if (!backend(options.device).can_crop()) return;
+    Tensor all = Tensor::empty({data.count(), data.channels, data.height, data.width}, Dtype::kU8);
+    std::memcpy(all.raw(), data.pixels.data(), all.bytes());
+    pixels_ = all.to(options.device);
+  }
+
+  std::string name() const override { return data_.name; }
+  int64_t count() const override { return data_.count(); }
+  bool on_device() const { return pixels_.defined(); }
+
+  Batch read(std::span<const LoadedRow> rows) override {
+    check_whole(data_);
+    if (on_device()) return read_on_device(rows);
+    const Shape image{data_.channels, data_.height, data_.width};
+    Batch batch{Tensor::empty(batched(std::ssize(rows), image)), labels(rows)};
+    float* images = batch.images.data<float>();
+    for (const LoadedRow& p : rows) {
+      const uint8_t* image = data_.pixels.data() + p.row * data_.image_size();
+      if (options_.crop_padding == 0 && !options_.flip) {
+        to_unit(image, data_.image_size(), images);
+      } else {
+        crop_to_unit(image, data_.channels, data_.height, data_.width, p.dy, p.dx, p.flip, images);
+      }
+      images += data_.image_size();
+    }
+    return batch;
+  }
+
+ private:
+  Tensor labels(std::span<const LoadedRow> rows) const {
+    Tensor labels = Tensor::empty({std::ssize(rows)}, Dtype::kI32);
+    int32_t* to = labels.data<int32_t>();
+    for (const LoadedRow& p : rows) *to++ = data_.labels[static_cast<size_t>(p.row)];
+    return labels;
+  }
+
+  Batch read_on_device(std::span<const LoadedRow> rows) const {
+    Tensor where = Tensor::empty({std::ssize(rows), 4}, Dtype::kI32);
+    int32_t* to = where.data<int32_t>();
+    for (const LoadedRow& p : rows) {
+      *to++ = static_cast<int32_t>(p.row);
+      *to++ = p.dy;
+      *to++ = p.dx;
+      *to++ = p.flip;
+    }
+    return {backend(options_.device).crop(pixels_, where.to(options_.device)),
+            labels(rows).to(options_.device)};
+  }
+
+  const Dataset& data_;
+  const LoaderOptions options_;
+  Tensor pixels_;  // the data set on options.device, where that augments
+};
+
+// A permutation of the rows that opens no more chunks at a time than the source allows.
+std::vector<int64_t> shuffled(const RowSource& source, uint64_t key) {
+  Rng rng(key, "loader order");
+  const int64_t count = source.count(), chunk = source.chunk();
+  const int64_t chunks = chunk > 0 ? (count + chunk - 1) / chunk : 1;
+  if (chunks <= source.open_chunks()) return rng.permutation(count);
+  const std::vector<int64_t> chunk_order = rng.permutation(chunks);
+  std::vector<int64_t> order, open;
+  for (int64_t first = 0; first < chunks; first += source.open_chunks()) {
+    open.clear();
+    for (int64_t i = first; i < std::min(chunks, first + source.open_chunks()); ++i) {
+      const int64_t begin = chunk_order[static_cast<size_t>(i)] * chunk;
+      for (int64_t row = begin; row < std::min(count, begin + chunk); ++row) open.push_back(row);
+    }
+    for (const int64_t i : rng.permutation(std::ssize(open))) {
+      order.push_back(open[static_cast<size_t>(i)]);
+    }
+  }
+  return order;
+}
+
 }  // namespace
 
 struct Loader::Impl {
-  const Dataset& data;
+  const std::unique_ptr<RowSource> owned;  // of a data set
+  RowSource& source;
   const LoaderOptions options;
+  const bool on_caller;  // batches are prepared in next(), in the caller's order of work
 
   bool started = false;
   uint64_t epoch_key = 0;
@@ -87,21 +180,19 @@ struct Loader::Impl {
   std::condition_variable_any changed;
   std::deque<Batch> ready;   // guarded by mutex
   std::exception_ptr error;  // guarded by mutex
-  Tensor pixels;             // the data set on options.device, where that augments
   std::jthread thread;       // last: stops before the rest goes
 
-  Impl(const Dataset& d, const LoaderOptions& o) : data(d), options(o) {
-    if (!backend(o.device).can_crop()) return;
-    Tensor all = Tensor::empty({d.count(), d.channels, d.height, d.width}, Dtype::kU8);
-    std::memcpy(all.raw(), d.pixels.data(), all.bytes());
-    pixels = all.to(o.device);
-  }
-
-  bool on_device() const { return pixels.defined(); }
+  Impl(std::unique_ptr<ImageSource> images, const LoaderOptions& o)
+      : owned(std::move(images)),
+        source(*owned),
+        options(o),
+        on_caller(o.prefetch == 0 || static_cast<const ImageSource&>(source).on_device()) {}
+  Impl(RowSource& rows, const LoaderOptions& o)
+      : source(rows), options(o), on_caller(o.prefetch == 0) {}
 
   int64_t batches() const {
-    return options.drop_last ? data.count() / options.batch
-                             : (data.count() + options.batch - 1) / options.batch;
+    return options.drop_last ? source.count() / options.batch
+                             : (source.count() + options.batch - 1) / options.batch;
   }
 
   void stop() {
@@ -114,17 +205,11 @@ struct Loader::Impl {
   }
 
   void begin() {
-    if (options.shuffle) order = Rng(epoch_key, "loader order").permutation(data.count());
+    if (options.shuffle) order = shuffled(source, epoch_key);
   }
 
-  // Which image stands at a position of the epoch, and how it is augmented.
-  struct Place {
-    int64_t image;
-    int dy = 0, dx = 0;
-    bool flip = false;
-  };
-  Place place(int64_t position) const {
-    Place p{options.shuffle ? order[position] : position};
+  LoadedRow place(int64_t position) const {
+    LoadedRow p{options.shuffle ? order[static_cast<size_t>(position)] : position};
     const int pad = options.crop_padding;
     if (pad == 0 && !options.flip) return p;
     Rng rng(epoch_key, static_cast<uint64_t>(position));
@@ -137,42 +222,14 @@ struct Loader::Impl {
     return p;
   }
 
-  Batch prepare_on_device(int64_t first, int64_t count) const {
-    Tensor where = Tensor::empty({count, 4}, Dtype::kI32),
-           labels = Tensor::empty({count}, Dtype::kI32);
-    int32_t* to = where.data<int32_t>();
-    for (int64_t i = 0; i < count; ++i, to += 4) {
-      const Place p = place(first + i);
-      to[0] = static_cast<int32_t>(p.image);
-      to[1] = p.dy;
-      to[2] = p.dx;
-      to[3] = p.flip;
-      labels.data<int32_t>()[i] = data.labels[static_cast<size_t>(p.image)];
-    }
-    return {backend(options.device).crop(pixels, where.to(options.device)),
-            labels.to(options.device), first};
-  }
-
   Batch prepare(int64_t index) const {
-    check_whole(data);
-    Batch batch;
-    batch.first = index * options.batch;
-    const int64_t count = std::min(options.batch, data.count() - batch.first);
-    if (on_device()) return prepare_on_device(batch.first, count);
-    batch.images = Tensor::empty({count, data.channels, data.height, data.width});
-    batch.labels = Tensor::empty({count}, Dtype::kI32);
-    float* images = batch.images.data<float>();
-    int32_t* labels = batch.labels.data<int32_t>();
-    for (int64_t i = 0; i < count; ++i, images += data.image_size()) {
-      const Place p = place(batch.first + i);
-      const uint8_t* image = data.pixels.data() + p.image * data.image_size();
-      labels[i] = data.labels[p.image];
-      if (options.crop_padding == 0 && !options.flip) {
-        to_unit(image, data.image_size(), images);
-      } else {
-        crop_to_unit(image, data.channels, data.height, data.width, p.dy, p.dx, p.flip, images);
-      }
+    const int64_t first = index * options.batch;
+    std::vector<LoadedRow> rows;
+    for (int64_t i = first; i < std::min(first + options.batch, source.count()); ++i) {
+      rows.push_back(place(i));
     }
+    Batch batch = source.read(rows);
+    batch.first = first;
     return batch;
   }
 
@@ -198,7 +255,7 @@ struct Loader::Impl {
   bool next(Batch& batch) {
     if (delivered == batches()) return false;
     const auto start = std::chrono::steady_clock::now();
-    if (options.prefetch == 0 || on_device()) {
+    if (on_caller) {
       if (delivered == 0) begin();
       batch = prepare(delivered);
     } else {
@@ -209,6 +266,10 @@ struct Loader::Impl {
       ready.pop_front();
       changed.notify_all();
     }
+    if (options.device.type != Device::Type::kCpu) {
+      batch.images = batch.images.to(options.device);
+      batch.labels = batch.labels.to(options.device);
+    }
     waited += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     ++delivered;
     return true;
@@ -218,21 +279,23 @@ struct Loader::Impl {
 Loader::Loader(const Dataset& data, const LoaderOptions& options) {
   const std::string where = "loader of " + data.name;
   check_whole(data);
-  if (options.batch < 1) {
-    usage_fail("batch size must be at least 1, not " + std::to_string(options.batch), where);
-  }
+  check_options(options, data.count(), where);
   if (options.crop_padding < 0 || options.crop_padding > std::min(data.height, data.width)) {
     usage_fail(
         "crop padding must be 0 to the image's size, not " + std::to_string(options.crop_padding),
         where);
   }
-  if (options.prefetch < 0) usage_fail("prefetch must not be negative", where);
-  impl_ = std::make_unique<Impl>(data, options);
-  if (impl_->batches() == 0) {
-    usage_fail(std::to_string(data.count()) + " images do not fill one batch of " +
-                   std::to_string(options.batch),
-               where, "use a smaller batch, more images, or keep the last batch");
+  impl_ = std::make_unique<Impl>(std::make_unique<ImageSource>(data, options), options);
+}
+
+Loader::Loader(RowSource& source, const LoaderOptions& options) {
+  const std::string where = "loader of " + source.name();
+  check_options(options, source.count(), where);
+  if (options.crop_padding != 0 || options.flip) {
+    usage_fail("only images of a data set can be augmented", where,
+               "set crop padding and flip to 0");
   }
+  impl_ = std::make_unique<Impl>(source, options);
 }
 
 Loader::~Loader() = default;
@@ -243,13 +306,13 @@ void Loader::start(int64_t epoch) {
   impl_->epoch_key =
       Rng(Rng(impl_->options.seed, "loader").next(), static_cast<uint64_t>(epoch)).next();
   impl_->delivered = 0;
-  if (impl_->options.prefetch > 0 && !impl_->on_device()) {
+  if (!impl_->on_caller) {
     impl_->thread = std::jthread([impl = impl_.get()](std::stop_token stop) { impl->work(stop); });
   }
 }
 
 bool Loader::next(Batch& batch) {
-  if (!impl_->started) fail("Loader::next before start", "loader of " + impl_->data.name);
+  if (!impl_->started) fail("Loader::next before start", "loader of " + impl_->source.name());
   return impl_->next(batch);
 }
 

@@ -78,8 +78,7 @@ std::vector<CellRecipe> vgg(const ModelSpec& spec, const std::array<int, 5>& con
       in = out;
     }
   }
-  const int64_t side = spec.image_size / 32;  // five pools
-  const int64_t features = 8 * w * side * side;
+  const int64_t features = 8 * w * (spec.image_size / 32) * (spec.columns() / 32);  // five pools
   const int64_t hidden = spec.hidden > 0 ? spec.hidden : 8 * w;
   for (int fc = 1; fc <= 3; ++fc) {
     cells.push_back({"fc" + std::to_string(fc), [=](int copies, Rng& rng) {
@@ -159,8 +158,9 @@ std::vector<CellRecipe> lenet(const ModelSpec& spec) {
                        return cell;
                      }});
   }
-  const int64_t side = (spec.image_size / 2 - 4) / 2;
-  const std::array<int64_t, 4> features{16 * side * side, 120, 84, spec.classes};
+  const auto side = [](int64_t size) { return (size / 2 - 4) / 2; };
+  const std::array<int64_t, 4> features{16 * side(spec.image_size) * side(spec.columns()), 120, 84,
+                                        spec.classes};
   for (size_t fc = 1; fc <= 3; ++fc) {
     cells.push_back({"fc" + std::to_string(fc), [=](int copies, Rng& rng) {
                        auto cell = std::make_shared<Sequential>();
@@ -202,8 +202,8 @@ std::vector<CellRecipe> he19(const ModelSpec& spec) {
          }});
     in = out;
   }
-  const int64_t side = spec.image_size / 8;  // three pools
-  const int64_t features = 2 * w * side * side, hidden = 8 * w;
+  const int64_t features = 2 * w * (spec.image_size / 8) * (spec.columns() / 8);  // three pools
+  const int64_t hidden = 8 * w;
   cells.push_back({"fc1", [=](int copies, Rng& rng) {
                      auto cell = std::make_shared<Sequential>();
                      cell->push("pool", make<MaxPool>(PoolSpec{2, 2, 0}));
@@ -338,12 +338,14 @@ void check_spec(const ModelSpec& spec) {
                     : spec.stem_kernel == 7              ? 32
                                                          : 16;
   in_range("image_size", spec.image_size, least, 1024);
+  in_range("image_width", spec.columns(), least, 1024);
   if (spec.architecture == "funnel" || spec.architecture == "edge_only") {
     in_range("model.head_width", spec.head_width, 1, 1024);
     in_range("model.sent_channels", spec.sent_channels, 1, 1024);
   }
   if (spec.architecture == "thumbnail" &&
-      (spec.thumbnail < 2 || spec.image_size % spec.thumbnail != 0)) {
+      (spec.thumbnail < 2 || spec.image_size % spec.thumbnail != 0 ||
+       spec.columns() != spec.image_size)) {
     usage_fail("images of " + std::to_string(spec.image_size) + " pixels have no thumbnail of " +
                    std::to_string(spec.thumbnail),
                "model.thumbnail", "use 2 or more, and a divisor of the image's size");
@@ -381,6 +383,7 @@ std::vector<std::string> cell_names(const ModelSpec& spec) {
 void check(const ModelSpec& spec, const Split& split) {
   const int cells = static_cast<int>(recipes(spec).size());
   check_spec(spec);
+  if (split.head == 0 && split.tail == 0) return;  // all of it is the body
   if (split.head < 1 || split.tail < 1) {
     usage_fail("a split needs at least one cell in the head and one in the tail",
                "model.head_cells, model.tail_cells", "use 1 or more for each");

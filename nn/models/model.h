@@ -16,13 +16,15 @@
 namespace ens {
 
 // What a classifier is, before any weights. Images are [channels, image_size, image_size] in [0,
-// 1]; normalisation by mean and stddev is the first thing in the first cell.
+// 1], disguised ones [channels, image_size, image_width] of any values; normalisation by mean and
+// stddev is the first thing in the first cell.
 struct ModelSpec {
   std::string architecture = "resnet18";  // see cell_names()
   int width = 64;  // channels of the first stage; the published networks have 64
   int classes = 10;
   int channels = 3;
   int image_size = 32;
+  int image_width = 0;  // 0: images are square; else image_size is their height
   // The stem halves the image: ResNet's 3x3/2 max pool, the stride of MobileNet's first
   // convolution.
   bool stem_pool = true;
@@ -33,22 +35,22 @@ struct ModelSpec {
   int thumbnail = 8;      // thumbnail: its height and width in pixels
   std::vector<float> mean = {0.5f, 0.5f, 0.5f}, stddev = {0.25f, 0.25f, 0.25f};  // per channel
 
-  Shape input_shape() const { return {channels, image_size, image_size}; }
+  int columns() const { return image_width > 0 ? image_width : image_size; }  // of an image
+  Shape input_shape() const { return {channels, image_size, columns()}; }
 };
 
 struct Split {
   int head = 1;  // h >= 1
-  int tail = 1;  // t >= 1, h + t < number of cells
+  int tail = 1;  // t >= 1, h + t < number of cells; or h = t = 0: the body is the whole network
 };
 
 // Names of the cells. ResNet-18 and -34: stem, stage1..stage4 (global pooling ends stage4, so that
 // with t = 1 the body returns 8*width numbers), fc. VGG-16 and -19: conv1..conv13 or conv16,
-// fc1..fc3. LeNet-5 with ReLU and max pooling (LeCun et al., 1998), which has no width: conv1, conv2,
-// fc1..fc3. MobileNet v1 (1704.04861), whose published width is 32: stem, block1..block13 (global
-// pooling ends the last), fc. he19, the target net of
-// He, Zhang, Lee, "Model Inversion Attacks Against Collaborative Inference", ACSAC 2019: conv11
-// (cut before its ReLU), relu12, relu21, relu22, relu31, relu32, fc1 (8*width, sigmoid), fc2; no
-// batch norm.
+// fc1..fc3. LeNet-5 with ReLU and max pooling (LeCun et al., 1998), which has no width: conv1,
+// conv2, fc1..fc3. MobileNet v1 (1704.04861), whose published width is 32: stem, block1..block13
+// (global pooling ends the last), fc. he19, the target net of He, Zhang, Lee, "Model Inversion
+// Attacks Against Collaborative Inference", ACSAC 2019: conv11 (cut before its ReLU), relu12,
+// relu21, relu22, relu31, relu32, fc1 (8*width, sigmoid), fc2; no batch norm.
 //
 // Two nets send little and are the same behind that: wide, stage1..stage3 (2*width, 2*width and
 // 4*width channels, the last at half the size; the global pooling ends stage3), fc. `funnel` has a

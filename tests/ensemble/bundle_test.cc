@@ -48,6 +48,7 @@ void expect_same_info(const BundleInfo& a, const BundleInfo& b) {
   EXPECT_EQ(a.model.classes, b.model.classes);
   EXPECT_EQ(a.model.channels, b.model.channels);
   EXPECT_EQ(a.model.image_size, b.model.image_size);
+  EXPECT_EQ(a.model.image_width, b.model.image_width);
   EXPECT_EQ(a.model.stem_pool, b.model.stem_pool);
   EXPECT_EQ(a.model.stem_kernel, b.model.stem_kernel);
   EXPECT_EQ(a.model.hidden, b.model.hidden);
@@ -132,6 +133,46 @@ TEST(Bundle, ModelsUnknownToOlderProgramsRoundTripInAFormatOfTheirOwn) {
   CloudBundle vgg{.info = info, .bodies = {build_body(info.model, info.split, rng)}};
   write_cloud_bundle(dir / "vgg.h5", vgg);
   expect_same_info(read_cloud_bundle(dir / "vgg.h5").info, vgg.info);
+}
+
+// h = t = 0: the cloud has it all, and images need not be square. Programs from before must see a
+// newer format.
+TEST(Bundle, WholeNetworksRoundTrip) {
+  const TempDir dir;
+  for (const char* architecture : {"lenet", "resnet18", "vgg16"}) {
+    BundleInfo info;
+    info.model.architecture = architecture;
+    info.model.width = 2;
+    info.model.image_size = 32;
+    info.model.image_width = 64;
+    info.split = {0, 0};
+    Rng rng(1);
+    CloudBundle cloud{.info = info,
+                      .bodies = {build_body(info.model, info.split, rng)},
+                      .notes = {{"method", "rmt"}, {"key", ""}}};
+    write_cloud_bundle(dir / "whole.h5", cloud);
+    EXPECT_EQ(read_checkpoint(dir / "whole.h5", "cloud").number("format"), 7);
+    const CloudBundle read = read_cloud_bundle(dir / "whole.h5");
+    expect_same_info(read.info, cloud.info);
+    EXPECT_EQ(read.info.model.input_shape(), (Shape{3, 32, 64}));
+    EXPECT_EQ(smashed_shape(read.info.model, read.info.split), (Shape{3, 32, 64}));
+    EXPECT_EQ(body_output_shape(read.info.model, read.info.split), (Shape{10}));
+    EXPECT_EQ(read.notes, cloud.notes);
+    expect_same_state(*read.bodies[0], *cloud.bodies[0]);
+    const Tensor images = test::random_images(info.model, 2, 1);
+    EXPECT_EQ(read.bodies[0]->forward(Var(images)).value().shape(), (Shape{2, 10}));
+  }
+}
+
+TEST(Bundle, AnEdgeNeedsAHeadAndATail) {
+  const TempDir dir;
+  Bundles bundles = random_bundles(1);
+  write(bundles, dir.path());
+  Checkpoint c = read_checkpoint(dir / "edge.h5", "edge");
+  c.numbers["head_cells"] = c.numbers["tail_cells"] = 0;
+  write_checkpoint(dir / "none.h5", c, true);
+  EXPECT_NE(error_of([&] { read_edge_bundle(dir / "none.h5"); }).find("no head and no tail"),
+            std::string::npos);
 }
 
 TEST(Bundle, SaysHowImagesAreFitted) {
@@ -243,9 +284,9 @@ TEST(Bundle, ABundleOfANewerVersionIsNamedAsNewer) {
       << step;
   const std::string format = error([](Checkpoint& c) {
     c.texts.erase("version");  // the first bundles do not say
-    c.numbers["format"] = 7;
+    c.numbers["format"] = 8;
   });
-  EXPECT_NE(format.find("written by a newer version (bundle format 7)"), std::string::npos);
+  EXPECT_NE(format.find("written by a newer version (bundle format 8)"), std::string::npos);
   for (const std::string& text : {step, format}) {
     EXPECT_EQ(text.find("damaged"), std::string::npos) << text;
     EXPECT_EQ(text.find("tensors where"), std::string::npos) << text;

@@ -94,7 +94,7 @@ Tensor expected_logits(const Bundles& bundles, const Tensor& images) {
 }
 
 Tensor random_images(const ModelSpec& spec, int64_t count, uint64_t seed) {
-  Tensor images = Tensor::empty({count, spec.channels, spec.image_size, spec.image_size});
+  Tensor images = Tensor::empty(batched(count, spec.input_shape()));
   Rng rng(seed, "images");
   rng.fill_uniform(images.span<float>(), 0, 1);
   return images;

@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "ensemble/model/edge_bundle.h"
 #include "ensemble/protect/channel.h"
-#include "ensemble/train/setup.h"
+#include "experiment/setup.h"
 #include "lab/datasets.h"
 #include "nn/autograd/ops.h"
 #include "nn/data/loader.h"

@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "ensemble/train/protection_training.h"
-#include "ensemble/train/setup.h"
+#include "experiment/setup.h"
 #include "nn/io/checkpoint.h"
 
 namespace ens {
@@ -95,7 +95,7 @@ TrainingResult train_stage2(const TrainingContext& context, const Stage1& stage1
   job.optimizer = optim_spec(*job.settings);
   job.label = "ensemble";
   job.file = context.run.path("stage2/ensemble.h5");
-  job.data_seed = rng.next();
+  Loader loader = context.loader(*job.settings, rng.next(), context.device);
   job.loss = [&](const Batch& b) {
     const Var x = context.input(b);
     Var clean;
@@ -117,7 +117,7 @@ TrainingResult train_stage2(const TrainingContext& context, const Stage1& stage1
     return std::vector<std::pair<std::string, double>>{{"similarity", similarity.take()}};
   };
   Progress progress("stage 2: head and tail", context.images_in(*job.settings));
-  train_net(context, net, job, progress);
+  train_net(context.run, loader, net, job, progress);
   progress.finish();
   net.freeze();
   TrainingResult trained = result();

@@ -4,7 +4,7 @@
 
 #include "ensemble/protect/noise_bank_train.h"
 #include "ensemble/train/protection_training.h"
-#include "ensemble/train/setup.h"
+#include "experiment/setup.h"
 
 namespace ens {
 namespace {
@@ -37,7 +37,7 @@ TrainingResult train_noise_bank(const TrainingContext& context, const Stage1& st
   const auto reward = static_cast<float>(p.shredder().noise_reward());
   job.label = "noises";
   job.file = context.run.path("stage2/noise_bank.h5");
-  job.data_seed = rng.next();
+  Loader loader = context.loader(*job.settings, rng.next(), context.device);
   job.loss = [&](const Batch& b) {
     Var clean;
     {
@@ -54,7 +54,7 @@ TrainingResult train_noise_bank(const TrainingContext& context, const Stage1& st
   };
   Progress progress("stage 2: " + std::to_string(p.shredder().noises()) + " noises",
                     context.images_in(*job.settings));
-  train_net(context, bank, job, progress);
+  train_net(context.run, loader, bank, job, progress);
   progress.finish();
   TrainingResult trained = result();
   trained.accuracy = measure_accuracy(context, trained, context.test);

@@ -2,7 +2,7 @@
 // Whole trainings on GPUs: against the CPU's, and the same on several devices as on one.
 #include <cmath>
 
-#include "ensemble/train/setup.h"
+#include "experiment/setup.h"
 #include "ensemble/train/trainer.h"
 #include "nn/data/loader.h"
 #include "tests/ensemble/train/same_run.h"

@@ -15,7 +15,7 @@
 #include "base/process.h"
 #include "edge/pipeline.h"
 #include "ensemble/model/precision.h"
-#include "ensemble/train/setup.h"
+#include "experiment/setup.h"
 #include "nn/autograd/ops.h"
 #include "nn/data/loader.h"
 #include "nn/io/checkpoint.h"

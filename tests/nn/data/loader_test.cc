@@ -222,6 +222,98 @@ TEST(Loader, RefusesImpossibleOptions) {
   EXPECT_TRUE(caught([&] { loader.next(batch); }).has("before start"));
 }
 
+// Row i is [i, i + 0.5] and has label i. Notes which chunks are read in each batch.
+class NumberedRows : public RowSource {
+ public:
+  NumberedRows(int64_t count, int64_t chunk, int64_t open)
+      : count_(count), chunk_(chunk), open_(open) {}
+  std::string name() const override { return "numbered rows"; }
+  int64_t count() const override { return count_; }
+  int64_t chunk() const override { return chunk_; }
+  int64_t open_chunks() const override { return open_; }
+  Batch read(std::span<const LoadedRow> rows) override {
+    if (fails) throw std::runtime_error("the disk is gone");
+    Batch batch{Tensor::empty({std::ssize(rows), 2}),
+                Tensor::empty({std::ssize(rows)}, Dtype::kI32)};
+    for (int64_t i = 0; i < std::ssize(rows); ++i) {
+      const int64_t row = rows[static_cast<size_t>(i)].row;
+      batch.images.data<float>()[2 * i] = static_cast<float>(row);
+      batch.images.data<float>()[2 * i + 1] = static_cast<float>(row) + 0.5f;
+      batch.labels.data<int32_t>()[i] = static_cast<int32_t>(row);
+      if (chunk_ > 0 && (opened.empty() || !std::ranges::count(opened, row / chunk_))) {
+        opened.push_back(row / chunk_);
+      }
+    }
+    return batch;
+  }
+
+  bool fails = false;
+  std::vector<int64_t> opened;  // chunks in the order of their first use
+
+ private:
+  const int64_t count_, chunk_, open_;
+};
+
+TEST(LoaderOfRows, VisitsEveryRowOnceInAnOrderOfItsOwnForEachEpoch) {
+  for (const int64_t open : {1, 3, 100}) {
+    NumberedRows rows(103, 10, open);
+    Loader loader(rows, {.batch = 8, .drop_last = false, .seed = 3});
+    const Epoch first = read_epoch(loader, 0), second = read_epoch(loader, 1);
+    EXPECT_NE(first.labels, second.labels);
+    for (const Epoch& epoch : {first, second}) {
+      EXPECT_EQ(std::set(epoch.labels.begin(), epoch.labels.end()).size(), 103u);
+      ASSERT_EQ(epoch.images.size(), 206u);
+      for (size_t i = 0; i < 103; ++i) {
+        EXPECT_EQ(epoch.images[2 * i], static_cast<float>(epoch.labels[i]));
+        EXPECT_EQ(epoch.images[2 * i + 1], static_cast<float>(epoch.labels[i]) + 0.5f);
+      }
+    }
+    NumberedRows again_rows(103, 10, open);
+    Loader again(again_rows, {.batch = 8, .drop_last = false, .seed = 3, .prefetch = 0});
+    EXPECT_EQ(read_epoch(again, 1), second);
+  }
+}
+
+// The 31st to the 60th row of an epoch come from three other chunks than the first thirty.
+TEST(LoaderOfRows, NeedsNoMoreChunksAtATimeThanTheSourceAllows) {
+  NumberedRows rows(240, 10, 3);
+  Loader loader(rows, {.batch = 10, .seed = 5});
+  const Epoch epoch = read_epoch(loader, 0);
+  std::set<int64_t> before;
+  bool mixed = false;
+  for (size_t first = 0; first < 240; first += 30) {
+    std::set<int64_t> chunks;
+    for (size_t i = first; i < first + 30; ++i) chunks.insert(epoch.labels[i] / 10);
+    EXPECT_EQ(chunks.size(), 3u);
+    for (const int64_t chunk : chunks) EXPECT_TRUE(before.insert(chunk).second) << chunk;
+    mixed |= epoch.labels[first] / 10 != epoch.labels[first + 1] / 10;
+  }
+  EXPECT_TRUE(mixed);
+  std::vector<int64_t> sorted = rows.opened;
+  std::ranges::sort(sorted);
+  EXPECT_NE(rows.opened, sorted) << "the chunks come in the file's order";
+}
+
+// A set of few chunks is read in the very order of a data set in memory.
+TEST(LoaderOfRows, FewChunksAreMixedAsADataSet) {
+  NumberedRows rows(24, 10, 3);
+  const Dataset data = numbered(24);
+  Loader of_rows(rows, {.batch = 6, .seed = 9}), of_images(data, {.batch = 6, .seed = 9});
+  EXPECT_EQ(read_epoch(of_rows, 4).labels, read_epoch(of_images, 4).labels);
+}
+
+TEST(LoaderOfRows, RefusesAugmentationAndTellsOfErrors) {
+  NumberedRows rows(24, 0, 1);
+  EXPECT_THROW(Loader(rows, {.batch = 6, .crop_padding = 1}), Error);
+  EXPECT_THROW(Loader(rows, {.batch = 6, .flip = true}), Error);
+  EXPECT_THROW(Loader(rows, {.batch = 25}), Error);
+  rows.fails = true;
+  Loader loader(rows, {.batch = 6});
+  loader.start(0);
+  Batch batch;
+  EXPECT_THROW(loader.next(batch), std::runtime_error);
+}
+
 TEST(Loader, ImagesAndLabelsOfARange) {
   const Dataset data = numbered(10);
   const Tensor images = images_of(data, 3, 4);

@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "ensemble/train/train_net.h"
+#include "experiment/train_net.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
 
-#include "ensemble/model/precision.h"
-#include "ensemble/train/protection_training.h"
-#include "ensemble/train/setup.h"
-#include "nn/core/backend.h"
+#include "experiment/setup.h"
 #include "nn/io/checkpoint.h"
 
 namespace ens {
@@ -17,7 +14,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kQuickTest = 2000;
 constexpr const char* kKind = "training";
 constexpr const char* kEpochsDone = "epochs_done";
 
@@ -81,44 +77,7 @@ class Saving {
   Clock::time_point end_{};
 };
 
-LoaderOptions loader_options(const RunConfig& config, const TrainConfig& stage, uint64_t seed,
-                             Device device) {
-  LoaderOptions options;
-  options.batch = stage.batch();
-  options.crop_padding = config.data().crop_padding();
-  options.flip = config.data().flip();
-  options.seed = seed;
-  options.device = device;
-  return options;
-}
-
 }  // namespace
-
-TrainingContext::TrainingContext(const RunConfig& c, RunDir& r, const Dataset& training,
-                                 const Dataset& testing)
-    : config(c),
-      run(r),
-      train(training),
-      test(testing),
-      quick_test(testing.head(kQuickTest)),
-      spec(model_spec(c, training)),
-      split(split_of(c)),
-      protection(make_protection_training(c)),
-      devices(devices_for(c)),
-      device(devices[0]),
-      dtype(choose_dtype(c.dtype(), device)),
-      check_stop(stop_check()) {
-  check(spec, split);
-}
-
-int64_t TrainingContext::images_in(const TrainConfig& stage) const {
-  return int64_t{stage.epochs()} * (train.count() / stage.batch()) * stage.batch();
-}
-
-Rng TrainingContext::secret_rng(const std::string& stream) const {
-  if (config.ensemble().insecure_seeded_secrets()) return Rng(config.seed(), stream);
-  return Rng(secure_random(), secure_random());
-}
 
 void save_trained(const Module& net, const NetTraining& job) {
   Checkpoint c;
@@ -143,21 +102,18 @@ double EpochMean::take() {
   return mean;
 }
 
-void train_net(const TrainingContext& context, Module& net, const NetTraining& job,
+void train_net(RunDir& run, Loader& loader, Module& net, const NetTraining& job,
                Progress& progress) {
   Optimizer optimizer(net.parameters(), job.optimizer);
   FitOptions options = fit_options(*job.settings, job.label);
   options.capture = job.capture;
-  Loader loader(context.train, loader_options(context.config, *job.settings, job.data_seed,
-                                              job.device.value_or(context.device)));
   if (fs::exists(job.file)) {
     options.first_epoch = load_state(job, net, optimizer);
     progress.skip(options.first_epoch * loader.batches() * job.settings->batch());
   }
-  context.run.forget_metrics(job.stage, job.index, options.first_epoch);
+  run.forget_metrics(job.stage, job.index, options.first_epoch);
   const auto metric = [&](int64_t epoch, const std::string& name, double value) {
-    context.run.add_metric(
-        {job.stage, job.index, epoch, (epoch + 1) * loader.batches(), name, value});
+    run.add_metric({job.stage, job.index, epoch, (epoch + 1) * loader.batches(), name, value});
   };
   Saving saving;
   double recent = 0, last_accuracy = -1;
@@ -182,11 +138,13 @@ void train_net(const TrainingContext& context, Module& net, const NetTraining& j
         }
       },
       [&](const EpochStats& stats) {
-        net.train(false);
-        last_accuracy = job.quick_accuracy();
-        net.train();
         metric(stats.epoch, "loss", stats.loss);
-        metric(stats.epoch, "accuracy", last_accuracy);
+        if (job.quick_accuracy) {
+          net.train(false);
+          last_accuracy = job.quick_accuracy();
+          net.train();
+          metric(stats.epoch, "accuracy", last_accuracy);
+        }
         metric(stats.epoch, "images_per_second",
                static_cast<double>(stats.images) / std::max(stats.seconds, 1e-9));
         metric(stats.epoch, "share_waiting_for_data",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "ensemble/train/setup.h"
+#include "experiment/setup.h"
 
 #include <charconv>
 #include <cmath>

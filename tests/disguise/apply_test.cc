@@ -11,6 +11,7 @@
 #include <set>
 
 #include "base/files.h"
+#include "disguise/owner/queries.h"
 #include "nn/core/rng.h"
 #include "nn/io/checkpoint.h"
 #include "proto/config.h"
@@ -240,6 +241,50 @@ TEST_F(Apply, ImagesThatTheKeyIsNotForAreRefused) {
   EXPECT_NE(
       error_of([&] { apply_disguise(key, data_, "train", dir_ / "absent/a.h5"); }).find("absent"),
       std::string::npos);
+}
+
+// Of public code, queries were disguised otherwise than the training images, or not at all.
+TEST_F(Apply, QueriesAreDisguisedAsTrainingImagesWere) {
+  const DisguiseKey key = key_for(
+      data_, {"disguise.method=rmt", "disguise.store=float32", "disguise.permute_labels=true"});
+  const DisguisedSetReader set = applied(key, "a.h5");
+  DisguisedQueries queries(key, set.info().key_id, set.info().shape, "model.h5");
+  Tensor images = pixels_of(data_, {17});
+  for (float& pixel : images.span<float>()) pixel /= 255;
+  const std::vector<float> sent = queries.disguise(images).to_vector();
+  double nearest = 1e9;
+  for (int64_t i = 0; i < kImages; ++i) {
+    const std::vector<float> row = set.rows(i, 1).to_vector();
+    double most = 0;
+    for (size_t p = 0; p < row.size(); ++p)
+      most = std::max(most, std::abs(static_cast<double>(row[p]) - sent[p]));
+    nearest = std::min(nearest, most);
+  }
+  EXPECT_LT(nearest, 1e-3);
+  // A model that is sure of what class 3 is called in its set.
+  const std::vector<int32_t> names = key.renamed_classes();
+  Tensor logits = Tensor::zeros({1, 5});
+  logits.data<float>()[names[3]] = 7;
+  EXPECT_EQ(queries.own_classes(logits).to_vector(), (std::vector<float>{0, 0, 0, 7, 0}));
+  EXPECT_NE(error_of([&] {
+              queries.own_classes(Tensor::zeros({1, 4}));
+            }).find("5 classes"),
+            std::string::npos);
+}
+
+TEST_F(Apply, QueriesForAnotherKeysModelAreRefused) {
+  const DisguiseKey key = key_for(data_, {"disguise.method=rmt"}),
+                    other = key_for(data_, {"disguise.method=rmt"});
+  const Shape row = key.transform()->output_shape();
+  const std::string said = error_of([&] { DisguisedQueries(key, other.id(), row, "model.h5"); });
+  for (const std::string& part :
+       {key.id(), other.id(), std::string("model.h5"), std::string("nothing was sent")}) {
+    EXPECT_NE(said.find(part), std::string::npos) << said;
+  }
+  EXPECT_NE(error_of([&] {
+              DisguisedQueries(key, key.id(), {3, 9, 9}, "model.h5");
+            }).find("[3, 9, 9]"),
+            std::string::npos);
 }
 
 }  // namespace

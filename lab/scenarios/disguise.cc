@@ -439,6 +439,12 @@ int attack_disguised_runs(const std::vector<fs::path>& runs,
   options.stop = stop;
   options.on_report = [&](const Task&, double, const std::string& note) { progress.note(note); };
   const std::vector<TaskStatus> statuses = run_tasks(tasks, options);
+  progress.finish();
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    if (statuses[i].state == TaskState::kFailed) {
+      fmt::print(stderr, "{}: {}\n", tasks[i].id, statuses[i].reason);
+    }
+  }
   const auto count = [&](TaskState state) {
     return static_cast<int>(std::ranges::count(statuses, state, &TaskStatus::state));
   };

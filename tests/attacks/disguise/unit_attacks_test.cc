@@ -136,5 +136,38 @@ TEST(UnitAttacksTest, CiphertextOfACounterTellsNothing) {
   }
 }
 
+// Hits of a codebook of 4x4 units under one key on 1,000 images that it was not made from, for 1,
+// 10, 100 and 1,000 known pairs: the numbers of docs/disguise.md, measured before by another
+// program.
+void expect_hits(const std::string& data, const std::vector<double>& all,
+                 const std::vector<double>& non_constant) {
+  DataOptions options;
+  options.name = data;
+  if (!dataset_present(options)) GTEST_SKIP() << "no " << data;
+  const Dataset known = load_dataset(options, DataSplit::kTrain).head(1000);
+  const Dataset test = load_dataset(options, DataSplit::kTest).head(1000);
+  const DisguiseVictim victim =
+      victim_of(settings("disguise { method: 'aes' }"), known, known, test, 1000, NaiveAes{});
+  AttackContext context;
+  for (const int64_t m : {1, 10, 100, 1000}) context.settings.mutable_known_pairs()->add_counts(m);
+  const auto attack = make_disguise_attack("codebook");
+  const Evaluator evaluator(images_of(test, 0, 1000));
+  const AttackScore score =
+      evaluator.evaluate(*attack, 1, [&] { return attack->run(victim, context); });
+  for (size_t i = 0; i < all.size(); ++i) {
+    const HitScore& hits = *score.candidates[i].hits;
+    printf("codebook, %s, %s: hits %.3f, of non-constant units %.3f\n", data.c_str(),
+           score.candidates[i].name.c_str(), hits.all, hits.non_constant);
+    EXPECT_NEAR(hits.all, all[i], 0.02);
+    EXPECT_NEAR(hits.non_constant, non_constant[i], 0.02);
+  }
+}
+
+TEST(CodebookHits, OfMnist) {
+  expect_hits("mnist", {.617, .618, .626, .643}, {.001, .003, .024, .071});
+}
+
+TEST(CodebookHits, OfCifar10) { expect_hits("cifar10", {.000, .004, .005, .008}, {0, 0, 0, .002}); }
+
 }  // namespace
 }  // namespace ens::test

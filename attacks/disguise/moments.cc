@@ -16,7 +16,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "attacks/disguise/assignment.h"
 #include "attacks/disguise/block_inverse.h"
 #include "attacks/disguise/registry.h"
 #include "base/error.h"
@@ -58,12 +57,6 @@ class Sample {
   int64_t k() const { return blocks_.dim(2); }
   int64_t d() const { return blocks_.dim(3); }
   const Matrix& mean(int64_t i) const { return means_[static_cast<size_t>(i)]; }
-  // In another order of positions.
-  void reorder(const std::vector<int64_t>& place) {
-    blocks_ = in_order(blocks_, place);
-    const std::vector<Matrix> before = means_;
-    for (size_t i = 0; i < place.size(); ++i) means_[i] = before[static_cast<size_t>(place[i])];
-  }
   void add_to_means(double value) {
     for (Matrix& mean : means_) mean.array() += value;
   }
@@ -124,82 +117,6 @@ void each_pair_of_neighbours(const BlockVectors& blocks, F&& f) {
   }
 }
 
-// What no rotation of a position's vectors changes: the products of the means of every two vectors
-// of the block, and their covariances summed over the elements. [t, 2 k^2]; `variance`: to be added
-// to that of each element.
-Matrix invariants(const Sample& z, double variance) {
-  const int64_t k = z.k(), d = z.d();
-  Matrix out(z.positions(), 2 * k * k);
-  for (int64_t i = 0; i < z.positions(); ++i) {
-    const Matrix means = z.mean(i) * z.mean(i).transpose() / static_cast<double>(d);
-    const Matrix c = z.cross(i, i);
-    for (int64_t a = 0; a < k; ++a) {
-      for (int64_t b = 0; b < k; ++b) {
-        out(i, a * k + b) = means(a, b);
-        out(i, (k + a) * k + b) =
-            c.block(a * d, b * d, d, d).trace() / static_cast<double>(d) + (a == b ? variance : 0);
-      }
-    }
-  }
-  return out.array().sign() * out.array().abs().sqrt();
-}
-
-// How strongly every two positions vary together, whatever rotates either: [t, t], 0 on the
-// diagonal, of mean square 1.
-Matrix ties(const Sample& z) {
-  const int64_t t = z.positions();
-  Matrix out = Matrix::Zero(t, t);
-  for (int64_t i = 0; i < t; ++i) {
-    for (int64_t j = 0; j < i; ++j) out(i, j) = out(j, i) = z.cross(i, j).norm();
-  }
-  return out / std::sqrt(out.squaredNorm() / static_cast<double>(t * t));
-}
-
-// Where every position's block went: first by the invariants, then also by how positions vary
-// together, as often as that changes anything.
-std::vector<int64_t> find_places(const Sample& x, const Sample& y, double variance_x,
-                                 double variance_y) {
-  constexpr int64_t kMostTied = 300;  // positions: t^2 covariances
-  constexpr int kRounds = 30;
-  const int64_t t = x.positions();
-  Matrix ours = invariants(x, variance_x), theirs = invariants(y, variance_y);
-  const Eigen::RowVectorXd mean = ours.colwise().mean();
-  const Eigen::RowVectorXd scale =
-      ((ours.rowwise() - mean).colwise().squaredNorm() / static_cast<double>(t))
-          .array()
-          .sqrt()
-          .max(1e-6)
-          .inverse();
-  ours = ours * scale.asDiagonal(), theirs = theirs * scale.asDiagonal();
-  Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> alike(t, t);
-  for (int64_t i = 0; i < t; ++i) {
-    alike.row(i) =
-        (theirs.rowwise() - ours.row(i)).rowwise().squaredNorm() / static_cast<double>(ours.cols());
-  }
-  const auto best = [&](const auto& cost) {
-    return assign({cost.data(), static_cast<size_t>(cost.size())}, t);
-  };
-  std::vector<int64_t> place = best(alike);
-  if (t > kMostTied) return place;
-  const Matrix tie_x = ties(x), tie_y = ties(y);
-  for (int round = 0; round < kRounds; ++round) {
-    auto cost = alike;
-    Matrix moved(t, t);  // of position j to what is now at q
-    for (int64_t q = 0; q < t; ++q) moved.col(q) = tie_y.col(place[static_cast<size_t>(q)]);
-    for (int64_t i = 0; i < t; ++i) {
-      for (int64_t j = 0; j < t; ++j) {
-        Eigen::RowVectorXd difference = tie_x.row(i) - moved.row(j);
-        difference(i) = 0;
-        cost(i, j) += difference.squaredNorm();
-      }
-    }
-    std::vector<int64_t> next = best(cost);
-    if (next == place) break;
-    place = std::move(next);
-  }
-  return place;
-}
-
 double signed_root(double v) { return v < 0 ? -std::sqrt(-v) : std::sqrt(v); }
 
 // Which +1 or -1 maximise sum_ij s_i J_ij s_j / 2 + sum_i h_i s_i, nearly: the leading eigenvector
@@ -238,6 +155,9 @@ class Moments : public AttackOn<PublicView> {
   std::string name() const override { return "moments"; }
   std::string title() const override { return "second moments of blocks"; }
   std::string not_applicable_reason(const DisguiseSetting& setting) const override {
+    if (setting.disguise.method() == "rmt" && setting.disguise.rmt().permute()) {
+      return "blocks changed places, and moments hardly tell a place from its mirror image";
+    }
     return no_blocks_reason(setting.image, setting.row, setting.disguise);
   }
   AttackCost cost(const DisguiseSetting&, const AttackConfig&) const override { return {}; }
@@ -282,21 +202,6 @@ class Moments : public AttackOn<PublicView> {
       x.multiply(white);
       y.multiply(from_y);
     }
-    BlockInverse estimate{Tensor::empty({static_cast<int64_t>(cx.size()), d, d}),
-                          as_they_are(blocks.positions())};
-    if (rmt && view.disguise.rmt().permute()) {
-      context.report(0, "finding the places of the blocks");
-      estimate.place = find_places(x, y, whitens ? 0 : noise.variance_before,
-                                   whitens ? 0 : -noise.variance_after);
-      y.reorder(estimate.place);
-      const auto in_places = [&](std::vector<Matrix>& m) {
-        const std::vector<Matrix> before = m;
-        for (size_t i = 0; i < m.size() && m.size() > 1; ++i) {
-          m[i] = before[static_cast<size_t>(estimate.place[i])];
-        }
-      };
-      in_places(cy), in_places(from_y);
-    }
     if (whitens) cx = with_neighbours(blocks, x, shared), cy = with_neighbours(blocks, y, shared);
     std::vector<Matrix> u, w;
     for (size_t i = 0; i < cx.size(); ++i) {
@@ -307,6 +212,8 @@ class Moments : public AttackOn<PublicView> {
     y.multiply(w);
     context.report(0, "signs");
     const Eigen::VectorXf s = signs(blocks, x, y, shared);
+    BlockInverse estimate{Tensor::empty({static_cast<int64_t>(cx.size()), d, d}),
+                          as_they_are(blocks.positions())};
     for (size_t i = 0; i < cx.size(); ++i) {
       const auto at = static_cast<int64_t>(i);
       const Matrix inverse = from_y[i] * w[i] * s.segment(at * d, d).cast<double>().asDiagonal() *

@@ -419,7 +419,8 @@ int attack_disguised_runs(const std::vector<fs::path>& runs,
                           bool again, std::stop_token stop) {
   std::vector<ScenarioRun> wanted_runs;
   for (const fs::path& run : runs) {
-    wanted_runs.push_back({run.string(), run, wanted, disguise_scenario().attacks(attacks, "")});
+    wanted_runs.push_back({run.string(), run, Target::attacked(run, wanted),
+                           disguise_scenario().attacks(attacks, "")});
   }
   if (again) {
     for (const ScenarioRun& run : wanted_runs) {
@@ -438,6 +439,14 @@ int attack_disguised_runs(const std::vector<fs::path>& runs,
   ExecutorOptions options;
   options.stop = stop;
   options.on_report = [&](const Task&, double, const std::string& note) { progress.note(note); };
+  int64_t ended = std::ssize(tasks) - to_do;
+  options.on_change = [&](const std::vector<TaskStatus>& statuses) {
+    const int64_t now = std::ranges::count_if(statuses, [](const TaskStatus& status) {
+      return status.state == TaskState::kDone || status.state == TaskState::kFailed;
+    });
+    progress.add(now - ended);
+    ended = now;
+  };
   const std::vector<TaskStatus> statuses = run_tasks(tasks, options);
   progress.finish();
   for (size_t i = 0; i < tasks.size(); ++i) {

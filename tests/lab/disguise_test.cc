@@ -87,7 +87,7 @@ TEST_F(DisguiseRunTest, TheControlsAreAtOneAndAtChance) {
       const double rank1 = r.matching().rank1().mean();
       if (run == counter) {
         EXPECT_LT(rank1, 0.05);  // chance: 1 / 150; 99 % of 40 images: .04
-      } else if (name != "codebook") {
+      } else if (name != "equality" && name != "codebook") {  // no two units here are equal
         EXPECT_TRUE(rank1 > 0.99 || r.ssim().mean() > 0.999) << rank1 << ", " << r.ssim().mean();
       }
     }

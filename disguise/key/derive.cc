@@ -212,7 +212,7 @@ const DisguiseMethod& disguise_method(const std::string& name) {
   const auto found = methods.find(name);
   if (found == methods.end()) {
     usage_fail("'" + name + "' is no method of disguised training", "disguise.method",
-               "see: ensembler config disguise, or docs/config.md");
+               "docs/config.md lists them: disguise.method");
   }
   return found->second;
 }

@@ -12,6 +12,7 @@ void add_disguise_command(CLI::App& app) {
   command->require_subcommand(1);
   add_disguise_owner_commands(*command);
   add_disguise_train_command(*command);
+  add_disguise_classify_command(*command);
   add_attack_command(*command);  // of RUN, as `ensembler attack`
 }
 

@@ -3,12 +3,16 @@
 #include "disguise/key/key.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <Eigen/Eigenvalues>
 #include <Eigen/SVD>
 #include <algorithm>
 #include <cmath>
+#include <csignal>
 #include <fstream>
 #include <numbers>
 #include <numeric>
@@ -262,6 +266,22 @@ TEST_F(KeyFile, IsNeverWrittenOver) {
   EXPECT_EQ(read_file(file_), before);
   EXPECT_NE(error_of([&] { key_.write(dir_ / "absent/owner.key"); }).find("absent"),
             std::string::npos);
+}
+
+// A file size limit stands for a full disk.
+TEST_F(KeyFile, AFullDiskLeavesNothingBehind) {
+  const fs::path file = dir_ / "full.key";
+  const pid_t child = fork();
+  if (child == 0) {
+    std::signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit{1000, 1000};
+    setrlimit(RLIMIT_FSIZE, &limit);
+    _exit(error_of([&] { key_.write(file); }).find("cannot write") == std::string::npos);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(std::distance(fs::directory_iterator(dir_.path()), {}), 1) << "the other key alone";
 }
 
 TEST_F(KeyFile, OthersMayNotReadIt) {

@@ -473,14 +473,22 @@ std::string path_label(const std::string& path) {
 
 namespace {
 
-size_t disguise_rank(const std::string& method) {
-  static constexpr std::string_view kMethods[] = {
+template <size_t N>
+size_t rank_in(const std::string_view (&names)[N], const std::string& name) {
+  return static_cast<size_t>(std::ranges::find(names, name) - names);
+}
+
+constexpr std::string_view kDisguises[] = {
 #define DISGUISE(name, title, keyed, meaning) #name,
 #include "proto/disguises.inc"
 #undef DISGUISE
-  };
-  return static_cast<size_t>(std::ranges::find(kMethods, method) - kMethods);
-}
+};
+
+constexpr std::string_view kDisguiseAttacks[] = {
+#define ATTACK(name) #name,
+#include "proto/disguise_attacks.inc"
+#undef ATTACK
+};
 
 }  // namespace
 
@@ -504,10 +512,12 @@ ReportData collect(const std::vector<std::filesystem::path>& folders) {
   all.runs.erase(others, all.runs.end());
   for (Run& run : all.disguised) {
     const auto& disguise = run.summary.disguise();
+    std::ranges::stable_sort(run.attacks, {},
+                             [](const Attack& a) { return rank_in(kDisguiseAttacks, a.kind()); });
     run.label = disguise.method() + (disguise.settings().empty() ? "" : ", ") + disguise.settings();
   }
   std::ranges::stable_sort(all.disguised, {}, [](const Run& r) {
-    return std::tuple(r.task(), disguise_rank(r.summary.disguise().method()), r.folder);
+    return std::tuple(r.task(), rank_in(kDisguises, r.summary.disguise().method()), r.folder);
   });
   compare(all.runs);
   group(all);

@@ -63,6 +63,10 @@ class Oracle : public AttackOn<AnyPairsView> {
       best = Reconstruction();
       best.candidate = fmt::format("{}, {} pairs", name, known.count());
       best.images = r.images.rows(0, m).clone();
+      if (!r.match) continue;
+      best.match = [match = r.match, m](const Tensor& gallery) {
+        return match(gallery).rows(0, m).clone();
+      };
     }
     return {best};
   }

@@ -204,19 +204,42 @@ TEST_F(OnCifar10, MomentsReachTheNoise) {
   }
 }
 
+// Means over ten draws of the pairs. What least squares reaches with few pairs depends on its
+// ridge; with many, both reach the noise.
 TEST_F(OnCifar10, PairsReachTheNoise) {
-  const NaiveRmt rmt(test_, 4, 'r', false, false, false, 25, 5);
-  const DisguiseVictim v = victim(rmt, "noise: 25");
-  const auto squares = attack("regression", v, {1, 3, 50, 1000}),
-             procrustes = attack("procrustes", v, {1, 3, 50, 1000});
-  for (size_t i = 0; i < squares.size(); ++i) {
-    const double a = psnr(truth_, squares[i]), b = psnr(truth_, procrustes[i]);
-    printf("%s, U(0,25): least squares %.2f, Procrustes %.2f dB\n", squares[i].candidate.c_str(), a,
-           b);
-    EXPECT_GE(b, a - 0.05);
+  struct Row {
+    int noise, block;
+    std::vector<double> procrustes;  // measured before by another program
+  };
+  const std::vector<int64_t> counts = {1, 3, 10, 50};
+  for (const Row& row : {Row{25, 4, {26.9, 30.4, 0, 31.0}}, Row{100, 8, {17.0, 0, 19.1, 19.2}}}) {
+    constexpr int kDraws = 10;
+    std::vector<double> squares(counts.size()), procrustes(counts.size());
+    const NaiveRmt rmt(test_, row.block, 'r', false, false, false, row.noise, 5);
+    const std::string block = std::to_string(row.block);
+    const DisguiseConfig disguise =
+        settings("disguise { method: 'rmt' rmt { block: '" + block + "x" + block +
+                 "' noise: " + std::to_string(row.noise) + " } }");
+    for (int draw = 0; draw < kDraws; ++draw) {
+      std::vector<int64_t> which(50);
+      std::iota(which.begin(), which.end(), 50 * draw);
+      const Dataset pairs = public_.pick(which);
+      const DisguiseVictim v =
+          victim_of(disguise, pairs, pairs, test_, kQueries,
+                    [this, &rmt](const Tensor& images) { return rmt(images, ++sent_); });
+      const auto a = attack("regression", v, counts), b = attack("procrustes", v, counts);
+      for (size_t i = 0; i < counts.size(); ++i) {
+        squares[i] += psnr(truth_, a[i]) / kDraws, procrustes[i] += psnr(truth_, b[i]) / kDraws;
+      }
+    }
+    for (size_t i = 0; i < counts.size(); ++i) {
+      printf("U(0,%d), blocks of %d, %d pairs: least squares %.2f, Procrustes %.2f dB\n", row.noise,
+             row.block, static_cast<int>(counts[i]), squares[i], procrustes[i]);
+      EXPECT_GE(procrustes[i], squares[i] - 0.05);
+      if (row.procrustes[i] > 0) EXPECT_NEAR(procrustes[i], row.procrustes[i], 1);
+    }
+    EXPECT_NEAR(squares.back(), floor_of(row.noise), 0.5);  // clipped to [0, 255], so above it
   }
-  EXPECT_NEAR(psnr(truth_, squares.back()), floor_of(25), 0.3);
-  EXPECT_NEAR(psnr(truth_, procrustes.back()), floor_of(25), 0.3);
 }
 
 }  // namespace

@@ -93,6 +93,8 @@ TEST_P(UnitAttacks, CodebooksHoldWhatRepeats) {
   }
   EXPECT_NEAR(score.hits->all, static_cast<double>(black * c.height * c.width) / (30 * 256), 0.05);
   EXPECT_GT(score.matching->rank1.mean, 0.1);
+  // The oracle knows no less, and matches as well.
+  EXPECT_GE(evaluate("oracle").matching->rank1.mean, score.matching->rank1.mean - 0.1);
 }
 
 INSTANTIATE_TEST_SUITE_P(Aes, UnitAttacks,

@@ -287,9 +287,9 @@ struct DisguisedSetWriter::Impl {
       std::copy_n(from, n, kept);
     } else if (info.dtype == Dtype::kU8) {
       for (int64_t i = 0; i < n; ++i) {
-        const float level = std::round((from[i] - info.offset) / info.scale);
-        to[i] = static_cast<uint8_t>(std::clamp(level, 0.0f, 255.0f));
-        // NaN, which clamp() lets through, shows in the sums.
+        const float level = (from[i] - info.offset) / info.scale;
+        to[i] = level > 0 ? static_cast<uint8_t>(std::min(level, 255.0f) + 0.5f) : 0;
+        // NaN, of which that makes 0, shows in the sums.
         kept[i] =
             std::isfinite(from[i]) ? static_cast<float>(to[i]) * info.scale + info.offset : from[i];
       }

@@ -60,7 +60,8 @@ class DisguisedSetWriter {
   // cannot hold becomes the nearest value that it can. Error for elements that are not finite,
   // labels out of range, more rows than announced, and if the disk is full.
   void add(const Tensor& rows, std::span<const int32_t> labels);
-  // Returns what the file says. Error if rows are missing, or if there is a file of this name by now.
+  // Returns what the file says. Error if rows are missing, or if there is a file of this name by
+  // now.
   DisguisedSetInfo finish();
 
  private:

@@ -31,12 +31,14 @@ void add_noise(std::span<float> values, SecretRng& rng, double width, NoiseLaw l
   }
 }
 
-// y = x R for so many rows x of n values.
+// y = x R for so many rows x of n values. N: n, where the compiler knows it, else 0.
+template <int64_t N = 0>
 void multiply_rows(const float* x, const float* matrix, float* y, int64_t rows, int64_t n) {
-  for (int64_t row = 0; row < rows; ++row, x += n, y += n) {
-    std::fill(y, y + n, 0.0f);
-    for (int64_t k = 0; k < n; ++k) {
-      for (int64_t j = 0; j < n; ++j) y[j] += x[k] * matrix[k * n + j];
+  const int64_t size = N > 0 ? N : n;
+  for (int64_t row = 0; row < rows; ++row, x += size, y += size) {
+    for (int64_t j = 0; j < size; ++j) y[j] = x[0] * matrix[j];
+    for (int64_t k = 1; k < size; ++k) {
+      for (int64_t j = 0; j < size; ++j) y[j] += x[k] * matrix[k * size + j];
     }
   }
 }
@@ -131,7 +133,10 @@ class Rmt : public Transform {
           const float* from = x + (b * t + i) * size;
           float* to = y + (b * t + target(i)) * size;
           if (p_.side == RmtSide::kRight) {
-            multiply_rows(from, matrix(i), to, size / n, n);
+            const auto multiply = n == 4   ? multiply_rows<4>
+                                  : n == 8 ? multiply_rows<8>
+                                           : multiply_rows<>;
+            multiply(from, matrix(i), to, size / n, n);
           } else {
             for (int64_t c = 0; c < size; c += n * grid_.width)
               multiply_columns(from + c, matrix(i), to + c, n, grid_.width);

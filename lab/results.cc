@@ -8,6 +8,7 @@
 #include <set>
 #include <string>
 
+#include "attacks/disguise/registry.h"
 #include "attacks/split/registry.h"
 #include "base/files.h"
 #include "base/strings.h"
@@ -32,6 +33,19 @@ void fill(results::AttackResult::Negative* out, Polarity polarity, double ssim, 
   fill(out, ssim, psnr);
   out->set_better(ssim > as_is);
   out->set_polarity(name(polarity));
+}
+
+void fill(results::AttackResult::Matching* out, const MatchingScore& score) {
+  out->set_gallery(static_cast<int32_t>(score.gallery));
+  ens::fill(out->mutable_rank1(), score.rank1);
+  out->set_cmc5(score.cmc5);
+  out->set_cmc20(score.cmc20);
+  out->set_guesswork(score.guesswork);
+}
+
+void fill(results::AttackResult::Hits* out, const HitScore& score) {
+  out->set_all(score.all);
+  out->set_non_constant(score.non_constant);
 }
 
 std::string cell(const results::Interval& v, int digits, int digits_of_range) {
@@ -79,17 +93,19 @@ std::vector<fs::path> result_files(const fs::path& folder) {
     if (fs::exists(entry.path() / "result.json")) there.insert(entry.path());
   }
   std::vector<fs::path> files;
-  for (const std::string& attack : attack_names()) {
-    for (const fs::path& path : there) {
-      const std::string name = path.filename().string();
-      if (name == attack || name.starts_with(attack + "-seed"))
-        files.push_back(path / "result.json");
-    }
-  }
-  for (const fs::path& path : there) {  // of other scenarios
+  std::vector<std::string> order = attack_names();
+  for (const std::string& attack : disguise_attack_names()) order.push_back(attack);
+  const auto add = [&](const fs::path& path) {
     const fs::path file = path / "result.json";
     if (std::ranges::count(files, file) == 0) files.push_back(file);
+  };
+  for (const std::string& attack : order) {
+    for (const fs::path& path : there) {
+      const std::string name = path.filename().string();
+      if (name == attack || name.starts_with(attack + "-seed")) add(path);
+    }
   }
+  for (const fs::path& path : there) add(path);  // of other scenarios
   return files;
 }
 
@@ -179,7 +195,11 @@ results::AttackResult to_message(const std::vector<AttackScore>& by_seed, uint64
     part->set_merit(p.self_score);  // what is not finite is not written
     part->set_x(p.x);
     fill(part->mutable_negative(), p.polarity, p.negative_ssim, p.negative_psnr, p.ssim);
+    if (p.matching) fill(part->mutable_matching(), *p.matching);
+    if (p.hits) fill(part->mutable_hits(), *p.hits);
   }
+  if (s.matching) fill(out.mutable_matching(), *s.matching);
+  if (s.hits) fill(out.mutable_hits(), *s.hits);
   for (const DecoderRound& r : s.training.rounds) {
     results::AttackResult::Round* round = out.add_rounds();
     round->set_loss(name(r.loss));
@@ -246,6 +266,7 @@ void print_results(const std::vector<fs::path>& folders) {
     std::string protection = summary.protection();
     if (const auto& b = summary.blinded(); summary.has_blinded())
       protection += fmt::format(" {}/{}", b.colluding(), b.clouds());
+    if (summary.has_disguise()) protection = summary.disguise().method();
     std::string left = fmt::format("{:<12} {:>7.1f} %", protection, 100 * summary.accuracy());
     for (const fs::path& file : result_files(folder)) {
       results::AttackResult r;
@@ -254,12 +275,16 @@ void print_results(const std::vector<fs::path>& folders) {
       if (r.has_error()) {
         fmt::print("{}  {:<34} failed: {}\n", left, r.title(), r.error());
       } else {
-        const std::string recognised =
+        std::string recognised =
             r.has_reference() ? fmt::format("{:.0f} %", 100 * r.reference().recognised().mean())
                               : "";
+        if (r.has_matching()) {
+          recognised += fmt::format("{}rank-1 {:.1f} % of {}", recognised.empty() ? "" : ", ",
+                                    100 * r.matching().rank1().mean(), r.matching().gallery());
+        }
         // Whoever reads nothing can still show what the floor shows.
-        const bool failed =
-            !summary.has_blinded() && r.has_floor() && r.ssim().mean() <= r.floor().ssim().mean();
+        const bool failed = !summary.has_blinded() && !summary.has_disguise() && r.has_floor() &&
+                            r.ssim().mean() <= r.floor().ssim().mean();
         fmt::print("{}  {:<34} {:>16} {:>17} {:>11}\n", left, r.title(),
                    cell(failed ? r.floor().ssim() : r.ssim(), 3, 2),
                    cell(failed ? r.floor().psnr() : r.psnr(), 1, 1), recognised);

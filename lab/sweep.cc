@@ -18,7 +18,7 @@
 #include "base/threads.h"
 #include "experiment/run_dir.h"
 #include "lab/config_flags.h"
-#include "lab/scenarios/split.h"
+#include "lab/scenarios/disguise.h"
 #include "proto/results.h"
 #include "report/report.h"
 
@@ -80,13 +80,16 @@ SweepCell make_cell(const SweepConfig& sweep, const Row& row, const std::vector<
     cell.skipped = e.what();
   }
   cell.config = config;
-  cell.row = row.name().empty() ? config.protection().kind() : row.name();
+  cell.row = !row.name().empty()    ? row.name()
+             : is_disguised(config) ? config.disguise().method()
+                                    : config.protection().kind();
   cell.folder = safe_name(cell.row);
   for (const auto& [path, value] : values) {
     cell.folder += "_" + safe_name(last_part(path) + "=" + value);
   }
   const auto& attacks = row.attack_size() > 0 ? row.attack() : sweep.attack();
-  cell.attacks = split_scenario().attacks({attacks.begin(), attacks.end()}, config.attack().tier());
+  cell.attacks =
+      scenario_of(config).attacks({attacks.begin(), attacks.end()}, config.attack().tier());
   return cell;
 }
 
@@ -105,13 +108,16 @@ void write_sweep_file(SweepConfig config, const fs::path& out) {
 // What a sweep's folder is to hold: of the cells that are not skipped, the tasks.
 struct SweepTasks {
   SweepTasks(const std::vector<SweepCell>& cells, const fs::path& out, const TaskOptions& options) {
-    std::vector<ScenarioRun> runs;
+    std::map<const Scenario*, std::vector<ScenarioRun>> runs;
     for (const SweepCell& cell : cells) {
       if (cell.skipped.empty()) {
-        runs.push_back({cell.folder, out / cell.folder, cell.config, cell.attacks});
+        runs[&scenario_of(cell.config)].push_back(
+            {cell.folder, out / cell.folder, cell.config, cell.attacks});
       }
     }
-    tasks = split_scenario().tasks(runs, options);
+    for (const auto& [scenario, of_scenario] : runs) {
+      std::ranges::move(scenario->tasks(of_scenario, options), std::back_inserter(tasks));
+    }
   }
 
   // The indices of a cell's tasks: its training first.
@@ -146,7 +152,7 @@ struct SweepTasks {
     return out;
   }
 
-  std::vector<Task> tasks;  // in the order of the cells, a training before its attacks
+  std::vector<Task> tasks;  // a training before its attacks
 };
 
 // Counts estimated milliseconds of compute, so that unlike tasks add up.
@@ -192,9 +198,10 @@ std::vector<SweepCell> expand(const SweepConfig& sweep, const std::string& data_
         usage_fail("two cells are called '" + cell.folder + "'", "row",
                    "give each row its own name");
       }
-      if (cell.skipped.empty()) cell.skipped = split_scenario().impossible(cell.config);
+      if (cell.skipped.empty()) cell.skipped = scenario_of(cell.config).impossible(cell.config);
       if (cell.skipped.empty()) {
-        std::string what = split_scenario().identity(cell.config) + to_text(cell.config.attack());
+        std::string what =
+            scenario_of(cell.config).identity(cell.config) + to_text(cell.config.attack());
         for (const std::string& attack : cell.attacks) what += attack + "\n";
         const auto [first, fresh] = experiments.try_emplace(what, cell.folder);
         if (!fresh) cell.skipped = "the same experiment as " + first->second;
@@ -361,7 +368,8 @@ struct TaskFolder::Impl {
       if (settings.has_data()) cell.config.mutable_data()->MergeFrom(settings.data());
       cell.config.mutable_attack()->MergeFrom(settings.attack());
       complete(cell.config);
-      cell.attacks = split_scenario().attacks({}, "full");  // whichever is asked for by its id
+      // Whichever is asked for by its id.
+      cell.attacks = scenario_of(cell.config).attacks({}, "full");
       cells.push_back(cell);
     } else if (fs::exists(folder / "sweep.json")) {
       usage_fail("this sweep was run by a version that did not keep " + std::string(kSweepFile),

@@ -483,6 +483,27 @@ std::string path_label(const std::string& path) {
   return out;
 }
 
+namespace {
+
+template <size_t N>
+size_t rank_in(const std::string_view (&names)[N], const std::string& name) {
+  return static_cast<size_t>(std::ranges::find(names, name) - names);
+}
+
+constexpr std::string_view kDisguises[] = {
+#define DISGUISE(name, title, keyed, meaning) #name,
+#include "proto/disguises.inc"
+#undef DISGUISE
+};
+
+constexpr std::string_view kDisguiseAttacks[] = {
+#define ATTACK(name) #name,
+#include "proto/disguise_attacks.inc"
+#undef ATTACK
+};
+
+}  // namespace
+
 ReportData collect(const std::vector<std::filesystem::path>& folders, Detail detail) {
   ReportData all = read_folders(folders, detail);
   std::stable_sort(all.runs.begin(), all.runs.end(), [](const Run& a, const Run& b) {
@@ -497,6 +518,19 @@ ReportData collect(const std::vector<std::filesystem::path>& folders, Detail det
       return attack_rank(a.kind()) < attack_rank(b.kind());
     });
   }
+  const auto others = std::stable_partition(all.runs.begin(), all.runs.end(),
+                                            [](const Run& r) { return !r.summary.has_disguise(); });
+  std::move(others, all.runs.end(), std::back_inserter(all.disguised));
+  all.runs.erase(others, all.runs.end());
+  for (Run& run : all.disguised) {
+    const auto& disguise = run.summary.disguise();
+    std::ranges::stable_sort(run.attacks, {},
+                             [](const Attack& a) { return rank_in(kDisguiseAttacks, a.kind()); });
+    run.label = disguise.method() + (disguise.settings().empty() ? "" : ", ") + disguise.settings();
+  }
+  std::ranges::stable_sort(all.disguised, {}, [](const Run& r) {
+    return std::tuple(r.task(), rank_in(kDisguises, r.summary.disguise().method()), r.folder);
+  });
   compare(all.runs);
   group(all);
   return all;

@@ -190,7 +190,8 @@ struct Skipped {
 };
 
 struct ReportData {
-  std::vector<Run> runs;  // by setting, protection, folder
+  std::vector<Run> runs;       // by setting, protection, folder
+  std::vector<Run> disguised;  // disguised trainings, by data, model and method: no part of `runs`
   std::vector<Comparison> comparisons;
   std::vector<Sweep> sweeps;
   std::vector<FailedCell> failed;
@@ -224,6 +225,8 @@ std::string as_csv(const ReportData& all);
 std::string as_json(const ReportData& all);
 // The main table and the comparison with published numbers, as GitHub writes tables.
 std::string as_markdown(const ReportData& all);
+// The matrix of disguised training likewise; empty without any.
+std::string disguise_markdown(const ReportData& all);
 // The main table for LaTeX, one `table` a setting (package booktabs).
 std::string as_latex(const ReportData& all);
 

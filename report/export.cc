@@ -138,6 +138,16 @@ std::vector<Column> csv_columns(const ReportData& all) {
     summary("rounds", "blinded.rounds"), summary("clouds", "blinded.clouds");
     summary("colluding", "blinded.colluding");
   }
+  const auto is_disguised = [](const Run& r) { return r.summary.has_disguise(); };
+  if (std::ranges::any_of(all.runs, is_disguised)) {
+    run("method", [](const Run& r) { return r.summary.disguise().method(); });
+    summary("owner_microseconds", "disguise.owner_microseconds");
+    summary("disguised_bytes", "disguise.disguised_bytes");
+    interval("rank1", "matching.rank1");
+    result("cmc5", "matching.cmc5"), result("cmc20", "matching.cmc20");
+    result("guesswork", "matching.guesswork"), result("gallery", "matching.gallery");
+    result("hits", "hits.all"), result("hits_non_constant", "hits.non_constant");
+  }
   for (const std::string& path : varied(all))
     run(path, [path](const Run& r) { return setting(r, path); });
   return out;

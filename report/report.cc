@@ -200,7 +200,9 @@ std::string headline(const ReportData& all) {
                 (r.info.started().empty() ? "" : ", started " + r.info.started());
        }));
   fact("Commands", joined([](const Run& r) { return r.info.command(); }));
-  if (all.runs.size() > 1) {
+  if (run.summary.has_disguise()) {  // the matrix says more
+    cards = "<div>";
+  } else if (all.runs.size() > 1) {
     cards = "<p class=\"muted\">These figures are of " + escape(run.label) + ", " +
             escape(run.setting()) + ":</p>\n<div class=\"cards\">" + cards;
   } else {
@@ -210,6 +212,7 @@ std::string headline(const ReportData& all) {
 }
 
 std::string findings(const ReportData& all) {
+  if (all.runs.empty()) return "";
   const Run& main = main_run(all);
   const bool fold = all.runs.size() > kManyRuns;
   std::string out, others;
@@ -247,26 +250,30 @@ std::string written() {
                      fmt::gmtime(fixed_time ? std::atol(fixed_time) : std::time(nullptr)));
 }
 
-std::string page(const ReportData& all, const std::string& stem, FigureList& figures) {
-  const Run& run = main_run(all);
+// `every`: with the disguised trainings among the runs.
+std::string page(const ReportData& all, const ReportData& every, const std::string& stem,
+                 FigureList& figures) {
+  const size_t count = every.runs.size();
+  const std::string covers = all.runs.empty() ? "disguised training"
+                             : all.comparisons.size() == 1
+                                 ? escape(main_run(all).setting())
+                                 : fmt::format("{} settings", all.comparisons.size());
   const std::string title = all.sweeps.size() == 1 && !all.sweeps[0].state.title().empty()
                                 ? escape(all.sweeps[0].state.title())
                                 : "Ensembler report";
   Album album(all);
   const std::string sections =
-      overview_table(all) + findings(all) + certificates(all) + split_grids(all, album) +
-      pictures(all, album) + attack_curves(all, figures) + trade_offs(all, figures) +
-      published_table(all) + accuracy_table(all) + latency(all) + attack_table(all) +
-      training_curves(all, figures) + run_details(all) + skipped_list(all);
+      disguise_sections(all, figures) + overview_table(all) + findings(all) + certificates(all) +
+      split_grids(all, album) + pictures(all, album) + attack_curves(all, figures) +
+      trade_offs(all, figures) + published_table(all) + accuracy_table(all) + latency(all) +
+      attack_table(all) + training_curves(all, figures) + run_details(all) + skipped_list(all);
   return fmt::format(
-      fmt::runtime(kPage), fmt::arg("title", title), fmt::arg("setting", escape(run.setting())),
+      fmt::runtime(kPage), fmt::arg("title", title),
+      fmt::arg("setting", all.runs.empty() ? covers : escape(main_run(all).setting())),
       fmt::arg("style", kStyle + album.style()),
-      fmt::arg("body", headline(all) + contents(sections) + sections),
-      fmt::arg("stem", escape(stem)), fmt::arg("written", written()),
-      fmt::arg("covers", all.comparisons.size() == 1
-                             ? escape(run.setting())
-                             : fmt::format("{} settings", all.comparisons.size())),
-      fmt::arg("runs", fmt::format("{} run{}", all.runs.size(), all.runs.size() == 1 ? "" : "s")),
+      fmt::arg("body", headline(all.runs.empty() ? every : all) + contents(sections) + sections),
+      fmt::arg("stem", escape(stem)), fmt::arg("written", written()), fmt::arg("covers", covers),
+      fmt::arg("runs", fmt::format("{} run{}", count, count == 1 ? "" : "s")),
       fmt::arg("failed", all.failed.empty()
                              ? ""
                              : fmt::format(" <strong>{} cell{} without a run; the tables say "
@@ -283,7 +290,7 @@ std::string page(const ReportData& all, const std::string& stem, FigureList& fig
 void write_report(const std::vector<fs::path>& folders, const fs::path& html,
                   const fs::path& figure_folder) {
   const ReportData all = collect(folders);
-  if (all.runs.empty()) {
+  if (all.runs.empty() && all.disguised.empty()) {
     const std::string where = all.skipped.empty()
                                   ? (folders.empty() ? "" : folders[0].string())
                                   : all.skipped[0].what + ": " + all.skipped[0].reason;
@@ -292,12 +299,16 @@ void write_report(const std::vector<fs::path>& folders, const fs::path& html,
   const auto beside = [&](const char* extension) {
     return fs::path(html).replace_extension(extension);
   };
-  write_file_atomically(beside(".csv"), as_csv(all), /*secret=*/false);
-  write_file_atomically(beside(".json"), as_json(all), /*secret=*/false);
-  write_file_atomically(beside(".md"), as_markdown(all), /*secret=*/false);
+  ReportData every = all;  // for programs: one list
+  every.runs.insert(every.runs.end(), all.disguised.begin(), all.disguised.end());
+  write_file_atomically(beside(".csv"), as_csv(every), /*secret=*/false);
+  write_file_atomically(beside(".json"), as_json(every), /*secret=*/false);
+  write_file_atomically(beside(".md"),
+                        disguise_markdown(all) + (all.runs.empty() ? "" : as_markdown(all)),
+                        /*secret=*/false);
   write_file_atomically(beside(".tex"), as_latex(all), /*secret=*/false);
   FigureList figures;
-  write_file_atomically(html, page(all, html.stem().string(), figures), /*secret=*/false);
+  write_file_atomically(html, page(all, every, html.stem().string(), figures), /*secret=*/false);
   if (!figure_folder.empty()) figures.write(figure_folder);
 }
 

@@ -51,6 +51,9 @@ std::string pictures(const ReportData& all, Album& album);
 
 std::string attack_curves(const ReportData& all, FigureList& figures);
 std::string trade_offs(const ReportData& all, FigureList& figures);
+// Of ReportData::disguised: the matrix of methods and levels, its figures and pictures.
+std::string disguise_sections(const ReportData& all, FigureList& figures);
+
 std::string training_curves(const ReportData& all, FigureList& figures);
 
 }  // namespace ens::report

@@ -21,10 +21,23 @@
 
 namespace ens {
 
-// In the order of growing knowledge. All levels include query-free; a blind attack does not even
-// look at what the client sent.
-enum class KnowledgeLevel { kBlind, kQueryFree, kKnownPairs, kBlackBox, kRepeatedSends, kWhiteBox };
-// "blind", "query-free", "known pairs", "black box", "repeated sends", "white box"
+// What an attacker has. A blind attack does not even look at what the client sent. Of split
+// inference in the order of growing knowledge, from query-free on; then the ladder of disguised
+// training (docs/disguise.md), each level with all before it.
+enum class KnowledgeLevel {
+  kBlind,
+  kQueryFree,
+  kKnownPairs,
+  kBlackBox,
+  kRepeatedSends,
+  kWhiteBox,
+  kDisguisedSet,    // L0: the disguised set, its labels, the queries, the trained model
+  kPublicImages,    // L1: and public images of the distribution
+  kDisguisedPairs,  // L2: and some pairs of image and disguised image
+  kAnyPairs,        // oracle: and as many of them as it likes
+};
+// "blind", "query-free", "known pairs", "black box", "repeated sends", "white box", "L0", "L1",
+// "L2", "oracle"
 const char* name(KnowledgeLevel level);
 
 // How an attack runs: its settings (proto/config.proto; every field set), and where and how it
@@ -58,6 +71,13 @@ struct Reconstruction {
   // Calibration: public held-out images and their reconstruction from the attacker's own features.
   // Undefined where the attack has no features of its own.
   Tensor calibration_images, calibration_targets;
+  // The attacker's own comparison with candidates for the original: [M, G] for G images
+  // [G,C,S,S], higher is likelier. Empty: the reconstruction is compared with them.
+  std::function<Tensor(const Tensor& gallery)> match;
+  // Where a codebook held the block: 1, else 0, [M,C,S,S]; blocks of so many pixels. Undefined: it
+  // has no codebook.
+  Tensor known;
+  int64_t block_height = 0, block_width = 0;
   // How the decoder was trained; without rounds: no decoder, or not a growing one.
   Saturation training;
 };

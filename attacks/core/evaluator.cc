@@ -23,6 +23,34 @@ double share_of_largest_class(const std::vector<int32_t>& labels) {
   return static_cast<double>(largest) / static_cast<double>(std::max<size_t>(1, labels.size()));
 }
 
+HitScore score_hits(const Tensor& truth, const Reconstruction& r) {
+  if (!(r.known.shape() == truth.shape())) {
+    fail("a mask of " + r.known.shape().str() + " for images " + truth.shape().str(), r.candidate);
+  }
+  const int64_t h = truth.dim(2), w = truth.dim(3), maps = truth.numel() / (h * w);
+  int64_t blocks = 0, hits = 0, non_constant = 0, non_constant_hits = 0;
+  for (int64_t map = 0; map < maps; ++map) {
+    const float* pixels = truth.data<float>() + map * h * w;
+    const float* known = r.known.data<float>() + map * h * w;
+    for (int64_t top = 0; top < h; top += r.block_height) {
+      for (int64_t left = 0; left < w; left += r.block_width) {
+        bool constant = true;
+        for (int64_t y = top; y < std::min(h, top + r.block_height); ++y) {
+          for (int64_t x = left; x < std::min(w, left + r.block_width); ++x) {
+            constant = constant && pixels[y * w + x] == pixels[top * w + left];
+          }
+        }
+        const bool hit = known[top * w + left] > 0;
+        ++blocks, hits += hit, non_constant += !constant, non_constant_hits += hit && !constant;
+      }
+    }
+  }
+  const auto share = [](int64_t part, int64_t of) {
+    return static_cast<double>(part) / static_cast<double>(std::max<int64_t>(1, of));
+  };
+  return {share(hits, blocks), share(non_constant_hits, non_constant)};
+}
+
 }  // namespace
 
 Evaluator::Evaluator(Tensor truth, MetricMode mode) : truth_(std::move(truth)), mode_(mode) {}
@@ -31,6 +59,14 @@ void Evaluator::set_reference_classifier(std::shared_ptr<const ReferenceClassifi
                                          std::vector<int32_t> labels) {
   reference_ = std::move(reference);
   labels_ = std::move(labels);
+}
+
+MatchingScore Evaluator::match(const Reconstruction& r, uint64_t seed) const {
+  if (r.match) return score_matching(r.match(gallery_), seed);
+  MatchingScore best = score_matching(pixel_similarity(r.images.plain(), gallery_), seed);
+  if (!reference_) return best;
+  const MatchingScore seen = score_matching(reference_->similarity(r.images, gallery_), seed);
+  return seen.rank1.mean > best.rank1.mean ? seen : best;
 }
 
 AttackScore Evaluator::evaluate(const Attack& attack, uint64_t seed,
@@ -61,6 +97,8 @@ AttackScore Evaluator::evaluate(const Attack& attack, uint64_t seed,
     result.candidates.push_back({r.candidate, s.ssim.mean, s.psnr.mean, r.shadow_accuracy,
                                  r.self_score, r.x, negative.polarity, negative.ssim.mean,
                                  negative.psnr.mean});
+    if (gallery_.defined()) result.candidates.back().matching = match(r, seed);
+    if (r.known.defined()) result.candidates.back().hits = score_hits(truth_, r);
     const int index = static_cast<int>(result.candidates.size()) - 1;
     if (std::isfinite(r.self_score) &&
         (result.attacker_choice < 0 ||
@@ -73,6 +111,8 @@ AttackScore Evaluator::evaluate(const Attack& attack, uint64_t seed,
   result.negative = best_negative(scored[best]);
   const Reconstruction& r = all[best];
   result.best_candidate = r.candidate;
+  result.matching = result.candidates[best].matching;
+  result.hits = result.candidates[best].hits;
   result.shadow_accuracy = r.shadow_accuracy;
   result.reconstruction = r.images;
   result.training = r.training;

@@ -10,10 +10,17 @@
 #include <vector>
 
 #include "attacks/core/attack.h"
+#include "attacks/core/matching.h"
 #include "attacks/core/metrics.h"
 #include "attacks/core/reference_classifier.h"
 
 namespace ens {
+
+// Of a codebook: the shares of the scored images' blocks that it holds.
+struct HitScore {
+  double all = 0;
+  double non_constant = 0;  // of those that are not of one value
+};
 
 struct CandidateScore {
   std::string name;
@@ -24,6 +31,8 @@ struct CandidateScore {
   // Its best negative, by SSIM: which, and how good.
   Polarity polarity = Polarity::kNegative;
   double negative_ssim = 0, negative_psnr = 0;
+  std::optional<MatchingScore> matching;  // with a gallery
+  std::optional<HitScore> hits;
 };
 
 // What a reference classifier makes of the reported reconstruction: shares of the scored images.
@@ -46,6 +55,8 @@ struct AttackScore {
   int attacker_choice = -1;
   std::optional<Score> calibration;  // on the attacker's own held-out features
   std::optional<ReferenceScore> reference;
+  std::optional<MatchingScore> matching;  // of the reported candidate, as `hits`
+  std::optional<HitScore> hits;
   double shadow_accuracy = -1;
   std::vector<CandidateScore> candidates;
   double seconds = 0;
@@ -60,6 +71,10 @@ class Evaluator {
   // Lets a reference classifier look at reconstructions too. labels: of the true images.
   void set_reference_classifier(std::shared_ptr<const ReferenceClassifier> reference,
                                 std::vector<int32_t> labels);
+  // Also lets candidates be matched with a gallery [G,C,S,S]: the true images, then others. What an
+  // attack does not match itself is matched by its pixels or by the reference classifier,
+  // whichever finds more.
+  void set_gallery(Tensor gallery) { gallery_ = std::move(gallery); }
   // Calls run(). `seed`: of the bootstrap. Error if the attack fails or returns images that do not
   // fit.
   AttackScore evaluate(const Attack& attack, uint64_t seed,
@@ -67,10 +82,13 @@ class Evaluator {
   const Tensor& truth() const { return truth_; }
 
  private:
+  MatchingScore match(const Reconstruction& reconstruction, uint64_t seed) const;
+
   Tensor truth_;
   MetricMode mode_;
   std::shared_ptr<const ReferenceClassifier> reference_;  // may be null
   std::vector<int32_t> labels_;
+  Tensor gallery_;  // may be undefined
 };
 
 }  // namespace ens

@@ -120,6 +120,26 @@ std::vector<double> ReferenceClassifier::recognition_of(const Tensor& images,
   return right;
 }
 
+Tensor ReferenceClassifier::similarity(const Tensor& images, const Tensor& gallery) const {
+  Tensor targets = embed(gallery), probes = embed(images);
+  const int64_t m = probes.dim(0), g = targets.dim(0), d = targets.dim(1);
+  std::vector<double> centre(static_cast<size_t>(d));
+  for (int64_t i = 0; i < g * d; ++i) {
+    centre[static_cast<size_t>(i % d)] += targets.data<float>()[i] / static_cast<double>(g);
+  }
+  normalise(targets, centre);
+  normalise(probes, centre);
+  Tensor out = Tensor::empty({m, g});
+  for (int64_t i = 0; i < m; ++i) {
+    const float* probe = probes.data<float>() + i * d;
+    for (int64_t j = 0; j < g; ++j) {
+      out.data<float>()[i * g + j] = static_cast<float>(
+          std::inner_product(probe, probe + d, targets.data<float>() + j * d, 0.0));
+    }
+  }
+  return out;
+}
+
 std::vector<double> ReferenceClassifier::reidentification_of(const Tensor& originals,
                                                              const Tensor& reconstructions) const {
   if (!(originals.shape() == reconstructions.shape())) {
@@ -127,23 +147,13 @@ std::vector<double> ReferenceClassifier::reidentification_of(const Tensor& origi
              reconstructions.shape().str(),
          "the reference classifier");
   }
-  Tensor gallery = embed(originals), probes = embed(reconstructions);
-  const int64_t m = gallery.dim(0), d = gallery.dim(1);
-  std::vector<double> centre(static_cast<size_t>(d));
-  for (int64_t i = 0; i < m * d; ++i) {
-    centre[static_cast<size_t>(i % d)] += gallery.data<float>()[i] / static_cast<double>(m);
-  }
-  normalise(gallery, centre);
-  normalise(probes, centre);
+  const Tensor cosines = similarity(reconstructions, originals);
+  const int64_t m = originals.dim(0);
   std::vector<double> found(static_cast<size_t>(m));
   for (int64_t i = 0; i < m; ++i) {
-    const float* probe = probes.data<float>() + i * d;
-    const auto cosine = [&](int64_t j) {
-      return std::inner_product(probe, probe + d, gallery.data<float>() + j * d, 0.0);
-    };
-    const double own = cosine(i);
+    const float* row = cosines.data<float>() + i * m;
     bool nearest = true;
-    for (int64_t j = 0; j < m && nearest; ++j) nearest = j == i || cosine(j) < own;
+    for (int64_t j = 0; j < m && nearest; ++j) nearest = j == i || row[j] < row[i];
     found[static_cast<size_t>(i)] = nearest;
   }
   return found;

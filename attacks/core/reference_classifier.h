@@ -27,9 +27,11 @@ class ReferenceClassifier {
 
   // For each image [M,C,S,S] in [0, 1]: 1 where the classifier sees its label, 0 where not.
   std::vector<double> recognition_of(const Tensor& images, std::span<const int32_t> labels) const;
-  // For each reconstruction: 1 where, of all originals, its own is the nearest, by the cosine of
-  // what the classifier's last layer reads, less the originals' mean. Rank-1 re-identification with
-  // the originals as gallery; chance is 1 / M.
+  // The cosine, for each image [M,C,S,S] and each of a gallery [G,C,S,S], of what the classifier's
+  // last layer reads, less the gallery's mean: [M, G].
+  Tensor similarity(const Tensor& images, const Tensor& gallery) const;
+  // For each reconstruction: 1 where, of all originals, its own is the nearest by similarity().
+  // Rank-1 re-identification with the originals as gallery; chance is 1 / M.
   std::vector<double> reidentification_of(const Tensor& originals,
                                           const Tensor& reconstructions) const;
 

@@ -6,11 +6,14 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
+#include "attacks/disguise/registry.h"
 #include "attacks/split/registry.h"
 #include "base/error.h"
+#include "experiment/run_dir.h"
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
 #include "lab/results.h"
+#include "lab/scenarios/disguise.h"
 #include "lab/scenarios/split_attacks.h"
 #include "lab/stop_on_signals.h"
 
@@ -47,32 +50,42 @@ void add_attack_command(CLI::App& app) {
   flags->config.add_tensorboard(*command);
   command->add_option("runs", flags->runs, "Run folders")->required();
   command
-      ->add_option("-a,--attack", flags->attacks,
-                   fmt::format("One of {} (may be repeated; default: those of attack.tier)",
-                               fmt::join(attack_names(), ", ")))
+      ->add_option(
+          "-a,--attack", flags->attacks,
+          fmt::format("One of {}; of disguised training one of {} (may be repeated; default: those "
+                      "of attack.tier)",
+                      fmt::join(attack_names(), ", "), fmt::join(disguise_attack_names(), ", ")))
       ->allow_extra_args(false);
   command->add_flag("--rerun,--again", flags->again, "Repeat attacks that have results already");
   command->callback([flags] {
     refuse_ineffective(flags->config.overrides);
     RunConfig wanted = flags->config.given();
     complete(wanted);
-    const std::vector<std::string> attacks =
-        flags->attacks.empty() ? default_attacks(wanted.attack().tier()) : flags->attacks;
     std::vector<AttackJob> jobs;
-    std::vector<std::filesystem::path> folders;
+    std::vector<std::filesystem::path> folders, disguised;
     for (const std::string& run : flags->runs) {
       if (!std::filesystem::exists(std::filesystem::path(run) / "DONE")) {
         usage_fail("'" + run + "' is not a finished run folder", "attack",
                    "train it first: ensembler train --out " + run);
       }
       folders.emplace_back(run);
-      for (const std::string& a : attacks) jobs.push_back({run, a, {}});
+      const RunConfig trained = read_run_config(run);
+      if (is_disguised(trained)) {
+        disguised.emplace_back(run);
+        continue;
+      }
+      for (const std::string& a :
+           scenario_of(trained).attacks(flags->attacks, wanted.attack().tier())) {
+        jobs.push_back({run, a, {}});
+      }
     }
     const StopOnSignals signals;
-    const int failures = run_attacks(jobs, flags->config.given(), flags->again, signals.token());
+    int failures = attack_disguised_runs(disguised, flags->attacks, flags->config.given(),
+                                         flags->again, signals.token());
+    failures += run_attacks(jobs, flags->config.given(), flags->again, signals.token());
     print_results(folders);
     if (failures > 0)
-      fail(fmt::format("{} of {} attacks failed", failures, jobs.size()), "attack",
+      fail(fmt::format("{} attack{} failed", failures, failures == 1 ? "" : "s"), "attack",
            "the reasons are in the table above");
   });
 }

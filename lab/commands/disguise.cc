@@ -13,6 +13,7 @@ void add_disguise_command(CLI::App& app) {
   add_disguise_owner_commands(*command);
   add_disguise_train_command(*command);
   add_disguise_classify_command(*command);
+  add_attack_command(*command);  // of RUN, as `ensembler attack`
 }
 
 }  // namespace ens

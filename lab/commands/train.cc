@@ -8,6 +8,7 @@
 #include "base/strings.h"
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
+#include "lab/scenarios/disguise.h"
 #include "lab/scenarios/split_training.h"
 #include "lab/stop_on_signals.h"
 #include "proto/results.h"
@@ -40,7 +41,8 @@ void add_train_command(CLI::App& app) {
   };
   auto flags = std::make_shared<Flags>();
   CLI::App* command = app.add_subcommand(
-      "train", "Train an ensemble, or an unprotected network, into a run folder");
+      "train",
+      "Train an ensemble, an unprotected network, or on disguised images, into a run folder");
   flags->config.add_to(*command);
   flags->config.add_tensorboard(*command);
   command->add_option("-o,--out", flags->out, "Run folder; an existing one is resumed");
@@ -59,7 +61,10 @@ void add_train_command(CLI::App& app) {
           if (stop.stop_requested()) throw Stopped();
         },
         true);
-    if (!train_run(config, flags->out)) fmt::print(stderr, "{}: already trained\n", flags->out);
+    const bool disguised = is_disguised(config);
+    if (!(disguised ? train_disguised_run(config, flags->out) : train_run(config, flags->out))) {
+      fmt::print(stderr, "{}: already trained\n", flags->out);
+    }
     const results::RunSummary summary = print_accuracy(flags->out);
     if (config.data().public_images() > 0) {
       fmt::print(stderr,
@@ -68,7 +73,8 @@ void add_train_command(CLI::App& app) {
                  "--set data.public_images=0)\n",
                  summary.train_images(), config.data().public_images());
     }
-    fmt::print(stderr, "{}: edge.h5 (secret), cloud.h5, summary.json\nnext: {}\n", flags->out,
+    fmt::print(stderr, "{}: {}, summary.json\nnext: {}\n", flags->out,
+               disguised ? "owner (secret), cloud/model.h5" : "edge.h5 (secret), cloud.h5",
                command_to_paste({"ensembler", "attack", flags->out}));
   });
 }

@@ -69,6 +69,7 @@ const std::map<std::string, Names> kAllowed = {
      {"base", "nn/core", "nn/data", "proto", "disguise/transform", "disguise/key", "disguise/set"}},
     {"disguise/train", {"base", "nn/*", "proto", "ensemble/model", "experiment", "disguise/set"}},
     {"attacks/core", {"base", "nn/*", "proto"}},
+    {"attacks/disguise", {"base", "nn/*", "proto", "attacks/core"}},
     {"attacks/shares", {"base", "nn/*", "proto", "attacks/core", "offload/core"}},
     {"attacks/split", {"base", "nn/*", "proto", "attacks/core"}},
     {"experiment", {kVersion, "base", "nn/*", "proto", "attacks/core"}},

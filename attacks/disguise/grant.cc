@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "attacks/disguise/grant.h"
+
+#include <algorithm>
+#include <array>
+
+#include "nn/data/loader.h"
+
+namespace ens {
+
+void grant(const DisguiseVictim& victim, const AttackContext&, DisguisedView& view) {
+  view.disguise = victim.disguise;
+  view.image = victim.image;
+  view.training_rows = victim.training_rows;
+  view.rows = victim.rows;
+  view.queries = victim.queries;
+}
+
+void grant(const DisguiseVictim& victim, const AttackContext& context, PublicView& view) {
+  grant(victim, context, static_cast<DisguisedView&>(view));
+  view.public_data = victim.public_data;
+}
+
+void grant(const DisguiseVictim& victim, const AttackContext& context, DisguisedPairsView& view) {
+  grant(victim, context, static_cast<PublicView&>(view));
+  const auto counts = disguised_pair_counts(context.settings, victim.public_data->count());
+  if (counts.empty()) return;
+  view.pair_images = images_of(*victim.public_data, 0, counts.back());
+  view.pair_rows = victim.apply(view.pair_images);
+}
+
+void grant(const DisguiseVictim& victim, const AttackContext& context, AnyPairsView& view) {
+  grant(victim, context, static_cast<PublicView&>(view));
+  view.apply = victim.apply;
+}
+
+std::vector<int64_t> disguised_pair_counts(const AttackConfig& settings, int64_t available) {
+  constexpr std::array<int64_t, 8> kDefault = {1, 2, 3, 5, 10, 50, 100, 1000};
+  const auto& given = settings.known_pairs().counts();
+  std::vector<int64_t> counts(given.begin(), given.end());
+  if (counts.empty()) counts.assign(kDefault.begin(), kDefault.end());
+  std::erase_if(counts, [&](int64_t m) { return m <= 0 || available <= 0; });
+  for (int64_t& m : counts) m = std::min(m, available);
+  std::ranges::sort(counts);
+  counts.erase(std::unique(counts.begin(), counts.end()), counts.end());
+  return counts;
+}
+
+}  // namespace ens

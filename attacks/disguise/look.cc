@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// No attack: the disguised image itself is looked at.
+#include <algorithm>
+#include <cmath>
+
+#include "attacks/disguise/registry.h"
+
+namespace ens {
+namespace {
+
+// [M,C,H',W'] in 0..255 -> [M,C,H,W] in [0, 1]: the nearest pixel where sizes differ.
+Tensor as_image(const Tensor& rows, const Shape& image) {
+  const int64_t maps = rows.dim(0) * rows.dim(1), h = rows.dim(2), w = rows.dim(3);
+  Tensor out = Tensor::empty(batched(rows.dim(0), image));
+  for (int64_t map = 0; map < maps; ++map) {
+    const float* from = rows.data<float>() + map * h * w;
+    float* to = out.data<float>() + map * image[1] * image[2];
+    for (int64_t y = 0; y < image[1]; ++y) {
+      for (int64_t x = 0; x < image[2]; ++x) {
+        *to++ = std::clamp(from[y * h / image[1] * w + x * w / image[2]] / 255, 0.0f, 1.0f);
+      }
+    }
+  }
+  return out;
+}
+
+// Laplace noise on the means of cells: the likelihood of a candidate falls with the sum of the
+// absolute differences from its own means. [M, G].
+Tensor match_cells(const Tensor& rows, const Tensor& gallery, int64_t cell) {
+  const int64_t h = rows.dim(2), w = rows.dim(3), maps = rows.dim(1);
+  const auto means = [&](const Tensor& images, float scale) {
+    std::vector<float> out;
+    for (int64_t map = 0; map < images.dim(0) * maps; ++map) {
+      const float* from = images.data<float>() + map * h * w;
+      for (int64_t top = 0; top < h; top += cell) {
+        for (int64_t left = 0; left < w; left += cell) {
+          double sum = 0;
+          const int64_t bottom = std::min(h, top + cell), right = std::min(w, left + cell);
+          for (int64_t y = top; y < bottom; ++y) {
+            for (int64_t x = left; x < right; ++x) sum += from[y * w + x];
+          }
+          out.push_back(scale * static_cast<float>(
+                                    sum / static_cast<double>((bottom - top) * (right - left))));
+        }
+      }
+    }
+    return out;
+  };
+  const std::vector<float> seen = means(rows, 1), plain = means(gallery, 255);
+  const int64_t m = rows.dim(0), g = gallery.dim(0), n = std::ssize(seen) / m;
+  Tensor out = Tensor::empty({m, g});
+  for (int64_t i = 0; i < m; ++i) {
+    for (int64_t j = 0; j < g; ++j) {
+      double difference = 0;
+      for (int64_t e = 0; e < n; ++e) {
+        difference +=
+            std::abs(seen[static_cast<size_t>(i * n + e)] - plain[static_cast<size_t>(j * n + e)]);
+      }
+      out.data<float>()[i * g + j] = static_cast<float>(-difference);
+    }
+  }
+  return out;
+}
+
+class Look : public AttackOn<DisguisedView> {
+ public:
+  std::string name() const override { return "look"; }
+  std::string title() const override { return "look at the disguised image"; }
+  AttackCost cost(const DisguiseSetting&, const AttackConfig&) const override { return {}; }
+
+  std::vector<Reconstruction> run_on(const DisguisedView& view, const AttackContext&) override {
+    const Tensor rows = view.queries.to(Device{}).plain();
+    Reconstruction r;
+    r.candidate = "as it is";
+    r.images = as_image(rows, view.image);
+    if (view.disguise.method() == "dp") {
+      r.match = [rows, cell = view.disguise.dp().cell()](const Tensor& gallery) {
+        return match_cells(rows, gallery, cell);
+      };
+    }
+    return {r};
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<DisguiseAttack> disguise_look_attack() { return std::make_unique<Look>(); }
+
+}  // namespace ens

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// What an attacker on disguised training may know, one type for each level of one ladder
+// (docs/disguise.md). No view holds a private image or the key; what each member gets is decided in
+// grant.h.
+//
+// Images are float32 [B,C,H,W] in [0, 1]; disguised rows float32 [B,C',H',W'] in the units of their
+// method, which are those of pixels in 0..255.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "attacks/core/attack.h"
+#include "nn/data/dataset.h"
+
+namespace ens {
+
+// Everything that could be known of one owner: plain tensors and functions, filled in by the
+// scenario. Attacks never see it; grant() takes their view from it.
+struct DisguiseVictim {
+  DisguiseConfig disguise;  // complete
+  Shape image;              // [C,H,W], of one image
+  int64_t training_rows = 0;
+  // The disguised training set, as the cloud has it: rows [first, first + count).
+  std::function<Tensor(int64_t first, int64_t count)> rows;
+  Tensor queries;  // [M,C',H',W'], disguised: what is to be inverted
+  const Dataset* public_data = nullptr;
+  // What the owner would send for images: under her key, with randomness drawn anew.
+  std::function<Tensor(const Tensor& images)> apply;
+};
+
+// What applicability and cost depend on.
+struct DisguiseSetting {
+  DisguiseConfig disguise;
+  Shape image, row;  // of one
+  int64_t training_rows = 0, public_images = 0;
+};
+
+// L0. The method and its settings are public (Kerckhoffs); only the key is not.
+struct DisguisedView {
+  using Victim = DisguiseVictim;
+  using Setting = DisguiseSetting;
+  static constexpr KnowledgeLevel kLevel = KnowledgeLevel::kDisguisedSet;
+  DisguiseConfig disguise;
+  Shape image;
+  int64_t training_rows = 0;
+  std::function<Tensor(int64_t first, int64_t count)> rows;
+  Tensor queries;
+};
+
+// L1.
+struct PublicView : DisguisedView {
+  static constexpr KnowledgeLevel kLevel = KnowledgeLevel::kPublicImages;
+  // Of the training data's distribution; none of them is private.
+  const Dataset* public_data = nullptr;
+};
+
+// L2(m).
+struct DisguisedPairsView : PublicView {
+  static constexpr KnowledgeLevel kLevel = KnowledgeLevel::kDisguisedPairs;
+  Tensor pair_images, pair_rows;  // m of each
+};
+
+// The upper bound: pairs without limit.
+struct AnyPairsView : PublicView {
+  static constexpr KnowledgeLevel kLevel = KnowledgeLevel::kAnyPairs;
+  std::function<Tensor(const Tensor& images)> apply;
+};
+
+using DisguiseAttack = AttackAgainst<DisguiseVictim, DisguiseSetting>;
+
+}  // namespace ens

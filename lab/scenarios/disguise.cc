@@ -1,0 +1,464 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lab/scenarios/disguise.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <thread>
+
+#include "attacks/core/evaluator.h"
+#include "attacks/disguise/registry.h"
+#include "attacks/split/grant.h"
+#include "attacks/split/mean_image.h"
+#include "base/error.h"
+#include "base/files.h"
+#include "base/progress.h"
+#include "base/threads.h"
+#include "disguise/key/key.h"
+#include "disguise/owner/apply.h"
+#include "disguise/set/set.h"
+#include "disguise/train/train.h"
+#include "experiment/run_dir.h"
+#include "lab/config_flags.h"
+#include "lab/datasets.h"
+#include "lab/references.h"
+#include "lab/results.h"
+#include "lab/scenarios/split.h"
+#include "lab/scenarios/split_training.h"
+#include "lab/scores.h"
+#include "nn/core/backend.h"
+#include "nn/data/loader.h"
+#include "proto/results.h"
+
+namespace ens {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kGallery = 1000;  // originals that a query is looked for among
+
+// ---- training
+
+DisguisedImages images_of_key(const RunConfig& config, const Dataset& data) {
+  return {{data.channels, data.height, data.width}, config.data().fit(), data.class_names};
+}
+
+// The method and those of its settings that tables tell apart: "rmt, 4x4 blocks, noise 25".
+std::string settings_for_tables(const DisguiseConfig& disguise) {
+  std::string out;
+  const auto add = [&](const std::string& text) { out += (out.empty() ? "" : ", ") + text; };
+  const std::string& method = disguise.method();
+  if (method == "rmt") {
+    const RmtConfig &rmt = disguise.rmt(), usual;
+    add(rmt.block() + " blocks");
+    if (rmt.side() != "right") add("side " + rmt.side());
+    if (rmt.share() != "position") add("one matrix");
+    if (rmt.matrix() != "orthogonal") add(rmt.matrix());
+    if (rmt.noise() > 0) {
+      add(fmt::format("noise {:g}{}{}", rmt.noise(),
+                      rmt.noise_law() == "uniform" ? "" : " " + rmt.noise_law(),
+                      rmt.noise_place() == "before" ? "" : " after"));
+    }
+    if (rmt.permute()) add("blocks permuted");
+  } else if (method == "aes") {
+    add(disguise.aes().unit() + " units");
+    if (disguise.aes().keys() != "one") add("a key a " + disguise.aes().keys());
+  } else if (method == "dp") {
+    add(fmt::format("\u03b5 = {:g}", disguise.dp().epsilon()));
+  } else if (method == "noise") {
+    add(fmt::format("\u03c3 = {:g}", disguise.sigma()));
+  }
+  if (disguise.permute_labels()) add("labels renamed");
+  if (disguise.augment() > 1) add(fmt::format("{} versions", disguise.augment()));
+  return out;
+}
+
+// Of one image, on one thread.
+double owner_microseconds(const DisguiseKey& key, const Dataset& data) {
+  constexpr int64_t kImages = 256;
+  std::vector<int64_t> indices(static_cast<size_t>(std::min(kImages, data.count())));
+  for (size_t i = 0; i < indices.size(); ++i) indices[i] = static_cast<int64_t>(i);
+  const Tensor images = pixels_of(data, indices);
+  const auto transform = key.transform();
+  FreshRandomness fresh;
+  double best = 0;
+  std::thread([&] {
+    set_compute_threads(1);
+    for (int i = 0; i < 3; ++i) {
+      const auto start = std::chrono::steady_clock::now();
+      transform->apply(images, fresh);
+      const std::chrono::duration<double, std::micro> time =
+          std::chrono::steady_clock::now() - start;
+      const double each = time.count() / static_cast<double>(images.dim(0));
+      best = i == 0 ? each : std::min(best, each);
+    }
+  }).join();
+  return best;
+}
+
+DisguiseKey owners_key(const RunConfig& config, const RunDir& run, const Dataset& train) {
+  const fs::path file = run.path("owner/owner.key");
+  fs::permissions(file.parent_path(), fs::perms::owner_all);
+  if (fs::exists(file)) return DisguiseKey::read(file);
+  DisguiseKey key =
+      DisguiseKey::make(config.disguise(), images_of_key(config, train), config.seed());
+  key.write(file);
+  return key;
+}
+
+// A set that a killed training left is whole.
+fs::path owners_set(const DisguiseKey& key, const RunConfig& config, const RunDir& run,
+                    const Dataset& data, const std::string& split) {
+  const fs::path file = run.path("owner/" + split + ".h5");
+  if (fs::exists(file)) return file;
+  ApplyOptions options;
+  options.crop_padding = config.data().crop_padding();
+  options.flip = config.data().flip();
+  apply_disguise(key, data, split, file, options);
+  return file;
+}
+
+void describe(const RunConfig& config, const DisguiseKey& key, const Dataset& train,
+              results::RunSummary& summary) {
+  summary.set_protection("disguise");
+  summary.set_data(config.data().name());
+  summary.set_train_images(static_cast<int32_t>(train.count()));
+  results::RunSummary::Disguise& disguise = *summary.mutable_disguise();
+  disguise.set_method(key.method());
+  disguise.set_settings(settings_for_tables(config.disguise()));
+  disguise.set_owner_microseconds(owner_microseconds(key, train));
+  disguise.set_image_bytes(static_cast<double>(train.image_size()));
+  disguise.set_key_bytes(static_cast<double>(key.derived_bytes()));
+  if (key.insecure()) disguise.set_insecure_secrets(true);
+}
+
+// ---- attacks
+
+// A finished run, as its attacks meet it.
+class Target {
+ public:
+  Target(const fs::path& folder, const RunConfig& wanted)
+      : folder_(folder),
+        config_(attacked(folder, wanted)),
+        key_(DisguiseKey::read(folder / "owner/owner.key")),
+        transform_(key_.transform()),
+        fresh_(key_.fresh("query")),
+        set_(folder / "owner/train.h5") {
+    const auto test = shared_dataset(config_, DataPart::kTest);
+    check_classes(*test, key_.images().class_names, folder.string());
+    roles_ = divide_images(*public_pool(config_, folder.string()), *test, config_.attack(),
+                           first_attack_seed(config_));
+    truth_ = images_of(roles_.scored, 0, roles_.scored.count());
+    const int64_t more = std::min(roles_.traffic.count(), kGallery - truth_.dim(0));
+    gallery_ = truth_;
+    if (more > 0) {
+      Shape both = truth_.shape();
+      both.set(0, truth_.dim(0) + more);
+      gallery_ = Tensor::empty(both);
+      gallery_.rows(0, truth_.dim(0)).copy_from(truth_);
+      gallery_.rows(truth_.dim(0), more).copy_from(images_of(roles_.traffic, 0, more));
+    }
+    queries_ = apply(truth_);
+  }
+
+  // The run's configuration, with the settings of the attacks that are wanted.
+  static RunConfig attacked(const fs::path& folder, RunConfig wanted) {
+    RunConfig config = read_run_config(folder);
+    if (!wanted.data().root().empty()) config.mutable_data()->set_root(wanted.data().root());
+    if (wanted.has_device()) config.set_device(wanted.device());
+    complete(wanted);
+    *config.mutable_attack() = wanted.attack();
+    return config;
+  }
+
+  static bool done(const fs::path& folder, const std::string& attack, const RunConfig& wanted) {
+    try {
+      results::AttackResult before;
+      return results::read_if_intact(folder / "attack" / attack / "result.json", before) &&
+             !before.has_error() && before.settings() == to_text(attacked(folder, wanted).attack());
+    } catch (const std::exception&) {  // a damaged run or result: the attack will say so
+      return false;
+    }
+  }
+
+  void run(const std::string& name_of_attack, TaskContext& task) {
+    const auto attack = make_disguise_attack(name_of_attack);
+    const fs::path into = folder_ / "attack" / attack->name();
+    fs::create_directories(into);
+    AttackContext context;
+    context.settings = config_.attack();
+    context.device = parse_devices(config_.device())[0];
+    context.on_progress = [&](int64_t, const std::string& note) {
+      task.report(0, name_of_attack + ": " + note);
+    };
+    results::AttackResult result;
+    std::string failure;
+    bool scored = false;
+    const DisguiseVictim victim = this->victim();
+    const DisguiseSetting setting{victim.disguise, victim.image, set_.info().shape,
+                                  victim.training_rows, roles_.public_data.count()};
+    if (const std::string reason = attack->not_applicable_reason(setting); !reason.empty()) {
+      result.set_pointless(reason);
+    } else {
+      try {
+        const uint64_t first_seed = first_attack_seed(config_);
+        const Evaluator evaluator = this->evaluator(context);
+        std::vector<AttackScore> by_seed;
+        for (int i = 0; i < seeds_of(*attack, config_.attack()); ++i) {
+          context.seed = first_seed + static_cast<uint64_t>(i);
+          by_seed.push_back(evaluator.evaluate(*attack, first_seed,
+                                               [&] { return attack->run(victim, context); }));
+        }
+        result =
+            write_scores(into, by_seed, first_seed, roles_, truth_, config_.attack().keep_images());
+        fill(result.mutable_floor(), floor());
+        scored = true;
+      } catch (const Stopped&) {
+        throw;
+      } catch (const std::exception& e) {
+        failure = e.what();
+        result.set_error(failure);
+      }
+    }
+    if (!scored) fs::remove(into / kScoresFile);
+    if (!scored || !config_.attack().keep_images()) fs::remove(into / kImagesFile);
+    result.set_attack(attack->name());
+    result.set_title(attack->title());
+    result.set_level(name(attack->level()));
+    result.set_metric(config_.attack().metric());
+    result.set_tier(config_.attack().tier());
+    result.set_settings(to_text(config_.attack()));
+    result.set_device(backend(context.device).description());
+    result.set_dtype(name(context.dtype));
+    result.set_observed("disguised queries");
+    results::write(into / "result.json", result);
+    if (!failure.empty()) fail(failure);
+  }
+
+ private:
+  Tensor apply(const Tensor& images) {
+    Tensor pixels = images.clone();
+    for (float& v : pixels.span<float>()) v = std::round(255 * v);
+    std::lock_guard lock(fresh_mutex_);
+    return transform_->apply(pixels, fresh_);
+  }
+
+  DisguiseVictim victim() {
+    DisguiseVictim v;
+    v.disguise = key_.settings();
+    v.image = {truth_.dim(1), truth_.dim(2), truth_.dim(3)};
+    v.training_rows = set_.info().rows;
+    v.rows = [this](int64_t first, int64_t count) { return set_.rows(first, count); };
+    v.queries = queries_;
+    v.public_data = &roles_.public_data;
+    v.apply = [this](const Tensor& images) { return apply(images); };
+    return v;
+  }
+
+  Evaluator evaluator(const AttackContext& context) const {
+    Evaluator out(truth_, metric_mode(config_.attack()));
+    int64_t seen = 0;
+    const auto learns = [&](int64_t images) {
+      seen += images;
+      context.report(0, fmt::format("training the reference classifier, {} of {} images", seen,
+                                    config_.attack().reference_images()));
+    };
+    out.set_reference_classifier(shared_reference(config_, learns), roles_.scored.labels);
+    out.set_gallery(gallery_);
+    return out;
+  }
+
+  // The mean public image, which looks at no query.
+  AttackScore floor() const {
+    const std::vector<float> mean = mean_image(roles_.public_data);
+    Tensor images = Tensor::empty(truth_.shape());
+    for (int64_t i = 0; i < truth_.dim(0); ++i) {
+      std::ranges::copy(mean, images.data<float>() + i * std::ssize(mean));
+    }
+    AttackScore out;
+    out.title = "the mean public image";
+    out.scores = score(truth_, images, config_.seed(), metric_mode(config_.attack()));
+    return out;
+  }
+
+  const fs::path folder_;
+  const RunConfig config_;
+  const DisguiseKey key_;
+  const std::unique_ptr<Transform> transform_;
+  std::mutex fresh_mutex_;
+  FreshRandomness fresh_;
+  const DisguisedSetReader set_;
+  ImageRoles roles_;
+  Tensor truth_, gallery_, queries_;
+};
+
+// A run opened when the first of its attacks starts, until the last has ended.
+class SharedTarget {
+ public:
+  SharedTarget(const ScenarioRun& run, size_t attacks) : run_(run), left_(attacks) {}
+
+  void attack(const std::string& name, TaskContext& context) {
+    std::shared_ptr<Target> target;
+    const std::shared_ptr<void> last(nullptr, [this](void*) {
+      std::lock_guard lock(mutex_);
+      if (--left_ == 0) target_.reset();
+    });
+    {
+      std::lock_guard lock(mutex_);
+      if (!target_) target_ = std::make_shared<Target>(run_.folder, run_.config);
+      target = target_;
+    }
+    target->run(name, context);
+  }
+
+ private:
+  const ScenarioRun run_;
+  std::mutex mutex_;
+  size_t left_;
+  std::shared_ptr<Target> target_;
+};
+
+class DisguiseScenario : public Scenario {
+ public:
+  std::string impossible(const RunConfig&) const override { return ""; }
+
+  std::string identity(const RunConfig& config) const override { return training_identity(config); }
+
+  std::vector<std::string> attacks(const std::vector<std::string>& named,
+                                   const std::string&) const override {
+    for (const std::string& attack : named) make_disguise_attack(attack);  // usage Error if unknown
+    return named.empty() ? disguise_attack_names() : named;
+  }
+
+  std::vector<Task> tasks(const std::vector<ScenarioRun>& runs, const TaskOptions&) const override {
+    std::vector<Task> tasks;
+    for (const ScenarioRun& run : runs) {
+      const std::string prefix = task_prefix(run.name);
+      Task training;
+      training.id = prefix + "train";
+      training.done = fs::exists(run.folder / "DONE");
+      training.device = parse_devices(run.config.device())[0];
+      training.gigabytes = kGigabytes;
+      training.cost = kTrainingSeconds * run.config.stage1().epochs();
+      training.run = [run](TaskContext& context) {
+        const ProgressCapture capture(
+            [&](const std::string&, int64_t, const std::string& note) { context.report(0, note); });
+        train_disguised_run(run.config, run.folder);
+      };
+      tasks.push_back(training);
+      std::set<std::string> named(run.attacks.begin(), run.attacks.end()), missing;
+      for (const std::string& attack : named) {
+        if (!Target::done(run.folder, attack, run.config)) missing.insert(attack);
+      }
+      const auto target = std::make_shared<SharedTarget>(run, missing.size());
+      for (const std::string& attack : run.attacks) {
+        if (named.erase(attack) == 0) continue;  // named twice
+        Task task;
+        task.id = prefix + "attack/" + attack;
+        task.needs = {training.id};
+        task.done = !missing.contains(attack);
+        task.device = training.device;
+        task.gigabytes = kGigabytes;
+        task.cost = kAttackSeconds;
+        task.run = [target, attack](TaskContext& context) { target->attack(attack, context); };
+        tasks.push_back(task);
+      }
+    }
+    return tasks;
+  }
+
+ private:
+  // For the plan of a sweep; of an epoch, and of an attack, on one thread.
+  static constexpr double kTrainingSeconds = 60, kAttackSeconds = 20, kGigabytes = 1;
+};
+
+}  // namespace
+
+bool is_disguised(const RunConfig& config) {
+  return config.disguise().has_method() &&
+         '"' + config.disguise().method() + '"' != default_text("disguise.method");
+}
+
+const Scenario& disguise_scenario() {
+  static const DisguiseScenario scenario;
+  return scenario;
+}
+
+const Scenario& scenario_of(const RunConfig& config) {
+  return is_disguised(config) ? disguise_scenario() : split_scenario();
+}
+
+bool train_disguised_run(const RunConfig& config, const fs::path& folder) {
+  const RunFacts facts{command_line(), backend(parse_devices(config.device())[0]).description(),
+                       config.seed()};
+  RunDir run(folder, training_identity(config), facts);
+  if (run.done()) return false;
+  const auto train = shared_dataset(config, DataPart::kTrain);
+  const auto test = shared_dataset(config, DataPart::kTest);
+  const DisguiseKey key = owners_key(config, run, *train);
+  const DisguisedSetReader train_set(owners_set(key, config, run, *train, "train"));
+  const DisguisedSetReader test_set(owners_set(key, config, run, *test, "test"));
+  train_disguised(config, run.path("cloud"), facts, train_set, &test_set);
+  fs::copy_file(run.path("cloud/metrics.csv"), run.path("metrics.csv"),
+                fs::copy_options::overwrite_existing);
+  results::RunSummary summary;
+  results::read(run.path("cloud/summary.json"), summary);
+  describe(config, key, *train, summary);
+  results::write(run.path("summary.json"), summary);
+  run.mark_done();
+  return true;
+}
+
+int attack_disguised_runs(const std::vector<fs::path>& runs,
+                          const std::vector<std::string>& attacks, const RunConfig& wanted,
+                          bool again, std::stop_token stop) {
+  std::vector<ScenarioRun> wanted_runs;
+  for (const fs::path& run : runs) {
+    wanted_runs.push_back({run.string(), run, Target::attacked(run, wanted),
+                           disguise_scenario().attacks(attacks, "")});
+  }
+  if (again) {
+    for (const ScenarioRun& run : wanted_runs) {
+      for (const std::string& attack : run.attacks) {
+        fs::remove(run.folder / "attack" / attack / "result.json");
+      }
+    }
+  }
+  const std::vector<Task> tasks = disguise_scenario().tasks(wanted_runs, {});
+  const auto to_do = std::ranges::count(tasks, false, &Task::done);
+  for (const Task& task : tasks) {
+    if (task.done && !task.needs.empty()) fmt::print(stderr, "{}: done already\n", task.id);
+  }
+  if (to_do == 0) return 0;
+  Progress progress(fmt::format("{} attack{}", to_do, to_do == 1 ? "" : "s"), to_do, "attacks");
+  ExecutorOptions options;
+  options.stop = stop;
+  options.on_report = [&](const Task&, double, const std::string& note) { progress.note(note); };
+  int64_t ended = std::ssize(tasks) - to_do;
+  options.on_change = [&](const std::vector<TaskStatus>& statuses) {
+    const int64_t now = std::ranges::count_if(statuses, [](const TaskStatus& status) {
+      return status.state == TaskState::kDone || status.state == TaskState::kFailed;
+    });
+    progress.add(now - ended);
+    ended = now;
+  };
+  const std::vector<TaskStatus> statuses = run_tasks(tasks, options);
+  progress.finish();
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    if (statuses[i].state == TaskState::kFailed) {
+      fmt::print(stderr, "{}: {}\n", tasks[i].id, statuses[i].reason);
+    }
+  }
+  const auto count = [&](TaskState state) {
+    return static_cast<int>(std::ranges::count(statuses, state, &TaskStatus::state));
+  };
+  if (count(TaskState::kStopped) + count(TaskState::kWaiting) > 0) throw Stopped();
+  return count(TaskState::kFailed);
+}
+
+}  // namespace ens

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// Who may know what of a disguised training. For every attack the exact list of what its view
+// holds; a wider view or a grant too many fails here.
+#include "attacks/disguise/grant.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <set>
+#include <string>
+
+#include "attacks/disguise/registry.h"
+#include "nn/data/loader.h"
+
+namespace ens {
+namespace {
+
+using Names = std::set<std::string>;
+
+// Images of one pixel, the number of each is its colour; the "disguise" adds a half.
+Dataset numbered(int64_t count) {
+  Dataset data;
+  data.channels = data.height = data.width = 1;
+  for (int64_t i = 0; i < count; ++i) {
+    data.pixels.push_back(static_cast<uint8_t>(i));
+    data.labels.push_back(0);
+  }
+  return data;
+}
+
+class DisguiseGrantTest : public testing::Test {
+ protected:
+  DisguiseGrantTest() {
+    victim_.disguise.set_method("rmt");
+    victim_.image = {1, 1, 1};
+    victim_.training_rows = 5;
+    victim_.rows = [](int64_t, int64_t count) { return Tensor::zeros({count, 1, 1, 1}); };
+    victim_.queries = Tensor::zeros({3, 1, 1, 1});
+    victim_.public_data = &public_;
+    victim_.apply = [this](const Tensor& images) {
+      disguised_ += images.dim(0);
+      return images.clone();
+    };
+  }
+
+  template <typename View>
+  Names held(const DisguiseAttack& attack) {
+    if (!dynamic_cast<const AttackOn<View>*>(&attack)) return {};
+    View view;
+    grant(victim_, context_, view);
+    Names names;
+    const auto add = [&](const char* name, bool is_set) {
+      if (is_set) names.insert(name);
+    };
+    add("settings", view.disguise.method() == "rmt");
+    add("rows", view.rows && view.training_rows == 5);
+    add("queries", view.queries.defined());
+    if constexpr (requires { view.public_data; }) add("public_data", view.public_data != nullptr);
+    if constexpr (requires { view.pair_rows; }) add("pairs", view.pair_rows.defined());
+    if constexpr (requires { view.apply; }) add("apply", static_cast<bool>(view.apply));
+    return names;
+  }
+
+  Names held_by(const std::string& name) {
+    const auto attack = make_disguise_attack(name);
+    Names all;
+    all.merge(held<DisguisedView>(*attack));
+    all.merge(held<PublicView>(*attack));
+    all.merge(held<DisguisedPairsView>(*attack));
+    all.merge(held<AnyPairsView>(*attack));
+    return all;
+  }
+
+  Dataset public_ = numbered(20);
+  DisguiseVictim victim_;
+  AttackContext context_;
+  int64_t disguised_ = 0;  // images that the owner was made to disguise
+};
+
+TEST_F(DisguiseGrantTest, EveryAttackStopsAtItsLevel) {
+  const Names l0 = {"settings", "rows", "queries"};
+  Names l1 = l0, l2, oracle;
+  l1.insert("public_data");
+  l2 = oracle = l1;
+  l2.insert("pairs");
+  oracle.insert("apply");
+  const std::map<std::string, std::pair<const char*, Names>> expected = {
+      {"look", {"L0", l0}},     {"thumbnail", {"L0", l0}},     {"equality", {"L0", l0}},
+      {"moments", {"L1", l1}},  {"regression", {"L2", l2}},    {"procrustes", {"L2", l2}},
+      {"codebook", {"L2", l2}}, {"oracle", {"oracle", oracle}}};
+  ASSERT_EQ(disguise_attack_names().size(), expected.size());
+  for (const std::string& attack : disguise_attack_names()) {
+    ASSERT_TRUE(expected.contains(attack)) << attack << ": what may it know?";
+    EXPECT_EQ(name(make_disguise_attack(attack)->level()), std::string(expected.at(attack).first));
+    EXPECT_EQ(held_by(attack), expected.at(attack).second) << attack;
+  }
+}
+
+TEST_F(DisguiseGrantTest, NoMorePairsThanTheLevelHas) {
+  context_.settings.mutable_known_pairs()->add_counts(7);
+  context_.settings.mutable_known_pairs()->add_counts(2);
+  DisguisedPairsView view;
+  grant(victim_, context_, view);
+  EXPECT_EQ(view.pair_images.dim(0), 7);
+  EXPECT_EQ(disguised_, 7);
+  EXPECT_EQ(view.pair_images.to_vector(), images_of(public_, 0, 7).to_vector());
+}
+
+TEST_F(DisguiseGrantTest, MorePairsThanImagesAreAllOfThem) {
+  EXPECT_EQ(disguised_pair_counts(context_.settings, 20),
+            (std::vector<int64_t>{1, 2, 3, 5, 10, 20}));
+  EXPECT_TRUE(disguised_pair_counts(context_.settings, 0).empty());
+}
+
+}  // namespace
+}  // namespace ens

@@ -204,9 +204,8 @@ TEST_F(OnCifar10, MomentsReachTheNoise) {
   }
 }
 
-// Means over ten draws of the pairs; one pair of 4x4 blocks gives 20 to 28 dB, by how many blocks
-// of it are flat. What least squares reaches with few pairs depends on its ridge; with many, both
-// reach the noise.
+// Means over ten draws of the pairs. What is reached with few pairs depends on which they are; with
+// many, both reach the noise.
 TEST_F(OnCifar10, PairsReachTheNoise) {
   struct Row {
     int noise, block;

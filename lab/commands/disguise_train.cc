@@ -40,7 +40,7 @@ void add_disguise_train_command(CLI::App& disguise) {
     const RunFacts facts{command_line(), backend(device).description(), config.seed()};
     const StopOnSignals signals;
     const ProgressCapture capture(
-        [stop = signals.token()](const std::string&, int64_t, const std::string&) {
+        [stop = signals.token()](const ProgressStep&) {
           if (stop.stop_requested()) throw Stopped();
         },
         true);

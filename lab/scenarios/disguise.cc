@@ -298,9 +298,9 @@ class Target {
 };
 
 // A run opened when the first of its attacks starts, until the last has ended.
-class SharedTarget {
+class SharedVictim {
  public:
-  SharedTarget(const ScenarioRun& run, size_t attacks) : run_(run), left_(attacks) {}
+  SharedVictim(const ScenarioRun& run, size_t attacks) : run_(run), left_(attacks) {}
 
   void attack(const std::string& name, TaskContext& context) {
     std::shared_ptr<Target> target;
@@ -347,7 +347,7 @@ class DisguiseScenario : public Scenario {
       training.cost = kTrainingSeconds * run.config.stage1().epochs();
       training.run = [run](TaskContext& context) {
         const ProgressCapture capture(
-            [&](const std::string&, int64_t, const std::string& note) { context.report(0, note); });
+            [&](const ProgressStep& step) { context.report(0, step.note); });
         train_disguised_run(run.config, run.folder);
       };
       tasks.push_back(training);
@@ -355,7 +355,7 @@ class DisguiseScenario : public Scenario {
       for (const std::string& attack : named) {
         if (!Target::done(run.folder, attack, run.config)) missing.insert(attack);
       }
-      const auto target = std::make_shared<SharedTarget>(run, missing.size());
+      const auto target = std::make_shared<SharedVictim>(run, missing.size());
       for (const std::string& attack : run.attacks) {
         if (named.erase(attack) == 0) continue;  // named twice
         Task task;

@@ -76,9 +76,9 @@ TEST(CrossEntropy, LossProbabilitiesAndGradient) {
     }
     Tensor p;
     const Tensor targets = Tensor::from_labels(labels);
-    expect_near(cpu_backend().softmax_cross_entropy(logits, targets, p), loss, 1e-5);
+    expect_near(cpu_backend().softmax_cross_entropy(logits, targets, {}, p), loss, 1e-5);
     expect_near(p, probs, 1e-5);
-    const Tensor g = cpu_backend().softmax_cross_entropy_grad(p, targets, weight, dtype);
+    const Tensor g = cpu_backend().softmax_cross_entropy_grad(p, targets, {}, weight, dtype);
     EXPECT_EQ(g.dtype(), dtype);
     expect_near(g, grad, dtype == Dtype::kF32 ? 1e-5 : 5e-3);
   }
@@ -87,9 +87,9 @@ TEST(CrossEntropy, LossProbabilitiesAndGradient) {
 TEST(CrossEntropy, LabelOutOfRangeIsAnError) {
   Tensor p;
   const std::vector<int32_t> labels{0, 3};
-  EXPECT_THROW(
-      cpu_backend().softmax_cross_entropy(Tensor::zeros({2, 3}), Tensor::from_labels(labels), p),
-      Error);
+  EXPECT_THROW(cpu_backend().softmax_cross_entropy(Tensor::zeros({2, 3}),
+                                                   Tensor::from_labels(labels), {}, p),
+               Error);
 }
 
 }  // namespace

@@ -119,7 +119,8 @@ TEST_F(AdviseTest, AChannelsLimitCountsAndIsCertified) {
   spill(channel / "summary.json", summary.dump());
   Wish wish = at_most(0.5);
   wish.bits = 64;
-  EXPECT_EQ(names(ask(wish).fitting), std::vector<std::string>{"Channelh = 1, t = 1"});
+  EXPECT_EQ(names(ask(wish).fitting),
+            std::vector<std::string>{"Channel, N = 1, R = 64 bitsh = 1, t = 1"});
   EXPECT_NE(as_text(ask(wish), wish).find("at most 64 bits of information about the image"),
             std::string::npos);
   EXPECT_NE(as_text(ask(wish), wish).find("ensembler certify"), std::string::npos);

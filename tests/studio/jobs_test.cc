@@ -150,6 +150,17 @@ TEST_F(JobsTest, AServerThatEndsLeavesThemInterrupted) {
   wait_for_steps(before + 2);
 }
 
+TEST_F(JobsTest, WhoEndsBothLeavesThemInterrupted) {
+  const std::string id = start("work").id();
+  wait_for_steps(3);
+  pid_t pid = 0;
+  std::ifstream(temp / "a.pid") >> pid;
+  ASSERT_GT(pid, 1);
+  kill(pid, SIGKILL);  // as at the end of a session
+  open();
+  EXPECT_EQ(jobs->get(id).state(), "interrupted");
+}
+
 // kill -9: nobody was there to stop the command.
 TEST_F(JobsTest, AServerThatWasKilledFindsThemAgain) {
   jobs.reset();

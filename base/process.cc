@@ -37,7 +37,14 @@ Process::Process(const std::vector<std::string>& arguments, const Options& optio
   open_as(STDOUT_FILENO, options.out_file, O_WRONLY | O_CREAT | O_TRUNC);
   open_as(STDERR_FILENO, options.err_file,
           O_WRONLY | O_CREAT | (options.err_append ? O_APPEND : O_TRUNC));
-  const int error = posix_spawn(&pid_, argv[0], &actions, nullptr, argv.data(), environ);
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  if (options.own_group) {
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+    posix_spawnattr_setpgroup(&attributes, 0);
+  }
+  const int error = posix_spawn(&pid_, argv[0], &actions, &attributes, argv.data(), environ);
+  posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&actions);
   if (ends[1] >= 0) close(ends[1]);
   pipe_ = ends[0];

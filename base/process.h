@@ -18,7 +18,8 @@ class Process {
     // Files, made or emptied (err_append: appended to), with mode 0600.
     std::string out_file, err_file;
     bool err_append = false;
-    bool no_input = false;  // standard input is /dev/null
+    bool no_input = false;   // standard input is /dev/null
+    bool own_group = false;  // a terminal's Ctrl-C does not reach it
   };
   // Starts arguments[0] (a path). Error if it cannot be started.
   Process(const std::vector<std::string>& arguments, const Options& options);

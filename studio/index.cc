@@ -10,6 +10,7 @@
 #include "experiment/run_dir.h"
 #include "proto/results.h"
 #include "report/data.h"
+#include "studio/views.h"
 
 namespace ens {
 namespace {
@@ -174,7 +175,7 @@ std::shared_ptr<const Index::Snapshot> Index::scan(const Snapshot* before) const
           results::read(folder / "sweep.json", state);
           if (!state.title().empty()) g.entry.set_title(state.title());
           g.entry.set_cells(state.cells_size());
-          g.entry.set_command(state.command());
+          g.entry.set_command(public_command(state.command()));
         } catch (const std::exception& damage) {
           ++out->damaged;
         }

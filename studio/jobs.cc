@@ -16,6 +16,7 @@
 #include "nn/core/rng.h"
 #include "proto/results.h"
 #include "studio/site.h"
+#include "studio/views.h"
 
 namespace ens {
 namespace {
@@ -174,7 +175,7 @@ studio::Job Jobs::submit(const studio::JobRequest& request, const JobPlan& plan)
   if (!plan.group.empty()) job.set_group(plan.group);
   std::vector<std::string> words{"ensembler"};
   for (const std::string& argument : plan.arguments) words.push_back(shell_quoted(argument));
-  job.set_command(join(words, " "));
+  job.set_command(public_command(join(words, " ")));
   *entry->stored.mutable_request() = request;
   for (const std::string& argument : plan.arguments) entry->stored.add_arguments(argument);
   entry->stored.set_out(plan.out.string());
@@ -281,7 +282,8 @@ void Jobs::start_next() {
         words, Process::Options{.out_file = (folder(entry) / "output.txt").string(),
                                 .err_file = log.string(),
                                 .err_append = true,
-                                .no_input = true});
+                                .no_input = true,
+                                .own_group = true});
     entry.stored.set_pid(static_cast<int>(entry.process->pid()));
     entry.stored.set_process_start(start_of(entry.process->pid()));
     change(entry, "running");
@@ -321,7 +323,8 @@ void Jobs::poll(Entry& entry) {
   }
   const int code = entry.process->wait();
   entry.process.reset();
-  const std::string stopping = std::exchange(entry.stopping, "");
+  std::string stopping = std::exchange(entry.stopping, "");
+  if (over_ && stopping.empty()) stopping = "interrupted";  // by who ends the server, perhaps
   if (code == 0) {
     entry.job().set_ended(now());
     change(entry, "done");

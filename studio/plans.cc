@@ -94,6 +94,7 @@ JobPlan plan_attack(const studio::JobRequest& r, const Index& index) {
 }  // namespace
 
 JobPlan plan_job(const studio::JobRequest& request, const Index& index) {
+  if (!request.has_kind()) throw Refusal(400, "what kind of job?", "kind", "see studio/api.md");
   switch (request.kind()) {
     case studio::JobRequest::DEMO: {
       JobPlan plan;

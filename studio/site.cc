@@ -195,11 +195,13 @@ HttpReply Site::sign_in(const HttpRequest& request) {
     failures_.push_back(now);
     throw Refusal(403, "the token is wrong", "token", "open the address that the studio printed");
   }
+  const std::string secure = options_.behind_proxy ? "; Secure" : "";
   return {.status = 204,
           .type = "",
-          .headers = {{"Set-Cookie", options_.cookie + "=" + cookie_value_ +
-                                         "; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000"},
-                      {"Cache-Control", "no-store"}}};
+          .headers = {
+              {"Set-Cookie", options_.cookie + "=" + cookie_value_ +
+                                 "; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000" + secure},
+              {"Cache-Control", "no-store"}}};
 }
 
 }  // namespace ens

@@ -191,7 +191,8 @@ struct Studio::Impl {
   void open_site() {
     const std::string port = std::to_string(server->port());
     const bool to_others = !server->loopback();
-    if (to_others && !options.token)
+    // Behind a proxy everybody comes from this machine.
+    if ((to_others || options.behind_proxy) && !options.token)
       usage_fail("without a token only this machine may be served", "studio",
                  "leave out --no-token");
     if (to_others && !options.behind_proxy)
@@ -245,7 +246,9 @@ Studio::Studio(const StudioOptions& options) {
          "install nodejs and npm and build again, or take a release");
   impl_ = std::make_unique<Impl>(options);
   Impl* impl = impl_.get();
-  const HttpLimits limits{.idle_seconds = 30, .body_bytes = 1 << 20, .threads = 4};
+  HttpLimits limits{.idle_seconds = 30, .body_bytes = 1 << 20, .threads = 4};
+  // A proxy is one address for everybody.
+  if (options.behind_proxy) limits.connections_of_one_address = limits.connections;
   impl->server.emplace(options.bind, limits, [impl](const HttpRequest& request) {
     impl->ready.wait();
     return impl->site ? (*impl->site)(request) : HttpReply{.status = 503};

@@ -16,7 +16,7 @@ struct StudioOptions {
   std::filesystem::path program;  // `ensembler`, for jobs
   std::string bind = "127.0.0.1:8765";
   std::vector<std::string> hosts;  // names under which it is reached, where it is not loopback
-  bool token = true;               // false: loopback only
+  bool token = true;               // false: loopback only, and without a proxy
   bool behind_proxy = false;       // something else speaks TLS
   bool read_only = false;          // nothing is started, nothing is written
   bool demo = false;               // queue the small ready-made runs

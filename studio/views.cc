@@ -118,6 +118,45 @@ void thin(studio::Curves::Line& line, int most) {
 
 }  // namespace
 
+std::string public_command(const std::string& command) {
+  std::string out, word, plain;  // `plain`: the word without its quotes
+  bool quoted = false, after_data = false;
+  const auto end_word = [&] {
+    const std::string setting = plain.starts_with("--set=") ? plain.substr(6) : plain;
+    const size_t sign = setting.find('=');
+    const std::string path = setting.substr(0, sign);
+    if (sign != std::string::npos &&
+        (path == "--data" || is_private(path) || setting.find('{', sign) != std::string::npos)) {
+      word = plain.substr(0, plain.size() - setting.size() + sign + 1) + "...";
+    } else if (after_data) {
+      word = "...";
+    }
+    after_data = plain == "--data";
+    out += word;
+    word.clear();
+    plain.clear();
+  };
+  for (size_t i = 0; i < command.size(); ++i) {  // as shell_quoted() quotes
+    const char c = command[i];
+    if (c == ' ' && !quoted) {
+      end_word();
+      out += c;
+      continue;
+    }
+    word += c;
+    if (c == '\'') {
+      quoted = !quoted;
+    } else if (c == '\\' && !quoted && i + 1 < command.size()) {
+      word += command[++i];
+      plain += command[i];
+    } else {
+      plain += c;
+    }
+  }
+  end_word();
+  return out;
+}
+
 const Index::Run& find_run(const Index::Snapshot& snapshot, const std::string& id) {
   const Index::Run* run = snapshot.run(id);
   if (!run) throw Refusal(404, "there is no such run (it may have been deleted)", "run");
@@ -134,7 +173,7 @@ studio::RunView run_view(const Index::Run& run, const Index& index, Pictures& pi
   if (found == all.runs.end()) return view;
   *view.mutable_summary() = found->summary;
   if (found->serving) *view.mutable_serving() = *found->serving;
-  view.set_command(found->info.command());
+  view.set_command(public_command(found->info.command()));
   view.set_device(found->info.device());
   view.set_version(found->info.version());
   view.set_revision(found->info.revision());

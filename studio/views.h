@@ -12,6 +12,10 @@ namespace ens {
 const Index::Run& find_run(const Index::Snapshot& snapshot, const std::string& id);
 
 // Everything of one run but its curves. An unfinished or damaged one has an entry and a reason.
+// A command line without what run_view() leaves out of the settings: "--set seed=..." stands for
+// "--set seed=4711".
+std::string public_command(const std::string& command);
+
 studio::RunView run_view(const Index::Run& run, const Index& index, Pictures& pictures);
 
 // Its curves: at most `most` points a line. Of neighbours the smallest and the largest are kept.

@@ -64,7 +64,8 @@ void add_studio_command(CLI::App& app) {
                    "NAME:PORT that browsers use, if it differs from --bind (behind a proxy)")
       ->allow_extra_args(false);
   command->add_flag("--no-token", flags->no_token,
-                    "Ask nobody for a token; only where every user of this machine is trusted");
+                    "Ask nobody for a token; only where every user of this machine is trusted, "
+                    "and without a proxy");
   command->add_flag(
       "--insecure-behind-proxy", flags->options.behind_proxy,
       "Serve other machines without TLS, since a proxy before this program speaks it");

@@ -154,6 +154,7 @@ class Dataset:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         folder = cache / "ensembler-data" / "arrays" / key
         if not (folder / "labels.csv").exists():
+            folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # training images may be private
             self.save(folder, test)  # labels.csv last
         return folder
 

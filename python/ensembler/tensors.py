@@ -15,8 +15,8 @@ Tensor = _native.Tensor
 def as_tensor(x: Any, *, copy: Optional[bool] = None) -> Tensor:
     """A tensor over the memory of `x`: a numpy array, a torch tensor, whatever has the buffer protocol or DLPack.
 
-    Nothing is copied unless it must be: float64 becomes float32, int64 int32, and what is not contiguous is laid out
-    anew. copy=False: BufferError instead; copy=True: always.
+    Nothing is copied unless it must be: float64 becomes float32, int64 int32, what is not contiguous is laid out anew,
+    and what is read-only stays as it is. copy=False: BufferError instead; copy=True: always.
     """
     if isinstance(x, Tensor):
         return as_tensor(np.array(x)) if copy else x
@@ -39,9 +39,11 @@ def as_tensor(x: Any, *, copy: Optional[bool] = None) -> Tensor:
             raise TypeError("integers beyond 32 bits")
     if copy is False and (array.dtype != wanted or not array.flags.c_contiguous):
         raise BufferError(f"a {array.dtype} array with strides {array.strides} cannot be shared without a copy")
+    if copy is False and not array.flags.writeable:
+        raise BufferError("a read-only array cannot be shared: tensors can be written")
     contiguous = np.array(array, dtype=wanted, order="C", copy=True) if copy else \
         np.ascontiguousarray(array, dtype=wanted).reshape(array.shape)
-    return _native.from_buffer(contiguous)
+    return _native.from_buffer(contiguous if contiguous.flags.writeable else contiguous.copy())
 
 
 def as_array(x: Any) -> "np.ndarray[Any, Any]":

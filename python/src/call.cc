@@ -131,6 +131,8 @@ void translate(std::exception_ptr thrown) {
 
 }  // namespace
 
+bool forked() { return g_forked; }
+
 void check_fork() {
   if (!g_forked) return;
   raise("from_error",
@@ -175,6 +177,7 @@ void run(const py::object& progress, std::function<void(std::stop_token)> work) 
 }
 
 void wait_for_abandoned_calls() {
+  if (g_forked) return;  // they run in the parent
   const py::gil_scoped_release release;
   std::unique_lock lock(running().mutex);
   running().ended.wait(lock, [] { return running().count == 0; });

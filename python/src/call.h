@@ -19,6 +19,8 @@ namespace py = pybind11;
 // In a child of fork(), if anything was computed before: EnsemblerError. GNU OpenMP and CUDA do not
 // survive it.
 void check_fork();
+// Whether this is such a child: threads that others wait for are not in it.
+bool forked();
 
 // Runs `work` on a thread of its own and waits for it. The calling thread holds the GIL, gives it
 // up while it waits, looks for signals, and calls progress(label, done, total, note) at most 20

@@ -81,6 +81,10 @@ class Edge {
   void close() {
     auto stream = std::move(stream_);
     if (!stream) return;
+    if (forked()) {  // its threads, and what they have locked, stayed in the parent: it is left
+      new std::shared_ptr(std::move(stream));
+      return;
+    }
     const py::gil_scoped_release release;
     stream->cancel();
     stream.reset();

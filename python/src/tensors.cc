@@ -102,7 +102,7 @@ Shape shape_of(std::span<const Py_ssize_t> dims) {
   return Shape(std::vector<int64_t>(dims.begin(), dims.end()));
 }
 
-// A tensor over the memory of an array that is contiguous; it keeps the array.
+// A tensor over the memory of an array that is contiguous and may be written; it keeps the array.
 Tensor from_buffer(const py::object& array) {
   auto* view = new Py_buffer;
   if (PyObject_GetBuffer(array.ptr(), view, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS) != 0) {
@@ -114,6 +114,7 @@ Tensor from_buffer(const py::object& array) {
     PyBuffer_Release(static_cast<Py_buffer*>(held));
     delete static_cast<Py_buffer*>(held);
   });
+  if (view->readonly) throw py::buffer_error("the array is read-only; copy it");
   const Dtype dtype = dtype_of_format(view->format ? view->format : "B");
   return Tensor::wrap(view->buf, shape_of({view->shape, static_cast<size_t>(view->ndim)}), dtype,
                       owner);

@@ -72,6 +72,7 @@ def test_a_run_trains_on_arrays(tmp_path, monkeypatch):
     settings = {k: v for k, v in SMALL.items() if not k.startswith("data.")}
     run = ens.train(ens.Config(**settings), data=(train, test), out=tmp_path / "run", **{"stage1.epochs": 1})
     assert run.summary["test_images"] == 40
+    assert (tmp_path / "cache" / "ensembler-data" / "arrays").stat().st_mode & 0o777 == 0o700
     assert (run.folder / "classes.txt").read_text().split("\n")[:-1] == train.classes
 
 

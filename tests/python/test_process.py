@@ -47,6 +47,30 @@ print(os.waitstatus_to_exitcode(os.wait()[1]))
     assert out.stdout.strip() == "0", out.stderr
 
 
+def test_a_child_of_fork_waits_for_no_call_of_its_parent(tmp_path):
+    code = """
+import os, sys, threading, ensembler as ens
+begun, end = threading.Event(), threading.Event()
+def tell(*progress):
+    begun.set()
+    if end.is_set(): raise KeyboardInterrupt
+def train():
+    try: ens.train(ens.Config.from_text(sys.argv[1]), out=sys.argv[2], progress=tell, **{"stage1.epochs": 500})
+    except KeyboardInterrupt: pass
+thread = threading.Thread(target=train)
+thread.start()
+begun.wait()
+child = os.fork()
+if child == 0:
+    sys.exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+end.set()
+thread.join()
+"""
+    out = python(code, ens.Config(**SMALL).text(), tmp_path / "run")
+    assert out.stdout.strip() == "7", out.stderr
+
+
 def test_a_fork_of_a_process_that_only_imported_may_compute():
     code = """
 import os, ensembler as ens

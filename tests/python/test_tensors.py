@@ -24,10 +24,16 @@ def test_numpy_and_tensors_share_memory(dtype):
     assert ens.as_tensor(a, copy=True).data_ptr != a.ctypes.data
 
 
-def test_read_only_arrays_are_taken_by_the_buffer_protocol():
-    a = np.ones(3, np.float32)
-    a.flags.writeable = False
-    assert ens.as_tensor(a, copy=False).data_ptr == a.ctypes.data
+def test_what_is_read_only_is_copied_or_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones(3, np.float32))
+    a, text = np.load(tmp_path / "a.npy", mmap_mode="r"), b"abc"
+    for given in (a, memoryview(text)):
+        np.asarray(ens.as_tensor(given))[0] = 7
+        with pytest.raises(BufferError, match="read-only"):
+            ens.as_tensor(given, copy=False)
+        with pytest.raises(BufferError, match="read-only"):
+            _native.from_buffer(given)
+    assert a[0] == 1 and text == b"abc"
 
 
 def test_what_must_be_copied_is_copied_or_refused():

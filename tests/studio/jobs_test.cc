@@ -30,6 +30,7 @@ case $1 in
   quick) echo '{"label":"quick","done":1,"total":1,"unit":"steps"}' >&2; exit 0 ;;
 esac
 deaf=; [ "$1" != deaf ] || deaf=1
+echo $$ >"$2.pid"
 trap '[ -n "$deaf" ] || exit 1' TERM
 i=$(cat "$2" 2>/dev/null || echo 0)
 while [ "$i" -lt 400 ]; do
@@ -102,6 +103,9 @@ TEST_F(JobsTest, EqualRequestsJoinOneJob) {
 TEST_F(JobsTest, CancelEndsTheWork) {
   const std::string id = start("work").id();
   wait_for_steps(3);
+  pid_t pid = 0;
+  std::ifstream(temp / "a.pid") >> pid;
+  EXPECT_EQ(getpgid(pid), pid);  // Ctrl-C in the server's terminal is not for it
   jobs->cancel(id);
   wait(id, "cancelled");
   const int before = steps();
@@ -144,6 +148,17 @@ TEST_F(JobsTest, AServerThatEndsLeavesThemInterrupted) {
   const int before = steps();
   jobs->resume(id);
   wait_for_steps(before + 2);
+}
+
+TEST_F(JobsTest, WhoEndsBothLeavesThemInterrupted) {
+  const std::string id = start("work").id();
+  wait_for_steps(3);
+  pid_t pid = 0;
+  std::ifstream(temp / "a.pid") >> pid;
+  ASSERT_GT(pid, 1);
+  kill(pid, SIGKILL);  // as at the end of a session
+  open();
+  EXPECT_EQ(jobs->get(id).state(), "interrupted");
 }
 
 // kill -9: nobody was there to stop the command.

@@ -38,7 +38,9 @@ void write_run(const fs::path& run, const std::string& protection, double accura
         "kind: \"" +
             protection + "\"\n}\n");
   write(run / "info.json",
-        R"({"version":"1","command":"ensembler train --out x","device":"CPU","seed":4711})");
+        R"({"version":"1","command":"ensembler train --out x --set seed=4711 )"
+        R"(--set data.root=/home/x --set 'offload.insecure_seeded_secrets=4711' --data /home/x",)"
+        R"("device":"CPU","seed":4711})");
   write(run / "summary.json", json{{"protection", protection},
                                    {"data", "shapes"},
                                    {"architecture", "resnet18"},
@@ -85,7 +87,7 @@ class StudioTest : public testing::Test {
     const size_t token = address.find("#token=");
     cookie_.clear();
     if (token == std::string::npos) return;
-    const std::string reply =
+    const std::string reply = sign_in_ =
         raw("POST /api/v1/session HTTP/1.1\r\nHost: " + host_ + "\r\nOrigin: http://" + host_ +
             "\r\nX-Ens: 1\r\n" + body("{\"token\":\"" + address.substr(token + 7) + "\"}"));
     const size_t set = reply.find("Set-Cookie: ");
@@ -126,7 +128,7 @@ class StudioTest : public testing::Test {
   test::TempDir temp_;
   StudioOptions options_;
   std::unique_ptr<Studio> studio_;
-  std::string host_, cookie_, everything_;
+  std::string host_, cookie_, sign_in_, everything_;
 };
 
 TEST_F(StudioTest, ShowsRunsAndTheirMatrix) {
@@ -168,6 +170,8 @@ TEST_F(StudioTest, ShowsRunsAndTheirMatrix) {
 TEST_F(StudioTest, NoAnswerHoldsASecret) {
   write_run(options_.runs / "ours", "ensembler", .75);
   write_attack(options_.runs / "ours", "oracle", "black box", .9);
+  write(options_.runs / "sweep.json",
+        R"({"title":"sweep","command":"ensembler sweep x --set seed=4711,4712","format":1})");
   start();
   const json state = get("state");
   for (const json& group : state["groups"]) get("matrix?group=" + group["id"].get<std::string>());
@@ -176,6 +180,9 @@ TEST_F(StudioTest, NoAnswerHoldsASecret) {
   for (const json& entry : runs["runs"]) {
     const std::string id = entry["id"];
     const json run = get("runs/" + id);
+    EXPECT_EQ(run["command"],
+              "ensembler train --out x --set seed=... --set data.root=... --set "
+              "offload.insecure_seeded_secrets=... --data ...");
     for (const json& attack : run["attacks"])
       ask("GET", "pictures/" + attack["original"].get<std::string>());
     get("runs/" + id + "/curve");
@@ -184,8 +191,8 @@ TEST_F(StudioTest, NoAnswerHoldsASecret) {
   }
   get("jobs");
   ASSERT_GT(everything_.size(), 1000u);
-  for (const std::string& secret :
-       {std::string(kSecret), std::string("4711"), std::string("/secret/place")})
+  for (const std::string& secret : {std::string(kSecret), std::string("4711"),
+                                    std::string("/secret/place"), std::string("/home/x")})
     EXPECT_EQ(everything_.find(secret), std::string::npos)
         << secret << " in " << everything_.substr(everything_.find(secret) - 200, 400);
 }
@@ -274,6 +281,7 @@ TEST_F(StudioTest, RequestsByHandAreRefused) {
   for (const char* path :
        {"runs/0", "matrix?group=..", "pictures/..%2f..%2fetc%2fpasswd", "jobs/x"})
     EXPECT_EQ(ask("GET", path).first, 404) << path;
+  EXPECT_EQ(ask("POST", "jobs", "{}").first, 400);
   for (const char* job : {R"({"kind":"ATTACK","run":"../../x","attack":"oracle"})",
                           R"({"kind":"TRAIN","data":"folder:/etc","protection":"none"})",
                           R"({"kind":"TRAIN","data":"shapes","protection":"none","width":-3})",
@@ -343,11 +351,18 @@ TEST_F(StudioTest, IsOpenToOthersOnlyWithCare) {
   options_.behind_proxy = true;
   options_.token = false;
   EXPECT_NE(test::error_of([&] { Studio s(options_); }).find("--no-token"), std::string::npos);
-  options_.bind = "127.0.0.1:0";
+  options_.bind = "127.0.0.1:0";  // a proxy would let others in
+  EXPECT_NE(test::error_of([&] { Studio s(options_); }).find("--no-token"), std::string::npos);
+  options_.token = true;
+  start();
+  EXPECT_NE(sign_in_.find("; Secure\r\n"), std::string::npos) << sign_in_;
+  studio_.reset();
+  options_.behind_proxy = false;
   options_.runs = temp_ / "none";
   EXPECT_NE(test::error_of([&] { Studio s(options_); }).find("no such folder"), std::string::npos);
   options_.runs = temp_ / "runs";
   start();
+  EXPECT_EQ(sign_in_.find("; Secure"), std::string::npos) << sign_in_;
   options_.bind = host_;
   EXPECT_NE(test::error_of([&] { Studio s(options_); }).find("another process may have this port"),
             std::string::npos);

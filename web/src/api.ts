@@ -111,21 +111,25 @@ export async function signIn(token: string): Promise<void> {
 
 export async function start(): Promise<void> {
   if (typeof EventSource === "undefined") throw new Failure(0, "This browser is too old: it has no EventSource.");
-  const token = /^#token=([0-9a-f]+)$/.exec(location.hash)?.[1];
-  if (token) {
-    history.replaceState(null, "", "#/"); // out of the address before anything else
-    await signIn(token);
-  } else {
-    await refresh();
-    session.value = "open";
-    listen();
-  }
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) {
       stream?.close();
       stream = null;
-    } else {
+    } else if (session.value !== "starting") {
       listen();
     }
   });
+  const token = /^#token=([0-9a-f]+)$/.exec(location.hash)?.[1];
+  if (token) {
+    history.replaceState(null, "", "#/"); // out of the address before anything else
+    try {
+      return await signIn(token);
+    } catch (error) {
+      // The token of an old address: this browser may still have a cookie that holds.
+      if (!(error instanceof Failure) || error.status !== 403) throw error;
+    }
+  }
+  await refresh();
+  session.value = "open";
+  listen();
 }

@@ -166,8 +166,8 @@ function App() {
     window.addEventListener("keydown", key);
     return () => window.removeEventListener("keydown", key);
   }, []);
-  if (failed.value && !state.value) return <main class="narrow"><Problem error={failed.value} /></main>;
   if (session.value === "closed") return <SignIn />;
+  if (failed.value && !state.value) return <main class="narrow"><Problem error={failed.value} /></main>;
   if (!state.value) return <p class="boot">Loading the studio …</p>;
   const room = rooms.find((r) => r.name === address.value.room) ?? rooms[0];
   document.title = room.title + " · Ensembler studio";
@@ -189,7 +189,6 @@ function App() {
 start().catch((error) => {
   if (error instanceof Failure && error.status === 401) return;
   failed.value = error;
-  if (error instanceof Failure && error.status === 403) session.value = "closed";
 });
 const root = document.getElementById("app")!;
 root.textContent = "";

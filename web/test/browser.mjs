@@ -15,6 +15,7 @@ const skip = (why) => {
   console.log(why);
   process.exit(process.env.ENS_REQUIRE_PEERS ? 1 : 77);
 };
+if (Number(process.versions.node.split(".")[0]) < 20) skip(`node ${process.versions.node} is too old for playwright-core: install nodejs 20 or later`);
 if (!browserPath) skip("no Chromium: apt-get install chromium");
 const { chromium } = await import("playwright-core").catch(() => skip("no playwright-core: configure again with the network"));
 const axe = readFileSync("node_modules/axe-core/axe.min.js", "utf8");
@@ -184,6 +185,20 @@ const scripts = {
     await page.waitForSelector("text=/token is wrong/i");
     await page.fill("input[type=password]", server.address);
     await page.getByRole("button", { name: "Sign in" }).click();
+    await page.waitForSelector(".start");
+    await server.stop();
+  },
+
+  async "the address of an old token still signs in who has the cookie, and asks who has not"() {
+    const server = await serve(join(home, "runs"), ["--read-only"]);
+    const old = server.origin + "/#token=" + "0".repeat(64);
+    const page = await visit(server, { address: old, quiet: true });
+    assert.match(await page.innerText("main"), /Sign in/);
+    await page.fill("input[type=password]", server.address);
+    await page.getByRole("button", { name: "Sign in" }).click();
+    await page.waitForSelector(".start");
+    await page.goto("about:blank");
+    await page.goto(old);
     await page.waitForSelector(".start");
     await server.stop();
   },

@@ -2,10 +2,10 @@
 // Run folders as trainings and attacks leave them (experiment/run_dir.h, proto/results.proto), for the browser's tests.
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { crc32, deflateSync } from "node:zlib";
+import * as zlib from "node:zlib"; // node 18 has no crc32
 
 function crc(bytes) {
-  if (crc32) return crc32(bytes);
+  if (zlib.crc32) return zlib.crc32(bytes);
   let c = ~0;
   for (const b of bytes) {
     c ^= b;
@@ -41,7 +41,7 @@ export function png(images, side, noise) {
   head.writeUInt32BE(width, 0);
   head.writeUInt32BE(side, 4);
   head.set([8, 2, 0, 0, 0], 8);
-  return Buffer.concat([Buffer.from("\x89PNG\r\n\x1a\n", "latin1"), chunk("IHDR", head), chunk("IDAT", deflateSync(rows)), chunk("IEND", Buffer.alloc(0))]);
+  return Buffer.concat([Buffer.from("\x89PNG\r\n\x1a\n", "latin1"), chunk("IHDR", head), chunk("IDAT", zlib.deflateSync(rows)), chunk("IEND", Buffer.alloc(0))]);
 }
 
 function write(...parts) {

@@ -23,8 +23,8 @@ void bundle(const uint8_t* data, size_t size);
 // A weights file for `ensembler import`: its format, and names and shapes as torchvision's.
 void safetensors(const uint8_t* data, size_t size);
 
-// A browser's side: a request to the studio, as lines: method and target, headers, an empty line, the
-// body. Its JSON is read as every message that pages send.
+// A browser's side: a request to the studio, as lines: method and target, headers, an empty line,
+// the body. Its JSON is read as every message that pages send.
 void studio(const uint8_t* data, size_t size);
 
 }  // namespace ens::fuzz

@@ -6,13 +6,16 @@
 #include <memory>
 
 #include "attacks/core/reference_classifier.h"
+#include "lab/datasets.h"
 #include "proto/config.h"
 
 namespace ens {
 
-// The one for `config`'s data and attack.reference_images, trained at the first call and kept to
-// the end of the process; null if there are none to train on. Thread-safe: who comes second waits.
+// The one for that part of `config`'s data and attack.reference_images, trained at the first call
+// and kept to the end of the process; null if there are none to train on. Thread-safe: who comes
+// second waits.
 std::shared_ptr<const ReferenceClassifier> shared_reference(
-    const RunConfig& config, const std::function<void(int64_t images)>& on_step);
+    const RunConfig& config, const std::function<void(int64_t images)>& on_step,
+    DataPart part = DataPart::kTrain);
 
 }  // namespace ens

@@ -425,7 +425,7 @@ std::string Run::title() const {
 }
 
 std::string Run::task() const {
-  const Maybe width = get("width");
+  const Maybe width = summary.architecture() == "lenet" ? Maybe() : get("width");  // has none
   return summary.data() + ", " + summary.architecture() +
          (width ? fmt::format(" width {}", *width) : "");
 }

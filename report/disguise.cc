@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Disguised training: methods against what the cloud knows (docs/disguise.md).
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <map>
+#include <optional>
 
 #include "proto/config.h"
 #include "report/html.h"
@@ -77,72 +80,124 @@ std::string title_of(const Run& run) {
   return title + (settings.empty() ? "" : ", " + settings);
 }
 
-// The run on plain images with the same classifier and data.
-const Run* plain_run(const ReportData& all, const Run& run) {
-  for (const Run& other : all.disguised) {
-    if (method_of(other) == "identity" && other.task() == run.task()) return &other;
+// The settings that decide what a classifier learns from plain images.
+std::map<std::string, std::string> training_of(const Run& run) {
+  std::map<std::string, std::string> out;
+  for (const auto& [path, value] : run.settings) {
+    const bool decides = path.starts_with("data.") || path.starts_with("model.") ||
+                         path.starts_with("stage1.") || path == "dtype";
+    if (decides && path != "data.root") out[path] = value;
   }
-  return nullptr;
+  return out;
+}
+
+// The runs on plain images with the same classifier, data and training; those of the same parent
+// folder, if there are any.
+std::vector<const Run*> plain_runs(const ReportData& all, const Run& run) {
+  std::vector<const Run*> beside, elsewhere;
+  for (const Run& other : all.disguised) {
+    if (method_of(other) != "identity" || other.task() != run.task() ||
+        other.get("train_images") != run.get("train_images") ||
+        training_of(other) != training_of(run)) {
+      continue;
+    }
+    const bool sibling = other.folder.parent_path() == run.folder.parent_path();
+    (sibling ? beside : elsewhere).push_back(&other);
+  }
+  return beside.empty() ? elsewhere : beside;
 }
 
 // Whether the attack reads plain images, as every attack should.
 bool is_calibrated(const ReportData& all, const Run& run, const Attack& attack) {
-  for (const Run& other : all.disguised) {
-    if (method_of(other) != "identity" || other.summary.data() != run.summary.data()) continue;
-    const Attack* same = other.attack(attack.kind());
-    if (same &&
-        (same->ssim() > 0.999 || number(same->result, "matching.rank1.mean").value_or(0) > 0.999)) {
-      return true;
-    }
-  }
-  return false;
-}
-
-bool any_calibrated(const ReportData& all, const Run& run, const Level& level) {
-  return std::ranges::any_of(run.attacks, [&](const Attack& a) {
-    return a.has_numbers() && rank_of(a.result.level()) <= rank_of(level.level) &&
-           is_calibrated(all, run, a);
+  return std::ranges::any_of(plain_runs(all, run), [&](const Run* plain) {
+    const Attack* same = plain->attack(attack.kind());
+    return same && (same->ssim() > 0.999 ||
+                    number(same->result, "matching.rank1.mean").value_or(0) > 0.999);
   });
 }
 
-// The words of NeuraCrypt's challenge.
-const char* verdict(const ReportData& all, const Run& run, const Level& level, double rank1) {
-  if (rank1 > 0.2) return "bad";
-  if (rank1 >= 0.05) return "moderate";
-  return any_calibrated(all, run, level) ? "good" : "weak attacker";
+// The attacks with numbers of this very level, and not only of the levels below it.
+std::vector<const Attack*> attacks_of(const Run& run, const Level& level) {
+  std::vector<const Attack*> out;
+  for (const Attack& a : run.attacks) {
+    if (a.has_numbers() && a.result.level() == level.level && reached(a, level).rank1) {
+      out.push_back(&a);
+    }
+  }
+  return out;
+}
+
+// What a cell of the matrix says: the strongest attack, and the words of NeuraCrypt's challenge.
+// Neither is known where no attack of this very level was run.
+struct Verdict {
+  Reached best;
+  const char* word = "";
+};
+
+std::optional<Verdict> verdict_at(const ReportData& all, const Run& run, const Level& level) {
+  const std::vector<const Attack*> own = attacks_of(run, level);
+  if (own.empty()) return {};
+  const Reached best = strongest_at(run, level);
+  if (*best.rank1 > 0.2) return Verdict{best, "bad"};
+  if (*best.rank1 >= 0.05) return Verdict{best, "moderate"};
+  const bool strong =
+      is_calibrated(all, run, *best.attack) &&
+      std::ranges::any_of(own, [&](const Attack* a) { return is_calibrated(all, run, *a); });
+  return Verdict{best, strong ? "good" : "weak attacker"};
 }
 
 std::string verdict_badge(const std::string& word) {
   return badge(word == "bad" ? "failed" : word == "good" ? "strong" : "weak", word);
 }
 
-// Why a run of the negative control is not at chance, with 99 % confidence; "" if it is.
-std::string above_chance(const Run& run) {
-  const auto high = [](double chance, double n) {
-    return chance + 2.576 * std::sqrt(chance * (1 - chance) / std::max(1.0, n)) + 1 / n;
+// Whether the negative control is at chance, with 99 % confidence: the accuracy of its classifier
+// on all test images, and each attack. What was not measured is not called fine.
+std::string control_badge(const Run& run) {
+  const auto margin = [](double chance, double n) {
+    return 2.576 * std::sqrt(chance * (1 - chance) / n) + 1 / n;
   };
+  std::vector<std::string> wrong, missing;
+  const Maybe accuracy = run.get("accuracy"), images = run.get("test_images");
+  const Maybe rarest = run.get("disguise.rarest_class"),
+              commonest = run.get("disguise.commonest_class");
+  if (!accuracy || !images || *images < 1 || !rarest || !commonest) {
+    missing.push_back("accuracy");
+  } else if (*accuracy > *commonest + margin(*commonest, *images) ||
+             *accuracy < *rarest - margin(*rarest, *images)) {
+    wrong.push_back(fmt::format("its classifier is right on {} of the images", percent(accuracy)));
+  }
+  bool attacked = false;
   for (const Attack& a : run.attacks) {
-    if (!a.has_numbers()) continue;
     const auto& matching = a.result.matching();
-    if (matching.has_gallery() &&
-        matching.rank1().mean() > high(1.0 / matching.gallery(), a.result.scored_images())) {
-      return fmt::format("{} finds {} of the originals", a.result.title(),
-                         percent(matching.rank1().mean()));
-    }
-    const auto& seen = a.result.reference();
-    const Maybe accuracy = run.get("accuracy"), images = run.get("test_images");
-    if (accuracy && images && seen.has_chance() && *accuracy > high(seen.chance(), *images)) {
-      return fmt::format("its classifier is right on {} of the images", percent(accuracy));
+    if (!a.has_numbers() || !matching.has_gallery() || a.result.scored_images() < 1) continue;
+    attacked = true;
+    const double chance = 1.0 / matching.gallery();
+    if (matching.rank1().mean() > chance + margin(chance, a.result.scored_images())) {
+      wrong.push_back(fmt::format("{} finds {} of the originals", a.result.title(),
+                                  percent(matching.rank1().mean())));
     }
   }
-  return "";
+  if (!attacked) missing.push_back("attacks");
+  if (!wrong.empty()) {
+    return badge("failed", "not at chance: an error of ours") + " " +
+           muted(escape(fmt::format("{}", fmt::join(wrong, "; "))));
+  }
+  if (missing.empty()) return badge("strong", "at chance, as it must be");
+  return badge("weak", fmt::format("not checked: {}", fmt::join(missing, ", ")));
+}
+
+// Of each image, as it was trained on: all that is counted by image counts them.
+double versions(const Run& run) {
+  const auto augment = run.settings.find("disguise.augment");
+  return augment == run.settings.end() ? 1 : std::max(1.0, std::atof(augment->second.c_str()));
 }
 
 std::string matrix_row_cell(const ReportData& all, const Run& run, const Level& level) {
-  const Reached best = strongest_at(run, level);
-  if (!best.attack) return "\u2013";
-  std::string out = verdict_badge(verdict(all, run, level, *best.rank1)) + "<br><b>" +
-                    percent(best.rank1) + "</b> " + muted(escape(best.attack->kind()));
+  const std::optional<Verdict> verdict = verdict_at(all, run, level);
+  if (!verdict) return "\u2013";
+  const Reached& best = verdict->best;
+  std::string out = verdict_badge(verdict->word) + "<br><b>" + percent(best.rank1) + "</b> " +
+                    muted(escape(best.attack->kind()));
   if (best.guesswork) out += "<br>" + muted(fmt::format("{:g} guesses", *best.guesswork));
   return out + "<br>" + muted("SSIM " + format(best.ssim, kSsim));
 }
@@ -170,22 +225,18 @@ std::string matrix(const ReportData& all) {
     const results::RunSummary::Disguise& d = run.summary.disguise();
     std::string name = escape(title_of(run));
     if (d.insecure_secrets()) name += "<br>" + badge("failed", "a seed decides its secrets");
-    if (method_of(run) == "aesctr") {
-      const std::string why = above_chance(run);
-      name += "<br>" + (why.empty() ? badge("strong", "at chance, as it must be")
-                                    : badge("failed", "not at chance: an error of ours") + " " +
-                                          muted(escape(why)));
-    }
+    if (method_of(run) == "aesctr") name += "<br>" + control_badge(run);
     std::string accuracy = percent(run.get("accuracy"));
-    if (const Run* open = plain_run(all, run);
-        open && open != &run && open->get("accuracy") && run.get("accuracy")) {
-      accuracy += "<br>" + muted(points(*run.get("accuracy") - *open->get("accuracy")));
+    if (const auto plain = plain_runs(all, run); method_of(run) != "identity" && !plain.empty() &&
+                                                 plain[0]->get("accuracy") && run.get("accuracy")) {
+      accuracy += "<br>" + muted(points(*run.get("accuracy") - *plain[0]->get("accuracy")));
     }
     std::vector<Cell> cells = {
         left(name),
         right(accuracy),
-        right(fixed(d.owner_microseconds(), 1)),
-        right(bytes(d.disguised_bytes()) + "<br>" + muted("of " + bytes(d.image_bytes()))),
+        right(fixed(versions(run) * d.owner_microseconds(), 1)),
+        right(bytes(versions(run) * d.disguised_bytes()) + "<br>" +
+              muted("of " + bytes(d.image_bytes()))),
         right(d.key_bytes() > 0 ? bytes(d.key_bytes()) : "\u2013"),
         right(seconds_per_epoch(run) > 0 ? fixed(seconds_per_epoch(run), 1) : "\u2013")};
     for (const Level& level : kLevels) cells.push_back(right(matrix_row_cell(all, run, level)));
@@ -194,10 +245,16 @@ std::string matrix(const ReportData& all) {
   return "<div class=\"wide\">" + table.str() + "</div>";
 }
 
-// 20 log10(255 sqrt(12) / N): no linear attack without bias goes beyond.
+// 20 log10(255 sqrt(12) / N): no linear attack without bias goes beyond. The inverse of a Gaussian
+// matrix makes noise that was added after it larger or smaller: then no such number is known.
 Maybe noise_floor(const Run& run) {
   const auto noise = run.settings.find("disguise.rmt.noise");
   if (method_of(run) != "rmt" || noise == run.settings.end()) return {};
+  const auto is = [&](const char* path, const char* value) {
+    const auto setting = run.settings.find(path);
+    return setting != run.settings.end() && setting->second == value;
+  };
+  if (is("disguise.rmt.matrix", "gaussian") && is("disguise.rmt.noise_place", "after")) return {};
   const double n = std::atof(noise->second.c_str());
   return n > 0 ? Maybe(20 * std::log10(255 * std::sqrt(12.0) / n)) : Maybe();
 }
@@ -318,17 +375,21 @@ std::string picture_strips(const ReportData& all) {
 std::string disguise_sections(const ReportData& all, FigureList& figures) {
   if (all.disguised.empty()) return "";
   const std::string curves = trade_off(all, figures) + pair_curves(all, figures);
-  return section("Disguised training",
-                 matrix(all) + "<div class=\"plots\">" + curves + "</div>" + attack_rows(all) +
-                     picture_strips(all),
-                 "What a cloud that trains on disguised images can still tell, by what it knows: "
-                 "L0 the disguised set alone, L1 public images too, L2 known pairs, oracle pairs "
-                 "without limit; each level has what those before it have. A cell has the share of "
-                 "queries whose original the strongest attack picks out of a gallery of (usually) "
-                 "1,000: below "
-                 "5\u202f% good, to 20\u202f% moderate, above bad. An attack that does not read "
-                 "plain images is a weak attacker and earns no method a \u201cgood\u201d. "
-                 "Plain is the positive control, AES-CTR the negative one.");
+  return section(
+      "Disguised training",
+      matrix(all) + "<div class=\"plots\">" + curves + "</div>" + attack_rows(all) +
+          picture_strips(all),
+      "What a cloud that trains on disguised images can still tell, by what it knows: "
+      "L0 the disguised set alone, L1 public images too, L2 known pairs, oracle pairs "
+      "without limit; each level has what those before it have. A cell has the share of "
+      "queries whose original the strongest attack picks out of a gallery of (usually) "
+      "1,000: below "
+      "5\u202f% good, to 20\u202f% moderate, above bad. An attack that does not read "
+      "plain images is a weak attacker and earns no method a \u201cgood\u201d; where no "
+      "attack of the very level was run there is a dash. Reconstructions are looked up in "
+      "the gallery by their pixels and by a classifier that was trained on the plain "
+      "public images, and the better of the two counts, which favours the attacker. "
+      "Plain is the positive control, AES-CTR the negative one.");
 }
 
 std::string disguise_markdown(const ReportData& all) {
@@ -343,12 +404,13 @@ std::string disguise_markdown(const ReportData& all) {
     if (run.task() != task) rows += fmt::format("| **{}** |\n", task = run.task());
     const auto& d = run.summary.disguise();
     rows += fmt::format("| {} | {} | {} | {} |", title_of(run), percent(run.get("accuracy")),
-                        fixed(d.owner_microseconds(), 1), bytes(d.disguised_bytes()));
+                        fixed(versions(run) * d.owner_microseconds(), 1),
+                        bytes(versions(run) * d.disguised_bytes()));
     for (const Level& level : kLevels) {
-      const Reached best = strongest_at(run, level);
-      rows += best.attack ? fmt::format(" {} {} ({}) |", verdict(all, run, level, *best.rank1),
-                                        percent(best.rank1), best.attack->kind())
-                          : " \u2013 |";
+      const std::optional<Verdict> verdict = verdict_at(all, run, level);
+      rows += verdict ? fmt::format(" {} {} ({}) |", verdict->word, percent(verdict->best.rank1),
+                                    verdict->best.attack->kind())
+                      : " \u2013 |";
     }
     rows += "\n";
   }

@@ -4,12 +4,14 @@
 #include <cmath>
 
 #include "attacks/disguise/registry.h"
+#include "attacks/disguise/units.h"
 
 namespace ens {
 namespace {
 
-// [M,C,H',W'] in 0..255 -> [M,C,H,W] in [0, 1]: the nearest pixel where sizes differ.
-Tensor as_image(const Tensor& rows, const Shape& image) {
+// [M,C,H',W'] in 0..255 -> [M,C,H,W] in [0, 1]. Units of aes are brought back to their size, pixel
+// by pixel; what pads an image to whole blocks is cut off.
+Tensor as_image(const Tensor& rows, const Shape& image, const Units& units) {
   const int64_t maps = rows.dim(0) * rows.dim(1), h = rows.dim(2), w = rows.dim(3);
   Tensor out = Tensor::empty(batched(rows.dim(0), image));
   for (int64_t map = 0; map < maps; ++map) {
@@ -17,7 +19,9 @@ Tensor as_image(const Tensor& rows, const Shape& image) {
     float* to = out.data<float>() + map * image[1] * image[2];
     for (int64_t y = 0; y < image[1]; ++y) {
       for (int64_t x = 0; x < image[2]; ++x) {
-        *to++ = std::clamp(from[y * h / image[1] * w + x * w / image[2]] / 255, 0.0f, 1.0f);
+        const int64_t row = std::min(h - 1, y * units.row_height / units.unit_height);
+        const int64_t column = std::min(w - 1, x * units.row_width / units.unit_width);
+        *to++ = std::clamp(from[row * w + column] / 255, 0.0f, 1.0f);
       }
     }
   }
@@ -72,7 +76,7 @@ class Look : public AttackOn<DisguisedView> {
     const Tensor rows = view.queries.to(Device{}).plain();
     Reconstruction r;
     r.candidate = "as it is";
-    r.images = as_image(rows, view.image);
+    r.images = as_image(rows, view.image, Units(view.image, view.disguise));
     if (view.disguise.method() == "dp") {
       r.match = [rows, cell = view.disguise.dp().cell()](const Tensor& gallery) {
         return match_cells(rows, gallery, cell);

@@ -24,9 +24,10 @@ struct DisguisedImages {
 };
 
 // A master key of 32 bytes and the parameters derived from it: by HKDF-SHA256 with info
-// "ens-disguise/1/METHOD/PART/INDEX", which gives the key of a ChaCha20 stream. Secret values lie
-// in memory that no core dump shows and that is wiped when dropped. Copies share them. Immutable;
-// any number of threads.
+// "ens-disguise/1/METHOD/PART/INDEX", which gives the key of a ChaCha20 stream. The
+// master key, matrices and cipher keys lie in memory that no core dump shows and that is wiped when
+// dropped; permutations are copied into ordinary memory where they are used. Copies share them.
+// Immutable; any number of threads.
 class DisguiseKey {
  public:
   // A new key. `settings` is a completed DisguiseConfig with a method. With

@@ -63,7 +63,14 @@ ModelSpec spec_of(const RunConfig& config, const DisguisedSetInfo& set) {
   return spec;
 }
 
+void check_split(const DisguisedSetInfo& set, const std::string& wanted, const std::string& where) {
+  if (set.split == wanted) return;
+  usage_fail("a disguised " + set.split + " set, and not a " + wanted + " set", where,
+             "name the set that was made of the " + wanted + " images");
+}
+
 void check_pair(const DisguisedSetInfo& train, const DisguisedSetInfo& test) {
+  check_split(test, "test", "--test");
   const auto differ = [](const std::string& what) {
     usage_fail("the test set has another " + what + " than the training set", "--test",
                "disguise both with one key");
@@ -179,6 +186,12 @@ class CloudTraining {
     if (test_) {
       summary.set_test_images(static_cast<int32_t>(test_->info().rows));
       summary.set_accuracy(accuracy(test_->info().rows));
+      std::vector<double> shares(static_cast<size_t>(set.classes));
+      for (const int32_t label : test_->labels()) {
+        shares[static_cast<size_t>(label)] += 1 / static_cast<double>(test_->info().rows);
+      }
+      disguise.set_rarest_class(std::ranges::min(shares));
+      disguise.set_commonest_class(std::ranges::max(shares));
       disguise.set_epochs_to_95(epochs_to_95(run_.folder()));
     }
     return summary;
@@ -198,6 +211,7 @@ class CloudTraining {
 
 bool train_disguised(const RunConfig& config, const fs::path& folder, const RunFacts& facts,
                      const DisguisedSetReader& train, const DisguisedSetReader* test) {
+  check_split(train.info(), "train", train.file());
   if (test) check_pair(train.info(), test->info());
   const RunConfig own = cloud_config(config, train.info());
   // Before anything is written.

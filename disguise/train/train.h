@@ -20,8 +20,8 @@ namespace ens {
 // Classes, shape and normalisation come from the set; disguised rows are not augmented; the stem
 // of a net does not pool images below 64 pixels, whatever config.model.stem_pool says. `test` may
 // be null: then no accuracy is measured. Usage Error if the folder holds a training on another set,
-// if the two sets do not belong together (method, shape, classes, key id), or if the set has fewer
-// rows than a batch.
+// if `train` is no training set or `test` no test set, if the two do not belong together (method,
+// shape, classes, key id), or if the set has fewer rows than a batch.
 bool train_disguised(const RunConfig& config, const std::filesystem::path& folder,
                      const RunFacts& facts, const DisguisedSetReader& train,
                      const DisguisedSetReader* test);

@@ -45,17 +45,28 @@ class AesEcb : public Transform {
     const Tensor blocks = to_blocks(images, units_);
     const int64_t count = blocks.dim(0), t = units_.positions(), channels = units_.image.channels;
     Tensor out = Tensor::empty({count, t, channels, kSide, kSide});
-    parallel_for(count, 8, [&](int64_t begin, int64_t end) {
-      std::vector<AesCipher> ciphers;
+    // A cipher is of one thread.
+    const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(compute_threads(), count / 8));
+    std::vector<std::vector<AesCipher>> ciphers(static_cast<size_t>(parts));
+    for (auto& own : ciphers) {
       for (int64_t k = 0; k < p_.key_bytes.dim(0); ++k)
-        ciphers.emplace_back(AesMode::kEcb, key_of(p_.key_bytes, k));
+        own.emplace_back(AesMode::kEcb, key_of(p_.key_bytes, k));
+    }
+    FirstFailure failure;
+    const auto encrypt_part = [&](int64_t part) {
       std::vector<uint8_t> bytes(static_cast<size_t>(t * channels * kBytes));
-      for (int64_t b = begin; b < end; ++b) {
+      for (int64_t b = count * part / parts; b < count * (part + 1) / parts; ++b) {
         repeat(blocks.data<float>() + b * t * units_.block_size(), bytes);
-        encrypt(ciphers, bytes);
+        encrypt(ciphers[static_cast<size_t>(part)], bytes);
         std::ranges::copy(bytes, out.data<float>() + b * static_cast<int64_t>(bytes.size()));
       }
+    };
+    parallel_for(parts, 1, [&](int64_t begin, int64_t end) {
+      failure.guard([&] {
+        for (int64_t part = begin; part < end; ++part) encrypt_part(part);
+      });
     });
+    failure.rethrow();
     return from_blocks(out, encrypted_);
   }
 

@@ -12,7 +12,8 @@ namespace {
 class AesCtr : public Transform {
  public:
   AesCtr(const ImageShape& image, const Tensor& key) : image_(image), key_(key) {
-    AesCipher(AesMode::kEcb, key_.span<uint8_t>());  // refuses keys of another size
+    const Seed start{};
+    AesCipher(AesMode::kCtr, key_.span<uint8_t>(), std::span(start).first(16));  // refuses others
   }
   Shape output_shape() const override { return image_.shape(); }
   bool ciphertext() const override { return true; }
@@ -23,7 +24,8 @@ class AesCtr : public Transform {
     const int64_t count = images.dim(0), size = image_.shape().numel();
     std::vector<Seed> nonces(static_cast<size_t>(count));
     for (Seed& nonce : nonces) nonce = fresh.next();
-    parallel_for(count, 8, [&](int64_t begin, int64_t end) {
+    FirstFailure failure;
+    const auto encrypt = [&](int64_t begin, int64_t end) {
       std::vector<uint8_t> bytes(static_cast<size_t>(size));
       for (int64_t b = begin; b < end; ++b) {
         std::transform(images.data<float>() + b * size, images.data<float>() + (b + 1) * size,
@@ -33,7 +35,10 @@ class AesCtr : public Transform {
             .encrypt(bytes);
         std::ranges::copy(bytes, out.data<float>() + b * size);
       }
-    });
+    };
+    parallel_for(count, 8,
+                 [&](int64_t begin, int64_t end) { failure.guard([&] { encrypt(begin, end); }); });
+    failure.rethrow();
     return out;
   }
 

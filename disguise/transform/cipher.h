@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <memory>
+#include <mutex>
 #include <span>
 
 struct evp_cipher_ctx_st;
@@ -25,6 +27,27 @@ class AesCipher {
     void operator()(evp_cipher_ctx_st* context) const;
   };
   std::unique_ptr<evp_cipher_ctx_st, Free> context_;
+};
+
+// What the body of a parallel_for(), which must not throw, could not do: the first exception.
+class FirstFailure {
+ public:
+  template <typename F>
+  void guard(F&& f) {
+    try {
+      f();
+    } catch (...) {
+      std::lock_guard lock(mutex_);
+      if (!failure_) failure_ = std::current_exception();
+    }
+  }
+  void rethrow() const {
+    if (failure_) std::rethrow_exception(failure_);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::exception_ptr failure_;
 };
 
 // A pixel as a byte: rounded to the nearest of 0..255, never wrapped.

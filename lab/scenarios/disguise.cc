@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <exception>
 #include <mutex>
 #include <optional>
 #include <set>
@@ -17,6 +18,7 @@
 #include "attacks/split/mean_image.h"
 #include "base/error.h"
 #include "base/files.h"
+#include "base/hash.h"
 #include "base/progress.h"
 #include "base/threads.h"
 #include "disguise/key/key.h"
@@ -87,7 +89,8 @@ double owner_microseconds(const DisguiseKey& key, const Dataset& data) {
   const auto transform = key.transform();
   FreshRandomness fresh;
   double best = 0;
-  std::thread([&] {
+  std::exception_ptr failure;
+  const auto measure = [&] {
     set_compute_threads(1);
     for (int i = 0; i < 3; ++i) {
       const auto start = std::chrono::steady_clock::now();
@@ -97,7 +100,15 @@ double owner_microseconds(const DisguiseKey& key, const Dataset& data) {
       const double each = time.count() / static_cast<double>(images.dim(0));
       best = i == 0 ? each : std::min(best, each);
     }
+  };
+  std::thread([&] {
+    try {
+      measure();
+    } catch (...) {
+      failure = std::current_exception();
+    }
   }).join();
+  if (failure) std::rethrow_exception(failure);
   return best;
 }
 
@@ -151,8 +162,12 @@ class Target {
         set_(folder / "owner/train.h5") {
     const auto test = shared_dataset(config_, DataPart::kTest);
     check_classes(*test, key_.images().class_names, folder.string());
-    roles_ = divide_images(*public_pool(config_, folder.string()), *test, config_.attack(),
-                           first_attack_seed(config_));
+    const auto pool = shared_dataset(config_, DataPart::kPublic);
+    if (pool->count() == 0) {
+      usage_fail("no images were set aside for attackers when this run was trained",
+                 folder.string(), "train again with data.public_images above 0");
+    }
+    roles_ = divide_images(*pool, *test, config_.attack(), first_attack_seed(config_));
     truth_ = images_of(roles_.scored, 0, roles_.scored.count());
     const int64_t more = std::min(roles_.traffic.count(), kGallery - truth_.dim(0));
     gallery_ = truth_;
@@ -173,6 +188,11 @@ class Target {
     if (wanted.has_device()) config.set_device(wanted.device());
     complete(wanted);
     *config.mutable_attack() = wanted.attack();
+    if (config.attack().public_source() != "disjoint") {
+      usage_fail("attacks on disguised training know no private images, and '" +
+                     config.attack().public_source() + "' would give them those",
+                 "attack.public_source", "set attack.public_source=disjoint");
+    }
     return config;
   }
 
@@ -268,7 +288,9 @@ class Target {
       context.report(0, fmt::format("training the reference classifier, {} of {} images", seen,
                                     config_.attack().reference_images()));
     };
-    out.set_reference_classifier(shared_reference(config_, learns), roles_.scored.labels);
+    // It ranks candidates, too, and so may know no more than a public image tells.
+    out.set_reference_classifier(shared_reference(config_, learns, DataPart::kPublic),
+                                 roles_.scored.labels);
     out.set_gallery(gallery_);
     return out;
   }
@@ -393,6 +415,22 @@ const Scenario& scenario_of(const RunConfig& config) {
   return is_disguised(config) ? disguise_scenario() : split_scenario();
 }
 
+namespace {
+
+// The cloud's own settings and facts. With disguise.insecure_seeded_secrets the key follows from
+// the owner's seed, and her command line may name it.
+uint64_t seed_of_cloud(uint64_t seed) {
+  Hash hash;
+  hash.add_number(seed);
+  hash.add_text("cloud training");
+  const std::string digest = hash.finish();
+  uint64_t out = 0;
+  for (size_t i = 0; i < 6; ++i) out = out << 8 | static_cast<uint8_t>(digest[i]);
+  return out;  // below 2^53, so that info.json holds it exactly
+}
+
+}  // namespace
+
 bool train_disguised_run(const RunConfig& config, const fs::path& folder) {
   const RunFacts facts{command_line(), backend(parse_devices(config.device())[0]).description(),
                        config.seed()};
@@ -403,7 +441,9 @@ bool train_disguised_run(const RunConfig& config, const fs::path& folder) {
   const DisguiseKey key = owners_key(config, run, *train);
   const DisguisedSetReader train_set(owners_set(key, config, run, *train, "train"));
   const DisguisedSetReader test_set(owners_set(key, config, run, *test, "test"));
-  train_disguised(config, run.path("cloud"), facts, train_set, &test_set);
+  RunConfig cloud = config;
+  cloud.set_seed(seed_of_cloud(config.seed()));
+  train_disguised(cloud, run.path("cloud"), {"", facts.device, cloud.seed()}, train_set, &test_set);
   fs::copy_file(run.path("cloud/metrics.csv"), run.path("metrics.csv"),
                 fs::copy_options::overwrite_existing);
   results::RunSummary summary;

@@ -95,6 +95,11 @@ TEST_F(DisguisedTraining, LearnsAndLeavesAModelThatSaysItsSet) {
   EXPECT_EQ(summary("run").disguise().method(), "rmt");
   EXPECT_EQ(summary("run").disguise().disguised_bytes(), 3 * 32 * 32 * 2);
   EXPECT_GE(summary("run").disguise().epochs_to_95(), 1);
+  std::vector<int64_t> of_class(static_cast<size_t>(test.info().classes));
+  for (const int32_t label : test.labels()) ++of_class[static_cast<size_t>(label)];
+  EXPECT_NEAR(summary("run").disguise().rarest_class(), std::ranges::min(of_class) / 128.0, 1e-9);
+  EXPECT_NEAR(summary("run").disguise().commonest_class(), std::ranges::max(of_class) / 128.0,
+              1e-9);
   EXPECT_FALSE(train("run", "train.h5", "test.h5", {"stage1.epochs=8"})) << "it is done already";
 }
 
@@ -153,6 +158,8 @@ TEST_F(DisguisedTraining, RefusesSetsThatDoNotBelongTogether) {
   facts.classes = 12;
   write_pictures(folder_ / "classes.h5", facts);
   has(error("train.h5", "classes.h5"), "another number of classes");
+  has(error("test.h5", ""), "a disguised test set, and not a train set");
+  has(error("train.h5", "train.h5"), "a disguised train set, and not a test set");
   has(error("train.h5", "", {"stage1.batch=513"}), "512 rows do not fill one batch of 513");
   // Too small for the network, and no pictures at all.
   write_pictures(folder_ / "small.h5", 64, "train", {3, 8, 8});

@@ -56,16 +56,17 @@ json result(const std::string& attack, const std::string& level, double ssim, do
 class DisguiseReport : public testing::Test {
  protected:
   fs::path run(const std::string& name, const std::string& method, double accuracy,
-               const std::string& settings = "") {
+               const std::string& settings = "", const std::string& more = "", int epochs = 2) {
     const fs::path folder = root_ / name;
     spill(folder / "config.txtpb",
-          "seed: 7\ndata { name: \"mnist\" }\nstage1 { epochs: 2 }\ndisguise { method: \"" +
-              method + "\" }\n");
+          "seed: 7\ndata {\n  name: \"mnist\"\n}\nstage1 {\n  epochs: " + std::to_string(epochs) +
+              "\n}\ndisguise {\n  method: \"" + method + "\"\n" + more + "}\n");
     spill(folder / "info.json",
           json{{"version", "0.1.0"}, {"seed", 7}, {"command", "ensembler train"}}.dump());
     spill(folder / "summary.json", json{{"protection", "disguise"},
                                         {"data", "mnist"},
                                         {"architecture", "lenet"},
+                                        {"width", 64},  // which it has not
                                         {"accuracy", accuracy},
                                         {"test_images", 2000},
                                         {"seconds", {{"stage1", 8.0}}},
@@ -75,7 +76,9 @@ class DisguiseReport : public testing::Test {
                                           {"owner_microseconds", 12.5},
                                           {"image_bytes", 784},
                                           {"disguised_bytes", 1568},
-                                          {"key_bytes", 32}}}}
+                                          {"key_bytes", 32},
+                                          {"rarest_class", 0.09},
+                                          {"commonest_class", 0.11}}}}
                                        .dump());
     spill(folder / "metrics.csv", "time,stage,net,epoch,step,name,value\n");
     spill(folder / "cloud/config.txtpb", "seed: 7\n");  // a run of the cloud's, which is no row
@@ -93,7 +96,11 @@ class DisguiseReport : public testing::Test {
 TEST_F(DisguiseReport, EachLevelHasTheStrongestAttackOfThoseThatKnowNoMore) {
   const fs::path plain = run("a", "identity", 0.98);
   attack(plain, result("look", "L0", 1, 1));
-  attack(plain, result("procrustes", "L2", 1, 1));
+  attack(plain, result("moments", "L1", 1, 1));
+  json pairs = result("procrustes", "L2", 1, 1);
+  pairs["parts"].push_back(
+      {{"name", "m"}, {"x", 1}, {"ssim", 1}, {"psnr", 99}, {"matching", matching(1, 1)}});
+  attack(plain, pairs);
   const fs::path rmt = run("b", "rmt", 0.95, "4x4 blocks");
   attack(rmt, result("look", "L0", 0.1, 0.004));
   attack(rmt, result("moments", "L1", 0.9, 0.12));
@@ -112,13 +119,13 @@ TEST_F(DisguiseReport, EachLevelHasTheStrongestAttackOfThoseThatKnowNoMore) {
             "| **mnist, lenet** |\n"
             "| Plain | 98.0\u202f% | 12.5 | 1.5 KiB | bad 100.0\u202f% (look) | bad "
             "100.0\u202f% (look) | bad "
-            "100.0\u202f% (look) | bad 100.0\u202f% (look) | bad 100.0\u202f% (look) | bad "
-            "100.0\u202f% (look) |\n"
+            "100.0\u202f% (look) | bad 100.0\u202f% (look) | bad 100.0\u202f% (look) | "
+            "\u2013 |\n"
             "| RMT, 4x4 blocks | 95.0\u202f% | 12.5 | 1.5 KiB | good 0.4\u202f% (look) | "
             "moderate 12.0\u202f% "
             "(moments) | moderate 12.0\u202f% (moments) | bad 70.0\u202f% (procrustes) | bad "
             "100.0\u202f% "
-            "(procrustes) | bad 100.0\u202f% (procrustes) |\n\n");
+            "(procrustes) | \u2013 |\n\n");
 }
 
 // Without a run on plain images, or where the attack does not read them, nothing is called good.
@@ -133,6 +140,70 @@ TEST_F(DisguiseReport, AWeakAttackerEarnsNobodyAGood) {
   EXPECT_NE(disguise_markdown(collect({root_})).find("good 0.4"), std::string::npos);
 }
 
+// `look` reads plain images whatever the others do: that is no merit of theirs.
+TEST_F(DisguiseReport, AGoodIsEarnedAtItsOwnLevelAndByTheAttackThatIsReported) {
+  const auto with_pairs = [](json r, double rank1) {
+    r["parts"].push_back(
+        {{"name", "m"}, {"x", 1}, {"ssim", 0.1}, {"psnr", 9}, {"matching", matching(rank1, 3)}});
+    return r;
+  };
+  const fs::path plain = run("a", "identity", 0.98), aes = run("b", "aes", 0.9);
+  attack(plain, result("look", "L0", 1, 1));
+  attack(aes, result("look", "L0", 0.1, 0.004));
+  const std::string good = "good 0.4\u202f% (look) |", dash = " \u2013 |";
+  EXPECT_NE(
+      disguise_markdown(collect({root_})).find(good + dash + dash + dash + dash + dash + "\n"),
+      std::string::npos)
+      << disguise_markdown(collect({root_}));
+  attack(plain, with_pairs(result("codebook", "L2", 0.4, 0.5), 0.5));
+  attack(aes, with_pairs(result("codebook", "L2", 0.2, 0.04), 0.04));
+  const std::string weak = " weak attacker 4.0\u202f% (codebook) |";
+  EXPECT_NE(
+      disguise_markdown(collect({root_})).find(good + dash + weak + weak + weak + dash + "\n"),
+      std::string::npos)
+      << disguise_markdown(collect({root_}));
+  // Nor is it enough that the strongest attack is one of a level below.
+  attack(aes, with_pairs(result("codebook", "L2", 0.2, 0.002), 0.002));
+  EXPECT_NE(disguise_markdown(collect({root_})).find("weak attacker 0.4\u202f% (look)"),
+            std::string::npos);
+  attack(plain, with_pairs(result("codebook", "L2", 1, 1), 1));
+  EXPECT_EQ(disguise_markdown(collect({root_})).find("weak attacker"), std::string::npos);
+}
+
+TEST_F(DisguiseReport, RunsAreComparedWithPlainOnesOfTheSameTraining) {
+  const auto change = [&] {
+    write_report({root_}, html_, {});
+    const std::string html = slurp(html_);
+    return html.find("\u22123.0") != std::string::npos || html.find("-3.0") != std::string::npos;
+  };
+  run("sweep/b", "rmt", 0.95);
+  run("a", "identity", 0.98, "", "", 3);
+  EXPECT_FALSE(change());
+  run("a", "identity", 0.98);
+  EXPECT_TRUE(change());
+  run("sweep/z", "identity", 0.97);  // nearer
+  EXPECT_FALSE(change());
+}
+
+TEST_F(DisguiseReport, AugmentedImagesCostAsOftenAsTheyAreSent) {
+  run("b", "rmt", 0.95, "", "  augment: 4\n");
+  EXPECT_NE(disguise_markdown(collect({root_})).find("| 50.0 | 6.1 KiB |"), std::string::npos)
+      << disguise_markdown(collect({root_}));
+}
+
+TEST_F(DisguiseReport, NoiseHasAFloorWhereItIsKnown) {
+  const std::string noise = "    noise: 25\n    noise_place: \"after\"\n";
+  const auto floor = [&](const std::string& matrix) {
+    attack(run("b", "rmt", 0.95, "", "  rmt {\n" + noise + matrix + "  }\n"),
+           result("moments", "L1", 0.9, 0.12));
+    write_report({root_}, html_, {});
+    return slurp(html_).find("30.9") != std::string::npos ||
+           slurp(html_).find("31.0") != std::string::npos;
+  };
+  EXPECT_TRUE(floor("    matrix: \"orthogonal\"\n"));
+  EXPECT_FALSE(floor("    matrix: \"gaussian\"\n"));
+}
+
 TEST_F(DisguiseReport, TheNegativeControlIsRedWhereItIsNotAtChance) {
   const fs::path counter = run("c", "aesctr", 0.1);
   attack(counter, result("moments", "L1", 0.1, 0.004));
@@ -143,6 +214,19 @@ TEST_F(DisguiseReport, TheNegativeControlIsRedWhereItIsNotAtChance) {
   EXPECT_NE(slurp(html_).find("not at chance: an error of ours"), std::string::npos);
   attack(counter, result("moments", "L1", 0.1, 0.004));
   run("c", "aesctr", 0.3);
+  write_report({root_}, html_, {});
+  EXPECT_NE(slurp(html_).find("its classifier is right on 30.0"), std::string::npos);
+  run("c", "aesctr", 0.05);  // too seldom right is no chance either
+  write_report({root_}, html_, {});
+  EXPECT_NE(slurp(html_).find("its classifier is right on 5.0"), std::string::npos);
+}
+
+TEST_F(DisguiseReport, TheNegativeControlIsNotFineWhereNothingWasMeasured) {
+  run("c", "aesctr", 0.1);
+  write_report({root_}, html_, {});
+  EXPECT_NE(slurp(html_).find("not checked: attacks"), std::string::npos);
+  EXPECT_EQ(slurp(html_).find("at chance, as it must be"), std::string::npos);
+  run("c", "aesctr", 0.3);  // apart from the attacks
   write_report({root_}, html_, {});
   EXPECT_NE(slurp(html_).find("its classifier is right on 30.0"), std::string::npos);
 }

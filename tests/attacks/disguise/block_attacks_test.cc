@@ -167,6 +167,24 @@ TEST(BlockAttacksTest, NoiseIsTakenOffPlainImagesToo) {
   }
 }
 
+// What pads images to whole blocks is cut off, and the image is not squeezed.
+TEST(BlockAttacksTest, PaddingIsNotLookedAt) {
+  const Dataset test = waves(4, 1, 16, 4);
+  const DisguiseVictim victim =
+      victim_of(settings("disguise { method: 'rmt' rmt { block: '6x6' } }"), test, test, test, 4,
+                [](const Tensor& images) {
+                  Tensor rows = Tensor::zeros({images.dim(0), 1, 18, 18});
+                  for (int64_t i = 0; i < images.dim(0); ++i) {
+                    for (int64_t p = 0; p < 256; ++p) {
+                      rows.data<float>()[(i * 18 + p / 16) * 18 + p % 16] =
+                          255 * images.data<float>()[i * 256 + p];
+                    }
+                  }
+                  return rows;
+                });
+  EXPECT_GT(psnr(images_of(test, 0, 4), attack("look", victim).back()), 80);
+}
+
 // The numbers of docs/disguise.md.
 class OnCifar10 : public testing::Test {
  protected:

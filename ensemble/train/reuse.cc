@@ -6,8 +6,8 @@
 #include "base/error.h"
 #include "ensemble/model/precision.h"
 #include "ensemble/train/protection_training.h"
-#include "experiment/setup.h"
 #include "ensemble/train/trainer.h"
+#include "experiment/setup.h"
 #include "nn/io/checkpoint.h"
 #include "proto/protections.h"
 

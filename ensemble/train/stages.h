@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "ensemble/model/selector.h"
-#include "ensemble/train/nets.h"
 #include "ensemble/train/context.h"
+#include "ensemble/train/nets.h"
 
 namespace ens {
 

@@ -35,7 +35,7 @@ void add_offload_bench_command(CLI::App& offload);  // below `offload`
 void add_disguise_command(CLI::App& app);
 void add_disguise_classify_command(CLI::App& disguise);
 void add_disguise_owner_commands(CLI::App& disguise);  // below `disguise`
-void add_disguise_train_command(CLI::App& disguise);  // below `disguise`
+void add_disguise_train_command(CLI::App& disguise);   // below `disguise`
 void add_import_command(CLI::App& app);
 void add_export_command(CLI::App& app);
 void add_studio_command(CLI::App& app);

@@ -96,7 +96,7 @@ TEST_F(DisguiseRunTest, TheControlsAreAtOneAndAtChance) {
       if (r.has_pointless()) continue;
       const double rank1 = r.matching().rank1().mean();
       if (run == counter) {
-        EXPECT_LT(rank1, 0.1);  // chance: 1 / 150; four of 40 images: once in 6,000 attacks
+        EXPECT_LT(rank1, 0.13);  // chance: 1 / 150; six of 40 images by chance once in a million
       } else if (name != "equality" && name != "codebook") {  // no two units here are equal
         EXPECT_TRUE(rank1 > 0.99 || r.ssim().mean() > 0.999) << rank1 << ", " << r.ssim().mean();
       }

@@ -2,8 +2,8 @@
 // Whole trainings on GPUs: against the CPU's, and the same on several devices as on one.
 #include <cmath>
 
-#include "experiment/setup.h"
 #include "ensemble/train/trainer.h"
+#include "experiment/setup.h"
 #include "nn/data/loader.h"
 #include "tests/ensemble/train/same_run.h"
 #include "tests/nn/cuda/gpu.h"

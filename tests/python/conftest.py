@@ -2,6 +2,7 @@
 """What the tests of the Python package share. ENS_BIN names the folder of the programs."""
 import importlib
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 import pytest
 
 import ensembler as ens
+
+# Shells let what runs in their background ignore it, and Python then raises no KeyboardInterrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SMALL = {
     "data.name": "shapes", "data.train_limit": 600, "data.test_limit": 100, "data.public_images": 120,

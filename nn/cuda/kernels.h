@@ -82,6 +82,16 @@ struct Divisor {
   }
 };
 
+// Over the lanes of a whole warp, for each of them.
+__device__ inline float warp_max(float v) {
+  for (int o = 16; o > 0; o /= 2) v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, o));
+  return v;
+}
+__device__ inline float warp_sum(float v) {
+  for (int o = 16; o > 0; o /= 2) v += __shfl_xor_sync(0xffffffffu, v, o);
+  return v;
+}
+
 // Whether this is the last of `all` blocks to get here, which then sees what the others have
 // written before. The counter is 0 before the first and after the last of them. For all threads of
 // a block, `first` being true for one.

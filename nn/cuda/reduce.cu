@@ -136,15 +136,6 @@ void sum_axes(Context& c, const T* x, float* out, const Axes& axes, int64_t kept
   column_sums(c, p, out, slices, kept);
 }
 
-__device__ float warp_max(float v) {
-  for (int o = 16; o > 0; o /= 2) v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, o));
-  return v;
-}
-__device__ float warp_sum(float v) {
-  for (int o = 16; o > 0; o /= 2) v += __shfl_xor_sync(0xffffffffu, v, o);
-  return v;
-}
-
 // What the rows aim at: class indices or distributions, the other null.
 struct Targets {
   const int32_t* labels;

@@ -13,15 +13,6 @@ dim3 grid_of(int64_t rows) { return dim3(static_cast<unsigned>((rows + kRows - 1
 const dim3 kWarps(32, kRows);
 __device__ int64_t row_of_warp() { return static_cast<int64_t>(blockIdx.x) * kRows + threadIdx.y; }
 
-__device__ float warp_max(float v) {
-  for (int o = 16; o > 0; o /= 2) v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, o));
-  return v;
-}
-__device__ float warp_sum(float v) {
-  for (int o = 16; o > 0; o /= 2) v += __shfl_xor_sync(0xffffffffu, v, o);
-  return v;
-}
-
 // queries: rows of a matrix; of_batch: rows of a batch entry. Without a mask lengths is null.
 template <typename T>
 __global__ void softmax_kernel(const T* x, T* y, const int32_t* lengths, bool causal, int64_t rows,

@@ -16,15 +16,6 @@ dim3 grid_of(int64_t numbers, int64_t nets) {
   return {static_cast<unsigned>((numbers + kThreads - 1) / kThreads), static_cast<unsigned>(nets)};
 }
 
-__device__ float warp_max(float v) {
-  for (int o = 16; o > 0; o /= 2) v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, o));
-  return v;
-}
-__device__ float warp_sum(float v) {
-  for (int o = 16; o > 0; o /= 2) v += __shfl_xor_sync(0xffffffffu, v, o);
-  return v;
-}
-
 template <typename T>
 __global__ void tokens_kernel(Each<const T> x, Each<const float> first, Each<const float> positions,
                               Each<T> y, int64_t numbers, int64_t tokens, int64_t width) {

@@ -30,6 +30,7 @@
 #include "lab/datasets.h"
 #include "lab/references.h"
 #include "lab/results.h"
+#include "lab/scenarios/shared_target.h"
 #include "lab/scenarios/split.h"
 #include "lab/scenarios/split_training.h"
 #include "lab/scores.h"
@@ -319,32 +320,6 @@ class Target {
   Tensor truth_, gallery_, queries_;
 };
 
-// A run opened when the first of its attacks starts, until the last has ended.
-class SharedVictim {
- public:
-  SharedVictim(const ScenarioRun& run, size_t attacks) : run_(run), left_(attacks) {}
-
-  void attack(const std::string& name, TaskContext& context) {
-    std::shared_ptr<Target> target;
-    const std::shared_ptr<void> last(nullptr, [this](void*) {
-      std::lock_guard lock(mutex_);
-      if (--left_ == 0) target_.reset();
-    });
-    {
-      std::lock_guard lock(mutex_);
-      if (!target_) target_ = std::make_shared<Target>(run_.folder, run_.config);
-      target = target_;
-    }
-    target->run(name, context);
-  }
-
- private:
-  const ScenarioRun run_;
-  std::mutex mutex_;
-  size_t left_;
-  std::shared_ptr<Target> target_;
-};
-
 class DisguiseScenario : public Scenario {
  public:
   std::string impossible(const RunConfig&) const override { return ""; }
@@ -377,7 +352,7 @@ class DisguiseScenario : public Scenario {
       for (const std::string& attack : named) {
         if (!Target::done(run.folder, attack, run.config)) missing.insert(attack);
       }
-      const auto target = std::make_shared<SharedVictim>(run, missing.size());
+      const auto target = std::make_shared<SharedTarget<Target>>(run, missing.size());
       for (const std::string& attack : run.attacks) {
         if (named.erase(attack) == 0) continue;  // named twice
         Task task;
@@ -387,7 +362,9 @@ class DisguiseScenario : public Scenario {
         task.device = training.device;
         task.gigabytes = kGigabytes;
         task.cost = kAttackSeconds;
-        task.run = [target, attack](TaskContext& context) { target->attack(attack, context); };
+        task.run = [target, attack](TaskContext& context) {
+          target->use([&](Target& opened) { opened.run(attack, context); });
+        };
         tasks.push_back(task);
       }
     }

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <set>
 
 #include "attacks/split/registry.h"
@@ -17,6 +16,7 @@
 #include "experiment/run_dir.h"
 #include "experiment/setup.h"
 #include "lab/estimate.h"
+#include "lab/scenarios/shared_target.h"
 #include "lab/scenarios/split_attacks.h"
 #include "lab/scenarios/split_training.h"
 
@@ -26,33 +26,6 @@ namespace {
 namespace fs = std::filesystem;
 
 bool trained(const ScenarioRun& run) { return fs::exists(run.folder / "DONE"); }
-
-// A run opened for its attacks: when the first of them starts, until the last has ended.
-class SharedTarget {
- public:
-  SharedTarget(const ScenarioRun& run, size_t attacks) : run_(run), left_(attacks) {}
-
-  // See AttackTarget::run.
-  void attack(const std::string& name, double seconds_per_image, TaskContext& context) {
-    std::shared_ptr<AttackTarget> target;
-    const std::shared_ptr<void> last(nullptr, [this](void*) {
-      std::lock_guard lock(mutex_);
-      if (--left_ == 0) target_.reset();
-    });
-    {
-      std::lock_guard lock(mutex_);
-      if (!target_) target_ = std::make_shared<AttackTarget>(run_.folder, run_.config);
-      target = target_;
-    }
-    target->run(name, {}, seconds_per_image, context);
-  }
-
- private:
-  const ScenarioRun run_;
-  std::mutex mutex_;
-  size_t left_;
-  std::shared_ptr<AttackTarget> target_;
-};
 
 // The runs of one graph that may reuse nets of stage 1, of each other and of runs elsewhere.
 class Sharing {
@@ -185,7 +158,7 @@ class SplitScenario : public Scenario {
       if (!training.done) trainings[r] = tasks.size();
       tasks.push_back(training);
 
-      const auto target = std::make_shared<SharedTarget>(run, missing.size());
+      const auto target = std::make_shared<SharedTarget<AttackTarget>>(run, missing.size());
       std::set<std::string> listed;
       for (const std::string& attack : run.attacks) {
         if (!listed.insert(attack).second) continue;  // named twice
@@ -196,8 +169,10 @@ class SplitScenario : public Scenario {
         task.device = training.device;
         task.gigabytes = training.gigabytes;
         task.cost = cost.attacks[attack].seconds;
-        task.run = [target, attack, each = cost.attacks[attack].seconds_per_image](
-                       TaskContext& context) { target->attack(attack, each, context); };
+        task.run = [target, attack,
+                    each = cost.attacks[attack].seconds_per_image](TaskContext& context) {
+          target->use([&](AttackTarget& opened) { opened.run(attack, {}, each, context); });
+        };
         tasks.push_back(task);
       }
     }

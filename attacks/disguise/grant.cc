@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attacks/disguise/grant.h"
 
-#include <algorithm>
 #include <array>
 
+#include "attacks/core/pair_counts.h"
 #include "nn/data/loader.h"
 
 namespace ens {
@@ -36,14 +36,7 @@ void grant(const DisguiseVictim& victim, const AttackContext& context, AnyPairsV
 
 std::vector<int64_t> disguised_pair_counts(const AttackConfig& settings, int64_t available) {
   constexpr std::array<int64_t, 8> kDefault = {1, 2, 3, 5, 10, 50, 100, 1000};
-  const auto& given = settings.known_pairs().counts();
-  std::vector<int64_t> counts(given.begin(), given.end());
-  if (counts.empty()) counts.assign(kDefault.begin(), kDefault.end());
-  std::erase_if(counts, [&](int64_t m) { return m <= 0 || available <= 0; });
-  for (int64_t& m : counts) m = std::min(m, available);
-  std::ranges::sort(counts);
-  counts.erase(std::unique(counts.begin(), counts.end()), counts.end());
-  return counts;
+  return pair_counts(settings, available, kDefault);
 }
 
 }  // namespace ens

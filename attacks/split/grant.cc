@@ -7,6 +7,7 @@
 #include <numeric>
 #include <set>
 
+#include "attacks/core/pair_counts.h"
 #include "base/error.h"
 #include "base/parallel.h"
 #include "nn/core/rng.h"
@@ -116,14 +117,7 @@ Tensor changed_copy(const Tensor& images, const std::string& change, int64_t cop
 
 std::vector<int64_t> pair_counts(const AttackConfig& settings, int64_t available) {
   constexpr std::array<int64_t, 5> kDefault = {1, 10, 100, 1000, 10000};
-  const auto& given = settings.known_pairs().counts();
-  std::vector<int64_t> counts(given.begin(), given.end());
-  if (counts.empty()) counts.assign(kDefault.begin(), kDefault.end());
-  std::erase_if(counts, [&](int64_t m) { return m <= 0 || available <= 0; });
-  for (int64_t& m : counts) m = std::min(m, available);
-  std::ranges::sort(counts);
-  counts.erase(std::unique(counts.begin(), counts.end()), counts.end());
-  return counts;
+  return pair_counts(settings, available, kDefault);
 }
 
 std::vector<int64_t> nearest_images(const Dataset& images, const Dataset& among) {

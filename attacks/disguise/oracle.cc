@@ -53,7 +53,11 @@ class Oracle : public AttackOn<AnyPairsView> {
     double least = std::numeric_limits<double>::infinity();
     for (const std::string& name : disguise_attack_names()) {
       const auto attack = make_disguise_attack(name);
-      if (attack->level() == level() || !attack->not_applicable_reason(setting).empty()) continue;
+      // Whoever has pairs need not find out who is who.
+      if (attack->level() == level() || attack->level() == KnowledgeLevel::kPrivateImages ||
+          !attack->not_applicable_reason(setting).empty()) {
+        continue;
+      }
       Reconstruction r = attack->run(own, with_all).back();
       const std::vector<double> errors = score_images(truth, r.images.rows(m, held_out)).mse;
       double error = 0;

@@ -77,7 +77,7 @@ class ShareAttacks {
     // The last workers, which are sent more than a seed.
     for (int j = code.needed() - size; j < code.needed(); ++j) victim.coalition.push_back(j);
     for (int j = 0; j < code.needed(); ++j) {
-      victim.recorded.push_back(as_tensor(encoding.residues(j), encoding.groups()));
+      victim.recorded.push_back(as_tensor(encoding.elements(j), encoding.groups()));
     }
     return run(share_decoder_attack(), victim, kSeeds);
   }
@@ -196,7 +196,8 @@ BlindedCost blinded_cost(const Graph& graph, const std::vector<Int8Group>& group
   BlindedCost cost;
   for (const Int8Group& group : groups) {
     ++cost.rounds;
-    cost.bytes_up += per_image(group.input.numel(), scheme.planes()) * (sent - seeds) + 32 * seeds;
+    cost.bytes_up +=
+        per_image(group.input.numel(), scheme.share_bytes()) * (sent - seeds) + 32 * seeds;
     for (const Int8Step& step : group.steps) {
       cost.bytes_down +=
           per_image(graph.shape(graph.steps[step.step].output).numel(), scheme.output_bytes()) *

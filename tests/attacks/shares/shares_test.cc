@@ -38,7 +38,7 @@ ShareVictim victim_of(const Tensor& images, int noises, const Dataset& known, in
   for (int j = 0; j < shares; ++j) {
     Tensor share = Tensor::empty({encoding->groups(), images.dim(1), images.dim(2), images.dim(3)},
                                  Dtype::kI32);
-    std::ranges::copy(encoding->residues(j), share.data<int32_t>());
+    std::ranges::copy(encoding->elements(j), share.data<int32_t>());
     victim.recorded.push_back(share);
   }
   return victim;

@@ -84,9 +84,11 @@ class Scheme {
   virtual int needed() const = 0;        // outputs that decode
   virtual int seeds() const = 0;         // shares that travel as a seed: the first ones
 
-  // The layers that read one value, of shape `input` for one image; groups are numbered as they are
-  // added, from 0. All of them before the first encode().
-  virtual void add_group(std::vector<Int8Layer> /*layers*/, const Shape& /*input*/) {}
+  // The layers that read one value, of shape `input` for one image, whose integers stand for
+  // `input_scale` times as much; groups are numbered as they are added, from 0. All of them before
+  // the first encode().
+  virtual void add_group(std::vector<Int8Layer> /*layers*/, const Shape& /*input*/,
+                         float /*input_scale*/) {}
   // Computes ahead what the next so many images take, once for each; what is missing is computed
   // when it is needed.
   virtual void prepare(int64_t /*images*/) {}
@@ -99,7 +101,7 @@ struct SchemeOptions {
   int virtual_batch = 1;                    // K
   int noises = 1;                           // T
   int shares = 2;                           // S >= K + T
-  double noise_mean = 0, noise_stddev = 1;  // of real noise
+  double noise_mean = 0, noise_stddev = 1;  // of real noise, in units of the layers' float inputs
 };
 
 }  // namespace ens

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // K inputs and T Gaussian noises, mixed by a random orthogonal matrix over float32: DarKnight as
 // first published (2006.01300). For every virtual batch and layer a new matrix A of (K + T) x (K +
-// T) is drawn: shares = A [x; r], and y = (A^T outputs)_1..K, rounded to integers. Nothing is proven
-// of it: one share is a mixture that noise covers, and all shares together are separated without
-// the matrix (attacks/shares/separation.h).
+// T) is drawn: shares = A [x; r], and y = (A^T outputs)_1..K, rounded to integers. Nothing is
+// proven of it: one share is a mixture that noise covers, and all shares together are separated
+// without the matrix (attacks/shares/separation.h).
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -38,7 +38,8 @@ std::vector<std::vector<double>> orthogonal(SecretRng& rng, size_t n) {
 
 class RealEncoding : public Encoding {
  public:
-  RealEncoding(const SchemeOptions& options, const Tensor& x, SecureStream& secrets)
+  // scale: of the integers x.
+  RealEncoding(const SchemeOptions& options, const Tensor& x, float scale, SecureStream& secrets)
       : inputs_(options.virtual_batch),
         one_(Shape(x.shape().dims().subspan(1))),
         images_(x.dim(0)),
@@ -59,7 +60,8 @@ class RealEncoding : public Encoding {
         // Image i is input i / G of group i % G, as everywhere; the last rows may lack images.
         const int64_t image = static_cast<int64_t>(i) * groups_ + g;
         if (i >= static_cast<size_t>(inputs_)) {
-          for (double& v : row) v = options.noise_mean + options.noise_stddev * rng.normal();
+          for (double& v : row)
+            v = (options.noise_mean + options.noise_stddev * rng.normal()) / double{scale};
         } else if (image < images_) {
           std::ranges::copy(values.span<float>().subspan(static_cast<size_t>(image) * size, size),
                             row.begin());
@@ -131,13 +133,13 @@ class DarKnightReal : public Scheme {
  public:
   explicit DarKnightReal(const SchemeOptions& options) : options_(options) {
     if (options.noises < 1) {
-      usage_fail("darknight_real without a noise hides nothing", "offload.noises",
-                 "use 1 or more");
+      usage_fail("darknight_real without a noise hides nothing", "offload.noises", "use 1 or more");
     }
   }
 
   Claims claims() const override {
-    return {0, "linear mixtures of the inputs: workers who pool all shares separate them (share-ica)"};
+    return {0,
+            "linear mixtures of the inputs: workers who pool all shares separate them (share-ica)"};
   }
   ShareNumbers numbers() const override { return ShareNumbers::kReals; }
   const Field& field() const override { return options_.field; }
@@ -147,12 +149,16 @@ class DarKnightReal : public Scheme {
   int shares() const override { return needed(); }
   int needed() const override { return options_.virtual_batch + options_.noises; }
   int seeds() const override { return 0; }
-  std::unique_ptr<Encoding> encode(size_t, const Tensor& x) override {
-    return std::make_unique<RealEncoding>(options_, x, secrets_);
+  void add_group(std::vector<Int8Layer>, const Shape&, float input_scale) override {
+    scales_.push_back(input_scale);
+  }
+  std::unique_ptr<Encoding> encode(size_t group, const Tensor& x) override {
+    return std::make_unique<RealEncoding>(options_, x, scales_.at(group), secrets_);
   }
 
  private:
   const SchemeOptions options_;
+  std::vector<float> scales_;  // of each group
   SecureStream secrets_;
 };
 

@@ -45,7 +45,7 @@ BlindedProducts::BlindedProducts(const Int8Net& net, Scheme& scheme, Workers& wo
             reals ? real_check(step.layer.weight, step.layer.conv)
                   : field_check(field, step.layer.weight, step.layer.conv, repetitions));
     }
-    scheme.add_group(std::move(layers), group.input);
+    scheme.add_group(std::move(layers), group.input, group.input_scale);
     draw_secrets(prepared);
   }
 }

@@ -80,7 +80,7 @@ class Slalom : public Scheme {
   int needed() const override { return 1; }
   int seeds() const override { return 0; }
 
-  void add_group(std::vector<Int8Layer> layers, const Shape& input) override {
+  void add_group(std::vector<Int8Layer> layers, const Shape& input, float) override {
     groups_.push_back({std::move(layers), input, {}});
   }
   void prepare(int64_t images) override {

@@ -94,7 +94,7 @@ void expect_exact(const std::string& name, const SchemeOptions& options, const C
   const std::vector<int32_t> want = naive_product(layer, x);
   const Shape output = output_shape(layer, c.input);
   const auto scheme = make_scheme(name, options);
-  scheme->add_group({layer}, c.input);
+  scheme->add_group({layer}, c.input, 1);
   if (images > 1) scheme->prepare(images - 1);  // and one when it is needed
   const auto encoding = scheme->encode(0, x);
   std::vector<std::vector<uint32_t>> outputs;
@@ -163,7 +163,7 @@ TEST_P(SchemesTest, RealSharesDecodeUpToTheRoundingOfFloat32) {
                                                          .shares = k + t,
                                                          .noise_mean = mean,
                                                          .noise_stddev = stddev});
-      scheme->add_group({layer}, c.input);
+      scheme->add_group({layer}, c.input, 1);
       const auto encoding = scheme->encode(0, x);
       std::vector<Elements> outputs(static_cast<size_t>(k + t));
       std::vector<int> shares;
@@ -206,7 +206,7 @@ TEST(DarKnightField, SendsItsNoisesAsSeedsAndClaimsT) {
 // Two inputs under one mask would differ by exactly what the images differ by.
 TEST(Slalom, NeverUsesAMaskForASecondInput) {
   const auto scheme = make_scheme("slalom", {.shares = 2});
-  scheme->add_group({{Tensor::full({2, 4}, 1, Dtype::kI8), {}}}, {4});
+  scheme->add_group({{Tensor::full({2, 4}, 1, Dtype::kI8), {}}}, {4}, 1);
   scheme->prepare(3);
   std::set<std::vector<uint32_t>> seen;
   for (int i = 0; i < 4; ++i) {
@@ -235,7 +235,7 @@ TEST(Nonces, ASecondUseIsFound) {
   // What the schemes draw of their own is never used twice.
   for (const char* name : {"slalom", "darknight_field"}) {
     const auto scheme = make_scheme(name, {.shares = 2});
-    scheme->add_group({{Tensor::full({2, 4}, 1, Dtype::kI8), {}}}, {4});
+    scheme->add_group({{Tensor::full({2, 4}, 1, Dtype::kI8), {}}}, {4}, 1);
     for (int i = 0; i < 300; ++i) scheme->encode(0, Tensor::zeros({1, 4}, Dtype::kU8));
   }
   watch_nonces(false);
@@ -290,6 +290,7 @@ TEST(DarKnightReal, DrawsAMatrixForEveryVirtualBatchAndClaimsNothing) {
   const auto scheme = make_scheme("darknight_real", {.virtual_batch = 2, .noises = 1, .shares = 9});
   EXPECT_EQ(scheme->claims().collusion, 0);
   EXPECT_EQ(scheme->shares(), 3);
+  scheme->add_group({}, {6}, 0.5f);
   const Tensor x = Tensor::full({4, 6}, 100, Dtype::kU8);
   std::set<uint32_t> seen;
   for (int i = 0; i < 2; ++i) {

@@ -41,7 +41,8 @@ MatrixXd differences(const Tensor& mixtures) {
 
 MatrixXd inverse_root(const MatrixXd& symmetric) {
   const Eigen::SelfAdjointEigenSolver<MatrixXd> eigen(symmetric);
-  return eigen.eigenvectors() * eigen.eigenvalues().cwiseMax(1e-300).cwiseSqrt().cwiseInverse().asDiagonal() *
+  return eigen.eigenvectors() *
+         eigen.eigenvalues().cwiseMax(1e-300).cwiseSqrt().cwiseInverse().asDiagonal() *
          eigen.eigenvectors().transpose();
 }
 
@@ -49,7 +50,8 @@ MatrixXd inverse_root(const MatrixXd& symmetric) {
 double negentropy(const Eigen::Ref<const Eigen::RowVectorXd>& y) {
   constexpr double kGaussian = 0.374567;
   double sum = 0;
-  for (const double v : y) sum += std::abs(v) + std::log1p(std::exp(-2 * std::abs(v))) - std::log(2.0);
+  for (const double v : y)
+    sum += std::abs(v) + std::log1p(std::exp(-2 * std::abs(v))) - std::log(2.0);
   const double gap = sum / static_cast<double>(y.size()) - kGaussian;
   return gap * gap;
 }
@@ -66,8 +68,7 @@ MatrixXd rotate(const MatrixXd& white, Rng& rng) {
     MatrixXd next = g * white.transpose() / static_cast<double>(white.cols());
     next -= slope.asDiagonal() * w;
     next = inverse_root(next * next.transpose()) * next;
-    const double moved =
-        (1 - (next * w.transpose()).diagonal().array().abs()).abs().maxCoeff();
+    const double moved = (1 - (next * w.transpose()).diagonal().array().abs()).abs().maxCoeff();
     w = std::move(next);
     if (moved < 1e-6) break;
   }
@@ -116,7 +117,8 @@ Tensor separate(const Tensor& mixtures, int noises, bool orthogonal, Rng& rng) {
   if (orthogonal) best = best.rowwise().normalized();
   std::vector<Eigen::Index> order(static_cast<size_t>(count));
   std::iota(order.begin(), order.end(), 0);
-  std::ranges::stable_sort(order, [&](Eigen::Index a, Eigen::Index b) { return score[a] > score[b]; });
+  std::ranges::stable_sort(order,
+                           [&](Eigen::Index a, Eigen::Index b) { return score[a] > score[b]; });
   Shape shape = mixtures.shape();
   shape.set(0, count - noises);
   Tensor out = Tensor::zeros(shape);
@@ -216,8 +218,7 @@ double gram_correlation(const std::vector<Tensor>& observed, const Tensor& truth
     std::vector<int64_t> images;
     for (int64_t i = g; i < truth.dim(0); i += groups) images.push_back(i);
     MatrixXd real = matrix(std::ssize(images), [&](int64_t k, int64_t p) {
-      return static_cast<double>(
-          truth.data<int8_t>()[images[static_cast<size_t>(k)] * size + p]);
+      return static_cast<double>(truth.data<int8_t>()[images[static_cast<size_t>(k)] * size + p]);
     });
     real.colwise() -= VectorXd(real.rowwise().mean());
     const MatrixXd a = seen.transpose() * seen, b = real.transpose() * real;

@@ -25,8 +25,7 @@ class ShareIca : public ShareAttack {
     r.candidate = "independent components";
     r.images = Tensor::empty({view.inputs * groups, share[1], share[2], share[3]});
     for (int64_t g = 0; g < groups; ++g) {
-      Tensor mixtures = Tensor::empty(
-          {std::ssize(view.observed), share[1], share[2], share[3]});
+      Tensor mixtures = Tensor::empty({std::ssize(view.observed), share[1], share[2], share[3]});
       for (int64_t s = 0; s < mixtures.dim(0); ++s) {
         mixtures.rows(s, 1).copy_from(view.observed[static_cast<size_t>(s)].rows(g, 1));
       }

@@ -41,8 +41,8 @@ Row solve(const Field& field, const std::vector<Row>& rows, const std::vector<in
   return out;
 }
 
-// K integer mixtures [K,C,H,W] of the images behind one virtual batch's shares, without noise. Error
-// if the shares do not give so many.
+// K integer mixtures [K,C,H,W] of the images behind one virtual batch's shares, without noise.
+// Error if the shares do not give so many.
 Tensor mixtures_of(const Field& field, const std::vector<Row>& shares, int inputs,
                    const Shape& image, Rng& rng) {
   const std::vector<int64_t> order = rng.permutation(image.numel());
@@ -69,13 +69,12 @@ Tensor mixtures_of(const Field& field, const std::vector<Row>& shares, int input
     });
     // A vector of multiples of p is no combination of the shares at all.
     if (!is_short || std::ranges::count(coefficients, 0u) == std::ssize(coefficients)) {
-      fail("the shares hold " + std::to_string(k) + " short mixtures of " +
-               std::to_string(inputs) + " images",
+      fail("the shares hold " + std::to_string(k) + " short mixtures of " + std::to_string(inputs) +
+               " images",
            "share-lattice", "more shares may hold more");
     }
-    std::ranges::transform(mixed, out.data<float>() + k * image.numel(), [&](uint32_t v) {
-      return static_cast<float>(field.centred(v));
-    });
+    std::ranges::transform(mixed, out.data<float>() + k * image.numel(),
+                           [&](uint32_t v) { return static_cast<float>(field.centred(v)); });
   }
   return out;
 }
@@ -83,7 +82,9 @@ Tensor mixtures_of(const Field& field, const std::vector<Row>& shares, int input
 class ShareLattice : public ShareAttack {
  public:
   std::string name() const override { return "share-lattice"; }
-  std::string title() const override { return "short vectors of the shares' lattice, without the code"; }
+  std::string title() const override {
+    return "short vectors of the shares' lattice, without the code";
+  }
   AttackCost cost(const ShareSetting&, const AttackConfig&) const override { return {}; }
   std::string not_applicable_reason(const ShareSetting& setting) const override {
     return setting.shares > setting.noises ? "" : "no more shares than noises are uniform";

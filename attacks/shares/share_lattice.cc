@@ -61,12 +61,15 @@ Tensor mixtures_of(const Field& field, const std::vector<Row>& shares, int input
   const std::vector<std::span<const uint32_t>> rows(shares.begin(), shares.end());
   Row mixed(static_cast<size_t>(image.numel()));
   for (int k = 0; k < inputs; ++k) {
-    const Row coefficients = solve(field, sampled, reduced.at(static_cast<size_t>(k)));
+    const std::vector<int64_t>& vector = reduced.at(static_cast<size_t>(k));
+    const Row coefficients = solve(field, sampled, vector);
     combine(field, coefficients, rows, mixed);
     // Noise fills all of the field; so does a mixture that is no small combination.
-    const bool is_short = std::ranges::none_of(mixed, [&](uint32_t v) {
-      return std::abs(int64_t{field.centred(v)}) > int64_t{field.prime() / 8} * 3;
-    });
+    const int64_t most = int64_t{field.prime() / 8} * 3;
+    const bool is_short =
+        std::ranges::none_of(vector, [&](int64_t v) { return std::abs(v) > most; }) &&
+        std::ranges::none_of(
+            mixed, [&](uint32_t v) { return std::abs(int64_t{field.centred(v)}) > most; });
     // A vector of multiples of p is no combination of the shares at all.
     if (!is_short || std::ranges::count(coefficients, 0u) == std::ssize(coefficients)) {
       fail("the shares hold " + std::to_string(k) + " short mixtures of " + std::to_string(inputs) +

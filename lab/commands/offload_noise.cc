@@ -39,9 +39,9 @@ std::vector<Noise> published_noises() {
   std::vector<Noise> out = {{"N(0, 1)", 0, 1}};
   for (const bool is_variance : {true, false}) {
     for (const auto& [a, b] : {std::pair{4e3, 4e3}, {2e4, 4e3}, {1e4, 1e4}, {1e4, 5e3}}) {
-      out.push_back({fmt::format("{} {:g}, {} {:g}", "mean", a,
-                                 is_variance ? "variance" : "deviation", b),
-                     a, is_variance ? std::sqrt(b) : b});
+      out.push_back(
+          {fmt::format("{} {:g}, {} {:g}", "mean", a, is_variance ? "variance" : "deviation", b), a,
+           is_variance ? std::sqrt(b) : b});
     }
   }
   return out;
@@ -53,15 +53,15 @@ void noise(const NoiseFlags& flags) {
   complete(config);
   if (!flags.data.empty()) config.mutable_data()->set_root(flags.data);
   const OffloadConfig& offload = config.offload();
-  const BlindedBundle bundle =
-      read_blinded_bundle(std::filesystem::path(flags.run) / "blinded.h5");
+  const BlindedBundle bundle = read_blinded_bundle(std::filesystem::path(flags.run) / "blinded.h5");
   const auto test = shared_dataset(config, DataPart::kTest);
   check_classes(*test, bundle.class_names, flags.run);
   const int64_t images = std::min(flags.images, test->count());
-  fmt::print("{}\nK = {}, T = {}, {} test images of {}; errors relative to a layer's largest "
-             "product\n\n{:<34} {:>8} {:>8} {:>9} {:>12}\n",
-             backend(Device{}).description(), offload.virtual_batch(), offload.noises(), images,
-             config.data().name(), "shares", "top-1 %", "top-5 %", "changed", "layer error");
+  fmt::print(
+      "{}\nK = {}, T = {}, {} test images of {}; errors relative to a layer's largest "
+      "product\n\n{:<34} {:>8} {:>8} {:>9} {:>12}\n",
+      backend(Device{}).description(), offload.virtual_batch(), offload.noises(), images,
+      config.data().name(), "shares", "top-1 %", "top-5 %", "changed", "layer error");
   const auto row = [&](const std::string& title, const std::string& scheme, const Noise& n) {
     const auto made = make_scheme(scheme, {.field = Field::named(offload.field()),
                                            .virtual_batch = offload.virtual_batch(),

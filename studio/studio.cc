@@ -16,7 +16,9 @@
 #include "studio/jobs.h"
 #include "studio/pictures.h"
 #include "studio/plans.h"
+#include "studio/own_pictures.h"
 #include "studio/room.h"
+#include "studio/sets.h"
 #include "studio/views.h"
 
 namespace ens {
@@ -74,6 +76,7 @@ struct Studio::Impl {
       }
     }
     if (options.token) token = token_of(state, read_only);
+    sets.emplace(state);
 
     index.emplace(options.runs, [this] {
       studio::Event event;
@@ -99,7 +102,7 @@ struct Studio::Impl {
   }
 
   studio::Job start(const studio::JobRequest& request) {
-    return jobs->submit(request, plan_job(request, *index));
+    return jobs->submit(request, plan_job(request, *index, *sets));
   }
 
   Jobs& need_jobs() {
@@ -217,8 +220,9 @@ struct Studio::Impl {
         return read_file(web / path.substr(1));  // only paths of pages that are known
       };
     }
-    const RoomServices services{*index, pictures, hub, jobs ? &*jobs : nullptr,
+    const RoomServices services{*index, pictures, hub, jobs ? &*jobs : nullptr, *sets,
                                 !to_others && !options.behind_proxy};
+    rooms.push_back(make_disguise_room(services));
     rooms.push_back(make_split_room(services));
     rooms.push_back(make_cloud_room(services));
     rooms.push_back(make_matrix_room(services));
@@ -234,6 +238,7 @@ struct Studio::Impl {
   Pictures pictures;
   std::optional<Index> index;
   std::optional<Jobs> jobs;
+  std::optional<DisguisedSets> sets;
   std::vector<std::unique_ptr<Room>> rooms;
   std::latch ready{1};
   std::optional<Site> site;
@@ -246,7 +251,10 @@ Studio::Studio(const StudioOptions& options) {
          "install nodejs and npm and build again, or take a release");
   impl_ = std::make_unique<Impl>(options);
   Impl* impl = impl_.get();
-  HttpLimits limits{.idle_seconds = 30, .body_bytes = 1 << 20, .threads = 4};
+  HttpLimits limits{.idle_seconds = 30,
+                    .body_bytes = 1 << 20,
+                    .body_bytes_of = {{"/api/v1/disguise/own", OwnPictureStore::kFileBytes}},
+                    .threads = 4};
   // A proxy is one address for everybody.
   if (options.behind_proxy) limits.connections_of_one_address = limits.connections;
   impl->server.emplace(options.bind, limits, [impl](const HttpRequest& request) {

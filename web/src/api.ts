@@ -17,12 +17,13 @@ export const indexed = signal(0); // counts changes of the list of runs
 export const readOnly = signal(false);
 
 async function request<T>(method: string, path: string, body?: unknown, abort?: AbortSignal): Promise<T> {
+  const file = body instanceof Blob;
   let reply: Response;
   try {
     reply = await fetch("/api/v1/" + path, {
       method,
-      headers: body === undefined ? { "X-Ens": "1" } : { "X-Ens": "1", "Content-Type": "application/json" },
-      body: body === undefined ? undefined : JSON.stringify(body),
+      headers: body === undefined ? { "X-Ens": "1" } : { "X-Ens": "1", "Content-Type": file ? "application/octet-stream" : "application/json" },
+      body: body === undefined ? undefined : file ? body : JSON.stringify(body),
       signal: abort,
     });
   } catch (error) {

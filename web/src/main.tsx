@@ -15,7 +15,6 @@ import { Command, Panel, Problem, setTheme, theme } from "./ui";
 const failed = signal<unknown>(null);
 const showJobs = signal(false);
 const showKeys = signal(false);
-const menu = signal(false);
 
 function SignIn() {
   const [token, setToken] = useState("");
@@ -113,7 +112,7 @@ function JobsButton() {
 function Header() {
   const here = address.value.room;
   const link = (name: string, title: string) => (
-    <a key={name} href={"#/" + name} aria-current={here === name ? "page" : undefined} onClick={() => { menu.value = false; }}>{title}</a>
+    <a key={name} href={"#/" + name} aria-current={here === name ? "page" : undefined} >{title.split(" ")[0]}<span class="rest">{title.replace(/^\S+/, "")}</span></a>
   );
   const available = rooms.filter((r) => !r.server || state.value?.rooms.some((s) => s.name === r.name));
   const next = { system: "light", light: "dark", dark: "system" } as const;

@@ -7,7 +7,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { writeLargeSweep, writeRun, writeRuns } from "./fixture.mjs";
+import { png, writeLargeSweep, writeRun, writeRuns } from "./fixture.mjs";
 
 const [program, shots] = process.argv.slice(2);
 const browserPath = process.env.CHROMIUM ?? ["/usr/bin/chromium", "/usr/bin/chromium-browser"].find(existsSync);
@@ -155,7 +155,7 @@ const scripts = {
   async "by keyboard only"() {
     const server = await serve(join(home, "runs"), ["--read-only"]);
     const page = await visit(server);
-    await page.keyboard.press("4");
+    await page.keyboard.press("5");
     await page.waitForSelector(".heat table");
     for (let i = 0; i < 80; ++i) {
       await page.keyboard.press("Tab");
@@ -272,6 +272,100 @@ row { name: "deeper" set: "protection.kind=ensembler" set: "model.head_cells=2" 
     }, here);
     console.log(JSON.stringify({ "split trace, median ms": Math.round(times) }));
     assert.deepEqual(page.trouble, []);
+    await server.stop();
+  },
+
+  async "figure 4: from a data set to an attack and an upload"() {
+    const runs = join(home, "disguise");
+    mkdirSync(runs);
+    const server = await serve(runs);
+    const page = await visit(server);
+    await go(page, server, "disguise", ".pane img");
+    await page.waitForSelector(".pane:nth-child(2) img");
+    // Whole pixels.
+    const scales = await page.evaluate(() => [...document.querySelectorAll(".pane img")].map((i) => i.getBoundingClientRect().width / i.naturalWidth));
+    for (const s of scales) assert.ok(Number.isInteger(s) && s >= 4, `scales ${scales}`);
+    const shown = (n) => page.getAttribute(`.pane:nth-child(${n}) img`, "src");
+    const before = await shown(1);
+    await page.getByRole("button", { name: "Next" }).click();
+    await page.waitForFunction((old) => document.querySelector(".pane img").getAttribute("src") !== old, before);
+    await page.locator("h1").click();
+    await page.keyboard.press("ArrowLeft");
+    await page.waitForFunction((old) => document.querySelector(".pane img").getAttribute("src") === old, before);
+    // A method's settings are the address.
+    await page.selectOption(".field:has-text('Block size') select", "8x8");
+    await page.waitForFunction(() => /block=8x8/.test(location.hash));
+    assert.ok(await page.locator(".field:has-text('Encryption unit') select").isDisabled(), "RMT encrypts nothing");
+    await page.selectOption(".attack-pick select", "procrustes");
+    await page.getByRole("button", { name: "Attack!" }).click();
+    await page.waitForSelector(".pane:nth-child(3) img", { timeout: 60000 });
+    await page.waitForSelector("text=/rank-1 100/");
+    // The same picture again, but for what a slider of fewer pairs leaves out.
+    const all = await shown(3);
+    await page.locator(".pairs input[type=range]").focus();
+    await page.keyboard.press("Home");
+    await page.waitForSelector(".pane:nth-child(3) figcaption:has-text('m = 1:')");
+    // Where the pointer is in one picture, all three are enlarged.
+    await page.locator(".pane:nth-child(2) .pane-frame").hover({ position: { x: 60, y: 70 } });
+    const zoomed = await page.evaluate(() => [...document.querySelectorAll(".pane img")].map((i) => i.style.transform + i.style.transformOrigin));
+    assert.equal(new Set(zoomed).size, 1);
+    assert.match(zoomed[0], /scale\(3\)/);
+    assert.ok(all);
+    // Noise, and the other methods.
+    await page.fill("input[aria-label^='Noise level']", "100");
+    await page.keyboard.press("Enter");
+    await page.waitForSelector(".pane:nth-child(3) figcaption:has-text('m = 1:')");
+    await page.getByRole("tab", { name: "Controls" }).click();
+    await page.selectOption(".field:has-text('Method') select", "aesctr");
+    await page.waitForFunction(() => document.querySelector(".attack-pick select").value === "regression");
+    await page.waitForSelector("text=/L2: also knows/", { timeout: 60000 });
+    await page.waitForSelector("text=finds none", { timeout: 60000 });
+    await page.getByRole("tab", { name: "DisguisedNets" }).click();
+    await page.waitForSelector(".pane:nth-child(2) img");
+    // The whole set, what leaves, the upload.
+    await page.getByRole("button", { name: "Disguise!" }).click();
+    await page.waitForSelector(".set-card button:has-text('Upload')", { timeout: 90000 });
+    assert.match(await page.innerText(".set-card"), /6,000/);
+    await page.locator(".set-card summary").click();
+    await page.waitForSelector("text=train.h5/x_sha256");
+    await inspect(page, "disguise-set");
+    await page.getByRole("button", { name: "Upload" }).click();
+    await page.getByRole("link", { name: "Train on it in the cloud" }).click();
+    await page.waitForSelector("text=/What the cloud has/");
+    await page.context().close();
+    for (const size of ["wide", "narrow"]) {
+      for (const colorScheme of ["light", "dark"]) {
+        const other = await visit(server, { size, colorScheme });
+        await go(other, server, "disguise?method=aes", ".pane:nth-child(2) img");
+        await other.getByRole("button", { name: "Attack!" }).click();
+        await other.waitForSelector(".pane:nth-child(3) img", { timeout: 60000 });
+        await inspect(other, `disguise-${size}-${colorScheme}`);
+        await other.context().close();
+      }
+    }
+    await server.stop();
+  },
+
+  async "own pictures are disguised, and nobody else's"() {
+    const runs = join(home, "own");
+    mkdirSync(runs);
+    const server = await serve(runs);
+    const page = await visit(server);
+    await go(page, server, "disguise?data=own", "input[type=file]");
+    await page.setInputFiles("input[type=file]", { name: "mine.png", mimeType: "image/png", buffer: png(1, 96, 0.1) });
+    await page.waitForSelector("text=/1 of 256/");
+    await page.waitForSelector(".pane:nth-child(2) img");
+    await page.getByRole("button", { name: "Attack!" }).click();
+    await page.waitForSelector(".pane:nth-child(3) img", { timeout: 60000 });
+    assert.ok(await page.getByRole("button", { name: "Disguise!" }).isDisabled());
+    await inspect(page, "disguise-own");
+    const other = await visit(server);
+    await go(other, server, "disguise?data=own", "input[type=file]");
+    await other.waitForSelector("text=/0 of 256/");
+    await page.setInputFiles("input[type=file]", { name: "text.png", mimeType: "image/png", buffer: Buffer.from("no picture at all") });
+    await page.waitForSelector("text=/no PNG, JPEG or WebP/");
+    await page.getByRole("button", { name: "Remove them" }).click();
+    await page.waitForSelector("text=/0 of 256/");
     await server.stop();
   },
 

@@ -353,7 +353,8 @@ class DisguiseRoom final : public Room {
     const Shape row = bench.disguised_shape();
     studio::DisguisePreview out;
     out.set_original(sheet(shown.images, 0, 1));
-    const auto [low, high] = range_of(rows, bench.ciphertext());
+    auto [low, high] = range_of(rows, bench.ciphertext());
+    if (low >= 0 && high <= 255) low = 0, high = 255;  // still pixels
     out.set_tokens(row.rank() != 3);
     out.set_disguised(sheet(rows, low, high,
                             row.rank() == 3 ? std::max<int64_t>(1, row[1] / shown.images.dim(2)) : 1,

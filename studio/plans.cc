@@ -147,18 +147,23 @@ JobPlan plan_attack(const studio::JobRequest& r, const Index& index) {
 
 }  // namespace
 
+std::vector<JobPlan> plan_demo(const Index& index) {
+  std::vector<JobPlan> plans;
+  for (const auto& [config, what] : {std::pair("studio-demo-disguise", "disguised training"),
+                                     std::pair("studio-demo", "split inference")}) {
+    JobPlan& plan = plans.emplace_back();
+    plan.title = fmt::format("Prepare the demonstration: {}", what);
+    plan.out = index.root() / config;
+    plan.arguments = {"sweep", find_config(config).string(), "--out", plan.out.string()};
+    plan.group = index.id_of(plan.out);
+  }
+  return plans;
+}
+
 JobPlan plan_job(const studio::JobRequest& request, const Index& index,
                  const DisguisedSets& sets) {
   if (!request.has_kind()) throw Refusal(400, "what kind of job?", "kind", "see studio/api.md");
   switch (request.kind()) {
-    case studio::JobRequest::DEMO: {
-      JobPlan plan;
-      plan.title = "Prepare the demonstration runs";
-      plan.out = index.root() / "studio-demo";
-      plan.arguments = {"sweep", find_config("studio-demo").string(), "--out", plan.out.string()};
-      plan.group = index.id_of(plan.out);
-      return plan;
-    }
     case studio::JobRequest::TRAIN:
       return plan_training(request, index);
     case studio::JobRequest::ATTACK:

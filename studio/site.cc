@@ -19,9 +19,7 @@ constexpr size_t kFailuresAMinute = 10;
 
 // Nothing inline, nothing from elsewhere, in no frame.
 const std::vector<std::pair<std::string, std::string>> kHeaders = {
-    {"Content-Security-Policy",
-     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src "
-     "'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"},
+    {"Content-Security-Policy", content_security_policy(/*framed=*/true)},
     {"X-Content-Type-Options", "nosniff"},
     {"Referrer-Policy", "no-referrer"},
     {"Cross-Origin-Opener-Policy", "same-origin"},
@@ -68,6 +66,14 @@ HttpReply failure_reply(unsigned status, const std::string& what, const std::str
 }
 
 }  // namespace
+
+std::string content_security_policy(bool framed) {
+  std::string out =
+      "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src "
+      "'self'; base-uri 'none'; form-action 'none'";
+  if (framed) out += "; frame-ancestors 'none'";  // means nothing inside a page
+  return out;
+}
 
 Refusal::Refusal(unsigned status_, const std::string& what, const std::string& where_,
                  const std::string& hint_)

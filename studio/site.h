@@ -86,6 +86,9 @@ class Site {
   std::deque<std::chrono::steady_clock::time_point> failures_;  // of signing in
 };
 
+// Nothing inline, nothing from elsewhere; `framed`: with what says that no frame may hold the page.
+std::string content_security_policy(bool framed);
+
 // 200 with the message as JSON.
 HttpReply json_reply(const google::protobuf::Message& message, unsigned status = 200);
 

@@ -9,6 +9,7 @@ import { Failure, get, jobs, post, readOnly, remove, session, signIn, start, sta
 import { duration, when } from "./format";
 import { rooms } from "./rooms";
 import { keys } from "./text";
+import { Offer, startTour, Tour } from "./tour";
 import type { Job } from "./types";
 import { Command, Panel, Problem, setTheme, theme } from "./ui";
 
@@ -137,6 +138,7 @@ function KeysPanel() {
   return (
     <Panel title="Keys" onClose={() => { showKeys.value = false; }}>
       <dl class="keys">{keys.map(([key, what]) => <><dt><kbd>{key}</kbd></dt><dd>{what}</dd></>)}</dl>
+      <p><button type="button" onClick={() => { showKeys.value = false; startTour(); }}>Take the tour</button></p>
     </Panel>
   );
 }
@@ -177,7 +179,8 @@ function App() {
       <Header />
       {session.value === "lost" && <p class="banner" role="status">The studio does not answer. What you see is the last it said; it is asked again every few seconds.</p>}
       {failed.value ? <div class="banner"><Problem error={failed.value} /><button type="button" class="quiet" onClick={() => { failed.value = null; }}>Dismiss</button></div> : null}
-      <main id="content" tabIndex={-1}><Page /></main>
+      <main id="content" tabIndex={-1}><Offer /><Page /></main>
+      <Tour />
       {showJobs.value && <JobsPanel />}
       {showKeys.value && <KeysPanel />}
       <Live />

@@ -78,3 +78,13 @@ export const keys: [string, string][] = [
   ["Enter", "Open the cell in focus"],
   ["Esc", "Close what is open"],
 ];
+
+// The tour: six steps, each in a room and beside what it speaks of.
+export const tour: { room: string; at: string; title: string; text: string }[] = [
+  { room: "", at: ".parties, .start h1", title: "The problem", text: "A cloud computes for you, and whatever you send it may be turned back into your pictures. Everything here measures how far." },
+  { room: "disguise", at: ".panes", title: "A disguised picture", text: "Left your picture, in the middle what a cloud would train on. Move the pointer over one of them: all are enlarged." },
+  { room: "disguise", at: ".attack-pick", title: "An attack", text: "Choose what the attacker knows and press Attack! The picture that it rebuilds appears on the right, with the share of originals that it finds." },
+  { room: "cloud", at: ".trainings, .empty, .content", title: "A training", text: "The cloud's side: what was uploaded, and how well a network learns from it, beside the same on plain pictures." },
+  { room: "split", at: ".way, .empty, .content", title: "Split inference", text: "The other way to use a cloud: only features leave. Drag h and t to see what each split would send, and leak." },
+  { room: "matrix", at: ".heat, .empty, .content", title: "What was measured", text: "Every protection against every attack. Open a cell for its pictures, its interval and the command that measures it again." },
+];

@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { png, writeLargeSweep, writeRun, writeRuns } from "./fixture.mjs";
@@ -102,6 +103,10 @@ const scripts = {
         await page.locator(".jobs-button").click();
         await page.waitForSelector(".panel");
         await inspect(page, `jobs-${name}`);
+        await page.keyboard.press("Escape");
+        await page.keyboard.press("?");
+        await page.waitForSelector(".panel kbd");
+        await inspect(page, `keys-${name}`);
         await page.context().close();
       }
     }
@@ -180,6 +185,7 @@ const scripts = {
     const server = await serve(join(home, "runs"), ["--read-only"]);
     const page = await visit(server, { address: server.origin + "/", quiet: true });
     assert.match(await page.innerText("main"), /Sign in/);
+    await page.screenshot({ path: join(shots, "sign-in.png") });
     await page.fill("input[type=password]", "0".repeat(64));
     await page.getByRole("button", { name: "Sign in" }).click();
     await page.waitForSelector("text=/token is wrong/i");
@@ -398,6 +404,64 @@ row { name: "deeper" set: "protection.kind=ensembler" set: "model.head_cells=2" 
     await server.stop();
   },
 
+  async "exported pages show the matrix without a server"() {
+    const site = join(home, "site");
+    const run = (...flags) => spawnSync(program, ["studio", "export", ...flags], { encoding: "utf8" });
+    const made = run("--runs", join(home, "runs"), "--out", site);
+    assert.equal(made.status, 0, made.stderr);
+    assert.notEqual(run("--runs", join(home, "runs"), "--out", site).status, 0, "nothing is written over");
+    const types = { html: "text/html", js: "text/javascript", css: "text/css", svg: "image/svg+xml", json: "application/json", png: "image/png" };
+    const files = createServer((request, reply) => {
+      const path = join(site, decodeURIComponent(request.url.split("?")[0].replace(/^\/below\//, "/")).replace(/\/$/, "/index.html"));
+      if (!path.startsWith(site) || !existsSync(path)) return reply.writeHead(404).end();
+      reply.writeHead(200, { "Content-Type": types[path.split(".").pop()] }).end(readFileSync(path));
+    });
+    await new Promise((resolve) => files.listen(0, "127.0.0.1", resolve));
+    const origin = `http://127.0.0.1:${files.address().port}`;
+    const page = await visit({ origin }, { address: origin + "/below/" }); // a folder of a site
+    await page.goto(origin + "/below/#/matrix");
+    await page.waitForSelector(".heat table");
+    assert.match(await page.innerText(".heat table"), /0\.720|0,720/);
+    await page.locator(".cell").first().click();
+    await page.waitForSelector(".panel .pair img");
+    assert.ok(await page.evaluate(() => document.querySelector(".panel .pair img").naturalWidth > 0));
+    await inspect(page, "exported-matrix");
+    await page.goto(origin + "/below/#/cloud");
+    await page.locator(".trainings a", { hasText: "finished" }).first().click();
+    await page.waitForSelector(".plot canvas");
+    assert.equal(await page.getByRole("button", { name: "Train", exact: true }).count(), 0);
+    await inspect(page, "exported-trainings");
+    files.close();
+  },
+
+  async "the tour, by keyboard, is offered once"() {
+    const server = await serve(join(home, "runs"), ["--read-only"]);
+    const page = await visit(server);
+    await page.getByRole("button", { name: "Take the tour" }).focus();
+    await page.keyboard.press("Enter");
+    const seen = [];
+    for (let i = 0; i < 6; ++i) {
+      await page.waitForSelector(`.tour:has-text("Step ${i + 1} of 6")`);
+      await page.waitForSelector(".toured");
+      if (i === 1 || i === 5) await inspect(page, `tour-${i + 1}`);
+      seen.push(await page.evaluate(() => location.hash.split("?")[0]));
+      await page.keyboard.press("Tab");
+      await page.keyboard.press("Enter");
+    }
+    assert.deepEqual(seen.map((s) => s.replace("#/", "")), ["", "disguise", "disguise", "cloud", "split", "matrix"]);
+    await page.waitForSelector(".tour", { state: "detached" });
+    await page.goto(server.origin + "/#/");
+    await page.reload();
+    await page.waitForSelector(".start");
+    assert.equal(await page.getByRole("button", { name: "Take the tour" }).count(), 0, "it is remembered");
+    await page.keyboard.press("?");
+    await page.getByRole("button", { name: "Take the tour" }).click();
+    await page.waitForSelector(".tour");
+    await page.keyboard.press("Escape");
+    await page.waitForSelector(".tour", { state: "detached" });
+    await server.stop();
+  },
+
   async "runs that appear are shown, and two browsers see one job"() {
     const runs = join(home, "jobs");
     mkdirSync(runs);
@@ -409,13 +473,15 @@ row { name: "deeper" set: "protection.kind=ensembler" set: "model.head_cells=2" 
     await second.reload();
     await second.waitForSelector(".jobs-button.busy");
     await second.locator(".jobs-button").click();
-    await second.getByRole("button", { name: "Pause" }).click();
+    const job = (state) => second.locator(`.job:has(.state.${state})`);
+    await job("queued").getByRole("button", { name: "Cancel" }).click(); // the second half
+    await job("cancelled").waitFor();
+    await job("running").getByRole("button", { name: "Pause" }).click();
     for (const page of [first, second]) await page.waitForSelector(".jobs-button:not(.busy)", { timeout: 30000 });
-    await second.waitForSelector(".state.paused");
-    await second.getByRole("button", { name: "Resume" }).click();
+    await job("paused").getByRole("button", { name: "Resume" }).click();
     await first.waitForSelector(".jobs-button.busy", { timeout: 30000 });
-    await second.getByRole("button", { name: "Cancel" }).click();
-    await second.waitForSelector(".state.cancelled", { timeout: 30000 });
+    await job("running").getByRole("button", { name: "Cancel" }).click();
+    await second.waitForFunction(() => document.querySelectorAll(".state.cancelled").length === 2, null, { timeout: 30000 });
     writeRun(join(runs, "new"), { protection: "none", accuracy: 0.7, attacks: [["oracle", "decoder", "black box", 0.9]] });
     await first.waitForSelector("text=What is here", { timeout: 15000 });
     assert.deepEqual(first.trouble, []);

@@ -70,15 +70,7 @@ Reached strongest_at(const Run& run, const Level& level) {
 
 const std::string& method_of(const Run& run) { return run.summary.disguise().method(); }
 
-std::string title_of(const Run& run) {
-  std::string title = method_of(run);
-#define DISGUISE(name, text, keyed, meaning) \
-  if (method_of(run) == #name) title = text;
-#include "proto/disguises.inc"
-#undef DISGUISE
-  const std::string& settings = run.summary.disguise().settings();
-  return title + (settings.empty() ? "" : ", " + settings);
-}
+std::string title_of(const Run& run) { return disguise_title(run.summary.disguise()); }
 
 // The settings that decide what a classifier learns from plain images.
 std::map<std::string, std::string> training_of(const Run& run) {
@@ -138,12 +130,10 @@ std::optional<Verdict> verdict_at(const ReportData& all, const Run& run, const L
   const std::vector<const Attack*> own = attacks_of(run, level);
   if (own.empty()) return {};
   const Reached best = strongest_at(run, level);
-  if (*best.rank1 > 0.2) return Verdict{best, "bad"};
-  if (*best.rank1 >= 0.05) return Verdict{best, "moderate"};
   const bool strong =
       is_calibrated(all, run, *best.attack) &&
       std::ranges::any_of(own, [&](const Attack* a) { return is_calibrated(all, run, *a); });
-  return Verdict{best, strong ? "good" : "weak attacker"};
+  return Verdict{best, verdict_word(*best.rank1, strong)};
 }
 
 std::string verdict_badge(const std::string& word) {
@@ -371,6 +361,21 @@ std::string picture_strips(const ReportData& all) {
 }
 
 }  // namespace
+
+std::string disguise_title(const results::RunSummary::Disguise& disguise) {
+  std::string title = disguise.method();
+#define DISGUISE(name, text, keyed, meaning) \
+  if (disguise.method() == #name) title = text;
+#include "proto/disguises.inc"
+#undef DISGUISE
+  return title + (disguise.settings().empty() ? "" : ", " + disguise.settings());
+}
+
+const char* verdict_word(double rank1, bool strong) {
+  if (rank1 > 0.2) return "bad";
+  if (rank1 >= 0.05) return "moderate";
+  return strong ? "good" : "weak attacker";
+}
 
 std::string disguise_sections(const ReportData& all, FigureList& figures) {
   if (all.disguised.empty()) return "";

@@ -386,6 +386,10 @@ bool is_disguised(const RunConfig& config) {
          '"' + config.disguise().method() + '"' != default_text("disguise.method");
 }
 
+std::string disguise_settings_for_tables(const DisguiseConfig& disguise) {
+  return settings_for_tables(disguise);
+}
+
 const Scenario& disguise_scenario() {
   static const DisguiseScenario scenario;
   return scenario;

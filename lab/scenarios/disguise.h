@@ -17,6 +17,9 @@ namespace ens {
 // Whether this is the configuration of a disguised training.
 bool is_disguised(const RunConfig& config);
 
+// The settings of the method that tables tell apart: "4x4 blocks, noise 25".
+std::string disguise_settings_for_tables(const DisguiseConfig& disguise);
+
 const Scenario& disguise_scenario();
 // The scenario that a configuration is of.
 const Scenario& scenario_of(const RunConfig& config);

@@ -57,6 +57,13 @@ struct AttackContext {
   }
 };
 
+// What a trained model is worth to somebody else: on which images it was tried, and how often it is
+// right.
+struct ModelUse {
+  std::string on;
+  double accuracy = 0;
+};
+
 // One reconstruction of all observed images. Attacks that try several (one for each server net)
 // return several candidates; the evaluator says which it reports and that the truth chose it.
 struct Reconstruction {
@@ -81,6 +88,10 @@ struct Reconstruction {
   int64_t block_height = 0, block_width = 0;
   // How the decoder was trained; without rounds: no decoder, or not a growing one.
   Saturation training;
+  // Of an attack that says of each of its view's candidates whether the model was trained on it:
+  // [n], higher is likelier. There are no images then.
+  Tensor membership;
+  std::vector<ModelUse> model_use;
 };
 
 // What can be said of an attack without running it. Attacks are used from one thread; they may

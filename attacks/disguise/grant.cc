@@ -33,6 +33,19 @@ void grant(const DisguiseVictim& victim, const AttackContext& context, PrivateIm
   }
 }
 
+void grant(const DisguiseVictim& victim, const AttackContext& context, ModelView& view) {
+  grant(victim, context, static_cast<PublicView&>(view));
+  view.model = victim.model;
+  view.apply_other_key = victim.apply_other_key;
+}
+
+void grant(const DisguiseVictim& victim, const AttackContext&, MembershipView& view) {
+  view.disguise = victim.disguise;
+  view.model = victim.model;
+  view.candidates = victim.candidates;
+  view.labels = victim.candidate_labels;
+}
+
 void grant(const DisguiseVictim& victim, const AttackContext& context, DisguisedPairsView& view) {
   grant(victim, context, static_cast<PublicView&>(view));
   const auto counts = disguised_pair_counts(context.settings, victim.public_data->count());

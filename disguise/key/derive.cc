@@ -12,10 +12,10 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/secret_rng.h"
 #include "disguise/key/secret_tensor.h"
 #include "disguise/transform/aes.h"
 #include "disguise/transform/baselines.h"
-#include "disguise/transform/draws.h"
 #include "disguise/transform/neuracrypt.h"
 #include "disguise/transform/rmt.h"
 

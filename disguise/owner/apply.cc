@@ -8,9 +8,9 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/progress.h"
+#include "base/secret_rng.h"
 #include "base/strings.h"
 #include "base/threads.h"
-#include "disguise/transform/draws.h"
 #include "proto/config.h"
 
 namespace ens {

@@ -629,20 +629,29 @@ struct DisguisedSetReader::Impl {
       fail(hdf5_reason(), at, kWriteAgain);
   }
 
+  void read_shares() {
+    info.soft_labels = true;
+    const std::string at = where + ": y_soft";
+    const auto rows = static_cast<hsize_t>(info.rows), classes = static_cast<hsize_t>(info.classes);
+    hsize_t file_size = 0;
+    must(H5Fget_filesize(hdf5, &file_size), where);
+    if (rows > file_size / sizeof(float) / classes)
+      fail("more soft labels than the file has room for", at, kWriteAgain);
+    shares = Tensor::empty({info.rows, info.classes});
+    read_contiguous("/y_soft", H5T_IEEE_F32LE, {rows, classes}, shares.data<float>(),
+                    shares.bytes());
+    const auto values = shares.span<float>();
+    if (!std::ranges::all_of(values, is_share)) fail("a soft label is no share of a class", at, kWriteAgain);
+    for (size_t row = 0; row < rows; ++row) {
+      const auto own = values.subspan(row * classes, classes);
+      labels.push_back(static_cast<int32_t>(std::ranges::max_element(own) - own.begin()));
+    }
+  }
+
   void read_labels() {
     const auto rows = static_cast<size_t>(info.rows), chunks = static_cast<size_t>(chunks_of(info));
     if (H5Lexists(hdf5, "/y_soft", H5P_DEFAULT) > 0) {
-      info.soft_labels = true;
-      const auto classes = static_cast<hsize_t>(info.classes);
-      hsize_t file_size = 0;
-      must(H5Fget_filesize(hdf5, &file_size), where);
-      if (rows > file_size / sizeof(float) / classes)
-        fail("more soft labels than the file has room for", where + ": y_soft", kWriteAgain);
-      shares = Tensor::empty({info.rows, info.classes});
-      read_contiguous("/y_soft", H5T_IEEE_F32LE, {rows, classes}, shares.data<float>(),
-                      shares.bytes());
-      if (!std::ranges::all_of(shares.span<float>(), is_share))
-        fail("a soft label is no share of a class", where + ": y_soft", kWriteAgain);
+      read_shares();
     } else {
       labels.resize(rows);
       read_contiguous("/y", H5T_STD_I32LE, {rows}, labels.data(), rows * sizeof(int32_t));

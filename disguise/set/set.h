@@ -87,7 +87,7 @@ class DisguisedSetReader {
   // float32 [count, shape...]. Whole chunks of kDisguisedChunkRows are read and their SHA-256
   // compared; the last one is kept, so that going through the rows in order reads each chunk once.
   Tensor rows(int64_t first, int64_t count) const;
-  std::vector<int32_t> labels() const;  // none if they are soft
+  std::vector<int32_t> labels() const;  // of soft labels the class with the largest share
   Tensor soft_labels() const;           // float32 [rows, classes], or undefined
 
  private:

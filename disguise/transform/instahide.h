@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "disguise/transform/draws.h"
+#include "base/secret_rng.h"
 #include "disguise/transform/transform.h"
 
 namespace ens {

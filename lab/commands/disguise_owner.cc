@@ -15,14 +15,18 @@
 #include "base/files.h"
 #include "base/flags.h"
 #include "base/strings.h"
+#include "base/threads.h"
 #include "disguise/key/key.h"
 #include "disguise/owner/apply.h"
 #include "disguise/set/set.h"
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
 #include "lab/datasets.h"
+#include "lab/pictures.h"
 #include "lab/scenarios/disguise.h"
 #include "nn/data/image.h"
+#include "proto/results.h"
+#include "proto/studio.pb.h"
 
 namespace ens {
 namespace {
@@ -72,7 +76,7 @@ void keygen(const KeygenFlags& flags) {
 
 struct ApplyFlags {
   ConfigFlags config;
-  std::string key, data_set, out, test;
+  std::string key, data_set, out, test, report;
 };
 
 // The settings for the data set; usage Error if they name another method than the key's.
@@ -88,7 +92,7 @@ RunConfig data_settings(const ConfigFlags& flags, const std::string& data_set,
 }
 
 void apply_to(const DisguiseKey& key, const RunConfig& config, const std::string& split,
-              const std::string& file) {
+              const std::string& file, studio::DisguiseReport& report) {
   const auto data = shared_dataset(config, split == "train" ? DataPart::kTrain : DataPart::kTest);
   RunConfig of_key = config;
   *of_key.mutable_disguise() = key.settings();
@@ -103,6 +107,12 @@ void apply_to(const DisguiseKey& key, const RunConfig& config, const std::string
   fmt::print("{}: {} rows of {} {}, {} classes, {:.1f} MB, in {:.2f} s; set {} under key {}\n",
              file, info.rows, info.shape.str(), name(info.dtype), info.classes,
              static_cast<double>(fs::file_size(file)) / 1e6, seconds, info.set_id, info.key_id);
+  auto& written = *report.add_files();
+  written.set_name(fs::path(file).filename());
+  written.set_rows(static_cast<double>(info.rows));
+  written.set_bytes_before(static_cast<double>(data->count() * data->image_size()));
+  written.set_bytes_after(static_cast<double>(fs::file_size(file)));
+  written.set_seconds(seconds);
 }
 
 void apply(const ApplyFlags& flags) {
@@ -110,48 +120,27 @@ void apply(const ApplyFlags& flags) {
   const RunConfig config = data_settings(flags.config, flags.data_set, key);
   refuse_existing(flags.out);
   if (!flags.test.empty()) refuse_existing(flags.test);
-  apply_to(key, config, "train", flags.out);
+  studio::DisguiseReport report;
+  report.set_data(config.data().name());
+  report.set_method(key.method());
+  report.set_settings(disguise_settings_for_tables(key.settings()));
+  report.set_key_bytes(static_cast<double>(key.derived_bytes()));
+  report.set_cores(compute_threads());
+  apply_to(key, config, "train", flags.out, report);
   if (const int64_t aside = shared_dataset(config, DataPart::kPublic)->count(); aside > 0) {
     fmt::print(
         stderr,
         "{} training images are not in it: data.public_images sets them aside for attackers\n",
         aside);
   }
-  if (!flags.test.empty()) apply_to(key, config, "test", flags.test);
+  if (!flags.test.empty()) apply_to(key, config, "test", flags.test, report);
+  if (!flags.report.empty()) results::write(flags.report, report);
 }
 
 // ---- pictures
 
-// A row as [1 or 3, H, W] in [0, 1]: `low` black, `high` white. With other numbers of channels, the
-// first one.
-Tensor as_picture(const Tensor& row, float low, float high) {
-  const Tensor one = row.dim(0) == 3 ? row.clone() : row.rows(0, 1).clone();
-  for (float& value : one.span<float>())
-    value = std::clamp((value - low) / (high - low), 0.0f, 1.0f);
-  return one;
-}
-
 // Codes [n, d] are one grey picture of n rows.
 Shape picture_shape(const Shape& row) { return row.rank() == 2 ? Shape{1, row[0], row[1]} : row; }
-
-// Pictures of one size side by side in rows of `columns`, a pixel apart.
-Tensor tiled(const std::vector<Tensor>& pictures, int64_t columns) {
-  const int64_t channels = pictures[0].dim(0), height = pictures[0].dim(1),
-                width = pictures[0].dim(2);
-  const int64_t lines = (static_cast<int64_t>(pictures.size()) + columns - 1) / columns;
-  Tensor sheet =
-      Tensor::full({channels, lines * (height + 1) - 1, columns * (width + 1) - 1}, 1.0f);
-  for (size_t i = 0; i < pictures.size(); ++i) {
-    const int64_t top = static_cast<int64_t>(i) / columns * (height + 1),
-                  left = static_cast<int64_t>(i) % columns * (width + 1);
-    for (int64_t line = 0; line < channels * height; ++line) {
-      std::copy_n(pictures[i].data<float>() + line * width, width,
-                  sheet.data<float>() +
-                      (line / height * sheet.dim(1) + top + line % height) * sheet.dim(2) + left);
-    }
-  }
-  return sheet;
-}
 
 // Each pixel as often as it takes to have this size, which is a multiple of the picture's or a
 // little more.
@@ -174,13 +163,6 @@ Tensor enlarged(const Tensor& picture, int64_t height, int64_t width) {
 
 int zoom_for(const Tensor& sheet) {
   return static_cast<int>(std::clamp<int64_t>(1024 / std::max(sheet.dim(1), sheet.dim(2)), 1, 8));
-}
-
-// The smallest and the largest element, apart from each other; bytes: 0 and 255.
-std::pair<float, float> range_of(const Tensor& rows, bool bytes) {
-  if (bytes) return {0.0f, 255.0f};
-  const auto [low, high] = std::ranges::minmax(rows.span<float>());
-  return {low, high > low ? high : low + 1};
 }
 
 // ---- show
@@ -227,16 +209,12 @@ struct InspectFlags {
 void inspect(const InspectFlags& flags) {
   const DisguisedSetReader reader(flags.set);
   const DisguisedSetInfo& info = reader.info();
-  std::vector<double> of_class(static_cast<size_t>(info.classes));
+  std::vector<int64_t> of_class(static_cast<size_t>(info.classes));
   for (const int32_t label : reader.labels()) ++of_class[static_cast<size_t>(label)];
-  if (const Tensor shares = reader.soft_labels(); shares.defined()) {
-    for (int64_t i = 0; i < shares.numel(); ++i)
-      of_class[static_cast<size_t>(i % info.classes)] += shares.data<float>()[i];
-  }
   const auto [fewest, most] = std::ranges::minmax(of_class);
   fmt::print("disguised set {} ({}), under key {}\n", info.set_id, info.split, info.key_id);
   for (const std::string& mark : info.marks) fmt::print("MARKED: {}\n", mark);
-  fmt::print("{} rows of {} {}, {} classes with {:.0f} to {:.0f} rows{}, {:.1f} MB\n", info.rows,
+  fmt::print("{} rows of {} {}, {} classes with {} to {} rows{}, {:.1f} MB\n", info.rows,
              info.shape.str(), name(info.dtype), info.classes, fewest, most,
              info.soft_labels ? " (mixed)" : "",
              static_cast<double>(fs::file_size(flags.set)) / 1e6);
@@ -282,6 +260,8 @@ void add_disguise_owner_commands(CLI::App& disguise) {
   command->add_option("-o,--out", applying->out, "The disguised training set; never written over")
       ->required();
   command->add_option("--test", applying->test, "Disguise the test images too, into this file");
+  command->add_option("--report", applying->report,
+                      "Write what was done into this file: images, seconds, bytes (JSON)");
   command->callback([applying] { apply(*applying); });
 
   auto showing = std::make_shared<ShowFlags>();

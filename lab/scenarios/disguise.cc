@@ -182,6 +182,13 @@ void describe(const RunConfig& config, const DisguiseKey& key, const Dataset& tr
 
 // ---- attacks
 
+// Another key for the same images, from public ones.
+DisguiseKey key_of_attacker(const DisguiseKey& key, const RunConfig& config) {
+  return DisguiseKey::make(key.settings(), key.images(), config.seed() + 1,
+                           key_samples(key.settings(), *shared_dataset(config, DataPart::kPublic),
+                                       mixed_in(config).get()));
+}
+
 // A finished run, as its attacks meet it.
 class Target {
  public:
@@ -191,6 +198,8 @@ class Target {
         key_(DisguiseKey::read(folder / "owner/owner.key")),
         transform_(key_.transform()),
         fresh_(key_.fresh("query")),
+        other_key_(key_of_attacker(key_, config_)),
+        other_transform_(other_key_.transform()),
         set_(folder / "owner/train.h5") {
     const auto test = shared_dataset(config_, DataPart::kTest);
     check_classes(*test, key_.images().class_names, folder.string());
@@ -211,6 +220,9 @@ class Target {
       gallery_.rows(truth_.dim(0), more).copy_from(images_of(roles_.traffic, 0, more));
     }
     queries_ = apply(truth_);
+    model_ = read_disguised_model(folder / "cloud/model.h5").net;
+    model_->to(parse_devices(config_.device())[0]);
+    choose_candidates(DisguisedSetReader(folder / "owner/test.h5"), first_attack_seed(config_));
   }
 
   // The run's configuration, with the settings of the attacks that are wanted.
@@ -293,11 +305,30 @@ class Target {
   }
 
  private:
-  Tensor apply(const Tensor& images) {
+  Tensor apply(const Tensor& images) { return apply(*transform_, images); }
+  Tensor apply(const Transform& transform, const Tensor& images) {
     Tensor pixels = images.clone();
     for (float& v : pixels.span<float>()) v = std::round(255 * v);
     std::lock_guard lock(fresh_mutex_);
-    return transform_->apply(pixels, fresh_);
+    return transform.apply(pixels, fresh_);
+  }
+
+  // As many training rows as test rows, in random order.
+  void choose_candidates(const DisguisedSetReader& others, uint64_t seed) {
+    constexpr int64_t kMost = 2000;
+    const int64_t n = std::min({kMost, set_.info().rows, others.info().rows});
+    const Tensor in = set_.rows(0, n), out = others.rows(0, n);
+    const std::vector<int32_t> in_labels = set_.labels(), out_labels = others.labels();
+    candidates_ = Tensor::empty(batched(2 * n, set_.info().shape));
+    const std::vector<int64_t> order = Rng(seed, "candidates for membership").permutation(2 * n);
+    for (int64_t i = 0; i < 2 * n; ++i) {
+      const int64_t from = order[static_cast<size_t>(i)];
+      const bool member = from < n;
+      candidates_.rows(i, 1).copy_from(member ? in.rows(from, 1) : out.rows(from - n, 1));
+      candidate_labels_.push_back(member ? in_labels[static_cast<size_t>(from)]
+                                         : out_labels[static_cast<size_t>(from - n)]);
+      members_.push_back(member);
+    }
   }
 
   DisguiseVictim victim() {
@@ -319,6 +350,10 @@ class Target {
       return rows;
     };
     v.apply = [this](const Tensor& images) { return apply(images); };
+    v.apply_other_key = [this](const Tensor& images) { return apply(*other_transform_, images); };
+    v.model = model_;
+    v.candidates = candidates_;
+    v.candidate_labels = candidate_labels_;
     return v;
   }
 
@@ -334,6 +369,7 @@ class Target {
     out.set_reference_classifier(shared_reference(config_, learns, DataPart::kPublic),
                                  roles_.scored.labels);
     out.set_gallery(gallery_);
+    out.set_members(members_);
     return out;
   }
 
@@ -356,9 +392,14 @@ class Target {
   const std::unique_ptr<Transform> transform_;
   std::mutex fresh_mutex_;
   FreshRandomness fresh_;
+  const DisguiseKey other_key_;  // that the cloud makes for itself
+  const std::unique_ptr<Transform> other_transform_;
   const DisguisedSetReader set_;
   ImageRoles roles_;
   Tensor truth_, gallery_, queries_;
+  std::shared_ptr<Sequential> model_;
+  Tensor candidates_;  // for membership
+  std::vector<int32_t> candidate_labels_, members_;
 };
 
 class DisguiseScenario : public Scenario {
@@ -440,6 +481,10 @@ std::shared_ptr<const Dataset> mixed_in(const RunConfig& config) {
 bool is_disguised(const RunConfig& config) {
   return config.disguise().has_method() &&
          '"' + config.disguise().method() + '"' != default_text("disguise.method");
+}
+
+std::string disguise_settings_for_tables(const DisguiseConfig& disguise) {
+  return settings_for_tables(disguise);
 }
 
 const Scenario& disguise_scenario() {

@@ -23,6 +23,9 @@ bool is_disguised(const RunConfig& config);
 // owner's; null where it mixes in none. Usage Error if they are the owner's own data set.
 std::shared_ptr<const Dataset> mixed_in(const RunConfig& config);
 
+// The settings of the method that tables tell apart: "4x4 blocks, noise 25".
+std::string disguise_settings_for_tables(const DisguiseConfig& disguise);
+
 const Scenario& disguise_scenario();
 // The scenario that a configuration is of.
 const Scenario& scenario_of(const RunConfig& config);

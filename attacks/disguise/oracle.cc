@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The upper bound beside every number: every attack that trains no network through a model, with all
-// pairs that there are, and a decoder trained on as many pairs as it likes; of them the one that
-// rebuilds held-out pairs best.
+// The upper bound beside every number: every attack that trains no network through a model, with
+// all pairs that there are, and a decoder trained on as many pairs as it likes; of them the one
+// that rebuilds held-out pairs best.
 #include <fmt/format.h>
 
 #include <algorithm>

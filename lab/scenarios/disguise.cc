@@ -33,6 +33,7 @@
 #include "lab/scenarios/shared_target.h"
 #include "lab/scenarios/split.h"
 #include "lab/scenarios/split_training.h"
+#include "lab/scenarios/text.h"
 #include "lab/scores.h"
 #include "nn/core/backend.h"
 #include "nn/data/loader.h"
@@ -389,6 +390,7 @@ const Scenario& disguise_scenario() {
 }
 
 const Scenario& scenario_of(const RunConfig& config) {
+  if (is_text(config)) return text_scenario();
   return is_disguised(config) ? disguise_scenario() : split_scenario();
 }
 

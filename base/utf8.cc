@@ -17,9 +17,12 @@ constexpr char32_t kReplacement = 0xFFFD;
 bool next(std::string_view text, size_t& at, char32_t& c) {
   const auto byte = [&](size_t i) { return static_cast<uint8_t>(text[i]); };
   const uint8_t first = byte(at);
-  const size_t length = first < 0x80 ? 1 : first < 0xC2 ? 0 : first < 0xE0 ? 2 : first < 0xF0 ? 3
-                                                      : first < 0xF5   ? 4
-                                                                       : 0;
+  const size_t length = first < 0x80   ? 1
+                        : first < 0xC2 ? 0
+                        : first < 0xE0 ? 2
+                        : first < 0xF0 ? 3
+                        : first < 0xF5 ? 4
+                                       : 0;
   if (length == 0 || at + length > text.size()) return ++at, false;
   c = length == 1 ? first : first & (0x7Fu >> length);
   for (size_t i = 1; i < length; ++i) {

@@ -15,10 +15,10 @@ namespace {
 TEST(Tokens13a, CutsAsMtevalDoes) {
   EXPECT_EQ(tokens_13a("It costs 3,000 (about 5.5%) for a 10-km-long road."),
             (Words{"It", "costs", "3,000", "(", "about", "5.5", "%", ")", "for", "a", "10", "-",
-                    "km-long", "road", "."}));
+                   "km-long", "road", "."}));
   EXPECT_EQ(tokens_13a("a.b c,d .5 5. x/y 'tis &quot;so&quot; &lt;b&gt;"),
-            (Words{"a", ".", "b", "c", ",", "d", ".", "5", "5", ".", "x", "/", "y", "'tis", "\"",
-                    "so", "\"", "<", "b", ">"}));
+            (Words{"a", ".", "b", "c",    ",",  "d",  ".",  "5", "5", ".",
+                   "x", "/", "y", "'tis", "\"", "so", "\"", "<", "b", ">"}));
   EXPECT_EQ(tokens_13a("Zwölf Männer — ja?"), (Words{"Zwölf", "Männer", "—", "ja", "?"}));
   EXPECT_TRUE(tokens_13a(" \t ").empty());
 }
@@ -60,7 +60,7 @@ double naive_bleu(const std::vector<Words>& hypotheses, const std::vector<Words>
       }
       for (size_t at = 0; at + n <= hypotheses[i].size(); ++at) {
         const Words gram(hypotheses[i].begin() + static_cast<std::ptrdiff_t>(at),
-                          hypotheses[i].begin() + static_cast<std::ptrdiff_t>(at + n));
+                         hypotheses[i].begin() + static_cast<std::ptrdiff_t>(at + n));
         ++total;
         const auto found = std::find(left.begin(), left.end(), gram);
         if (found != left.end()) left.erase(found), ++right;

@@ -29,9 +29,9 @@ Tensor next(std::span<const int> sentence, const Tensor& prefixes) {
   Tensor out = Tensor::empty({prefixes.dim(0), kWords});
   const int64_t length = prefixes.dim(1);
   for (int64_t i = 0; i < prefixes.dim(0); ++i) {
-    const auto row = logits_of(
-        sentence[static_cast<size_t>(i)],
-        {prefixes.data<int32_t>() + i * length, static_cast<size_t>(length)});
+    const auto row =
+        logits_of(sentence[static_cast<size_t>(i)],
+                  {prefixes.data<int32_t>() + i * length, static_cast<size_t>(length)});
     std::ranges::copy(row, out.data<float>() + i * kWords);
   }
   return out;
@@ -75,7 +75,8 @@ TEST(Search, ABeamOfOneIsGreedy) {
   for (size_t i = 0; i < kSourceWords.size(); ++i) {
     EXPECT_EQ(found[i], greedy(static_cast<int>(i), kSourceWords[i] + 5)) << i;
   }
-  const auto cut = search_translations(kSourceWords, {.beam = 1, .extra_tokens = 5, .max_tokens = 3}, next);
+  const auto cut =
+      search_translations(kSourceWords, {.beam = 1, .extra_tokens = 5, .max_tokens = 3}, next);
   for (size_t i = 0; i < kSourceWords.size(); ++i) {
     EXPECT_EQ(cut[i], greedy(static_cast<int>(i), 3)) << i;
   }
@@ -84,8 +85,9 @@ TEST(Search, ABeamOfOneIsGreedy) {
 // Wide enough to hold every prefix of so short sentences.
 TEST(Search, AWideBeamFindsTheBestSentenceOfAll) {
   for (const double alpha : {0.0, 0.6, 2.0}) {
-    const auto found = search_translations(std::vector<int64_t>(20, 2),
-                              {.beam = 400, .length_penalty = alpha, .extra_tokens = 1}, next);
+    const auto found =
+        search_translations(std::vector<int64_t>(20, 2),
+                            {.beam = 400, .length_penalty = alpha, .extra_tokens = 1}, next);
     for (int i = 0; i < 20; ++i) {
       double best = 0;
       std::vector<int32_t> want;
@@ -100,11 +102,12 @@ TEST(Search, AWideBeamFindsTheBestSentenceOfAll) {
 TEST(Search, SentencesDoNotDisturbEachOther) {
   const auto together = search_translations(kSourceWords, {.beam = 4}, next);
   for (size_t i = 0; i < kSourceWords.size(); ++i) {
-    const auto alone = search_translations(std::vector{kSourceWords[i]}, {.beam = 4},
-                              [&](std::span<const int> sentence, const Tensor& prefixes) {
-                                const std::vector<int> mine(sentence.size(), static_cast<int>(i));
-                                return next(mine, prefixes);
-                              });
+    const auto alone =
+        search_translations(std::vector{kSourceWords[i]}, {.beam = 4},
+                            [&](std::span<const int> sentence, const Tensor& prefixes) {
+                              const std::vector<int> mine(sentence.size(), static_cast<int>(i));
+                              return next(mine, prefixes);
+                            });
     EXPECT_EQ(alone[0], together[i]) << i;
   }
 }
@@ -120,9 +123,9 @@ TEST(Search, EqualScoresGoToTheLowerToken) {
 
 TEST(Search, TellsGreedyTokensAsTheyAreSettled) {
   std::vector<std::vector<int32_t>> heard(kSourceWords.size());
-  const auto found = search_translations(kSourceWords, {.beam = 1}, next, [&](int sentence, int32_t token) {
-    heard[static_cast<size_t>(sentence)].push_back(token);
-  });
+  const auto found = search_translations(
+      kSourceWords, {.beam = 1}, next,
+      [&](int sentence, int32_t token) { heard[static_cast<size_t>(sentence)].push_back(token); });
   EXPECT_EQ(heard, found);
 }
 

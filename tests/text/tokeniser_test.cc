@@ -18,12 +18,12 @@ using Words = std::vector<std::string>;
 TEST(Utf8, RefusesWhatIsNone) {
   EXPECT_FALSE(invalid_utf8("Männer, 犬 und \U0001F436"));
   EXPECT_EQ(invalid_utf8("ab\xFFgo"), 2u);
-  EXPECT_EQ(invalid_utf8("a\xC3"), 1u);              // cut
-  EXPECT_EQ(invalid_utf8("\xC0\xAF"), 0u);           // overlong
-  EXPECT_EQ(invalid_utf8("x\xE0\x80\x80"), 1u);      // overlong
-  EXPECT_EQ(invalid_utf8("\xED\xA0\x80"), 0u);       // a surrogate
-  EXPECT_EQ(invalid_utf8("\xF4\x90\x80\x80"), 0u);   // beyond U+10FFFF
-  EXPECT_EQ(invalid_utf8("\xC3(" ), 0u);
+  EXPECT_EQ(invalid_utf8("a\xC3"), 1u);             // cut
+  EXPECT_EQ(invalid_utf8("\xC0\xAF"), 0u);          // overlong
+  EXPECT_EQ(invalid_utf8("x\xE0\x80\x80"), 1u);     // overlong
+  EXPECT_EQ(invalid_utf8("\xED\xA0\x80"), 0u);      // a surrogate
+  EXPECT_EQ(invalid_utf8("\xF4\x90\x80\x80"), 0u);  // beyond U+10FFFF
+  EXPECT_EQ(invalid_utf8("\xC3("), 0u);
   const std::string all = "Ärger 犬 \U0001F436 a";
   EXPECT_EQ(encode_utf8(decode_utf8(all)), all);
   EXPECT_EQ(lower_case("ÄRGER Straße ΣΑΣ"), "ärger straße σασ");
@@ -31,9 +31,9 @@ TEST(Utf8, RefusesWhatIsNone) {
 }
 
 TEST(WordTokeniser, SplitsByClassesAndMarksJoins) {
-  EXPECT_EQ(split_words("A dog's toy (3,000 of them).", true),
-            (Words{"a", "dog", "￭'￭", "s", "toy", "(￭", "3", "￭,￭", "000", "of", "them", "￭)",
-                   "￭."}));
+  EXPECT_EQ(
+      split_words("A dog's toy (3,000 of them).", true),
+      (Words{"a", "dog", "￭'￭", "s", "toy", "(￭", "3", "￭,￭", "000", "of", "them", "￭)", "￭."}));
   EXPECT_EQ(split_words("Ein  Mädchen\tlacht...", false),
             (Words{"ein", "mädchen", "lacht", ".", ".", "."}));
   EXPECT_TRUE(split_words(" \t", true).empty());
@@ -43,9 +43,7 @@ TEST(WordTokeniser, SplitsByClassesAndMarksJoins) {
 TEST(WordTokeniser, GivesSentencesBack) {
   const Words sentences{"Zwei junge Männer sind im Freien.",
                         "\"Well-known\", he said (in 1999): 5.5% of £20...",
-                        "a犬b \U0001F436\U0001F436 !x! '' x’s",
-                        "- a -b c- d-e --",
-                        "!"};
+                        "a犬b \U0001F436\U0001F436 !x! '' x’s", "- a -b c- d-e --", "!"};
   const TokeniserPtr t = make_word_tokeniser(sentences, 1);
   for (const std::string& s : sentences) {
     const std::vector<int32_t> ids = t->encode(s);

@@ -6,8 +6,8 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <set>
 #include <cmath>
+#include <set>
 
 #include "base/error.h"
 #include "base/files.h"
@@ -51,15 +51,29 @@ TextData data() { return {toy(600, 1), {}, toy(60, 2), toy(60, 3)}; }
 
 RunConfig config(std::vector<std::string> more = {}) {
   RunConfig c;
-  more.insert(more.begin(),
-              {"device=cpu", "data.name=multi30k", "text.direction=en-de", "text.width=32",
-               "text.heads=4", "text.feed_forward=64", "text.encoder_layers=2",
-               "text.decoder_layers=2", "protection.kind=none", "stage1.epochs=2",
-               "stage1.batch=32", "stage1.optimizer=adamw", "stage1.lr=0.003",
-               "stage1.weight_decay=0", "stage1.beta2=0.98", "stage1.schedule=constant",
-               "stage2.epochs=2", "stage2.batch=32", "stage2.optimizer=adamw", "stage2.lr=0.003",
-               "stage2.weight_decay=0", "stage2.schedule=constant",
-               "ensemble.insecure_seeded_secrets=true"});
+  more.insert(more.begin(), {"device=cpu",
+                             "data.name=multi30k",
+                             "text.direction=en-de",
+                             "text.width=32",
+                             "text.heads=4",
+                             "text.feed_forward=64",
+                             "text.encoder_layers=2",
+                             "text.decoder_layers=2",
+                             "protection.kind=none",
+                             "stage1.epochs=2",
+                             "stage1.batch=32",
+                             "stage1.optimizer=adamw",
+                             "stage1.lr=0.003",
+                             "stage1.weight_decay=0",
+                             "stage1.beta2=0.98",
+                             "stage1.schedule=constant",
+                             "stage2.epochs=2",
+                             "stage2.batch=32",
+                             "stage2.optimizer=adamw",
+                             "stage2.lr=0.003",
+                             "stage2.weight_decay=0",
+                             "stage2.schedule=constant",
+                             "ensemble.insecure_seeded_secrets=true"});
   apply_overrides(more, c);
   complete(c);
   return c;
@@ -113,7 +127,8 @@ TEST_F(TextTraining, LearnsTheToyLanguage) {
 
 TEST_F(TextTraining, GoesOnAfterAStopToTheSameWeights) {
   for (const bool ensemble : {false, true}) {
-    const RunConfig c = config(ensemble ? kEnsemble : std::vector<std::string>{"text.head_layers=1"});
+    const RunConfig c =
+        config(ensemble ? kEnsemble : std::vector<std::string>{"text.head_layers=1"});
     const std::string whole = ensemble ? "whole2" : "whole1", stopped = whole + "-stopped";
     train(whole, c);
     int stops = 0;
@@ -177,8 +192,7 @@ TEST_F(TextTraining, RefusesWhatItCannotDo) {
   EXPECT_NE(error_of([] { config({"text.head_layers=2"}); }).find("head_layers"),
             std::string::npos);
   EXPECT_NE(error_of([] { config({"data.name=cifar10"}); }).find("sentences"), std::string::npos);
-  EXPECT_NE(error_of([] { config({"text.direction=none"}); }).find("direction"),
-            std::string::npos);
+  EXPECT_NE(error_of([] { config({"text.direction=none"}); }).find("direction"), std::string::npos);
 }
 
 TEST(PairBatches, HoldEverySentenceOnceInEachEpoch) {

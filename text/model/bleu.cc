@@ -76,7 +76,9 @@ Words tokens_13a(std::string_view given) {
   const auto before = [](char a, char b) { return std::string{a} + " " + b + " "; };
   pass([&](char a, char b) { return !digit(a) && point(b); }, 2, before);
   pass([&](char a, char b) { return point(a) && !digit(b); }, 2,
-       [](char a, char b) { return std::string{' ', a, ' ', b}; });
+       [](char a, char b) {
+         return std::string{' ', a, ' ', b};
+       });
   pass([&](char a, char b) { return digit(a) && b == '-'; }, 2, before);
   Words tokens;
   std::string token;

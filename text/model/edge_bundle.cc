@@ -45,8 +45,7 @@ TextEdgeBundle read_text_edge(const std::filesystem::path& file) {
     bundle.selected.push_back(static_cast<int>(i));
   }
   bundle.fresh_sigma = c.tensor("fresh_sigma").item();
-  const TextSpec spec =
-      text_spec(bundle.config, bundle.source->size(), bundle.target->size());
+  const TextSpec spec = text_spec(bundle.config, bundle.source->size(), bundle.target->size());
   Rng blank = Rng::blank();
   bundle.head = std::make_shared<TextHead>(spec, blank);
   load_module(c, "head/", *bundle.head);

@@ -92,8 +92,9 @@ SearchOptions search_options(const TextConfig& config) {
 }
 
 std::vector<std::vector<int32_t>> search_translations(std::span<const int64_t> source_words,
-                                         const SearchOptions& options, const NextLogits& next,
-                                         const OnToken& on_token) {
+                                                      const SearchOptions& options,
+                                                      const NextLogits& next,
+                                                      const OnToken& on_token) {
   std::vector<Beam> beams;
   for (const int64_t words : source_words) beams.emplace_back(options, words);
   for (;;) {
@@ -116,8 +117,8 @@ std::vector<std::vector<int32_t>> search_translations(std::span<const int64_t> s
       for (; end < all.size() && sentence[end] == i; ++end) {
         for (size_t j = 0; j < static_cast<size_t>(k); ++j) {
           const size_t at = end * static_cast<size_t>(k) + j;
-          candidates.push_back({all[end]->log_p + static_cast<double>(top.score[at]), end - begin,
-                                top.index[at]});
+          candidates.push_back(
+              {all[end]->log_p + static_cast<double>(top.score[at]), end - begin, top.index[at]});
         }
       }
       beams[static_cast<size_t>(i)].advance(candidates);

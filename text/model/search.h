@@ -32,7 +32,8 @@ using OnToken = std::function<void(int sentence, int32_t token)>;
 // The translation of each sentence, without begin and end. source_words: how many tokens each
 // sentence has, without begin and end. Equal scores: the lower token number.
 std::vector<std::vector<int32_t>> search_translations(std::span<const int64_t> source_words,
-                                         const SearchOptions& options, const NextLogits& next,
-                                         const OnToken& on_token = {});
+                                                      const SearchOptions& options,
+                                                      const NextLogits& next,
+                                                      const OnToken& on_token = {});
 
 }  // namespace ens

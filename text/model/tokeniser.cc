@@ -134,7 +134,8 @@ TokeniserPtr read_tokeniser(const std::string& kind, const std::string& bytes,
 
 void check_utf8(std::string_view text, const std::string& where) {
   if (const auto at = invalid_utf8(text)) {
-    usage_fail(fmt::format("byte {} is not UTF-8", *at + 1), where, "convert the text: iconv -t utf8");
+    usage_fail(fmt::format("byte {} is not UTF-8", *at + 1), where,
+               "convert the text: iconv -t utf8");
   }
 }
 

@@ -23,12 +23,13 @@ inline constexpr int32_t kFirstWord = 4;
 class Tokeniser {
  public:
   virtual ~Tokeniser() = default;
-  virtual std::vector<int32_t> encode(std::string_view sentence) const = 0;  // without begin and end
+  virtual std::vector<int32_t> encode(
+      std::string_view sentence) const = 0;  // without begin and end
   // Numbers below kFirstWord but kUnknown ("<unk>") are left out.
   virtual std::string decode(std::span<const int32_t> tokens) const = 0;
   virtual int64_t size() const = 0;  // of the vocabulary
   virtual std::string token(int32_t id) const = 0;
-  virtual std::string kind() const = 0;  // "word", "spm"
+  virtual std::string kind() const = 0;   // "word", "spm"
   virtual std::string bytes() const = 0;  // to be read by read_tokeniser
 };
 using TokeniserPtr = std::shared_ptr<const Tokeniser>;

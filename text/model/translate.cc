@@ -91,7 +91,8 @@ std::vector<std::vector<int32_t>> Translator::translate(
   const auto heard = [&](int sentence, int32_t token) {
     on_token(static_cast<int>(index[static_cast<size_t>(sentence)]), token);
   };
-  const auto found = search_translations(words, options_, next, on_token ? OnToken(heard) : OnToken());
+  const auto found =
+      search_translations(words, options_, next, on_token ? OnToken(heard) : OnToken());
   for (size_t i = 0; i < found.size(); ++i) out[index[i]] = found[i];
   return out;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// SentencePiece (Kudo and Richardson, EMNLP 2018) in a library of its own, libens_spm.so, loaded when
-// it is first needed. Debian's libsentencepiece brings an older Protobuf with it, whose symbols must
-// not meet those of our own.
+// SentencePiece (Kudo and Richardson, EMNLP 2018) in a library of its own, libens_spm.so, loaded
+// when it is first needed. Debian's libsentencepiece brings an older Protobuf with it, whose
+// symbols must not meet those of our own.
 #pragma once
 
 #include <cstdint>

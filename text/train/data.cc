@@ -41,9 +41,9 @@ TextData load_text(const RunConfig& config) {
   const std::span<const int64_t> rows(order);
   TextData out;
   out.set_aside = rows_of(all, rows.first(static_cast<size_t>(aside)));
-  out.train = rows_of(all, rows.subspan(static_cast<size_t>(aside),
-                                        static_cast<size_t>(limited(all.count() - aside,
-                                                                    data.train_limit()))));
+  out.train = rows_of(
+      all, rows.subspan(static_cast<size_t>(aside),
+                        static_cast<size_t>(limited(all.count() - aside, data.train_limit()))));
   out.validation = read("val", data.test_limit());
   out.test = read("test_2016_flickr", data.test_limit());
   return out;

@@ -16,8 +16,8 @@
 #include "nn/io/checkpoint.h"
 #include "nn/optim/fit.h"
 #include "proto/results.h"
-#include "text/model/bleu.h"
 #include "text/body/cloud_bundle.h"
+#include "text/model/bleu.h"
 #include "text/model/edge_bundle.h"
 #include "text/model/translate.h"
 #include "text/train/protections.h"
@@ -164,8 +164,7 @@ class TextTraining {
           Rng rng(config_.seed(), name);
           const auto net = std::make_shared<TextNet>(spec_, rng);
           if (noisy) add_noise(*net->head(), rng);
-          train(*net,
-                job_of("stage1", i, settings, name + ".h5", "net " + std::to_string(i)),
+          train(*net, job_of("stage1", i, settings, name + ".h5", "net " + std::to_string(i)),
                 rng.next(), progress, {});
           nets_[static_cast<size_t>(i)] = net;
         },
@@ -217,17 +216,16 @@ class TextTraining {
     std::vector<Var> all;
     for (const auto& other : others) {
       const TextHead& head = *other->head();
-      const Var s = sum(mul(cosine_similarity(mine.source_embedding(), head.source_embedding()),
-                            Var(source)));
-      const Var t = sum(mul(cosine_similarity(mine.target_embedding(), head.target_embedding()),
-                            Var(target)));
+      const Var s = sum(
+          mul(cosine_similarity(mine.source_embedding(), head.source_embedding()), Var(source)));
+      const Var t = sum(
+          mul(cosine_similarity(mine.target_embedding(), head.target_embedding()), Var(target)));
       all.push_back(affine(add(s, t), 0.5f, 0));
     }
     return maximum(all);
   }
 
-  std::shared_ptr<TextNet> train_stage2(std::vector<int>& selected,
-                                        results::RunSummary& summary) {
+  std::shared_ptr<TextNet> train_stage2(std::vector<int>& selected, results::RunSummary& summary) {
     const Secrets secrets = draw_secrets();
     selected = secrets.selected;
     std::vector<std::shared_ptr<Seq2Seq>> bodies;
@@ -244,8 +242,7 @@ class TextTraining {
                  target = frequencies(train_.target, spec_.target_words);
     const auto lambda = static_cast<float>(config_.ensemble().lambda());
     EpochMean reached;
-    NetTraining job =
-        job_of("stage2", -1, config_.stage2(), "stage2/ensemble.h5", "ensemble");
+    NetTraining job = job_of("stage2", -1, config_.stage2(), "stage2/ensemble.h5", "ensemble");
     job.epoch_metrics = [&] {
       return std::vector<std::pair<std::string, double>>{{"similarity", reached.take()}};
     };
@@ -339,14 +336,13 @@ NextWordScore score_next_words(TextNet& net, const TokenPairs& pairs) {
   const NoGrad no_grad;
   std::vector<int64_t> order(static_cast<size_t>(pairs.count()));
   std::iota(order.begin(), order.end(), 0);
-  std::ranges::stable_sort(order, {}, [&](int64_t i) {
-    return pairs.target[static_cast<size_t>(i)].size();
-  });
+  std::ranges::stable_sort(order, {},
+                           [&](int64_t i) { return pairs.target[static_cast<size_t>(i)].size(); });
   NextWordScore out;
   double words = 0;
   for (size_t begin = 0; begin < order.size(); begin += kEvaluationBatch) {
-    const auto rows = std::span(order).subspan(
-        begin, std::min<size_t>(kEvaluationBatch, order.size() - begin));
+    const auto rows =
+        std::span(order).subspan(begin, std::min<size_t>(kEvaluationBatch, order.size() - begin));
     const TokenBatch batch = token_batch(pairs, rows);
     Rng noise(1, begin);
     const Var logits = net.logits(batch, nullptr, &noise);

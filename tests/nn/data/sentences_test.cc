@@ -35,9 +35,7 @@ TEST_F(Sentences, AreReadInPairs) {
 
 TEST_F(Sentences, OfDamagedFilesSayWhereAndHowToMend) {
   write("val.en", "A dog.\nTwo men\n");
-  const auto error = [&] {
-    return error_of([&] { read_multi30k(root_.path(), "val", "en-de"); });
-  };
+  const auto error = [&] { return error_of([&] { read_multi30k(root_.path(), "val", "en-de"); }); };
   EXPECT_NE(error().find("val.de"), std::string::npos);
   EXPECT_NE(error().find("ensembler data get multi30k"), std::string::npos);
   write("val.de", "Ein Hund.\n");

@@ -36,7 +36,8 @@ TEST(Schedule, MatchesPyTorch) {
   EXPECT_EQ(compared, 11u);
 }
 
-// d^-.5 min(s^-.5, s warmup^-1.5) with d = 512 and warmup = 4000, as the paper has it, from s = 1 on.
+// d^-.5 min(s^-.5, s warmup^-1.5) with d = 512 and warmup = 4000, as the paper has it, from s = 1
+// on.
 TEST(Schedule, NoamIsThePapers) {
   Schedule s;
   s.kind = parse_schedule("noam");
@@ -44,8 +45,7 @@ TEST(Schedule, NoamIsThePapers) {
   s.warmup_steps = 4000;
   for (const int64_t step : {1, 2, 100, 3999, 4000, 4001, 16000, 100000}) {
     const auto n = static_cast<double>(step);
-    const double want =
-        std::pow(512, -.5) * std::min(std::pow(n, -.5), n * std::pow(4000, -1.5));
+    const double want = std::pow(512, -.5) * std::min(std::pow(n, -.5), n * std::pow(4000, -1.5));
     EXPECT_NEAR(s.at(step - 1), want, 1e-6 * want) << step;
   }
 }

@@ -12,6 +12,7 @@
 #include "disguise/key/key.h"
 #include "lab/datasets.h"
 #include "lab/results.h"
+#include "lab/scenarios/disguise.h"
 #include "nn/data/loader.h"
 
 namespace ens {
@@ -42,7 +43,7 @@ struct DisguiseBench::Impl {
         key(DisguiseKey::make(
             config.disguise(),
             {{test->channels, test->height, test->width}, config.data().fit(), test->class_names},
-            config.seed())),
+            config.seed(), key_samples(config.disguise(), *test, mixed_in(config).get()))),
         transform(key.transform()),
         fresh(key.fresh("show")) {}
 

@@ -22,8 +22,9 @@ struct Level {
   const char* level;  // AttackResult::level
   double pairs;       // of L2: at most so many
 };
-constexpr std::array<Level, 6> kLevels = {{{"L0", "L0", 0},
+constexpr std::array<Level, 7> kLevels = {{{"L0", "L0", 0},
                                            {"L1", "L1", 0},
+                                           {"L1x", "L1x", 0},
                                            {"L2, 1 pair", "L2", 1},
                                            {"L2, 10 pairs", "L2", 10},
                                            {"L2, 1000 pairs", "L2", 1000},
@@ -410,7 +411,8 @@ std::string disguise_sections(const ReportData& all, FigureList& figures) {
       matrix(all) + "<div class=\"plots\">" + curves + "</div>" + attack_rows(all) +
           picture_strips(all),
       "What a cloud that trains on disguised images can still tell, by what it knows: "
-      "L0 the disguised set alone, L1 public images too, L2 known pairs, oracle pairs "
+      "L0 the disguised set alone, L1 public images too, L1x the private images too but not who "
+      "is who, L2 known pairs, oracle pairs "
       "without limit; each level has what those before it have. A cell has the share of "
       "queries whose original the strongest attack picks out of a gallery of (usually) "
       "1,000: below "

@@ -55,14 +55,14 @@ void keygen(const KeygenFlags& flags) {
                "use --set disguise.method=rmt, or a configuration such as --config disguise-rmt");
   }
   refuse_existing(flags.out);
-  const int64_t samples = DisguiseKey::samples_needed(config.disguise());
-  config.mutable_data()->set_train_limit(std::max<int64_t>(samples, 1));
+  config.mutable_data()->set_train_limit(
+      std::max<int64_t>(DisguiseKey::samples_needed(config.disguise()), 1));
   config.mutable_data()->set_public_images(0);
   const auto data = shared_dataset(config, DataPart::kTrain);
   const DisguiseKey key = DisguiseKey::make(
       config.disguise(),
       {{data->channels, data->height, data->width}, config.data().fit(), data->class_names},
-      config.seed(), samples > 0 ? first_pixels(*data, samples) : Tensor());
+      config.seed(), key_samples(config.disguise(), *data, mixed_in(config).get()));
   key.write(flags.out);
   fmt::print("{}  secret: keep it on this machine\nkey {}: {} for images of {}\n", flags.out,
              key.id(), key.method(), key.images().shape.shape().str());
@@ -94,10 +94,14 @@ RunConfig data_settings(const ConfigFlags& flags, const std::string& data_set,
 void apply_to(const DisguiseKey& key, const RunConfig& config, const std::string& split,
               const std::string& file, studio::DisguiseReport& report) {
   const auto data = shared_dataset(config, split == "train" ? DataPart::kTrain : DataPart::kTest);
+  RunConfig of_key = config;
+  *of_key.mutable_disguise() = key.settings();
+  const auto public_data = mixed_in(of_key);
   const auto start = std::chrono::steady_clock::now();
-  const DisguisedSetInfo info =
-      apply_disguise(key, *data, split, file,
-                     {.crop_padding = config.data().crop_padding(), .flip = config.data().flip()});
+  const DisguisedSetInfo info = apply_disguise(key, *data, split, file,
+                                               {.crop_padding = config.data().crop_padding(),
+                                                .flip = config.data().flip(),
+                                                .public_data = public_data.get()});
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   fmt::print("{}: {} rows of {} {}, {} classes, {:.1f} MB, in {:.2f} s; set {} under key {}\n",
@@ -210,8 +214,9 @@ void inspect(const InspectFlags& flags) {
   const auto [fewest, most] = std::ranges::minmax(of_class);
   fmt::print("disguised set {} ({}), under key {}\n", info.set_id, info.split, info.key_id);
   for (const std::string& mark : info.marks) fmt::print("MARKED: {}\n", mark);
-  fmt::print("{} rows of {} {}, {} classes with {} to {} rows, {:.1f} MB\n", info.rows,
+  fmt::print("{} rows of {} {}, {} classes with {} to {} rows{}, {:.1f} MB\n", info.rows,
              info.shape.str(), name(info.dtype), info.classes, fewest, most,
+             info.soft_labels ? " (mixed)" : "",
              static_cast<double>(fs::file_size(flags.set)) / 1e6);
   fmt::print("mean {:.4g}\nstddev {:.4g}\n", fmt::join(info.mean, " "),
              fmt::join(info.stddev, " "));

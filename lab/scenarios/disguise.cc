@@ -23,6 +23,7 @@
 #include "base/threads.h"
 #include "disguise/key/key.h"
 #include "disguise/owner/apply.h"
+#include "disguise/owner/queries.h"
 #include "disguise/set/set.h"
 #include "disguise/train/model.h"
 #include "disguise/train/train.h"
@@ -37,6 +38,7 @@
 #include "lab/scenarios/split_training.h"
 #include "lab/scenarios/text.h"
 #include "lab/scores.h"
+#include "nn/autograd/ops.h"
 #include "nn/core/backend.h"
 #include "nn/data/loader.h"
 #include "proto/results.h"
@@ -78,6 +80,14 @@ std::string settings_for_tables(const DisguiseConfig& disguise) {
     const NeuracryptConfig& n = disguise.neuracrypt();
     add(fmt::format("patches of {}, d = {}, ", n.patch(), n.width()) +
         (n.depth() < 0 ? "linear" : fmt::format("depth {}", n.depth())));
+  } else if (method == "instahide") {
+    const InstahideConfig& i = disguise.instahide();
+    const bool cross = i.mix() == "cross";
+    add(fmt::format("{}, k = {}, {} encodings, {} queries", i.mix(),
+                    i.k() > 0 ? i.k()
+                    : cross   ? 6
+                              : 4,
+                    i.encodings(), i.queries()));
   } else if (method == "dp") {
     add(fmt::format("\u03b5 = {:g}", disguise.dp().epsilon()));
   } else if (method == "noise") {
@@ -121,10 +131,9 @@ DisguiseKey owners_key(const RunConfig& config, const RunDir& run, const Dataset
   const fs::path file = run.path("owner/owner.key");
   fs::permissions(file.parent_path(), fs::perms::owner_all);
   if (fs::exists(file)) return DisguiseKey::read(file);
-  const int64_t samples = DisguiseKey::samples_needed(config.disguise());
   DisguiseKey key =
       DisguiseKey::make(config.disguise(), images_of_key(config, train), config.seed(),
-                        samples > 0 ? first_pixels(train, samples) : Tensor());
+                        key_samples(config.disguise(), train, mixed_in(config).get()));
   key.write(file);
   return key;
 }
@@ -137,8 +146,26 @@ fs::path owners_set(const DisguiseKey& key, const RunConfig& config, const RunDi
   ApplyOptions options;
   options.crop_padding = config.data().crop_padding();
   options.flip = config.data().flip();
+  const auto public_data = mixed_in(config);
+  options.public_data = public_data.get();
   apply_disguise(key, data, split, file, options);
   return file;
+}
+
+// What the owner sees, whose queries may be several rows each; the cloud counts single rows.
+double owners_accuracy(const DisguiseKey& key, const fs::path& model_file, const Dataset& test) {
+  constexpr int64_t kImages = 128;
+  const DisguisedModel model = read_disguised_model(model_file);
+  DisguisedQueries queries(key, model.key_id, model.row(), model_file.string());
+  double right = 0;
+  for (int64_t first = 0; first < test.count(); first += kImages) {
+    const int64_t count = std::min(kImages, test.count() - first);
+    const Tensor rows = queries.disguise(images_of(test, first, count));
+    right += accuracy(queries.own_classes(classify_disguised(model, rows)),
+                      labels_of(test, first, count)) *
+             static_cast<double>(count);
+  }
+  return right / static_cast<double>(test.count());
 }
 
 void describe(const RunConfig& config, const DisguiseKey& key, const Dataset& train,
@@ -157,6 +184,13 @@ void describe(const RunConfig& config, const DisguiseKey& key, const Dataset& tr
 
 // ---- attacks
 
+// Another key for the same images, from public ones.
+DisguiseKey key_of_attacker(const DisguiseKey& key, const RunConfig& config) {
+  return DisguiseKey::make(key.settings(), key.images(), config.seed() + 1,
+                           key_samples(key.settings(), *shared_dataset(config, DataPart::kPublic),
+                                       mixed_in(config).get()));
+}
+
 // A finished run, as its attacks meet it.
 class Target {
  public:
@@ -166,7 +200,7 @@ class Target {
         key_(DisguiseKey::read(folder / "owner/owner.key")),
         transform_(key_.transform()),
         fresh_(key_.fresh("query")),
-        other_key_(DisguiseKey::make(key_.settings(), key_.images(), config_.seed() + 1)),
+        other_key_(key_of_attacker(key_, config_)),
         other_transform_(other_key_.transform()),
         set_(folder / "owner/train.h5") {
     const auto test = shared_dataset(config_, DataPart::kTest);
@@ -307,6 +341,16 @@ class Target {
     v.rows = [this](int64_t first, int64_t count) { return set_.rows(first, count); };
     v.queries = queries_;
     v.public_data = &roles_.public_data;
+    v.private_images = [this] { return gallery_; };
+    v.private_rows = [this] {
+      const int64_t m = queries_.dim(0), others = gallery_.dim(0) - m;
+      Shape all = queries_.shape();
+      all.set(0, m + others);
+      Tensor rows = Tensor::empty(all);
+      rows.rows(0, m).copy_from(queries_);
+      if (others > 0) rows.rows(m, others).copy_from(apply(gallery_.rows(m, others)));
+      return rows;
+    };
     v.apply = [this](const Tensor& images) { return apply(images); };
     v.apply_other_key = [this](const Tensor& images) { return apply(*other_transform_, images); };
     v.model = model_;
@@ -418,6 +462,24 @@ class DisguiseScenario : public Scenario {
 
 }  // namespace
 
+std::shared_ptr<const Dataset> mixed_in(const RunConfig& config) {
+  const DisguiseConfig& disguise = config.disguise();
+  if (disguise.method() != "instahide" || disguise.instahide().mix() != "cross") return nullptr;
+  const std::string& name = disguise.instahide().public_data();
+  if (name.empty()) {
+    usage_fail("no public images are named", "disguise.instahide.public_data",
+               "name a data set with images of the same shape");
+  }
+  if (name == config.data().name()) {
+    usage_fail("'" + name + "' is the owner's own data set", "disguise.instahide.public_data",
+               "name another one: what is mixed in is public");
+  }
+  RunConfig of_public = config;
+  of_public.mutable_data()->set_name(name);
+  of_public.mutable_data()->set_train_limit(0);
+  return shared_dataset(of_public, DataPart::kTrainAndPublic);
+}
+
 bool is_disguised(const RunConfig& config) {
   return config.disguise().has_method() &&
          '"' + config.disguise().method() + '"' != default_text("disguise.method");
@@ -471,6 +533,8 @@ bool train_disguised_run(const RunConfig& config, const fs::path& folder) {
   results::RunSummary summary;
   results::read(run.path("cloud/summary.json"), summary);
   describe(config, key, *train, summary);
+  if (key.method() == "instahide")
+    summary.set_accuracy(owners_accuracy(key, run.path("cloud/model.h5"), *test));
   results::write(run.path("summary.json"), summary);
   run.mark_done();
   return true;

@@ -423,7 +423,7 @@ std::string disguise_sections(const ReportData& all, FigureList& figures) {
 std::string disguise_markdown(const ReportData& all) {
   if (all.disguised.empty()) return "";
   std::string out = "| Method | Accuracy | Owner, \u00b5s | Bytes | AUC | Model without the key |";
-  std::string rule = "|---|--:|--:|--:|--:|--:|";
+  std::string rule = "|---|--:|--:|--:|--:|---|";
   for (const Level& level : kLevels) {
     out += fmt::format(" {} |", level.title);
     rule += "--:|";

@@ -106,6 +106,8 @@ TEST_F(DisguiseRunTest, TheControlsAreAtOneAndAtChance) {
         ASSERT_EQ(r.model_use_size(), 3);
         for (const auto& use : r.model_use())
           EXPECT_NEAR(use.accuracy(), r.model_use(0).accuracy(), 0.05);
+      } else if (name == "align") {  // trained for a moment
+        EXPECT_GT(rank1, 0.1);
       } else if (name != "equality" && name != "codebook") {  // no two units here are equal
         EXPECT_TRUE(rank1 > 0.99 || r.ssim().mean() > 0.999) << rank1 << ", " << r.ssim().mean();
       }

@@ -29,8 +29,8 @@ Dataset sides(int64_t count, uint64_t seed) {
 class ModelAttacks : public testing::Test {
  protected:
   ModelAttacks() {
-    const NaiveRmt key(test_, 4, 'r', false, false, false, 0, 5), other(test_, 4, 'r', false, false,
-                                                                       false, 0, 6);
+    const NaiveRmt key(test_, 4, 'r', false, false, false, 0, 5),
+        other(test_, 4, 'r', false, false, false, 0, 6);
     victim_ = victim_of(settings("disguise { method: 'rmt' }"), training_, public_, test_, 20,
                         [key](const Tensor& images) { return key(images, 1); });
     victim_.apply_other_key = [other](const Tensor& images) { return other(images, 1); };

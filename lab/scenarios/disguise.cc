@@ -222,8 +222,6 @@ class Target {
       gallery_.rows(truth_.dim(0), more).copy_from(images_of(roles_.traffic, 0, more));
     }
     queries_ = apply(truth_);
-    model_ = read_disguised_model(folder / "cloud/model.h5").net;
-    model_->to(parse_devices(config_.device())[0]);
     choose_candidates(DisguisedSetReader(folder / "owner/test.h5"), first_attack_seed(config_));
   }
 
@@ -353,7 +351,9 @@ class Target {
     };
     v.apply = [this](const Tensor& images) { return apply(images); };
     v.apply_other_key = [this](const Tensor& images) { return apply(*other_transform_, images); };
-    v.model = model_;
+    const auto model = read_disguised_model(folder_ / "cloud/model.h5").net;  // of this attack
+    model->to(parse_devices(config_.device())[0]);
+    v.model = model;
     v.candidates = candidates_;
     v.candidate_labels = candidate_labels_;
     return v;
@@ -399,7 +399,6 @@ class Target {
   const DisguisedSetReader set_;
   ImageRoles roles_;
   Tensor truth_, gallery_, queries_;
-  std::shared_ptr<Sequential> model_;
   Tensor candidates_;  // for membership
   std::vector<int32_t> candidate_labels_, members_;
 };

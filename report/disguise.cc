@@ -430,7 +430,7 @@ std::string disguise_sections(const ReportData& all, FigureList& figures) {
 std::string disguise_markdown(const ReportData& all) {
   if (all.disguised.empty()) return "";
   std::string out = "| Method | Accuracy | Owner, \u00b5s | Bytes | AUC | Model without the key |";
-  std::string rule = "|---|--:|--:|--:|--:|--:|";
+  std::string rule = "|---|--:|--:|--:|--:|---|";
   for (const Level& level : kLevels) {
     out += fmt::format(" {} |", level.title);
     rule += "--:|";
@@ -439,11 +439,11 @@ std::string disguise_markdown(const ReportData& all) {
   for (const Run& run : all.disguised) {
     if (run.task() != task) rows += fmt::format("| **{}** |\n", task = run.task());
     const auto& d = run.summary.disguise();
-    rows += fmt::format("| {} | {} | {} | {} | {} | {} |", title_of(run),
-                        percent(run.get("accuracy")),
-                        fixed(versions(run) * d.owner_microseconds(), 1),
-                        bytes(versions(run) * d.disguised_bytes()), format(membership(run), kSsim),
-                        fmt::join(model_use(run), "; "));
+    rows +=
+        fmt::format("| {} | {} | {} | {} | {} | {} |", title_of(run), percent(run.get("accuracy")),
+                    fixed(versions(run) * d.owner_microseconds(), 1),
+                    bytes(versions(run) * d.disguised_bytes()), format(membership(run), kSsim),
+                    fmt::join(model_use(run), "; "));
     for (const Level& level : kLevels) {
       const std::optional<Verdict> verdict = verdict_at(all, run, level);
       rows += verdict ? fmt::format(" {} {} ({}) |", verdict->word, percent(verdict->best.rank1),

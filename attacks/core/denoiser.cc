@@ -38,9 +38,9 @@ Var Denoiser::noise(const Var& noisy, std::span<const float> sizes) {
     return Var(t.to(noisy.value().dtype()).to(noisy.value().device()));
   };
   const Var plane = affine(slice(noisy, 1, 0, 1), 0, 0);
-  const Var x = concat(std::vector<Var>{mul(affine(noisy, 1, -0.5f), there(scale)),
-                                        ens::add(plane, there(level))},
-                       1);
+  const Var x = concat(
+      std::vector<Var>{mul(affine(noisy, 1, -0.5f), there(scale)), ens::add(plane, there(level))},
+      1);
   return forward(x);
 }
 

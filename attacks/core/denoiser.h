@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A denoiser of images: a residual network (Zhang et al., "Beyond a Gaussian Denoiser", TIP 2017) at
-// half the image's size that is told the noise's size (Zhang et al., "FFDNet", TIP 2018).
+// A denoiser of images: a residual network (Zhang et al., "Beyond a Gaussian Denoiser", TIP 2017)
+// at half the image's size that is told the noise's size (Zhang et al., "FFDNet", TIP 2018).
 #pragma once
 
 #include <memory>

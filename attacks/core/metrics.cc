@@ -211,7 +211,8 @@ Interval bootstrap(std::span<const double> values, uint64_t seed, int resamples)
 
 Interval area_under_curve(std::span<const double> positives, std::span<const double> negatives) {
   if (positives.empty() || negatives.empty()) fail("a curve needs positives and negatives", "auc");
-  std::vector<double> in(positives.begin(), positives.end()), out(negatives.begin(), negatives.end());
+  std::vector<double> in(positives.begin(), positives.end()),
+      out(negatives.begin(), negatives.end());
   std::ranges::sort(in);
   std::ranges::sort(out);
   if (!std::isfinite(in.front() + in.back() + out.front() + out.back())) {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Feature alignment, the generic attacker: a substitute for the owner's transform, a linear map of
 // every block with weights of its own, is trained on public images until its rows are distributed
-// like the disguised ones, by moments, maximum mean discrepancy and a critic (in the manner of FORA,
-// CVPR 2024); a decoder of the substitute's rows then reads the owner's. It knows of the method no
-// more than that blocks go to blocks.
+// like the disguised ones, by moments, maximum mean discrepancy and a critic (in the manner of
+// FORA, CVPR 2024); a decoder of the substitute's rows then reads the owner's. It knows of the
+// method no more than that blocks go to blocks.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -30,8 +30,8 @@ class Alignment {
         row_(view.queries.shape().dims().subspan(1)),
         rng_(context.seed, "align") {
     constexpr int64_t kMost = 4000;
-    const Tensor rows = view.rows(
-        0, std::min({kMost, view.training_rows, context.settings.observed_features()}));
+    const Tensor rows =
+        view.rows(0, std::min({kMost, view.training_rows, context.settings.observed_features()}));
     scale_ = std::make_unique<RowScale>(rows);
     seen_ = scale_->apply(rows);
     substitute_ = std::make_shared<BlockLinear>(image_, row_, rng_);
@@ -64,7 +64,9 @@ class Alignment {
     }
     return out.to(context_.device);
   }
-  Var judge(const Var& rows) { return cast(critic_->forward(cast(rows, context_.dtype)), Dtype::kF32); }
+  Var judge(const Var& rows) {
+    return cast(critic_->forward(cast(rows, context_.dtype)), Dtype::kF32);
+  }
   Var teach_critic(const Tensor& real, const Var& made) {
     return add(mean(relu(affine(judge(Var(real)), -1, 1))),
                mean(relu(affine(judge(made.detach()), 1, 1))));
@@ -102,8 +104,8 @@ void Alignment::train() {
     const int64_t n = batch.images.dim(0);
     const Tensor real = next_seen(n);
     const Var made = substitute(batch.images);
-    Var loss = add(moment_loss(affine(made, 1 / wanted.scale, 0), wanted),
-                   kernel_discrepancy(made, real));
+    Var loss =
+        add(moment_loss(affine(made, 1 / wanted.scale, 0), wanted), kernel_discrepancy(made, real));
     loss = add(loss, affine(mse(substitute_->covariance_of(made), Var(covariance)), 100, 0));
     const float rate =
         std::min(1.0f, 2.0f - 2.0f * static_cast<float>(step) / static_cast<float>(steps));

@@ -65,7 +65,8 @@ void BlockLinear::start_as_identity() {
   Tensor weight = Tensor::zeros(weight_.shape());
   const int64_t in = weight.dim(1), out = weight.dim(2);
   for (int64_t i = 0; i < weight.dim(0); ++i) {
-    for (int64_t e = 0; e < std::min(in, out); ++e) weight.data<float>()[(i * in + e) * out + e] = 1;
+    for (int64_t e = 0; e < std::min(in, out); ++e)
+      weight.data<float>()[(i * in + e) * out + e] = 1;
   }
   weight_.mutable_value().copy_from(weight);
 }
@@ -79,9 +80,10 @@ Var BlockLinear::covariance_of(const Var& outputs) const {
 BlockDecoder::BlockDecoder(const Shape& row, const Shape& image, const DecoderConfig& settings,
                            Rng& rng) {
   blocks_ = add("blocks", std::make_shared<BlockLinear>(row, image, rng));
-  decoder_ = add("decoder",
-                 std::make_shared<Decoder>(
-                     image, image, DecoderSize{settings.channels(), settings.blocks()}, rng));
+  if (row == image) blocks_->start_as_identity();
+  decoder_ =
+      add("decoder", std::make_shared<Decoder>(
+                         image, image, DecoderSize{settings.channels(), settings.blocks()}, rng));
 }
 
 Var BlockDecoder::forward(const Var& rows) { return decoder_->forward(blocks_->forward(rows)); }

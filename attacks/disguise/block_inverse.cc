@@ -34,7 +34,8 @@ Tensor BlockInverse::disguise(const BlockVectors& blocks, const BlockNoise& nois
     const int64_t which = matrices.dim(0) == 1 ? 0 : i;
     const Eigen::Map<const Matrix> a(matrices.data<float>() + which * d * d, d, d);
     const Eigen::Map<const Matrix> x(from.data<float>() + i * samples * d, samples, d);
-    Eigen::Map<Matrix> y(to.data<float>() + place[static_cast<size_t>(i)] * samples * d, samples, d);
+    Eigen::Map<Matrix> y(to.data<float>() + place[static_cast<size_t>(i)] * samples * d, samples,
+                         d);
     const Eigen::MatrixXd r = a.cast<double>().completeOrthogonalDecomposition().pseudoInverse();
     y.noalias() = (x.array() + static_cast<float>(noise.mean_before)).matrix() * r.cast<float>();
     y.array() += static_cast<float>(noise.mean_after);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// A denoiser behind the recovered key: once the matrices are known, what is left of `rmt` is noise of
-// a public law, and that a network removes which was trained on public images with noise of this law.
-// The noise's own level, which no unbiased linear attack goes beyond, is no limit for it.
+// A denoiser behind the recovered key: once the matrices are known, what is left of `rmt` is noise
+// of a public law, and that a network removes which was trained on public images with noise of this
+// law. The noise's own level, which no unbiased linear attack goes beyond, is no limit for it.
 #include <fmt/format.h>
 
+#include <Eigen/Cholesky>
 #include <algorithm>
 #include <cmath>
 
@@ -15,6 +16,8 @@
 
 namespace ens {
 namespace {
+
+constexpr int64_t kWindow = 5;
 
 // The noise of rebuilt images, of pixels in [0, 1].
 class RebuiltNoise {
@@ -53,6 +56,65 @@ float root_mean_square(const Tensor& t) {
   return static_cast<float>(std::sqrt(squares / static_cast<double>(t.numel())));
 }
 
+// The kernel of 5x5, [C,C,5,5], that tells the noise from noisy images best, by least squares;
+// pixels less 0.5, zeros around the image.
+Tensor best_kernel(const Tensor& noisy, const Tensor& noise) {
+  const int64_t c = noisy.dim(1), h = noisy.dim(2), w = noisy.dim(3),
+                inputs = c * kWindow * kWindow;
+  using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  Eigen::MatrixXd gram = Eigen::MatrixXd::Zero(inputs, inputs);
+  Eigen::MatrixXd cross = Eigen::MatrixXd::Zero(inputs, c);
+  Matrix windows(h * w, inputs);
+  for (int64_t i = 0; i < noisy.dim(0); ++i) {
+    const float* image = noisy.data<float>() + i * c * h * w;
+    for (int64_t row = 0; row < h * w; ++row) {
+      for (int64_t k = 0; k < inputs; ++k) {
+        const int64_t y = row / w + k / kWindow % kWindow - kWindow / 2;
+        const int64_t x = row % w + k % kWindow - kWindow / 2;
+        const bool inside = y >= 0 && y < h && x >= 0 && x < w;
+        windows(row, k) = inside ? image[(k / (kWindow * kWindow) * h + y) * w + x] - 0.5f : 0;
+      }
+    }
+    const Eigen::Map<const Matrix> targets(noise.data<float>() + i * c * h * w, c, h * w);
+    gram += (windows.transpose() * windows).cast<double>();
+    cross += (windows.transpose() * targets.transpose()).cast<double>();
+  }
+  gram.diagonal().array() += 1e-6 * gram.trace() / static_cast<double>(inputs);
+  const Eigen::MatrixXd solved = gram.ldlt().solve(cross);  // [inputs, C]
+  Tensor kernel = Tensor::empty({c, c, kWindow, kWindow});
+  Eigen::Map<Matrix>(kernel.data<float>(), c, inputs) = solved.transpose().cast<float>();
+  return kernel;
+}
+
+// The best linear filter, and a residual network for what it misses, which begins with nothing.
+class LawDenoiser : public Module {
+ public:
+  LawDenoiser(const Shape& image, const DenoiseConfig& settings, float size, Rng& rng)
+      : size_(size) {
+    linear_ = add("linear", std::make_shared<Conv2d>(image[0], image[0], kWindow,
+                                                     ConvSpec{1, kWindow / 2}, false, rng));
+    net_ =
+        add("net", std::make_shared<Denoiser>(image, settings.channels(), settings.blocks(), rng));
+    for (const NamedVar& p : net_->parameters()) {
+      if (p.name == "last.weight") p.var.mutable_value().copy_from(Tensor::zeros(p.var.shape()));
+    }
+  }
+  void start_with(const Tensor& kernel) {
+    linear_->parameters()[0].var.mutable_value().copy_from(kernel);
+  }
+  // Noisy images -> their noise, in deviations.
+  Var forward(const Var& noisy) override {
+    const std::vector<float> sizes(static_cast<size_t>(noisy.dim(0)), size_);
+    return ens::add(cast(linear_->forward(affine(noisy, 1, -0.5f)), Dtype::kF32),
+                    cast(net_->noise(noisy, sizes), Dtype::kF32));
+  }
+
+ private:
+  const float size_;
+  std::shared_ptr<Conv2d> linear_;
+  std::shared_ptr<Denoiser> net_;
+};
+
 class Denoise : public AttackOn<PublicView> {
  public:
   std::string name() const override { return "denoise"; }
@@ -78,11 +140,17 @@ class Denoise : public AttackOn<PublicView> {
   }
 
  private:
-  static std::shared_ptr<Denoiser> train(const PublicView& view, const RebuiltNoise& noise,
-                                         float size, const AttackContext& context, Rng& rng) {
+  static std::shared_ptr<LawDenoiser> train(const PublicView& view, const RebuiltNoise& noise,
+                                            float size, const AttackContext& context, Rng& rng) {
+    constexpr int64_t kFiltered = 500;    // images for the linear filter
+    constexpr int64_t kLeastSteps = 300;  // few images are gone through more often
     const DenoiseConfig& settings = context.settings.denoise();
-    auto denoiser =
-        std::make_shared<Denoiser>(view.image, settings.channels(), settings.blocks(), rng);
+    auto denoiser = std::make_shared<LawDenoiser>(view.image, settings, size, rng);
+    const Tensor some =
+        images_of(*view.public_data, 0, std::min(kFiltered, view.public_data->count()));
+    const Tensor drawn = noise.draw(some.dim(0), rng);
+    denoiser->start_with(best_kernel(add(Var(some), Var(drawn)).value().plain(),
+                                     affine(Var(drawn), 1 / size, 0).value().plain()));
     denoiser->to(context.device);
     OptimSpec adam;
     adam.kind = OptimSpec::Kind::kAdam;
@@ -94,17 +162,15 @@ class Denoise : public AttackOn<PublicView> {
     Loader loader(*view.public_data, loading);
     FitOptions fitting;
     fitting.label = "the denoiser";
-    fitting.epochs = settings.epochs();
-    fitting.lr = 3e-3f;
+    fitting.epochs = std::max<int64_t>(settings.epochs(),
+                                       (kLeastSteps + loader.batches() - 1) / loader.batches());
+    fitting.lr = 2e-3f;
     fit(
         fitting, loader, optimizer,
         [&](const Batch& b) {
-          const int64_t n = b.images.dim(0);
-          const std::vector<float> sizes(static_cast<size_t>(n), size);
-          const Var drawn(noise.draw(n, rng).to(context.device));
+          const Var drawn(noise.draw(b.images.dim(0), rng).to(context.device));
           const Var noisy = add(Var(b.images.to(context.device)), drawn);
-          const Var found = denoiser->noise(cast(noisy, context.dtype), sizes);
-          return mse(cast(found, Dtype::kF32), affine(drawn, 1 / size, 0));
+          return mse(denoiser->forward(cast(noisy, context.dtype)), affine(drawn, 1 / size, 0));
         },
         [&](int64_t images, double loss) {
           context.report(images, fmt::format("denoiser, loss {:.4f}", loss));
@@ -114,7 +180,7 @@ class Denoise : public AttackOn<PublicView> {
     return denoiser;
   }
 
-  static Tensor denoised(Denoiser& denoiser, const Tensor& images, float size,
+  static Tensor denoised(LawDenoiser& denoiser, const Tensor& images, float size,
                          const AttackContext& context) {
     constexpr int64_t kBatch = 128;
     const NoGrad no_grad;
@@ -122,8 +188,7 @@ class Denoise : public AttackOn<PublicView> {
     for (int64_t first = 0; first < images.dim(0); first += kBatch) {
       const int64_t n = std::min(kBatch, images.dim(0) - first);
       const Var x(images.rows(first, n).to(context.device));
-      const std::vector<float> sizes(static_cast<size_t>(n), size);
-      const Var noise = cast(denoiser.noise(cast(x, context.dtype), sizes), Dtype::kF32);
+      const Var noise = denoiser.forward(cast(x, context.dtype));
       out.rows(first, n).copy_from(sub(x, affine(noise, size, 0)).value());
     }
     return out;

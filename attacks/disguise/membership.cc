@@ -35,8 +35,8 @@ class Membership : public AttackOn<MembershipView> {
       const float most = *std::max_element(row, row + classes);
       double sum = 0;
       for (int64_t k = 0; k < classes; ++k) sum += std::exp(double{row[k]} - most);
-      r.membership.data<float>()[i] = static_cast<float>(
-          row[view.labels[static_cast<size_t>(i)]] - most - std::log(sum));
+      r.membership.data<float>()[i] =
+          static_cast<float>(row[view.labels[static_cast<size_t>(i)]] - most - std::log(sum));
     }
     return {r};
   }

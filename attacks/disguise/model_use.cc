@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is the trained model worth to the cloud, which holds it without the key? The methods claim to
-// hide the model too. Its accuracy on plain images, on images disguised under a key of the cloud's
-// own, and under the key that `moments` recovers; and what the model says a class looks like: a
-// disguised image that it takes for the class, found by gradient descent and undone by the
+// What is the trained model worth to the cloud, which holds it without the key? The methods claim
+// to hide the model too. Its accuracy on plain images, on images disguised under a key of the
+// cloud's own, and under the key that `moments` recovers; and what the model says a class looks
+// like: a disguised image that it takes for the class, found by gradient descent and undone by the
 // recovered key (Fredrikson et al., "Model Inversion Attacks", CCS 2015). The reconstruction of a
 // query is the picture of the class that the model puts it in.
 #include <fmt/format.h>
@@ -40,8 +40,8 @@ class ModelUseAttack : public AttackOn<ModelView> {
     if (!view.model || !view.apply_other_key) fail("the attack needs the trained model", name());
     std::optional<BlockInverse> key;
     const Shape row(view.queries.shape().dims().subspan(1));
-    if (no_moments_reason({view.disguise, view.image, row, view.training_rows,
-                           view.public_data->count()})
+    if (no_moments_reason(
+            {view.disguise, view.image, row, view.training_rows, view.public_data->count()})
             .empty()) {
       key = estimates_by_moments(view, context)[0].inverse;
     }

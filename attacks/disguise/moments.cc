@@ -9,7 +9,8 @@
 // eigenvalues and moves no eigenvector. The covariance of two neighbouring blocks, plain and
 // disguised, in these bases says whether two signs agree; the means say it of single ones. For
 // matrices that are not orthogonal both sides are whitened first, and instead of their covariance
-// that with their neighbours gives the bases. Where blocks changed places, layout.h finds them first.
+// that with their neighbours gives the bases. Where blocks changed places, layout.h finds them
+// first.
 #include "attacks/disguise/moments.h"
 
 #include <fmt/format.h>
@@ -122,9 +123,9 @@ void each_pair_of_neighbours(const BlockVectors& blocks, F&& f) {
 
 double signed_root(double v) { return v < 0 ? -std::sqrt(-v) : std::sqrt(v); }
 
-// Of whitened vectors, which have no covariance of their own to tell directions by: what their means
-// and their covariances with the other vectors of the block and with the neighbours' vectors make of
-// them. Whatever rotates a position's vectors rotates it with them.
+// Of whitened vectors, which have no covariance of their own to tell directions by: what their
+// means and their covariances with the other vectors of the block and with the neighbours' vectors
+// make of them. Whatever rotates a position's vectors rotates it with them.
 std::vector<Matrix> with_neighbours(const BlockVectors& blocks, const Sample& z, bool shared) {
   const int64_t k = z.k(), d = z.d();
   std::vector<Matrix> out(shared ? 1 : static_cast<size_t>(z.positions()), Matrix::Zero(d, d));
@@ -243,8 +244,11 @@ class Moments : public AttackOn<PublicView> {
 
 std::string no_moments_reason(const DisguiseSetting& setting) {
   const BlockVectors blocks(setting.image, setting.disguise);
-  if (setting.disguise.method() == "rmt" && setting.disguise.rmt().permute() &&
-      blocks.positions() * blocks.vectors() > kMostLengths) {
+  const bool permuted = setting.disguise.method() == "rmt" && setting.disguise.rmt().permute();
+  if (permuted && setting.disguise.rmt().matrix() != "orthogonal") {
+    return "blocks changed places, and their matrices keep nothing to find them by";
+  }
+  if (permuted && blocks.positions() * blocks.vectors() > kMostLengths) {
     return fmt::format("{} blocks that changed places are more than the attack looks for",
                        blocks.positions());
   }
@@ -277,11 +281,11 @@ std::vector<MomentsEstimate> estimates_by_moments(const PublicView& view,
   for (const std::vector<int64_t>& place : layouts) {
     context.report(0, "matrices");
     MomentsEstimate one;
-    one.inverse = {matrices_of(blocks, view.disguise, Sample(x.clone()), Sample(in_order(y, place))),
-                   place};
-    one.misfit = misfit(one.inverse.apply(blocks, BlockNoise(view.disguise),
-                                          view.rows(0, std::min(rows, kJudged))),
-                        images_of(*view.public_data, 0, images));
+    one.inverse = {
+        matrices_of(blocks, view.disguise, Sample(x.clone()), Sample(in_order(y, place))), place};
+    one.misfit = misfit(
+        one.inverse.apply(blocks, BlockNoise(view.disguise), view.rows(0, std::min(rows, kJudged))),
+        images_of(*view.public_data, 0, images));
     all.push_back(std::move(one));
   }
   std::ranges::stable_sort(all, {}, &MomentsEstimate::misfit);

@@ -9,6 +9,7 @@
 #include <limits>
 #include <numeric>
 
+#include "attacks/core/matching.h"
 #include "attacks/core/metrics.h"
 #include "attacks/disguise/block_decoder.h"
 #include "attacks/disguise/registry.h"
@@ -17,6 +18,42 @@
 
 namespace ens {
 namespace {
+
+// What rebuilds the held-out images with the least error, and what finds most of them among each
+// other, which need not be the same. The queries come first, the held-out images follow.
+class Best {
+ public:
+  Best(const Tensor& truth, int64_t queries) : truth_(truth), queries_(queries) {}
+
+  void consider(const std::string& name, const Reconstruction& r) {
+    const Tensor rebuilt = r.images.rows(queries_, truth_.dim(0));
+    const std::vector<double> errors = score_images(truth_, rebuilt).mse;
+    const double error =
+        std::accumulate(errors.begin(), errors.end(), 0.0) / static_cast<double>(errors.size());
+    if (error < least_) {
+      least_ = error;
+      best_.candidate = name;
+      best_.images = r.images.rows(0, queries_).clone();
+    }
+    const auto match = [own = r.match, images = r.images](const Tensor& gallery) {
+      return own ? own(gallery) : pixel_similarity(images.plain(), gallery);
+    };
+    const double found =
+        score_matching(match(truth_).rows(queries_, truth_.dim(0)).clone(), 1).rank1.mean;
+    if (found <= most_) return;
+    most_ = found;
+    best_.match = [match, n = queries_](const Tensor& gallery) {
+      return match(gallery).rows(0, n).clone();
+    };
+  }
+  const Reconstruction& result() const { return best_; }
+
+ private:
+  const Tensor truth_;
+  const int64_t queries_;
+  double least_ = std::numeric_limits<double>::infinity(), most_ = -1;
+  Reconstruction best_;
+};
 
 class Oracle : public AttackOn<AnyPairsView> {
  public:
@@ -55,20 +92,7 @@ class Oracle : public AttackOn<AnyPairsView> {
     DisguiseSetting setting{view.disguise, view.image,
                             Shape(view.queries.shape().dims().subspan(1)), view.training_rows,
                             known.count()};
-    Reconstruction best;
-    double least = std::numeric_limits<double>::infinity();
-    const auto consider = [&](const std::string& name, const Reconstruction& r) {
-      const double error = mean_error(truth, r.images.rows(m, held_out));
-      if (error >= least) return;
-      least = error;
-      best = Reconstruction();
-      best.candidate = name;
-      best.images = r.images.rows(0, m).clone();
-      if (!r.match) return;
-      best.match = [match = r.match, m](const Tensor& gallery) {
-        return match(gallery).rows(0, m).clone();
-      };
-    };
+    Best best(truth, m);
     for (const std::string& name : disguise_attack_names()) {
       const auto attack = make_disguise_attack(name);
       // Whoever has pairs need not find out who is who.
@@ -79,22 +103,17 @@ class Oracle : public AttackOn<AnyPairsView> {
       }
       for (const Reconstruction& r : attack->run(own, with_all)) {
         if (!std::isfinite(r.x) || r.x == static_cast<double>(known.count())) {
-          consider(fmt::format("{}, {} pairs", name, known.count()), r);
+          best.consider(fmt::format("{}, {} pairs", name, known.count()), r);
         }
       }
     }
     if (BlockLinear::no_grid_reason(setting.row, setting.image).empty()) {
-      consider("a decoder, pairs without limit", decoded(own, known, setting.row, context));
+      best.consider("a decoder, pairs without limit", decoded(own, known, setting.row, context));
     }
-    return {best};
+    return {best.result()};
   }
 
  private:
-  static double mean_error(const Tensor& truth, const Tensor& rebuilt) {
-    const std::vector<double> errors = score_images(truth, rebuilt).mse;
-    return std::accumulate(errors.begin(), errors.end(), 0.0) / static_cast<double>(errors.size());
-  }
-
   static Reconstruction decoded(const DisguiseVictim& own, const Dataset& known, const Shape& row,
                                 const AttackContext& context) {
     const RowScale scale(own.queries);

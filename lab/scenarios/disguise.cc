@@ -32,9 +32,11 @@
 #include "lab/datasets.h"
 #include "lab/references.h"
 #include "lab/results.h"
+#include "lab/scenarios/attack_tasks.h"
 #include "lab/scenarios/shared_target.h"
 #include "lab/scenarios/split.h"
 #include "lab/scenarios/split_training.h"
+#include "lab/scenarios/text.h"
 #include "lab/scores.h"
 #include "nn/autograd/ops.h"
 #include "nn/core/backend.h"
@@ -220,8 +222,6 @@ class Target {
       gallery_.rows(truth_.dim(0), more).copy_from(images_of(roles_.traffic, 0, more));
     }
     queries_ = apply(truth_);
-    model_ = read_disguised_model(folder / "cloud/model.h5").net;
-    model_->to(parse_devices(config_.device())[0]);
     choose_candidates(DisguisedSetReader(folder / "owner/test.h5"), first_attack_seed(config_));
   }
 
@@ -351,7 +351,9 @@ class Target {
     };
     v.apply = [this](const Tensor& images) { return apply(images); };
     v.apply_other_key = [this](const Tensor& images) { return apply(*other_transform_, images); };
-    v.model = model_;
+    const auto model = read_disguised_model(folder_ / "cloud/model.h5").net;  // of this attack
+    model->to(parse_devices(config_.device())[0]);
+    v.model = model;
     v.candidates = candidates_;
     v.candidate_labels = candidate_labels_;
     return v;
@@ -397,7 +399,6 @@ class Target {
   const DisguisedSetReader set_;
   ImageRoles roles_;
   Tensor truth_, gallery_, queries_;
-  std::shared_ptr<Sequential> model_;
   Tensor candidates_;  // for membership
   std::vector<int32_t> candidate_labels_, members_;
 };
@@ -493,6 +494,7 @@ const Scenario& disguise_scenario() {
 }
 
 const Scenario& scenario_of(const RunConfig& config) {
+  if (is_text(config)) return text_scenario();
   return is_disguised(config) ? disguise_scenario() : split_scenario();
 }
 
@@ -545,43 +547,7 @@ int attack_disguised_runs(const std::vector<fs::path>& runs,
     wanted_runs.push_back({run.string(), run, Target::attacked(run, wanted),
                            disguise_scenario().attacks(attacks, "")});
   }
-  if (again) {
-    for (const ScenarioRun& run : wanted_runs) {
-      for (const std::string& attack : run.attacks) {
-        fs::remove(run.folder / "attack" / attack / "result.json");
-      }
-    }
-  }
-  const std::vector<Task> tasks = disguise_scenario().tasks(wanted_runs, {});
-  const auto to_do = std::ranges::count(tasks, false, &Task::done);
-  for (const Task& task : tasks) {
-    if (task.done && !task.needs.empty()) fmt::print(stderr, "{}: done already\n", task.id);
-  }
-  if (to_do == 0) return 0;
-  Progress progress(fmt::format("{} attack{}", to_do, to_do == 1 ? "" : "s"), to_do, "attacks");
-  ExecutorOptions options;
-  options.stop = stop;
-  options.on_report = [&](const Task&, double, const std::string& note) { progress.note(note); };
-  int64_t ended = std::ssize(tasks) - to_do;
-  options.on_change = [&](const std::vector<TaskStatus>& statuses) {
-    const int64_t now = std::ranges::count_if(statuses, [](const TaskStatus& status) {
-      return status.state == TaskState::kDone || status.state == TaskState::kFailed;
-    });
-    progress.add(now - ended);
-    ended = now;
-  };
-  const std::vector<TaskStatus> statuses = run_tasks(tasks, options);
-  progress.finish();
-  for (size_t i = 0; i < tasks.size(); ++i) {
-    if (statuses[i].state == TaskState::kFailed) {
-      fmt::print(stderr, "{}: {}\n", tasks[i].id, statuses[i].reason);
-    }
-  }
-  const auto count = [&](TaskState state) {
-    return static_cast<int>(std::ranges::count(statuses, state, &TaskStatus::state));
-  };
-  if (count(TaskState::kStopped) + count(TaskState::kWaiting) > 0) throw Stopped();
-  return count(TaskState::kFailed);
+  return run_attack_tasks(disguise_scenario(), wanted_runs, again, stop);
 }
 
 }  // namespace ens

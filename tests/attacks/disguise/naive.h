@@ -13,11 +13,26 @@
 #include <vector>
 
 #include "attacks/disguise/views.h"
+#include "nn/autograd/ops.h"
 #include "nn/core/rng.h"
 #include "nn/data/loader.h"
+#include "nn/modules/layers.h"
+#include "nn/optim/optim.h"
 #include "proto/config.h"
 
 namespace ens::test {
+
+// A network of scaled inputs.
+class Scaled : public Module {
+ public:
+  Scaled(std::shared_ptr<Module> net, float scale)
+      : net_(add("net", std::move(net))), scale_(scale) {}
+  Var forward(const Var& x) override { return net_->forward(affine(x, scale_, 0)); }
+
+ private:
+  std::shared_ptr<Module> net_;
+  float scale_;
+};
 
 // Images of waves: smooth, and no two alike.
 inline Dataset waves(int64_t count, int channels, int size, uint64_t seed) {
@@ -267,6 +282,36 @@ inline DisguiseVictim victim_of(const DisguiseConfig& disguise, const Dataset& t
   victim.public_data = &public_data;
   victim.apply = apply;
   return victim;
+}
+
+// A linear classifier of rows, trained for so many steps of Adam on all of them, and frozen.
+inline std::shared_ptr<Module> linear_model(const Tensor& rows, const std::vector<int32_t>& labels,
+                                            int classes, int steps) {
+  Rng rng(1);
+  auto model = std::make_shared<Sequential>();
+  model->push(std::make_shared<Flatten>());
+  model->push(std::make_shared<Linear>(rows.numel() / rows.dim(0), classes, true, rng));
+  Optimizer adam(model->parameters(), {.kind = OptimSpec::Kind::kAdam});
+  for (int step = 0; step < steps; ++step) {
+    softmax_cross_entropy(model->forward(affine(Var(rows), 0.01f, 0)), Tensor::from_labels(labels))
+        .backward();
+    adam.step(0.01f);
+  }
+  model->freeze();
+  return std::make_shared<Scaled>(model, 0.01f);
+}
+
+// Settings of attacks that train networks, for the tests' small images.
+inline AttackContext small_context() {
+  RunConfig config;
+  parse_config(
+      "attack { decoder { channels: 8 blocks: 1 epochs: 2 } alignment { steps: 30 batch: 32 } "
+      "model_use { steps: 30 } denoise { channels: 16 blocks: 2 } }",
+      "test", config);
+  complete(config);
+  AttackContext context;
+  context.settings = config.attack();
+  return context;
 }
 
 inline DisguiseConfig settings(const std::string& text) {

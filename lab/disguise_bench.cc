@@ -10,6 +10,7 @@
 #include "attacks/disguise/registry.h"
 #include "base/error.h"
 #include "disguise/key/key.h"
+#include "disguise/owner/apply.h"
 #include "lab/datasets.h"
 #include "lab/results.h"
 #include "lab/scenarios/disguise.h"

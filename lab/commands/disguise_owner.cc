@@ -156,10 +156,12 @@ void rotate(const RotateFlags& flags) {
   const RunConfig config = data_settings(flags.config, flags.data_set, old);
   refuse_existing(flags.new_key);
   refuse_existing_sets(flags);
-  const int64_t samples = DisguiseKey::samples_needed(old.settings());
+  RunConfig of_key = config;
+  *of_key.mutable_disguise() = old.settings();
   const DisguiseKey key = DisguiseKey::make(
       old.settings(), old.images(), config.seed(),
-      samples > 0 ? first_pixels(*shared_dataset(config, DataPart::kTrain), samples) : Tensor());
+      key_samples(old.settings(), *shared_dataset(config, DataPart::kTrain),
+                  mixed_in(of_key).get()));
   if (key.id() == old.id()) {
     usage_fail("the seed gives the key that is there already", "disguise rotate",
                "use another seed (--set seed=...), or a key without "

@@ -10,6 +10,7 @@
 
 #include "attacks/disguise/registry.h"
 #include "attacks/split/registry.h"
+#include "attacks/text/registry.h"
 #include "base/files.h"
 #include "base/strings.h"
 #include "experiment/tensorboard.h"
@@ -95,6 +96,7 @@ std::vector<fs::path> result_files(const fs::path& folder) {
   std::vector<fs::path> files;
   std::vector<std::string> order = attack_names();
   for (const std::string& attack : disguise_attack_names()) order.push_back(attack);
+  for (const std::string& attack : text_attack_names()) order.push_back(attack);
   const auto add = [&](const fs::path& path) {
     const fs::path file = path / "result.json";
     if (std::ranges::count(files, file) == 0) files.push_back(file);

@@ -190,8 +190,9 @@ struct Skipped {
 };
 
 struct ReportData {
-  std::vector<Run> runs;       // by setting, protection, folder
-  std::vector<Run> disguised;  // disguised trainings, by data, model and method: no part of `runs`
+  std::vector<Run> runs;        // by setting, protection, folder
+  std::vector<Run> disguised;   // disguised trainings, by data, model and method: no part of `runs`
+  std::vector<Run> translated;  // translations, by protection and layers on the client, likewise
   std::vector<Comparison> comparisons;
   std::vector<Sweep> sweeps;
   std::vector<FailedCell> failed;
@@ -220,6 +221,12 @@ std::string identity(const Run& run, const std::set<std::string>& but_for = {});
 // A field of the configuration as people call it: "ensemble.lambda" -> "λ".
 std::string path_label(const std::string& path);
 
+// A method of disguised training with its settings: "RMT, 4x4 blocks".
+std::string disguise_title(const results::RunSummary::Disguise& disguise);
+// The words of NeuraCrypt's challenge for a share of originals that are found. `strong`: the attacks
+// read plain images.
+const char* verdict_word(double rank1, bool strong);
+
 // The same as tables for programs: one CSV row per run and attack; a JSON of everything.
 std::string as_csv(const ReportData& all);
 std::string as_json(const ReportData& all);
@@ -227,6 +234,8 @@ std::string as_json(const ReportData& all);
 std::string as_markdown(const ReportData& all);
 // The matrix of disguised training likewise; empty without any.
 std::string disguise_markdown(const ReportData& all);
+// What was read of translations likewise.
+std::string text_markdown(const ReportData& all);
 // The main table for LaTeX, one `table` a setting (package booktabs).
 std::string as_latex(const ReportData& all);
 

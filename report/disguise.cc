@@ -22,8 +22,9 @@ struct Level {
   const char* level;  // AttackResult::level
   double pairs;       // of L2: at most so many
 };
-constexpr std::array<Level, 6> kLevels = {{{"L0", "L0", 0},
+constexpr std::array<Level, 7> kLevels = {{{"L0", "L0", 0},
                                            {"L1", "L1", 0},
+                                           {"L1x", "L1x", 0},
                                            {"L2, 1 pair", "L2", 1},
                                            {"L2, 10 pairs", "L2", 10},
                                            {"L2, 1000 pairs", "L2", 1000},
@@ -70,15 +71,7 @@ Reached strongest_at(const Run& run, const Level& level) {
 
 const std::string& method_of(const Run& run) { return run.summary.disguise().method(); }
 
-std::string title_of(const Run& run) {
-  std::string title = method_of(run);
-#define DISGUISE(name, text, keyed, meaning) \
-  if (method_of(run) == #name) title = text;
-#include "proto/disguises.inc"
-#undef DISGUISE
-  const std::string& settings = run.summary.disguise().settings();
-  return title + (settings.empty() ? "" : ", " + settings);
-}
+std::string title_of(const Run& run) { return disguise_title(run.summary.disguise()); }
 
 // The settings that decide what a classifier learns from plain images.
 std::map<std::string, std::string> training_of(const Run& run) {
@@ -138,12 +131,10 @@ std::optional<Verdict> verdict_at(const ReportData& all, const Run& run, const L
   const std::vector<const Attack*> own = attacks_of(run, level);
   if (own.empty()) return {};
   const Reached best = strongest_at(run, level);
-  if (*best.rank1 > 0.2) return Verdict{best, "bad"};
-  if (*best.rank1 >= 0.05) return Verdict{best, "moderate"};
   const bool strong =
       is_calibrated(all, run, *best.attack) &&
       std::ranges::any_of(own, [&](const Attack* a) { return is_calibrated(all, run, *a); });
-  return Verdict{best, strong ? "good" : "weak attacker"};
+  return Verdict{best, verdict_word(*best.rank1, strong)};
 }
 
 std::string verdict_badge(const std::string& word) {
@@ -397,6 +388,21 @@ std::string picture_strips(const ReportData& all) {
 
 }  // namespace
 
+std::string disguise_title(const results::RunSummary::Disguise& disguise) {
+  std::string title = disguise.method();
+#define DISGUISE(name, text, keyed, meaning) \
+  if (disguise.method() == #name) title = text;
+#include "proto/disguises.inc"
+#undef DISGUISE
+  return title + (disguise.settings().empty() ? "" : ", " + disguise.settings());
+}
+
+const char* verdict_word(double rank1, bool strong) {
+  if (rank1 > 0.2) return "bad";
+  if (rank1 >= 0.05) return "moderate";
+  return strong ? "good" : "weak attacker";
+}
+
 std::string disguise_sections(const ReportData& all, FigureList& figures) {
   if (all.disguised.empty()) return "";
   const std::string curves = trade_off(all, figures) + pair_curves(all, figures);
@@ -405,7 +411,8 @@ std::string disguise_sections(const ReportData& all, FigureList& figures) {
       matrix(all) + "<div class=\"plots\">" + curves + "</div>" + attack_rows(all) +
           picture_strips(all),
       "What a cloud that trains on disguised images can still tell, by what it knows: "
-      "L0 the disguised set alone, L1 public images too, L2 known pairs, oracle pairs "
+      "L0 the disguised set alone, L1 public images too, L1x the private images too but not who "
+      "is who, L2 known pairs, oracle pairs "
       "without limit; each level has what those before it have. A cell has the share of "
       "queries whose original the strongest attack picks out of a gallery of (usually) "
       "1,000: below "

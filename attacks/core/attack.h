@@ -33,11 +33,12 @@ enum class KnowledgeLevel {
   kWhiteBox,
   kDisguisedSet,    // L0: the disguised set, its labels, the queries, the trained model
   kPublicImages,    // L1: and public images of the distribution
+  kPrivateImages,   // L1x: and the private images themselves, not who is who
   kDisguisedPairs,  // L2: and some pairs of image and disguised image
   kAnyPairs,        // oracle: and as many of them as it likes
 };
 // "blind", "query-free", "known pairs", "black box", "repeated sends", "white box", "L0", "L1",
-// "L2", "oracle"
+// "L1x", "L2", "oracle"
 const char* name(KnowledgeLevel level);
 
 // How an attack runs: its settings (proto/config.proto; every field set), and where and how it

@@ -95,7 +95,9 @@ class Oracle : public AttackOn<AnyPairsView> {
     Best best(truth, m);
     for (const std::string& name : disguise_attack_names()) {
       const auto attack = make_disguise_attack(name);
-      if (attack->level() == level() || attack->cost(setting, context.settings).nets > 0 ||
+      // Whoever has pairs need not find out who is who.
+      if (attack->level() == level() || attack->level() == KnowledgeLevel::kPrivateImages ||
+          attack->cost(setting, context.settings).nets > 0 ||
           !attack->not_applicable_reason(setting).empty()) {
         continue;
       }

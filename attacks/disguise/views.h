@@ -27,6 +27,9 @@ struct DisguiseVictim {
   std::function<Tensor(int64_t first, int64_t count)> rows;
   Tensor queries;  // [M,C',H',W'], disguised: what is to be inverted
   const Dataset* public_data = nullptr;
+  // Images of the owner's among which who is who may be asked, and those disguised: the queries
+  // first, then of the other images. Not called unless a view has them.
+  std::function<Tensor()> private_images, private_rows;
   // What the owner would send for images: under her key, with randomness drawn anew.
   std::function<Tensor(const Tensor& images)> apply;
   // The same under a key that somebody else made.
@@ -61,6 +64,13 @@ struct PublicView : DisguisedView {
   static constexpr KnowledgeLevel kLevel = KnowledgeLevel::kPublicImages;
   // Of the training data's distribution; none of them is private.
   const Dataset* public_data = nullptr;
+};
+
+// L1x: and the private images themselves, not who is who.
+struct PrivateImagesView : PublicView {
+  static constexpr KnowledgeLevel kLevel = KnowledgeLevel::kPrivateImages;
+  Tensor private_images;  // [G,C,H,W], in an order that says nothing
+  Tensor private_rows;    // [G,C',H',W'], what became of them; the queries come first
 };
 
 // L1 with the trained model, and the method under a key of the attacker's own.

@@ -409,7 +409,9 @@ bool Run::is_protected() const { return protection() != unprotected_kind(); }
 
 std::string Run::title() const {
   if (const auto& b = summary.blinded(); summary.has_blinded())
-    return fmt::format("Blinded, {} of {} clouds", b.colluding(), b.clouds());
+    return fmt::format("Blinded{}, {} of {} clouds",
+                       b.scheme() == "darknight_real" ? " over real numbers" : "", b.colluding(),
+                       b.clouds());
   std::string title = protection_name();
   const ProtectionInfo* known = find_protection(protection());
   if (!known || known->nets != ServerNets::kOne) {

@@ -221,6 +221,12 @@ std::string identity(const Run& run, const std::set<std::string>& but_for = {});
 // A field of the configuration as people call it: "ensemble.lambda" -> "λ".
 std::string path_label(const std::string& path);
 
+// A method of disguised training with its settings: "RMT, 4x4 blocks".
+std::string disguise_title(const results::RunSummary::Disguise& disguise);
+// The words of NeuraCrypt's challenge for a share of originals that are found. `strong`: the attacks
+// read plain images.
+const char* verdict_word(double rank1, bool strong);
+
 // The same as tables for programs: one CSV row per run and attack; a JSON of everything.
 std::string as_csv(const ReportData& all);
 std::string as_json(const ReportData& all);

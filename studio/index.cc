@@ -55,6 +55,13 @@ void describe_finished(const fs::path& folder, studio::RunEntry& entry) {
     entry.set_tail(run.summary.split().tail());
   }
   if (run.summary.has_accuracy()) entry.set_accuracy(run.summary.accuracy());
+  if (run.summary.has_disguise()) {
+    const auto& disguise = run.summary.disguise();
+    entry.set_method(disguise.method());
+    entry.set_method_settings(disguise.settings());
+    entry.set_title(report::disguise_title(disguise));
+    entry.set_setting(run.task());
+  }
 }
 
 void describe(Index::Run& run) {
@@ -116,7 +123,10 @@ std::shared_ptr<const Index::Snapshot> Index::scan(const Snapshot* before) const
     const std::string id = id_of(folder);
     const Run* known = before ? before->run(id) : nullptr;
     // Finished runs are finished: their metrics change no more.
-    if (!there(run.done)) run.metrics = file_stamp(folder / "metrics.csv");
+    if (!there(run.done)) {
+      run.metrics = file_stamp(folder / "metrics.csv");
+      if (!there(run.metrics)) run.metrics = file_stamp(folder / "cloud" / "metrics.csv");
+    }
     const bool same = known && known->config == run.config && known->summary == run.summary &&
                       known->done == run.done && known->metrics == run.metrics;
     if (same) {

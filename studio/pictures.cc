@@ -44,6 +44,15 @@ std::string Pictures::add_file(const std::filesystem::path& file) {
   return id;
 }
 
+std::vector<std::string> Pictures::ids() {
+  std::lock_guard lock(mutex_);
+  std::vector<std::string> out;
+  for (const auto& [id, picture] : kept_) out.push_back(id);
+  for (const auto& [id, file] : files_)
+    if (!kept_.contains(id)) out.push_back(id);
+  return out;
+}
+
 HttpReply Pictures::get(const std::string& id) {
   std::string bytes;
   std::filesystem::path file;

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "net/http/server.h"
 
@@ -20,6 +21,7 @@ class Pictures {
   // The id of a PNG on disk, which is read again when it is asked for; empty if there is none.
   std::string add_file(const std::filesystem::path& file);
   HttpReply get(const std::string& id);  // Refusal 404
+  std::vector<std::string> ids();        // of all that answers have named
 
  private:
   static constexpr size_t kBytes = 64 << 20;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cctype>
 
+#include "attacks/disguise/registry.h"
 #include "attacks/split/registry.h"
 #include "base/hash.h"
 #include "base/strings.h"
@@ -13,13 +14,26 @@
 #include "lab/scenarios/split.h"
 #include "nn/data/dataset.h"
 #include "proto/protections.h"
+#include "studio/sets.h"
 #include "studio/site.h"
 #include "studio/views.h"
 
 namespace ens {
+
+const std::vector<std::string> kSetClassifiers = {"lenet", "resnet18", "vgg16", "vit"};
+
 namespace {
 
 namespace fs = std::filesystem;
+
+// `plan` gets the folder of a training with these settings: equal ones share it, so that the same
+// request goes on with what is there.
+void add_folder(const Index& index, const std::string& stem, const std::string& all,
+                JobPlan& plan) {
+  plan.out = index.root() / "trainings" /
+             fmt::format("{}-{}", stem, to_hex(sha256(all.data(), all.size())).substr(0, 8));
+  plan.run = index.id_of(plan.out);
+}
 
 JobPlan plan_training(const studio::JobRequest& r, const Index& index) {
   std::vector<std::string> set;
@@ -63,13 +77,52 @@ JobPlan plan_training(const studio::JobRequest& r, const Index& index) {
   JobPlan plan;
   const ProtectionInfo& protection = protection_info(config.protection().kind());
   plan.title = fmt::format("Train {} on {}", protection.title, data.name);
-  // Equal settings share a folder, so that the same request goes on with what is there.
-  const std::string all = join(set, "\n");
-  plan.out = index.root() / "trainings" /
-             fmt::format("{}-{}-{}", data.name, protection.kind,
-                         to_hex(sha256(all.data(), all.size())).substr(0, 8));
-  plan.run = index.id_of(plan.out);
+  add_folder(index, data.name + "-" + protection.kind, join(set, "\n"), plan);
   plan.arguments = {"train", "--out", plan.out.string()};
+  for (const std::string& setting : set)
+    plan.arguments.insert(plan.arguments.end(), {"--set", setting});
+  return plan;
+}
+
+// The cloud's training on a set, or the same on plain images.
+JobPlan plan_set(const studio::JobRequest& r, const Index& index, const DisguisedSets& sets) {
+  std::vector<std::string> set;
+  const std::string& classifier = r.architecture();
+  if (std::ranges::find(kSetClassifiers, classifier) == kSetClassifiers.end())
+    throw Refusal(400, "there is no such classifier", "architecture", "one of " + join(kSetClassifiers));
+  set.push_back("model.architecture=" + classifier);
+  if (classifier == "resnet18" || classifier == "vgg16") set.push_back("model.width=16");
+  if (classifier == "vit") set.push_back("stage1.optimizer=adamw");
+  set.push_back("stage1.batch=64");
+  set.push_back(fmt::format("stage1.epochs={}", r.epochs()));
+  set.push_back(fmt::format("stage1.lr={}", r.rate()));
+  const bool plain = r.kind() == studio::JobRequest::PLAIN;
+  JobPlan plan;
+  if (plain) {
+    const studio::DisguiseReport owner = sets.report(r.set());
+    set.push_back("disguise.method=identity");
+    set.push_back("data.name=" + owner.data());
+    set.push_back("data.public_images=0");
+    set.push_back(fmt::format("data.train_limit={:.0f}", owner.files(0).rows()));
+    if (owner.files_size() > 1)
+      set.push_back(fmt::format("data.test_limit={:.0f}", owner.files(1).rows()));
+    plan.title = fmt::format("Train {} on plain images", classifier);
+  } else {
+    plan.title = fmt::format("Train {} on set {}", classifier, r.set().substr(0, 6));
+  }
+  ConfigFlags flags;
+  flags.overrides = set;
+  flags.resolve();  // its rules refuse what cannot be
+  const std::string all = join(set, "\n");
+  if (plain) {
+    add_folder(index, "plain-" + classifier, all, plan);
+    plan.arguments = {"train", "--out", plan.out.string()};
+  } else {
+    const fs::path files = sets.upload(r.set());
+    add_folder(index, "set-" + r.set().substr(0, 6) + "-" + classifier, r.set() + all, plan);
+    plan.arguments = {"disguise", "train", (files / "train.h5").string(), "--test",
+                      (files / "test.h5").string(), "--out", plan.out.string()};
+  }
   for (const std::string& setting : set)
     plan.arguments.insert(plan.arguments.end(), {"--set", setting});
   return plan;
@@ -80,7 +133,8 @@ JobPlan plan_attack(const studio::JobRequest& r, const Index& index) {
   const Index::Run& run = find_run(*snapshot, r.run());
   if (run.entry.status() != "finished")
     throw Refusal(409, "the run is not finished", "run", "train it first");
-  const std::vector<std::string> names = attack_names();
+  const std::vector<std::string> names =
+      run.entry.method().empty() ? attack_names() : disguise_attack_names();
   if (std::ranges::find(names, r.attack()) == names.end())
     throw Refusal(400, "there is no such attack", "attack", "one of " + join(names));
   JobPlan plan;
@@ -93,21 +147,30 @@ JobPlan plan_attack(const studio::JobRequest& r, const Index& index) {
 
 }  // namespace
 
-JobPlan plan_job(const studio::JobRequest& request, const Index& index) {
+std::vector<JobPlan> plan_demo(const Index& index) {
+  std::vector<JobPlan> plans;
+  for (const auto& [config, what] : {std::pair("studio-demo-disguise", "disguised training"),
+                                     std::pair("studio-demo", "split inference")}) {
+    JobPlan& plan = plans.emplace_back();
+    plan.title = fmt::format("Prepare the demonstration: {}", what);
+    plan.out = index.root() / config;
+    plan.arguments = {"sweep", find_config(config).string(), "--out", plan.out.string()};
+    plan.group = index.id_of(plan.out);
+  }
+  return plans;
+}
+
+JobPlan plan_job(const studio::JobRequest& request, const Index& index,
+                 const DisguisedSets& sets) {
   if (!request.has_kind()) throw Refusal(400, "what kind of job?", "kind", "see studio/api.md");
   switch (request.kind()) {
-    case studio::JobRequest::DEMO: {
-      JobPlan plan;
-      plan.title = "Prepare the demonstration runs";
-      plan.out = index.root() / "studio-demo";
-      plan.arguments = {"sweep", find_config("studio-demo").string(), "--out", plan.out.string()};
-      plan.group = index.id_of(plan.out);
-      return plan;
-    }
     case studio::JobRequest::TRAIN:
       return plan_training(request, index);
     case studio::JobRequest::ATTACK:
       return plan_attack(request, index);
+    case studio::JobRequest::SET:
+    case studio::JobRequest::PLAIN:
+      return plan_set(request, index, sets);
     default:
       break;
   }

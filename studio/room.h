@@ -13,6 +13,7 @@ class Hub;
 class Index;
 class Jobs;
 class Pictures;
+class DisguisedSets;
 
 // What rooms share. All outlive them.
 struct RoomServices {
@@ -20,6 +21,7 @@ struct RoomServices {
   Pictures& pictures;
   Hub& hub;
   Jobs* jobs;  // null: read-only
+  DisguisedSets& sets;
   bool local;  // only this machine is served: who looks owns the edge's files
 };
 
@@ -34,5 +36,6 @@ class Room {
 std::unique_ptr<Room> make_matrix_room(const RoomServices& services);
 std::unique_ptr<Room> make_split_room(const RoomServices& services);
 std::unique_ptr<Room> make_cloud_room(const RoomServices& services);
+std::unique_ptr<Room> make_disguise_room(const RoomServices& services);
 
 }  // namespace ens

@@ -6,6 +6,7 @@
 
 #include "base/hash.h"
 #include "base/strings.h"
+#include "nn/core/rng.h"
 #include "proto/results.h"
 #include "proto/studio.pb.h"
 
@@ -18,9 +19,7 @@ constexpr size_t kFailuresAMinute = 10;
 
 // Nothing inline, nothing from elsewhere, in no frame.
 const std::vector<std::pair<std::string, std::string>> kHeaders = {
-    {"Content-Security-Policy",
-     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src "
-     "'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"},
+    {"Content-Security-Policy", content_security_policy(/*framed=*/true)},
     {"X-Content-Type-Options", "nosniff"},
     {"Referrer-Policy", "no-referrer"},
     {"Cross-Origin-Opener-Policy", "same-origin"},
@@ -38,6 +37,25 @@ std::string cookie_of(const std::string& token) {
   return to_hex({reinterpret_cast<const char*>(code.data()), code.size()});
 }
 
+// The values of all cookies of that name.
+std::vector<std::string> cookies(const HttpRequest& request, const std::string& wanted) {
+  std::vector<std::string> out;
+  for (const auto& [name, value] : request.headers) {
+    if (name != "cookie") continue;
+    for (const std::string& part : split_text(value, ';')) {
+      const std::string cookie = trimmed(part);
+      const size_t sign = cookie.find('=');
+      if (sign != std::string::npos && cookie.substr(0, sign) == wanted)
+        out.push_back(cookie.substr(sign + 1));
+    }
+  }
+  return out;
+}
+
+bool is_visitor(const std::string& text) {
+  return text.size() == 32 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
+
 HttpReply failure_reply(unsigned status, const std::string& what, const std::string& where,
                         const std::string& hint) {
   studio::Failure failure;
@@ -48,6 +66,14 @@ HttpReply failure_reply(unsigned status, const std::string& what, const std::str
 }
 
 }  // namespace
+
+std::string content_security_policy(bool framed) {
+  std::string out =
+      "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src "
+      "'self'; base-uri 'none'; form-action 'none'";
+  if (framed) out += "; frame-ancestors 'none'";  // means nothing inside a page
+  return out;
+}
 
 Refusal::Refusal(unsigned status_, const std::string& what, const std::string& where_,
                  const std::string& hint_)
@@ -135,7 +161,7 @@ HttpReply Site::route(const HttpRequest& request) {
   bool known = false;
   for (const Route& route : routes_) {
     if (route.pattern.size() != parts.size()) continue;
-    Call call{request, {}};
+    Call call{request, {}, {}};
     bool fits = true;
     for (size_t i = 0; i < parts.size() && fits; ++i) {
       if (route.pattern[i] == "*") {
@@ -146,10 +172,26 @@ HttpReply Site::route(const HttpRequest& request) {
     }
     if (!fits) continue;
     known = true;
-    if (route.method == request.method) return route.action(call);
+    if (route.method == request.method) return with_visitor(route, call);
   }
   if (known) throw Refusal(405, "this cannot be done there", request.method);
   throw Refusal(404, "there is nothing at this address", "path");
+}
+
+// Whoever comes without a visitor's cookie gets a new one, which ends with the browser.
+HttpReply Site::with_visitor(const Route& route, Call& call) const {
+  const std::string name = options_.cookie + "-visitor";
+  for (const std::string& value : cookies(call.request, name)) {
+    if (is_visitor(value)) call.visitor = value;
+  }
+  if (!call.visitor.empty()) return route.action(call);
+  const uint64_t random[2] = {secure_random(), secure_random()};
+  call.visitor = to_hex({reinterpret_cast<const char*>(random), sizeof random});
+  HttpReply reply = route.action(call);
+  reply.headers.emplace_back("Set-Cookie", name + "=" + call.visitor +
+                                               "; Path=/; HttpOnly; SameSite=Strict" +
+                                               (options_.behind_proxy ? "; Secure" : ""));
+  return reply;
 }
 
 // What another site's page can send with this browser's cookie lacks at least one of these.
@@ -164,17 +206,10 @@ void Site::check_origin(const HttpRequest& request) const {
 }
 
 bool Site::has_cookie(const HttpRequest& request) const {
-  if (options_.token.empty()) return true;
-  for (const auto& [name, value] : request.headers) {
-    if (name != "cookie") continue;
-    for (const std::string& part : split_text(value, ';')) {
-      const std::string cookie = trimmed(part);
-      const size_t sign = cookie.find('=');
-      if (sign == std::string::npos || cookie.substr(0, sign) != options_.cookie) continue;
-      if (equal_in_constant_time(cookie.substr(sign + 1), cookie_value_)) return true;
-    }
-  }
-  return false;
+  return options_.token.empty() ||
+         std::ranges::any_of(cookies(request, options_.cookie), [&](const std::string& value) {
+           return equal_in_constant_time(value, cookie_value_);
+         });
 }
 
 HttpReply Site::sign_in(const HttpRequest& request) {
@@ -189,7 +224,7 @@ HttpReply Site::sign_in(const HttpRequest& request) {
     if (too_many()) throw Refusal(429, "too many wrong tokens", "token", "wait a minute");
   }
   studio::SignIn message;
-  Call{request, {}}.read(message);
+  Call{request, {}, {}}.read(message);
   if (!options_.token.empty() && !equal_in_constant_time(message.token(), options_.token)) {
     std::lock_guard lock(mutex_);
     failures_.push_back(now);

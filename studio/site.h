@@ -48,6 +48,7 @@ class Site {
   struct Call {
     const HttpRequest& request;
     std::vector<std::string> ids;  // what stood for the '*' of the pattern
+    std::string visitor;           // 32 hex digits of a cookie that ends with the browser
     // The body as a message. Refusal 400 if it is none.
     void read(google::protobuf::Message& message) const;
   };
@@ -74,6 +75,7 @@ class Site {
   void add(const std::string& method, const std::string& pattern, Action action);
   HttpReply route(const HttpRequest& request);
   HttpReply sign_in(const HttpRequest& request);
+  HttpReply with_visitor(const Route& route, Call& call) const;
   void check_origin(const HttpRequest& request) const;
   bool has_cookie(const HttpRequest& request) const;
 
@@ -83,6 +85,9 @@ class Site {
   std::mutex mutex_;
   std::deque<std::chrono::steady_clock::time_point> failures_;  // of signing in
 };
+
+// Nothing inline, nothing from elsewhere; `framed`: with what says that no frame may hold the page.
+std::string content_security_policy(bool framed);
 
 // 200 with the message as JSON.
 HttpReply json_reply(const google::protobuf::Message& message, unsigned status = 200);

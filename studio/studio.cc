@@ -11,12 +11,15 @@
 #include "base/strings.h"
 #include "include/ensembler/version.h"
 #include "nn/core/rng.h"
+#include "proto/results.h"
 #include "studio/hub.h"
 #include "studio/index.h"
 #include "studio/jobs.h"
 #include "studio/pictures.h"
 #include "studio/plans.h"
+#include "studio/own_pictures.h"
 #include "studio/room.h"
+#include "studio/sets.h"
 #include "studio/views.h"
 
 namespace ens {
@@ -49,6 +52,11 @@ int number_argument(const HttpRequest& request, const char* name, int otherwise,
   return value;
 }
 
+[[noreturn]] void fail_without_pages() {
+  fail("this program was built without the studio's pages", "studio",
+       "install nodejs and npm and build again, or take a release");
+}
+
 }  // namespace
 
 struct Studio::Impl {
@@ -74,6 +82,7 @@ struct Studio::Impl {
       }
     }
     if (options.token) token = token_of(state, read_only);
+    sets.emplace(state);
 
     index.emplace(options.runs, [this] {
       studio::Event event;
@@ -99,7 +108,15 @@ struct Studio::Impl {
   }
 
   studio::Job start(const studio::JobRequest& request) {
-    return jobs->submit(request, plan_job(request, *index));
+    if (request.has_kind() && request.kind() == studio::JobRequest::DEMO) {
+      studio::Job first;
+      for (const JobPlan& plan : plan_demo(*index)) {
+        const studio::Job job = jobs->submit(request, plan);
+        if (first.id().empty()) first = job;
+      }
+      return first;
+    }
+    return jobs->submit(request, plan_job(request, *index, *sets));
   }
 
   Jobs& need_jobs() {
@@ -217,10 +234,14 @@ struct Studio::Impl {
         return read_file(web / path.substr(1));  // only paths of pages that are known
       };
     }
-    const RoomServices services{*index, pictures, hub, jobs ? &*jobs : nullptr,
-                                !to_others && !options.behind_proxy};
-    rooms.push_back(make_split_room(services));
+    make_site(std::move(o), !to_others && !options.behind_proxy);
+  }
+
+  void make_site(SiteOptions o, bool local) {
+    const RoomServices services{*index, pictures, hub, jobs ? &*jobs : nullptr, *sets, local};
+    rooms.push_back(make_disguise_room(services));
     rooms.push_back(make_cloud_room(services));
+    rooms.push_back(make_split_room(services));
     rooms.push_back(make_matrix_room(services));
     site.emplace(std::move(o));
     add_routes(*site);
@@ -234,6 +255,7 @@ struct Studio::Impl {
   Pictures pictures;
   std::optional<Index> index;
   std::optional<Jobs> jobs;
+  std::optional<DisguisedSets> sets;
   std::vector<std::unique_ptr<Room>> rooms;
   std::latch ready{1};
   std::optional<Site> site;
@@ -241,12 +263,13 @@ struct Studio::Impl {
 };
 
 Studio::Studio(const StudioOptions& options) {
-  if (embedded_pages().empty())
-    fail("this program was built without the studio's pages", "studio",
-         "install nodejs and npm and build again, or take a release");
+  if (embedded_pages().empty()) fail_without_pages();
   impl_ = std::make_unique<Impl>(options);
   Impl* impl = impl_.get();
-  HttpLimits limits{.idle_seconds = 30, .body_bytes = 1 << 20, .threads = 4};
+  HttpLimits limits{.idle_seconds = 30,
+                    .body_bytes = 1 << 20,
+                    .body_bytes_of = {{"/api/v1/disguise/own", OwnPictureStore::kFileBytes}},
+                    .threads = 4};
   // A proxy is one address for everybody.
   if (options.behind_proxy) limits.connections_of_one_address = limits.connections;
   impl->server.emplace(options.bind, limits, [impl](const HttpRequest& request) {
@@ -261,6 +284,77 @@ Studio::Studio(const StudioOptions& options) {
 }
 
 Studio::~Studio() = default;
+
+namespace {
+
+// The pages' own files, which find their data beside them.
+void write_pages(const fs::path& out) {
+  for (const SiteFile& file : embedded_pages()) {
+    std::string bytes = file.bytes;
+    if (file.path == "/index.html") {
+      const auto replace = [&](const std::string& from, const std::string& to) {
+        for (size_t at = 0; (at = bytes.find(from, at)) != std::string::npos; at += to.size())
+          bytes.replace(at, from.size(), to);
+      };
+      replace("<html ", "<html data-static ");
+      replace("=\"/", "=\"./");
+      replace("<head>", "<head>\n<meta http-equiv=\"Content-Security-Policy\" content=\"" +
+                            content_security_policy(/*framed=*/false) + "\">");
+    }
+    write_file_atomically(out / file.path.substr(1), bytes, /*secret=*/false);
+  }
+}
+
+}  // namespace
+
+void Studio::export_pages(const StudioOptions& from, const fs::path& out) {
+  if (embedded_pages().empty()) fail_without_pages();
+  std::error_code error;
+  if (fs::exists(out, error) && !fs::is_empty(out, error))
+    usage_fail("the folder is not empty", out.string(), "name a new one, or empty it");
+  StudioOptions options = from;
+  options.read_only = true;
+  options.token = options.demo = false;
+  Impl impl(options);
+  impl.note = "These pages were written by `ensembler studio export`: they show what was measured.";
+  SiteOptions site;
+  site.hosts = {"export"};
+  impl.make_site(std::move(site), /*local=*/false);
+  const auto write = [&](const std::string& name, const std::string& bytes) {
+    fs::create_directories((out / "api/v1" / name).parent_path());
+    write_file_atomically(out / "api/v1" / name, bytes, /*secret=*/false);
+  };
+  const auto save = [&](const std::string& path, const std::string& file,
+                        std::vector<std::pair<std::string, std::string>> query = {}) {
+    HttpRequest request{.method = "GET", .path = "/api/v1/" + path, .query = std::move(query)};
+    request.headers = {{"host", "export"}};
+    const HttpReply reply = (*impl.site)(request);
+    if (reply.status == 200) write(file, reply.body);
+  };
+  fs::create_directories(out);
+  write_pages(out);
+  studio::State state = impl.state_view();
+  for (int i = state.rooms_size() - 1; i >= 0; --i) {  // the others compute
+    const std::string& room = state.rooms(i).name();
+    if (room != "matrix" && room != "cloud") state.mutable_rooms()->DeleteSubrange(i, 1);
+  }
+  write("state.json", results::to_json(state, /*indented=*/false));
+  save("jobs", "jobs.json");
+  write("cloud.json", results::to_json(studio::TrainingChoices(), /*indented=*/false));
+  const auto snapshot = impl.index->snapshot();
+  studio::RunList runs;
+  runs.set_total(static_cast<int>(snapshot->runs.size()));
+  for (const Index::Run& run : snapshot->runs) {
+    *runs.add_runs() = run.entry;
+    const std::string id = run.entry.id();
+    save("runs/" + id, "runs/" + id + ".json");
+    save("runs/" + id + "/curve", "runs/" + id + "/curve.json");
+  }
+  write("runs.json", results::to_json(runs, /*indented=*/false));
+  for (const Index::Group& group : snapshot->groups)
+    save("matrix", "matrix-" + group.entry.id() + ".json", {{"group", group.entry.id()}});
+  for (const std::string& id : impl.pictures.ids()) save("pictures/" + id, "pictures/" + id + ".png");
+}
 
 std::string Studio::address() const {
   const std::string address = "http://" + impl_->server->address() + "/";

@@ -31,6 +31,9 @@ class Studio {
   ~Studio();
 
   std::string address() const;  // with the token: "http://127.0.0.1:8765/#token=..."
+  // The matrix, the trainings and what was measured, as files for any web server: the same pages,
+  // without a server that computes. Usage Error if `out` is not empty.
+  static void export_pages(const StudioOptions& options, const std::filesystem::path& out);
   std::string note() const;     // what the user should know: why it is read-only; may be empty
 
  private:

@@ -202,7 +202,9 @@ studio::RunView run_view(const Index::Run& run, const Index& index, Pictures& pi
 }
 
 studio::Curves curves_view(const Index::Run& run, const std::string& metric, int most) {
-  const RunView read = read_run(run.folder);
+  RunView read = read_run(run.folder);
+  if (read.metrics.empty() && fs::exists(run.folder / "cloud"))  // the cloud's half is at work
+    read.metrics = read_run(run.folder / "cloud").metrics;
   // By net: epochs, then the mean of what was measured in each.
   std::map<std::tuple<std::string, std::string, int>, std::map<int64_t, std::pair<double, int>>>
       lines;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// ensembler disguise keygen, apply, show, inspect: what the owner of images does, and what she
-// gives away.
+// ensembler disguise keygen, apply, rotate, show, inspect: what the owner of images does, and what
+// she gives away.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -15,13 +15,18 @@
 #include "base/files.h"
 #include "base/flags.h"
 #include "base/strings.h"
+#include "base/threads.h"
 #include "disguise/key/key.h"
 #include "disguise/owner/apply.h"
 #include "disguise/set/set.h"
 #include "lab/commands/commands.h"
 #include "lab/config_flags.h"
 #include "lab/datasets.h"
+#include "lab/pictures.h"
+#include "lab/scenarios/disguise.h"
 #include "nn/data/image.h"
+#include "proto/results.h"
+#include "proto/studio.pb.h"
 
 namespace ens {
 namespace {
@@ -50,13 +55,14 @@ void keygen(const KeygenFlags& flags) {
                "use --set disguise.method=rmt, or a configuration such as --config disguise-rmt");
   }
   refuse_existing(flags.out);
-  config.mutable_data()->set_train_limit(1);
+  config.mutable_data()->set_train_limit(
+      std::max<int64_t>(DisguiseKey::samples_needed(config.disguise()), 1));
   config.mutable_data()->set_public_images(0);
   const auto data = shared_dataset(config, DataPart::kTrain);
   const DisguiseKey key = DisguiseKey::make(
       config.disguise(),
       {{data->channels, data->height, data->width}, config.data().fit(), data->class_names},
-      config.seed());
+      config.seed(), key_samples(config.disguise(), *data, mixed_in(config).get()));
   key.write(flags.out);
   fmt::print("{}  secret: keep it on this machine\nkey {}: {} for images of {}\n", flags.out,
              key.id(), key.method(), key.images().shape.shape().str());
@@ -70,7 +76,7 @@ void keygen(const KeygenFlags& flags) {
 
 struct ApplyFlags {
   ConfigFlags config;
-  std::string key, data_set, out, test;
+  std::string key, data_set, out, test, report;
 };
 
 // The settings for the data set; usage Error if they name another method than the key's.
@@ -86,63 +92,91 @@ RunConfig data_settings(const ConfigFlags& flags, const std::string& data_set,
 }
 
 void apply_to(const DisguiseKey& key, const RunConfig& config, const std::string& split,
-              const std::string& file) {
+              const std::string& file, studio::DisguiseReport& report) {
   const auto data = shared_dataset(config, split == "train" ? DataPart::kTrain : DataPart::kTest);
+  RunConfig of_key = config;
+  *of_key.mutable_disguise() = key.settings();
+  const auto public_data = mixed_in(of_key);
   const auto start = std::chrono::steady_clock::now();
-  const DisguisedSetInfo info =
-      apply_disguise(key, *data, split, file,
-                     {.crop_padding = config.data().crop_padding(), .flip = config.data().flip()});
+  const DisguisedSetInfo info = apply_disguise(key, *data, split, file,
+                                               {.crop_padding = config.data().crop_padding(),
+                                                .flip = config.data().flip(),
+                                                .public_data = public_data.get()});
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   fmt::print("{}: {} rows of {} {}, {} classes, {:.1f} MB, in {:.2f} s; set {} under key {}\n",
              file, info.rows, info.shape.str(), name(info.dtype), info.classes,
              static_cast<double>(fs::file_size(file)) / 1e6, seconds, info.set_id, info.key_id);
+  auto& written = *report.add_files();
+  written.set_name(fs::path(file).filename());
+  written.set_rows(static_cast<double>(info.rows));
+  written.set_bytes_before(static_cast<double>(data->count() * data->image_size()));
+  written.set_bytes_after(static_cast<double>(fs::file_size(file)));
+  written.set_seconds(seconds);
 }
 
-void apply(const ApplyFlags& flags) {
-  const DisguiseKey key = DisguiseKey::read(flags.key);
-  const RunConfig config = data_settings(flags.config, flags.data_set, key);
+void refuse_existing_sets(const ApplyFlags& flags) {
   refuse_existing(flags.out);
   if (!flags.test.empty()) refuse_existing(flags.test);
-  apply_to(key, config, "train", flags.out);
+}
+
+void write_sets(const DisguiseKey& key, const RunConfig& config, const ApplyFlags& flags) {
+  studio::DisguiseReport report;
+  report.set_data(config.data().name());
+  report.set_method(key.method());
+  report.set_settings(disguise_settings_for_tables(key.settings()));
+  report.set_key_bytes(static_cast<double>(key.derived_bytes()));
+  report.set_cores(compute_threads());
+  apply_to(key, config, "train", flags.out, report);
   if (const int64_t aside = shared_dataset(config, DataPart::kPublic)->count(); aside > 0) {
     fmt::print(
         stderr,
         "{} training images are not in it: data.public_images sets them aside for attackers\n",
         aside);
   }
-  if (!flags.test.empty()) apply_to(key, config, "test", flags.test);
+  if (!flags.test.empty()) apply_to(key, config, "test", flags.test, report);
+  if (!flags.report.empty()) results::write(flags.report, report);
+}
+
+void apply(const ApplyFlags& flags) {
+  const DisguiseKey key = DisguiseKey::read(flags.key);
+  const RunConfig config = data_settings(flags.config, flags.data_set, key);
+  refuse_existing_sets(flags);
+  write_sets(key, config, flags);
+}
+
+// ---- rotate
+
+struct RotateFlags : ApplyFlags {
+  std::string new_key;
+};
+
+void rotate(const RotateFlags& flags) {
+  const DisguiseKey old = DisguiseKey::read(flags.key);
+  const RunConfig config = data_settings(flags.config, flags.data_set, old);
+  refuse_existing(flags.new_key);
+  refuse_existing_sets(flags);
+  const int64_t samples = DisguiseKey::samples_needed(old.settings());
+  const DisguiseKey key = DisguiseKey::make(
+      old.settings(), old.images(), config.seed(),
+      samples > 0 ? first_pixels(*shared_dataset(config, DataPart::kTrain), samples) : Tensor());
+  if (key.id() == old.id()) {
+    usage_fail("the seed gives the key that is there already", "disguise rotate",
+               "use another seed (--set seed=...), or a key without "
+               "disguise.insecure_seeded_secrets");
+  }
+  key.write(flags.new_key);
+  fmt::print("{}  secret: keep it on this machine\nkey {} for key {}\n", flags.new_key, key.id(),
+             old.id());
+  write_sets(key, config, flags);
+  fmt::print("models that were trained under key {} need {}: keep it as long as they are asked\n",
+             old.id(), flags.key);
 }
 
 // ---- pictures
 
-// A row as [1 or 3, H, W] in [0, 1]: `low` black, `high` white. With other numbers of channels, the
-// first one.
-Tensor as_picture(const Tensor& row, float low, float high) {
-  const Tensor one = row.dim(0) == 3 ? row.clone() : row.rows(0, 1).clone();
-  for (float& value : one.span<float>())
-    value = std::clamp((value - low) / (high - low), 0.0f, 1.0f);
-  return one;
-}
-
-// Pictures of one size side by side in rows of `columns`, a pixel apart.
-Tensor tiled(const std::vector<Tensor>& pictures, int64_t columns) {
-  const int64_t channels = pictures[0].dim(0), height = pictures[0].dim(1),
-                width = pictures[0].dim(2);
-  const int64_t lines = (static_cast<int64_t>(pictures.size()) + columns - 1) / columns;
-  Tensor sheet =
-      Tensor::full({channels, lines * (height + 1) - 1, columns * (width + 1) - 1}, 1.0f);
-  for (size_t i = 0; i < pictures.size(); ++i) {
-    const int64_t top = static_cast<int64_t>(i) / columns * (height + 1),
-                  left = static_cast<int64_t>(i) % columns * (width + 1);
-    for (int64_t line = 0; line < channels * height; ++line) {
-      std::copy_n(pictures[i].data<float>() + line * width, width,
-                  sheet.data<float>() +
-                      (line / height * sheet.dim(1) + top + line % height) * sheet.dim(2) + left);
-    }
-  }
-  return sheet;
-}
+// Codes [n, d] are one grey picture of n rows.
+Shape picture_shape(const Shape& row) { return row.rank() == 2 ? Shape{1, row[0], row[1]} : row; }
 
 // Each pixel as often as it takes to have this size, which is a multiple of the picture's or a
 // little more.
@@ -167,13 +201,6 @@ int zoom_for(const Tensor& sheet) {
   return static_cast<int>(std::clamp<int64_t>(1024 / std::max(sheet.dim(1), sheet.dim(2)), 1, 8));
 }
 
-// The smallest and the largest element, apart from each other; bytes: 0 and 255.
-std::pair<float, float> range_of(const Tensor& rows, bool bytes) {
-  if (bytes) return {0.0f, 255.0f};
-  const auto [low, high] = std::ranges::minmax(rows.span<float>());
-  return {low, high > low ? high : low + 1};
-}
-
 // ---- show
 
 struct ShowFlags {
@@ -188,21 +215,19 @@ void show(const ShowFlags& flags) {
   config.mutable_data()->set_test_limit(flags.count);
   const auto data = shared_dataset(config, DataPart::kTest);
   check_images_of(key, *data);
-  std::vector<int64_t> all(static_cast<size_t>(std::min(flags.count, data->count())));
-  for (size_t i = 0; i < all.size(); ++i) all[i] = static_cast<int64_t>(i);
-  const Tensor plain = pixels_of(*data, all);
+  const Tensor plain = first_pixels(*data, flags.count);
   const auto transform = key.transform();
   FreshRandomness fresh = key.fresh("show");
   const Tensor disguised = transform->apply(plain, fresh);
   const auto [low, high] = range_of(disguised, transform->ciphertext());
   std::vector<Tensor> pictures;
   for (int64_t i = 0; i < plain.dim(0); ++i) {
-    const Shape shape = transform->output_shape();
+    const Shape shape = picture_shape(transform->output_shape());
     const auto one = [&](const Tensor& images) {
       return images.rows(i, 1).reshape(Shape(images.shape().dims().subspan(1)));
     };
     pictures.push_back(enlarged(as_picture(one(plain), 0, 255), shape[1], shape[2]));
-    pictures.push_back(as_picture(one(disguised), low, high));
+    pictures.push_back(as_picture(one(disguised).reshape(shape), low, high));
   }
   const Tensor sheet = tiled(pictures, 2);
   write_png(flags.out, sheet, zoom_for(sheet));
@@ -225,21 +250,22 @@ void inspect(const InspectFlags& flags) {
   const auto [fewest, most] = std::ranges::minmax(of_class);
   fmt::print("disguised set {} ({}), under key {}\n", info.set_id, info.split, info.key_id);
   for (const std::string& mark : info.marks) fmt::print("MARKED: {}\n", mark);
-  fmt::print("{} rows of {} {}, {} classes with {} to {} rows, {:.1f} MB\n", info.rows,
+  fmt::print("{} rows of {} {}, {} classes with {} to {} rows{}, {:.1f} MB\n", info.rows,
              info.shape.str(), name(info.dtype), info.classes, fewest, most,
+             info.soft_labels ? " (mixed)" : "",
              static_cast<double>(fs::file_size(flags.set)) / 1e6);
   fmt::print("mean {:.4g}\nstddev {:.4g}\n", fmt::join(info.mean, " "),
              fmt::join(info.stddev, " "));
   fmt::print("method {}\n{}", info.method, info.settings);
   if (flags.out.empty()) return;
-  if (info.shape.rank() != 3)
+  if (info.shape.rank() != 2 && info.shape.rank() != 3)
     usage_fail("rows of shape " + info.shape.str() + " are no pictures", flags.set,
                "leave --out away");
   const Tensor rows = reader.rows(0, std::min(flags.count, info.rows));
   const auto [low, high] = range_of(rows, info.dtype == Dtype::kU8 && info.scale == 1);
   std::vector<Tensor> pictures;
   for (int64_t i = 0; i < rows.dim(0); ++i)
-    pictures.push_back(as_picture(rows.rows(i, 1).reshape(info.shape), low, high));
+    pictures.push_back(as_picture(rows.rows(i, 1).reshape(picture_shape(info.shape)), low, high));
   const Tensor sheet = tiled(
       pictures,
       std::max<int64_t>(1, static_cast<int64_t>(std::sqrt(static_cast<double>(pictures.size())))));
@@ -261,16 +287,31 @@ void add_disguise_owner_commands(CLI::App& disguise) {
   command->add_option("-o,--out", making->out, "The key file; never written over")->required();
   command->callback([making] { keygen(*making); });
 
+  const auto add_apply_flags = [&](ApplyFlags& flags) {
+    flags.config.add_to(*command);
+    command->add_option("-k,--key", flags.key, kKey)->required();
+    command->add_option("--data-set", flags.data_set, kDataSet);
+    command->add_option("-o,--out", flags.out, "The disguised training set; never written over")
+        ->required();
+    command->add_option("--test", flags.test, "Disguise the test images too, into this file");
+    command->add_option("--report", flags.report,
+                        "Write what was done into this file: images, seconds, bytes (JSON)");
+  };
   auto applying = std::make_shared<ApplyFlags>();
   command = disguise.add_subcommand(
       "apply", "Transform a data set under a key, for the cloud (data.* settings)");
-  applying->config.add_to(*command);
-  command->add_option("-k,--key", applying->key, kKey)->required();
-  command->add_option("--data-set", applying->data_set, kDataSet);
-  command->add_option("-o,--out", applying->out, "The disguised training set; never written over")
-      ->required();
-  command->add_option("--test", applying->test, "Disguise the test images too, into this file");
+  add_apply_flags(*applying);
   command->callback([applying] { apply(*applying); });
+
+  auto rotating = std::make_shared<RotateFlags>();
+  command = disguise.add_subcommand(
+      "rotate",
+      "Make a new key of an old one's method, and the data set under it; models of the "
+      "old key go on needing it");
+  add_apply_flags(*rotating);
+  command->add_option("--new-key", rotating->new_key, "The new key file; never written over")
+      ->required();
+  command->callback([rotating] { rotate(*rotating); });
 
   auto showing = std::make_shared<ShowFlags>();
   command =

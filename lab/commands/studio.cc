@@ -44,7 +44,7 @@ void open_browser(const std::string& address, const fs::path& runs) {
 void add_studio_command(CLI::App& app) {
   struct Flags {
     StudioOptions options;
-    std::string runs = "runs", web, ready_file;
+    std::string runs = "runs", web, ready_file, out;
     bool open = false, no_token = false;
   };
   auto flags = std::make_shared<Flags>();
@@ -74,7 +74,19 @@ void add_studio_command(CLI::App& app) {
       ->check(between(1, 64));
   command->add_option("--web", flags->web, "Development: serve the pages in this folder");
   command->add_option("--ready-file", flags->ready_file, "Write the address there when it serves");
-  command->callback([flags] {
+  CLI::App* exporting = command->add_subcommand(
+      "export", "Write the matrix and what was measured as files for any web server");
+  exporting->add_option("--runs", flags->runs, "Folder that holds runs and sweeps")
+      ->capture_default_str();
+  exporting->add_option("-o,--out", flags->out, "A new folder")->required();
+  exporting->callback([flags] {
+    StudioOptions options;
+    options.runs = flags->runs;
+    Studio::export_pages(options, flags->out);
+    fmt::print("{}: serve this folder with any web server\n", flags->out);
+  });
+  command->callback([flags, command] {
+    if (!command->get_subcommands().empty()) return;
     StudioOptions& options = flags->options;
     options.runs = flags->runs;
     options.web = flags->web;

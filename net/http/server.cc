@@ -123,6 +123,7 @@ struct HttpServer::Impl {
     std::optional<HttpReply> reply;
     bool failed = false;
     bool head_only = false;
+    size_t most = 0;  // bytes of the body
   };
   // What a stream's reply holds on to.
   struct Attached {
@@ -206,6 +207,8 @@ struct HttpServer::Impl {
     auto* call = static_cast<Call*>(*state);
     if (!call) {
       *state = call = new Call{.connection = connection};
+      const auto other = limits.body_bytes_of.find(url);
+      call->most = other == limits.body_bytes_of.end() ? limits.body_bytes : other->second;
       set_deadline(connection, Clock::now() + seconds(limits.body_seconds));
       const char* length =
           MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
@@ -214,7 +217,7 @@ struct HttpServer::Impl {
         const char* end = length + std::strlen(length);
         if (std::from_chars(length, end, announced).ptr != end) return MHD_NO;
       }
-      if (announced > limits.body_bytes) {
+      if (announced > call->most) {
         return answer(connection, {.status = MHD_HTTP_CONTENT_TOO_LARGE,
                                    .body = "the request is too large\n",
                                    .headers = {{"Connection", "close"}}});
@@ -222,7 +225,7 @@ struct HttpServer::Impl {
       return MHD_YES;
     }
     if (*size > 0) {
-      if (call->body.size() + *size > limits.body_bytes) return MHD_NO;  // of unannounced length
+      if (call->body.size() + *size > call->most) return MHD_NO;  // of unannounced length
       call->body.append(data, *size);
       *size = 0;
       return MHD_YES;

@@ -63,6 +63,7 @@ struct HttpLimits {
   unsigned head_seconds = 10, body_seconds = 60;  // for all of it, however slowly it trickles
   size_t head_bytes = 16384;                      // 431 or 414 beyond
   size_t body_bytes = 0;                          // 413 beyond
+  std::map<std::string, size_t> body_bytes_of;    // by path, where it is another number
   unsigned threads = 1;                           // that run handlers
 };
 

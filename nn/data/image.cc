@@ -34,6 +34,12 @@ Tensor read_image(const fs::path& file, int channels, int height, int width, boo
   return data::to_tensor(data::resize(image, to_height, to_width, fit));
 }
 
+Tensor decode_image(std::vector<uint8_t> bytes, const std::string& name, int64_t most_pixels,
+                    int channels, int height, int width, ImageFit fit) {
+  return data::to_tensor(data::resize(
+      data::decode_pixels(std::move(bytes), channels, name, most_pixels), height, width, fit));
+}
+
 Tensor fit_image(const uint8_t* pixels, int from_channels, int from_height, int from_width,
                  size_t stride, int channels, int height, int width, ImageFit fit) {
   if (from_channels < 1 || from_channels > 4 || from_height < 1 || from_width < 1 ||

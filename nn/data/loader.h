@@ -14,7 +14,7 @@ namespace ens {
 
 struct Batch {
   Tensor images;      // [B, C, H, W] float32, plain; a data set's in [0, 1]
-  Tensor labels;      // [B] int32
+  Tensor labels;      // [B] int32, or of a source with soft labels [B, K] float32
   int64_t first = 0;  // position of the batch's first image in this epoch's order
 };
 

@@ -57,13 +57,13 @@ bool cut_off(const std::vector<uint8_t>& bytes) {
 }
 
 // Before memory is taken for the pixels.
-void check_size(const ImageHeader& header, const fs::path& file) {
-  const auto too_large = [](int64_t width, int64_t height) {
-    return width > kMostPixels || height > kMostPixels || width * height > kMostPixels;
+void check_size(const ImageHeader& header, const fs::path& file, int64_t most) {
+  const auto too_large = [most](int64_t width, int64_t height) {
+    return width > most || height > most || width * height > most;
   };
-  if (too_large(header.width, header.height) || header.buffer_pixels > kMostPixels) {
+  if (too_large(header.width, header.height) || header.buffer_pixels > most) {
     fail("picture of " + std::to_string(header.width) + "x" + std::to_string(header.height) +
-             " pixels (width x height) has more than the " + std::to_string(kMostPixels) +
+             " pixels (width x height) has more than the " + std::to_string(most) +
              " that are read",
          file.string(), "make it smaller first");
   }
@@ -153,7 +153,11 @@ Pixels read_pixels(const fs::path& file, int channels) {
     usage_fail("pictures have 1 (grey) or 3 (RGB) channels, not " + std::to_string(channels),
                file.string());
   }
-  std::vector<uint8_t> bytes = slurp(file);
+  return decode_pixels(slurp(file), channels, file);
+}
+
+Pixels decode_pixels(std::vector<uint8_t> bytes, int channels, const fs::path& file,
+                     int64_t most_pixels) {
   if (bytes.empty()) fail("picture file is empty", file.string(), kPictureHint);
   if (cut_off(bytes)) fail("picture file is cut off", file.string(), "copy it again");
   const std::optional<ImageHeader> header = read_header(bytes);
@@ -161,7 +165,7 @@ Pixels read_pixels(const fs::path& file, int channels) {
   if (!header->unreadable.empty()) {
     fail("picture " + header->unreadable, file.string(), "save it as 8-bit PNG");
   }
-  check_size(*header, file);
+  check_size(*header, file, most_pixels);
   Pixels pixels;
   {
     const Raster raster = decode(bytes, *header, channels, file);

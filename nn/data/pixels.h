@@ -26,6 +26,9 @@ struct Raster {
 // orientation says, composited on white, 16 bits rounded to 8. Error names the file and what is
 // wrong with it: missing, not a picture, cut off, too large.
 Pixels read_pixels(const std::filesystem::path& file, int channels);
+// The same of a file's bytes; `file` names them in messages.
+Pixels decode_pixels(std::vector<uint8_t> bytes, int channels, const std::filesystem::path& file,
+                     int64_t most_pixels = kMostPixels);
 
 // Composites on white and converts to grey (1) or RGB (3). The raster has `stride` bytes a row.
 Pixels composite(const uint8_t* raster, int channels, int height, int width, size_t stride,

@@ -4,18 +4,21 @@
 #include "nn/data/dataset.h"
 #include "proto/protections.h"
 #include "proto/studio.pb.h"
+#include "studio/plans.h"
 #include "studio/room.h"
+#include "studio/sets.h"
 
 namespace ens {
 namespace {
 
 class CloudRoom final : public Room {
  public:
+  explicit CloudRoom(const RoomServices& services) : services_(services) {}
   const char* name() const override { return "cloud"; }
-  const char* title() const override { return "Trainings"; }
+  const char* title() const override { return "Cloud"; }
 
   void add_routes(Site& site) override {
-    site.get("cloud", [](const Site::Call&) {
+    site.get("cloud", [this](const Site::Call&) {
       studio::TrainingChoices out;
       for (const char* name : {"shapes", "mnist", "fashion_mnist", "cifar10", "cifar100"}) {
         auto& set = *out.add_data();
@@ -35,13 +38,20 @@ class CloudRoom final : public Room {
         p.set_noise(info.noise);
       }
       for (const char* name : {"resnet18", "vgg16", "mobilenet"}) out.add_architectures(name);
+      for (const std::string& name : kSetClassifiers) out.add_classifiers(name);
+      services_.sets.cloud_sets(out, services_.pictures);
       return json_reply(out);
     });
   }
+
+ private:
+  const RoomServices services_;
 };
 
 }  // namespace
 
-std::unique_ptr<Room> make_cloud_room(const RoomServices&) { return std::make_unique<CloudRoom>(); }
+std::unique_ptr<Room> make_cloud_room(const RoomServices& services) {
+  return std::make_unique<CloudRoom>(services);
+}
 
 }  // namespace ens

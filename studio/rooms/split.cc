@@ -13,6 +13,7 @@
 #include "nn/data/image.h"
 #include "report/certificate.h"
 #include "report/data.h"
+#include "studio/newest.h"
 #include "studio/room.h"
 #include "studio/views.h"
 
@@ -214,26 +215,13 @@ class SplitRoom final : public Room {
     }
   }
 
-  // Of several requests of one page only the newest is computed.
-  void check_newest(const std::string& visitor, uint64_t ticket) {
-    std::lock_guard lock(ticket_mutex_);
-    if (newest_[visitor] != ticket)
-      throw Refusal(409, "a newer request has taken its place", "trace");
-  }
-
   studio::Trace trace(const studio::TraceRequest& request) {
-    const std::string visitor = request.visitor().substr(0, 64);
-    uint64_t ticket = 0;
-    {
-      std::lock_guard lock(ticket_mutex_);
-      if (newest_.size() > 1000) newest_.clear();
-      ticket = newest_[visitor] = ++tickets_;
-    }
+    const Newest::Ticket ticket = newest_.take(request.visitor());
     const auto snapshot = services_.index.snapshot();
     const Index::Run& run = find_run(*snapshot, request.run());
     if (run.entry.status() != "finished") throw Refusal(409, "the run is not finished", "run");
     std::lock_guard lock(mutex_);
-    check_newest(visitor, ticket);
+    newest_.check(ticket, "trace");
     Loaded& loaded = load(run);
     const int image = request.image();
     if (image < 0 || image >= loaded.images->count())
@@ -313,9 +301,7 @@ class SplitRoom final : public Room {
   const RoomServices services_;
   std::mutex mutex_;          // one picture at a time
   std::list<Loaded> loaded_;  // the last used first
-  std::mutex ticket_mutex_;
-  uint64_t tickets_ = 0;
-  std::map<std::string, uint64_t> newest_;  // by page
+  Newest newest_;
 };
 
 }  // namespace

@@ -74,7 +74,8 @@ const std::map<std::string, Names> kAllowed = {
     {"text/train",
      {"base", "nn/*", "proto", "experiment", "ensemble/model", "text/body", "text/model"}},
     {"attacks/core", {"base", "nn/*", "proto"}},
-    {"attacks/disguise", {"base", "nn/*", "proto", "attacks/core"}},
+    // With parameters of the attacker's own making.
+    {"attacks/disguise", {"base", "nn/*", "proto", "attacks/core", "disguise/transform"}},
     {"attacks/shares", {"base", "nn/*", "proto", "attacks/core", "offload/core"}},
     {"attacks/split", {"base", "nn/*", "proto", "attacks/core"}},
     // No part of the client: its words are texts, its features tensors.

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // The whole server by raw sockets, over run folders as trainings leave them.
-#include "studio/studio.h"
-
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -14,8 +12,7 @@
 #include "studio/index.h"
 #include "tests/ensemble/bundles.h"
 #include "tests/support/errors.h"
-#include "tests/support/http.h"
-#include "tests/support/temp_dir.h"
+#include "tests/studio/visit.h"
 
 namespace ens {
 namespace {
@@ -71,65 +68,7 @@ void write_attack(const fs::path& run, const std::string& attack, const std::str
   write(run / "attack" / attack / "reconstruction.png", kPng + "1");
 }
 
-class StudioTest : public testing::Test {
- protected:
-  void SetUp() override {
-    if (embedded_pages().empty()) GTEST_SKIP() << "built without the pages (ENS_STUDIO)";
-    options_.runs = temp_ / "runs";
-    options_.bind = "127.0.0.1:0";
-    options_.program = "/bin/false";
-    fs::create_directories(options_.runs);
-  }
-  void start() {
-    studio_ = std::make_unique<Studio>(options_);
-    const std::string address = studio_->address();
-    host_ = address.substr(7, address.find('/', 7) - 7);
-    const size_t token = address.find("#token=");
-    cookie_.clear();
-    if (token == std::string::npos) return;
-    const std::string reply = sign_in_ =
-        raw("POST /api/v1/session HTTP/1.1\r\nHost: " + host_ + "\r\nOrigin: http://" + host_ +
-            "\r\nX-Ens: 1\r\n" + body("{\"token\":\"" + address.substr(token + 7) + "\"}"));
-    const size_t set = reply.find("Set-Cookie: ");
-    ASSERT_NE(set, std::string::npos) << reply;
-    cookie_ = reply.substr(set + 12, reply.find(';', set) - set - 12);
-  }
-  static std::string body(const std::string& text) {
-    return "Content-Type: application/json\r\nContent-Length: " + std::to_string(text.size()) +
-           "\r\nConnection: close\r\n\r\n" + text;
-  }
-  std::string raw(const std::string& request) {
-    const int fd = test::dial_from("127.0.0.1", host_);
-    (void)::send(fd, request.data(), request.size(), MSG_NOSIGNAL);
-    std::string got;
-    char bytes[65536];
-    for (ssize_t n = 0; (n = ::recv(fd, bytes, sizeof bytes, 0)) > 0;)
-      got.append(bytes, static_cast<size_t>(n));
-    ::close(fd);
-    return got;
-  }
-  // Status and body.
-  std::pair<int, std::string> ask(const std::string& method, const std::string& path,
-                                  const std::string& text = "") {
-    const std::string reply =
-        raw(method + " /api/v1/" + path + " HTTP/1.1\r\nHost: " + host_ + "\r\nCookie: " + cookie_ +
-            "\r\nOrigin: http://" + host_ + "\r\nX-Ens: 1\r\n" + body(text));
-    everything_ += reply;
-    const size_t end = reply.find("\r\n\r\n");
-    if (end == std::string::npos) return {0, reply};
-    return {std::stoi(reply.substr(9)), reply.substr(end + 4)};
-  }
-  json get(const std::string& path) {
-    const auto [status, text] = ask("GET", path);
-    EXPECT_EQ(status, 200) << path << ": " << text;
-    return json::parse(text, nullptr, false);
-  }
-
-  test::TempDir temp_;
-  StudioOptions options_;
-  std::unique_ptr<Studio> studio_;
-  std::string host_, cookie_, sign_in_, everything_;
-};
+using StudioTest = test::StudioVisit;
 
 TEST_F(StudioTest, ShowsRunsAndTheirMatrix) {
   write_run(options_.runs / "none", "none", .8);

@@ -16,23 +16,34 @@ export const jobs = signal<Job[]>([]);
 export const indexed = signal(0); // counts changes of the list of runs
 export const readOnly = signal(false);
 
+// Pages that `ensembler studio export` wrote find their answers in files beside them.
+export const still = typeof document !== "undefined" && document.documentElement.hasAttribute("data-static");
+function stillUrl(path: string): string {
+  const [name, query] = path.split("?");
+  const group = new URLSearchParams(query).get("group");
+  return `api/v1/${name}${group ? "-" + group : ""}.json`;
+}
+
 async function request<T>(method: string, path: string, body?: unknown, abort?: AbortSignal): Promise<T> {
+  const file = body instanceof Blob;
   let reply: Response;
   try {
-    reply = await fetch("/api/v1/" + path, {
+    if (still && method !== "GET") throw new Failure(403, "These pages only show what was measured.");
+    reply = await fetch(still ? stillUrl(path) : "/api/v1/" + path, {
       method,
-      headers: body === undefined ? { "X-Ens": "1" } : { "X-Ens": "1", "Content-Type": "application/json" },
-      body: body === undefined ? undefined : JSON.stringify(body),
+      headers: body === undefined ? { "X-Ens": "1" } : { "X-Ens": "1", "Content-Type": file ? "application/octet-stream" : "application/json" },
+      body: body === undefined ? undefined : file ? body : JSON.stringify(body),
       signal: abort,
     });
   } catch (error) {
-    if (abort?.aborted) throw error;
+    if (abort?.aborted || error instanceof Failure) throw error;
     if (session.value === "open") session.value = "lost";
     throw new Failure(0, "The studio does not answer.", "", "Is `ensembler studio` still running?");
   }
   if (reply.status === 401) session.value = "closed";
   else if (session.value === "lost") session.value = "open";
   if (reply.status === 204) return undefined as T;
+  if (still && !reply.ok) throw new Failure(reply.status, "This is not among the exported files.");
   const text = await reply.text();
   let answer: { what?: string; where?: string; hint?: string };
   try {
@@ -47,7 +58,7 @@ async function request<T>(method: string, path: string, body?: unknown, abort?: 
 export const get = <T>(path: string, abort?: AbortSignal) => request<T>("GET", path, undefined, abort);
 export const post = <T>(path: string, body: unknown = {}, abort?: AbortSignal) => request<T>("POST", path, body, abort);
 export const remove = <T>(path: string) => request<T>("DELETE", path);
-export const pictureUrl = (id: string) => `/api/v1/pictures/${id}`;
+export const pictureUrl = (id: string) => (still ? `api/v1/pictures/${id}.png` : `/api/v1/pictures/${id}`);
 
 async function refresh(): Promise<void> {
   const [s, list] = await Promise.all([get<State>("state"), get<JobList>("jobs")]);
@@ -110,6 +121,11 @@ export async function signIn(token: string): Promise<void> {
 }
 
 export async function start(): Promise<void> {
+  if (still) {
+    await refresh();
+    session.value = "open";
+    return;
+  }
   if (typeof EventSource === "undefined") throw new Failure(0, "This browser is too old: it has no EventSource.");
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) {

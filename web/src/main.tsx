@@ -9,13 +9,13 @@ import { Failure, get, jobs, post, readOnly, remove, session, signIn, start, sta
 import { duration, when } from "./format";
 import { rooms } from "./rooms";
 import { keys } from "./text";
+import { Offer, startTour, Tour } from "./tour";
 import type { Job } from "./types";
 import { Command, Panel, Problem, setTheme, theme } from "./ui";
 
 const failed = signal<unknown>(null);
 const showJobs = signal(false);
 const showKeys = signal(false);
-const menu = signal(false);
 
 function SignIn() {
   const [token, setToken] = useState("");
@@ -113,7 +113,7 @@ function JobsButton() {
 function Header() {
   const here = address.value.room;
   const link = (name: string, title: string) => (
-    <a key={name} href={"#/" + name} aria-current={here === name ? "page" : undefined} onClick={() => { menu.value = false; }}>{title}</a>
+    <a key={name} href={"#/" + name} aria-current={here === name ? "page" : undefined} >{title.split(" ")[0]}<span class="rest">{title.replace(/^\S+/, "")}</span></a>
   );
   const available = rooms.filter((r) => !r.server || state.value?.rooms.some((s) => s.name === r.name));
   const next = { system: "light", light: "dark", dark: "system" } as const;
@@ -138,6 +138,7 @@ function KeysPanel() {
   return (
     <Panel title="Keys" onClose={() => { showKeys.value = false; }}>
       <dl class="keys">{keys.map(([key, what]) => <><dt><kbd>{key}</kbd></dt><dd>{what}</dd></>)}</dl>
+      <p><button type="button" onClick={() => { showKeys.value = false; startTour(); }}>Take the tour</button></p>
     </Panel>
   );
 }
@@ -178,7 +179,8 @@ function App() {
       <Header />
       {session.value === "lost" && <p class="banner" role="status">The studio does not answer. What you see is the last it said; it is asked again every few seconds.</p>}
       {failed.value ? <div class="banner"><Problem error={failed.value} /><button type="button" class="quiet" onClick={() => { failed.value = null; }}>Dismiss</button></div> : null}
-      <main id="content" tabIndex={-1}><Page /></main>
+      <main id="content" tabIndex={-1}><Offer /><Page /></main>
+      <Tour />
       {showJobs.value && <JobsPanel />}
       {showKeys.value && <KeysPanel />}
       <Live />

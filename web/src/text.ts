@@ -10,6 +10,30 @@ export const levels: { name: string; meaning: string }[] = [
   { name: "white box", meaning: "Knows the edge's network. The upper end: what the features hold at all." },
 ];
 
+// The ladder of disguised training.
+export const ladder: Record<string, string> = {
+  L0: "sees the disguised set, its labels and the queries, and nothing else",
+  L1: "also has public images like the private ones",
+  L1x: "also has the private images themselves, and must find out which is which",
+  L2: "also knows some images and what they became",
+  oracle: "knows as many such pairs as it likes: the upper bound",
+};
+
+// What the source (CCS 2023, figure 4) calls an attack.
+export const sourceNames: Record<string, string> = {
+  look: "visual re-identification", regression: "regression", procrustes: "regression, for rotations", codebook: "codebook",
+};
+
+// What to try first against a method.
+export const firstAttack: Record<string, string> = { rmt: "moments", aes: "codebook", identity: "look", noise: "look", dp: "look", aesctr: "regression" };
+
+export const disguiseText = {
+  unitOff: "RMT multiplies blocks by a matrix: nothing is encrypted, so there is no unit.",
+  rmtOff: "AES encrypts units of pixels: block, noise and permutation belong to RMT.",
+  broken: "Every method here is broken at some level of knowledge; this room shows by how much. Only AES-CTR hides everything, from the cloud's training too.",
+  key: "The key is made here, from the operating system's random source, and never leaves this program: no page, no answer and no upload holds it.",
+};
+
 export const methods: { name: string; what: string; room: string; link: string }[] = [
   {
     name: "Split inference with a secret selection",
@@ -20,6 +44,11 @@ export const methods: { name: string; what: string; room: string; link: string }
     name: "Noise, dropout, penalties, adversaries",
     what: "Shredder, NoPeek, ResSFL, dropout, channels of limited power and more: each trained and attacked under the same rules.",
     room: "matrix", link: "Compare them in the matrix",
+  },
+  {
+    name: "Training on disguised pictures",
+    what: "An owner disguises her pictures under a secret key and lets a cloud train on what comes out. See what the cloud sees, and what attackers rebuild.",
+    room: "disguise", link: "Disguise a picture",
   },
   {
     name: "Training on a rented machine",
@@ -43,8 +72,19 @@ export const valueHelp: Record<string, string> = {
 
 export const keys: [string, string][] = [
   ["?", "These keys"],
-  ["1 … 4", "Go to a room"],
+  ["1 … 5", "Go to a room"],
+  ["← →", "Disguise: the picture before or after"],
   ["Arrow keys", "Move in tables, tabs and pictures"],
   ["Enter", "Open the cell in focus"],
   ["Esc", "Close what is open"],
+];
+
+// The tour: six steps, each in a room and beside what it speaks of.
+export const tour: { room: string; at: string; title: string; text: string }[] = [
+  { room: "", at: ".parties, .start h1", title: "The problem", text: "A cloud computes for you, and whatever you send it may be turned back into your pictures. Everything here measures how far." },
+  { room: "disguise", at: ".panes", title: "A disguised picture", text: "Left your picture, in the middle what a cloud would train on. Move the pointer over one of them: all are enlarged." },
+  { room: "disguise", at: ".attack-pick", title: "An attack", text: "Choose what the attacker knows and press Attack! The picture that it rebuilds appears on the right, with the share of originals that it finds." },
+  { room: "cloud", at: ".trainings, .empty, .content", title: "A training", text: "The cloud's side: what was uploaded, and how well a network learns from it, beside the same on plain pictures." },
+  { room: "split", at: ".way, .empty, .content", title: "Split inference", text: "The other way to use a cloud: only features leave. Drag h and t to see what each split would send, and leak." },
+  { room: "matrix", at: ".heat, .empty, .content", title: "What was measured", text: "Every protection against every attack. Open a cell for its pictures, its interval and the command that measures it again." },
 ];

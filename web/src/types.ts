@@ -13,14 +13,18 @@ export interface State {
 export interface RunEntry {
   id: string; name: string; group: string; status: string; reason?: string; title?: string; setting?: string;
   data?: string; protection?: string; head?: number; tail?: number; accuracy?: number; changed?: number; started?: string;
+  method?: string; method_settings?: string;
 }
 export interface RunList { total: number; runs: RunEntry[] }
-export interface Candidate { name?: string; ssim?: number; psnr?: number; x?: number }
+export interface Matching { gallery?: number; rank1?: Interval; cmc5?: number; cmc20?: number; guesswork?: number }
+export interface Hits { all?: number; non_constant?: number }
+export interface Candidate { name?: string; ssim?: number; psnr?: number; x?: number; matching?: Matching; hits?: Hits }
 export interface AttackResult {
   attack: string; title: string; level?: string; error?: string; pointless?: string; best_of?: number;
   scored_images?: number; ssim?: Interval; psnr?: Interval; own_pick?: Candidate; seconds?: number; settings?: string;
   device?: string; metric?: string; parts: Candidate[];
   reference?: { recognised?: Interval; reidentified?: Interval; chance?: number };
+  matching?: Matching; hits?: Hits;
 }
 export interface AttackView {
   result: AttackResult; folder: string; original?: string; reconstruction?: string; command?: string;
@@ -30,6 +34,7 @@ export interface Summary {
   width?: number; dtype?: string; split?: { head?: number; tail?: number }; data?: string; train_images?: number;
   test_images?: number; accuracy?: number; seconds?: Record<string, number>; flops?: { edge?: number; cloud?: number };
   bytes?: { up?: number; down?: number };
+  disguise?: { method?: string; settings?: string; owner_microseconds?: number; image_bytes?: number; disguised_bytes?: number; key_bytes?: number };
 }
 export interface Percentiles { p50?: number; p95?: number }
 export interface Serving { latency_ms?: Record<string, Percentiles>; bytes_sent?: number; bytes_received?: number }
@@ -38,7 +43,7 @@ export interface RunView {
   revision?: string; attacks: AttackView[]; certificate?: object; certificate_text?: string;
   curves: { stage: string; name: string }[]; settings: { path: string; value: string }[]; damage: string[];
 }
-export interface CurveLine { stage: string; name: string; net: number; x: number[]; y: number[]; points: number }
+export interface CurveLine { stage: string; name: string; net: number; x: number[]; y: number[]; points: number; label?: string }
 export interface Curves { lines: CurveLine[]; finished?: boolean }
 
 export interface Cell {
@@ -94,5 +99,41 @@ export interface Trace {
 export interface TrainingChoices {
   data: { name: string; present?: boolean; command?: string }[];
   protections: { kind: string; title: string; meaning: string; several_nets?: boolean; selects?: boolean; noise?: boolean }[];
-  architectures: string[];
+  architectures: string[]; sets: CloudSet[]; classifiers: string[];
 }
+export interface CloudSet {
+  id: string; title: string; method: string; settings: string; key_id: string; set_id: string; shape: string; rows: number;
+  test_rows?: number; bytes: number; of_class: number[]; picture?: string; marks: string[]; plain?: boolean;
+}
+
+export interface Control {
+  path: string; kind: string; choices: string[]; low?: number; high?: number; preset?: string; doc?: string;
+}
+export interface Method { name: string; title: string; tab: string; keyed?: boolean; meaning: string; controls: Control[] }
+export interface DisguiseChoices {
+  methods: Method[]; attacks: { name: string; title: string; level: string }[];
+  data: { name: string; title: string; present?: boolean; command?: string }[]; common: Control[];
+}
+export interface DisguisePreview {
+  original: string; disguised: string; columns: number; first: number; count: number; total: number; labels: string[];
+  image_shape: string; disguised_shape: string; tokens?: boolean; bytes_before: number; bytes_after: number;
+  microseconds: number; key_bytes?: number; attacks: { attack: string; reason?: string; quick?: boolean }[];
+}
+export interface AttackPoint {
+  name?: string; x?: number; rebuilt: string; shown_ssim: number; shown_psnr: number; ssim?: Interval; psnr?: Interval;
+  rank1?: Interval; guesswork?: number; hits?: number; hits_non_constant?: number; verdict?: string;
+}
+export interface DisguiseAttack {
+  attack: string; title: string; level: string; points: AttackPoint[]; best?: number; scored_images: number;
+  gallery: number; public_images: number; disguised_rows: number; seconds: number;
+}
+export interface OwnerSet {
+  id: string; title: string; job?: string; uploaded?: boolean; created?: number;
+  report?: {
+    data: string; method: string; settings?: string; key_bytes?: number; cores?: number;
+    files: { name: string; rows: number; bytes_before: number; bytes_after: number; seconds: number }[];
+  };
+  leaves: { name: string; shape?: string; type?: string; bytes?: number; what?: string }[];
+}
+export interface OwnerSets { sets: OwnerSet[] }
+export interface OwnPictures { count?: number; most: number; sheet?: string }

@@ -123,9 +123,10 @@ export function Select({ label, help, value, options, onChange }: {
 }
 
 // A slider with a number field. `onInput` while it moves, `onChange` when it is let go.
-export function Slider({ label, unit, help, value, min, max, step, stops, onInput, onChange, disabled }: {
+// `shown`: what stands for a value of a slider over a list, in place of the number field.
+export function Slider({ label, unit, help, value, min, max, step, stops, shown: text, onInput, onChange, disabled }: {
   label: string; unit?: string; help?: string; value: number; min: number; max: number; step: number;
-  stops?: number[]; onInput?: (v: number) => void; onChange: (v: number) => void; disabled?: boolean;
+  stops?: number[]; shown?: (v: number) => string; onInput?: (v: number) => void; onChange: (v: number) => void; disabled?: boolean;
 }) {
   const [moving, setMoving] = useState<number | null>(null);
   const shown = moving ?? value;
@@ -145,14 +146,14 @@ export function Slider({ label, unit, help, value, min, max, step, stops, onInpu
       <div class="slider-row">
         <input
           id={id} type="range" min={min} max={max} step={step} value={shown} disabled={disabled}
-          list={stops?.length ? id + "-stops" : undefined}
+          list={stops?.length ? id + "-stops" : undefined} aria-valuetext={text?.(shown)}
           onInput={(e) => { const v = Number(e.currentTarget.value); setMoving(v); onInput?.(v); }}
           onChange={(e) => settle(e.currentTarget.value)}
         />
-        <input
+        {text ? <output for={id}>{text(shown)}</output> : <input
           type="number" aria-label={`${label}, number`} min={min} max={max} step={step} disabled={disabled}
           value={Number(shown.toPrecision(4))} onChange={(e) => settle(e.currentTarget.value)}
-        />
+        />}
       </div>
       {stops?.length ? <datalist id={id + "-stops"}>{stops.map((s) => <option key={s} value={s} />)}</datalist> : null}
     </div>

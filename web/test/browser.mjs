@@ -5,9 +5,10 @@
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { writeLargeSweep, writeRun, writeRuns } from "./fixture.mjs";
+import { png, writeLargeSweep, writeRun, writeRuns } from "./fixture.mjs";
 
 const [program, shots] = process.argv.slice(2);
 const browserPath = process.env.CHROMIUM ?? ["/usr/bin/chromium", "/usr/bin/chromium-browser"].find(existsSync);
@@ -102,6 +103,10 @@ const scripts = {
         await page.locator(".jobs-button").click();
         await page.waitForSelector(".panel");
         await inspect(page, `jobs-${name}`);
+        await page.keyboard.press("Escape");
+        await page.keyboard.press("?");
+        await page.waitForSelector(".panel kbd");
+        await inspect(page, `keys-${name}`);
         await page.context().close();
       }
     }
@@ -155,7 +160,7 @@ const scripts = {
   async "by keyboard only"() {
     const server = await serve(join(home, "runs"), ["--read-only"]);
     const page = await visit(server);
-    await page.keyboard.press("4");
+    await page.keyboard.press("5");
     await page.waitForSelector(".heat table");
     for (let i = 0; i < 80; ++i) {
       await page.keyboard.press("Tab");
@@ -180,6 +185,7 @@ const scripts = {
     const server = await serve(join(home, "runs"), ["--read-only"]);
     const page = await visit(server, { address: server.origin + "/", quiet: true });
     assert.match(await page.innerText("main"), /Sign in/);
+    await page.screenshot({ path: join(shots, "sign-in.png") });
     await page.fill("input[type=password]", "0".repeat(64));
     await page.getByRole("button", { name: "Sign in" }).click();
     await page.waitForSelector("text=/token is wrong/i");
@@ -275,6 +281,100 @@ row { name: "deeper" set: "protection.kind=ensembler" set: "model.head_cells=2" 
     await server.stop();
   },
 
+  async "figure 4: from a data set to an attack and an upload"() {
+    const runs = join(home, "disguise");
+    mkdirSync(runs);
+    const server = await serve(runs);
+    const page = await visit(server);
+    await go(page, server, "disguise", ".pane img");
+    await page.waitForSelector(".pane:nth-child(2) img");
+    // Whole pixels.
+    const scales = await page.evaluate(() => [...document.querySelectorAll(".pane img")].map((i) => i.getBoundingClientRect().width / i.naturalWidth));
+    for (const s of scales) assert.ok(Number.isInteger(s) && s >= 4, `scales ${scales}`);
+    const shown = (n) => page.getAttribute(`.pane:nth-child(${n}) img`, "src");
+    const before = await shown(1);
+    await page.getByRole("button", { name: "Next" }).click();
+    await page.waitForFunction((old) => document.querySelector(".pane img").getAttribute("src") !== old, before);
+    await page.locator("h1").click();
+    await page.keyboard.press("ArrowLeft");
+    await page.waitForFunction((old) => document.querySelector(".pane img").getAttribute("src") === old, before);
+    // A method's settings are the address.
+    await page.selectOption(".field:has-text('Block size') select", "8x8");
+    await page.waitForFunction(() => /block=8x8/.test(location.hash));
+    assert.ok(await page.locator(".field:has-text('Encryption unit') select").isDisabled(), "RMT encrypts nothing");
+    await page.selectOption(".attack-pick select", "procrustes");
+    await page.getByRole("button", { name: "Attack!" }).click();
+    await page.waitForSelector(".pane:nth-child(3) img", { timeout: 60000 });
+    await page.waitForSelector("text=/rank-1 100/");
+    // The same picture again, but for what a slider of fewer pairs leaves out.
+    const all = await shown(3);
+    await page.locator(".pairs input[type=range]").focus();
+    await page.keyboard.press("Home");
+    await page.waitForSelector(".pane:nth-child(3) figcaption:has-text('m = 1:')");
+    // Where the pointer is in one picture, all three are enlarged.
+    await page.locator(".pane:nth-child(2) .pane-frame").hover({ position: { x: 60, y: 70 } });
+    const zoomed = await page.evaluate(() => [...document.querySelectorAll(".pane img")].map((i) => i.style.transform + i.style.transformOrigin));
+    assert.equal(new Set(zoomed).size, 1);
+    assert.match(zoomed[0], /scale\(3\)/);
+    assert.ok(all);
+    // Noise, and the other methods.
+    await page.fill("input[aria-label^='Noise level']", "100");
+    await page.keyboard.press("Enter");
+    await page.waitForSelector(".pane:nth-child(3) figcaption:has-text('m = 1:')");
+    await page.getByRole("tab", { name: "Controls" }).click();
+    await page.selectOption(".field:has-text('Method') select", "aesctr");
+    await page.waitForFunction(() => document.querySelector(".attack-pick select").value === "regression");
+    await page.waitForSelector("text=/L2: also knows/", { timeout: 60000 });
+    await page.waitForSelector("text=finds none", { timeout: 60000 });
+    await page.getByRole("tab", { name: "DisguisedNets" }).click();
+    await page.waitForSelector(".pane:nth-child(2) img");
+    // The whole set, what leaves, the upload.
+    await page.getByRole("button", { name: "Disguise!" }).click();
+    await page.waitForSelector(".set-card button:has-text('Upload')", { timeout: 90000 });
+    assert.match(await page.innerText(".set-card"), /6,000/);
+    await page.locator(".set-card summary").click();
+    await page.waitForSelector("text=train.h5/x_sha256");
+    await inspect(page, "disguise-set");
+    await page.getByRole("button", { name: "Upload" }).click();
+    await page.getByRole("link", { name: "Train on it in the cloud" }).click();
+    await page.waitForSelector("text=/What the cloud has/");
+    await page.context().close();
+    for (const size of ["wide", "narrow"]) {
+      for (const colorScheme of ["light", "dark"]) {
+        const other = await visit(server, { size, colorScheme });
+        await go(other, server, "disguise?method=aes", ".pane:nth-child(2) img");
+        await other.getByRole("button", { name: "Attack!" }).click();
+        await other.waitForSelector(".pane:nth-child(3) img", { timeout: 60000 });
+        await inspect(other, `disguise-${size}-${colorScheme}`);
+        await other.context().close();
+      }
+    }
+    await server.stop();
+  },
+
+  async "own pictures are disguised, and nobody else's"() {
+    const runs = join(home, "own");
+    mkdirSync(runs);
+    const server = await serve(runs);
+    const page = await visit(server);
+    await go(page, server, "disguise?data=own", "input[type=file]");
+    await page.setInputFiles("input[type=file]", { name: "mine.png", mimeType: "image/png", buffer: png(1, 96, 0.1) });
+    await page.waitForSelector("text=/1 of 256/");
+    await page.waitForSelector(".pane:nth-child(2) img");
+    await page.getByRole("button", { name: "Attack!" }).click();
+    await page.waitForSelector(".pane:nth-child(3) img", { timeout: 60000 });
+    assert.ok(await page.getByRole("button", { name: "Disguise!" }).isDisabled());
+    await inspect(page, "disguise-own");
+    const other = await visit(server);
+    await go(other, server, "disguise?data=own", "input[type=file]");
+    await other.waitForSelector("text=/0 of 256/");
+    await page.setInputFiles("input[type=file]", { name: "text.png", mimeType: "image/png", buffer: Buffer.from("no picture at all") });
+    await page.waitForSelector("text=/no PNG, JPEG or WebP/");
+    await page.getByRole("button", { name: "Remove them" }).click();
+    await page.waitForSelector("text=/0 of 256/");
+    await server.stop();
+  },
+
   async "a training is started, watched, and cancelled"() {
     const runs = join(home, "trainings");
     mkdirSync(runs);
@@ -304,6 +404,64 @@ row { name: "deeper" set: "protection.kind=ensembler" set: "model.head_cells=2" 
     await server.stop();
   },
 
+  async "exported pages show the matrix without a server"() {
+    const site = join(home, "site");
+    const run = (...flags) => spawnSync(program, ["studio", "export", ...flags], { encoding: "utf8" });
+    const made = run("--runs", join(home, "runs"), "--out", site);
+    assert.equal(made.status, 0, made.stderr);
+    assert.notEqual(run("--runs", join(home, "runs"), "--out", site).status, 0, "nothing is written over");
+    const types = { html: "text/html", js: "text/javascript", css: "text/css", svg: "image/svg+xml", json: "application/json", png: "image/png" };
+    const files = createServer((request, reply) => {
+      const path = join(site, decodeURIComponent(request.url.split("?")[0].replace(/^\/below\//, "/")).replace(/\/$/, "/index.html"));
+      if (!path.startsWith(site) || !existsSync(path)) return reply.writeHead(404).end();
+      reply.writeHead(200, { "Content-Type": types[path.split(".").pop()] }).end(readFileSync(path));
+    });
+    await new Promise((resolve) => files.listen(0, "127.0.0.1", resolve));
+    const origin = `http://127.0.0.1:${files.address().port}`;
+    const page = await visit({ origin }, { address: origin + "/below/" }); // a folder of a site
+    await page.goto(origin + "/below/#/matrix");
+    await page.waitForSelector(".heat table");
+    assert.match(await page.innerText(".heat table"), /0\.720|0,720/);
+    await page.locator(".cell").first().click();
+    await page.waitForSelector(".panel .pair img");
+    assert.ok(await page.evaluate(() => document.querySelector(".panel .pair img").naturalWidth > 0));
+    await inspect(page, "exported-matrix");
+    await page.goto(origin + "/below/#/cloud");
+    await page.locator(".trainings a", { hasText: "finished" }).first().click();
+    await page.waitForSelector(".plot canvas");
+    assert.equal(await page.getByRole("button", { name: "Train", exact: true }).count(), 0);
+    await inspect(page, "exported-trainings");
+    files.close();
+  },
+
+  async "the tour, by keyboard, is offered once"() {
+    const server = await serve(join(home, "runs"), ["--read-only"]);
+    const page = await visit(server);
+    await page.getByRole("button", { name: "Take the tour" }).focus();
+    await page.keyboard.press("Enter");
+    const seen = [];
+    for (let i = 0; i < 6; ++i) {
+      await page.waitForSelector(`.tour:has-text("Step ${i + 1} of 6")`);
+      await page.waitForSelector(".toured");
+      if (i === 1 || i === 5) await inspect(page, `tour-${i + 1}`);
+      seen.push(await page.evaluate(() => location.hash.split("?")[0]));
+      await page.keyboard.press("Tab");
+      await page.keyboard.press("Enter");
+    }
+    assert.deepEqual(seen.map((s) => s.replace("#/", "")), ["", "disguise", "disguise", "cloud", "split", "matrix"]);
+    await page.waitForSelector(".tour", { state: "detached" });
+    await page.goto(server.origin + "/#/");
+    await page.reload();
+    await page.waitForSelector(".start");
+    assert.equal(await page.getByRole("button", { name: "Take the tour" }).count(), 0, "it is remembered");
+    await page.keyboard.press("?");
+    await page.getByRole("button", { name: "Take the tour" }).click();
+    await page.waitForSelector(".tour");
+    await page.keyboard.press("Escape");
+    await page.waitForSelector(".tour", { state: "detached" });
+    await server.stop();
+  },
+
   async "runs that appear are shown, and two browsers see one job"() {
     const runs = join(home, "jobs");
     mkdirSync(runs);
@@ -315,13 +473,15 @@ row { name: "deeper" set: "protection.kind=ensembler" set: "model.head_cells=2" 
     await second.reload();
     await second.waitForSelector(".jobs-button.busy");
     await second.locator(".jobs-button").click();
-    await second.getByRole("button", { name: "Pause" }).click();
+    const job = (state) => second.locator(`.job:has(.state.${state})`);
+    await job("queued").getByRole("button", { name: "Cancel" }).click(); // the second half
+    await job("cancelled").waitFor();
+    await job("running").getByRole("button", { name: "Pause" }).click();
     for (const page of [first, second]) await page.waitForSelector(".jobs-button:not(.busy)", { timeout: 30000 });
-    await second.waitForSelector(".state.paused");
-    await second.getByRole("button", { name: "Resume" }).click();
+    await job("paused").getByRole("button", { name: "Resume" }).click();
     await first.waitForSelector(".jobs-button.busy", { timeout: 30000 });
-    await second.getByRole("button", { name: "Cancel" }).click();
-    await second.waitForSelector(".state.cancelled", { timeout: 30000 });
+    await job("running").getByRole("button", { name: "Cancel" }).click();
+    await second.waitForFunction(() => document.querySelectorAll(".state.cancelled").length === 2, null, { timeout: 30000 });
     writeRun(join(runs, "new"), { protection: "none", accuracy: 0.7, attacks: [["oracle", "decoder", "black box", 0.9]] });
     await first.waitForSelector("text=What is here", { timeout: 15000 });
     assert.deepEqual(first.trouble, []);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { scalesFor, settingsOf, verdictAt } from "../../src/rooms/disguise/model";
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { format, parse } from "../../src/address";
@@ -114,4 +115,34 @@ test("the Pareto front agrees with its definition, tried on many clouds of point
       assert.equal(p.front, p.y < Math.min(Infinity, ...better) && p.y === Math.min(...equal));
     }
   }
+});
+
+test("pictures are shown in whole pixels, and about as large as each other", () => {
+  assert.deepEqual(scalesFor(290, 420, [[32, 32], [32, 32]]), [9, 9]);
+  assert.deepEqual(scalesFor(290, 420, [[57, 57], [114, 114], [57, 57]]), [4, 2, 4]);
+  assert.deepEqual(scalesFor(290, 420, [[65, 65], [71, 71]]), [4, 4]); // padded to whole blocks
+  const [a, b] = scalesFor(290, 420, [[131, 131], [524, 262]]);
+  assert.equal(a, 2);
+  assert.ok(b < 1 && b > 0.5);
+});
+
+test("what differs from the usual settings is asked for", () => {
+  const control = (path: string, preset: string) => ({ path, preset, kind: "choice", choices: [] });
+  const method = { name: "rmt", title: "RMT", tab: "t", meaning: "", controls: [control("disguise.rmt.block", "4x4"), control("disguise.rmt.noise", "0")] };
+  const values: Record<string, string> = { block: "8x8", noise: "0", store: "" };
+  assert.deepEqual(settingsOf(method, [control("disguise.store", "float16")], (n) => values[n] ?? ""), [{ path: "disguise.rmt.block", value: "8x8" }]);
+});
+
+test("a verdict is the strongest attack's, and good only when all have been run", () => {
+  const attack = (name: string, level: string, rank1: number, verdict: string) => ({
+    attack: name, title: name, level, scored_images: 64, gallery: 100, public_images: 0, disguised_rows: 0, seconds: 0, best: 0,
+    points: [{ rebuilt: "", shown_ssim: 0, shown_psnr: 0, rank1: { mean: rank1 }, verdict }],
+  });
+  const wanted = [{ attack: "look", level: "L0" }, { attack: "equality", level: "L0" }, { attack: "codebook", level: "L2" }];
+  const look = attack("look", "L0", 0.01, "good"), equality = attack("equality", "L0", 0.9, "bad");
+  assert.equal(verdictAt("L0", [look], wanted).word, "");
+  assert.equal(verdictAt("L0", [look, attack("equality", "L0", 0.02, "weak attacker")], wanted).word, "weak attacker");
+  assert.equal(verdictAt("L0", [look, equality], wanted).word, "bad");
+  assert.equal(verdictAt("L2", [look, equality], wanted).word, "", "none of that level was run");
+  assert.equal(verdictAt("L2", [look, equality, attack("codebook", "L2", 0.1, "moderate")], wanted).by!.attack, "equality");
 });

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Trainings: start one, watch its curves, pause, resume and cancel it; and those of other days.
+// Cloud: what was uploaded, trainings on it beside the same on plain pictures, trainings of split inference; live curves, pause,
+// resume and cancel; and the trainings of other days.
 import { useEffect, useState } from "preact/hooks";
 import { param, setParams } from "../../address";
-import { get, indexed, jobs, post, readOnly, remove, state } from "../../api";
-import { duration, percent, when } from "../../format";
-import type { Curves, Job, RunList, RunView, TrainingChoices } from "../../types";
-import { Command, Controls, Empty, Field, Problem, Select, Skeleton, useLoaded } from "../../ui";
+import { get, indexed, jobs, pictureUrl, post, readOnly, remove, state } from "../../api";
+import { bytes, duration, fixed, percent, when } from "../../format";
+import type { CloudSet, CurveLine, Curves, Job, RunList, RunView, TrainingChoices } from "../../types";
+import { Command, Controls, Empty, Field, Problem, Select, Skeleton, Tabs, useLoaded } from "../../ui";
 import { Plot } from "./plot";
 
 const order = ["accuracy", "loss", "similarity"];
@@ -59,6 +60,62 @@ function Form({ choices }: { choices: TrainingChoices }) {
   );
 }
 
+// The cloud's training on an uploaded set.
+function SetForm({ choices, set }: { choices: TrainingChoices; set?: CloudSet }) {
+  const [form, setForm] = useState<Record<string, string>>({ architecture: "lenet", epochs: "6", rate: "0.05" });
+  const [plain, setPlain] = useState(true);
+  const [error, setError] = useState<unknown>(null);
+  const patch = (p: Record<string, string>) => setForm({ ...form, ...p });
+  if (!set) return <p class="muted">Nothing has been uploaded. <a href="#/disguise">Disguise a data set</a> first: its file is all that the cloud gets.</p>;
+  const start = async (e: Event) => {
+    e.preventDefault();
+    const ask = (kind: string) => post<Job>("jobs", { kind, set: set.id, architecture: form.architecture, epochs: Number(form.epochs), rate: Number(form.rate) });
+    try {
+      const job = await ask("SET");
+      const other = plain && set.plain ? await ask("PLAIN") : undefined;
+      const started = other ? [job, other] : [job];
+      jobs.value = [...started, ...jobs.value.filter((j) => !started.some((s) => s.id === j.id))];
+      setError(null);
+      setParams({ run: job.run ?? "", with: other?.run ?? "", set: set.id }, true);
+    } catch (failure) {
+      setError(failure);
+    }
+  };
+  return (
+    <form onSubmit={start}>
+      <Select label="Uploaded set" value={set.id} options={choices.sets.map((s) => [s.id, s.title])} onChange={(v) => setParams({ set: v, run: "", with: "" })} />
+      <Select label="Architecture" value={form.architecture} options={choices.classifiers.map((a) => [a, { lenet: "LeNet", resnet18: "ResNet-18, width 16", vgg16: "VGG-16, width 16", vit: "ViT" }[a] ?? a])} onChange={(v) => patch({ architecture: v, rate: v === "vit" ? "0.001" : "0.05" })} />
+      <div class="two">
+        <Number_ label="Epochs" name="epochs" form={form} set={patch} min={1} max={1000} />
+        <Number_ label="Learning rate" name="rate" form={form} set={patch} min={0} max={10} step={0.0001} />
+      </div>
+      {set.plain && <Field label="Train on plain pictures too" help="The same network and training on the pictures themselves, which this machine has because it also plays the owner. A real cloud cannot do that."><input type="checkbox" checked={plain} onChange={(e) => setPlain(e.currentTarget.checked)} /></Field>}
+      <button type="submit" class="primary">Train</button>
+      {error ? <Problem error={error} /> : null}
+    </form>
+  );
+}
+
+// Everything that the cloud's operator has.
+function Uploaded({ set }: { set: CloudSet }) {
+  return (
+    <section class="card">
+      <h2>What the cloud has. {set.title}</h2>
+      {set.picture && <img class="seen-picture" src={pictureUrl(set.picture)} alt="The first rows of the uploaded set, as the cloud sees them" />}
+      <dl class="tiles">
+        <div><dt>Rows</dt><dd>{fixed(set.rows, 0)} <span class="muted">and {fixed(set.test_rows ?? 0, 0)} to test</span></dd></div>
+        <div><dt>Each</dt><dd>{set.shape}</dd></div>
+        <div><dt>Files</dt><dd>{bytes(set.bytes)}</dd></div>
+        <div><dt>Labels</dt><dd>{set.of_class.length} <span class="muted">without names, {fixed(Math.min(...set.of_class), 0)} to {fixed(Math.max(...set.of_class), 0)} rows each</span></dd></div>
+        <div><dt>Key's id</dt><dd><code>{set.key_id.slice(0, 8)}</code> <span class="muted">a name, which says nothing of the key</span></dd></div>
+      </dl>
+      {set.marks.map((m) => <p key={m} class="problem" role="note">{m}</p>)}
+      <details><summary>The method and its settings, which are public</summary><pre tabIndex={0}>{`method: ${set.method}\n${set.settings}`}</pre></details>
+      <p class="muted">And every weight that it trains, and later every query. Not the key, not the pictures.</p>
+    </section>
+  );
+}
+
 function JobBar({ job }: { job: Job }) {
   const [error, setError] = useState<unknown>(null);
   const p = job.progress;
@@ -79,24 +136,35 @@ function JobBar({ job }: { job: Job }) {
   );
 }
 
-// `known`: the server has seen its folder.
-function Training({ id, known }: { id: string; known: boolean }) {
-  const job = jobs.value.find((j) => j.run === id && j.title.startsWith("Train"));
-  const active = job?.state === "running";
-  // A point a second at most while it runs.
+const jobOf = (id: string) => jobs.value.find((j) => j.run === id && j.title.startsWith("Train"));
+
+// The curves of a run; while its job is at work asked for again every second. `known`: the server has seen its folder.
+function useCurves(id: string, known: boolean): { lines: CurveLine[]; loading: boolean } {
+  const active = jobOf(id)?.state === "running";
   const [tick, setTick] = useState(0);
   useEffect(() => {
     if (!active) return;
     const timer = setInterval(() => { if (!document.hidden) setTick((t) => t + 1); }, 1000);
     return () => clearInterval(timer);
   }, [active, id]);
-  const run = useLoaded(known ? `${id} ${indexed.value}` : "", (abort) => get<RunView>(`runs/${id}`, abort));
   const curves = useLoaded(known ? `${id} ${indexed.value} ${tick} ${active}` : "", (abort) => get<Curves>(`runs/${id}/curve?max=1000`, abort));
   const [last, setLast] = useState<{ id: string; curves: Curves }>();
   useEffect(() => { if (curves.value) setLast({ id, curves: curves.value }); }, [curves.value]);
-  const lines = last?.id === id ? last.curves.lines : [];
+  return { lines: last?.id === id ? last.curves.lines : [], loading: curves.loading };
+}
+
+// `beside`: the same training on plain pictures, or another one to compare with.
+function Training({ id, known, beside, besideKnown, others }: { id: string; known: boolean; beside: string; besideKnown: boolean; others: [string, string][] }) {
+  const job = jobOf(id), other = beside ? jobOf(beside) : undefined;
+  const run = useLoaded(known ? `${id} ${indexed.value}` : "", (abort) => get<RunView>(`runs/${id}`, abort));
+  const second = useLoaded(beside && besideKnown ? `${beside} ${indexed.value}` : "", (abort) => get<RunView>(`runs/${beside}`, abort));
+  const own = useCurves(id, known), theirs = useCurves(beside, !!beside && besideKnown);
+  const label = (view: RunView | undefined, otherwise: string) => view?.summary?.disguise?.method === "identity" || view?.entry.title === "Plain" || view?.entry.name.startsWith("plain-") ? "plain" : otherwise;
+  const lines = beside ? [...own.lines.map((l) => ({ ...l, label: label(run.value, "this one") })), ...theirs.lines.map((l) => ({ ...l, label: label(second.value, "the other") }))] : own.lines;
+  const curves = own;
   const names = [...new Set(lines.map((l) => l.name))].filter((n) => order.includes(n)).sort((a, b) => order.indexOf(a) - order.indexOf(b));
   const summary = run.value?.summary;
+  const disguised = summary?.disguise?.method ?? run.value?.entry.method;
   return (
     <>
       <header class="room-head">
@@ -104,19 +172,28 @@ function Training({ id, known }: { id: string; known: boolean }) {
         <p class="muted">{run.value ? `${run.value.entry.setting}, ${run.value.entry.status}${summary?.accuracy !== undefined ? `, accuracy ${percent(summary.accuracy)}` : ""}` : "Its folder appears with its first step."}</p>
       </header>
       {job && <JobBar job={job} />}
+      {other && other.state !== "done" && <JobBar job={other} />}
+      {others.length > 0 && <div class="beside"><Select label="Beside it" value={beside} options={[["", "nothing"], ...others]} onChange={(v) => setParams({ with: v })} />
+        {beside && second.value?.summary?.accuracy !== undefined && summary?.accuracy !== undefined && <p class="muted">Accuracy {percent(summary.accuracy)} here, {percent(second.value.summary.accuracy)} there.</p>}</div>}
       {run.error ? <Problem error={run.error} /> : !known && !job ? <Problem error={new Error("This run is not here (any more).")} /> : null}
       {names.map((n) => <Plot key={n} title={n === "accuracy" ? "Accuracy" : n === "loss" ? "Loss" : "Similarity of the heads"} lines={lines.filter((l) => l.name === n)} />)}
       {names.length === 0 && !curves.loading && <p class="muted">The first numbers come at the end of the first epoch.</p>}
       {run.value && (
         <section class="card">
           <h2>Who sees what</h2>
-          <dl class="seen">
+          {disguised ? (
+            <dl class="seen">
+              <div><dt>The owner keeps</dt><dd>the pictures, the key, and which row is which picture</dd></div>
+              <div><dt>The cloud gets</dt><dd>disguised pictures{summary?.disguise?.disguised_bytes ? ` of ${bytes(summary.disguise.disguised_bytes)} each` : ""}, their labels, and the weights that it trains</dd></div>
+              <div><dt>The attacker</dt><dd>is the cloud: <a href={`#/disguise?method=${disguised === "rmt" ? "" : disguised}`}>what it rebuilds</a></dd></div>
+            </dl>
+          ) : <dl class="seen">
             <div><dt>The edge keeps</dt><dd>images, the head, the tail, the noise, and which networks it reads</dd></div>
             <div><dt>The cloud gets</dt><dd>{summary?.nets && summary.nets > 1 ? `all ${summary.nets} bodies` : "the body"}, and of each image {summary?.bytes?.up ?? "?"} bytes of features</dd></div>
             <div><dt>The attacker</dt><dd>is the cloud, with images of its own: <a href={`#/matrix?group=${run.value.entry.group}`}>what it rebuilds</a></dd></div>
-          </dl>
+          </dl>}
           {run.value.command && <details><summary>The command</summary><Command text={run.value.command} /><p class="muted">{run.value.device}</p></details>}
-          {summary && <p><a href={`#/split?run=${id}`}>Send a picture through it</a></p>}
+          {summary && !disguised && <p><a href={`#/split?run=${id}`}>Send a picture through it</a></p>}
         </section>
       )}
     </>
@@ -124,20 +201,39 @@ function Training({ id, known }: { id: string; known: boolean }) {
 }
 
 export function CloudRoom() {
-  const choices = useLoaded("choices", (abort) => get<TrainingChoices>("cloud", abort));
+  const uploads = jobs.value.filter((j) => j.title.startsWith("Disguise:") && j.state === "done").length;
+  const choices = useLoaded(`choices ${uploads}`, (abort) => get<TrainingChoices>("cloud", abort));
   const runs = useLoaded(`runs ${indexed.value}`, (abort) => get<RunList>("runs?limit=100", abort));
   const list = runs.value?.runs ?? [];
-  const wanted = param("run") || jobs.value.find((j) => j.state === "running" && j.run)?.run || list[0]?.id || "";
+  const sets = choices.value?.sets ?? [];
+  const view = param("for", sets.length > 0 || param("set") ? "sets" : "split");
+  const set = sets.find((s) => s.id === param("set")) ?? sets[0];
+  const fresh = param("set") !== "" && param("run") === "";
+  const wanted = param("run") || (fresh ? "" : jobs.value.find((j) => j.state === "running" && j.run)?.run || list[0]?.id || "");
+  const beside = param("with");
+  const there = (id: string) => list.some((r) => r.id === id);
+  // What can be compared: disguised trainings with each other, and the rest.
+  const kind = (id: string) => list.find((r) => r.id === id)?.method !== undefined;
+  const others = list.filter((r) => r.id !== wanted && kind(r.id) === kind(wanted)).slice(0, 50).map((r): [string, string] => [r.id, `${r.title || r.name} (${r.name})`]);
+  if (beside && !others.some(([id]) => id === beside)) others.unshift([beside, jobOf(beside)?.title ?? "the other one"]);
   return (
     <div class="room">
       <Controls>
         {readOnly.value ? <p class="muted">{state.value?.read_only_reason ?? "This studio is read-only: nothing can be started."}</p>
-          : choices.value ? <Form choices={choices.value} /> : <Skeleton />}
+          : choices.value ? (
+            <>
+              <Tabs label="What is trained" value={view} options={[["sets", "Disguised set"], ["split", "Split inference"]]} onChange={(v) => setParams({ for: v })} />
+              {view === "sets" ? <SetForm choices={choices.value} set={set} /> : <Form choices={choices.value} />}
+            </>
+          ) : <Skeleton />}
       </Controls>
       <div class="content">
-        {wanted && runs.value ? <Training key={wanted} id={wanted} known={list.some((r) => r.id === wanted)} /> : runs.loading ? <Skeleton lines={6} /> : (
-          <><h1 class="sr">Trainings</h1><Empty title="Nothing has been trained yet" command="ensembler train --config demo --out runs/mine"><p>Start a training on the left; its curves appear here while it runs.</p></Empty></>
+        {wanted && runs.value ? <Training key={wanted} id={wanted} known={there(wanted)} beside={beside} besideKnown={there(beside)} others={others} /> : runs.loading && !fresh ? <Skeleton lines={6} /> : fresh || sets.length > 0 ? (
+          <header class="room-head"><h1>Cloud</h1><p class="muted">A set has arrived. Choose a network on the left and train it.</p></header>
+        ) : (
+          <><h1 class="sr">Cloud</h1><Empty title="Nothing has been trained yet" command="ensembler train --config demo --out runs/mine"><p>Start a training on the left; its curves appear here while it runs.</p></Empty></>
         )}
+        {set && view === "sets" && <Uploaded set={set} />}
         {list.length > 0 && (
           <section class="card">
             <h2>All trainings</h2>

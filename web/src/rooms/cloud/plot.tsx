@@ -12,7 +12,7 @@ export function Plot({ title, lines }: { title: string; lines: CurveLine[] }) {
   const box = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
   const isDark = dark.value;
-  const names = lines.map((l) => `${l.stage}, ${l.net < 0 ? "all" : `network ${l.net + 1}`}`);
+  const names = lines.map((l) => l.label ?? `${l.stage}, ${l.net < 0 ? "all" : `network ${l.net + 1}`}`);
   const xs = [...new Set(lines.flatMap((l) => l.x))].sort((a, b) => a - b);
   const data = [xs, ...lines.map((l) => {
     const at = new Map(l.x.map((x, i) => [x, l.y[i]]));

@@ -92,7 +92,7 @@ function Example() {
 
 function Work() {
   const s = state.value!;
-  const demo = jobs.value.find((j) => j.title.startsWith("Prepare the demonstration") && j.state !== "cancelled");
+  const demo = jobs.value.find((j) => j.title.startsWith("Prepare the demonstration") && (j.state === "running" || j.state === "queued"));
   if (s.runs > 0) {
     return (
       <section>
@@ -109,8 +109,8 @@ function Work() {
       </section>
     );
   }
-  if (demo && (demo.state === "running" || demo.state === "queued")) {
-    return <section><h2>Being prepared</h2><p>The demonstration trains and attacks small networks on drawn figures. The first results appear here within seconds, all of them within a minute or two.</p></section>;
+  if (demo) {
+    return <section><h2>Being prepared</h2><p>The demonstration trains and attacks small networks on drawn figures. The first results appear here within seconds, all of them within a minute or two. <a href="#/disguise">Disguise a picture</a> meanwhile.</p></section>;
   }
   return (
     <Empty title="There are no runs yet" command="ensembler studio --demo">

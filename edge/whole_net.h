@@ -19,8 +19,8 @@ class WholeNetClient {
   WholeNetClient(const EdgeConfig& config, const BundleInfo& info);
   ~WholeNetClient();
 
-  // inputs [B, C, H, W] float32, finite, B >= 1 -> logits [B, classes]. All or nothing; the codes
-  // of EdgeClient::classify(). Adds to `times`.
+  // inputs [B, ...] float32 of the shape that the network reads, finite, B >= 1 -> logits [B,
+  // classes]. All or nothing; the codes of EdgeClient::classify(). Adds to `times`.
   Result<Tensor> classify(const Tensor& inputs, EdgeTimes& times);
 
  private:

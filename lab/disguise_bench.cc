@@ -10,6 +10,7 @@
 #include "attacks/disguise/registry.h"
 #include "base/error.h"
 #include "disguise/key/key.h"
+#include "disguise/owner/apply.h"
 #include "lab/datasets.h"
 #include "lab/results.h"
 #include "nn/data/loader.h"
@@ -42,9 +43,16 @@ struct DisguiseBench::Impl {
         key(DisguiseKey::make(
             config.disguise(),
             {{test->channels, test->height, test->width}, config.data().fit(), test->class_names},
-            config.seed())),
+            config.seed(), samples(config))),
         transform(key.transform()),
         fresh(key.fresh("show")) {}
+
+  // What some keys are made with: images of the owner's.
+  static Tensor samples(const RunConfig& config) {
+    const int64_t count = DisguiseKey::samples_needed(config.disguise());
+    if (count == 0) return {};
+    return first_pixels(*shared_dataset(config, DataPart::kTrain), count);
+  }
 
   // images in [0, 1]
   Tensor disguised(const Tensor& images) {

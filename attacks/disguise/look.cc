@@ -70,6 +70,9 @@ class Look : public AttackOn<DisguisedView> {
  public:
   std::string name() const override { return "look"; }
   std::string title() const override { return "look at the disguised image"; }
+  std::string not_applicable_reason(const DisguiseSetting& setting) const override {
+    return setting.row.rank() == 3 ? "" : "codes " + setting.row.str() + " are no picture";
+  }
   AttackCost cost(const DisguiseSetting&, const AttackConfig&) const override { return {}; }
 
   std::vector<Reconstruction> run_on(const DisguisedView& view, const AttackContext&) override {

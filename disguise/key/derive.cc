@@ -7,6 +7,7 @@
 #include <Eigen/SVD>
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <span>
 
 #include "base/error.h"
@@ -15,6 +16,7 @@
 #include "disguise/transform/aes.h"
 #include "disguise/transform/baselines.h"
 #include "disguise/transform/draws.h"
+#include "disguise/transform/neuracrypt.h"
 #include "disguise/transform/rmt.h"
 
 namespace ens {
@@ -182,6 +184,58 @@ std::unique_ptr<Transform> transform_aesctr(const Parameters& parameters, const 
   return aesctr_transform(image, keys.reshape({keys.dim(1)}));
 }
 
+// ---- neuracrypt
+
+NeuracryptParameters neuracrypt_form(const DisguiseConfig& settings, const ImageShape& image) {
+  const NeuracryptConfig& s = settings.neuracrypt();
+  return neuracrypt_form(image, s.patch(), s.width(), s.depth());
+}
+
+Parameters derive_neuracrypt(const Tensor& master, const DisguiseConfig& settings,
+                             const ImageShape& image) {
+  NeuracryptParameters form = neuracrypt_form(settings, image);
+  Parameters out;
+  for (const NeuracryptPart& part : random_parts(form)) {
+    Tensor& values = out[part.name] = secret_tensor(part.tensor->shape(), Dtype::kF32);
+    SecretRng rng(derive_seed(master, "neuracrypt", part.name, 0));
+    for (float& v : values.span<float>()) {
+      v = static_cast<float>(part.bound > 0 ? part.bound * (2 * rng.uniform() - 1) : rng.normal());
+    }
+  }
+  return out;
+}
+
+NeuracryptParameters neuracrypt_parameters(const Parameters& parameters,
+                                           const DisguiseConfig& settings,
+                                           const ImageShape& image) {
+  NeuracryptParameters p = neuracrypt_form(settings, image);
+  for (const NeuracryptPart& part : random_parts(p)) *part.tensor = parameters.at(part.name);
+  return p;
+}
+
+void measure_neuracrypt(Parameters& parameters, const DisguiseConfig& settings,
+                        const ImageShape& image, const Tensor& images) {
+  NeuracryptParameters p = neuracrypt_parameters(parameters, settings, image);
+  if (!p.mean.defined()) return;
+  measure_neuracrypt(image, images, p);
+  parameters["mean"] = take_secret(p.mean);
+  parameters["variance"] = take_secret(p.variance);
+}
+
+std::unique_ptr<Transform> transform_neuracrypt(const Parameters& parameters,
+                                                const DisguiseConfig& settings,
+                                                const ImageShape& image) {
+  NeuracryptParameters p = neuracrypt_parameters(parameters, settings, image);
+  if (p.mean.defined()) {
+    const auto mean = parameters.find("mean"), variance = parameters.find("variance");
+    if (mean == parameters.end() || variance == parameters.end())
+      fail("the key has no statistics of the owner's images", "neuracrypt", "make a new key");
+    p.mean = mean->second;
+    p.variance = variance->second;
+  }
+  return neuracrypt_transform(image, p);
+}
+
 // ---- without a key
 
 Parameters derive_identity(const Tensor&, const DisguiseConfig&, const ImageShape&) { return {}; }
@@ -204,11 +258,15 @@ std::unique_ptr<Transform> transform_dp(const Parameters&, const DisguiseConfig&
 }  // namespace
 
 const DisguiseMethod& disguise_method(const std::string& name) {
-  static const std::map<std::string, DisguiseMethod> methods{
+  static const std::map<std::string, DisguiseMethod> methods = [] {
+    std::map<std::string, DisguiseMethod> all{
 #define DISGUISE(method, title, keyed, meaning) {#method, {derive_##method, transform_##method}},
 #include "proto/disguises.inc"
 #undef DISGUISE
-  };
+    };
+    all.at("neuracrypt").measure = measure_neuracrypt;
+    return all;
+  }();
   const auto found = methods.find(name);
   if (found == methods.end()) {
     usage_fail("'" + name + "' is no method of disguised training", "disguise.method",

@@ -26,6 +26,10 @@ struct DisguiseMethod {
                        const ImageShape& image);
   std::unique_ptr<Transform> (*transform)(const Parameters& parameters,
                                           const DisguiseConfig& settings, const ImageShape& image);
+  // Adds the parameters that come from the owner's images [B,C,H,W], 0..255, and not from the
+  // master key. Null: there are none.
+  void (*measure)(Parameters& parameters, const DisguiseConfig& settings, const ImageShape& image,
+                  const Tensor& images) = nullptr;
 };
 const DisguiseMethod& disguise_method(
     const std::string& name);  // usage Error for one that is not known

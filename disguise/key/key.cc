@@ -29,6 +29,7 @@ namespace {
 constexpr char kKind[] = "disguise-key";
 constexpr int64_t kVersion = 1;
 constexpr int64_t kMasterBytes = 32;
+constexpr int64_t kSamples = 2048;
 
 // The settings that the method reads, and those that hold for all.
 DisguiseConfig settings_of_method(const DisguiseConfig& all) {
@@ -37,6 +38,8 @@ DisguiseConfig settings_of_method(const DisguiseConfig& all) {
   if (method != "rmt") out.clear_rmt();
   if (method != "aes" && method != "aesctr") out.clear_aes();
   if (method != "dp") out.clear_dp();
+  if (method != "neuracrypt") out.clear_neuracrypt();
+  if (method != "instahide") out.clear_instahide();
   if (method != "noise") out.clear_sigma();
   return out;
 }
@@ -61,13 +64,11 @@ DisguiseKey::DisguiseKey(const DisguiseConfig& settings, const DisguisedImages& 
   }
   if (images_.class_names.size() < 2)
     usage_fail("a classifier needs at least two classes", "disguise key");
-  const DisguiseMethod& method = disguise_method(settings_.method());
-  parameters_ = method.derive(master_, settings_, images_.shape);
-  transform();  // refuses what does not fit
+  parameters_ = disguise_method(settings_.method()).derive(master_, settings_, images_.shape);
 }
 
 DisguiseKey DisguiseKey::make(const DisguiseConfig& settings, const DisguisedImages& images,
-                              uint64_t seed) {
+                              uint64_t seed, const Tensor& samples) {
   Tensor master = secret_tensor({kMasterBytes}, Dtype::kU8);
   if (settings.insecure_seeded_secrets()) {
     std::array<uint8_t, sizeof seed> bytes;
@@ -79,7 +80,26 @@ DisguiseKey DisguiseKey::make(const DisguiseConfig& settings, const DisguisedIma
     std::ranges::copy(random, master.data<uint8_t>());
     OPENSSL_cleanse(random.data(), random.size());
   }
-  return DisguiseKey(settings, images, std::move(master));
+  DisguiseKey key(settings, images, std::move(master));
+  if (samples_needed(key.settings_) > 0) {
+    if (!samples.defined() || samples.dim(0) < 1) {
+      usage_fail("the key of " + key.method() +
+                     " holds statistics of the owner's images, and there "
+                     "are none",
+                 "disguise key", "name the data set that is to be disguised");
+    }
+    Parameters all = key.parameters_;
+    disguise_method(key.method()).measure(all, key.settings_, images.shape, samples);
+    for (auto& [name, tensor] : all) {
+      if (!key.parameters_.contains(name)) key.measured_[name] = tensor;
+    }
+  }
+  key.transform();  // refuses what does not fit
+  return key;
+}
+
+int64_t DisguiseKey::samples_needed(const DisguiseConfig& settings) {
+  return disguise_method(settings.method()).measure ? kSamples : 0;
 }
 
 void DisguiseKey::write(const fs::path& file) const {
@@ -95,6 +115,7 @@ void DisguiseKey::write(const fs::path& file) const {
   out.numbers["width"] = images_.shape.width;
   out.tensors["master"] = master_;
   for (const auto& [name, parameter] : parameters_) out.tensors["parameters/" + name] = parameter;
+  for (const auto& [name, tensor] : measured_) out.tensors["measured/" + name] = tensor;
   const uint64_t random = secure_random();
   const fs::path temporary = file.string() + "." +
                              to_hex({reinterpret_cast<const char*>(&random), sizeof random}) +
@@ -137,6 +158,14 @@ DisguiseKey DisguiseKey::read(const fs::path& file) {
       split_text(in.text("classes"), '\n')};
   DisguiseKey key(config.disguise(), images, take_secret(master));
   in.tensors.erase("master");
+  if (samples_needed(key.settings_) > 0) {
+    constexpr std::string_view kMeasured = "measured/";
+    auto next = in.tensors.lower_bound(std::string(kMeasured));
+    while (next != in.tensors.end() && next->first.starts_with(kMeasured)) {
+      key.measured_[next->first.substr(kMeasured.size())] = take_secret(next->second);
+      next = in.tensors.erase(next);
+    }
+  }
   bool same = in.tensors.size() == key.parameters_.size();
   for (auto& [name, parameter] : key.parameters_) {
     const auto found = in.tensors.find("parameters/" + name);
@@ -149,6 +178,7 @@ DisguiseKey DisguiseKey::read(const fs::path& file) {
          "was it made by another version, or put together by hand? Make a new key: ensembler "
          "disguise keygen");
   }
+  key.transform();
   return key;
 }
 
@@ -161,13 +191,16 @@ std::string DisguiseKey::id() const {
 int64_t DisguiseKey::derived_bytes() const {
   if (parameters_.empty()) return 0;
   int64_t bytes = kMasterBytes;
-  for (const auto& [name, parameter] : parameters_)
-    bytes += static_cast<int64_t>(parameter.bytes());
+  for (const auto* all : {&parameters_, &measured_}) {
+    for (const auto& [name, tensor] : *all) bytes += static_cast<int64_t>(tensor.bytes());
+  }
   return bytes;
 }
 
 std::unique_ptr<Transform> DisguiseKey::transform() const {
-  return disguise_method(settings_.method()).transform(parameters_, settings_, images_.shape);
+  Parameters all = parameters_;
+  all.insert(measured_.begin(), measured_.end());
+  return disguise_method(settings_.method()).transform(all, settings_, images_.shape);
 }
 
 std::vector<int32_t> DisguiseKey::renamed_classes() const {

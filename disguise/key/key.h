@@ -33,13 +33,18 @@ class DisguiseKey {
   // A new key. `settings` is a completed DisguiseConfig with a method. With
   // settings.insecure_seeded_secrets the key follows from `seed`, otherwise from the operating
   // system's random source. Usage Error for settings that do not fit the images.
+  // `samples`, float32 [B,C,H,W] in 0..255: owner's images, from which a method with batch norm
+  // takes its statistics, which become part of the key; usage Error where samples_needed() says
+  // that there have to be some, and there are none.
   static DisguiseKey make(const DisguiseConfig& settings, const DisguisedImages& images,
-                          uint64_t seed);
+                          uint64_t seed, const Tensor& samples = {});
+  // How many of the owner's images make() should be given, or as many as there are; 0: none.
+  static int64_t samples_needed(const DisguiseConfig& settings);
 
   // The file: a Checkpoint of kind "disguise-key", mode 0600 from its first byte, never written
   // over. It also has the derived parameters, which are compared with a new derivation when it is
-  // read. read(): usage Error if group or others can read the file; Error if it is damaged or if
-  // master key and parameters do not belong together.
+  // read, and those from the owner's images. read(): usage Error if group or others can read the
+  // file; Error if it is damaged or if master key and parameters do not belong together.
   void write(const std::filesystem::path& file) const;
   static DisguiseKey read(const std::filesystem::path& file);
 
@@ -62,12 +67,14 @@ class DisguiseKey {
   FreshRandomness fresh(std::string_view use) const;
 
  private:
+  // Without what comes from the owner's images.
   DisguiseKey(const DisguiseConfig& settings, const DisguisedImages& images, Tensor master);
 
   DisguiseConfig settings_;
   DisguisedImages images_;
   Tensor master_;                             // uint8 [32]
-  std::map<std::string, Tensor> parameters_;  // of the method
+  std::map<std::string, Tensor> parameters_;  // of the method, from the master key
+  std::map<std::string, Tensor> measured_;    // of the method, from the owner's images
 };
 
 }  // namespace ens

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 
 #include "base/error.h"
 #include "base/files.h"
@@ -143,6 +144,12 @@ Tensor pixels_of(const Dataset& data, const std::vector<int64_t>& indices) {
     }
   });
   return images;
+}
+
+Tensor first_pixels(const Dataset& data, int64_t count) {
+  std::vector<int64_t> indices(static_cast<size_t>(std::min(count, data.count())));
+  std::iota(indices.begin(), indices.end(), 0);
+  return pixels_of(data, indices);
 }
 
 void check_images_of(const DisguiseKey& key, const Dataset& data) {

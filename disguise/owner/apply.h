@@ -21,6 +21,7 @@ struct ApplyOptions {
 
 // Images as a transform takes them: float32 [indices, C, H, W], 0 to 255.
 Tensor pixels_of(const Dataset& data, const std::vector<int64_t>& indices);
+Tensor first_pixels(const Dataset& data, int64_t count);  // as many as there are, up to `count`
 
 // Writes the disguised set of all images of `data`, in an order that nobody can find out, chunk by
 // chunk; the file appears when it is whole. split: "train" or "test". Returns what the file says.

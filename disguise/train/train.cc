@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <string>
 
 #include "base/error.h"
@@ -46,13 +47,30 @@ RunConfig cloud_config(const RunConfig& config, const DisguisedSetInfo& set) {
   return own;
 }
 
+// Of rows [n, d], whose n codes are in an order that says nothing: one mean and deviation for all.
+ModelSpec spec_of_codes(ModelSpec spec, const DisguisedSetInfo& set) {
+  spec.tokens = static_cast<int>(set.shape[0]);
+  spec.channels = static_cast<int>(set.shape[1]);
+  double mean = 0, square = 0;
+  for (size_t i = 0; i < set.mean.size(); ++i) {
+    mean += set.mean[i];
+    square += double{set.stddev[i]} * set.stddev[i] + double{set.mean[i]} * set.mean[i];
+  }
+  const double n = static_cast<double>(set.mean.size());
+  mean /= n;
+  spec.mean = {static_cast<float>(mean)};
+  spec.stddev = {static_cast<float>(std::sqrt(std::max(square / n - mean * mean, 1e-12)))};
+  check(spec, {0, 0});
+  return spec;
+}
+
 ModelSpec spec_of(const RunConfig& config, const DisguisedSetInfo& set) {
   ModelSpec spec = model_spec(config.model());
-  if (set.shape.rank() != 3) {
-    usage_fail("disguised images of shape " + set.shape.str() + " are no pictures", "the set",
-               "use a classifier that reads such codes");
-  }
   spec.classes = set.classes;
+  if (set.shape.rank() == 2) return spec_of_codes(spec, set);
+  if (set.shape.rank() != 3) {
+    usage_fail("disguised images of shape " + set.shape.str() + " are no pictures", "the set");
+  }
   spec.channels = static_cast<int>(set.shape[0]);
   spec.image_size = static_cast<int>(set.shape[1]);
   if (set.shape[2] != set.shape[1]) spec.image_width = static_cast<int>(set.shape[2]);

@@ -76,6 +76,7 @@ void put_info(Checkpoint& checkpoint, const BundleInfo& info) {
   };
   put_unusual("stem_kernel", info.model.stem_kernel, usual.stem_kernel);
   put_unusual("hidden", info.model.hidden, usual.hidden);
+  put_unusual("tokens", info.model.tokens, usual.tokens);
   if (info.split.head == 0 || info.model.image_width > 0) {
     checkpoint.numbers["image_width"] = info.model.image_width;
     checkpoint.numbers["format"] = kFormatWhole;
@@ -123,6 +124,7 @@ BundleInfo get_info(const Checkpoint& checkpoint) {
     info.model.stem_kernel = small(checkpoint, "stem_kernel");
   }
   if (checkpoint.numbers.contains("hidden")) info.model.hidden = small(checkpoint, "hidden");
+  if (checkpoint.numbers.contains("tokens")) info.model.tokens = small(checkpoint, "tokens");
   if (format == kFormatWhole) info.model.image_width = small(checkpoint, "image_width");
   info.split.head = small(checkpoint, "head_cells");
   info.split.tail = small(checkpoint, "tail_cells");

@@ -55,13 +55,14 @@ void keygen(const KeygenFlags& flags) {
                "use --set disguise.method=rmt, or a configuration such as --config disguise-rmt");
   }
   refuse_existing(flags.out);
-  config.mutable_data()->set_train_limit(1);
+  const int64_t samples = DisguiseKey::samples_needed(config.disguise());
+  config.mutable_data()->set_train_limit(std::max<int64_t>(samples, 1));
   config.mutable_data()->set_public_images(0);
   const auto data = shared_dataset(config, DataPart::kTrain);
   const DisguiseKey key = DisguiseKey::make(
       config.disguise(),
       {{data->channels, data->height, data->width}, config.data().fit(), data->class_names},
-      config.seed());
+      config.seed(), samples > 0 ? first_pixels(*data, samples) : Tensor());
   key.write(flags.out);
   fmt::print("{}  secret: keep it on this machine\nkey {}: {} for images of {}\n", flags.out,
              key.id(), key.method(), key.images().shape.shape().str());
@@ -171,21 +172,19 @@ void show(const ShowFlags& flags) {
   config.mutable_data()->set_test_limit(flags.count);
   const auto data = shared_dataset(config, DataPart::kTest);
   check_images_of(key, *data);
-  std::vector<int64_t> all(static_cast<size_t>(std::min(flags.count, data->count())));
-  for (size_t i = 0; i < all.size(); ++i) all[i] = static_cast<int64_t>(i);
-  const Tensor plain = pixels_of(*data, all);
+  const Tensor plain = first_pixels(*data, flags.count);
   const auto transform = key.transform();
   FreshRandomness fresh = key.fresh("show");
   const Tensor disguised = transform->apply(plain, fresh);
   const auto [low, high] = range_of(disguised, transform->ciphertext());
   std::vector<Tensor> pictures;
   for (int64_t i = 0; i < plain.dim(0); ++i) {
-    const Shape shape = transform->output_shape();
+    const Shape shape = picture_shape(transform->output_shape());
     const auto one = [&](const Tensor& images) {
       return images.rows(i, 1).reshape(Shape(images.shape().dims().subspan(1)));
     };
     pictures.push_back(enlarged(as_picture(one(plain), 0, 255), shape[1], shape[2]));
-    pictures.push_back(as_picture(one(disguised), low, high));
+    pictures.push_back(as_picture(one(disguised).reshape(shape), low, high));
   }
   const Tensor sheet = tiled(pictures, 2);
   write_png(flags.out, sheet, zoom_for(sheet));
@@ -215,14 +214,14 @@ void inspect(const InspectFlags& flags) {
              fmt::join(info.stddev, " "));
   fmt::print("method {}\n{}", info.method, info.settings);
   if (flags.out.empty()) return;
-  if (info.shape.rank() != 3)
+  if (info.shape.rank() != 2 && info.shape.rank() != 3)
     usage_fail("rows of shape " + info.shape.str() + " are no pictures", flags.set,
                "leave --out away");
   const Tensor rows = reader.rows(0, std::min(flags.count, info.rows));
   const auto [low, high] = range_of(rows, info.dtype == Dtype::kU8 && info.scale == 1);
   std::vector<Tensor> pictures;
   for (int64_t i = 0; i < rows.dim(0); ++i)
-    pictures.push_back(as_picture(rows.rows(i, 1).reshape(info.shape), low, high));
+    pictures.push_back(as_picture(rows.rows(i, 1).reshape(picture_shape(info.shape)), low, high));
   const Tensor sheet = tiled(
       pictures,
       std::max<int64_t>(1, static_cast<int64_t>(std::sqrt(static_cast<double>(pictures.size())))));

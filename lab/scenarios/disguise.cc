@@ -71,6 +71,10 @@ std::string settings_for_tables(const DisguiseConfig& disguise) {
   } else if (method == "aes") {
     add(disguise.aes().unit() + " units");
     if (disguise.aes().keys() != "one") add("a key a " + disguise.aes().keys());
+  } else if (method == "neuracrypt") {
+    const NeuracryptConfig& n = disguise.neuracrypt();
+    add(fmt::format("patches of {}, d = {}, ", n.patch(), n.width()) +
+        (n.depth() < 0 ? "linear" : fmt::format("depth {}", n.depth())));
   } else if (method == "dp") {
     add(fmt::format("\u03b5 = {:g}", disguise.dp().epsilon()));
   } else if (method == "noise") {
@@ -83,10 +87,7 @@ std::string settings_for_tables(const DisguiseConfig& disguise) {
 
 // Of one image, on one thread.
 double owner_microseconds(const DisguiseKey& key, const Dataset& data) {
-  constexpr int64_t kImages = 256;
-  std::vector<int64_t> indices(static_cast<size_t>(std::min(kImages, data.count())));
-  for (size_t i = 0; i < indices.size(); ++i) indices[i] = static_cast<int64_t>(i);
-  const Tensor images = pixels_of(data, indices);
+  const Tensor images = first_pixels(data, 256);
   const auto transform = key.transform();
   FreshRandomness fresh;
   double best = 0;
@@ -117,8 +118,10 @@ DisguiseKey owners_key(const RunConfig& config, const RunDir& run, const Dataset
   const fs::path file = run.path("owner/owner.key");
   fs::permissions(file.parent_path(), fs::perms::owner_all);
   if (fs::exists(file)) return DisguiseKey::read(file);
+  const int64_t samples = DisguiseKey::samples_needed(config.disguise());
   DisguiseKey key =
-      DisguiseKey::make(config.disguise(), images_of_key(config, train), config.seed());
+      DisguiseKey::make(config.disguise(), images_of_key(config, train), config.seed(),
+                        samples > 0 ? first_pixels(train, samples) : Tensor());
   key.write(file);
   return key;
 }

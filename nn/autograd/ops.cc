@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "base/error.h"
 
@@ -362,6 +363,60 @@ Var attention(const Var& q, const Var& k, const Var& v, const SoftmaxMask& mask,
   });
 }
 
+Var gather(const Var& table, const Tensor& given, int32_t none) {
+  require_rank(table, 2, "gather");
+  require(given.defined() && given.dtype() == Dtype::kI32 && given.rank() >= 1, "gather",
+          "the ids must be int32");
+  const int64_t rows = table.dim(0);
+  if (given.device() == Device{}) {
+    for (const int32_t id : given.span<int32_t>()) {
+      require(id >= 0 && id < rows, "gather",
+              "id " + std::to_string(id) + " is none of " + std::to_string(rows) + " rows");
+    }
+  }
+  const Tensor ids = given.to(table.value().device()).plain().reshape({given.numel()});
+  std::vector<int64_t> dims;
+  for (int i = 0; i < given.rank(); ++i) dims.push_back(given.dim(i));
+  dims.push_back(table.dim(1));
+  const Tensor y = of(table).gather(table.value(), ids);
+  return Var::make(
+      y.reshape(Shape(std::span<const int64_t>(dims))), {table},
+      [table, ids, none](const Tensor& dy) {
+        const Tensor flat = dy.plain().reshape({ids.numel(), table.dim(1)});
+        table.accumulate(
+            of(table).gather_grad(flat, ids, table.dim(0), none).to(table.value().dtype()));
+      });
+}
+
+Var add_position(const Var& x, const Var& positions) {
+  require_rank(x, 3, "add_position");
+  require_rank(positions, 2, "add_position");
+  require(positions.dim(0) >= x.dim(1) && positions.dim(1) == x.dim(2), "add_position",
+          "positions " + positions.shape().str() + " do not fit " + x.shape().str());
+  return add(x, cast(reshape(slice(positions, 0, 0, x.dim(1)), {1, x.dim(1), x.dim(2)}),
+                     x.value().dtype()));
+}
+
+Var log_softmax(const Var& x) {
+  require(x.defined() && x.shape().rank() >= 1 && x.dim(x.shape().rank() - 1) > 0, "log_softmax",
+          "expected [.., K]");
+  const int64_t k = x.dim(x.shape().rank() - 1), rows = x.shape().numel() / k;
+  Backend& be = of(x);
+  const Tensor logits = x.value().plain().reshape({rows, k}).to(Dtype::kF32);
+  // The loss of class 0 is log sum exp(x) - x_0.
+  const Tensor zeros = Tensor::zeros({rows}, Dtype::kI32, logits.device());
+  Tensor probs;
+  const Tensor loss = be.softmax_cross_entropy(logits, zeros, {}, probs).reshape({rows, 1});
+  const Tensor norm = be.binary(BinaryOp::kAdd, loss, be.slice(logits, 1, 0, 1));
+  const Tensor y = be.binary(BinaryOp::kSub, logits, norm).reshape(x.shape());
+  return Var::make(y, {x}, [x, probs, rows, k](const Tensor& given) {
+    Backend& b = of(x);
+    const Tensor dy = given.plain().reshape({rows, k});
+    const Tensor part = b.binary(BinaryOp::kMul, probs, b.sum_to(dy, {rows, 1}));
+    x.accumulate(b.binary(BinaryOp::kSub, dy, part).reshape(x.shape()).to(x.value().dtype()));
+  });
+}
+
 // ---- elementwise
 
 Var affine(const Var& x, float a, float b) { return unary("affine", UnaryOp::kAffine, x, a, b); }
@@ -713,6 +768,27 @@ std::vector<int32_t> argmax_rows(const Tensor& scores) {
     best[row] = static_cast<int32_t>(std::max_element(begin, begin + k) - begin);
   }
   return best;
+}
+
+TopK top_k(const Tensor& scores, int64_t k) {
+  if (scores.rank() != 2 || k < 1 || k > scores.dim(1)) {
+    fail("expected [B, K] with K at least " + std::to_string(k), "top_k");
+  }
+  const std::vector<float> v = scores.to_vector();
+  const int64_t columns = scores.dim(1);
+  std::vector<int32_t> order(static_cast<size_t>(columns));
+  TopK top;
+  for (int64_t row = 0; row < scores.dim(0); ++row) {
+    const float* s = v.data() + row * columns;
+    std::iota(order.begin(), order.end(), 0);
+    std::partial_sort(order.begin(), order.begin() + k, order.end(),
+                      [s](int32_t a, int32_t b) { return s[a] != s[b] ? s[a] > s[b] : a < b; });
+    for (int64_t i = 0; i < k; ++i) {
+      top.index.push_back(order[static_cast<size_t>(i)]);
+      top.score.push_back(s[top.index.back()]);
+    }
+  }
+  return top;
 }
 
 double accuracy(const Tensor& logits, const Tensor& labels) {

@@ -48,6 +48,13 @@ Var layer_norm(const Var& x, const Var& gamma, const Var& beta, float eps = 1e-5
 // al., 1706.03762, eq. 1). With p > 0 dropout of the weights.
 Var attention(const Var& q, const Var& k, const Var& v, const SoftmaxMask& mask = {}, float p = 0,
               Rng* rng = nullptr);
+// The rows of `table` [V,D] that ids [..] int32 name -> [.., D]: of an embedding, or of
+// activations. The row `none` gets no gradient (a padding symbol's). Error for an id that is no
+// row; on a GPU, where nobody waits to see it, it gives NaN.
+Var gather(const Var& table, const Tensor& ids, int32_t none = -1);
+// x [B,L,D] + the first L rows of `positions` [at least L, D].
+Var add_position(const Var& x, const Var& positions);
+Var log_softmax(const Var& x);  // over the last axis, float32
 
 // ---- elementwise
 Var affine(const Var& x, float a, float b);  // a*x + b
@@ -106,7 +113,13 @@ Var ssim(const Var& a, const Var& b);
 Var total_variation(const Var& images);
 
 // ---- helpers without gradients
-std::vector<int32_t> argmax_rows(const Tensor& scores);       // [B,K] -> B indices
+std::vector<int32_t> argmax_rows(const Tensor& scores);  // [B,K] -> B indices
+// The k largest scores of each row of [B,K], falling; of equal ones the first comes first.
+struct TopK {
+  std::vector<int32_t> index;  // B * k
+  std::vector<float> score;
+};
+TopK top_k(const Tensor& scores, int64_t k);
 double accuracy(const Tensor& logits, const Tensor& labels);  // fraction correct
 
 }  // namespace ens

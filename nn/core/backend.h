@@ -271,6 +271,11 @@ class Backend {
                                          const LayerNormSaved& saved) = 0;
   // Axis i of the result is axis order[i] of x.
   virtual Tensor permute(const Tensor& x, std::span<const int> order) = 0;
+  // The rows `ids` [n] int32 of a table [V,D] -> [n,D]; an id that is no row gives NaN.
+  virtual Tensor gather(const Tensor& table, const Tensor& ids) = 0;
+  // The gradient of a table of V rows, [V,D] float32: for each row the sum of those dy [n,D] whose
+  // id it is, in their order, so that runs repeat to the bit. Other ids, and `none`, add nothing.
+  virtual Tensor gather_grad(const Tensor& dy, const Tensor& ids, int64_t rows, int32_t none) = 0;
 
   // ---- classification: logits [B,K], targets [B] i32 (classes) or [B,K] f32 (distributions) ->
   // losses [B] f32; probabilities in probs [B,K] f32. The gradient is

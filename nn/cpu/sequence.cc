@@ -382,4 +382,49 @@ Tensor CpuBackend::permute(const Tensor& given, std::span<const int> order) {
   return y;
 }
 
+Tensor CpuBackend::gather(const Tensor& given, const Tensor& ids) {
+  prepare_threads();
+  const Tensor table = rows_of(given);
+  const int64_t rows = table.dim(0), width = table.dim(1), n = ids.numel();
+  Tensor y = Tensor::empty({n, width}, table.dtype());
+  const int32_t* at = ids.data<int32_t>();
+  with_activation_type(table.dtype(), [&]<typename T>(T*) {
+    const T* from = table.data<T>();
+    T* to = y.data<T>();
+    parallel_for(n, rows_of_grain(width), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        if (at[i] >= 0 && at[i] < rows) {
+          std::copy_n(from + at[i] * width, width, to + i * width);
+        } else {
+          for (int64_t d = 0; d < width; ++d) store(to + i * width + d, NAN);
+        }
+      }
+    });
+  });
+  return y.to(given.dtype());
+}
+
+Tensor CpuBackend::gather_grad(const Tensor& given, const Tensor& ids, int64_t rows, int32_t none) {
+  prepare_threads();
+  const Tensor dy = rows_of(given);
+  const int64_t width = dy.dim(1), n = ids.numel();
+  Tensor sum = Tensor::zeros({rows, width});
+  const int32_t* at = ids.data<int32_t>();
+  float* to = sum.data<float>();
+  with_activation_type(dy.dtype(), [&]<typename T>(T*) {
+    const T* from = dy.data<T>();
+    // Each thread has columns of its own, and walks the rows in their order.
+    parallel_for(width, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, n)),
+                 [&](int64_t begin, int64_t end) {
+                   for (int64_t i = 0; i < n; ++i) {
+                     if (at[i] < 0 || at[i] >= rows || at[i] == none) continue;
+                     float* row = to + at[i] * width;
+                     const T* more = from + i * width;
+                     for (int64_t d = begin; d < end; ++d) row[d] += load(more[d]);
+                   }
+                 });
+  });
+  return sum;
+}
+
 }  // namespace ens::cpu

@@ -62,6 +62,8 @@ class CudaBackend final : public Backend {
   LayerNormGrads layer_norm_grad(const Tensor& dy, const Tensor& x, const Tensor& gamma,
                                  const LayerNormSaved& saved) override;
   Tensor permute(const Tensor& x, std::span<const int> order) override;
+  Tensor gather(const Tensor& table, const Tensor& ids) override;
+  Tensor gather_grad(const Tensor& dy, const Tensor& ids, int64_t rows, int32_t none) override;
 
   // gemm.cc
   void gemm(bool transpose_a, bool transpose_b, float alpha, const Tensor& a, const Tensor& b,

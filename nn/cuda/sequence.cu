@@ -118,6 +118,39 @@ __global__ void permute_kernel(const Word* from, Word* to, Axes axes, int64_t n)
   }
 }
 
+template <typename T>
+__global__ void gather_kernel(const T* table, const int32_t* ids, T* y, int64_t rows, int64_t width,
+                              int64_t n) {
+  for (int64_t i = thread_index(); i < n * width; i += item_stride()) {
+    const int64_t row = ids[i / width];
+    if (row >= 0 && row < rows) {
+      y[i] = table[row * width + i % width];
+    } else {
+      store(y + i, NAN);
+    }
+  }
+}
+
+// A warp for each row of the table looks for its ids, 32 at a time, and adds what it finds in their
+// order: no atomics, and every sum has one order.
+template <typename T>
+__global__ void gather_grad_kernel(const T* dy, const int32_t* ids, float* sum, int64_t rows,
+                                   int64_t width, int64_t n, int32_t none) {
+  const int64_t r = row_of_warp();
+  if (r >= rows) return;
+  float* to = sum + r * width;
+  for (int64_t d = threadIdx.x; d < width; d += 32) to[d] = 0;
+  if (r == none) return;
+  for (int64_t first = 0; first < n; first += 32) {
+    const int64_t mine = first + threadIdx.x;
+    unsigned hits = __ballot_sync(0xffffffffu, mine < n && ids[mine] == r);
+    for (; hits; hits &= hits - 1) {
+      const T* from = dy + (first + __ffs(static_cast<int>(hits)) - 1) * width;
+      for (int64_t d = threadIdx.x; d < width; d += 32) to[d] += load(from[d]);
+    }
+  }
+}
+
 // Activations as the kernels want them: of their dtype, or float32; plain.
 Tensor rows_of(const Tensor& x) {
   const bool small = x.dtype() == Dtype::kBF16 || x.dtype() == Dtype::kF16;
@@ -229,6 +262,32 @@ Tensor CudaBackend::permute(const Tensor& given, std::span<const int> order) {
       run(uint8_t{});
   }
   return y;
+}
+
+Tensor CudaBackend::gather(const Tensor& given, const Tensor& ids) {
+  const Tensor table = rows_of(given);
+  Context& c = context(device_);
+  const int64_t width = table.dim(1), n = ids.numel();
+  Tensor y = Tensor::empty({n, width}, table.dtype(), device());
+  if (y.numel() == 0) return y.to(given.dtype());
+  with_activation(table.dtype(), [&]<typename T>(T) {
+    launch(gather_kernel<T>, blocks_for(n * width), kThreads, 0, c.stream, read<T>(c, table),
+           read<int32_t>(c, ids), write<T>(c, y), table.dim(0), width, n);
+  });
+  return y.to(given.dtype());
+}
+
+Tensor CudaBackend::gather_grad(const Tensor& given, const Tensor& ids, int64_t rows,
+                                int32_t none) {
+  const Tensor dy = rows_of(given);
+  Context& c = context(device_);
+  Tensor sum = Tensor::empty({rows, dy.dim(1)}, Dtype::kF32, device());
+  if (sum.numel() == 0) return sum;
+  with_activation(dy.dtype(), [&]<typename T>(T) {
+    launch(gather_grad_kernel<T>, grid_of(rows), kWarps, 0, c.stream, read<T>(c, dy),
+           read<int32_t>(c, ids), write<float>(c, sum), rows, dy.dim(1), ids.numel(), none);
+  });
+  return sum;
 }
 
 }  // namespace ens::cuda

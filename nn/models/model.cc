@@ -338,6 +338,14 @@ std::vector<CellRecipe> vit(const ModelSpec& spec) {
   std::vector<CellRecipe> cells;
   cells.push_back({"patches", [=](int copies, Rng& rng) {
                      auto cell = std::make_shared<Sequential>();
+                     if (spec.tokens > 0) {
+                       const float scale = 1 / spec.stddev[0];
+                       cell->push("normalize",
+                                  make<Activation>(UnaryOp::kAffine, scale, -spec.mean[0] * scale));
+                       cell->push("linear", make<Linear>(spec.channels * copies, width, true, rng));
+                       cell->push("tokens", make<Tokens>(width, spec.tokens, false, rng));
+                       return cell;
+                     }
                      cell->push("normalize", make<Normalize>(spec.mean, spec.stddev));
                      cell->push("conv", make<Conv2d>(spec.channels * copies, width, patch,
                                                      ConvSpec{patch, 0}, true, rng));
@@ -379,6 +387,22 @@ std::vector<CellRecipe> recipes(const ModelSpec& spec) {
              "lenet or vit");
 }
 
+// Of a classifier of codes.
+void check_tokens(const ModelSpec& spec) {
+  constexpr int kMost = 1 << 16;
+  if (spec.architecture != "vit") {
+    usage_fail("'" + spec.architecture + "' reads pictures, and these are codes in no order",
+               "model.architecture", "use vit");
+  }
+  if (spec.tokens > kMost || spec.channels < 1 || spec.channels > kMost) {
+    usage_fail("codes " + spec.input_shape().str() + " of an impossible size", "ModelSpec",
+               "use up to " + std::to_string(kMost) + " codes of so many elements");
+  }
+  if (spec.mean.size() != 1 || spec.stddev.size() != 1) {
+    usage_fail("the normalisation of codes is one mean and one deviation", "ModelSpec");
+  }
+}
+
 void check_spec(const ModelSpec& spec) {
   auto in_range = [](const char* field, int value, int low, int high) {
     if (value < low || value > high) {
@@ -388,6 +412,7 @@ void check_spec(const ModelSpec& spec) {
   };
   in_range("model.width", spec.width, 1, 1024);
   in_range("classes", spec.classes, 2, 1 << 20);
+  if (spec.tokens != 0) return check_tokens(spec);
   in_range("channels", spec.channels, 1, 64);
   in_range("model.hidden", spec.hidden, 0, 1 << 16);
   if (spec.stem_kernel != 3 && spec.stem_kernel != 7) {

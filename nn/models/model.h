@@ -34,10 +34,14 @@ struct ModelSpec {
   int sent_channels = 8;  // funnel, unknown: channels of what it sends
   int sent_size = 8;      // unknown: height and width of what it sends
   int thumbnail = 8;      // thumbnail: its height and width in pixels
+  int tokens = 0;         // vit: > 0: inputs are [tokens, channels], codes of `channels` elements
+                          // whose order says nothing, with one mean and stddev for all
   std::vector<float> mean = {0.5f, 0.5f, 0.5f}, stddev = {0.25f, 0.25f, 0.25f};  // per channel
 
   int columns() const { return image_width > 0 ? image_width : image_size; }  // of an image
-  Shape input_shape() const { return {channels, image_size, columns()}; }
+  Shape input_shape() const {
+    return tokens > 0 ? Shape{tokens, channels} : Shape{channels, image_size, columns()};
+  }
 };
 
 struct Split {
@@ -50,7 +54,8 @@ struct Split {
 // fc1..fc3. LeNet-5 with ReLU and max pooling (LeCun et al., 1998), which has no width: conv1,
 // conv2, fc1..fc3. vit, a vision transformer (2010.11929) of 3*width channels, 3 heads, an MLP of
 // twice the channels and patches of 4x4 pixels (8x8 from 64 pixels on), which cannot be split:
-// patches, block1..block4, fc. MobileNet v1 (1704.04861), whose published width is 32: stem,
+// patches, block1..block4, fc; with `tokens` it reads codes instead of pictures, in any order.
+// MobileNet v1 (1704.04861), whose published width is 32: stem,
 // block1..block13 (global pooling ends the last), fc. he19, the target net of He, Zhang, Lee,
 // "Model Inversion Attacks Against Collaborative Inference", ACSAC 2019: conv11 (cut before its
 // ReLU), relu12, relu21, relu22, relu31, relu32, fc1 (8*width, sigmoid), fc2; no batch norm.

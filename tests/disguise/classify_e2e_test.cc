@@ -37,7 +37,8 @@ class DisguisedAnswers : public ::testing::Test {
   Outcome keygen(const std::string& key, const std::string& method) {
     return run({"keygen", "--data-set", "shapes", "--set", "disguise.method=" + method, "--set",
                 "disguise.permute_labels=true", "--set", "disguise.rmt.share=all", "--set",
-                "disguise.rmt.block=2x2", "--out", path(key)});
+                "disguise.rmt.block=2x2", "--set", "disguise.neuracrypt.width=32", "--set",
+                "disguise.neuracrypt.depth=1", "--out", path(key)});
   }
   // A key, both sets, and a model of this method, all in files named after it. The test accuracy
   // that the cloud saw, in percent.
@@ -48,10 +49,26 @@ class DisguisedAnswers : public ::testing::Test {
              "data.train_limit=2000", "--set", "data.public_images=0", "--set",
              "data.test_limit=" + std::to_string(kTest), "--out", path(method + ".h5"), "--test",
              path(method + "-test.h5")}),
-        run({"train", path(method + ".h5"), "--test", path(method + "-test.h5"), "--out",
-             path(method), "--set", "model.architecture=lenet", "--set", "stage1.epochs=" + epochs,
-             "--set", "stage1.optimizer=adamw", "--set", "stage1.lr=0.002", "--set",
-             "stage1.batch=32", "--set", "device=cpu"})};
+        run({"train",
+             path(method + ".h5"),
+             "--test",
+             path(method + "-test.h5"),
+             "--out",
+             path(method),
+             "--set",
+             std::string("model.architecture=") + (method == "neuracrypt" ? "vit" : "lenet"),
+             "--set",
+             "model.width=8",
+             "--set",
+             "stage1.epochs=" + epochs,
+             "--set",
+             "stage1.optimizer=adamw",
+             "--set",
+             "stage1.lr=0.002",
+             "--set",
+             "stage1.batch=32",
+             "--set",
+             "device=cpu"})};
     for (const Outcome& step : steps) EXPECT_EQ(step.code, 0) << step.text;
     return accuracy_in(steps[2].text);
   }
@@ -116,6 +133,51 @@ TEST_F(DisguisedAnswers, AreTheSameHereAndOverTheWire) {
   const Outcome gone = classify("rmt.key", "rmt", {path("grey.png"), "--remote", address});
   EXPECT_EQ(gone.code, 1);
   EXPECT_NE(gone.text.find("UNAVAILABLE"), std::string::npos) << gone.text;
+}
+
+// A vision transformer of codes, whose order is another one whenever an image is sent.
+TEST_F(DisguisedAnswers, CodesOfNeuracryptAreServedToo) {
+  const double seen_by_cloud = train("neuracrypt", "2");
+  const Outcome here = classify("neuracrypt.key", "neuracrypt", test_images());
+  ASSERT_EQ(here.code, 0) << here.text;
+  EXPECT_NEAR(accuracy_in(here.text), seen_by_cloud, 1);
+  Process cloud({ENS_BIN_DIR "/ensembler-cloud", "--bundle", path("neuracrypt") + "/model.h5",
+                 "--bind", "tcp://127.0.0.1:*", "--ready-file", path("ready"), "--threads", "1",
+                 "--set", "dtype=float32"},
+                path("cloud"));
+  const std::string address = wait_for_file(path("ready"), cloud);
+  ASSERT_TRUE(address.starts_with("tcp://")) << cloud.err();
+  std::vector<std::string> words = test_images();
+  words.insert(words.end(), {"--remote", address});
+  const Outcome there = classify("neuracrypt.key", "neuracrypt", words);
+  ASSERT_EQ(there.code, 0) << there.text;
+  EXPECT_NEAR(accuracy_in(there.text), accuracy_in(here.text), 0.41);
+  write_png(path("grey.png"), Tensor::full({3, 32, 32}, 0.5f));
+  const auto without_digits = [](std::string text) {  // the last one may be rounded differently
+    std::erase_if(text, [](char c) { return std::isdigit(static_cast<unsigned char>(c)) != 0; });
+    return text;
+  };
+  const Outcome one_here = classify("neuracrypt.key", "neuracrypt", {path("grey.png")});
+  EXPECT_EQ(one_here.code, 0);
+  EXPECT_EQ(
+      without_digits(one_here.text),
+      without_digits(
+          classify("neuracrypt.key", "neuracrypt", {path("grey.png"), "--remote", address}).text));
+  cloud.signal(SIGTERM);
+  EXPECT_EQ(cloud.wait(), 0);
+  // A classifier of pictures cannot read them.
+  const Outcome pictures = run({"train", path("neuracrypt.h5"), "--out", path("lenet"), "--set",
+                                "model.architecture=lenet", "--set", "device=cpu"});
+  EXPECT_EQ(pictures.code, 2);
+  EXPECT_NE(pictures.text.find("use vit"), std::string::npos) << pictures.text;
+  // The owner sees what becomes of her images; the cloud, what it has.
+  EXPECT_EQ(run({"show", "--key", path("neuracrypt.key"), "--data-set", "shapes", "--count", "2",
+                 "--out", path("show.png")})
+                .code,
+            0);
+  const Outcome seen = run({"inspect", path("neuracrypt.h5"), "--out", path("seen.png")});
+  EXPECT_EQ(seen.code, 0);
+  EXPECT_NE(seen.text.find("[64, 32] float16"), std::string::npos) << seen.text;
 }
 
 TEST_F(DisguisedAnswers, WhatCannotBeClassifiedIsNamed) {

@@ -42,20 +42,22 @@ DisguisedImages images(int channels = 3, int height = 32, int width = 32) {
   return {{channels, height, width}, "crop", {"cat", "dog", "horse", "ship", "truck"}};
 }
 
+Tensor gradient_images(const DisguisedImages& of, int64_t count = 3) {
+  Tensor out = Tensor::empty(batched(count, of.shape.shape()));
+  for (int64_t i = 0; i < out.numel(); ++i) out.data<float>()[i] = static_cast<float>(i * 37 % 256);
+  return out;
+}
+
 DisguiseKey make(const std::vector<std::string>& overrides, const DisguisedImages& of = images(),
                  uint64_t seed = 1) {
-  return DisguiseKey::make(settings(overrides), of, seed);
+  const DisguiseConfig chosen = settings(overrides);
+  const bool measured = chosen.method() != "none" && DisguiseKey::samples_needed(chosen) > 0;
+  return DisguiseKey::make(chosen, of, seed, measured ? gradient_images(of, 8) : Tensor());
 }
 
 Tensor transformed(const DisguiseKey& key, const Tensor& batch) {
   FreshRandomness fresh(Seed{1});
   return key.transform()->apply(batch, fresh);
-}
-
-Tensor gradient_images(const DisguisedImages& of, int64_t count = 3) {
-  Tensor out = Tensor::empty(batched(count, of.shape.shape()));
-  for (int64_t i = 0; i < out.numel(); ++i) out.data<float>()[i] = static_cast<float>(i * 37 % 256);
-  return out;
 }
 
 // The matrices of a key for one-channel images and square blocks of n: an image of unit matrices
@@ -179,6 +181,8 @@ const std::vector<std::vector<std::string>> kMethods = {
     {"disguise.method=aes", "disguise.aes.unit=2x1", "disguise.aes.keys=position",
      "disguise.aes.key_bits=256"},
     {"disguise.method=aesctr", "disguise.permute_labels=true"},
+    {"disguise.method=neuracrypt", "disguise.neuracrypt.width=24"},
+    {"disguise.method=neuracrypt", "disguise.neuracrypt.depth=-1", "disguise.neuracrypt.patch=8"},
 };
 
 TEST(DisguiseKeys, EveryMethodComesBackFromItsFile) {
@@ -205,10 +209,77 @@ TEST(DisguiseKeys, EveryMethodComesBackFromItsFile) {
     EXPECT_EQ(transformed(read, batch).to_vector(), transformed(key, batch).to_vector());
     // The settings name no other method's.
     EXPECT_EQ(to_text(key.settings()).find("rmt") != std::string::npos, key.method() == "rmt");
-    EXPECT_EQ(key.derived_bytes() > 0, key.method() == "rmt" || key.method().starts_with("aes"));
+    EXPECT_EQ(key.derived_bytes() > 0, key.method() == "rmt" || key.method() == "neuracrypt" ||
+                                           key.method().starts_with("aes"));
   }
   for (const auto& entry : fs::directory_iterator(dir.path()))
     EXPECT_EQ(entry.path().extension(), ".key") << entry.path();
+}
+
+TEST(DisguiseKeys, HoldStatisticsOfTheOwnersImages) {
+  const std::vector<std::string> method = {"disguise.method=neuracrypt",
+                                           "disguise.neuracrypt.width=24",
+                                           "disguise.insecure_seeded_secrets=true"};
+  EXPECT_EQ(DisguiseKey::samples_needed(settings(method)), 2048);
+  EXPECT_EQ(DisguiseKey::samples_needed(settings({"disguise.method=rmt"})), 0);
+  EXPECT_NE(
+      error_of([&] { DisguiseKey::make(settings(method), images(), 1); }).find("there are none"),
+      std::string::npos);
+  const Tensor batch = gradient_images(images());
+  const DisguiseKey a = make(method);
+  const DisguiseKey other =
+      DisguiseKey::make(settings(method), images(), 1, Tensor::full({1, 3, 32, 32}, 200));
+  EXPECT_EQ(a.id(), other.id());
+  EXPECT_NE(transformed(a, batch).to_vector(), transformed(other, batch).to_vector());
+  // What was measured may be missing, or of another form.
+  const test::TempDir dir;
+  const fs::path file = dir / "owner.key";
+  const auto error_after = [&](const std::function<void(Checkpoint&)>& change) {
+    fs::remove(file);
+    a.write(file);
+    Checkpoint content = read_checkpoint(file, "disguise-key");
+    change(content);
+    write_checkpoint(file, content, true);
+    return error_of([&] { DisguiseKey::read(file); });
+  };
+  EXPECT_NE(
+      error_after([](Checkpoint& c) { c.tensors.erase("measured/mean"); }).find("no statistics"),
+      std::string::npos);
+  EXPECT_NE(error_after([](Checkpoint& c) {
+              c.tensors["measured/variance"] = Tensor::zeros({4, 25});
+            }).find("do not fit together"),
+            std::string::npos);
+  EXPECT_NE(error_after([](Checkpoint& c) {
+              c.tensors["measured/variance"].data<float>()[0] = NAN;
+            }).find("do not fit together"),
+            std::string::npos);
+}
+
+// Uniform within 1 / sqrt(fan_in), as PyTorch's layers start; the positions are standard normal.
+TEST(DisguiseKeys, RandomNetworksHaveTheirLaws) {
+  const DisguiseKey key =
+      make({"disguise.method=neuracrypt", "disguise.insecure_seeded_secrets=true"});
+  const test::TempDir dir;
+  key.write(dir / "owner.key");
+  const Checkpoint content = read_checkpoint(dir / "owner.key", "disguise-key");
+  const auto values = [&](const std::string& name) {
+    const auto span = content.tensor("parameters/" + name).span<float>();
+    return std::vector<double>(span.begin(), span.end());
+  };
+  EXPECT_EQ(content.tensor("parameters/first_weight").shape(), Shape({256, 48}));
+  EXPECT_EQ(content.tensor("parameters/hidden_weight").shape(), Shape({4, 256, 256}));
+  EXPECT_EQ(content.tensor("parameters/positions").shape(), Shape({64, 256}));
+  const auto uniform = [](double bound) {
+    return [bound](double x) { return std::clamp((x + bound) / (2 * bound), 0.0, 1.0); };
+  };
+  const double q = 1 / std::sqrt(48.0), d = 1 / std::sqrt(256.0);
+  EXPECT_LT(kolmogorov_smirnov(values("first_weight"), uniform(q)), 1.95);
+  EXPECT_LT(kolmogorov_smirnov(values("first_bias"), uniform(q)), 1.95);
+  EXPECT_LT(kolmogorov_smirnov(values("hidden_weight"), uniform(d)), 1.95);
+  EXPECT_LT(kolmogorov_smirnov(values("last_weight"), uniform(d)), 1.95);
+  EXPECT_LT(kolmogorov_smirnov(values("positions"),
+                               [](double x) { return std::erfc(-x / std::numbers::sqrt2) / 2; }),
+            1.95);
 }
 
 TEST(DisguiseKeys, AreRandomUnlessASeedDecides) {
@@ -379,6 +450,10 @@ TEST(DisguiseKeys, SettingsThatDoNotFitTheImagesAreRefused) {
               make({"disguise.method=rmt", "disguise.rmt.block=28x28"}, images(1, 16, 16));
             }).find("does not fit"),
             std::string::npos);
+  EXPECT_NE(error_of([] {
+              make({"disguise.method=neuracrypt", "disguise.neuracrypt.patch=33"});
+            }).find("does not fit"),
+            std::string::npos);
   EXPECT_NE(error_of([] { make({}); }).find("no method"), std::string::npos);
   EXPECT_NE(
       error_of([] { make({"disguise.method=rmt"}, images(0, 8, 8)); }).find("impossible shape"),
@@ -387,9 +462,11 @@ TEST(DisguiseKeys, SettingsThatDoNotFitTheImagesAreRefused) {
               make({"disguise.method=rmt"}, {{3, 8, 8}, "crop", {"only"}});
             }).find("two classes"),
             std::string::npos);
-  for (const char* bad : {"disguise.rmt.noise=-1", "disguise.rmt.noise=nan",
-                          "disguise.rmt.block=3x3", "disguise.aes.unit=8x8",
-                          "disguise.dp.epsilon=0", "disguise.sigma=-1", "disguise.augment=0"}) {
+  for (const char* bad :
+       {"disguise.rmt.noise=-1", "disguise.rmt.noise=nan", "disguise.rmt.block=3x3",
+        "disguise.aes.unit=8x8", "disguise.dp.epsilon=0", "disguise.sigma=-1", "disguise.augment=0",
+        "disguise.neuracrypt.depth=65", "disguise.neuracrypt.depth=-2",
+        "disguise.neuracrypt.patch=0", "disguise.neuracrypt.width=0"}) {
     EXPECT_NE(error_of([&] { settings({bad}); }), "") << bad;
   }
 }

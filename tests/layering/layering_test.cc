@@ -69,7 +69,8 @@ const std::map<std::string, Names> kAllowed = {
      {"base", "nn/core", "nn/data", "proto", "disguise/transform", "disguise/key", "disguise/set"}},
     {"disguise/train", {"base", "nn/*", "proto", "ensemble/model", "experiment", "disguise/set"}},
     {"attacks/core", {"base", "nn/*", "proto"}},
-    {"attacks/disguise", {"base", "nn/*", "proto", "attacks/core"}},
+    // With parameters of the attacker's own making.
+    {"attacks/disguise", {"base", "nn/*", "proto", "attacks/core", "disguise/transform"}},
     {"attacks/shares", {"base", "nn/*", "proto", "attacks/core", "offload/core"}},
     {"attacks/split", {"base", "nn/*", "proto", "attacks/core"}},
     {"experiment", {kVersion, "base", "nn/*", "proto", "attacks/core"}},

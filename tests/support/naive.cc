@@ -364,6 +364,28 @@ Array attention(const Array& q, const Array& k, const Array& v, const std::vecto
   return matmul(softmax(scores, lengths, causal), v, false, false);
 }
 
+Array gather(const Array& table, const std::vector<int32_t>& ids) {
+  const auto width = static_cast<size_t>(table.shape[1]);
+  Array y(Shape{static_cast<int64_t>(ids.size()), table.shape[1]});
+  for (size_t i = 0; i < ids.size(); ++i) {
+    for (size_t d = 0; d < width; ++d) {
+      y.v[i * width + d] = table.v[static_cast<size_t>(ids[i]) * width + d];
+    }
+  }
+  return y;
+}
+
+Array log_softmax(const Array& x) {
+  const auto k = static_cast<size_t>(x.shape[1]);
+  Array y(x.shape);
+  for (size_t row = 0; row < y.size(); row += k) {
+    double total = 0;
+    for (size_t i = 0; i < k; ++i) total += std::exp(x.v[row + i]);
+    for (size_t i = 0; i < k; ++i) y.v[row + i] = x.v[row + i] - std::log(total);
+  }
+  return y;
+}
+
 Array channel_gram(const Array& x) {
   const int64_t c = x.shape[1];
   Array y(Shape{c, c});

@@ -64,6 +64,8 @@ Array layer_norm(const Array& x, const Array& gamma, const Array& beta, double e
 Array attention(const Array& q, const Array& k, const Array& v, const std::vector<int32_t>& lengths,
                 bool causal);
 
+Array gather(const Array& table, const std::vector<int32_t>& ids);  // [n, D]
+Array log_softmax(const Array& x);                                  // [B, K]
 Array channel_gram(const Array& x);
 
 Array cosine_similarity(const Array& a, const Array& b);

@@ -188,6 +188,13 @@ OpCase attend(const std::string& name, const Shape& q, int64_t keys,
           4.0 * static_cast<double>(q.numel() * keys)};
 }
 
+OpCase rows_of(const std::string& name, const Shape& table, const std::vector<int32_t>& ids) {
+  return {"gather_" + name,
+          {{table}},
+          [=](Vars v) { return gather(v[0], Tensor::from_labels(ids)); },
+          [=](Arrays a) { return naive::gather(a[0], ids); }};
+}
+
 OpCase reduction(const std::string& name, const Shape& x, const Shape& to) {
   return {"sum_to_" + name,
           {{x}},
@@ -462,6 +469,28 @@ std::vector<OpCase> make_cases() {
       product("batch_tt", {2, 5, 3}, {2, 6, 5}, true, true),
       product("batch_of_batches", {2, 3, 4, 6}, {2, 3, 6, 5}, false, false),
       product("batch_vector", {4, 1, 9}, {4, 9, 1}, false, false),
+      rows_of("repeated", {5, 7}, {4, 0, 4, 4, 2}),
+      rows_of("many", {40, 32},
+              [] {
+                std::vector<int32_t> ids;
+                for (int i = 0; i < 300; ++i) ids.push_back(i * i % 37);
+                return ids;
+              }()),
+      rows_of("one_column", {3, 1}, {2, 2}),
+      {"add_position",
+       {{{2, 3, 5}}, parameter({4, 5})},
+       [](Vars v) { return add_position(v[0], v[1]); },
+       [](Arrays a) {
+         return naive::zip(a[0], naive::reshape(naive::slice(a[1], 0, 0, 3), {1, 3, 5}),
+                           [](double x, double y) { return x + y; });
+       }},
+      {"log_softmax",
+       {{{4, 9}}},
+       [](Vars v) { return log_softmax(affine(v[0], 5, 0)); },
+       [](Arrays a) {
+         return naive::log_softmax(naive::map(a[0], [](double x) { return 5 * x; }));
+       },
+       5},
       gram("odd", {3, 5, 4, 3}),
       gram("wide", {2, 16, 6, 6}),
       gram("one_position", {7, 6, 1, 1}),

@@ -156,6 +156,44 @@ TEST(SoftmaxCrossEntropy, LargeLogitsDoNotOverflow) {
   EXPECT_NEAR(loss.item(), (1000 + std::log(2.0)) / 2, 1e-3);
 }
 
+TEST(Gather, PaddingGetsNoGradientAndRepeatedRowsAddUp) {
+  const Var table(filled({4, 3}, Fill::kUniform, 3).tensor(), true);
+  const Tensor ids = Tensor::from_labels(std::vector<int32_t>{0, 2, 1, 2, 1, 1}).reshape({2, 3});
+  const Var y = gather(table, ids, /*none=*/1);
+  EXPECT_EQ(y.shape(), (Shape{2, 3, 3}));
+  EXPECT_TRUE(near(slice(reshape(y, {6, 3}), 0, 2, 1).value(), slice(table, 0, 1, 1).value(),
+                   0));  // the padding's value is there
+  backward_with(y, Tensor::full({2, 3, 3}, 0.5f));
+  EXPECT_TRUE(
+      near(table.grad(), Tensor::from({.5f, .5f, .5f, 0, 0, 0, 1, 1, 1, 0, 0, 0}, {4, 3}), 1e-7));
+}
+
+TEST(Gather, GradientsRepeatToTheBit) {
+  const Tensor dy = filled({3000, 40}, Fill::kUniform, 4).tensor();
+  std::vector<int32_t> ids(3000);
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i * i % 7);
+  const auto gradient = [&] {
+    const Var table(Tensor::zeros({9, 40}), true);
+    backward_with(gather(table, Tensor::from_labels(ids)), dy);
+    return table.grad().to_vector();
+  };
+  const std::vector<float> first = gradient();
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(gradient(), first);
+}
+
+TEST(LogSoftmax, LargeAndSmallLogitsStayFinite) {
+  const Var y = log_softmax(Var(Tensor::from({1000, 0, -1000, -1000, -1000, -1000}, {2, 3})));
+  EXPECT_TRUE(near(y.value(),
+                   Tensor::from({0, -1000, -2000, -1.0986123f, -1.0986123f, -1.0986123f}, {2, 3}),
+                   1e-5));
+}
+
+TEST(TopK, TiesGoToTheFirst) {
+  const TopK top = top_k(Tensor::from({1, 3, 3, 2, 0, 0, 0, 0}, {2, 4}), 3);
+  EXPECT_EQ(top.index, (std::vector<int32_t>{1, 2, 3, 0, 1, 2}));
+  EXPECT_EQ(top.score, (std::vector<float>{3, 3, 2, 0, 0, 0}));
+}
+
 TEST(CosineSimilarity, ZeroRowCountsAsZero) {
   const Var a(Tensor::from({0, 0, 0, 1, 2, 3}, {2, 3}), true);
   const Var b(Tensor::from({1, 2, 3, -1, -2, -3}, {2, 3}), true);
@@ -484,6 +522,26 @@ std::vector<BadCall> bad_calls() {
       {"channel_gram",
        [] {
          channel_gram(zeros({2, 3}));
+       }},
+      {"gather",
+       [] {
+         gather(zeros({2, 3}), Tensor::from_labels(std::vector<int32_t>{0, 2}));
+       }},
+      {"gather",
+       [] {
+         gather(zeros({2, 3}), Tensor::from_labels(std::vector<int32_t>{-1}));
+       }},
+      {"gather",
+       [] {
+         gather(zeros({2, 3}), Tensor::from({0}, {1}));
+       }},
+      {"add_position",
+       [] {
+         add_position(zeros({2, 3, 4}), zeros({2, 4}));
+       }},
+      {"log_softmax",
+       [] {
+         log_softmax(zeros({3, 0}));
        }},
       {"maximum", [] { maximum(std::vector<Var>{}); }},
       {"cosine_similarity",

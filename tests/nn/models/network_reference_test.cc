@@ -4,8 +4,10 @@
 // parameter, running statistics, parameter counts and FLOPs.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
+#include "base/error.h"
 #include "nn/autograd/ops.h"
 #include "nn/models/model.h"
 #include "nn/plan/plan.h"
@@ -98,7 +100,7 @@ void check(const std::string& name, const ModelSpec& spec, bool train) {
     if (b.name.ends_with("calls")) t.fill(0);
   }
   net->train(train);
-  Tensor images = pattern(name + ".x", {4, 3, spec.image_size, spec.image_size});
+  Tensor images = pattern(name + ".x", batched(4, spec.input_shape()));
   for (float& f : images.span<float>()) f = 0.5f + 0.5f * f;
   const Var x(images, true);
   const Var logits = net->forward(x);
@@ -171,6 +173,54 @@ TEST(NetworkReference, VisionTransformerInTraining) {
   ModelSpec spec = spec_of("vit", 8, 10);
   spec.image_size = 16;
   check("vit_train", spec, true);
+}
+
+ModelSpec of_codes(int count, int elements) {
+  ModelSpec spec = spec_of("vit", 8, 10);
+  spec.tokens = count;
+  spec.channels = elements;
+  spec.mean = {0.5f};
+  spec.stddev = {0.25f};
+  return spec;
+}
+
+TEST(NetworkReference, VisionTransformerOfCodes) {
+  check("vit_codes_train", of_codes(9, 20), true);
+  check("vit_codes_eval", of_codes(16, 12), false);
+}
+
+// NeuraCrypt's codes come in another order for every image.
+TEST(VisionTransformer, TheOrderOfCodesSaysNothing) {
+  const ModelSpec spec = of_codes(16, 12);
+  const auto net = whole(spec);
+  net->train(false);
+  const Tensor one = pattern("codes", {1, 16, 12});
+  Tensor two = Tensor::empty({2, 16, 12});
+  for (int64_t i = 0; i < 16; ++i) {
+    const auto code = one.span<float>().subspan(static_cast<size_t>(i * 12), 12);
+    std::ranges::copy(code, two.data<float>() + i * 12);
+    std::ranges::copy(code, two.data<float>() + (16 + i * 7 % 16) * 12);
+  }
+  const std::vector<float> trained = net->forward(Var(two)).value().to_vector();
+  const std::vector<float> served =
+      Plan(lower(*net, spec.input_shape()), {}, Dtype::kF32, 2).run(two).to_vector();
+  for (size_t k = 0; k < 10; ++k) {
+    EXPECT_NEAR(trained[k], trained[10 + k], 1e-5);
+    EXPECT_NEAR(served[k], served[10 + k], 1e-5);
+    EXPECT_NEAR(served[k], trained[k], 1e-5);
+  }
+  EXPECT_GT(std::abs(trained[0] - trained[1]), 1e-3);
+}
+
+TEST(VisionTransformer, CodesOfAnImpossibleFormAreRefused) {
+  ModelSpec spec = of_codes(16, 12);
+  spec.architecture = "resnet18";
+  EXPECT_THROW(check(spec, {0, 0}), Error);
+  spec = of_codes(16, 1 << 20);
+  EXPECT_THROW(check(spec, {0, 0}), Error);
+  spec = of_codes(16, 12);
+  spec.mean = {0, 0};
+  EXPECT_THROW(check(spec, {0, 0}), Error);
 }
 
 }  // namespace

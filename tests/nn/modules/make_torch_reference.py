@@ -212,6 +212,15 @@ class Tokens(nn.Module):
         return torch.cat([self.class_token.expand(len(x), 1, -1), x], 1) + self.positions
 
 
+class TokensInNoOrder(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.class_token = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x):
+        return torch.cat([self.class_token.expand(len(x), 1, -1), x], 1)
+
+
 class Attention(nn.Module):
     def __init__(self, width, heads):
         super().__init__()
@@ -247,9 +256,13 @@ class First(nn.Module):
 
 
 def vit(width, classes, size):
+    """size: of the pictures, or (codes, elements of each)."""
     d = 3 * width
-    parts = [("patches", Named(("normalize", Normalize()), ("conv", nn.Conv2d(3, d, 4, 4)),
-                               ("tokens", Tokens(d, (size // 4) ** 2))))]
+    if isinstance(size, tuple):
+        first = ("linear", nn.Linear(size[1], d)), ("tokens", TokensInNoOrder(d))
+    else:
+        first = ("conv", nn.Conv2d(3, d, 4, 4)), ("tokens", Tokens(d, (size // 4) ** 2))
+    parts = [("patches", Named(("normalize", Normalize()), *first))]
     parts += [("block%d" % i, nn.Sequential(Transformer(d, 3, 2 * d))) for i in range(1, 5)]
     parts.append(("fc", Named(("norm", nn.LayerNorm(d)), ("first", First()), ("linear", nn.Linear(d, classes)))))
     return Named(*parts)
@@ -360,7 +373,8 @@ def networks():
     def add(name, net, size, train):
         init(net, name)
         net.train(train)
-        x = (0.5 + 0.5 * pattern(name + ".x", (4, 3, size, size))).requires_grad_()
+        shape = (4, *size) if isinstance(size, tuple) else (4, 3, size, size)
+        x = (0.5 + 0.5 * pattern(name + ".x", shape)).requires_grad_()
         logits = net(x)
         loss = F.cross_entropy(logits, torch.tensor([1, 7, 3, 0]))
         loss.backward()
@@ -383,6 +397,8 @@ def networks():
     add("mobilenet_train", mobilenet(4, 10, 1), 32, True)
     add("vit_train", vit(8, 10, 16), 16, True)
     add("vit_eval", vit(8, 10, 32), 32, False)
+    add("vit_codes_train", vit(8, 10, (9, 20)), (9, 20), True)
+    add("vit_codes_eval", vit(8, 10, (16, 12)), (16, 12), False)
     out.write()
 
 

@@ -5,9 +5,7 @@
 
 namespace ens {
 
-Shape picture_shape(const Shape& row) {
-  return row.rank() == 2 ? Shape{1, row[0], row[1]} : row;
-}
+Shape picture_shape(const Shape& row) { return row.rank() == 2 ? Shape{1, row[0], row[1]} : row; }
 
 Tensor as_picture(const Tensor& row, float low, float high) {
   const Tensor all = row.reshape(picture_shape(row.shape()));

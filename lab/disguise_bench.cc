@@ -44,7 +44,9 @@ struct DisguiseBench::Impl {
         key(DisguiseKey::make(
             config.disguise(),
             {{test->channels, test->height, test->width}, config.data().fit(), test->class_names},
-            config.seed(), key_samples(config.disguise(), *test, mixed_in(config).get()))),
+            config.seed(),
+            key_samples(config.disguise(), *shared_dataset(config, DataPart::kTrain),
+                        mixed_in(config).get()))),
         transform(key.transform()),
         fresh(key.fresh("show")) {}
 

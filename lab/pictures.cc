@@ -5,10 +5,11 @@
 
 namespace ens {
 
+Shape picture_shape(const Shape& row) { return row.rank() == 2 ? Shape{1, row[0], row[1]} : row; }
+
 Tensor as_picture(const Tensor& row, float low, float high) {
-  const Tensor picture = row.shape().rank() == 2
-                             ? row.clone().reshape({1, row.dim(0), row.dim(1)})
-                             : (row.dim(0) == 3 ? row.clone() : row.rows(0, 1).clone());
+  const Tensor all = row.reshape(picture_shape(row.shape()));
+  const Tensor picture = all.dim(0) == 3 ? all.clone() : all.rows(0, 1).clone();
   for (float& value : picture.span<float>())
     value = std::clamp((value - low) / (high - low), 0.0f, 1.0f);
   return picture;

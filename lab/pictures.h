@@ -10,8 +10,11 @@
 
 namespace ens {
 
-// A row [C, H, W] as a picture [1 or 3, H, W] in [0, 1]: `low` black, `high` white. With other numbers of
-// channels, the first one; of codes [n, d] a grey line each.
+// Codes [n, d] are one grey picture of n lines.
+Shape picture_shape(const Shape& row);
+
+// A row [C, H, W] as a picture [1 or 3, H, W] in [0, 1]: `low` black, `high` white. With other
+// numbers of channels, the first one.
 Tensor as_picture(const Tensor& row, float low, float high);
 
 // Pictures of one size side by side in rows of `columns`, so many pixels apart.

@@ -240,9 +240,9 @@ std::string matrix(const ReportData& all) {
     if (d.insecure_secrets()) name += "<br>" + badge("failed", "a seed decides its secrets");
     if (method_of(run) == "aesctr") name += "<br>" + control_badge(run);
     std::string accuracy = percent(run.get("accuracy"));
-    if (const auto plain = plain_runs(all, run); method_of(run) != "identity" && !plain.empty() &&
-                                                 plain[0]->get("accuracy") && run.get("accuracy")) {
-      accuracy += "<br>" + muted(points(*run.get("accuracy") - *plain[0]->get("accuracy")));
+    if (const Maybe plain = plain_accuracy(all, run);
+        method_of(run) != "identity" && plain && run.get("accuracy")) {
+      accuracy += "<br>" + muted(points(*run.get("accuracy") - *plain));
     }
     std::vector<Cell> cells = {
         left(name),
@@ -395,6 +395,15 @@ std::string disguise_title(const results::RunSummary::Disguise& disguise) {
 #include "proto/disguises.inc"
 #undef DISGUISE
   return title + (disguise.settings().empty() ? "" : ", " + disguise.settings());
+}
+
+bool reads_plain(const ReportData& all, const Run& run, const Attack& attack) {
+  return is_calibrated(all, run, attack);
+}
+
+Maybe plain_accuracy(const ReportData& all, const Run& run) {
+  const std::vector<const Run*> plain = plain_runs(all, run);
+  return plain.empty() ? Maybe() : plain[0]->get("accuracy");
 }
 
 const char* verdict_word(double rank1, bool strong) {

@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "lab/live_cloud.h"
 #include "studio/site.h"
 
 namespace ens {
@@ -22,7 +23,8 @@ struct RoomServices {
   Hub& hub;
   Jobs* jobs;  // null: read-only
   DisguisedSets& sets;
-  bool local;  // only this machine is served: who looks owns the edge's files
+  const LiveCloudSettings& cloud;  // a running ensembler-cloud, if there is one to ask
+  bool local;                      // only this machine is served: who looks owns the edge's files
 };
 
 class Room {

@@ -15,9 +15,9 @@
 #include "studio/hub.h"
 #include "studio/index.h"
 #include "studio/jobs.h"
+#include "studio/own_pictures.h"
 #include "studio/pictures.h"
 #include "studio/plans.h"
-#include "studio/own_pictures.h"
 #include "studio/room.h"
 #include "studio/sets.h"
 #include "studio/views.h"
@@ -238,7 +238,8 @@ struct Studio::Impl {
   }
 
   void make_site(SiteOptions o, bool local) {
-    const RoomServices services{*index, pictures, hub, jobs ? &*jobs : nullptr, *sets, local};
+    const RoomServices services{*index, pictures,      hub,  jobs ? &*jobs : nullptr,
+                                *sets,  options.cloud, local};
     rooms.push_back(make_disguise_room(services));
     rooms.push_back(make_cloud_room(services));
     rooms.push_back(make_split_room(services));
@@ -353,7 +354,8 @@ void Studio::export_pages(const StudioOptions& from, const fs::path& out) {
   write("runs.json", results::to_json(runs, /*indented=*/false));
   for (const Index::Group& group : snapshot->groups)
     save("matrix", "matrix-" + group.entry.id() + ".json", {{"group", group.entry.id()}});
-  for (const std::string& id : impl.pictures.ids()) save("pictures/" + id, "pictures/" + id + ".png");
+  for (const std::string& id : impl.pictures.ids())
+    save("pictures/" + id, "pictures/" + id + ".png");
 }
 
 std::string Studio::address() const {

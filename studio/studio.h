@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "lab/live_cloud.h"
 #include "studio/site.h"
 
 namespace ens {
@@ -19,6 +20,7 @@ struct StudioOptions {
   bool token = true;               // false: loopback only, and without a proxy
   bool behind_proxy = false;       // something else speaks TLS
   bool read_only = false;          // nothing is started, nothing is written
+  LiveCloudSettings cloud;         // whose latencies are shown
   bool demo = false;               // queue the small ready-made runs
   int jobs = 1;                    // at a time
   std::filesystem::path web;       // development: serve this folder's files; loopback only
@@ -34,7 +36,7 @@ class Studio {
   // The matrix, the trainings and what was measured, as files for any web server: the same pages,
   // without a server that computes. Usage Error if `out` is not empty.
   static void export_pages(const StudioOptions& options, const std::filesystem::path& out);
-  std::string note() const;     // what the user should know: why it is read-only; may be empty
+  std::string note() const;  // what the user should know: why it is read-only; may be empty
 
  private:
   struct Impl;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 #include <tuple>
 
@@ -71,6 +72,48 @@ void fill_row(const report::ReportData& all, const report::SeedGroup& group, con
   if (const Maybe tail = run.get("split.tail")) row.set_tail(static_cast<int>(*tail));
   if (const Maybe bits = run.get("channel.bits")) row.set_bits(*bits);
   for (const report::SeedGroupAttack& a : group.attacks) fill_cell(all, a, index, *row.add_cells());
+}
+
+// A disguised training; its cells say the verdict by this attack alone.
+void fill_disguised(const report::ReportData& all, const report::Run& run, const Index& index,
+                    studio::Matrix::Row& row) {
+  const results::RunSummary::Disguise& disguise = run.summary.disguise();
+  row.set_disguised(true);
+  row.set_title(report::disguise_title(disguise));
+  row.set_protection(disguise.method());
+  row.add_runs(index.id_of(run.folder));
+  if (const Maybe accuracy = run.get("accuracy")) {
+    row.mutable_accuracy()->set_mean(*accuracy);
+    if (const Maybe plain = report::plain_accuracy(all, run);
+        plain && disguise.method() != "identity")
+      row.mutable_change()->set_mean(*accuracy - *plain);
+  }
+  if (disguise.has_disguised_bytes()) row.set_bytes_up(disguise.disguised_bytes());
+  for (const report::Attack& a : run.attacks) {
+    studio::Matrix::Cell& cell = *row.add_cells();
+    cell.set_attack(a.kind());
+    cell.set_title(a.result.title());
+    cell.set_level(a.result.level());
+    cell.set_metric(a.metric());
+    cell.set_folder(a.folder);
+    cell.set_run(row.runs(0));
+    if (a.result.has_error()) cell.set_error(a.result.error());
+    if (a.result.has_pointless()) cell.set_pointless(a.result.pointless());
+    if (!a.has_numbers()) continue;
+    cell.set_seeds(1);
+    *cell.mutable_ssim() = a.result.ssim();
+    *cell.mutable_psnr() = a.result.psnr();
+    if (const Maybe ssim = a.best_ssim()) cell.mutable_best_ssim()->set_mean(*ssim);
+    if (a.result.reference().recognised().has_mean())
+      cell.set_recognised(a.result.reference().recognised().mean());
+    const results::Interval& rank1 = a.result.matching().rank1();
+    if (!rank1.has_mean()) continue;
+    cell.set_reidentified(rank1.mean());
+    const bool reads = report::reads_plain(all, run, a);
+    cell.set_strength(report::verdict_word(rank1.mean(), reads));
+    cell.set_trusted(reads || rank1.mean() >= 0.05);
+    if (!cell.trusted()) cell.set_why("no run shows that it reads plain images");
+  }
 }
 
 void fill_published(const report::ReportData& all, studio::Matrix& out) {
@@ -247,6 +290,16 @@ studio::Matrix matrix_view(const Index::Group& group, const Index& index) {
       row.set_status(failed.status);
       row.set_reason(failed.reason);
     }
+  }
+  std::map<std::string, studio::Matrix::Comparison*> of_task;
+  for (const report::Run& run : all.disguised) {
+    studio::Matrix::Comparison*& comparison = of_task[run.task()];
+    if (!comparison) {
+      comparison = out.add_comparisons();
+      comparison->set_title(run.task() + ", disguised training");
+      comparison->set_data(run.summary.data());
+    }
+    fill_disguised(all, run, index, *comparison->add_rows());
   }
   fill_published(all, out);
   for (const report::Skipped& from : all.skipped) {

@@ -156,12 +156,10 @@ void rotate(const RotateFlags& flags) {
   const RunConfig config = data_settings(flags.config, flags.data_set, old);
   refuse_existing(flags.new_key);
   refuse_existing_sets(flags);
-  RunConfig of_key = config;
-  *of_key.mutable_disguise() = old.settings();
-  const DisguiseKey key = DisguiseKey::make(
-      old.settings(), old.images(), config.seed(),
-      key_samples(old.settings(), *shared_dataset(config, DataPart::kTrain),
-                  mixed_in(of_key).get()));
+  const auto data = shared_dataset(config, DataPart::kTrain);
+  const DisguiseKey key =
+      DisguiseKey::make(old.settings(), old.images(), config.seed(),
+                        key_samples(old.settings(), *data, mixed_in(config).get()));
   if (key.id() == old.id()) {
     usage_fail("the seed gives the key that is there already", "disguise rotate",
                "use another seed (--set seed=...), or a key without "
@@ -176,9 +174,6 @@ void rotate(const RotateFlags& flags) {
 }
 
 // ---- pictures
-
-// Codes [n, d] are one grey picture of n rows.
-Shape picture_shape(const Shape& row) { return row.rank() == 2 ? Shape{1, row[0], row[1]} : row; }
 
 // Each pixel as often as it takes to have this size, which is a multiple of the picture's or a
 // little more.

@@ -69,6 +69,14 @@ void add_studio_command(CLI::App& app) {
   command->add_flag(
       "--insecure-behind-proxy", flags->options.behind_proxy,
       "Serve other machines without TLS, since a proxy before this program speaks it");
+  command->add_option("--cloud", flags->options.cloud.address,
+                      "A running ensembler-cloud, whose latencies the split room shows");
+  command->add_option("--server-key", flags->options.cloud.server_key,
+                      "File with that cloud's public key: the link is encrypted");
+  command->add_option("--secret-key", flags->options.cloud.secret_key,
+                      "File with this client's own secret key");
+  command->add_flag("--insecure", flags->options.cloud.insecure,
+                    "Ask that cloud in plain text, although it is on another machine");
   command->add_option("-j,--jobs", flags->options.jobs, "Trainings and attacks at a time")
       ->capture_default_str()
       ->check(between(1, 64));

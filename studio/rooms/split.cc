@@ -11,6 +11,7 @@
 #include "lab/datasets.h"
 #include "lab/split_trace.h"
 #include "nn/data/image.h"
+#include "nn/data/loader.h"
 #include "report/certificate.h"
 #include "report/data.h"
 #include "studio/newest.h"
@@ -78,6 +79,20 @@ class SplitRoom final : public Room {
     site.get("split/*", [this](const Site::Call& call) {
       const auto snapshot = services_.index.snapshot();
       return json_reply(view(find_run(*snapshot, call.ids[0]), *snapshot));
+    });
+    site.get("split/*/live", [this](const Site::Call& call) {
+      const bool ask = !services_.cloud.address.empty();
+      return json_reply(live(call.ids[0], /*start=*/ask));
+    });
+    site.post("split/*/live", [this](const Site::Call& call) {
+      if (!services_.jobs)
+        throw Refusal(403, "this studio is read-only", "cloud", "start one without --read-only");
+      return json_reply(live(call.ids[0], /*start=*/true), 201);
+    });
+    site.remove("split/*/live", [this](const Site::Call& call) {
+      std::lock_guard lock(live_mutex_);
+      if (call.ids[0] == live_run_) live_.reset();
+      return json_reply(studio::LiveView());
     });
     site.post("split/trace", [this](const Site::Call& call) {
       studio::TraceRequest request;
@@ -153,6 +168,50 @@ class SplitRoom final : public Room {
       out.set_unavailable(error.what());
     }
     return out;
+  }
+
+  // One cloud at a time: that of the run that was asked for last.
+  studio::LiveView live(const std::string& id, bool start) {
+    studio::LiveView out;
+    std::lock_guard lock(live_mutex_);
+    if (!live_ || live_run_ != id) {
+      const auto snapshot = services_.index.snapshot();
+      const Index::Run& run = find_run(*snapshot, id);
+      if (!start) return out;
+      if (run.entry.status() != "finished" || !run.entry.has_head())
+        throw Refusal(409, "only a finished run of split inference can be served", "run");
+      Tensor image;
+      {
+        std::lock_guard images(mutex_);
+        image = picture(load(run), 0);
+      }
+      live_.reset();
+      live_ = std::make_unique<LiveCloud>(run.folder, services_.cloud, image);
+      live_run_ = id;
+    }
+    const LiveCloud::View view = live_->view();
+    out.set_running(true);
+    out.set_own(view.own);
+    out.set_answers(view.answers);
+    if (view.age >= 0) out.set_age(view.age);
+    if (!view.problem.empty()) out.set_problem(view.problem);
+    if (view.answers == 0) return out;
+    for (const auto& [name, part] : {std::pair("edge", view.edge),
+                                     {"wire", view.wire},
+                                     {"queue", view.queue},
+                                     {"compute", view.compute},
+                                     {"total", view.total}}) {
+      auto& p = *out.add_parts();
+      p.set_name(name);
+      p.set_p50(part.p50);
+      p.set_p95(part.p95);
+    }
+    return out;
+  }
+
+  static Tensor picture(const Loaded& loaded, int64_t index) {
+    const Dataset& data = *loaded.images;
+    return images_of(data, index, 1).reshape({data.channels, data.height, data.width});
   }
 
   // Trained runs of the same sweep or folder that differ in one setting.
@@ -237,10 +296,7 @@ class SplitRoom final : public Room {
       noise = request.sigma() / loaded.sigma;
     }
     const Dataset& data = *loaded.images;
-    Tensor pixels = Tensor::empty({data.channels, data.height, data.width});
-    const uint8_t* from = data.pixels.data() + image * data.image_size();
-    std::transform(from, from + data.image_size(), pixels.data<float>(),
-                   [](uint8_t v) { return static_cast<float>(v) / 255; });
+    const Tensor pixels = picture(loaded, image);
     return describe(loaded, pixels, data.labels[static_cast<size_t>(image)],
                     loaded.tracer->trace(pixels, noise));
   }
@@ -302,6 +358,9 @@ class SplitRoom final : public Room {
   std::mutex mutex_;          // one picture at a time
   std::list<Loaded> loaded_;  // the last used first
   Newest newest_;
+  std::mutex live_mutex_;
+  std::string live_run_;
+  std::unique_ptr<LiveCloud> live_;
 };
 
 }  // namespace

@@ -11,8 +11,8 @@
 
 #include "studio/index.h"
 #include "tests/ensemble/bundles.h"
-#include "tests/support/errors.h"
 #include "tests/studio/visit.h"
+#include "tests/support/errors.h"
 
 namespace ens {
 namespace {
@@ -169,6 +169,77 @@ TEST_F(StudioTest, SendsAPictureThroughARun) {
   EXPECT_EQ(ask("POST", "split/trace", R"({"run":"0"})").first, 404);
   fs::remove(run / "edge.h5");
   EXPECT_TRUE(get("split/" + id).contains("unavailable"));
+}
+
+// Disguised trainings are rows of the matrix, with what each attack alone says.
+TEST_F(StudioTest, TheMatrixHasDisguisedTrainings) {
+  const auto disguised = [&](const std::string& method, double rank1) {
+    const fs::path run = options_.runs / method;
+    write_run(run, "disguise", method == "identity" ? .9 : .8);
+    json summary = json::parse(std::ifstream(run / "summary.json"));
+    summary.erase("split");
+    summary["disguise"] = {{"method", method}, {"disguised_bytes", 6144}};
+    write(run / "summary.json", summary.dump());
+    write_attack(run, "look", "L0", .5);
+    json result = json::parse(std::ifstream(run / "attack/look/result.json"));
+    result["matching"] = {{"gallery", 100}, {"rank1", {{"mean", rank1}}}};
+    write(run / "attack/look/result.json", result.dump());
+  };
+  disguised("identity", 1);
+  disguised("rmt", .12);
+  disguised("aes", .01);
+  start();
+  const json runs = get("runs");
+  for (const json& run : runs["runs"]) EXPECT_EQ(run["method"], run["name"]);
+  const json state = get("state");
+  const json matrix = get("matrix?group=" + state["groups"][0]["id"].get<std::string>());
+  ASSERT_EQ(matrix["comparisons"].size(), 1u);
+  std::map<std::string, json> row;
+  for (const json& r : matrix["comparisons"][0]["rows"]) row[r["protection"]] = r;
+  ASSERT_EQ(row.size(), 3u);
+  EXPECT_EQ(row["identity"]["cells"][0]["strength"], "bad");
+  EXPECT_EQ(row["rmt"]["cells"][0]["strength"], "moderate");
+  EXPECT_EQ(row["aes"]["cells"][0]["strength"], "good");  // it reads plain images
+  EXPECT_EQ(row["rmt"]["cells"][0]["reidentified"], .12);
+  EXPECT_NEAR(row["rmt"]["change"]["mean"].get<double>(), -.1, 1e-9);
+  EXPECT_EQ(row["rmt"]["disguised"], true);
+}
+
+// Static pages: the same answers as files, nothing secret among them, nothing written over.
+TEST_F(StudioTest, ExportsWhatWasMeasured) {
+  write_run(options_.runs / "ours", "ensembler", .75);
+  write_attack(options_.runs / "ours", "oracle", "black box", .9);
+  const fs::path out = temp_ / "site";
+  Studio::export_pages(options_, out);
+  std::map<std::string, std::string> files;
+  for (const auto& entry : fs::recursive_directory_iterator(out)) {
+    if (!entry.is_regular_file()) continue;
+    std::ifstream in(entry.path(), std::ios::binary);
+    files[fs::relative(entry.path(), out)] = {std::istreambuf_iterator<char>(in), {}};
+  }
+  const json runs = json::parse(files["api/v1/runs.json"]);
+  ASSERT_EQ(runs["total"], 1);
+  const std::string id = runs["runs"][0]["id"];
+  const json run = json::parse(files["api/v1/runs/" + id + ".json"]);
+  EXPECT_EQ(
+      files["api/v1/pictures/" + run["attacks"][0]["reconstruction"].get<std::string>() + ".png"],
+      kPng + "1");
+  EXPECT_EQ(json::parse(files["api/v1/runs/" + id + "/curve.json"])["lines"].size(), 1u);
+  const json state = json::parse(files["api/v1/state.json"]);
+  EXPECT_EQ(state["rooms"].size(), 2u);
+  EXPECT_EQ(state["read_only"], true);
+  EXPECT_TRUE(
+      files.contains("api/v1/matrix-" + state["groups"][0]["id"].get<std::string>() + ".json"));
+  EXPECT_NE(files["index.html"].find("data-static"), std::string::npos);
+  EXPECT_EQ(files["index.html"].find("=\"/"), std::string::npos);
+  for (const auto& [name, bytes] : files) {
+    for (const std::string& secret :
+         {std::string(kSecret), std::string("4711"), std::string("/home/x")})
+      EXPECT_EQ(bytes.find(secret), std::string::npos) << secret << " in " << name;
+  }
+  EXPECT_FALSE(fs::exists(options_.runs / ".studio"));
+  EXPECT_NE(test::error_of([&] { Studio::export_pages(options_, out); }).find("not empty"),
+            std::string::npos);
 }
 
 TEST_F(StudioTest, DamageIsNamedAndHidesNothingElse) {

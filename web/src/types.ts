@@ -55,7 +55,7 @@ export interface Cell {
 export interface Row {
   title: string; protection?: string; runs: string[]; accuracy?: Interval; change?: Interval; edge_ms?: number;
   edge_flops?: number; bytes_up?: number; bytes_down?: number; cells: Cell[]; status?: string; reason?: string;
-  head?: number; tail?: number; bits?: number;
+  head?: number; tail?: number; bits?: number; disguised?: boolean;
 }
 export interface Comparison { title: string; data?: string; rows: Row[] }
 export interface PublishedRow {
@@ -137,3 +137,7 @@ export interface OwnerSet {
 }
 export interface OwnerSets { sets: OwnerSet[] }
 export interface OwnPictures { count?: number; most: number; sheet?: string }
+
+export interface LiveView {
+  running?: boolean; own?: boolean; parts: { name: string; p50?: number; p95?: number }[]; answers?: number; age?: number; problem?: string;
+}

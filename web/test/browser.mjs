@@ -195,6 +195,16 @@ const scripts = {
     await server.stop();
   },
 
+  async "a browser without EventSource is told so"() {
+    const server = await serve(join(home, "runs"), ["--read-only"]);
+    const context = await browser.newContext();
+    const page = await context.newPage();
+    await page.addInitScript(() => { delete globalThis.EventSource; });
+    await page.goto(server.address);
+    await page.waitForSelector("text=/has no EventSource/");
+    await server.stop();
+  },
+
   async "the address of an old token still signs in who has the cookie, and asks who has not"() {
     const server = await serve(join(home, "runs"), ["--read-only"]);
     const old = server.origin + "/#token=" + "0".repeat(64);
@@ -236,6 +246,25 @@ row { name: "deeper" set: "protection.kind=ensembler" set: "model.head_cells=2" 
     const sent = () => page.getAttribute('img[alt="Features as they are sent"]', "src");
     const clean = () => page.getAttribute('img[alt="Features before the protection"]', "src");
     assert.notEqual(await sent(), await clean());
+    // Latencies of a real cloud in a process of its own; it vanishes, and the last values stay with their age.
+    await page.getByText("Start the studio with --cloud").waitFor();
+    const live = await serve(runs, [], 0);
+    const watcher = await visit(live);
+    await go(watcher, live, "split", ".way img");
+    await watcher.getByRole("button", { name: "Start a cloud for this run" }).click();
+    await watcher.waitForSelector(".live:not(.old) tbody tr:nth-child(5)", { timeout: 60000 });
+    assert.match(await watcher.innerText(".live"), /compute/);
+    await inspect(watcher, "split-live");
+    const clouds = spawnSync("pgrep", ["-P", String(live.child.pid), "-f", "ensembler-cloud"], { encoding: "utf8" }).stdout.trim().split("\n");
+    assert.equal(clouds.length, 1);
+    process.kill(Number(clouds[0]), "SIGSTOP");
+    await watcher.waitForSelector(".live.old", { timeout: 30000 });
+    process.kill(Number(clouds[0]), "SIGCONT");
+    await watcher.waitForSelector(".live:not(.old)", { timeout: 30000 });
+    await watcher.getByRole("button", { name: "End the cloud" }).click();
+    await watcher.getByRole("button", { name: "Start a cloud for this run" }).waitFor();
+    assert.deepEqual(watcher.trouble, []);
+    await live.stop();
     // The slider moves, is let go, and the picture is computed again with the run's own weights.
     await page.fill('input[type="number"][aria-label^="σ"]', "0");
     await page.keyboard.press("Enter");
@@ -348,6 +377,33 @@ row { name: "deeper" set: "protection.kind=ensembler" set: "model.head_cells=2" 
         await inspect(other, `disguise-${size}-${colorScheme}`);
         await other.context().close();
       }
+    }
+    await server.stop();
+  },
+
+  async "a network is trained on a disguised set, beside plain pictures"() {
+    const runs = join(home, "cloud");
+    mkdirSync(runs);
+    const server = await serve(runs);
+    const page = await visit(server);
+    await go(page, server, "disguise", ".pane img");
+    await page.getByRole("button", { name: "Disguise!" }).click();
+    await page.getByRole("button", { name: "Upload" }).click({ timeout: 90000 });
+    await page.getByRole("link", { name: "Train on it in the cloud" }).click();
+    await page.waitForSelector(".seen-picture");
+    await inspect(page, "cloud-set");
+    await page.locator(".field", { hasText: "Epochs" }).locator("input").fill("2");
+    await page.getByRole("button", { name: "Train", exact: true }).click();
+    // Disguised first, then plain: two curves in one picture.
+    await page.waitForFunction(() => [...document.querySelectorAll(".plot")].some((p) => /this one/.test(p.innerText) && /plain/.test(p.innerText)), null, { timeout: 180000 });
+    await page.waitForFunction(() => /\d there/.test(document.querySelector("main").innerText), null, { timeout: 180000 });
+    await inspect(page, "cloud-beside");
+    for (const [size, colorScheme] of [["narrow", "light"], ["wide", "dark"]]) {
+      const other = await visit(server, { size, colorScheme });
+      await other.goto(page.url());
+      await other.waitForSelector(".plot canvas");
+      await inspect(other, `cloud-${size}-${colorScheme}`);
+      await other.context().close();
     }
     await server.stop();
   },

@@ -30,7 +30,7 @@ export function Detail({ record, value }: { record: Record_; value: Value }) {
           {cell.reidentified !== undefined && <Fact name="Rank-1">{percent(cell.reidentified)}</Fact>}
           {cell.recognised !== undefined && <Fact name="Recognised">{percent(cell.recognised)}</Fact>}
           {cell.of_oracle !== undefined && <Fact name="Of the decoder on true features">{percent(cell.of_oracle, 0)}</Fact>}
-          <Fact name="Worth">{cell.strength || "–"}{cell.why ? <span class="muted">: {cell.why}</span> : ""}</Fact>
+          <Fact name={row.disguised ? "By this attack" : "Worth"}>{cell.strength || "–"}{cell.why ? <span class="muted">: {cell.why}</span> : ""}</Fact>
           <Fact name="Seeds">{cell.seeds}</Fact>
           {result?.scored_images && <Fact name="Scored images">{result.scored_images}</Fact>}
           {result?.seconds !== undefined && <Fact name="Attack took">{duration(result.seconds)}{result.device ? <span class="muted"> on {result.device}</span> : ""}</Fact>}
@@ -59,7 +59,8 @@ export function Detail({ record, value }: { record: Record_; value: Value }) {
       {loaded.value?.command && <details><summary>How the run was trained</summary><Command text={loaded.value.command} /><p class="muted">{loaded.value.device}, version {loaded.value.version}, revision {loaded.value.revision}</p></details>}
       {loaded.value?.certificate_text && <details><summary>Certificate</summary><pre tabIndex={0}>{loaded.value.certificate_text}</pre></details>}
       {loaded.value && loaded.value.damage.length > 0 && <details open><summary>What could not be read</summary><ul class="plain">{loaded.value.damage.map((d) => <li key={d}>{d}</li>)}</ul></details>}
-      {split && cell.run && <p><a href={`#/split?run=${cell.run}`}>Send a picture through this run</a></p>}
+      {row.disguised && cell.run && <p><a href={`#/disguise?method=${row.protection === "rmt" ? "" : row.protection}`}>Try the method</a> · <a href={`#/cloud?run=${cell.run}`}>Its training</a></p>}
+      {split && !row.disguised && cell.run && <p><a href={`#/split?run=${cell.run}`}>Send a picture through this run</a></p>}
     </div>
   );
 }

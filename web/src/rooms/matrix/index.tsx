@@ -37,7 +37,9 @@ export function MatrixRoom() {
     );
   }
 
-  const value = values.find((v) => v.name === param("value", "ssim")) ?? values[0];
+  // Of disguised trainings the verdict is taken from rank-1.
+  const usual = all.length > 0 && all.every((r) => r.row.disguised) ? "reidentified" : "ssim";
+  const value = values.find((v) => v.name === param("value", usual)) ?? values[0];
   const axis = (name: string, otherwise: Axis): Axis => (axes.includes(param(name) as Axis) ? (param(name) as Axis) : otherwise);
   const rows = axis("rows", "protection"), columns = axis("cols", rows === "attack" ? "protection" : "attack");
   const filter = { data: param("data"), split: param("split"), level: param("level"), trusted: param("trusted") === "1" };
@@ -71,7 +73,7 @@ export function MatrixRoom() {
           options={[...(group ? [] : [["", "choose one"] as [string, string]]), ...groups.map((g): [string, string] => [g.id, g.title + (g.cells ? ` (${g.runs ?? 0} of ${g.cells})` : ` (${g.runs ?? 0})`)])]}
         />
         <Tabs label="View" value={view} options={[["heat", "Heat map"], ["scatter", "Trade-off"]]} onChange={(v) => setParams({ view: v === "heat" ? "" : v })} />
-        <Select label="Number" help={valueHelp[value.name]} value={value.name} options={values.map((v) => [v.name, v.title])} onChange={(v) => setParams({ value: v === "ssim" ? "" : v, most: "" })} />
+        <Select label="Number" help={valueHelp[value.name]} value={value.name} options={values.map((v) => [v.name, v.title])} onChange={(v) => setParams({ value: v === usual ? "" : v, most: "" })} />
         {view === "heat" && (
           <div class="two">
             <Select label="Rows" value={rows} options={axes.map((a) => [a, axisTitle[a]])} onChange={(v) => setParams({ rows: v, cols: v === columns ? rows : columns })} />

@@ -5,6 +5,7 @@ import { param, setParams } from "../../address";
 import { Failure, get, indexed, pictureUrl, post } from "../../api";
 import { bytes, fixed, interval, milliseconds, percent, scaled } from "../../format";
 import type { Place, RunList, SplitRun, Trace } from "../../types";
+import { Live } from "./live";
 import { Controls, Empty, Field, Problem, Select, Skeleton, Slider, useLoaded } from "../../ui";
 
 const visitor = Math.random().toString(36).slice(2);
@@ -220,6 +221,7 @@ export function SplitRoom() {
             <p class="muted">In this process: edge {milliseconds(trace.edge_ms)}, cloud {milliseconds(trace.cloud_ms)}{many ? ` for all ${trace.bodies.length}, one after another` : ""}, tail {milliseconds(trace.tail_ms)}.{sigma !== undefined && ` With σ = ${fixed(sigma, 2)} in place of the trained ${fixed(trained, 2)}.`}</p>
           </section>
         )}
+        {run && !run.unavailable && <Live key={run.entry.id} run={run.entry.id} />}
         {run && (
           <section class="card">
             <h2>What attackers rebuilt from this run</h2>

@@ -151,7 +151,7 @@ class Match : public AttackOn<PrivateImagesView> {
       match = next;
     }
     std::shared_ptr<EncoderCopy> copy;
-    for (int round = 0; round < std::max(1, context.settings.match().rounds()); ++round) {
+    for (int round = 0; round < context.settings.match().rounds(); ++round) {
       copy = trained(plain, codes, match, view.disguise.neuracrypt(), round, context);
       const std::vector<int64_t> next =
           assign_largest(similarity(codes, encoded(*copy, plain, context)));

@@ -82,8 +82,12 @@ TEST_F(BlindedRunTest, EveryNumberOfColludingCloudsIsARowBesideTheUnprotectedRun
                                   *floor = row.attack("uniform-numbers", "default");
     ASSERT_TRUE(shares && floor);
     EXPECT_GT(all.at(shares->members[0]).result.own().ssim(), floor->ssim.high());
-    if (c == 1) EXPECT_LT(shares->ssim.low(), floor->ssim.high());
-    if (c == 3) EXPECT_GT(shares->ssim.mean(), 0.98);
+    if (c == 1) {
+      EXPECT_LT(shares->ssim.low(), floor->ssim.high());
+    }
+    if (c == 3) {
+      EXPECT_GT(shares->ssim.mean(), 0.98);
+    }
   }
 }
 

@@ -210,16 +210,8 @@ attack {
   }
   match {
     keys: 30
-    images: 100
-    steps: 80000
     rounds: 3
     round_steps: 2000
-  }
-  unmix {
-    similarity_steps: 2000
-    assignment_steps: 2000
-    solve_steps: 1000
-    channels: 16
   }
   denoise {
     channels: 32
@@ -328,7 +320,6 @@ text {
   tie: false
   head_layers: 0
   tail: "project"
-  generator: "client"
   max_tokens: 512
   extra_tokens: 5
   beam: 1

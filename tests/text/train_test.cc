@@ -186,7 +186,6 @@ TEST_F(TextTraining, FreshNoiseDiffersFromTokenToToken) {
 
 TEST_F(TextTraining, RefusesWhatItCannotDo) {
   EXPECT_NE(text_impossible(config({"protection.kind=nopeek"})).find("nopeek"), std::string::npos);
-  EXPECT_NE(text_impossible(config({"text.generator=cloud"})), "");
   EXPECT_EQ(text_impossible(config()), "");
   EXPECT_NE(error_of([] { config({"text.heads=5"}); }).find("text.heads"), std::string::npos);
   EXPECT_NE(error_of([] { config({"text.head_layers=2"}); }).find("head_layers"),

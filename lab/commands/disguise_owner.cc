@@ -79,24 +79,24 @@ struct ApplyFlags {
   std::string key, data_set, out, test, report;
 };
 
-// The settings for the data set; usage Error if they name another method than the key's.
+// The settings for the data set, with those of the key; usage Error if they name another method than the
+// key's.
 RunConfig data_settings(const ConfigFlags& flags, const std::string& data_set,
                         const DisguiseKey& key) {
-  const RunConfig config = resolve(flags, data_set);
+  RunConfig config = resolve(flags, data_set);
   if (flags.given().disguise().has_method() && config.disguise().method() != key.method()) {
     usage_fail("the configuration says " + config.disguise().method() + ", and the key is for " +
                    key.method(),
                "disguise", "give the key of this configuration, or leave the configuration out");
   }
+  *config.mutable_disguise() = key.settings();
   return config;
 }
 
 void apply_to(const DisguiseKey& key, const RunConfig& config, const std::string& split,
               const std::string& file, studio::DisguiseReport& report) {
   const auto data = shared_dataset(config, split == "train" ? DataPart::kTrain : DataPart::kTest);
-  RunConfig of_key = config;
-  *of_key.mutable_disguise() = key.settings();
-  const auto public_data = mixed_in(of_key);
+  const auto public_data = mixed_in(config);
   const auto start = std::chrono::steady_clock::now();
   const DisguisedSetInfo info = apply_disguise(key, *data, split, file,
                                                {.crop_padding = config.data().crop_padding(),

@@ -66,7 +66,8 @@ struct DisguiseBench::Impl {
 
   // What attackers know is loaded when the first attack asks.
   void load() {
-    auto t = shared_dataset(config, DataPart::kTrain), p = shared_dataset(config, DataPart::kPublic);
+    auto t = shared_dataset(config, DataPart::kTrain),
+         p = shared_dataset(config, DataPart::kPublic);
     std::lock_guard lock(data_mutex);
     train = std::move(t);
     pool = std::move(p);
@@ -109,7 +110,8 @@ struct DisguiseBench::Impl {
     bool reads = false;
     if (plain->not_applicable_reason(name).empty()) {
       const AttackScore score = plain->attack(name, shown, first, check).score;
-      reads = score.scores.ssim.mean > 0.999 || (score.matching && score.matching->rank1.mean > 0.999);
+      reads =
+          score.scores.ssim.mean > 0.999 || (score.matching && score.matching->rank1.mean > 0.999);
     }
     return known_plain[name] = reads;
   }
@@ -124,7 +126,7 @@ struct DisguiseBench::Impl {
   std::shared_ptr<const Dataset> train, pool;
   std::mutex attack_mutex;
   Tensor rows;
-  std::unique_ptr<DisguiseBench> plain;      // the same data, not disguised
+  std::unique_ptr<DisguiseBench> plain;     // the same data, not disguised
   std::map<std::string, bool> known_plain;  // by attack
 };
 
@@ -137,8 +139,7 @@ bool DisguiseBench::ciphertext() const { return impl_->transform->ciphertext(); 
 double DisguiseBench::key_bytes() const { return static_cast<double>(impl_->key.derived_bytes()); }
 
 double DisguiseBench::bytes_of_row() const {
-  const Dtype stored =
-      ciphertext() ? Dtype::kU8 : parse_dtype(impl_->config.disguise().store());
+  const Dtype stored = ciphertext() ? Dtype::kU8 : parse_dtype(impl_->config.disguise().store());
   return static_cast<double>(disguised_shape().numel()) * static_cast<double>(size_of(stored));
 }
 
@@ -181,8 +182,7 @@ DisguiseBench::Rebuilt DisguiseBench::attack(const std::string& name, const Tens
   for (const Reconstruction& r : made) {
     Tensor images = r.images.rows(0, shown.dim(0)).clone();
     for (float& v : images.span<float>()) v = std::clamp(v, 0.0f, 1.0f);
-    const ImageScores scores =
-        score_images(shown, images, metric_mode(impl.config.attack()));
+    const ImageScores scores = score_images(shown, images, metric_mode(impl.config.attack()));
     out.candidates.push_back(images);
     out.ssim.push_back(average(scores.ssim));
     out.psnr.push_back(average(scores.psnr));

@@ -10,8 +10,8 @@
 
 namespace ens {
 
-// A row [C, H, W] as a picture [1 or 3, H, W] in [0, 1]: `low` black, `high` white. With other numbers of
-// channels, the first one; of codes [n, d] a grey line each.
+// A row [C, H, W] as a picture [1 or 3, H, W] in [0, 1]: `low` black, `high` white. With other
+// numbers of channels, the first one; of codes [n, d] a grey line each.
 Tensor as_picture(const Tensor& row, float low, float high);
 
 // Pictures of one size side by side in rows of `columns`, so many pixels apart.

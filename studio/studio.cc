@@ -15,9 +15,9 @@
 #include "studio/hub.h"
 #include "studio/index.h"
 #include "studio/jobs.h"
+#include "studio/own_pictures.h"
 #include "studio/pictures.h"
 #include "studio/plans.h"
-#include "studio/own_pictures.h"
 #include "studio/room.h"
 #include "studio/sets.h"
 #include "studio/views.h"
@@ -353,7 +353,8 @@ void Studio::export_pages(const StudioOptions& from, const fs::path& out) {
   write("runs.json", results::to_json(runs, /*indented=*/false));
   for (const Index::Group& group : snapshot->groups)
     save("matrix", "matrix-" + group.entry.id() + ".json", {{"group", group.entry.id()}});
-  for (const std::string& id : impl.pictures.ids()) save("pictures/" + id, "pictures/" + id + ".png");
+  for (const std::string& id : impl.pictures.ids())
+    save("pictures/" + id, "pictures/" + id + ".png");
 }
 
 std::string Studio::address() const {

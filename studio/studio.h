@@ -34,7 +34,7 @@ class Studio {
   // The matrix, the trainings and what was measured, as files for any web server: the same pages,
   // without a server that computes. Usage Error if `out` is not empty.
   static void export_pages(const StudioOptions& options, const std::filesystem::path& out);
-  std::string note() const;     // what the user should know: why it is read-only; may be empty
+  std::string note() const;  // what the user should know: why it is read-only; may be empty
 
  private:
   struct Impl;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The Disguise room by raw sockets: pictures, attacks, own pictures, whole sets, and what no answer may hold.
+// The Disguise room by raw sockets: pictures, attacks, own pictures, whole sets, and what no answer
+// may hold.
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -104,7 +105,9 @@ TEST_F(DisguiseRoomTest, AttacksRebuildRmtAndNotCounterMode) {
 
 TEST_F(DisguiseRoomTest, RequestsByHandAreRefused) {
   start();
-  const auto bad = [&](json request, int wanted = 400) { post("disguise/preview", request, wanted); };
+  const auto bad = [&](json request, int wanted = 400) {
+    post("disguise/preview", request, wanted);
+  };
   for (const auto& [path, value] : std::vector<std::pair<std::string, std::string>>{
            {"disguise.rmt.noise", "NaN"},
            {"disguise.rmt.noise", "-1"},
@@ -134,7 +137,8 @@ TEST_F(DisguiseRoomTest, RequestsByHandAreRefused) {
   post("disguise/sets/..%2f..%2fx/upload", json::object(), 404);
   EXPECT_EQ(ask("DELETE", "disguise/sets/0123456789abcdef").first, 404);
   for (const char* id : {"../../etc", "0123456789abcdef", ""}) {
-    json training = {{"kind", "SET"}, {"set", id}, {"architecture", "lenet"}, {"epochs", 1}, {"rate", .1}};
+    json training = {
+        {"kind", "SET"}, {"set", id}, {"architecture", "lenet"}, {"epochs", 1}, {"rate", .1}};
     post("jobs", training, 404);
     training["kind"] = "PLAIN";
     post("jobs", training, 404);
@@ -202,8 +206,8 @@ TEST_F(DisguiseRoomTest, ReadOnlyShowsAndAttacksButTakesNothing) {
   EXPECT_FALSE(fs::exists(options_.runs / ".studio"));
 }
 
-// A whole visit of the room: disguise a set (the command itself is in the browser's test), upload it,
-// look at it as the cloud. No answer holds the key, or what follows from it.
+// A whole visit of the room: disguise a set (the command itself is in the browser's test), upload
+// it, look at it as the cloud. No answer holds the key, or what follows from it.
 TEST_F(DisguiseRoomTest, NoAnswerHoldsTheKey) {
   start();
   get("disguise");
@@ -240,8 +244,12 @@ TEST_F(DisguiseRoomTest, NoAnswerHoldsTheKey) {
   EXPECT_EQ(set["rows"], 600);
   EXPECT_EQ(set["key_id"], key.id());
   EXPECT_TRUE(picture(set["picture"]).starts_with("\x89PNG"));
-  post("jobs", {{"kind", "SET"}, {"set", id}, {"architecture", "lenet"}, {"epochs", 1}, {"rate", .05}}, 201);
-  post("jobs", {{"kind", "PLAIN"}, {"set", id}, {"architecture", "lenet"}, {"epochs", 1}, {"rate", .05}}, 201);
+  post("jobs",
+       {{"kind", "SET"}, {"set", id}, {"architecture", "lenet"}, {"epochs", 1}, {"rate", .05}},
+       201);
+  post("jobs",
+       {{"kind", "PLAIN"}, {"set", id}, {"architecture", "lenet"}, {"epochs", 1}, {"rate", .05}},
+       201);
   get("jobs");
 
   const Checkpoint secret = read_checkpoint(folder / "owner.key", "disguise-key");
@@ -250,8 +258,9 @@ TEST_F(DisguiseRoomTest, NoAnswerHoldsTheKey) {
   int searched = 0;
   for (const auto& [name, tensor] : secret.tensors) {
     const Tensor plain = tensor.plain();
-    const std::string bytes(reinterpret_cast<const char*>(plain.raw()),
-                            std::min<size_t>(32, static_cast<size_t>(plain.numel()) * size_of(plain.dtype())));
+    const std::string bytes(
+        reinterpret_cast<const char*>(plain.raw()),
+        std::min<size_t>(32, static_cast<size_t>(plain.numel()) * size_of(plain.dtype())));
     if (bytes.size() < 8) continue;
     ++searched;
     EXPECT_EQ(everything_.find(bytes), std::string::npos) << name;

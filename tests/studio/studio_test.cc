@@ -11,8 +11,8 @@
 
 #include "studio/index.h"
 #include "tests/ensemble/bundles.h"
-#include "tests/support/errors.h"
 #include "tests/studio/visit.h"
+#include "tests/support/errors.h"
 
 namespace ens {
 namespace {

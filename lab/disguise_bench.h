@@ -30,20 +30,21 @@ class DisguiseBench {
   double key_bytes() const;
   double bytes_of_row() const;  // as it is stored
 
-  // images: float32 [B, C, H, W] in [0, 1] -> [B, disguised_shape()], in the units of pixels 0 to 255.
+  // images: float32 [B, C, H, W] in [0, 1] -> [B, disguised_shape()], in the units of pixels 0 to
+  // 255.
   Tensor disguise(const Tensor& images);
   // Why an attack makes no sense here; empty if it does.
   std::string not_applicable_reason(const std::string& attack) const;
 
-  // Whether it takes seconds and not minutes here: it trains no network, and knows no more pairs than
-  // an attacker could.
+  // Whether it takes seconds and not minutes here: it trains no network, and knows no more pairs
+  // than an attacker could.
   bool is_quick(const std::string& attack) const;
 
   struct Rebuilt {
     AttackScore score;
     std::vector<Tensor> candidates;  // of each: [B, C, H, W] in [0, 1], of the images shown
     std::vector<double> ssim, psnr;  // of those, their means
-    bool reads_plain = false;  // the same attack reads such images where nothing is disguised
+    bool reads_plain = false;        // the same attack reads such images where nothing is disguised
     int64_t gallery = 0, public_images = 0, rows = 0;
   };
   // Attacks `shown` [B, C, H, W] in [0, 1] (disguised anew) together with test images, so that at

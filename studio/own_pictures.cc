@@ -29,8 +29,8 @@ OwnPictureStore::Visitor* OwnPictureStore::find(const std::string& visitor) {
 void OwnPictureStore::forget() {
   std::erase_if(visitors_, [](const auto& v) { return Clock::now() - v.second.seen > kKept; });
   while (visitors_.size() > kVisitors) {
-    visitors_.erase(std::ranges::min_element(
-        visitors_, {}, [](const auto& v) { return v.second.seen; }));
+    visitors_.erase(
+        std::ranges::min_element(visitors_, {}, [](const auto& v) { return v.second.seen; }));
   }
 }
 
@@ -41,8 +41,8 @@ void OwnPictureStore::add(const std::string& visitor, const std::string& bytes) 
     throw Refusal(415, "the file is no PNG, JPEG or WebP picture", "picture", "save it as PNG");
   std::vector<uint8_t> pixels;
   try {
-    const Tensor image = decode_image({bytes.begin(), bytes.end()}, "your picture", kPixels, 3,
-                                      kSide, kSide);
+    const Tensor image =
+        decode_image({bytes.begin(), bytes.end()}, "your picture", kPixels, 3, kSide, kSide);
     for (const float v : image.span<float>())
       pixels.push_back(static_cast<uint8_t>(std::lround(255 * v)));
   } catch (const Error& error) {

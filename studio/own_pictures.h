@@ -16,15 +16,15 @@ namespace ens {
 // Thread-safe.
 class OwnPictureStore {
  public:
-  static constexpr int kSide = 64;                    // what pictures become: the middle square
-  static constexpr size_t kMost = 256;                // of one visitor
-  static constexpr size_t kFileBytes = 16u << 20;     // of one file
-  static constexpr int64_t kPixels = 20'000'000;      // before it is decoded
-  static constexpr size_t kVisitors = 64;             // the longest away is forgotten first
-  static constexpr std::chrono::hours kKept{12};      // without a request
+  static constexpr int kSide = 64;                 // what pictures become: the middle square
+  static constexpr size_t kMost = 256;             // of one visitor
+  static constexpr size_t kFileBytes = 16u << 20;  // of one file
+  static constexpr int64_t kPixels = 20'000'000;   // before it is decoded
+  static constexpr size_t kVisitors = 64;          // the longest away is forgotten first
+  static constexpr std::chrono::hours kKept{12};   // without a request
 
-  // A PNG, JPEG or WebP file, by its content. Nothing of the file but the pixels is kept. Refusal 400,
-  // 413 or 415 that says why not; 409 if the visitor has too many.
+  // A PNG, JPEG or WebP file, by its content. Nothing of the file but the pixels is kept. Refusal
+  // 400, 413 or 415 that says why not; 409 if the visitor has too many.
   void add(const std::string& visitor, const std::string& bytes);
   void clear(const std::string& visitor);
   size_t count(const std::string& visitor);

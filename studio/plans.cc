@@ -89,7 +89,8 @@ JobPlan plan_set(const studio::JobRequest& r, const Index& index, const Disguise
   std::vector<std::string> set;
   const std::string& classifier = r.architecture();
   if (std::ranges::find(kSetClassifiers, classifier) == kSetClassifiers.end())
-    throw Refusal(400, "there is no such classifier", "architecture", "one of " + join(kSetClassifiers));
+    throw Refusal(400, "there is no such classifier", "architecture",
+                  "one of " + join(kSetClassifiers));
   set.push_back("model.architecture=" + classifier);
   if (classifier == "resnet18" || classifier == "vgg16") set.push_back("model.width=16");
   if (classifier == "vit") set.push_back("stage1.optimizer=adamw");
@@ -120,8 +121,13 @@ JobPlan plan_set(const studio::JobRequest& r, const Index& index, const Disguise
   } else {
     const fs::path files = sets.upload(r.set());
     add_folder(index, "set-" + r.set().substr(0, 6) + "-" + classifier, r.set() + all, plan);
-    plan.arguments = {"disguise", "train", (files / "train.h5").string(), "--test",
-                      (files / "test.h5").string(), "--out", plan.out.string()};
+    plan.arguments = {"disguise",
+                      "train",
+                      (files / "train.h5").string(),
+                      "--test",
+                      (files / "test.h5").string(),
+                      "--out",
+                      plan.out.string()};
   }
   for (const std::string& setting : set)
     plan.arguments.insert(plan.arguments.end(), {"--set", setting});
@@ -160,8 +166,7 @@ std::vector<JobPlan> plan_demo(const Index& index) {
   return plans;
 }
 
-JobPlan plan_job(const studio::JobRequest& request, const Index& index,
-                 const DisguisedSets& sets) {
+JobPlan plan_job(const studio::JobRequest& request, const Index& index, const DisguisedSets& sets) {
   if (!request.has_kind()) throw Refusal(400, "what kind of job?", "kind", "see studio/api.md");
   switch (request.kind()) {
     case studio::JobRequest::TRAIN:

@@ -51,8 +51,8 @@ void add_items(const fs::path& file, studio::OwnerSets::Set& to) {
     item.set_bytes(bytes);
     item.set_what(what);
   };
-  const double data = rows * static_cast<double>(info.shape.numel()) *
-                      static_cast<double>(size_of(info.dtype));
+  const double data =
+      rows * static_cast<double>(info.shape.numel()) * static_cast<double>(size_of(info.dtype));
   const double chunks = std::ceil(rows / kDisguisedChunkRows);
   add("/x", fmt::format("[{}] x {}", info.rows, info.shape.str()), name(info.dtype), data,
       "disguised images, in an order that is thrown away");
@@ -60,7 +60,8 @@ void add_items(const fs::path& file, studio::OwnerSets::Set& to) {
   add("/x_sha256", fmt::format("[{:.0f}, 32]", chunks), "uint8", 32 * chunks, "checksums");
   add(" otherwise", "", "text",
       std::max(0.0, static_cast<double>(fs::file_size(file)) - data - 4 * rows - 32 * chunks),
-      fmt::format("attributes (method {}, its settings, {} classes, mean and deviation, key id {}, set id {}), and padding",
+      fmt::format("attributes (method {}, its settings, {} classes, mean and deviation, key id {}, "
+                  "set id {}), and padding",
                   info.method, info.classes, info.key_id, info.set_id));
 }
 
@@ -109,9 +110,8 @@ std::string DisguisedSets::make(studio::OwnerSets::Set about) {
   fs::create_directories(folder);
   fs::permissions(state_ / "owner", fs::perms::owner_all);
   about.set_id(id);
-  about.set_created(std::chrono::duration<double>(
-                        std::chrono::system_clock::now().time_since_epoch())
-                        .count());
+  about.set_created(
+      std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count());
   results::write(folder / "about.json", about);
   return id;
 }
@@ -208,8 +208,7 @@ void DisguisedSets::cloud_sets(studio::TrainingChoices& out, Pictures& pictures)
         upload.set = describe(state_ / "uploads" / id, upload.png);
         upload.set.set_id(id);
         upload.set.set_created(
-            1e-9 *
-            static_cast<double>(file_stamp(state_ / "owner" / id / "set.json").written_ns));
+            1e-9 * static_cast<double>(file_stamp(state_ / "owner" / id / "set.json").written_ns));
         known = uploaded_.emplace(id, std::move(upload)).first;
       } catch (const std::exception&) {
         continue;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Disguised sets that were made here, the owner's half and the cloud's. The studio plays both parties,
-// in folders of their own:
+// Disguised sets that were made here, the owner's half and the cloud's. The studio plays both
+// parties, in folders of their own:
 //
-//   STATE/owner/ID/    mode 0700: owner.key, train.h5, test.h5, set.json (what `disguise apply` did)
-//   STATE/uploads/ID/  what was uploaded: train.h5 and test.h5, and nothing else of the owner's
+//   STATE/owner/ID/    mode 0700: owner.key, train.h5, test.h5, set.json (what `disguise apply`
+//   did) STATE/uploads/ID/  what was uploaded: train.h5 and test.h5, and nothing else of the
+//   owner's
 #pragma once
 
 #include <filesystem>
@@ -40,7 +41,7 @@ class DisguisedSets {
  private:
   const std::filesystem::path state_;
   std::mutex mutex_;
-  std::map<std::string, studio::OwnerSets::Set> known_;           // with what leaves, by id
+  std::map<std::string, studio::OwnerSets::Set> known_;  // with what leaves, by id
   struct Upload {
     studio::TrainingChoices::Set set;
     std::string png;  // the first rows

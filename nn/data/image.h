@@ -19,8 +19,8 @@ namespace ens {
 Tensor read_image(const std::filesystem::path& file, int channels, int height, int width,
                   bool exact_size = false, ImageFit fit = ImageFit::kCrop);
 
-// The same for a file's bytes, which `name` stands for in messages, of at most so many pixels (width
-// x height, before they are decoded).
+// The same for a file's bytes, which `name` stands for in messages, of at most so many pixels
+// (width x height, before they are decoded).
 Tensor decode_image(std::vector<uint8_t> bytes, const std::string& name, int64_t most_pixels,
                     int channels, int height, int width, ImageFit fit = ImageFit::kCrop);
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Disguise: images of a data set, what becomes of them under a method and a new key, and what attacks
-// rebuild; a whole set disguised, and handed to the cloud (figure 4 of "Demo: Image Disguising for
-// Scalable GPU-accelerated Confidential Deep Learning", CCS 2023).
+// Disguise: images of a data set, what becomes of them under a method and a new key, and what
+// attacks rebuild; a whole set disguised, and handed to the cloud (figure 4 of "Demo: Image
+// Disguising for Scalable GPU-accelerated Confidential Deep Learning", CCS 2023).
+#include "lab/scenarios/disguise.h"
+
 #include <fmt/format.h>
 #include <google/protobuf/descriptor.h>
 
@@ -17,7 +19,6 @@
 #include "lab/config_flags.h"
 #include "lab/disguise_bench.h"
 #include "lab/pictures.h"
-#include "lab/scenarios/disguise.h"
 #include "nn/data/image.h"
 #include "nn/data/loader.h"
 #include "report/data.h"
@@ -37,8 +38,8 @@ namespace fs = std::filesystem;
 namespace pb = google::protobuf;
 using Clock = std::chrono::steady_clock;
 
-constexpr size_t kBenches = 6;  // keys in memory
-constexpr std::chrono::seconds kPatience{20};  // of an attack here and now
+constexpr size_t kBenches = 6;                                  // keys in memory
+constexpr std::chrono::seconds kPatience{20};                   // of an attack here and now
 constexpr int64_t kTrain = 5000, kPublic = 1000, kTest = 1000;  // for attacks here and now
 constexpr int64_t kDrawn = 5000;  // of the drawn figures, in a whole set
 constexpr const char* kOwn = "own";
@@ -178,7 +179,8 @@ class DisguiseRoom final : public Room {
       call.read(request);
       return json_reply(attack(request, call.visitor));
     });
-    site.get("disguise/sets", [this](const Call&) { return json_reply(services_.sets.owner_sets()); });
+    site.get("disguise/sets",
+             [this](const Call&) { return json_reply(services_.sets.owner_sets()); });
     site.post("disguise/sets", [this](const Call& call) {
       studio::DisguiseSetRequest request;
       call.read(request);
@@ -220,14 +222,14 @@ class DisguiseRoom final : public Room {
 
   static studio::DisguiseChoices choices() {
     studio::DisguiseChoices out;
-#define DISGUISE(name_, title_, keyed_, meaning_)                              \
-  {                                                                            \
-    auto& method = *out.add_methods();                                         \
-    method.set_name(#name_);                                                   \
-    method.set_title(title_);                                                  \
-    method.set_tab(tab_of(#name_));                                            \
-    method.set_keyed(keyed_);                                                  \
-    method.set_meaning(meaning_);                                              \
+#define DISGUISE(name_, title_, keyed_, meaning_)                               \
+  {                                                                             \
+    auto& method = *out.add_methods();                                          \
+    method.set_name(#name_);                                                    \
+    method.set_title(title_);                                                   \
+    method.set_tab(tab_of(#name_));                                             \
+    method.set_keyed(keyed_);                                                   \
+    method.set_meaning(meaning_);                                               \
     for (auto& control : controls_of(#name_)) *method.add_controls() = control; \
   }
 #include "proto/disguises.inc"
@@ -309,8 +311,8 @@ class DisguiseRoom final : public Room {
       const size_t mine = own_.count(visitor);
       if (mine == 0) throw Refusal(409, "there are no pictures of yours yet", "own", "add some");
       check(static_cast<int64_t>(mine));
-      out.images = own_.pictures(visitor, static_cast<size_t>(out.first),
-                                 static_cast<size_t>(count));
+      out.images =
+          own_.pictures(visitor, static_cast<size_t>(out.first), static_cast<size_t>(count));
       for (int64_t i = 0; i < out.images.dim(0); ++i)
         out.labels.push_back(fmt::format("picture {}", out.first + i + 1));
       out.bench = bench_for(request.settings());
@@ -356,9 +358,9 @@ class DisguiseRoom final : public Room {
     auto [low, high] = range_of(rows, bench.ciphertext());
     if (low >= 0 && high <= 255) low = 0, high = 255;  // still pixels
     out.set_tokens(row.rank() != 3);
-    out.set_disguised(sheet(rows, low, high,
-                            row.rank() == 3 ? std::max<int64_t>(1, row[1] / shown.images.dim(2)) : 1,
-                            row.rank() == 3 ? std::max<int64_t>(1, row[2] / shown.images.dim(3)) : 1));
+    out.set_disguised(sheet(
+        rows, low, high, row.rank() == 3 ? std::max<int64_t>(1, row[1] / shown.images.dim(2)) : 1,
+        row.rank() == 3 ? std::max<int64_t>(1, row[2] / shown.images.dim(3)) : 1));
     out.set_columns(static_cast<int>(columns_for(count)));
     out.set_first(shown.first);
     out.set_count(static_cast<int>(count));
@@ -468,8 +470,7 @@ class DisguiseRoom final : public Room {
     results::RunSummary::Disguise named;
     named.set_method(wanted.method());
     named.set_settings(disguise_settings_for_tables(disguise));
-    const std::string title =
-        fmt::format("{} on {}", report::disguise_title(named), source.title);
+    const std::string title = fmt::format("{} on {}", report::disguise_title(named), source.title);
     studio::OwnerSets::Set about;
     about.set_title(title);
     const std::string id = services_.sets.make(about);
@@ -477,9 +478,12 @@ class DisguiseRoom final : public Room {
     bench->write_key(folder / "owner.key");
     plan.title = "Disguise: " + title;
     plan.out = folder;
-    plan.arguments = {"disguise", "apply", "--key", (folder / "owner.key").string(), "--data-set",
-                      source.set, "--out", (folder / "train.h5").string(), "--test",
-                      (folder / "test.h5").string(), "--report", (folder / "set.json").string()};
+    plan.arguments = {"disguise",   "apply",
+                      "--key",      (folder / "owner.key").string(),
+                      "--data-set", source.set,
+                      "--out",      (folder / "train.h5").string(),
+                      "--test",     (folder / "test.h5").string(),
+                      "--report",   (folder / "set.json").string()};
     for (const std::string& setting : data)
       plan.arguments.insert(plan.arguments.end(), {"--set", setting});
     studio::JobRequest stored;

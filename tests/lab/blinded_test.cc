@@ -132,11 +132,9 @@ TEST_F(BlindedRunTest, RealNoiseCostsTheRoundingOfFloat32) {
   const BlindedBundle bundle = read_blinded_bundle(run_ / "blinded.h5");
   const auto test = shared_dataset(config_, DataPart::kTest);
   const auto measure = [&](const std::string& scheme, double mean, double stddev) {
-    const auto made = make_scheme(scheme, {.virtual_batch = 2,
-                                           .noises = 1,
-                                           .shares = 3,
-                                           .noise_mean = mean,
-                                           .noise_stddev = stddev});
+    const auto made = make_scheme(
+        scheme,
+        {.virtual_batch = 2, .noises = 1, .shares = 3, .noise_mean = mean, .noise_stddev = stddev});
     return shares_accuracy(bundle.net, *made, *test, 20);
   };
   const SharesAccuracy exact = measure("darknight_field", 0, 1);

@@ -112,20 +112,13 @@ TEST_F(DisguiseGrantTest, EveryAttackStopsAtItsLevel) {
   oracle.insert("apply");
   model.insert({"model", "another key"});
   const std::map<std::string, std::pair<const char*, Names>> expected = {
-      {"look", {"L0", l0}},
-      {"thumbnail", {"L0", l0}},
-      {"equality", {"L0", l0}},
-      {"membership", {"L0", membership}},
-      {"moments", {"L1", l1}},
-      {"denoise", {"L1", l1}},
-      {"align", {"L1", l1}},
-      {"model-use", {"L1", model}},
-      {"match", {"L1x", l1x}},
-      {"regression", {"L2", l2}},
-      {"procrustes", {"L2", l2}},
-      {"codebook", {"L2", l2}},
-      {"decode", {"L2", l2}},
-      {"oracle", {"oracle", oracle}}};
+      {"look", {"L0", l0}},       {"thumbnail", {"L0", l0}},
+      {"equality", {"L0", l0}},   {"membership", {"L0", membership}},
+      {"moments", {"L1", l1}},    {"denoise", {"L1", l1}},
+      {"align", {"L1", l1}},      {"model-use", {"L1", model}},
+      {"match", {"L1x", l1x}},    {"regression", {"L2", l2}},
+      {"procrustes", {"L2", l2}}, {"codebook", {"L2", l2}},
+      {"decode", {"L2", l2}},     {"oracle", {"oracle", oracle}}};
   ASSERT_EQ(disguise_attack_names().size(), expected.size());
   for (const std::string& attack : disguise_attack_names()) {
     ASSERT_TRUE(expected.contains(attack)) << attack << ": what may it know?";

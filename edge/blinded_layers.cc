@@ -50,6 +50,13 @@ std::vector<WorkerPool::Worker> workers_of(const EdgeConfig& config) {
 
 // As many shares as there are owners: all that can ever be sent of one encoding.
 std::unique_ptr<Scheme> scheme_of(const OffloadConfig& config, int owners) {
+  if (config.scheme() == "darknight_real") {
+    usage_fail(
+        "scheme darknight_real does not hide images: workers who pool their shares separate them "
+        "(share-ica)",
+        "offload.scheme",
+        "use darknight_field; the other is for studies: ensembler offload attack");
+  }
   auto scheme = make_scheme(config.scheme(),
                             {.field = Field::named(config.field()),
                              .virtual_batch = config.virtual_batch(),
@@ -151,8 +158,8 @@ class RemoteWorkers : public BlindedProducts::Workers {
     job.set_step(asked.step);
     job.set_share(static_cast<uint32_t>(asked.share));
     for (const auto& layer : out.layers) job.add_layer(layer->described.hash());
-    if (scheme_->blinded()) job.set_field(scheme_->planes() == 4 ? offload::M31 : offload::P24);
-    job.set_is_unsigned(!scheme_->blinded() && asked.is_unsigned);
+    job.set_field(wire_field(scheme_->numbers(), scheme_->planes()));
+    job.set_is_unsigned(scheme_->numbers() == ShareNumbers::kIntegers && asked.is_unsigned);
     job.add_shape(scheme_->planes());
     job.add_shape(asked.batches);
     for (const int64_t size : net_.groups[asked.group].input.dims()) job.add_shape(size);

@@ -87,6 +87,7 @@ OptimSpec optim_spec(const TrainConfig& config) {
   spec.kind = parse_optimizer(config.optimizer());
   spec.momentum = static_cast<float>(config.momentum());
   spec.weight_decay = static_cast<float>(config.weight_decay());
+  spec.beta2 = static_cast<float>(config.beta2());
   spec.eps = static_cast<float>(config.eps());
   spec.amsgrad = spec.kind == OptimSpec::Kind::kAdam;
   return spec;
@@ -99,7 +100,13 @@ FitOptions fit_options(const TrainConfig& config, const std::string& label) {
   options.schedule = parse_schedule(config.schedule());
   options.lr = static_cast<float>(config.lr());
   options.step_epochs = config.step_epochs();
+  options.warmup = config.warmup();
+  options.clip = static_cast<float>(config.clip());
   return options;
+}
+
+CrossEntropySpec cross_entropy_spec(const TrainConfig& config) {
+  return {.smoothing = static_cast<float>(config.label_smoothing())};
 }
 
 std::vector<Device> devices_for(const RunConfig& config) {

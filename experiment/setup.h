@@ -18,6 +18,7 @@ Split split_of(const RunConfig& config);
 ModelSpec model_spec(const ModelConfig& config);  // without what comes from the data
 
 OptimSpec optim_spec(const TrainConfig& config);
+CrossEntropySpec cross_entropy_spec(const TrainConfig& config);
 FitOptions fit_options(const TrainConfig& config, const std::string& label);
 
 // The devices that the configuration names, told about config.tf32; at least one.

@@ -102,7 +102,7 @@ double EpochMean::take() {
   return mean;
 }
 
-void train_net(RunDir& run, Loader& loader, Module& net, const NetTraining& job,
+void train_net(RunDir& run, BatchSource& loader, Module& net, const NetTraining& job,
                Progress& progress) {
   Optimizer optimizer(net.parameters(), job.optimizer);
   FitOptions options = fit_options(*job.settings, job.label);

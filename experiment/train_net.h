@@ -42,7 +42,7 @@ struct NetTraining {
 
 // Trains `net` to the end of its epochs, from the checkpoint if it is there; leaves the checkpoint
 // complete. A training killed at any moment and started again ends in the same weights.
-void train_net(RunDir& run, Loader& loader, Module& net, const NetTraining& job,
+void train_net(RunDir& run, BatchSource& loader, Module& net, const NetTraining& job,
                Progress& progress);
 
 // The checkpoint of a net that was trained elsewhere, without an optimiser's state: it is complete,

@@ -6,13 +6,14 @@
 #include <map>
 #include <mutex>
 #include <numeric>
+#include <set>
 
 #include "attacks/disguise/registry.h"
 #include "base/error.h"
 #include "disguise/key/key.h"
-#include "disguise/owner/apply.h"
 #include "lab/datasets.h"
 #include "lab/results.h"
+#include "lab/scenarios/disguise.h"
 #include "nn/data/loader.h"
 
 namespace ens {
@@ -43,16 +44,9 @@ struct DisguiseBench::Impl {
         key(DisguiseKey::make(
             config.disguise(),
             {{test->channels, test->height, test->width}, config.data().fit(), test->class_names},
-            config.seed(), samples(config))),
+            config.seed(), key_samples(config.disguise(), *test, mixed_in(config).get()))),
         transform(key.transform()),
         fresh(key.fresh("show")) {}
-
-  // What some keys are made with: images of the owner's.
-  static Tensor samples(const RunConfig& config) {
-    const int64_t count = DisguiseKey::samples_needed(config.disguise());
-    if (count == 0) return {};
-    return first_pixels(*shared_dataset(config, DataPart::kTrain), count);
-  }
 
   // images in [0, 1]
   Tensor disguised(const Tensor& images) {
@@ -202,8 +196,11 @@ DisguiseBench::Rebuilt DisguiseBench::attack(const std::string& name, const Tens
 }
 
 bool DisguiseBench::is_quick(const std::string& name) const {
+  // These train networks, which their cost does not count.
+  static const std::set<std::string> kSlow = {"match", "decode"};
   const auto attack = make_disguise_attack(name);
-  return attack->level() != KnowledgeLevel::kAnyPairs && !attack->only_in_full_tier() &&
+  return attack->level() != KnowledgeLevel::kAnyPairs && !kSlow.contains(attack->name()) &&
+         !attack->only_in_full_tier() &&
          attack->cost(impl_->setting(), impl_->config.attack()).images() == 0;
 }
 

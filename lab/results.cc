@@ -10,6 +10,7 @@
 
 #include "attacks/disguise/registry.h"
 #include "attacks/split/registry.h"
+#include "attacks/text/registry.h"
 #include "base/files.h"
 #include "base/strings.h"
 #include "experiment/tensorboard.h"
@@ -95,6 +96,7 @@ std::vector<fs::path> result_files(const fs::path& folder) {
   std::vector<fs::path> files;
   std::vector<std::string> order = attack_names();
   for (const std::string& attack : disguise_attack_names()) order.push_back(attack);
+  for (const std::string& attack : text_attack_names()) order.push_back(attack);
   const auto add = [&](const fs::path& path) {
     const fs::path file = path / "result.json";
     if (std::ranges::count(files, file) == 0) files.push_back(file);
@@ -132,7 +134,9 @@ uint64_t first_attack_seed(const RunConfig& config) {
 size_t middle_seed(const std::vector<AttackScore>& by_seed) {
   std::vector<size_t> order(by_seed.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  std::ranges::sort(order, {}, [&](size_t i) { return by_seed[i].scores.ssim.mean; });
+  std::ranges::sort(order, {}, [&](size_t i) {
+    return by_seed[i].auc ? by_seed[i].auc->mean : by_seed[i].scores.ssim.mean;
+  });
   return order.at((order.size() - 1) / 2);
 }
 
@@ -143,6 +147,11 @@ results::AttackResult to_message(const std::vector<AttackScore>& by_seed, uint64
   out.set_attack(s.attack);
   out.set_title(s.title);
   out.set_level(s.level);
+  if (s.auc) {  // an attack on membership, which rebuilds nothing
+    fill(out.mutable_auc(), *s.auc);
+    for (const AttackScore& score : by_seed) out.set_seconds(out.seconds() + score.seconds);
+    return out;
+  }
   out.set_best_of(s.best_of);
   if (s.best_of > 1) out.set_chosen_by("truth (SSIM)");
   out.set_best_part(s.best_candidate);
@@ -200,6 +209,11 @@ results::AttackResult to_message(const std::vector<AttackScore>& by_seed, uint64
   }
   if (s.matching) fill(out.mutable_matching(), *s.matching);
   if (s.hits) fill(out.mutable_hits(), *s.hits);
+  for (const ModelUse& use : s.model_use) {
+    results::AttackResult::ModelUse* one = out.add_model_use();
+    one->set_on(use.on);
+    one->set_accuracy(use.accuracy);
+  }
   for (const DecoderRound& r : s.training.rounds) {
     results::AttackResult::Round* round = out.add_rounds();
     round->set_loss(name(r.loss));
@@ -227,6 +241,7 @@ results::AttackResult write_scores(const fs::path& folder, const std::vector<Att
   fs::create_directories(folder);
   const std::vector<int64_t>& images = roles.scored_indices;
   results::AttackResult out = to_message(by_seed, first_seed, images);
+  if (out.has_auc()) return out;
   out.set_scored_sha256(to_hex(digest({{"originals", truth}})));
   write_file_atomically(folder / kScoresFile,
                         scores_csv(by_seed, first_seed, images, roles.scored.labels),
@@ -274,6 +289,8 @@ void print_results(const std::vector<fs::path>& folders) {
       if (r.has_pointless()) continue;
       if (r.has_error()) {
         fmt::print("{}  {:<34} failed: {}\n", left, r.title(), r.error());
+      } else if (r.has_auc()) {
+        fmt::print("{}  {:<34} AUC {}\n", left, r.title(), cell(r.auc(), 3, 2));
       } else {
         std::string recognised =
             r.has_reference() ? fmt::format("{:.0f} %", 100 * r.reference().recognised().mean())
@@ -294,6 +311,9 @@ void print_results(const std::vector<fs::path>& folders) {
                                   [](const auto& a, const auto& b) { return a.ssim() < b.ssim(); });
           fmt::print("{:24}median of {} seeds, {:.3f} to {:.3f}\n", "", r.seeds_size(),
                      least->ssim(), most->ssim());
+        }
+        for (const auto& use : r.model_use()) {
+          fmt::print("{:24}right on {:.1f} % of {}\n", "", 100 * use.accuracy(), use.on());
         }
         if (failed) {
           fmt::print("{:24}failed: its own SSIM is {:.3f}; shown is the floor, {}\n", "",

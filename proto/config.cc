@@ -252,6 +252,31 @@ void complete_protection(RunConfig& config) {
   if (!kind.noise) ensemble.set_sigma(0);
 }
 
+bool is_text(const RunConfig& config) {
+  return config.text().has_direction() &&
+         '"' + config.text().direction() + '"' != default_text("text.direction");
+}
+
+void check_text(const RunConfig& config) {
+  const TextConfig& text = config.text();
+  if (is_text(config) != (config.data().name() == "multi30k")) {
+    usage_fail(is_text(config) ? "'" + config.data().name() + "' has no sentences to translate"
+                               : "multi30k has sentences, and no direction of translation is set",
+               "", "set data.name=multi30k and text.direction=en-de together");
+  }
+  if (!is_text(config)) return;
+  if (text.width() % text.heads() != 0) {
+    usage_fail(fmt::format("text.width = {} is no multiple of text.heads = {}", text.width(),
+                           text.heads()));
+  }
+  const int layers = std::min(text.encoder_layers(), text.decoder_layers());
+  if (text.head_layers() >= layers) {
+    usage_fail(fmt::format("text.head_layers = {} leaves the cloud no layer of its {}",
+                           text.head_layers(), layers),
+               "", fmt::format("use 0 to {}", layers - 1));
+  }
+}
+
 template <typename Config>
 void check_server_keys(const Config& config) {
   if (config.secret_key().empty() != config.clients().empty()) {
@@ -330,7 +355,9 @@ void complete(RunConfig& config) {
     ensemble.set_selected(std::clamp(ensemble.nets(), 1, 4));
   }
   set_stage_defaults(config);
+  if (is_text(config) && !config.data().has_name()) config.mutable_data()->set_name("multi30k");
   fill_and_check(config, "");
+  check_text(config);
   if (ensemble.selected() > ensemble.nets()) {
     usage_fail(fmt::format("ensemble.selected = {} is more than ensemble.nets = {}",
                            ensemble.selected(), ensemble.nets()),

@@ -409,7 +409,9 @@ bool Run::is_protected() const { return protection() != unprotected_kind(); }
 
 std::string Run::title() const {
   if (const auto& b = summary.blinded(); summary.has_blinded())
-    return fmt::format("Blinded, {} of {} clouds", b.colluding(), b.clouds());
+    return fmt::format("Blinded{}, {} of {} clouds",
+                       b.scheme() == "darknight_real" ? " over real numbers" : "", b.colluding(),
+                       b.clouds());
   std::string title = protection_name();
   const ProtectionInfo* known = find_protection(protection());
   if (!known || known->nets != ServerNets::kOne) {
@@ -502,6 +504,12 @@ constexpr std::string_view kDisguiseAttacks[] = {
 #undef ATTACK
 };
 
+constexpr std::string_view kTextAttacks[] = {
+#define ATTACK(name) #name,
+#include "proto/text_attacks.inc"
+#undef ATTACK
+};
+
 }  // namespace
 
 ReportData collect(const std::vector<std::filesystem::path>& folders, Detail detail) {
@@ -530,6 +538,20 @@ ReportData collect(const std::vector<std::filesystem::path>& folders, Detail det
   }
   std::ranges::stable_sort(all.disguised, {}, [](const Run& r) {
     return std::tuple(r.task(), rank_in(kDisguises, r.summary.disguise().method()), r.folder);
+  });
+  const auto images = std::stable_partition(all.runs.begin(), all.runs.end(),
+                                            [](const Run& r) { return !r.summary.has_text(); });
+  std::move(images, all.runs.end(), std::back_inserter(all.translated));
+  all.runs.erase(images, all.runs.end());
+  for (Run& run : all.translated) {
+    std::ranges::stable_sort(run.attacks, {}, [](const Attack& a) {
+      std::string name = a.kind();
+      std::ranges::replace(name, '-', '_');
+      return rank_in(kTextAttacks, name);
+    });
+  }
+  std::ranges::stable_sort(all.translated, {}, [](const Run& r) {
+    return std::tuple(protection_rank(r.protection()), r.summary.text().head_layers(), r.folder);
   });
   compare(all.runs);
   group(all);

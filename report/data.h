@@ -190,8 +190,9 @@ struct Skipped {
 };
 
 struct ReportData {
-  std::vector<Run> runs;       // by setting, protection, folder
-  std::vector<Run> disguised;  // disguised trainings, by data, model and method: no part of `runs`
+  std::vector<Run> runs;        // by setting, protection, folder
+  std::vector<Run> disguised;   // disguised trainings, by data, model and method: no part of `runs`
+  std::vector<Run> translated;  // translations, by protection and layers on the client, likewise
   std::vector<Comparison> comparisons;
   std::vector<Sweep> sweeps;
   std::vector<FailedCell> failed;
@@ -237,6 +238,8 @@ std::string as_json(const ReportData& all);
 std::string as_markdown(const ReportData& all);
 // The matrix of disguised training likewise; empty without any.
 std::string disguise_markdown(const ReportData& all);
+// What was read of translations likewise.
+std::string text_markdown(const ReportData& all);
 // The main table for LaTeX, one `table` a setting (package booktabs).
 std::string as_latex(const ReportData& all);
 

@@ -22,8 +22,9 @@ struct Level {
   const char* level;  // AttackResult::level
   double pairs;       // of L2: at most so many
 };
-constexpr std::array<Level, 6> kLevels = {{{"L0", "L0", 0},
+constexpr std::array<Level, 7> kLevels = {{{"L0", "L0", 0},
                                            {"L1", "L1", 0},
+                                           {"L1x", "L1x", 0},
                                            {"L2, 1 pair", "L2", 1},
                                            {"L2, 10 pairs", "L2", 10},
                                            {"L2, 1000 pairs", "L2", 1000},
@@ -192,6 +193,26 @@ std::string matrix_row_cell(const ReportData& all, const Run& run, const Level& 
   return out + "<br>" + muted("SSIM " + format(best.ssim, kSsim));
 }
 
+// How well training rows are told from others; .5 is chance. Not known where that was not tried.
+Maybe membership(const Run& run) {
+  for (const Attack& a : run.attacks) {
+    if (a.result.has_auc()) return number(a.result, "auc.mean");
+  }
+  return {};
+}
+
+// The accuracy that the model has for whoever holds it, by what it is given: "9.1 % plain images".
+std::vector<std::string> model_use(const Run& run) {
+  std::vector<std::string> out;
+  for (const Attack& a : run.attacks) {
+    for (const auto& use : a.result.model_use()) {
+      out.push_back(percent(use.accuracy()) + " " + use.on());
+    }
+  }
+  if (out.empty()) out.push_back("\u2013");
+  return out;
+}
+
 double seconds_per_epoch(const Run& run) {
   const auto& seconds = run.summary.seconds();
   const auto stage1 = seconds.find("stage1");
@@ -206,7 +227,9 @@ std::string matrix(const ReportData& all) {
                             right("Owner, \u00b5s<br>an image"),
                             right("Bytes<br>an image"),
                             right("Key"),
-                            right("Cloud, s<br>an epoch")};
+                            right("Cloud, s<br>an epoch"),
+                            right("Members<br>told, AUC"),
+                            left("Model without<br>the key")};
   for (const Level& level : kLevels) head.push_back(right(level.title));
   Table table(head, "matrix");
   std::string task;
@@ -228,7 +251,9 @@ std::string matrix(const ReportData& all) {
         right(bytes(versions(run) * d.disguised_bytes()) + "<br>" +
               muted("of " + bytes(d.image_bytes()))),
         right(d.key_bytes() > 0 ? bytes(d.key_bytes()) : "\u2013"),
-        right(seconds_per_epoch(run) > 0 ? fixed(seconds_per_epoch(run), 1) : "\u2013")};
+        right(seconds_per_epoch(run) > 0 ? fixed(seconds_per_epoch(run), 1) : "\u2013"),
+        right(format(membership(run), kSsim)),
+        left(escape(fmt::format("{}", fmt::join(model_use(run), "; "))))};
     for (const Level& level : kLevels) cells.push_back(right(matrix_row_cell(all, run, level)));
     table.add(cells);
   }
@@ -258,7 +283,8 @@ std::string attack_rows(const ReportData& all) {
       const std::string name = escape(run.summary.data() + ", " + title_of(run));
       if (!a.has_numbers()) {
         table.add_wide(name + ", " + escape(a.result.title()),
-                       a.result.pointless().empty()
+                       a.result.has_auc() ? "AUC " + with_interval(a.result.auc(), kSsim)
+                       : a.result.pointless().empty()
                            ? badge("failed", "failed") + " " + escape(a.result.error())
                            : muted(escape(a.result.pointless())));
         continue;
@@ -394,7 +420,8 @@ std::string disguise_sections(const ReportData& all, FigureList& figures) {
       matrix(all) + "<div class=\"plots\">" + curves + "</div>" + attack_rows(all) +
           picture_strips(all),
       "What a cloud that trains on disguised images can still tell, by what it knows: "
-      "L0 the disguised set alone, L1 public images too, L2 known pairs, oracle pairs "
+      "L0 the disguised set alone, L1 public images too, L1x the private images too but not who "
+      "is who, L2 known pairs, oracle pairs "
       "without limit; each level has what those before it have. A cell has the share of "
       "queries whose original the strongest attack picks out of a gallery of (usually) "
       "1,000: below "
@@ -403,12 +430,16 @@ std::string disguise_sections(const ReportData& all, FigureList& figures) {
       "attack of the very level was run there is a dash. Reconstructions are looked up in "
       "the gallery by their pixels and by a classifier that was trained on the plain "
       "public images, and the better of the two counts, which favours the attacker. "
-      "Plain is the positive control, AES-CTR the negative one.");
+      "Plain is the positive control, AES-CTR the negative one. Members told: how well "
+      "the model's loss tells rows that it was trained on from others, as the area under "
+      "the curve; .5 is chance. Model without the key: how often the model is right for "
+      "the cloud itself, by what it is given.");
 }
 
 std::string disguise_markdown(const ReportData& all) {
   if (all.disguised.empty()) return "";
-  std::string out = "| Method | Accuracy | Owner, \u00b5s | Bytes |", rule = "|---|--:|--:|--:|";
+  std::string out = "| Method | Accuracy | Owner, \u00b5s | Bytes | AUC | Model without the key |";
+  std::string rule = "|---|--:|--:|--:|--:|---|";
   for (const Level& level : kLevels) {
     out += fmt::format(" {} |", level.title);
     rule += "--:|";
@@ -417,9 +448,11 @@ std::string disguise_markdown(const ReportData& all) {
   for (const Run& run : all.disguised) {
     if (run.task() != task) rows += fmt::format("| **{}** |\n", task = run.task());
     const auto& d = run.summary.disguise();
-    rows += fmt::format("| {} | {} | {} | {} |", title_of(run), percent(run.get("accuracy")),
-                        fixed(versions(run) * d.owner_microseconds(), 1),
-                        bytes(versions(run) * d.disguised_bytes()));
+    rows +=
+        fmt::format("| {} | {} | {} | {} | {} | {} |", title_of(run), percent(run.get("accuracy")),
+                    fixed(versions(run) * d.owner_microseconds(), 1),
+                    bytes(versions(run) * d.disguised_bytes()), format(membership(run), kSsim),
+                    fmt::join(model_use(run), "; "));
     for (const Level& level : kLevels) {
       const std::optional<Verdict> verdict = verdict_at(all, run, level);
       rows += verdict ? fmt::format(" {} {} ({}) |", verdict->word, percent(verdict->best.rank1),

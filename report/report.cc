@@ -200,7 +200,7 @@ std::string headline(const ReportData& all) {
                 (r.info.started().empty() ? "" : ", started " + r.info.started());
        }));
   fact("Commands", joined([](const Run& r) { return r.info.command(); }));
-  if (run.summary.has_disguise()) {  // the matrix says more
+  if (run.summary.has_disguise() || run.summary.has_text()) {  // their own tables say more
     cards = "<div>";
   } else if (all.runs.size() > 1) {
     cards = "<p class=\"muted\">These figures are of " + escape(run.label) + ", " +
@@ -254,19 +254,20 @@ std::string written() {
 std::string page(const ReportData& all, const ReportData& every, const std::string& stem,
                  FigureList& figures) {
   const size_t count = every.runs.size();
-  const std::string covers = all.runs.empty() ? "disguised training"
-                             : all.comparisons.size() == 1
-                                 ? escape(main_run(all).setting())
-                                 : fmt::format("{} settings", all.comparisons.size());
+  const std::string covers =
+      all.runs.empty()              ? (all.disguised.empty() ? "translation" : "disguised training")
+      : all.comparisons.size() == 1 ? escape(main_run(all).setting())
+                                    : fmt::format("{} settings", all.comparisons.size());
   const std::string title = all.sweeps.size() == 1 && !all.sweeps[0].state.title().empty()
                                 ? escape(all.sweeps[0].state.title())
                                 : "Ensembler report";
   Album album(all);
   const std::string sections =
-      disguise_sections(all, figures) + overview_table(all) + findings(all) + certificates(all) +
-      split_grids(all, album) + pictures(all, album) + attack_curves(all, figures) +
-      trade_offs(all, figures) + published_table(all) + accuracy_table(all) + latency(all) +
-      attack_table(all) + training_curves(all, figures) + run_details(all) + skipped_list(all);
+      disguise_sections(all, figures) + text_sections(all) + overview_table(all) + findings(all) +
+      certificates(all) + split_grids(all, album) + pictures(all, album) +
+      attack_curves(all, figures) + trade_offs(all, figures) + published_table(all) +
+      accuracy_table(all) + latency(all) + attack_table(all) + training_curves(all, figures) +
+      run_details(all) + skipped_list(all);
   return fmt::format(
       fmt::runtime(kPage), fmt::arg("title", title),
       fmt::arg("setting", all.runs.empty() ? covers : escape(main_run(all).setting())),
@@ -290,7 +291,7 @@ std::string page(const ReportData& all, const ReportData& every, const std::stri
 void write_report(const std::vector<fs::path>& folders, const fs::path& html,
                   const fs::path& figure_folder) {
   const ReportData all = collect(folders);
-  if (all.runs.empty() && all.disguised.empty()) {
+  if (all.runs.empty() && all.disguised.empty() && all.translated.empty()) {
     const std::string where = all.skipped.empty()
                                   ? (folders.empty() ? "" : folders[0].string())
                                   : all.skipped[0].what + ": " + all.skipped[0].reason;
@@ -301,11 +302,13 @@ void write_report(const std::vector<fs::path>& folders, const fs::path& html,
   };
   ReportData every = all;  // for programs: one list
   every.runs.insert(every.runs.end(), all.disguised.begin(), all.disguised.end());
+  every.runs.insert(every.runs.end(), all.translated.begin(), all.translated.end());
   write_file_atomically(beside(".csv"), as_csv(every), /*secret=*/false);
   write_file_atomically(beside(".json"), as_json(every), /*secret=*/false);
-  write_file_atomically(beside(".md"),
-                        disguise_markdown(all) + (all.runs.empty() ? "" : as_markdown(all)),
-                        /*secret=*/false);
+  write_file_atomically(
+      beside(".md"),
+      disguise_markdown(all) + text_markdown(all) + (all.runs.empty() ? "" : as_markdown(all)),
+      /*secret=*/false);
   write_file_atomically(beside(".tex"), as_latex(all), /*secret=*/false);
   FigureList figures;
   write_file_atomically(html, page(all, every, html.stem().string(), figures), /*secret=*/false);

@@ -54,6 +54,9 @@ std::string trade_offs(const ReportData& all, FigureList& figures);
 // Of ReportData::disguised: the matrix of methods and levels, its figures and pictures.
 std::string disguise_sections(const ReportData& all, FigureList& figures);
 
+// Of ReportData::translated: trainings, and what each attack read.
+std::string text_sections(const ReportData& all);
+
 std::string training_curves(const ReportData& all, FigureList& figures);
 
 }  // namespace ens::report

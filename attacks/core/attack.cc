@@ -23,7 +23,8 @@ int seeds_of(const Attack& attack, const AttackConfig& settings) {
 const char* name(KnowledgeLevel level) {
   constexpr const char* kNames[] = {
       "blind",     "query-free", "known pairs", "black box", "repeated sends",
-      "white box", "L0",         "L1",          "L2",        "oracle"};
+      "white box", "L0",         "L1",          "L1x",       "L2",
+      "oracle"};
   return kNames[static_cast<size_t>(level)];
 }
 

@@ -33,11 +33,12 @@ enum class KnowledgeLevel {
   kWhiteBox,
   kDisguisedSet,    // L0: the disguised set, its labels, the queries, the trained model
   kPublicImages,    // L1: and public images of the distribution
+  kPrivateImages,   // L1x: and the private images themselves, not who is who
   kDisguisedPairs,  // L2: and some pairs of image and disguised image
   kAnyPairs,        // oracle: and as many of them as it likes
 };
 // "blind", "query-free", "known pairs", "black box", "repeated sends", "white box", "L0", "L1",
-// "L2", "oracle"
+// "L1x", "L2", "oracle"
 const char* name(KnowledgeLevel level);
 
 // How an attack runs: its settings (proto/config.proto; every field set), and where and how it
@@ -54,6 +55,13 @@ struct AttackContext {
   void report(int64_t images, const std::string& note) const {
     if (on_progress) on_progress(images, note);
   }
+};
+
+// What a trained model is worth to somebody else: on which images it was tried, and how often it is
+// right.
+struct ModelUse {
+  std::string on;
+  double accuracy = 0;
 };
 
 // One reconstruction of all observed images. Attacks that try several (one for each server net)
@@ -80,6 +88,10 @@ struct Reconstruction {
   int64_t block_height = 0, block_width = 0;
   // How the decoder was trained; without rounds: no decoder, or not a growing one.
   Saturation training;
+  // Of an attack that says of each of its view's candidates whether the model was trained on it:
+  // [n], higher is likelier. There are no images then.
+  Tensor membership;
+  std::vector<ModelUse> model_use;
 };
 
 // What can be said of an attack without running it. Attacks are used from one thread; they may

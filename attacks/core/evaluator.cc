@@ -51,6 +51,18 @@ HitScore score_hits(const Tensor& truth, const Reconstruction& r) {
   return {share(hits, blocks), share(non_constant_hits, non_constant)};
 }
 
+Interval score_membership(const Tensor& scores, const std::vector<int32_t>& members) {
+  if (scores.numel() != std::ssize(members)) {
+    fail("scores of " + scores.shape().str() + " for " + std::to_string(members.size()) +
+         " candidates for membership");
+  }
+  std::vector<double> in, out;
+  for (size_t i = 0; i < members.size(); ++i) {
+    (members[i] ? in : out).push_back(scores.data<float>()[i]);
+  }
+  return area_under_curve(in, out);
+}
+
 }  // namespace
 
 Evaluator::Evaluator(Tensor truth, MetricMode mode) : truth_(std::move(truth)), mode_(mode) {}
@@ -83,6 +95,10 @@ AttackScore Evaluator::evaluate(const Attack& attack, uint64_t seed,
   const bool curve = std::isfinite(all.back().x);
   result.best_of = curve ? 1 : static_cast<int>(all.size());
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (all.back().membership.defined()) {
+    result.auc = score_membership(all.back().membership, members_);
+    return result;
+  }
   size_t best = 0;
   std::vector<PolarityScores> scored;
   for (const Reconstruction& r : all) {
@@ -116,6 +132,7 @@ AttackScore Evaluator::evaluate(const Attack& attack, uint64_t seed,
   result.shadow_accuracy = r.shadow_accuracy;
   result.reconstruction = r.images;
   result.training = r.training;
+  result.model_use = r.model_use;
   if (r.calibration_images.defined()) {
     result.calibration = score(r.calibration_targets, r.calibration_images, seed, mode_);
   }

@@ -57,6 +57,8 @@ struct AttackScore {
   std::optional<ReferenceScore> reference;
   std::optional<MatchingScore> matching;  // of the reported candidate, as `hits`
   std::optional<HitScore> hits;
+  std::optional<Interval> auc;  // of an attack on membership, which has no scores of images
+  std::vector<ModelUse> model_use;
   double shadow_accuracy = -1;
   std::vector<CandidateScore> candidates;
   double seconds = 0;
@@ -75,6 +77,8 @@ class Evaluator {
   // attack does not match itself is matched by its pixels or by the reference classifier,
   // whichever finds more.
   void set_gallery(Tensor gallery) { gallery_ = std::move(gallery); }
+  // Which of the candidates for membership the model was trained on: 1 or 0, one each.
+  void set_members(std::vector<int32_t> members) { members_ = std::move(members); }
   // Calls run(). `seed`: of the bootstrap. Error if the attack fails or returns images that do not
   // fit.
   AttackScore evaluate(const Attack& attack, uint64_t seed,
@@ -89,6 +93,7 @@ class Evaluator {
   std::shared_ptr<const ReferenceClassifier> reference_;  // may be null
   std::vector<int32_t> labels_;
   Tensor gallery_;  // may be undefined
+  std::vector<int32_t> members_;
 };
 
 }  // namespace ens

@@ -209,6 +209,34 @@ Interval bootstrap(std::span<const double> values, uint64_t seed, int resamples)
   return interval;
 }
 
+Interval area_under_curve(std::span<const double> positives, std::span<const double> negatives) {
+  if (positives.empty() || negatives.empty()) fail("a curve needs positives and negatives", "auc");
+  std::vector<double> in(positives.begin(), positives.end()),
+      out(negatives.begin(), negatives.end());
+  std::ranges::sort(in);
+  std::ranges::sort(out);
+  if (!std::isfinite(in.front() + in.back() + out.front() + out.back())) {
+    fail("a score is not finite", "auc");
+  }
+  // Of every score of `of` the share of `other` that is below it: mean, and its variance.
+  const auto below = [](const std::vector<double>& of, const std::vector<double>& other) {
+    std::vector<double> shares;
+    for (const double v : of) {
+      const auto [low, high] = std::ranges::equal_range(other, v);
+      shares.push_back(static_cast<double>((low - other.begin()) + (high - other.begin())) /
+                       (2 * static_cast<double>(other.size())));
+    }
+    const double n = static_cast<double>(shares.size());
+    const double mean = std::accumulate(shares.begin(), shares.end(), 0.0) / n;
+    double squares = 0;
+    for (const double s : shares) squares += (s - mean) * (s - mean);
+    return std::pair(mean, squares / std::max(1.0, n - 1) / n);
+  };
+  const auto [mean, by_positives] = below(in, out);
+  const double margin = 1.96 * std::sqrt(by_positives + below(out, in).second);
+  return {mean, std::max(0.0, mean - margin), std::min(1.0, mean + margin)};
+}
+
 Interval bootstrap_seeds(std::span<const std::vector<double>> by_seed, uint64_t seed,
                          int resamples) {
   if (by_seed.size() == 1) return bootstrap(by_seed[0], seed, resamples);

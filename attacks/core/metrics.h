@@ -64,6 +64,11 @@ Interval bootstrap(std::span<const double> values, uint64_t seed, int resamples 
 Interval bootstrap_seeds(std::span<const std::vector<double>> by_seed, uint64_t seed,
                          int resamples = 2000);
 
+// The area under the receiver operating characteristic: how often a positive has the higher score
+// than a negative, equal ones counting half. The interval is that of DeLong et al. (Biometrics
+// 1988), cut to [0, 1]. Error unless there are both, or for scores that are not finite.
+Interval area_under_curve(std::span<const double> positives, std::span<const double> negatives);
+
 // Of two lists of values of the same images in the same order.
 struct PairedTest {
   Interval difference;  // mean of b - a, with its bootstrap interval over the images

@@ -15,6 +15,10 @@ struct BlockInverse {
 
   // [B,C',H',W'] -> [B,C,H,W] in [0, 1] as far as the estimate is right; not clipped.
   Tensor apply(const BlockVectors& blocks, const BlockNoise& noise, const Tensor& rows) const;
+  // The other way: images [B,C,H,W] in [0, 1] -> rows with the noise's mean in the place of noise.
+  // `row`: the shape of one.
+  Tensor disguise(const BlockVectors& blocks, const BlockNoise& noise, const Tensor& images,
+                  const Shape& row) const;
 };
 
 // The blocks [t,...] in the order `place`; the numbers 0, 1, ..., t - 1.

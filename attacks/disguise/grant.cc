@@ -4,6 +4,7 @@
 #include <array>
 
 #include "attacks/core/pair_counts.h"
+#include "nn/core/rng.h"
 #include "nn/data/loader.h"
 
 namespace ens {
@@ -19,6 +20,30 @@ void grant(const DisguiseVictim& victim, const AttackContext&, DisguisedView& vi
 void grant(const DisguiseVictim& victim, const AttackContext& context, PublicView& view) {
   grant(victim, context, static_cast<DisguisedView&>(view));
   view.public_data = victim.public_data;
+}
+
+void grant(const DisguiseVictim& victim, const AttackContext& context, PrivateImagesView& view) {
+  grant(victim, context, static_cast<PublicView&>(view));
+  const Tensor images = victim.private_images();
+  view.private_rows = victim.private_rows();
+  view.private_images = Tensor::empty(images.shape());
+  const std::vector<int64_t> order = Rng(context.seed, "private images").permutation(images.dim(0));
+  for (int64_t i = 0; i < images.dim(0); ++i) {
+    view.private_images.rows(i, 1).copy_from(images.rows(order[static_cast<size_t>(i)], 1));
+  }
+}
+
+void grant(const DisguiseVictim& victim, const AttackContext& context, ModelView& view) {
+  grant(victim, context, static_cast<PublicView&>(view));
+  view.model = victim.model;
+  view.apply_other_key = victim.apply_other_key;
+}
+
+void grant(const DisguiseVictim& victim, const AttackContext&, MembershipView& view) {
+  view.disguise = victim.disguise;
+  view.model = victim.model;
+  view.candidates = victim.candidates;
+  view.labels = victim.candidate_labels;
 }
 
 void grant(const DisguiseVictim& victim, const AttackContext& context, DisguisedPairsView& view) {

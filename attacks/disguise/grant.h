@@ -12,6 +12,9 @@ namespace ens {
 // Fills in exactly the members of the view.
 void grant(const DisguiseVictim& victim, const AttackContext& context, DisguisedView& view);
 void grant(const DisguiseVictim& victim, const AttackContext& context, PublicView& view);
+void grant(const DisguiseVictim& victim, const AttackContext& context, PrivateImagesView& view);
+void grant(const DisguiseVictim& victim, const AttackContext& context, ModelView& view);
+void grant(const DisguiseVictim& victim, const AttackContext& context, MembershipView& view);
 // As many pairs as the last of disguised_pair_counts(), of the first public images.
 void grant(const DisguiseVictim& victim, const AttackContext& context, DisguisedPairsView& view);
 void grant(const DisguiseVictim& victim, const AttackContext& context, AnyPairsView& view);

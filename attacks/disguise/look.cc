@@ -66,6 +66,14 @@ Tensor match_cells(const Tensor& rows, const Tensor& gallery, int64_t cell) {
   return out;
 }
 
+// Normalised images whose pixels may have lost their signs, as pixels: mean and deviation are not
+// known, and are about those of natural images.
+Tensor without_signs(const Tensor& rows) {
+  Tensor out = rows.clone();
+  for (float& v : out.span<float>()) v = 255 * (0.45f + 0.25f * std::abs(v));
+  return out;
+}
+
 class Look : public AttackOn<DisguisedView> {
  public:
   std::string name() const override { return "look"; }
@@ -76,7 +84,8 @@ class Look : public AttackOn<DisguisedView> {
   AttackCost cost(const DisguiseSetting&, const AttackConfig&) const override { return {}; }
 
   std::vector<Reconstruction> run_on(const DisguisedView& view, const AttackContext&) override {
-    const Tensor rows = view.queries.to(Device{}).plain();
+    Tensor rows = view.queries.to(Device{}).plain();
+    if (view.disguise.method() == "instahide") rows = without_signs(rows);
     Reconstruction r;
     r.candidate = "as it is";
     r.images = as_image(rows, view.image, Units(view.image, view.disguise));

@@ -9,15 +9,19 @@
 // eigenvalues and moves no eigenvector. The covariance of two neighbouring blocks, plain and
 // disguised, in these bases says whether two signs agree; the means say it of single ones. For
 // matrices that are not orthogonal both sides are whitened first, and instead of their covariance
-// that with their neighbours gives the bases.
+// that with their neighbours gives the bases. Where blocks changed places, layout.h finds them
+// first.
+#include "attacks/disguise/moments.h"
+
 #include <fmt/format.h>
 
 #include <Eigen/Eigenvalues>
 #include <algorithm>
 #include <cmath>
 
-#include "attacks/disguise/block_inverse.h"
+#include "attacks/disguise/layout.h"
 #include "attacks/disguise/registry.h"
+#include "attacks/disguise/signs.h"
 #include "base/error.h"
 #include "nn/data/loader.h"
 
@@ -119,35 +123,106 @@ void each_pair_of_neighbours(const BlockVectors& blocks, F&& f) {
 
 double signed_root(double v) { return v < 0 ? -std::sqrt(-v) : std::sqrt(v); }
 
-// Which +1 or -1 maximise sum_ij s_i J_ij s_j / 2 + sum_i h_i s_i, nearly: the leading eigenvector
-// of the weights over what a node has of them in all, with one more node for h, whose sign is
-// known; then single changes as long as they help.
-Eigen::VectorXf solve_signs(const Eigen::MatrixXf& j, const Eigen::VectorXf& h) {
-  constexpr int kSteps = 300;
-  const Eigen::VectorXf weight =
-      (j.cwiseAbs().rowwise().sum() + h.cwiseAbs()).cwiseMax(1e-20f).cwiseSqrt();
-  const Eigen::VectorXf scale = weight.cwiseInverse();
-  const Eigen::VectorXf to_anchor =
-      h.cwiseProduct(scale) / std::sqrt(std::max(1e-20f, h.cwiseAbs().sum()));
-  Eigen::VectorXf v = to_anchor;
-  float anchor = 1;
-  for (int step = 0; step < kSteps; ++step) {
-    const Eigen::VectorXf next =
-        (j * v.cwiseProduct(scale)).cwiseProduct(scale) + anchor * to_anchor + v;
-    anchor += to_anchor.dot(v);
-    const float size = std::sqrt(next.squaredNorm() + anchor * anchor);
-    v = next / size, anchor /= size;
+// Of whitened vectors, which have no covariance of their own to tell directions by: what their
+// means and their covariances with the other vectors of the block and with the neighbours' vectors
+// make of them. Whatever rotates a position's vectors rotates it with them.
+std::vector<Matrix> with_neighbours(const BlockVectors& blocks, const Sample& z, bool shared) {
+  const int64_t k = z.k(), d = z.d();
+  std::vector<Matrix> out(shared ? 1 : static_cast<size_t>(z.positions()), Matrix::Zero(d, d));
+  const auto at = [&](int64_t i) -> Matrix& { return out[shared ? 0 : static_cast<size_t>(i)]; };
+  for (int64_t i = 0; i < z.positions(); ++i) at(i) += z.mean(i).transpose() * z.mean(i);
+  each_pair_of_neighbours(blocks, [&](int64_t i, int64_t j) {
+    const Matrix c = z.cross(i, j);
+    for (int64_t a = 0; a < k; ++a) {
+      for (int64_t b = 0; b < k; ++b) {
+        if (i == j && a == b) continue;
+        const auto part = c.block(a * d, b * d, d, d);
+        at(i) += part * part.transpose();
+        if (i != j) at(j) += part.transpose() * part;
+      }
+    }
+  });
+  return out;
+}
+
+// Of every position's vectors in the bases: +1 where plain and disguised one agree. One for each of
+// the d if all positions share a matrix, else one for each of the t * d.
+Eigen::VectorXf signs(const BlockVectors& blocks, const Sample& x, const Sample& y, bool shared) {
+  const int64_t d = x.d(), k = x.k(), nodes = shared ? d : x.positions() * d;
+  Eigen::MatrixXf j = Eigen::MatrixXf::Zero(nodes, nodes);
+  Eigen::VectorXf h = Eigen::VectorXf::Zero(nodes);
+  const auto node = [&](int64_t i) { return shared ? 0 : i * d; };
+  for (int64_t i = 0; i < x.positions(); ++i) {
+    h.segment(node(i), d) += x.mean(i).cwiseProduct(y.mean(i)).colwise().sum().cast<float>();
   }
-  const auto sign = [](float value) { return value < 0 ? -1.0f : 1.0f; };
-  Eigen::VectorXf s = (sign(anchor) * v).unaryExpr(sign);
-  Eigen::VectorXf field = j * s + h;
-  for (Eigen::Index change = 0; change < s.size(); ++change) {
-    Eigen::Index worst;
-    if (s.cwiseProduct(field).minCoeff(&worst) >= 0) break;
-    s(worst) = -s(worst);
-    field += 2 * s(worst) * j.col(worst);
+  each_pair_of_neighbours(blocks, [&](int64_t a, int64_t b) {
+    const Matrix votes = x.cross(a, b).cwiseProduct(y.cross(a, b));
+    Eigen::MatrixXf sum = Eigen::MatrixXf::Zero(d, d);
+    for (int64_t p = 0; p < k; ++p) {
+      for (int64_t q = 0; q < k; ++q) sum += votes.block(p * d, q * d, d, d).cast<float>();
+    }
+    j.block(node(a), node(b), d, d) += sum;
+    if (a != b) j.block(node(b), node(a), d, d) += sum.transpose();
+  });
+  j.diagonal().setZero();
+  const auto root = [](float v) { return static_cast<float>(signed_root(v)); };
+  return solve_signs(j.unaryExpr(root), h.unaryExpr(root));
+}
+
+// Of plain and disguised vectors at the same positions.
+Tensor matrices_of(const BlockVectors& blocks, const DisguiseConfig& disguise, Sample x, Sample y) {
+  const BlockNoise noise(disguise);
+  const bool rmt = disguise.method() == "rmt";
+  const bool shared = rmt && disguise.rmt().share() == "all";
+  const int64_t d = blocks.dims();
+  x.add_to_means(noise.mean_before);
+  y.add_to_means(-noise.mean_after);
+  const Matrix one = Matrix::Identity(d, d);
+  std::vector<Matrix> cx = x.covariances(shared), cy = y.covariances(shared);
+  for (Matrix& c : cx) c += noise.variance_before * one;
+  for (Matrix& c : cy) c -= noise.variance_after * one;
+  std::vector<Matrix> to_x(cx.size(), one), from_y(cy.size(), one);  // x = (y from_y) Q (to_x)
+  if (rmt && disguise.rmt().matrix() != "orthogonal") {
+    std::vector<Matrix> white;
+    for (size_t i = 0; i < cx.size(); ++i) {
+      white.push_back(symmetric_power(cx[i], -0.5));
+      to_x[i] = symmetric_power(cx[i], 0.5);
+      from_y[i] = symmetric_power(cy[i], -0.5);
+    }
+    x.multiply(white);
+    y.multiply(from_y);
+    cx = with_neighbours(blocks, x, shared), cy = with_neighbours(blocks, y, shared);
   }
-  return s;
+  std::vector<Matrix> u, w;
+  for (size_t i = 0; i < cx.size(); ++i) {
+    u.push_back(eigenvectors(cx[i]));
+    w.push_back(eigenvectors(cy[i]));
+  }
+  x.multiply(u);
+  y.multiply(w);
+  const Eigen::VectorXf s = signs(blocks, x, y, shared);
+  Tensor matrices = Tensor::empty({static_cast<int64_t>(cx.size()), d, d});
+  for (size_t i = 0; i < cx.size(); ++i) {
+    const auto at = static_cast<int64_t>(i);
+    const Matrix inverse = from_y[i] * w[i] * s.segment(at * d, d).cast<double>().asDiagonal() *
+                           u[i].transpose() * to_x[i];
+    Map(matrices.data<float>() + at * d * d, d, d) = inverse.cast<float>();
+  }
+  return matrices;
+}
+
+// How far mean and deviation of rebuilt images are from those of public ones, by pixel and squared.
+double misfit(const Tensor& rebuilt, const Tensor& plain) {
+  const auto moments = [](const Tensor& images) {
+    const int64_t n = images.dim(0), size = images.numel() / n;
+    const Eigen::ArrayXXd all =
+        Eigen::Map<const Rows>(images.data<float>(), n, size).cast<double>().array();
+    const Eigen::ArrayXd mean = all.colwise().mean(), square = all.square().colwise().mean();
+    return std::pair(mean, Eigen::ArrayXd((square - mean.square()).max(0).sqrt()));
+  };
+  const auto [mean, deviation] = moments(rebuilt);
+  const auto [wanted_mean, wanted_deviation] = moments(plain);
+  return (mean - wanted_mean).square().mean() + (deviation - wanted_deviation).square().mean();
 }
 
 class Moments : public AttackOn<PublicView> {
@@ -155,128 +230,82 @@ class Moments : public AttackOn<PublicView> {
   std::string name() const override { return "moments"; }
   std::string title() const override { return "second moments of blocks"; }
   std::string not_applicable_reason(const DisguiseSetting& setting) const override {
-    if (setting.disguise.method() == "rmt" && setting.disguise.rmt().permute()) {
-      return "blocks changed places, and moments hardly tell a place from its mirror image";
-    }
-    return no_blocks_reason(setting.image, setting.row, setting.disguise);
+    return no_moments_reason(setting);
   }
   AttackCost cost(const DisguiseSetting&, const AttackConfig&) const override { return {}; }
 
   std::vector<Reconstruction> run_on(const PublicView& view,
                                      const AttackContext& context) override {
-    constexpr int64_t kMost = 10000;  // images of each kind
-    const BlockVectors blocks(view.image, view.disguise);
-    const BlockNoise noise(view.disguise);
-    const bool rmt = view.disguise.method() == "rmt";
-    const bool shared = rmt && view.disguise.rmt().share() == "all";
-    const int64_t d = blocks.dims(), k = blocks.vectors();
-    const int64_t rows =
-        std::min({kMost, view.training_rows, context.settings.observed_features()});
-    const int64_t images = std::min(kMost, view.public_data->count());
-    const int64_t needed = (2 * d + k - 1) / k;
-    if (std::min(rows, images) < needed) {
-      usage_fail(fmt::format("blocks of {} elements need {} public images and as many disguised "
-                             "ones; there are {} and {}",
-                             d, needed, images, rows),
-                 name(), "raise attack.public_images");
-    }
-    context.report(0, fmt::format("{} public and {} disguised images", images, rows));
-    Sample x(blocks.split(images_of(*view.public_data, 0, images), 255));
-    Sample y(blocks.split(view.rows(0, rows)));
-    x.add_to_means(noise.mean_before);
-    y.add_to_means(-noise.mean_after);
-
-    const Matrix one = Matrix::Identity(d, d);
-    std::vector<Matrix> cx = x.covariances(shared), cy = y.covariances(shared);
-    for (Matrix& c : cx) c += noise.variance_before * one;
-    for (Matrix& c : cy) c -= noise.variance_after * one;
-    std::vector<Matrix> to_x(cx.size(), one), from_y(cy.size(), one);  // x = (y from_y) Q (to_x)
-    const bool whitens = rmt && view.disguise.rmt().matrix() != "orthogonal";
-    if (whitens) {
-      std::vector<Matrix> white;
-      for (size_t i = 0; i < cx.size(); ++i) {
-        white.push_back(symmetric_power(cx[i], -0.5));
-        to_x[i] = symmetric_power(cx[i], 0.5);
-        from_y[i] = symmetric_power(cy[i], -0.5);
-      }
-      x.multiply(white);
-      y.multiply(from_y);
-    }
-    if (whitens) cx = with_neighbours(blocks, x, shared), cy = with_neighbours(blocks, y, shared);
-    std::vector<Matrix> u, w;
-    for (size_t i = 0; i < cx.size(); ++i) {
-      u.push_back(eigenvectors(cx[i]));
-      w.push_back(eigenvectors(cy[i]));
-    }
-    x.multiply(u);
-    y.multiply(w);
-    context.report(0, "signs");
-    const Eigen::VectorXf s = signs(blocks, x, y, shared);
-    BlockInverse estimate{Tensor::empty({static_cast<int64_t>(cx.size()), d, d}),
-                          as_they_are(blocks.positions())};
-    for (size_t i = 0; i < cx.size(); ++i) {
-      const auto at = static_cast<int64_t>(i);
-      const Matrix inverse = from_y[i] * w[i] * s.segment(at * d, d).cast<double>().asDiagonal() *
-                             u[i].transpose() * to_x[i];
-      Map(estimate.matrices.data<float>() + at * d * d, d, d) = inverse.cast<float>();
-    }
-    Reconstruction r;
-    r.candidate = fmt::format("{} public images", images);
-    r.images = estimate.apply(blocks, noise, view.queries);
-    return {r};
-  }
-
- private:
-  // Of whitened vectors, which have no covariance of their own to tell directions by: what their
-  // means and their covariances with the other vectors of the block and with the neighbours'
-  // vectors make of them. Whatever rotates a position's vectors rotates it with them.
-  static std::vector<Matrix> with_neighbours(const BlockVectors& blocks, const Sample& z,
-                                             bool shared) {
-    const int64_t k = z.k(), d = z.d();
-    std::vector<Matrix> out(shared ? 1 : static_cast<size_t>(z.positions()), Matrix::Zero(d, d));
-    const auto at = [&](int64_t i) -> Matrix& { return out[shared ? 0 : static_cast<size_t>(i)]; };
-    for (int64_t i = 0; i < z.positions(); ++i) at(i) += z.mean(i).transpose() * z.mean(i);
-    each_pair_of_neighbours(blocks, [&](int64_t i, int64_t j) {
-      const Matrix c = z.cross(i, j);
-      for (int64_t a = 0; a < k; ++a) {
-        for (int64_t b = 0; b < k; ++b) {
-          if (i == j && a == b) continue;
-          const auto part = c.block(a * d, b * d, d, d);
-          at(i) += part * part.transpose();
-          if (i != j) at(j) += part.transpose() * part;
-        }
-      }
-    });
-    return out;
-  }
-
-  // Of every position's vectors in the bases: +1 where plain and disguised one agree. One for each
-  // of the d if all positions share a matrix, else one for each of the t * d.
-  static Eigen::VectorXf signs(const BlockVectors& blocks, const Sample& x, const Sample& y,
-                               bool shared) {
-    const int64_t d = x.d(), k = x.k(), nodes = shared ? d : x.positions() * d;
-    Eigen::MatrixXf j = Eigen::MatrixXf::Zero(nodes, nodes);
-    Eigen::VectorXf h = Eigen::VectorXf::Zero(nodes);
-    const auto node = [&](int64_t i) { return shared ? 0 : i * d; };
-    for (int64_t i = 0; i < x.positions(); ++i) {
-      h.segment(node(i), d) += x.mean(i).cwiseProduct(y.mean(i)).colwise().sum().cast<float>();
-    }
-    each_pair_of_neighbours(blocks, [&](int64_t a, int64_t b) {
-      const Matrix votes = x.cross(a, b).cwiseProduct(y.cross(a, b));
-      Eigen::MatrixXf sum = Eigen::MatrixXf::Zero(d, d);
-      for (int64_t p = 0; p < k; ++p) {
-        for (int64_t q = 0; q < k; ++q) sum += votes.block(p * d, q * d, d, d).cast<float>();
-      }
-      j.block(node(a), node(b), d, d) += sum;
-      if (a != b) j.block(node(b), node(a), d, d) += sum.transpose();
-    });
-    j.diagonal().setZero();
-    const auto root = [](float v) { return static_cast<float>(signed_root(v)); };
-    return solve_signs(j.unaryExpr(root), h.unaryExpr(root));
+    return rebuilt_by_moments(view, estimates_by_moments(view, context));
   }
 };
 
 }  // namespace
+
+std::string no_moments_reason(const DisguiseSetting& setting) {
+  const BlockVectors blocks(setting.image, setting.disguise);
+  const bool permuted = setting.disguise.method() == "rmt" && setting.disguise.rmt().permute();
+  if (permuted && setting.disguise.rmt().matrix() != "orthogonal") {
+    return "blocks changed places, and their matrices keep nothing to find them by";
+  }
+  if (permuted && blocks.positions() * blocks.vectors() > kMostLengths) {
+    return fmt::format("{} blocks that changed places are more than the attack looks for",
+                       blocks.positions());
+  }
+  return no_blocks_reason(setting.image, setting.row, setting.disguise);
+}
+
+std::vector<MomentsEstimate> estimates_by_moments(const PublicView& view,
+                                                  const AttackContext& context) {
+  constexpr int64_t kMost = 10000, kJudged = 2000;  // images of each kind
+  const BlockVectors blocks(view.image, view.disguise);
+  const int64_t d = blocks.dims(), k = blocks.vectors();
+  const int64_t rows = std::min({kMost, view.training_rows, context.settings.observed_features()});
+  const int64_t images = std::min(kMost, view.public_data->count());
+  const int64_t needed = (2 * d + k - 1) / k;
+  if (std::min(rows, images) < needed) {
+    usage_fail(fmt::format("blocks of {} elements need {} public images and as many disguised "
+                           "ones; there are {} and {}",
+                           d, needed, images, rows),
+               "moments", "raise attack.public_images");
+  }
+  context.report(0, fmt::format("{} public and {} disguised images", images, rows));
+  const Tensor x = blocks.split(images_of(*view.public_data, 0, images), 255);
+  const Tensor y = blocks.split(view.rows(0, rows));
+  std::vector<std::vector<int64_t>> layouts = {as_they_are(blocks.positions())};
+  if (view.disguise.method() == "rmt" && view.disguise.rmt().permute()) {
+    context.report(0, "finding the blocks' places");
+    layouts = find_layouts(blocks, view.disguise, x, y, context.seed);
+  }
+  std::vector<MomentsEstimate> all;
+  for (const std::vector<int64_t>& place : layouts) {
+    context.report(0, "matrices");
+    MomentsEstimate one;
+    one.inverse = {
+        matrices_of(blocks, view.disguise, Sample(x.clone()), Sample(in_order(y, place))), place};
+    one.misfit = misfit(
+        one.inverse.apply(blocks, BlockNoise(view.disguise), view.rows(0, std::min(rows, kJudged))),
+        images_of(*view.public_data, 0, images));
+    all.push_back(std::move(one));
+  }
+  std::ranges::stable_sort(all, {}, &MomentsEstimate::misfit);
+  return all;
+}
+
+std::vector<Reconstruction> rebuilt_by_moments(const PublicView& view,
+                                               const std::vector<MomentsEstimate>& estimates) {
+  const BlockVectors blocks(view.image, view.disguise);
+  std::vector<Reconstruction> all;
+  for (const MomentsEstimate& estimate : estimates) {
+    Reconstruction r;
+    r.candidate = fmt::format("{} public images", view.public_data->count());
+    if (estimates.size() > 1) r.candidate = fmt::format("layout {}", all.size() + 1);
+    r.images = estimate.inverse.apply(blocks, BlockNoise(view.disguise), view.queries);
+    if (estimates.size() > 1) r.self_score = -estimate.misfit;
+    all.push_back(std::move(r));
+  }
+  return all;
+}
 
 std::unique_ptr<DisguiseAttack> disguise_moments_attack() { return std::make_unique<Moments>(); }
 

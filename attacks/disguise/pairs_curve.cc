@@ -22,8 +22,8 @@ PairSums sums_of(const Matrix& x, const Matrix& y) {
   return {x.transpose() * x, x.transpose() * y, y.transpose() * y};
 }
 
-double residual(const PairSums& s, const Matrix& r) {
-  return s.yy.trace() - 2 * (r.transpose() * s.xy).trace() + (r.transpose() * s.xx * r).trace();
+double residual(const PairSums& s, const Matrix& a) {
+  return s.xx.trace() - 2 * (s.xy * a).trace() + (a.transpose() * s.yy * a).trace();
 }
 
 }  // namespace
@@ -71,7 +71,7 @@ std::vector<Reconstruction> PairsCurve::run_on(const DisguisedPairsView& view,
       }
       if (shared && i + 1 < t) continue;
       Eigen::Map<Rows>(estimate.matrices.data<float>() + (shared ? 0 : i * d * d), d, d) =
-          inverse(fit(all)).cast<float>();
+          fit(all).cast<float>();
     }
     Reconstruction r;
     r.candidate = fmt::format("m = {}", m);

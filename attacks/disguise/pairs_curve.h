@@ -27,10 +27,8 @@ class PairsCurve : public AttackOn<DisguisedPairsView> {
                                      const AttackContext& context) override;
 
  private:
-  // An estimate of R.
+  // An estimate of what undoes R: x = y A.
   virtual Eigen::MatrixXd fit(const PairSums& sums) const = 0;
-  // Of such an estimate.
-  virtual Eigen::MatrixXd inverse(const Eigen::MatrixXd& r) const = 0;
 };
 
 }  // namespace ens

@@ -23,9 +23,8 @@ class Procrustes : public PairsCurve {
  private:
   Eigen::MatrixXd fit(const PairSums& s) const override {
     const Eigen::BDCSVD<Eigen::MatrixXd> svd(s.xy, Eigen::ComputeThinU | Eigen::ComputeThinV);
-    return svd.matrixU() * svd.matrixV().transpose();
+    return svd.matrixV() * svd.matrixU().transpose();
   }
-  Eigen::MatrixXd inverse(const Eigen::MatrixXd& r) const override { return r.transpose(); }
 };
 
 }  // namespace

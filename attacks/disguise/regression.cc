@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Least squares from known pairs: every position's matrix, whatever it is, and its inverse.
+// Least squares from known pairs: for every position the linear map from what the cloud has to
+// pixels. Not the matrix and then its inverse: that makes the noise of a small sample larger, while
+// the direct fit knows how large pixels and noise are, and makes both as small as together they can
+// be (the linear estimator of least squared error).
 #include <Eigen/Cholesky>
-#include <Eigen/SVD>
 
 #include "attacks/disguise/pairs_curve.h"
 #include "attacks/disguise/registry.h"
@@ -16,20 +18,12 @@ class Regression : public PairsCurve {
 
  private:
   // Pairs may leave directions open, those in which the known blocks are flat: a little ridge keeps
-  // them at zero, and the inverse leaves out what is small.
+  // them at zero.
   Eigen::MatrixXd fit(const PairSums& s) const override {
-    const double ridge = 1e-9 * s.xx.trace() + 1e-3;
+    const double ridge = 1e-9 * s.yy.trace() + 1e-3;
     const Eigen::MatrixXd regular =
-        s.xx + ridge * Eigen::MatrixXd::Identity(s.xx.rows(), s.xx.cols());
-    return regular.ldlt().solve(s.xy);
-  }
-  Eigen::MatrixXd inverse(const Eigen::MatrixXd& r) const override {
-    constexpr double kSmall = 1e-3;
-    const Eigen::BDCSVD<Eigen::MatrixXd> svd(r, Eigen::ComputeThinU | Eigen::ComputeThinV);
-    const Eigen::VectorXd& values = svd.singularValues();
-    const Eigen::VectorXd inverted = (values.array() > kSmall * values(0) && values.array() > 0)
-                                         .select(values.array().max(1e-30).inverse(), 0);
-    return svd.matrixV() * inverted.asDiagonal() * svd.matrixU().transpose();
+        s.yy + ridge * Eigen::MatrixXd::Identity(s.yy.rows(), s.yy.cols());
+    return regular.ldlt().solve(s.xy.transpose());
   }
 };
 

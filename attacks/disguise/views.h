@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "attacks/core/attack.h"
 #include "nn/data/dataset.h"
@@ -26,8 +27,17 @@ struct DisguiseVictim {
   std::function<Tensor(int64_t first, int64_t count)> rows;
   Tensor queries;  // [M,C',H',W'], disguised: what is to be inverted
   const Dataset* public_data = nullptr;
+  // Images of the owner's among which who is who may be asked, and those disguised: the queries
+  // first, then of the other images. Not called unless a view has them.
+  std::function<Tensor()> private_images, private_rows;
   // What the owner would send for images: under her key, with randomness drawn anew.
   std::function<Tensor(const Tensor& images)> apply;
+  // The same under a key that somebody else made.
+  std::function<Tensor(const Tensor& images)> apply_other_key;
+  std::shared_ptr<Module> model;  // trained, frozen: rows [B,C',H',W'] -> logits [B,K]
+  // Rows with their labels, some of which the model was trained on.
+  Tensor candidates;
+  std::vector<int32_t> candidate_labels;
 };
 
 // What applicability and cost depend on.
@@ -54,6 +64,30 @@ struct PublicView : DisguisedView {
   static constexpr KnowledgeLevel kLevel = KnowledgeLevel::kPublicImages;
   // Of the training data's distribution; none of them is private.
   const Dataset* public_data = nullptr;
+};
+
+// L1x: and the private images themselves, not who is who.
+struct PrivateImagesView : PublicView {
+  static constexpr KnowledgeLevel kLevel = KnowledgeLevel::kPrivateImages;
+  Tensor private_images;  // [G,C,H,W], in an order that says nothing
+  Tensor private_rows;    // [G,C',H',W'], what became of them; the queries come first
+};
+
+// L1 with the trained model, and the method under a key of the attacker's own.
+struct ModelView : PublicView {
+  std::shared_ptr<Module> model;
+  std::function<Tensor(const Tensor& images)> apply_other_key;
+};
+
+// The trained model without its training set: whoever has the set knows who is in it.
+struct MembershipView {
+  using Victim = DisguiseVictim;
+  using Setting = DisguiseSetting;
+  static constexpr KnowledgeLevel kLevel = KnowledgeLevel::kDisguisedSet;
+  DisguiseConfig disguise;
+  std::shared_ptr<Module> model;
+  Tensor candidates;
+  std::vector<int32_t> labels;
 };
 
 // L2(m).

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <utility>
 
+#include "attacks/shares/lattice.h"
 #include "base/error.h"
 
 namespace ens {
@@ -28,23 +29,6 @@ std::vector<Vector> gram_schmidt(const std::vector<Vector>& basis) {
     out.push_back(v);
   }
   return out;
-}
-
-void reduce_lll(std::vector<Vector>& basis) {
-  constexpr double kDelta = 0.99;
-  for (size_t k = 1; k < basis.size();) {
-    const std::vector<Vector> u = gram_schmidt(basis);
-    for (size_t j = k; j-- > 0;) {
-      subtract(basis[k], std::round(dot(basis[k], u[j]) / dot(u[j], u[j])), basis[j]);
-    }
-    const double before = dot(u[k - 1], u[k - 1]), mu = dot(basis[k], u[k - 1]) / before;
-    if (dot(u[k], u[k]) >= (kDelta - mu * mu) * before) {
-      ++k;
-    } else {
-      std::swap(basis[k], basis[k - 1]);
-      k = std::max<size_t>(k - 1, 1);
-    }
-  }
 }
 
 }  // namespace
@@ -78,15 +62,15 @@ ShareEquations::ShareEquations(const LagrangeCode& code, std::span<const int> sh
     }
   }
   // Equation i is now: input i, and some of the inputs from `rows` on, is its right-hand side.
-  basis_.assign(inputs_, Vector(inputs_));
+  std::vector<std::vector<int64_t>> basis(inputs_, std::vector<int64_t>(inputs_));
   for (size_t i = 0; i < rows; ++i) {
     const auto& row = matrix[noises + i];
     sides_.emplace_back(row.end() - static_cast<ptrdiff_t>(count), row.end());
-    basis_[i][i] = field_.prime();
-    for (size_t k = rows; k < inputs_; ++k) basis_[k][i] = -field_.centred(row[noises + k]);
+    basis[i][i] = field_.prime();
+    for (size_t k = rows; k < inputs_; ++k) basis[k][i] = -field_.centred(row[noises + k]);
   }
-  for (size_t k = rows; k < inputs_; ++k) basis_[k][k] = 1;
-  reduce_lll(basis_);
+  for (size_t k = rows; k < inputs_; ++k) basis[k][k] = 1;
+  for (const auto& row : reduce_lll(basis)) basis_.emplace_back(row.begin(), row.end());
   planes_ = gram_schmidt(basis_);
   for (Vector& u : planes_) {
     const double square = dot(u, u);

@@ -63,7 +63,8 @@ class ShareDecoder : public ShareAttack {
 
   std::vector<Reconstruction> run_on(const WorkerView& view,
                                      const AttackContext& context) override {
-    const LagrangeCode& code = view.code.at(0);
+    if (!view.code) fail("the shares are real numbers", name(), "use share-ica");
+    const LagrangeCode& code = *view.code;
     if (view.shares.empty()) fail("no share", name(), "a coalition has one worker or more");
     std::optional<ShareEquations> equations;
     if (solves_ && std::ssize(view.shares) > code.noises()) equations.emplace(code, view.shares);

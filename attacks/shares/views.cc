@@ -34,14 +34,17 @@ Tensor ImageCoding::to_images(const Tensor& integers) const {
 void grant(const ShareVictim& victim, const AttackContext&, WorkerView& view) {
   view.model = victim.model;
   view.coding = victim.coding;
-  view.code = {victim.code};
+  view.inputs = victim.inputs;
+  view.noises = victim.noises;
+  view.code = victim.code;
   view.images = victim.images;
   view.shares = victim.coalition;
   for (const int worker : victim.coalition) {
     view.observed.push_back(victim.recorded.at(static_cast<size_t>(worker)));
   }
   view.public_data = victim.public_data;
-  view.encode = [code = victim.code, coding = victim.coding, shares = victim.coalition](
+  if (!victim.code) return;
+  view.encode = [code = *victim.code, coding = victim.coding, shares = victim.coalition](
                     const Tensor& images, Rng& rng) {
     const std::vector<uint32_t> elements = to_residues(code.field(), coding.to_integers(images));
     const auto length = std::ssize(elements) / code.inputs();

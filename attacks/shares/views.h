@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "attacks/core/attack.h"
@@ -27,9 +28,10 @@ struct ImageCoding {
 struct ShareVictim {
   ModelSpec model;
   ImageCoding coding;
-  LagrangeCode code;
-  int64_t images = 0;  // M
-  // By every worker: its share of the first layer's inputs, [G,C,H,W] residues, kI32.
+  int inputs = 1, noises = 1;        // K and T
+  std::optional<LagrangeCode> code;  // of residues; none: the shares are real numbers
+  int64_t images = 0;                // M
+  // By every worker: its share of the first layer's inputs, [G,C,H,W], residues in kI32 or kF32.
   std::vector<Tensor> recorded;
   std::vector<int> coalition;  // the workers that collude
   const Dataset* public_data = nullptr;
@@ -50,13 +52,14 @@ struct WorkerView {
   static constexpr KnowledgeLevel kLevel = KnowledgeLevel::kWhiteBox;
   ModelSpec model;
   ImageCoding coding;
+  int inputs = 1, noises = 1;
   int64_t images = 0;
   std::vector<int> shares;       // which: indices in the code
   std::vector<Tensor> observed;  // as many
   const Dataset* public_data = nullptr;
-  std::vector<LagrangeCode> code;  // one
-  // What the coalition would be sent for images [K * G,C,H,W], residues [G,C,H,W] of each of its
-  // shares, with noise from `rng`: the attacker runs the public scheme itself.
+  std::optional<LagrangeCode> code;
+  // Of residues. What the coalition would be sent for images [K * G,C,H,W], residues [G,C,H,W] of
+  // each of its shares, with noise from `rng`: the attacker runs the public scheme itself.
   std::function<std::vector<std::vector<uint32_t>>(const Tensor& images, Rng& rng)> encode;
 };
 
@@ -65,6 +68,18 @@ void grant(const ShareVictim& victim, const AttackContext& context, WorkerView& 
 
 using ShareAttack = AttackOn<WorkerView>;
 
+// One file and one line here each.
+
+// share-ica, share_ica.cc: the images of shares that are real numbers, K + T of them, without the
+// matrix: independent components (attacks/shares/separation.h). Which of a virtual batch's images
+// a component is it does not know.
+std::unique_ptr<ShareAttack> share_ica_attack();
+// share-lattice, share_lattice.cc: of residues, more than T of them, without the code: short
+// vectors of the lattice that they span are integer mixtures of the images without noise, which
+// share-ica separates.
+std::unique_ptr<ShareAttack> share_lattice_attack();
+
+// share_decoder.cc.
 // The decoder on true features, which are shares here. K + T and more: the equations without noise
 // are solved (attacks/shares/equations.h). Fewer: a decoder is trained on the shares of public
 // images, with noise of the attacker's own, which is as good as any pairs that it could record; of

@@ -18,6 +18,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "attacks/core/denoiser.h"
 #include "attacks/split/decoding.h"
 #include "attacks/split/registry.h"
 #include "attacks/split/rmle.h"
@@ -36,57 +37,6 @@ constexpr int64_t kJudged = 64;  // held-out images that go through the descents
 // one image of a decoder's training does.
 constexpr int64_t kDenoisedPerImage = 8, kStepsPerImage = 16;
 
-// Noisy images [B,C,S,S] and the deviation of each one's noise [B] -> the noise, in deviations.
-class Denoiser : public Module {
- public:
-  Denoiser(const Shape& image, const MapPriorConfig& settings, Rng& rng) {
-    const int64_t colours = image[0], c = settings.channels();
-    // A kernel of 6 and stride 2: 3x3 over blocks of 2x2 pixels.
-    const bool half = image[1] % 2 == 0;
-    const ConvSpec outer{half ? 2 : 1, half ? 2 : 1};
-    first_ = add("first", std::make_shared<Conv2d>(colours + 1, c, half ? 6 : 3, outer, true, rng));
-    for (int i = 0; i < settings.blocks(); ++i) {
-      auto block = std::make_shared<Sequential>();
-      block->push(std::make_shared<Activation>(UnaryOp::kRelu));
-      block->push(std::make_shared<Conv2d>(c, c, 3, ConvSpec{1, 1}, true, rng));
-      block->push(std::make_shared<Activation>(UnaryOp::kRelu));
-      block->push(std::make_shared<Conv2d>(c, c, 3, ConvSpec{1, 1}, true, rng));
-      blocks_.push_back(add("block" + std::to_string(i), block));
-    }
-    last_ = add("last",
-                std::make_shared<ConvTranspose2d>(c, colours, half ? 6 : 3, outer, 0, true, rng));
-  }
-
-  Var noise(const Var& noisy, std::span<const float> sizes) {
-    const int64_t n = noisy.dim(0);
-    Tensor scale = Tensor::empty({n, 1, 1, 1}), level = Tensor::empty({n, 1, 1, 1});
-    for (int64_t i = 0; i < n; ++i) {
-      const float s = sizes[static_cast<size_t>(i)];
-      scale.data<float>()[i] = 1 / std::sqrt(0.0625f + s * s);  // inputs of about unit variance
-      level.data<float>()[i] = 0.5f + 0.25f * std::log(s);
-    }
-    const auto there = [&](const Tensor& t) {
-      return Var(t.to(noisy.value().dtype()).to(noisy.value().device()));
-    };
-    const Var plane = affine(slice(noisy, 1, 0, 1), 0, 0);
-    const Var x = concat(
-        std::vector<Var>{mul(affine(noisy, 1, -0.5f), there(scale)), ens::add(plane, there(level))},
-        1);
-    return forward(x);
-  }
-
-  Var forward(const Var& x) override {
-    Var h = first_->forward(x);
-    for (const auto& block : blocks_) h = ens::add(h, block->forward(h));
-    return last_->forward(ens::relu(h));
-  }
-
- private:
-  std::shared_ptr<Conv2d> first_;
-  std::vector<std::shared_ptr<Sequential>> blocks_;
-  std::shared_ptr<ConvTranspose2d> last_;
-};
-
 Tensor normal(const Shape& shape, Rng& rng, Device device) {
   Tensor t = Tensor::empty(shape);
   rng.fill_normal(t.span<float>(), 0, 1);
@@ -97,7 +47,8 @@ std::shared_ptr<Denoiser> train_denoiser(const ServerView& view, const AttackCon
                                          const Dataset& data) {
   const MapPriorConfig& settings = context.settings.map_prior();
   Rng rng(context.seed, "denoiser");
-  auto denoiser = std::make_shared<Denoiser>(view.model.input_shape(), settings, rng);
+  auto denoiser = std::make_shared<Denoiser>(view.model.input_shape(), settings.channels(),
+                                             settings.blocks(), rng);
   denoiser->to(context.device);
   OptimSpec adam;
   adam.kind = OptimSpec::Kind::kAdam;

@@ -167,35 +167,6 @@ Var server_outputs(const ServerView& view, Dtype dtype, const Var& features) {
   return concat(all, 1);
 }
 
-std::shared_ptr<Sequential> build_critic(const Shape& map, Rng& rng) {
-  auto net = std::make_shared<Sequential>();
-  const int64_t width = std::clamp<int64_t>(2 * map[0], 32, 128);
-  int64_t channels = map[0], h = map[1], w = map[2];
-  for (int64_t out : {width, 2 * width, 2 * width}) {
-    const int stride = std::min(h, w) > 1 ? 2 : 1;
-    net->push(std::make_shared<Conv2d>(channels, out, 3, ConvSpec{stride, 1}, true, rng));
-    net->push(std::make_shared<Activation>(UnaryOp::kLeakyRelu, 0.2f));
-    channels = out;
-    h = (h + stride - 1) / stride;
-    w = (w + stride - 1) / stride;
-  }
-  net->push(std::make_shared<Flatten>());
-  net->push(std::make_shared<Linear>(channels * h * w, 1, true, rng));
-  return net;
-}
-
-void require_gradients(const Module& module, bool on) {
-  for (const NamedVar& p : module.parameters()) p.var.set_requires_grad(on);
-}
-
-OptimSpec adversarial_adam() {
-  OptimSpec adam;
-  adam.kind = OptimSpec::Kind::kAdam;
-  adam.beta1 = 0.5f;
-  adam.beta2 = 0.9f;
-  return adam;
-}
-
 Var gradient_penalty(Module& critic, const Tensor& real, const Tensor& fake, Rng& rng) {
   constexpr float kStep = 0.05f;  // features have about unit deviation, thousands of elements
   Shape one_each = real.shape();

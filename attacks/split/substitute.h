@@ -82,17 +82,12 @@ class ShadowTail : public Module {
 // What all server nets say to features [B,C,H,W], side by side along axis 1.
 Var server_outputs(const ServerView& view, Dtype dtype, const Var& features);
 
-// Judges maps [C,H,W] by one number: three convolutions, of stride 2 as long as the map is larger
-// than one position.
-std::shared_ptr<Sequential> build_critic(const Shape& map, Rng& rng);
-void require_gradients(const Module& module, bool on);
 // WGAN-GP's penalty, the mean of (|dD/dz| - 1)^2 over points z between the rows of `real` and
 // `fake` [B,C,H,W], drawn by `rng`; a scalar. That wants second derivatives, which this tape has
 // not. The norm is measured by a central difference along the gradient instead, of which the
 // critic's weights have first derivatives; as the gradient is the steepest direction, the error of
 // the penalty and of its derivatives is of second order in the step.
 Var gradient_penalty(Module& critic, const Tensor& real, const Tensor& fake, Rng& rng);
-OptimSpec adversarial_adam();  // Adam with betas 0.5 and 0.9, as usual for adversaries
 
 // All features that the server has seen, in one random order after another.
 class ObservedFeatureSampler {

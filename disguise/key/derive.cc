@@ -12,10 +12,10 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/secret_rng.h"
 #include "disguise/key/secret_tensor.h"
 #include "disguise/transform/aes.h"
 #include "disguise/transform/baselines.h"
-#include "disguise/transform/draws.h"
 #include "disguise/transform/neuracrypt.h"
 #include "disguise/transform/rmt.h"
 
@@ -214,10 +214,10 @@ NeuracryptParameters neuracrypt_parameters(const Parameters& parameters,
 }
 
 void measure_neuracrypt(Parameters& parameters, const DisguiseConfig& settings,
-                        const ImageShape& image, const Tensor& images) {
+                        const ImageShape& image, const KeySamples& samples) {
   NeuracryptParameters p = neuracrypt_parameters(parameters, settings, image);
   if (!p.mean.defined()) return;
-  measure_neuracrypt(image, images, p);
+  measure_neuracrypt(image, samples.own, p);
   parameters["mean"] = take_secret(p.mean);
   parameters["variance"] = take_secret(p.variance);
 }
@@ -234,6 +234,73 @@ std::unique_ptr<Transform> transform_neuracrypt(const Parameters& parameters,
     p.variance = variance->second;
   }
   return neuracrypt_transform(image, p);
+}
+
+// ---- instahide: nothing follows from the master key
+
+constexpr int64_t kPool = 512;  // images that queries are mixed with
+
+Parameters derive_instahide(const Tensor&, const DisguiseConfig&, const ImageShape&) { return {}; }
+
+// Mean, deviation and the first images, by channel, under names that begin with `prefix`.
+void keep_pool(const Tensor& images, const std::string& prefix, Parameters& parameters) {
+  const int64_t channels = images.dim(1), plane = images.dim(2) * images.dim(3);
+  Tensor mean = secret_tensor({channels}, Dtype::kF32),
+         stddev = secret_tensor({channels}, Dtype::kF32);
+  std::vector<double> sum(static_cast<size_t>(channels)), square(sum.size());
+  for (int64_t i = 0; i < images.numel(); ++i) {
+    const double v = images.data<float>()[i];
+    sum[static_cast<size_t>(i / plane % channels)] += v;
+    square[static_cast<size_t>(i / plane % channels)] += v * v;
+  }
+  const double count = static_cast<double>(images.dim(0) * plane);
+  for (int64_t c = 0; c < channels; ++c) {
+    const double m = sum[static_cast<size_t>(c)] / count;
+    const double variance = square[static_cast<size_t>(c)] / count - m * m;
+    mean.data<float>()[c] = static_cast<float>(m);
+    stddev.data<float>()[c] = static_cast<float>(std::sqrt(std::max(variance, 1.0)));
+  }
+  const Tensor some = images.rows(0, std::min(kPool, images.dim(0)));
+  Tensor pool = secret_tensor(some.shape(), Dtype::kU8);
+  for (int64_t i = 0; i < some.numel(); ++i) {
+    pool.data<uint8_t>()[i] = static_cast<uint8_t>(std::lround(some.data<float>()[i]));
+  }
+  parameters[prefix + "mean"] = mean;
+  parameters[prefix + "stddev"] = stddev;
+  parameters[prefix + "pool"] = pool;
+}
+
+void measure_instahide(Parameters& parameters, const DisguiseConfig& settings,
+                       const ImageShape& image, const KeySamples& samples) {
+  check_images(samples.own, image);
+  keep_pool(samples.own, "own_", parameters);
+  if (settings.instahide().mix() != "cross") return;
+  if (!samples.others.defined() || samples.others.dim(0) < 1) {
+    usage_fail("there are no public images to mix in", "disguise.instahide.public_data",
+               "name a data set with images of the same shape");
+  }
+  check_images(samples.others, image);
+  keep_pool(samples.others, "public_", parameters);
+}
+
+MixingPool mixing_pool(const Parameters& parameters, const std::string& prefix) {
+  const auto part = [&](const char* name) {
+    const auto found = parameters.find(prefix + name);
+    if (found == parameters.end())
+      fail("the key has no images to mix in", "instahide", "make a new key");
+    return found->second;
+  };
+  const auto values = [&](const char* name) {
+    const auto span = part(name).span<float>();
+    return std::vector<float>(span.begin(), span.end());
+  };
+  return {part("pool"), values("mean"), values("stddev")};
+}
+
+std::unique_ptr<Transform> transform_instahide(const Parameters& parameters,
+                                               const DisguiseConfig& settings,
+                                               const ImageShape& image) {
+  return instahide_transform(image, instahide_parameters(parameters, settings));
 }
 
 // ---- without a key
@@ -257,6 +324,18 @@ std::unique_ptr<Transform> transform_dp(const Parameters&, const DisguiseConfig&
 
 }  // namespace
 
+InstahideParameters instahide_parameters(const Parameters& parameters,
+                                         const DisguiseConfig& settings) {
+  const InstahideConfig& s = settings.instahide();
+  const bool cross = s.mix() == "cross";
+  InstahideParameters p;
+  p.k = s.k() > 0 ? s.k() : cross ? 6 : 4;
+  p.plain = s.queries() == "plain";
+  p.own = mixing_pool(parameters, "own_");
+  if (cross) p.others = mixing_pool(parameters, "public_");
+  return p;
+}
+
 const DisguiseMethod& disguise_method(const std::string& name) {
   static const std::map<std::string, DisguiseMethod> methods = [] {
     std::map<std::string, DisguiseMethod> all{
@@ -265,6 +344,7 @@ const DisguiseMethod& disguise_method(const std::string& name) {
 #undef DISGUISE
     };
     all.at("neuracrypt").measure = measure_neuracrypt;
+    all.at("instahide").measure = measure_instahide;
     return all;
   }();
   const auto found = methods.find(name);

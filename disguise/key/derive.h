@@ -7,6 +7,8 @@
 #include <string>
 
 #include "base/key_stream.h"
+#include "disguise/key/key.h"
+#include "disguise/transform/instahide.h"
 #include "disguise/transform/transform.h"
 #include "proto/config.pb.h"
 
@@ -26,11 +28,14 @@ struct DisguiseMethod {
                        const ImageShape& image);
   std::unique_ptr<Transform> (*transform)(const Parameters& parameters,
                                           const DisguiseConfig& settings, const ImageShape& image);
-  // Adds the parameters that come from the owner's images [B,C,H,W], 0..255, and not from the
-  // master key. Null: there are none.
+  // Adds the parameters that come from images, and not from the master key. Null: there are none.
   void (*measure)(Parameters& parameters, const DisguiseConfig& settings, const ImageShape& image,
-                  const Tensor& images) = nullptr;
+                  const KeySamples& samples) = nullptr;
 };
+// What instahide mixes queries with.
+InstahideParameters instahide_parameters(const Parameters& parameters,
+                                         const DisguiseConfig& settings);
+
 const DisguiseMethod& disguise_method(
     const std::string& name);  // usage Error for one that is not known
 

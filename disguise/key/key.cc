@@ -12,10 +12,10 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/hash.h"
+#include "base/secret_rng.h"
 #include "base/strings.h"
 #include "disguise/key/derive.h"
 #include "disguise/key/secret_tensor.h"
-#include "disguise/transform/draws.h"
 #include "nn/core/rng.h"
 #include "nn/io/checkpoint.h"
 #include "proto/config.h"
@@ -68,7 +68,7 @@ DisguiseKey::DisguiseKey(const DisguiseConfig& settings, const DisguisedImages& 
 }
 
 DisguiseKey DisguiseKey::make(const DisguiseConfig& settings, const DisguisedImages& images,
-                              uint64_t seed, const Tensor& samples) {
+                              uint64_t seed, const KeySamples& samples) {
   Tensor master = secret_tensor({kMasterBytes}, Dtype::kU8);
   if (settings.insecure_seeded_secrets()) {
     std::array<uint8_t, sizeof seed> bytes;
@@ -82,9 +82,9 @@ DisguiseKey DisguiseKey::make(const DisguiseConfig& settings, const DisguisedIma
   }
   DisguiseKey key(settings, images, std::move(master));
   if (samples_needed(key.settings_) > 0) {
-    if (!samples.defined() || samples.dim(0) < 1) {
+    if (!samples.own.defined() || samples.own.dim(0) < 1) {
       usage_fail("the key of " + key.method() +
-                     " holds statistics of the owner's images, and there "
+                     " holds something of the owner's images, and there "
                      "are none",
                  "disguise key", "name the data set that is to be disguised");
     }
@@ -201,6 +201,10 @@ std::unique_ptr<Transform> DisguiseKey::transform() const {
   Parameters all = parameters_;
   all.insert(measured_.begin(), measured_.end());
   return disguise_method(settings_.method()).transform(all, settings_, images_.shape);
+}
+
+InstahideParameters DisguiseKey::mixing() const {
+  return instahide_parameters(measured_, settings_);
 }
 
 std::vector<int32_t> DisguiseKey::renamed_classes() const {

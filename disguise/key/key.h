@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "disguise/transform/instahide.h"
 #include "disguise/transform/transform.h"
 #include "proto/config.pb.h"
 
@@ -23,6 +24,12 @@ struct DisguisedImages {
   std::vector<std::string> class_names;  // at least two
 };
 
+// Images of which a key holds something: float32 [B,C,H,W], 0..255.
+struct KeySamples {
+  Tensor own;     // the owner's
+  Tensor others;  // public ones, for methods that mix them in
+};
+
 // A master key of 32 bytes and the parameters derived from it: by HKDF-SHA256 with info
 // "ens-disguise/1/METHOD/PART/INDEX", which gives the key of a ChaCha20 stream. The
 // master key, matrices and cipher keys lie in memory that no core dump shows and that is wiped when
@@ -33,11 +40,11 @@ class DisguiseKey {
   // A new key. `settings` is a completed DisguiseConfig with a method. With
   // settings.insecure_seeded_secrets the key follows from `seed`, otherwise from the operating
   // system's random source. Usage Error for settings that do not fit the images.
-  // `samples`, float32 [B,C,H,W] in 0..255: owner's images, from which a method with batch norm
-  // takes its statistics, which become part of the key; usage Error where samples_needed() says
-  // that there have to be some, and there are none.
+  // Of `samples` a method with batch norm takes statistics, and one that mixes images a pool for
+  // queries, which become part of the key; usage Error where samples_needed() says that there have
+  // to be some, and there are none.
   static DisguiseKey make(const DisguiseConfig& settings, const DisguisedImages& images,
-                          uint64_t seed, const Tensor& samples = {});
+                          uint64_t seed, const KeySamples& samples = {});
   // How many of the owner's images make() should be given, or as many as there are; 0: none.
   static int64_t samples_needed(const DisguiseConfig& settings);
 
@@ -60,6 +67,8 @@ class DisguiseKey {
   int64_t derived_bytes() const;
 
   std::unique_ptr<Transform> transform() const;
+  // Of method `instahide`: what transform() mixes queries with.
+  InstahideParameters mixing() const;
   // What class c is called in sets and models: another one with settings.permute_labels, c without.
   std::vector<int32_t> renamed_classes() const;
   // For the images of one use ("train", "query"): of the operating system, or, of an insecure key,

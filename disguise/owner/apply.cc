@@ -8,9 +8,9 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/progress.h"
+#include "base/secret_rng.h"
 #include "base/strings.h"
 #include "base/threads.h"
-#include "disguise/transform/draws.h"
 #include "proto/config.h"
 
 namespace ens {
@@ -45,6 +45,12 @@ void augment(std::span<float> image, const ImageShape& shape, int padding, bool 
   }
 }
 
+// [n,C,H,W] over the data set's own memory.
+Tensor as_tensor(const Dataset& data) {
+  return Tensor::wrap(const_cast<uint8_t*>(data.pixels.data()),
+                      {data.count(), data.channels, data.height, data.width}, Dtype::kU8, nullptr);
+}
+
 // One disguised set in the making: a row is one version of one image.
 class Applying {
  public:
@@ -53,10 +59,15 @@ class Applying {
       : key_(key),
         data_(data),
         options_(options),
-        versions_(split == "train" ? key.settings().augment() : 1),
+        mixed_(key.method() == "instahide" && split == "train"),
+        versions_(mixed_             ? key.settings().instahide().encodings()
+                  : split == "train" ? key.settings().augment()
+                                     : 1),
         transform_(key.transform()),
-        names_(key.renamed_classes()),
         fresh_(key.fresh(split)) {
+    const std::vector<int32_t> names = key.renamed_classes();
+    for (const int32_t label : data.labels)
+      own_labels_.push_back(names[static_cast<size_t>(label)]);
     SecretRng rng(fresh_.next());
     order_ = rng.permutation(data.count() * versions_);
     info_.method = key.method();
@@ -70,6 +81,7 @@ class Applying {
     info_.set_id = to_hex({reinterpret_cast<const char*>(&id), sizeof id});
     info_.split = split;
     if (key.insecure()) info_.marks = {"insecure_seeded_secrets"};
+    if (mixed_) prepare_mixing();
     if (info_.dtype == Dtype::kU8 && !transform_->ciphertext()) find_scale();
   }
 
@@ -78,12 +90,15 @@ class Applying {
     Progress progress("disguising " + data_.name, info_.rows);
     for (int64_t first = 0; first < info_.rows; first += kDisguisedChunkRows) {
       const int64_t count = std::min(kDisguisedChunkRows, info_.rows - first);
-      std::vector<int32_t> labels;
-      for (int64_t row = first; row < first + count; ++row) {
-        labels.push_back(
-            names_[static_cast<size_t>(data_.labels[static_cast<size_t>(image_of(row))])]);
+      if (mixed_) {
+        const Encodings mixtures = mix(first, count);
+        writer.add(mixtures.rows, mixtures.labels);
+      } else {
+        std::vector<int32_t> labels;
+        for (int64_t row = first; row < first + count; ++row)
+          labels.push_back(own_labels_[static_cast<size_t>(image_of(row))]);
+        writer.add(rows(first, count), labels);
       }
-      writer.add(rows(first, count), labels);
       progress.add(count);
     }
     return writer.finish();
@@ -92,9 +107,33 @@ class Applying {
  private:
   int64_t image_of(int64_t row) const { return order_[static_cast<size_t>(row)] / versions_; }
 
-  Tensor rows(int64_t first, int64_t count) {
+  std::vector<int64_t> images_of_rows(int64_t first, int64_t count) const {
     std::vector<int64_t> images;
     for (int64_t row = first; row < first + count; ++row) images.push_back(image_of(row));
+    return images;
+  }
+
+  // All images of both data sets are mixed, where the key has some for queries.
+  void prepare_mixing() {
+    info_.soft_labels = true;
+    mixing_ = key_.mixing();
+    mixing_.own.images = as_tensor(data_);
+    if (!mixing_.cross()) return;
+    if (!options_.public_data) {
+      usage_fail("there are no public images to mix in", "disguise.instahide.public_data",
+                 "name a data set with images of the same shape");
+    }
+    mixing_.others.images = as_tensor(*options_.public_data);
+  }
+
+  Encodings mix(int64_t first, int64_t count) {
+    return instahide_encode(key_.images().shape, mixing_, images_of_rows(first, count), own_labels_,
+                            info_.classes, fresh_);
+  }
+
+  Tensor rows(int64_t first, int64_t count) {
+    if (mixed_) return mix(first, count).rows;
+    const std::vector<int64_t> images = images_of_rows(first, count);
     Tensor pixels = pixels_of(data_, images);
     const ImageShape& shape = key_.images().shape;
     const auto size = static_cast<size_t>(shape.shape().numel());
@@ -124,9 +163,11 @@ class Applying {
   const DisguiseKey& key_;
   const Dataset& data_;
   const ApplyOptions& options_;
-  int64_t versions_;
+  bool mixed_;        // rows are mixtures of several images
+  int64_t versions_;  // of an image, or mixtures that it is the first of
   std::unique_ptr<Transform> transform_;
-  std::vector<int32_t> names_;
+  InstahideParameters mixing_;
+  std::vector<int32_t> own_labels_;  // as the cloud sees them
   FreshRandomness fresh_;
   std::vector<int64_t> order_;  // version of image: image * versions + version
   DisguisedSetInfo info_;
@@ -150,6 +191,16 @@ Tensor first_pixels(const Dataset& data, int64_t count) {
   std::vector<int64_t> indices(static_cast<size_t>(std::min(count, data.count())));
   std::iota(indices.begin(), indices.end(), 0);
   return pixels_of(data, indices);
+}
+
+KeySamples key_samples(const DisguiseConfig& settings, const Dataset& own,
+                       const Dataset* public_data) {
+  const int64_t count = DisguiseKey::samples_needed(settings);
+  KeySamples samples;
+  if (count == 0) return samples;
+  samples.own = first_pixels(own, count);
+  if (public_data) samples.others = first_pixels(*public_data, count);
+  return samples;
 }
 
 void check_images_of(const DisguiseKey& key, const Dataset& data) {

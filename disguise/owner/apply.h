@@ -17,11 +17,18 @@ struct ApplyOptions {
   // of them are mirrored.
   int crop_padding = 0;
   bool flip = false;
+  // Public images that `instahide` with mix "cross" mixes in, all of them.
+  const Dataset* public_data = nullptr;
 };
 
 // Images as a transform takes them: float32 [indices, C, H, W], 0 to 255.
 Tensor pixels_of(const Dataset& data, const std::vector<int64_t>& indices);
 Tensor first_pixels(const Dataset& data, int64_t count);  // as many as there are, up to `count`
+
+// What a key of these settings is made with: the owner's first images, and public ones where they
+// are mixed in.
+KeySamples key_samples(const DisguiseConfig& settings, const Dataset& own,
+                       const Dataset* public_data);
 
 // Writes the disguised set of all images of `data`, in an order that nobody can find out, chunk by
 // chunk; the file appears when it is whole. split: "train" or "test". Returns what the file says.

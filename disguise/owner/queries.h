@@ -17,14 +17,17 @@ class DisguisedQueries {
   DisguisedQueries(const DisguiseKey& key, const std::string& key_id, const Shape& row,
                    const std::string& model);
 
-  // images: float32 [B, C, H, W] in [0, 1] -> what to send, float32 [B, row].
+  // images: float32 [B, C, H, W] in [0, 1] -> what to send, float32 [B * A, row]: A rows for each
+  // image, which are one but for the mixtures of `instahide`.
   Tensor disguise(const Tensor& images);
-  // Logits [B, K] as the model gives them -> in the order of the key's class names.
+  // Logits [B * A, K] as the model gives them -> their means over the rows of an image, [B, K], in
+  // the order of the key's class names.
   Tensor own_classes(const Tensor& logits) const;
 
  private:
   std::unique_ptr<Transform> transform_;
   std::vector<int32_t> names_;
+  int64_t answers_ = 1;  // A
   FreshRandomness fresh_;
 };
 

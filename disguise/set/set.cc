@@ -75,6 +75,8 @@ struct RowSelection {
   }
 };
 
+bool is_share(float v) { return v >= 0 && v <= 1.0001f; }  // false for NaN
+
 // Why no set can have these facts; empty if one can.
 std::string fault_of(const DisguisedSetInfo& info) {
   if (info.rows < 1) return "a set has at least one row";
@@ -103,6 +105,8 @@ struct DisguisedSetWriter::Impl {
   DisguisedSetInfo info;
   std::optional<Handle> hdf5, data;
   std::vector<int32_t> labels;
+  std::vector<float> shares;   // soft labels
+  int64_t added = 0;           // rows so far
   std::vector<uint8_t> chunk;  // as stored; the rows that no whole chunk holds yet
   std::string sums;            // of the chunks that are written
   int64_t written = 0;         // rows in the file
@@ -215,20 +219,32 @@ struct DisguisedSetWriter::Impl {
 
   size_t row_bytes() const { return static_cast<size_t>(info.shape.numel()) * size_of(info.dtype); }
 
-  void add(const Tensor& rows, std::span<const int32_t> of_rows) {
-    const int64_t count = static_cast<int64_t>(of_rows.size());
-    if (rows.rank() != info.shape.rank() + 1 || rows.numel() != count * info.shape.numel() ||
-        rows.dim(0) != count) {
-      fail("rows of shape " + rows.shape().str() + " do not fit a set of " + info.shape.str(),
-           where);
-    }
-    if (static_cast<int64_t>(labels.size()) + count > info.rows)
-      fail("more rows than the set was announced with", where);
+  void add_labels(std::span<const int32_t> of_rows) {
     for (const int32_t label : of_rows) {
       if (label < 0 || label >= info.classes)
         fail("a label is not one of the set's classes", where);
     }
     labels.insert(labels.end(), of_rows.begin(), of_rows.end());
+  }
+
+  void add_labels(const Tensor& of_rows) {
+    if (!std::ranges::all_of(of_rows.span<float>(), is_share))
+      fail("a soft label is no share of a class", where);
+    const auto values = of_rows.span<float>();
+    shares.insert(shares.end(), values.begin(), values.end());
+  }
+
+  template <typename Labels>
+  void add(const Tensor& rows, const Labels& of_rows, int64_t count, bool soft) {
+    if (soft != info.soft_labels) fail("labels of another kind than announced", where);
+    if (rows.rank() != info.shape.rank() + 1 || rows.numel() != count * info.shape.numel() ||
+        rows.dim(0) != count) {
+      fail("rows of shape " + rows.shape().str() + " do not fit a set of " + info.shape.str(),
+           where);
+    }
+    if (added + count > info.rows) fail("more rows than the set was announced with", where);
+    add_labels(of_rows);
+    added += count;
     const size_t whole = static_cast<size_t>(chunk_rows(info)) * row_bytes();
     for (int64_t row = 0; row < count;) {
       const int64_t room = static_cast<int64_t>((whole - chunk.size()) / row_bytes());
@@ -237,7 +253,7 @@ struct DisguisedSetWriter::Impl {
       row += now;
       if (chunk.size() == whole) write_chunk();
     }
-    if (static_cast<int64_t>(labels.size()) == info.rows && !chunk.empty()) write_chunk();
+    if (added == info.rows && !chunk.empty()) write_chunk();
   }
 
   // Converts rows to stored elements, at the end of `chunk`, and counts them.
@@ -364,8 +380,16 @@ struct DisguisedSetWriter::Impl {
     attribute("offset", H5T_IEEE_F32LE, {}, &info.offset);
     Handle int32(H5Tcopy(H5T_STD_I32LE), H5Tclose, where),
         byte(H5Tcopy(H5T_STD_U8LE), H5Tclose, where);
-    const Handle y = dataset("/y", int32, {labels.size()}, {});
-    wrote(H5Dwrite(y, int32, H5S_ALL, H5S_ALL, H5P_DEFAULT, labels.data()));
+    if (info.soft_labels) {
+      Handle float32(H5Tcopy(H5T_IEEE_F32LE), H5Tclose, where);
+      const auto classes_there = static_cast<hsize_t>(info.classes);
+      const Handle y =
+          dataset("/y_soft", float32, {shares.size() / classes_there, classes_there}, {});
+      wrote(H5Dwrite(y, float32, H5S_ALL, H5S_ALL, H5P_DEFAULT, shares.data()));
+    } else {
+      const Handle y = dataset("/y", int32, {labels.size()}, {});
+      wrote(H5Dwrite(y, int32, H5S_ALL, H5S_ALL, H5P_DEFAULT, labels.data()));
+    }
     const Handle x_sums = dataset("/x_sha256", byte, {sums.size() / kSumBytes, kSumBytes}, {});
     wrote(H5Dwrite(x_sums, byte, H5S_ALL, H5S_ALL, H5P_DEFAULT, sums.data()));
     wrote(H5Fflush(*hdf5, H5F_SCOPE_LOCAL));
@@ -407,7 +431,12 @@ DisguisedSetWriter::DisguisedSetWriter(const fs::path& file, const DisguisedSetI
     : impl_(std::make_unique<Impl>(file, info)) {}
 DisguisedSetWriter::~DisguisedSetWriter() = default;
 void DisguisedSetWriter::add(const Tensor& rows, std::span<const int32_t> labels) {
-  impl_->add(rows, labels);
+  impl_->add(rows, labels, static_cast<int64_t>(labels.size()), false);
+}
+void DisguisedSetWriter::add(const Tensor& rows, const Tensor& shares) {
+  if (shares.rank() != 2 || shares.dim(1) != impl_->info.classes)
+    fail("soft labels " + shares.shape().str() + " do not fit the set's classes", impl_->where);
+  impl_->add(rows, shares, shares.dim(0), true);
 }
 DisguisedSetInfo DisguisedSetWriter::finish() {
   impl_->finish();
@@ -421,6 +450,7 @@ struct DisguisedSetReader::Impl {
   Handle hdf5, data;
   DisguisedSetInfo info;
   std::vector<int32_t> labels;
+  Tensor shares;  // soft labels
   std::string sums;
 
   std::mutex mutex;  // of the chunk that is kept
@@ -599,13 +629,36 @@ struct DisguisedSetReader::Impl {
       fail(hdf5_reason(), at, kWriteAgain);
   }
 
+  void read_shares() {
+    info.soft_labels = true;
+    const std::string at = where + ": y_soft";
+    const auto rows = static_cast<hsize_t>(info.rows), classes = static_cast<hsize_t>(info.classes);
+    hsize_t file_size = 0;
+    must(H5Fget_filesize(hdf5, &file_size), where);
+    if (rows > file_size / sizeof(float) / classes)
+      fail("more soft labels than the file has room for", at, kWriteAgain);
+    shares = Tensor::empty({info.rows, info.classes});
+    read_contiguous("/y_soft", H5T_IEEE_F32LE, {rows, classes}, shares.data<float>(),
+                    shares.bytes());
+    const auto values = shares.span<float>();
+    if (!std::ranges::all_of(values, is_share)) fail("a soft label is no share of a class", at, kWriteAgain);
+    for (size_t row = 0; row < rows; ++row) {
+      const auto own = values.subspan(row * classes, classes);
+      labels.push_back(static_cast<int32_t>(std::ranges::max_element(own) - own.begin()));
+    }
+  }
+
   void read_labels() {
     const auto rows = static_cast<size_t>(info.rows), chunks = static_cast<size_t>(chunks_of(info));
-    labels.resize(rows);
-    read_contiguous("/y", H5T_STD_I32LE, {rows}, labels.data(), rows * sizeof(int32_t));
-    for (const int32_t label : labels) {
-      if (label < 0 || label >= info.classes)
-        fail("a label is not one of the set's classes", where + ": y", kWriteAgain);
+    if (H5Lexists(hdf5, "/y_soft", H5P_DEFAULT) > 0) {
+      read_shares();
+    } else {
+      labels.resize(rows);
+      read_contiguous("/y", H5T_STD_I32LE, {rows}, labels.data(), rows * sizeof(int32_t));
+      for (const int32_t label : labels) {
+        if (label < 0 || label >= info.classes)
+          fail("a label is not one of the set's classes", where + ": y", kWriteAgain);
+      }
     }
     sums.resize(chunks * kSumBytes);
     read_contiguous("/x_sha256", H5T_STD_U8LE, {chunks, kSumBytes}, sums.data(), sums.size());
@@ -701,5 +754,6 @@ Tensor DisguisedSetReader::rows(int64_t first, int64_t count) const {
   return impl_->rows(first, count);
 }
 std::vector<int32_t> DisguisedSetReader::labels() const { return impl_->labels; }
+Tensor DisguisedSetReader::soft_labels() const { return impl_->shares; }
 
 }  // namespace ens

@@ -11,7 +11,8 @@
 //               and 0 except for `store: uint8`)
 //   /x          [rows, shape...], chunks of 256 rows; float16, float32 or uint8
 //   /x_sha256   [chunks, 32] uint8: of the chunk's rows as they are stored
-//   /y          [rows] int32
+//   /y          [rows] int32; or, where labels are mixed,
+//   /y_soft     [rows, classes] float32: shares of the classes, which need not add up to 1
 // No file names, no times, no class names. The rows are in an order that only the owner knows.
 #pragma once
 
@@ -33,8 +34,9 @@ struct DisguisedSetInfo {
   Shape shape;                // of one row, usually [C, H', W']
   Dtype dtype = Dtype::kF16;  // of the stored elements: float16, float32 or uint8
   float scale = 1, offset = 0;
-  int64_t rows = 0;  // n, at least 1
-  int classes = 0;   // at least 2; labels are 0 .. classes - 1
+  int64_t rows = 0;          // n, at least 1
+  int classes = 0;           // at least 2; labels are 0 .. classes - 1
+  bool soft_labels = false;  // shares of the classes
   std::vector<float> mean,
       stddev;          // of the rows' elements, for each shape[0]; never infinite, stddev never 0
   std::string key_id;  // 16 hex digits that name the key and say nothing about it
@@ -60,6 +62,8 @@ class DisguisedSetWriter {
   // cannot hold becomes the nearest value that it can. Error for elements that are not finite,
   // labels out of range, more rows than announced, and if the disk is full.
   void add(const Tensor& rows, std::span<const int32_t> labels);
+  // The same with soft labels: float32 [count, classes], each from 0 to 1.
+  void add(const Tensor& rows, const Tensor& shares);
   // Returns what the file says. Error if rows are missing, or if there is a file of this name by
   // now.
   DisguisedSetInfo finish();
@@ -83,7 +87,8 @@ class DisguisedSetReader {
   // float32 [count, shape...]. Whole chunks of kDisguisedChunkRows are read and their SHA-256
   // compared; the last one is kept, so that going through the rows in order reads each chunk once.
   Tensor rows(int64_t first, int64_t count) const;
-  std::vector<int32_t> labels() const;
+  std::vector<int32_t> labels() const;  // of soft labels the class with the largest share
+  Tensor soft_labels() const;           // float32 [rows, classes], or undefined
 
  private:
   struct Impl;

@@ -16,6 +16,7 @@ constexpr int64_t kChunk = kDisguisedChunkRows;
 SetRows::SetRows(const DisguisedSetReader& set, int64_t open_bytes)
     : set_(set),
       labels_(set.labels()),
+      soft_labels_(set.soft_labels()),
       open_chunks_(std::max<int64_t>(2, open_bytes / (kChunk * set.info().shape.numel() * 4))) {}
 
 int64_t SetRows::chunk() const { return kChunk; }
@@ -39,14 +40,19 @@ const float* SetRows::row(int64_t index) {
 Batch SetRows::read(std::span<const LoadedRow> rows) {
   const auto count = std::ssize(rows);
   const int64_t size = set_.info().shape.numel();
+  const bool soft = soft_labels_.defined();
+  const int64_t classes = set_.info().classes;
   Batch batch{Tensor::empty(batched(count, set_.info().shape)),
-              Tensor::empty({count}, Dtype::kI32)};
-  float* to = batch.images.data<float>();
-  int32_t* label = batch.labels.data<int32_t>();
-  for (const LoadedRow& loaded : rows) {
-    std::copy_n(row(loaded.row), size, to);
-    to += size;
-    *label++ = labels_[static_cast<size_t>(loaded.row)];
+              soft ? Tensor::empty({count, classes}) : Tensor::empty({count}, Dtype::kI32)};
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t from = rows[static_cast<size_t>(i)].row;
+    std::copy_n(row(from), size, batch.images.data<float>() + i * size);
+    if (soft) {
+      std::copy_n(soft_labels_.data<float>() + from * classes, classes,
+                  batch.labels.data<float>() + i * classes);
+    } else {
+      batch.labels.data<int32_t>()[i] = labels_[static_cast<size_t>(from)];
+    }
   }
   return batch;
 }

@@ -33,6 +33,7 @@ class SetRows : public RowSource {
   };
   const DisguisedSetReader& set_;
   const std::vector<int32_t> labels_;
+  const Tensor soft_labels_;
   const int64_t open_chunks_;
   std::list<Chunk> recent_;  // the latest first
   std::unordered_map<int64_t, std::list<Chunk>::iterator> by_index_;

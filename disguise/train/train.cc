@@ -164,7 +164,8 @@ class CloudTraining {
     job.label = "the net";
     job.file = run_.path("stage1/net0.h5");
     job.loss = [&](const Batch& b) {
-      return softmax_cross_entropy(model_.net->forward(cast(Var(b.images), dtype_)), b.labels);
+      return softmax_cross_entropy(model_.net->forward(cast(Var(b.images), dtype_)), b.labels,
+                                   cross_entropy_spec(config_.stage1()));
     };
     job.capture = !model_.net->has_host_state();
     if (test_) job.quick_accuracy = [&] { return accuracy(kQuickTest); };

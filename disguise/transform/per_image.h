@@ -5,8 +5,8 @@
 #include <span>
 #include <vector>
 
+#include "base/secret_rng.h"
 #include "base/threads.h"
-#include "disguise/transform/draws.h"
 #include "disguise/transform/transform.h"
 
 namespace ens {

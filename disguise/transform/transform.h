@@ -19,8 +19,8 @@ struct ImageShape {
 };
 
 // The randomness that every image gets anew: noise and nonces. Never made from a master key, and
-// forgotten when dropped. Gives seeds, each the key of one stream (SecretRng in draws.h). One
-// thread at a time.
+// forgotten when dropped. Gives seeds, each the key of one stream (SecretRng in base/secret_rng.h).
+// One thread at a time.
 class FreshRandomness {
  public:
   FreshRandomness();  // of the operating system's random source

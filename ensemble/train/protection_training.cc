@@ -2,6 +2,7 @@
 #include "ensemble/train/protection_training.h"
 
 #include "ensemble/protect/step.h"
+#include "experiment/setup.h"
 #include "proto/protections.h"
 
 namespace ens {
@@ -37,7 +38,8 @@ class StepOnFeatures : public ProtectionTraining {
 
 JointLoss ProtectionTraining::joint_loss(const TrainingContext& context) const {
   return [&context](EnsembleNet& net, const Batch& b, double) {
-    return softmax_cross_entropy(net.forward(context.input(b)), b.labels);
+    return softmax_cross_entropy(net.forward(context.input(b)), b.labels,
+                                 cross_entropy_spec(context.config.stage1()));
   };
 }
 

@@ -105,7 +105,8 @@ class Stage1Trainer {
   }
   Var loss(const Batch& b) {
     Var clean;
-    Var total = softmax_cross_entropy(net_->forward(context_.input(b), clean), b.labels);
+    Var total = softmax_cross_entropy(net_->forward(context_.input(b), clean), b.labels,
+                                      cross_entropy_spec(context_.config.stage1()));
     if (penalty_) {
       const Var value = penalty_->value(Var(b.images), clean);
       total = add(total, affine(value, static_cast<float>(penalty_->weight), 0));

@@ -8,6 +8,7 @@
 
 #include "attacks/disguise/registry.h"
 #include "attacks/split/registry.h"
+#include "attacks/text/registry.h"
 #include "base/error.h"
 #include "experiment/run_dir.h"
 #include "lab/commands/commands.h"
@@ -15,6 +16,7 @@
 #include "lab/results.h"
 #include "lab/scenarios/disguise.h"
 #include "lab/scenarios/split_attacks.h"
+#include "lab/scenarios/text.h"
 #include "lab/stop_on_signals.h"
 
 namespace ens {
@@ -52,9 +54,11 @@ void add_attack_command(CLI::App& app) {
   command
       ->add_option(
           "-a,--attack", flags->attacks,
-          fmt::format("One of {}; of disguised training one of {} (may be repeated; default: those "
-                      "of attack.tier)",
-                      fmt::join(attack_names(), ", "), fmt::join(disguise_attack_names(), ", ")))
+          fmt::format(
+              "One of {}; of disguised training one of {}; of translation one of {} (may be "
+              "repeated; default: those of attack.tier)",
+              fmt::join(attack_names(), ", "), fmt::join(disguise_attack_names(), ", "),
+              fmt::join(text_attack_names(), ", ")))
       ->allow_extra_args(false);
   command->add_flag("--rerun,--again", flags->again, "Repeat attacks that have results already");
   command->callback([flags] {
@@ -62,14 +66,18 @@ void add_attack_command(CLI::App& app) {
     RunConfig wanted = flags->config.given();
     complete(wanted);
     std::vector<AttackJob> jobs;
-    std::vector<std::filesystem::path> folders, disguised;
+    std::vector<std::filesystem::path> folders, disguised, text;
     for (const std::string& run : flags->runs) {
       if (!std::filesystem::exists(std::filesystem::path(run) / "DONE")) {
         usage_fail("'" + run + "' is not a finished run folder", "attack",
                    "train it first: ensembler train --out " + run);
       }
-      folders.emplace_back(run);
       const RunConfig trained = read_run_config(run);
+      if (is_text(trained)) {
+        text.emplace_back(run);
+        continue;
+      }
+      folders.emplace_back(run);
       if (is_disguised(trained)) {
         disguised.emplace_back(run);
         continue;
@@ -82,8 +90,10 @@ void add_attack_command(CLI::App& app) {
     const StopOnSignals signals;
     int failures = attack_disguised_runs(disguised, flags->attacks, flags->config.given(),
                                          flags->again, signals.token());
+    failures += attack_text_runs(text, flags->attacks, flags->config.given(), flags->again,
+                                 signals.token());
     failures += run_attacks(jobs, flags->config.given(), flags->again, signals.token());
-    print_results(folders);
+    if (!folders.empty()) print_results(folders);
     if (failures > 0)
       fail(fmt::format("{} attack{} failed", failures, failures == 1 ? "" : "s"), "attack",
            "the reasons are in the table above");

@@ -31,7 +31,8 @@ void add_parts_command(CLI::App& app);
 void add_calibrate_command(CLI::App& app);
 void add_certify_command(CLI::App& app);
 void add_offload_command(CLI::App& app);
-void add_offload_bench_command(CLI::App& offload);  // below `offload`
+void add_offload_bench_command(CLI::App& offload);  // these below `offload`
+void add_offload_noise_command(CLI::App& offload);
 void add_disguise_command(CLI::App& app);
 void add_disguise_classify_command(CLI::App& disguise);
 void add_disguise_owner_commands(CLI::App& disguise);  // below `disguise`

@@ -40,13 +40,10 @@ void list(const DataFlags& flags) {
   names.push_back("shapes");
   fmt::print("{}\n", data_root(flags.root).string());
   for (const std::string& name : names) {
-    DataOptions options;
-    options.name = name;
-    options.root = flags.root;
     fmt::print("  {:<14} {}\n", name,
-               name == "shapes"           ? "generated, needs no file"
-               : dataset_present(options) ? "present"
-                                          : "missing: ensembler data get " + name);
+               name == "shapes"                    ? "generated, needs no file"
+               : fetched_present(name, flags.root) ? "present"
+                                                   : "missing: ensembler data get " + name);
   }
 }
 

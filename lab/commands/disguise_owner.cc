@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// ensembler disguise keygen, apply, show, inspect: what the owner of images does, and what she
-// gives away.
+// ensembler disguise keygen, apply, rotate, show, inspect: what the owner of images does, and what
+// she gives away.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -55,14 +55,14 @@ void keygen(const KeygenFlags& flags) {
                "use --set disguise.method=rmt, or a configuration such as --config disguise-rmt");
   }
   refuse_existing(flags.out);
-  const int64_t samples = DisguiseKey::samples_needed(config.disguise());
-  config.mutable_data()->set_train_limit(std::max<int64_t>(samples, 1));
+  config.mutable_data()->set_train_limit(
+      std::max<int64_t>(DisguiseKey::samples_needed(config.disguise()), 1));
   config.mutable_data()->set_public_images(0);
   const auto data = shared_dataset(config, DataPart::kTrain);
   const DisguiseKey key = DisguiseKey::make(
       config.disguise(),
       {{data->channels, data->height, data->width}, config.data().fit(), data->class_names},
-      config.seed(), samples > 0 ? first_pixels(*data, samples) : Tensor());
+      config.seed(), key_samples(config.disguise(), *data, mixed_in(config).get()));
   key.write(flags.out);
   fmt::print("{}  secret: keep it on this machine\nkey {}: {} for images of {}\n", flags.out,
              key.id(), key.method(), key.images().shape.shape().str());
@@ -94,10 +94,14 @@ RunConfig data_settings(const ConfigFlags& flags, const std::string& data_set,
 void apply_to(const DisguiseKey& key, const RunConfig& config, const std::string& split,
               const std::string& file, studio::DisguiseReport& report) {
   const auto data = shared_dataset(config, split == "train" ? DataPart::kTrain : DataPart::kTest);
+  RunConfig of_key = config;
+  *of_key.mutable_disguise() = key.settings();
+  const auto public_data = mixed_in(of_key);
   const auto start = std::chrono::steady_clock::now();
-  const DisguisedSetInfo info =
-      apply_disguise(key, *data, split, file,
-                     {.crop_padding = config.data().crop_padding(), .flip = config.data().flip()});
+  const DisguisedSetInfo info = apply_disguise(key, *data, split, file,
+                                               {.crop_padding = config.data().crop_padding(),
+                                                .flip = config.data().flip(),
+                                                .public_data = public_data.get()});
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   fmt::print("{}: {} rows of {} {}, {} classes, {:.1f} MB, in {:.2f} s; set {} under key {}\n",
@@ -111,11 +115,12 @@ void apply_to(const DisguiseKey& key, const RunConfig& config, const std::string
   written.set_seconds(seconds);
 }
 
-void apply(const ApplyFlags& flags) {
-  const DisguiseKey key = DisguiseKey::read(flags.key);
-  const RunConfig config = data_settings(flags.config, flags.data_set, key);
+void refuse_existing_sets(const ApplyFlags& flags) {
   refuse_existing(flags.out);
   if (!flags.test.empty()) refuse_existing(flags.test);
+}
+
+void write_sets(const DisguiseKey& key, const RunConfig& config, const ApplyFlags& flags) {
   studio::DisguiseReport report;
   report.set_data(config.data().name());
   report.set_method(key.method());
@@ -131,6 +136,41 @@ void apply(const ApplyFlags& flags) {
   }
   if (!flags.test.empty()) apply_to(key, config, "test", flags.test, report);
   if (!flags.report.empty()) results::write(flags.report, report);
+}
+
+void apply(const ApplyFlags& flags) {
+  const DisguiseKey key = DisguiseKey::read(flags.key);
+  const RunConfig config = data_settings(flags.config, flags.data_set, key);
+  refuse_existing_sets(flags);
+  write_sets(key, config, flags);
+}
+
+// ---- rotate
+
+struct RotateFlags : ApplyFlags {
+  std::string new_key;
+};
+
+void rotate(const RotateFlags& flags) {
+  const DisguiseKey old = DisguiseKey::read(flags.key);
+  const RunConfig config = data_settings(flags.config, flags.data_set, old);
+  refuse_existing(flags.new_key);
+  refuse_existing_sets(flags);
+  const int64_t samples = DisguiseKey::samples_needed(old.settings());
+  const DisguiseKey key = DisguiseKey::make(
+      old.settings(), old.images(), config.seed(),
+      samples > 0 ? first_pixels(*shared_dataset(config, DataPart::kTrain), samples) : Tensor());
+  if (key.id() == old.id()) {
+    usage_fail("the seed gives the key that is there already", "disguise rotate",
+               "use another seed (--set seed=...), or a key without "
+               "disguise.insecure_seeded_secrets");
+  }
+  key.write(flags.new_key);
+  fmt::print("{}  secret: keep it on this machine\nkey {} for key {}\n", flags.new_key, key.id(),
+             old.id());
+  write_sets(key, config, flags);
+  fmt::print("models that were trained under key {} need {}: keep it as long as they are asked\n",
+             old.id(), flags.key);
 }
 
 // ---- pictures
@@ -207,8 +247,9 @@ void inspect(const InspectFlags& flags) {
   const auto [fewest, most] = std::ranges::minmax(of_class);
   fmt::print("disguised set {} ({}), under key {}\n", info.set_id, info.split, info.key_id);
   for (const std::string& mark : info.marks) fmt::print("MARKED: {}\n", mark);
-  fmt::print("{} rows of {} {}, {} classes with {} to {} rows, {:.1f} MB\n", info.rows,
+  fmt::print("{} rows of {} {}, {} classes with {} to {} rows{}, {:.1f} MB\n", info.rows,
              info.shape.str(), name(info.dtype), info.classes, fewest, most,
+             info.soft_labels ? " (mixed)" : "",
              static_cast<double>(fs::file_size(flags.set)) / 1e6);
   fmt::print("mean {:.4g}\nstddev {:.4g}\n", fmt::join(info.mean, " "),
              fmt::join(info.stddev, " "));
@@ -243,18 +284,31 @@ void add_disguise_owner_commands(CLI::App& disguise) {
   command->add_option("-o,--out", making->out, "The key file; never written over")->required();
   command->callback([making] { keygen(*making); });
 
+  const auto add_apply_flags = [&](ApplyFlags& flags) {
+    flags.config.add_to(*command);
+    command->add_option("-k,--key", flags.key, kKey)->required();
+    command->add_option("--data-set", flags.data_set, kDataSet);
+    command->add_option("-o,--out", flags.out, "The disguised training set; never written over")
+        ->required();
+    command->add_option("--test", flags.test, "Disguise the test images too, into this file");
+    command->add_option("--report", flags.report,
+                        "Write what was done into this file: images, seconds, bytes (JSON)");
+  };
   auto applying = std::make_shared<ApplyFlags>();
   command = disguise.add_subcommand(
       "apply", "Transform a data set under a key, for the cloud (data.* settings)");
-  applying->config.add_to(*command);
-  command->add_option("-k,--key", applying->key, kKey)->required();
-  command->add_option("--data-set", applying->data_set, kDataSet);
-  command->add_option("-o,--out", applying->out, "The disguised training set; never written over")
-      ->required();
-  command->add_option("--test", applying->test, "Disguise the test images too, into this file");
-  command->add_option("--report", applying->report,
-                      "Write what was done into this file: images, seconds, bytes (JSON)");
+  add_apply_flags(*applying);
   command->callback([applying] { apply(*applying); });
+
+  auto rotating = std::make_shared<RotateFlags>();
+  command = disguise.add_subcommand(
+      "rotate",
+      "Make a new key of an old one's method, and the data set under it; models of the "
+      "old key go on needing it");
+  add_apply_flags(*rotating);
+  command->add_option("--new-key", rotating->new_key, "The new key file; never written over")
+      ->required();
+  command->callback([rotating] { rotate(*rotating); });
 
   auto showing = std::make_shared<ShowFlags>();
   command =

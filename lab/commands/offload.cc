@@ -206,6 +206,7 @@ void add_offload_command(CLI::App& app) {
   command->callback([flags] { pack(*flags); });
 
   add_offload_bench_command(*offload);
+  add_offload_noise_command(*offload);
 
   auto attacking = std::make_shared<AttackFlags>();
   command =

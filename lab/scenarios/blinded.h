@@ -23,8 +23,9 @@ BlindedCost blinded_cost(const Graph& graph, const std::vector<Int8Group>& group
 
 // Attacks RUN/blinded.h5 with what 1, 2, ... K + T colluding workers see, as `offload` of
 // the configuration says, and leaves a run folder for each, RUN/blinded/K1-T1/1-of-2: summary.json
-// and attack/{oracle,uniform-numbers} as of any attacked run. `oracle` is
+// and attack/{oracle,share-lattice,uniform-numbers} as of any attacked run. `oracle` is
 // the decoder on the coalition's shares; its `own` is the same decoder on inputs without noise.
+// Of scheme darknight_real all K + T workers alone, with share-ica, in RUN/blinded/real-K1-T1.
 // Those that are there are replaced. `config`: RUN's, with other settings of the attack. Returns
 // the folders. Usage Error for a scheme that hides nothing.
 std::vector<std::filesystem::path> attack_blinded(const std::filesystem::path& run,

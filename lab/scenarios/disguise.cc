@@ -23,17 +23,22 @@
 #include "base/threads.h"
 #include "disguise/key/key.h"
 #include "disguise/owner/apply.h"
+#include "disguise/owner/queries.h"
 #include "disguise/set/set.h"
+#include "disguise/train/model.h"
 #include "disguise/train/train.h"
 #include "experiment/run_dir.h"
 #include "lab/config_flags.h"
 #include "lab/datasets.h"
 #include "lab/references.h"
 #include "lab/results.h"
+#include "lab/scenarios/attack_tasks.h"
 #include "lab/scenarios/shared_target.h"
 #include "lab/scenarios/split.h"
 #include "lab/scenarios/split_training.h"
+#include "lab/scenarios/text.h"
 #include "lab/scores.h"
+#include "nn/autograd/ops.h"
 #include "nn/core/backend.h"
 #include "nn/data/loader.h"
 #include "proto/results.h"
@@ -75,6 +80,14 @@ std::string settings_for_tables(const DisguiseConfig& disguise) {
     const NeuracryptConfig& n = disguise.neuracrypt();
     add(fmt::format("patches of {}, d = {}, ", n.patch(), n.width()) +
         (n.depth() < 0 ? "linear" : fmt::format("depth {}", n.depth())));
+  } else if (method == "instahide") {
+    const InstahideConfig& i = disguise.instahide();
+    const bool cross = i.mix() == "cross";
+    add(fmt::format("{}, k = {}, {} encodings, {} queries", i.mix(),
+                    i.k() > 0 ? i.k()
+                    : cross   ? 6
+                              : 4,
+                    i.encodings(), i.queries()));
   } else if (method == "dp") {
     add(fmt::format("\u03b5 = {:g}", disguise.dp().epsilon()));
   } else if (method == "noise") {
@@ -118,10 +131,9 @@ DisguiseKey owners_key(const RunConfig& config, const RunDir& run, const Dataset
   const fs::path file = run.path("owner/owner.key");
   fs::permissions(file.parent_path(), fs::perms::owner_all);
   if (fs::exists(file)) return DisguiseKey::read(file);
-  const int64_t samples = DisguiseKey::samples_needed(config.disguise());
   DisguiseKey key =
       DisguiseKey::make(config.disguise(), images_of_key(config, train), config.seed(),
-                        samples > 0 ? first_pixels(train, samples) : Tensor());
+                        key_samples(config.disguise(), train, mixed_in(config).get()));
   key.write(file);
   return key;
 }
@@ -134,8 +146,26 @@ fs::path owners_set(const DisguiseKey& key, const RunConfig& config, const RunDi
   ApplyOptions options;
   options.crop_padding = config.data().crop_padding();
   options.flip = config.data().flip();
+  const auto public_data = mixed_in(config);
+  options.public_data = public_data.get();
   apply_disguise(key, data, split, file, options);
   return file;
+}
+
+// What the owner sees, whose queries may be several rows each; the cloud counts single rows.
+double owners_accuracy(const DisguiseKey& key, const fs::path& model_file, const Dataset& test) {
+  constexpr int64_t kImages = 128;
+  const DisguisedModel model = read_disguised_model(model_file);
+  DisguisedQueries queries(key, model.key_id, model.row(), model_file.string());
+  double right = 0;
+  for (int64_t first = 0; first < test.count(); first += kImages) {
+    const int64_t count = std::min(kImages, test.count() - first);
+    const Tensor rows = queries.disguise(images_of(test, first, count));
+    right += accuracy(queries.own_classes(classify_disguised(model, rows)),
+                      labels_of(test, first, count)) *
+             static_cast<double>(count);
+  }
+  return right / static_cast<double>(test.count());
 }
 
 void describe(const RunConfig& config, const DisguiseKey& key, const Dataset& train,
@@ -154,6 +184,13 @@ void describe(const RunConfig& config, const DisguiseKey& key, const Dataset& tr
 
 // ---- attacks
 
+// Another key for the same images, from public ones.
+DisguiseKey key_of_attacker(const DisguiseKey& key, const RunConfig& config) {
+  return DisguiseKey::make(key.settings(), key.images(), config.seed() + 1,
+                           key_samples(key.settings(), *shared_dataset(config, DataPart::kPublic),
+                                       mixed_in(config).get()));
+}
+
 // A finished run, as its attacks meet it.
 class Target {
  public:
@@ -163,6 +200,8 @@ class Target {
         key_(DisguiseKey::read(folder / "owner/owner.key")),
         transform_(key_.transform()),
         fresh_(key_.fresh("query")),
+        other_key_(key_of_attacker(key_, config_)),
+        other_transform_(other_key_.transform()),
         set_(folder / "owner/train.h5") {
     const auto test = shared_dataset(config_, DataPart::kTest);
     check_classes(*test, key_.images().class_names, folder.string());
@@ -183,6 +222,7 @@ class Target {
       gallery_.rows(truth_.dim(0), more).copy_from(images_of(roles_.traffic, 0, more));
     }
     queries_ = apply(truth_);
+    choose_candidates(DisguisedSetReader(folder / "owner/test.h5"), first_attack_seed(config_));
   }
 
   // The run's configuration, with the settings of the attacks that are wanted.
@@ -265,11 +305,30 @@ class Target {
   }
 
  private:
-  Tensor apply(const Tensor& images) {
+  Tensor apply(const Tensor& images) { return apply(*transform_, images); }
+  Tensor apply(const Transform& transform, const Tensor& images) {
     Tensor pixels = images.clone();
     for (float& v : pixels.span<float>()) v = std::round(255 * v);
     std::lock_guard lock(fresh_mutex_);
-    return transform_->apply(pixels, fresh_);
+    return transform.apply(pixels, fresh_);
+  }
+
+  // As many training rows as test rows, in random order.
+  void choose_candidates(const DisguisedSetReader& others, uint64_t seed) {
+    constexpr int64_t kMost = 2000;
+    const int64_t n = std::min({kMost, set_.info().rows, others.info().rows});
+    const Tensor in = set_.rows(0, n), out = others.rows(0, n);
+    const std::vector<int32_t> in_labels = set_.labels(), out_labels = others.labels();
+    candidates_ = Tensor::empty(batched(2 * n, set_.info().shape));
+    const std::vector<int64_t> order = Rng(seed, "candidates for membership").permutation(2 * n);
+    for (int64_t i = 0; i < 2 * n; ++i) {
+      const int64_t from = order[static_cast<size_t>(i)];
+      const bool member = from < n;
+      candidates_.rows(i, 1).copy_from(member ? in.rows(from, 1) : out.rows(from - n, 1));
+      candidate_labels_.push_back(member ? in_labels[static_cast<size_t>(from)]
+                                         : out_labels[static_cast<size_t>(from - n)]);
+      members_.push_back(member);
+    }
   }
 
   DisguiseVictim victim() {
@@ -280,7 +339,23 @@ class Target {
     v.rows = [this](int64_t first, int64_t count) { return set_.rows(first, count); };
     v.queries = queries_;
     v.public_data = &roles_.public_data;
+    v.private_images = [this] { return gallery_; };
+    v.private_rows = [this] {
+      const int64_t m = queries_.dim(0), others = gallery_.dim(0) - m;
+      Shape all = queries_.shape();
+      all.set(0, m + others);
+      Tensor rows = Tensor::empty(all);
+      rows.rows(0, m).copy_from(queries_);
+      if (others > 0) rows.rows(m, others).copy_from(apply(gallery_.rows(m, others)));
+      return rows;
+    };
     v.apply = [this](const Tensor& images) { return apply(images); };
+    v.apply_other_key = [this](const Tensor& images) { return apply(*other_transform_, images); };
+    const auto model = read_disguised_model(folder_ / "cloud/model.h5").net;  // of this attack
+    model->to(parse_devices(config_.device())[0]);
+    v.model = model;
+    v.candidates = candidates_;
+    v.candidate_labels = candidate_labels_;
     return v;
   }
 
@@ -296,6 +371,7 @@ class Target {
     out.set_reference_classifier(shared_reference(config_, learns, DataPart::kPublic),
                                  roles_.scored.labels);
     out.set_gallery(gallery_);
+    out.set_members(members_);
     return out;
   }
 
@@ -318,9 +394,13 @@ class Target {
   const std::unique_ptr<Transform> transform_;
   std::mutex fresh_mutex_;
   FreshRandomness fresh_;
+  const DisguiseKey other_key_;  // that the cloud makes for itself
+  const std::unique_ptr<Transform> other_transform_;
   const DisguisedSetReader set_;
   ImageRoles roles_;
   Tensor truth_, gallery_, queries_;
+  Tensor candidates_;  // for membership
+  std::vector<int32_t> candidate_labels_, members_;
 };
 
 class DisguiseScenario : public Scenario {
@@ -381,6 +461,24 @@ class DisguiseScenario : public Scenario {
 
 }  // namespace
 
+std::shared_ptr<const Dataset> mixed_in(const RunConfig& config) {
+  const DisguiseConfig& disguise = config.disguise();
+  if (disguise.method() != "instahide" || disguise.instahide().mix() != "cross") return nullptr;
+  const std::string& name = disguise.instahide().public_data();
+  if (name.empty()) {
+    usage_fail("no public images are named", "disguise.instahide.public_data",
+               "name a data set with images of the same shape");
+  }
+  if (name == config.data().name()) {
+    usage_fail("'" + name + "' is the owner's own data set", "disguise.instahide.public_data",
+               "name another one: what is mixed in is public");
+  }
+  RunConfig of_public = config;
+  of_public.mutable_data()->set_name(name);
+  of_public.mutable_data()->set_train_limit(0);
+  return shared_dataset(of_public, DataPart::kTrainAndPublic);
+}
+
 bool is_disguised(const RunConfig& config) {
   return config.disguise().has_method() &&
          '"' + config.disguise().method() + '"' != default_text("disguise.method");
@@ -396,6 +494,7 @@ const Scenario& disguise_scenario() {
 }
 
 const Scenario& scenario_of(const RunConfig& config) {
+  if (is_text(config)) return text_scenario();
   return is_disguised(config) ? disguise_scenario() : split_scenario();
 }
 
@@ -433,6 +532,8 @@ bool train_disguised_run(const RunConfig& config, const fs::path& folder) {
   results::RunSummary summary;
   results::read(run.path("cloud/summary.json"), summary);
   describe(config, key, *train, summary);
+  if (key.method() == "instahide")
+    summary.set_accuracy(owners_accuracy(key, run.path("cloud/model.h5"), *test));
   results::write(run.path("summary.json"), summary);
   run.mark_done();
   return true;
@@ -446,43 +547,7 @@ int attack_disguised_runs(const std::vector<fs::path>& runs,
     wanted_runs.push_back({run.string(), run, Target::attacked(run, wanted),
                            disguise_scenario().attacks(attacks, "")});
   }
-  if (again) {
-    for (const ScenarioRun& run : wanted_runs) {
-      for (const std::string& attack : run.attacks) {
-        fs::remove(run.folder / "attack" / attack / "result.json");
-      }
-    }
-  }
-  const std::vector<Task> tasks = disguise_scenario().tasks(wanted_runs, {});
-  const auto to_do = std::ranges::count(tasks, false, &Task::done);
-  for (const Task& task : tasks) {
-    if (task.done && !task.needs.empty()) fmt::print(stderr, "{}: done already\n", task.id);
-  }
-  if (to_do == 0) return 0;
-  Progress progress(fmt::format("{} attack{}", to_do, to_do == 1 ? "" : "s"), to_do, "attacks");
-  ExecutorOptions options;
-  options.stop = stop;
-  options.on_report = [&](const Task&, double, const std::string& note) { progress.note(note); };
-  int64_t ended = std::ssize(tasks) - to_do;
-  options.on_change = [&](const std::vector<TaskStatus>& statuses) {
-    const int64_t now = std::ranges::count_if(statuses, [](const TaskStatus& status) {
-      return status.state == TaskState::kDone || status.state == TaskState::kFailed;
-    });
-    progress.add(now - ended);
-    ended = now;
-  };
-  const std::vector<TaskStatus> statuses = run_tasks(tasks, options);
-  progress.finish();
-  for (size_t i = 0; i < tasks.size(); ++i) {
-    if (statuses[i].state == TaskState::kFailed) {
-      fmt::print(stderr, "{}: {}\n", tasks[i].id, statuses[i].reason);
-    }
-  }
-  const auto count = [&](TaskState state) {
-    return static_cast<int>(std::ranges::count(statuses, state, &TaskStatus::state));
-  };
-  if (count(TaskState::kStopped) + count(TaskState::kWaiting) > 0) throw Stopped();
-  return count(TaskState::kFailed);
+  return run_attack_tasks(disguise_scenario(), wanted_runs, again, stop);
 }
 
 }  // namespace ens

@@ -7,15 +7,21 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "experiment/scenario.h"
+#include "nn/data/dataset.h"
 
 namespace ens {
 
 // Whether this is the configuration of a disguised training.
 bool is_disguised(const RunConfig& config);
+
+// The public images that the method mixes in (disguise.instahide.public_data), in the size of the
+// owner's; null where it mixes in none. Usage Error if they are the owner's own data set.
+std::shared_ptr<const Dataset> mixed_in(const RunConfig& config);
 
 // The settings of the method that tables tell apart: "4x4 blocks, noise 25".
 std::string disguise_settings_for_tables(const DisguiseConfig& disguise);

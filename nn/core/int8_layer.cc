@@ -28,6 +28,13 @@ Shape output_shape(const Int8Layer& layer, const Shape& input) {
 
 Tensor multiply(const Int8Layer& layer, const Tensor& x) {
   Backend& be = backend(x.device());
+  if (x.dtype() == Dtype::kF32) {
+    const Tensor w = layer.weight.to(x.device()).to(Dtype::kF32);
+    if (w.rank() == 4) return be.conv2d(x, w, {}, layer.conv);
+    Tensor y = Tensor::empty({x.dim(0), w.dim(0)}, Dtype::kF32, x.device());
+    be.gemm(false, true, 1, x, w, 0, y);
+    return y;
+  }
   return layer.weight.rank() == 2 ? be.gemm_s8(false, true, x, layer.weight)
                                   : be.conv2d_s8(x, layer.weight, layer.conv);
 }

@@ -14,7 +14,7 @@ struct Int8Layer {
 
 // Of one input [C, H, W] or [C]; usage Error if the layer does not take it.
 Shape output_shape(const Int8Layer& layer, const Shape& input);
-// x [B, ...] kI8 or kU8 -> [B, ...] kI32, exact.
+// x [B, ...] kI8 or kU8 -> [B, ...] kI32, exact. x kF32 -> kF32, as the backend computes float32.
 Tensor multiply(const Int8Layer& layer, const Tensor& x);
 
 }  // namespace ens

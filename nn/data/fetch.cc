@@ -23,6 +23,7 @@
 #include "base/strings.h"
 #include "nn/data/dataset.h"
 #include "nn/data/fetch_files.h"
+#include "nn/data/sentences.h"
 #include "nn/data/sources.h"
 
 namespace ens {
@@ -222,6 +223,12 @@ class WorkFolder {
 };
 
 void check_loads(const std::string& name, const fs::path& root) {
+  if (name == "multi30k") {
+    for (const char* split : {"train", "val", "test_2016_flickr", "test_2017_flickr"}) {
+      read_multi30k(root, split, "en-de");
+    }
+    return;
+  }
   DataOptions options;
   options.name = name;
   options.root = root;
@@ -229,10 +236,7 @@ void check_loads(const std::string& name, const fs::path& root) {
 }
 
 bool complete(const std::string& name, const fs::path& root) {
-  DataOptions options;
-  options.name = name;
-  options.root = root;
-  if (!dataset_present(options)) return false;
+  if (!fetched_present(name, root)) return false;
   try {
     check_loads(name, root);
     return true;
@@ -294,6 +298,10 @@ const std::map<std::string, std::vector<FetchFile>>& official_files() {
   const std::string cifar = "https://www.cs.toronto.edu/~kriz/";
   const std::string mnist = "https://ossci-datasets.s3.amazonaws.com/mnist/";
   const std::string fashion = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/";
+  // The commit whose checksums these are.
+  const std::string multi30k =
+      "https://raw.githubusercontent.com/multi30k/dataset/a3d2e0d26b56f3846f66a952536ffed4e401d05a/"
+      "data/task1/raw/";
   static const std::map<std::string, std::vector<FetchFile>> kFiles{
       {"cifar10",
        {{cifar + "cifar-10-binary.tar.gz",
@@ -316,11 +324,36 @@ const std::map<std::string, std::vector<FetchFile>>& official_files() {
         {fashion + "train-labels-idx1-ubyte.gz", "25c81989df183df01b3e8a0aad5dffbe"},
         {fashion + "t10k-images-idx3-ubyte.gz", "bef4ecab320f06d8554ea6380940ec79"},
         {fashion + "t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310"}}},
+      {"multi30k",
+       {{multi30k + "train.en.gz",
+         "d79cfa999dd4c51d2cb42499b6796d5a882c3a8a961923c25a898c90f8bbd56f"},
+        {multi30k + "train.de.gz",
+         "726e39b2fa9eb9ffb6dc763fb35a179f80fae06ffc5d28b6ace5faa883de28a6"},
+        {multi30k + "val.en.gz",
+         "14f7d25ddd868909a9213e361768460edcacdd6ab9d1e77b92560dc10c10dc28"},
+        {multi30k + "val.de.gz",
+         "f0cba2f995189cf5770f29a8a9a537a3ad3f51657ad873405082ff6863a5e75a"},
+        {multi30k + "test_2016_flickr.en.gz",
+         "611d361c6334bc7246101d48097c13cf5c4413c5befc793cc629934359d532d9"},
+        {multi30k + "test_2016_flickr.de.gz",
+         "9204244e408ccb38d2a55cfcd344df15005fc42a07a6e55ca6c52b6ababb8cc8"},
+        {multi30k + "test_2017_flickr.en.gz",
+         "76a444ee25172e72695cddb13ae4a3bda59430617be88e0bb46b60504f054074"},
+        {multi30k + "test_2017_flickr.de.gz",
+         "a2c89666db00c495cd8513b9d708d5a3acc205d7de312ef2bf5fb7ebc1540aee"}}},
   };
   return kFiles;
 }
 
 }  // namespace
+
+bool fetched_present(const std::string& name, const std::filesystem::path& root) {
+  if (name == "multi30k") return multi30k_present(root);
+  DataOptions options;
+  options.name = name;
+  options.root = root;
+  return dataset_present(options);
+}
 
 std::vector<std::string> fetchable_datasets() {
   std::vector<std::string> names;

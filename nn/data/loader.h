@@ -14,7 +14,7 @@ namespace ens {
 
 struct Batch {
   Tensor images;      // [B, C, H, W] float32, plain; a data set's in [0, 1]
-  Tensor labels;      // [B] int32
+  Tensor labels;      // [B] int32, or of a source with soft labels [B, K] float32
   int64_t first = 0;  // position of the batch's first image in this epoch's order
 };
 
@@ -53,24 +53,36 @@ struct LoaderOptions {
   Device device;
 };
 
+// What a training reads its batches from. Used from one thread at a time.
+class BatchSource {
+ public:
+  virtual ~BatchSource() = default;
+  virtual void start(int64_t epoch) = 0;
+  virtual bool next(Batch& batch) = 0;     // false at the end of the epoch
+  virtual int64_t batches() const = 0;     // per epoch
+  virtual double seconds_waited() const {  // total time next() had to wait for data
+    return 0;
+  }
+};
+
 // One pass over the data per start(). The images, order and augmentation of (seed, epoch, position)
 // never depend on threads or on what was read before, so training resumes exactly at any epoch.
 // Used from one thread at a time; the data set or source must outlive the loader. An error of the
 // background thread is thrown by next(). One thread prepares (a few microseconds an image), on any
 // CPU.
-class Loader {
+class Loader : public BatchSource {
  public:
   Loader(const Dataset& data, const LoaderOptions& options);
   // Rows of a source are not augmented: usage Error if the options ask for it.
   Loader(RowSource& source, const LoaderOptions& options);
-  ~Loader();
+  ~Loader() override;
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
 
-  void start(int64_t epoch);
-  bool next(Batch& batch);        // false at the end of the epoch
-  int64_t batches() const;        // per epoch
-  double seconds_waited() const;  // total time next() had to wait for data
+  void start(int64_t epoch) override;
+  bool next(Batch& batch) override;
+  int64_t batches() const override;
+  double seconds_waited() const override;
 
  private:
   struct Impl;

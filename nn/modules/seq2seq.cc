@@ -11,8 +11,8 @@ namespace ens {
 void init_xavier(Module& module, Rng& rng) {
   for (const NamedVar& p : module.parameters()) {
     if (p.var.shape().rank() != 2) continue;
-    const auto bound = static_cast<float>(
-        std::sqrt(6.0 / static_cast<double>(p.var.dim(0) + p.var.dim(1))));
+    const auto bound =
+        static_cast<float>(std::sqrt(6.0 / static_cast<double>(p.var.dim(0) + p.var.dim(1))));
     Tensor values = Tensor::empty(p.var.shape());
     rng.fill_uniform(values.span<float>(), -bound, bound);
     p.var.mutable_value().copy_from(values);
@@ -72,13 +72,12 @@ EncoderLayer::EncoderLayer(const Seq2SeqSpec& spec, Rng& rng)
 
 Var EncoderLayer::feed_forward(const Var& x, const DropoutDraws& drop) {
   const Var hidden = linear1_->forward(x);
-  return linear2_->forward(
-      drop(activation_ == UnaryOp::kGelu ? gelu(hidden) : relu(hidden)));
+  return linear2_->forward(drop(activation_ == UnaryOp::kGelu ? gelu(hidden) : relu(hidden)));
 }
 
 Var EncoderLayer::run(const Var& x, const SoftmaxMask& mask, const DropoutDraws& drop) {
-  const Var y = residual(x, *norm1_, drop,
-                         [&](const Var& v) { return self_->to_itself(v, mask, drop); });
+  const Var y =
+      residual(x, *norm1_, drop, [&](const Var& v) { return self_->to_itself(v, mask, drop); });
   return residual(y, *norm2_, drop, [&](const Var& v) { return feed_forward(v, drop); });
 }
 
@@ -89,9 +88,8 @@ DecoderLayer::DecoderLayer(const Seq2SeqSpec& spec, Rng& rng) : EncoderLayer(spe
 
 Var DecoderLayer::run(const Var& y, const Var& memory, const Tensor& memory_lengths,
                       const DropoutDraws& drop) {
-  const Var a = residual(y, *norm1_, drop, [&](const Var& v) {
-    return self_->to_itself(v, {.causal = true}, drop);
-  });
+  const Var a = residual(y, *norm1_, drop,
+                         [&](const Var& v) { return self_->to_itself(v, {.causal = true}, drop); });
   const Var b = residual(a, *norm2_, drop, [&](const Var& v) {
     return cross_->to_memory(v, memory, {.lengths = memory_lengths}, drop);
   });

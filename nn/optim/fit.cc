@@ -85,13 +85,14 @@ class Steps {
 
 }  // namespace
 
-void fit(const FitOptions& options, Loader& loader, Optimizer& optimizer,
+void fit(const FitOptions& options, BatchSource& loader, Optimizer& optimizer,
          const std::function<Var(const Batch&)>& loss,
          const std::function<void(int64_t, double)>& after_step,
          const std::function<void(const EpochStats&)>& after_epoch) {
   Schedule schedule;
   schedule.kind = options.schedule;
   schedule.peak = options.lr;
+  schedule.warmup_steps = options.warmup;
   schedule.steps = std::max<int64_t>(1, options.epochs * loader.batches());
   schedule.period = std::max<int64_t>(
       1, options.step_epochs > 0 ? options.step_epochs * loader.batches() : schedule.steps / 3);

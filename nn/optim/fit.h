@@ -20,6 +20,7 @@ struct FitOptions {
   Schedule::Kind schedule = Schedule::Kind::kOneCycle;
   float lr = 0.1f;
   int64_t step_epochs = 0;  // Schedule::kStep halves the rate this often; 0: a third of the epochs
+  int64_t warmup = 4000;    // Schedule::kNoam, in steps
   float clip = 0;           // > 0: limit the gradients' norm
   // The loss asks only the batch's device for work, always the same, and does not look at results
   // or draw numbers on the host: on a GPU the step may then be captured once and run again.
@@ -38,7 +39,7 @@ struct EpochStats {
 // GPU nobody waits for a step's loss before the next one is under way: after_step, and the check,
 // come one step late there. after_step(images, loss) and after_epoch(stats) may be empty; an
 // exception from any of them ends the training. Error when the loss is not finite ("diverged").
-void fit(const FitOptions& options, Loader& loader, Optimizer& optimizer,
+void fit(const FitOptions& options, BatchSource& loader, Optimizer& optimizer,
          const std::function<Var(const Batch&)>& loss,
          const std::function<void(int64_t images, double loss)>& after_step,
          const std::function<void(const EpochStats&)>& after_epoch);

@@ -35,6 +35,11 @@ float Schedule::at(int64_t step) const {
           peak, 0, static_cast<double>(step) / static_cast<double>(std::max<int64_t>(steps, 1))));
     case Kind::kStep:
       return peak * static_cast<float>(std::pow(gamma, step / std::max<int64_t>(period, 1)));
+    case Kind::kNoam: {
+      const auto now = static_cast<double>(step + 1), warm = static_cast<double>(warmup_steps);
+      return static_cast<float>(static_cast<double>(peak) *
+                                std::min(now / warm, std::sqrt(warm / now)));
+    }
   }
   return peak;
 }
@@ -44,8 +49,9 @@ Schedule::Kind parse_schedule(const std::string& name) {
   if (name == "onecycle") return Schedule::Kind::kOneCycle;
   if (name == "cosine") return Schedule::Kind::kCosine;
   if (name == "step") return Schedule::Kind::kStep;
+  if (name == "noam") return Schedule::Kind::kNoam;
   usage_fail("unknown schedule '" + name + "'", "schedule",
-             "use onecycle, cosine, step or constant");
+             "use onecycle, cosine, step, noam or constant");
 }
 
 }  // namespace ens

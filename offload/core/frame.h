@@ -15,6 +15,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "offload/core/scheme.h"
+
 namespace ens {
 
 struct Frame {
@@ -61,6 +63,7 @@ struct EnclaveSettings {
   uint32_t check = 1, seal = 1;
   uint32_t workers = 0;
   uint64_t memory_bytes = 0;
+  double noise_mean = 0, noise_stddev = 1;
 };
 
 // One job: how its share is sent on. The share: 32 bytes of a seed, or planes; sealed or not.
@@ -69,7 +72,8 @@ struct JobHeader {
   uint64_t step = 0;
   uint32_t group = 0, share = 0;
   int64_t batches = 0;
-  uint32_t planes = 0, is_blinded = 0;  // not blinded: one plane of integers
+  uint32_t planes = 0;
+  ShareNumbers numbers = ShareNumbers::kIntegers;
   uint32_t is_seed = 0, is_unsigned = 0, is_sealed = 0;
   uint8_t seal_key[32] = {};  // the enclave's public key
 };

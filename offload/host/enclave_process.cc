@@ -129,7 +129,7 @@ struct EnclaveProcess::Impl {
     job.set_step(header.step);
     job.set_share(header.share);
     for (const auto& layer : out.layers) job.add_layer(layer->described.hash());
-    if (header.is_blinded != 0) job.set_field(header.planes == 4 ? offload::M31 : offload::P24);
+    job.set_field(wire_field(header.numbers, static_cast<int>(header.planes)));
     job.set_is_unsigned(header.is_unsigned != 0);
     job.add_shape(header.planes);
     job.add_shape(header.batches);

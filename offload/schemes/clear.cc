@@ -15,8 +15,8 @@ class ClearEncoding : public Encoding {
 
   int64_t groups() const override { return x_.dim(0); }
   Share share(int) override { return {x_.reshape(batched(1, x_.shape())), std::nullopt}; }
-  std::span<const uint32_t> residues(int) override { return residues_; }
-  bool read(const Tensor& frame, std::vector<uint32_t>& residues) const override {
+  std::span<const uint32_t> elements(int) override { return residues_; }
+  bool read(const Tensor& frame, Elements& residues) const override {
     residues = to_residues(field_, frame);
     // Sums of int8 products are small (Int8Net); others would not come back from the residues.
     return std::ranges::all_of(frame.span<int32_t>(), [this](int32_t v) {
@@ -24,7 +24,7 @@ class ClearEncoding : public Encoding {
              v <= static_cast<int64_t>(field_.prime() / 2);
     });
   }
-  Tensor decode(size_t, std::span<const int>, std::span<const std::vector<uint32_t>> outputs,
+  Tensor decode(size_t, std::span<const int>, std::span<const Elements> outputs,
                 const Shape& output) const override {
     Tensor y = Tensor::empty(batched(x_.dim(0), output), Dtype::kI32);
     to_integers(field_, outputs[0], y.span<int32_t>());
@@ -45,7 +45,7 @@ class Clear : public Scheme {
   const Field& field() const override { return options_.field; }
   int planes() const override { return 1; }
   int output_bytes() const override { return 4; }
-  bool blinded() const override { return false; }
+  ShareNumbers numbers() const override { return ShareNumbers::kIntegers; }
   int inputs() const override { return 1; }
   int shares() const override { return options_.shares; }
   int needed() const override { return 1; }

@@ -44,11 +44,11 @@ class FieldEncoding : public Encoding {
     if (index < code_.noises()) return {{}, seeds_[static_cast<size_t>(index)]};
     const Shape one = batched(groups_, one_);
     Tensor frame = Tensor::empty(batched(code_.field().planes(), one), Dtype::kI8);
-    to_planes(code_.field(), residues(index), frame.span<int8_t>());
+    to_planes(code_.field(), elements(index), frame.span<int8_t>());
     return {frame, std::nullopt};
   }
 
-  std::span<const uint32_t> residues(int index) override {
+  std::span<const uint32_t> elements(int index) override {
     if (index < code_.noises()) return rows_[static_cast<size_t>(code_.inputs() + index)];
     const auto [share, is_new] = shares_.try_emplace(index);
     if (is_new) {
@@ -59,14 +59,13 @@ class FieldEncoding : public Encoding {
     return share->second;
   }
 
-  bool read(const Tensor& frame, std::vector<uint32_t>& residues) const override {
+  bool read(const Tensor& frame, Elements& residues) const override {
     residues.resize(static_cast<size_t>(frame.numel()) /
                     static_cast<size_t>(code_.field().planes()));
     return from_planes(code_.field(), frame.span<int8_t>(), residues);
   }
 
-  Tensor decode(size_t, std::span<const int> indices,
-                std::span<const std::vector<uint32_t>> outputs,
+  Tensor decode(size_t, std::span<const int> indices, std::span<const Elements> outputs,
                 const Shape& output) const override {
     const std::vector<std::span<const uint32_t>> rows(outputs.begin(), outputs.end());
     const auto coefficients = code_.decoding(indices);
@@ -108,7 +107,7 @@ class DarKnightField : public Scheme {
   const Field& field() const override { return code_.field(); }
   int planes() const override { return code_.field().planes(); }
   int output_bytes() const override { return code_.field().planes(); }
-  bool blinded() const override { return true; }
+  ShareNumbers numbers() const override { return ShareNumbers::kResidues; }
   int inputs() const override { return code_.inputs(); }
   int shares() const override { return code_.shares(); }
   int needed() const override { return code_.needed(); }

@@ -25,11 +25,12 @@ BlindedProducts::BlindedProducts(const Int8Net& net, Scheme& scheme, Workers& wo
                                  const Options& options)
     : net_(net), scheme_(scheme), workers_(workers), options_(options) {
   const Field& field = scheme.field();
+  const bool reals = scheme.numbers() == ShareNumbers::kReals;
   const int repetitions =
       options.repetitions > 0 ? options.repetitions : (field.planes() < 4 ? 2 : 1);
   for (size_t g = 0; g < net.groups.size(); ++g) {
     const Int8Group& group = net.groups[g];
-    if (const int64_t largest = group.largest_output(); largest > field.prime() / 2) {
+    if (const int64_t largest = group.largest_output(); !reals && largest > field.prime() / 2) {
       usage_fail("layer " + std::to_string(g + 1) + " can have sums of " + std::to_string(largest) +
                      ", which the field modulo " + std::to_string(field.prime()) + " does not hold",
                  "offload.field", "use m31");
@@ -40,15 +41,17 @@ BlindedProducts::BlindedProducts(const Int8Net& net, Scheme& scheme, Workers& wo
       layers.push_back(step.layer);
       prepared.outputs.push_back(output_shape(step.layer, group.input));
       if (options.check)
-        prepared.checks.emplace_back(field, step.layer.weight, step.layer.conv, repetitions);
+        prepared.checks.push_back(
+            reals ? real_check(step.layer.weight, step.layer.conv)
+                  : field_check(field, step.layer.weight, step.layer.conv, repetitions));
     }
-    scheme.add_group(std::move(layers), group.input);
+    scheme.add_group(std::move(layers), group.input, group.input_scale);
     draw_secrets(prepared);
   }
 }
 
 void BlindedProducts::draw_secrets(Group& group) {
-  for (Freivalds& check : group.checks) check.redraw(secrets_.next());
+  for (const auto& check : group.checks) check->redraw(secrets_.next());
   group.checked = 0;
 }
 
@@ -90,7 +93,7 @@ BlindedProducts::Workers::Outcome BlindedProducts::ask(size_t g, Encoding& encod
   };
   const auto accept = [&](int share, const Reply& reply) {
     const auto start = Clock::now();
-    std::vector<std::vector<uint32_t>> read;
+    std::vector<Elements> read;
     std::string verdict = judge(g, encoding, share, reply, read);
     if (verdict.empty()) {
       shares.push_back(share);
@@ -112,7 +115,7 @@ BlindedProducts::Workers::Outcome BlindedProducts::ask(size_t g, Encoding& encod
 
 // The products in a reply, if they are right.
 std::string BlindedProducts::judge(size_t g, Encoding& encoding, int share, const Reply& reply,
-                                   std::vector<std::vector<uint32_t>>& read) {
+                                   std::vector<Elements>& read) {
   if (reply.step != step_ || reply.share != share) return "returned the products of another job";
   Group& group = groups_[g];
   const int64_t count = encoding.groups(), bytes = scheme_.output_bytes();
@@ -121,15 +124,15 @@ std::string BlindedProducts::judge(size_t g, Encoding& encoding, int share, cons
   if (std::ssize(reply.frame) != total) return "returned products of another shape";
   const std::byte* from = reply.frame.data();
   for (size_t i = 0; i < group.outputs.size(); ++i) {
-    const bool blinded = scheme_.blinded();
-    Tensor frame = Tensor::empty(batched(blinded ? bytes : 1, batched(count, group.outputs[i])),
-                                 blinded ? Dtype::kI8 : Dtype::kI32);
+    const bool residues = scheme_.numbers() == ShareNumbers::kResidues;
+    Tensor frame = Tensor::empty(batched(residues ? bytes : 1, batched(count, group.outputs[i])),
+                                 product_dtype(scheme_.numbers()));
     std::memcpy(frame.host(), from, frame.bytes());
     from += frame.bytes();
-    if (!encoding.read(frame, read.emplace_back())) return "returned elements outside the field";
+    if (!encoding.read(frame, read.emplace_back())) return "returned elements that are none";
     if (!group.checks.empty() &&
-        !group.checks[i].check(encoding.residues(share), net_.groups[g].input, read.back(),
-                               group.outputs[i], count)) {
+        !group.checks[i]->check(encoding.elements(share), net_.groups[g].input, read.back(),
+                                group.outputs[i], count)) {
       draw_secrets(group);
       return "returned a wrong product of layer " + std::to_string(g + 1);
     }

@@ -79,16 +79,16 @@ class BlindedProducts {
  private:
   struct Group {
     std::vector<Shape> outputs;
-    std::vector<Freivalds> checks;  // empty: products are not checked
-    int64_t checked = 0;            // with the present secrets
+    std::vector<std::unique_ptr<ProductCheck>> checks;  // empty: products are not checked
+    int64_t checked = 0;                                // with the present secrets
   };
-  using Outputs = std::vector<std::vector<std::vector<uint32_t>>>;  // [layer][reply]
+  using Outputs = std::vector<std::vector<Elements>>;  // [layer][reply]
 
   void draw_secrets(Group& group);
   Workers::Outcome ask(size_t g, Encoding& encoding, bool is_unsigned, std::vector<int>& shares,
                        Outputs& outputs);
   std::string judge(size_t g, Encoding& encoding, int share, const Reply& reply,
-                    std::vector<std::vector<uint32_t>>& read);
+                    std::vector<Elements>& read);
 
   const Int8Net& net_;
   Scheme& scheme_;

@@ -41,12 +41,12 @@ class SlalomEncoding : public Encoding {
     to_planes(field_, masked_, frame.span<int8_t>());
     return {frame, std::nullopt};
   }
-  std::span<const uint32_t> residues(int) override { return masked_; }
-  bool read(const Tensor& frame, std::vector<uint32_t>& residues) const override {
+  std::span<const uint32_t> elements(int) override { return masked_; }
+  bool read(const Tensor& frame, Elements& residues) const override {
     residues.resize(static_cast<size_t>(frame.numel() / field_.planes()));
     return from_planes(field_, frame.span<int8_t>(), residues);
   }
-  Tensor decode(size_t layer, std::span<const int>, std::span<const std::vector<uint32_t>> outputs,
+  Tensor decode(size_t layer, std::span<const int>, std::span<const Elements> outputs,
                 const Shape& output) const override {
     Tensor y = Tensor::empty(batched(shape_[0], output), Dtype::kI32);
     const uint32_t* from = outputs[0].data();
@@ -74,13 +74,13 @@ class Slalom : public Scheme {
   const Field& field() const override { return options_.field; }
   int planes() const override { return options_.field.planes(); }
   int output_bytes() const override { return options_.field.planes(); }
-  bool blinded() const override { return true; }
+  ShareNumbers numbers() const override { return ShareNumbers::kResidues; }
   int inputs() const override { return 1; }
   int shares() const override { return options_.shares; }
   int needed() const override { return 1; }
   int seeds() const override { return 0; }
 
-  void add_group(std::vector<Int8Layer> layers, const Shape& input) override {
+  void add_group(std::vector<Int8Layer> layers, const Shape& input, float) override {
     groups_.push_back({std::move(layers), input, {}});
   }
   void prepare(int64_t images) override {

@@ -149,7 +149,7 @@ class RelayedWorkers : public BlindedProducts::Workers {
                      .share = static_cast<uint32_t>(job.share),
                      .batches = job.batches,
                      .planes = static_cast<uint32_t>(scheme_.planes()),
-                     .is_blinded = scheme_.blinded(),
+                     .numbers = scheme_.numbers(),
                      .is_seed = job.data.seed.has_value(),
                      .is_unsigned = job.is_unsigned,
                      .is_sealed = sealed_};
@@ -244,12 +244,14 @@ class Enclave {
       usage_fail("the network is not the one that the settings name", "enclave");
     net_ = int8_net_of(data);
     if (s.mode == EnclaveMode::kShares) {
-      scheme_ = make_scheme(
-          text_of(s.scheme),
-          {.field = Field::named(text_of(s.field)),
-           .virtual_batch = static_cast<int>(s.virtual_batch),
-           .noises = static_cast<int>(s.noises),
-           .shares = static_cast<int>(std::max(s.workers, s.virtual_batch + s.noises))});
+      scheme_ =
+          make_scheme(text_of(s.scheme),
+                      {.field = Field::named(text_of(s.field)),
+                       .virtual_batch = static_cast<int>(s.virtual_batch),
+                       .noises = static_cast<int>(s.noises),
+                       .shares = static_cast<int>(std::max(s.workers, s.virtual_batch + s.noises)),
+                       .noise_mean = s.noise_mean,
+                       .noise_stddev = s.noise_stddev});
       const int needed = scheme_->needed() + static_cast<int>(s.spare_shares);
       if (static_cast<int>(s.workers) < needed) {
         usage_fail("scheme " + text_of(s.scheme) + " needs " + std::to_string(needed) +
@@ -411,7 +413,7 @@ MemoryEstimate estimate_memory(const Int8Net& net, const Scheme* scheme, int64_t
       now += images * (inputs + 4 * outputs);  // integers in, sums out
       if (scheme) {
         const int64_t batches = (images + scheme->inputs() - 1) / scheme->inputs();
-        const int64_t shares = scheme->needed(), p = scheme->planes();
+        const int64_t shares = scheme->needed(), p = scheme->share_bytes();
         // Residues of inputs, noises and shares; one share as it is sent; products as they came and
         // as residues.
         now += batches * (inputs * (4 * (shares + scheme->inputs()) + 3 * p) +

@@ -11,17 +11,30 @@
 
 namespace ens {
 
-std::optional<Field> field_of(offload::Field field) {
+Dtype ShareFormat::dtype(bool is_unsigned) const {
+  if (numbers == ShareNumbers::kReals) return Dtype::kF32;
+  return numbers == ShareNumbers::kIntegers && is_unsigned ? Dtype::kU8 : Dtype::kI8;
+}
+
+ShareFormat format_of(offload::Field field) {
   switch (field) {
     case offload::INTEGERS:
-      return std::nullopt;
+      return {};
     case offload::M31:
-      return Field::named("m31");
+      return {ShareNumbers::kResidues, Field::named("m31")};
     case offload::P24:
-      return Field::named("p24");
+      return {ShareNumbers::kResidues, Field::named("p24")};
+    case offload::REALS:
+      return {ShareNumbers::kReals, std::nullopt};
     default:
       usage_fail("field " + std::to_string(field) + " is not known to this version", "job");
   }
+}
+
+offload::Field wire_field(ShareNumbers numbers, int planes) {
+  if (numbers == ShareNumbers::kReals) return offload::REALS;
+  if (numbers == ShareNumbers::kIntegers) return offload::INTEGERS;
+  return planes == 4 ? offload::M31 : offload::P24;
 }
 
 offload::Layer describe(const Int8Layer& layer) {

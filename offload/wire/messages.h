@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "nn/core/int8_layer.h"
-#include "offload/core/field.h"
+#include "offload/core/scheme.h"
 #include "proto/offload.pb.h"
 #include "proto/status.h"
 
@@ -18,8 +18,18 @@ constexpr int64_t kMaxFrameBytes = int64_t{256} << 20;
 // Of one job, over all its planes: seconds of a core, so that one job cannot hold a worker.
 constexpr int64_t kMaxJobMultiplications = int64_t{1} << 38;
 
-// None: INTEGERS. Usage Error for a number that this version does not know.
-std::optional<Field> field_of(offload::Field field);
+// What a share is made of, as it travels.
+struct ShareFormat {
+  ShareNumbers numbers = ShareNumbers::kIntegers;
+  std::optional<Field> field;  // of residues
+
+  int planes() const { return field ? field->planes() : 1; }
+  Dtype dtype(bool is_unsigned) const;                                               // of a share
+  int64_t element_bytes() const { return numbers == ShareNumbers::kReals ? 4 : 1; }  // of a plane
+};
+// Usage Error for a number that this version does not know.
+ShareFormat format_of(offload::Field field);
+offload::Field wire_field(ShareNumbers numbers, int planes);
 
 // The layer's shape, attributes and hash.
 offload::Layer describe(const Int8Layer& layer);

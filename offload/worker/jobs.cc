@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 #include <optional>
 #include <vector>
@@ -24,30 +25,36 @@ Status bad(std::string message) { return {StatusCode::kInvalidArgument, std::mov
 
 // Whether the share is possible, and there. Its shape is then [planes, G, ...].
 Status check_share(const offload::Job& job, std::span<const std::byte> frame, int frames,
-                   const std::optional<Field>& field) {
+                   const ShareFormat& format) {
   const int rank = job.shape_size();
   if (rank != 3 && rank != 5) return bad("a share has three or five axes");
-  if (job.shape(0) != (field ? field->planes() : 1))
-    return bad("the share has not one plane a digit");
-  int64_t bytes = 1;
+  if (job.shape(0) != format.planes()) return bad("the share has not one plane a digit");
+  int64_t bytes = format.element_bytes();
   for (const int64_t size : job.shape()) {
     if (size < 1 || size > kMaxFrameBytes / bytes) return bad("the share is empty or too large");
     bytes *= size;
   }
   const bool seeded = !job.seed().empty();
-  if (seeded && (!field || job.seed().size() != sizeof(Seed)))
+  if (seeded && (!format.field || job.seed().size() != sizeof(Seed)))
     return bad("a seed has 32 bytes, and a field");
   if (frames != (seeded ? 1 : 2)) return bad("a job has a seed, or a raw frame");
   if (!seeded && static_cast<int64_t>(frame.size()) != bytes) {
     return bad(fmt::format("the share has {} bytes, its shape {}", frame.size(), bytes));
+  }
+  if (format.numbers == ShareNumbers::kReals) {
+    for (size_t at = 0; at < frame.size(); at += sizeof(float)) {
+      float v = 0;
+      std::memcpy(&v, frame.data() + at, sizeof v);
+      if (!std::isfinite(v)) return bad("an element of the share is not finite");
+    }
   }
   return {};
 }
 
 // The share, once all that is claimed of it and its job has been checked.
 Tensor read_share(const offload::Job& job, std::span<const std::byte> frame,
-                  const std::optional<Field>& field, const Shape& shape) {
-  Tensor share = Tensor::empty(shape, !field && job.is_unsigned() ? Dtype::kU8 : Dtype::kI8);
+                  const ShareFormat& format, const Shape& shape) {
+  Tensor share = Tensor::empty(shape, format.dtype(job.is_unsigned()));
   if (job.seed().empty()) {
     std::memcpy(share.host(), frame.data(), frame.size());
     return share;
@@ -55,8 +62,8 @@ Tensor read_share(const offload::Job& job, std::span<const std::byte> frame,
   Seed seed;
   std::memcpy(seed.data(), job.seed().data(), seed.size());
   std::vector<uint32_t> elements(static_cast<size_t>(share.numel() / shape[0]));
-  expand_seed(seed, *field, elements);
-  to_planes(*field, elements, share.span<int8_t>());
+  expand_seed(seed, *format.field, elements);
+  to_planes(*format.field, elements, share.span<int8_t>());
   return share;
 }
 
@@ -162,7 +169,7 @@ Status Jobs::run_sealed(const offload::Job& job, std::span<const std::byte> fram
 
 Status Jobs::run(const offload::Job& job, std::span<const std::byte> frame, int frames,
                  JobReply& reply) {
-  const std::optional<Field> field = field_of(job.field());
+  const ShareFormat format = format_of(job.field());
   std::vector<const Int8Layer*> layers;
   for (const std::string& hash : job.layer()) {
     const auto at = layers_.find(hash);
@@ -170,7 +177,7 @@ Status Jobs::run(const offload::Job& job, std::span<const std::byte> frame, int 
     layers.push_back(&at->second);
   }
   if (layers.empty() || layers.size() > 64) return bad("a job has 1 to 64 layers");
-  if (Status status = check_share(job, frame, frames, field); !status.ok()) return status;
+  if (Status status = check_share(job, frame, frames, format); !status.ok()) return status;
   const std::vector<int64_t> sizes(job.shape().begin(), job.shape().end());
   const Shape shape(sizes), one(shape.dims().subspan(2));
   const int64_t planes = shape[0], groups = shape[1];
@@ -181,33 +188,35 @@ Status Jobs::run(const offload::Job& job, std::span<const std::byte> frame, int 
       return bad("the products are too large");
     if (padded_size(*layer, one) > kMaxFrameBytes / (planes * groups))
       return bad("the padded share is too large");
-    total += size * planes * groups * (field ? 1 : 4);
+    total += size * planes * groups * (format.field ? 1 : 4);
     work += multiplications(*layer, one) * planes * groups;
   }
   if (work > kMaxJobMultiplications) {
     return bad(fmt::format("the job takes {} billion multiplications, at most {}", work >> 30,
                            kMaxJobMultiplications >> 30));
   }
-  const Tensor share = read_share(job, frame, field, shape);
+  const Tensor share = read_share(job, frame, format, shape);
   if (!record_.empty()) record(job, share);
 
   const auto begin = std::chrono::steady_clock::now();
   const Tensor x = share.reshape(batched(planes * groups, one)).to(device_);
-  if (field) {
+  if (format.field) {
     reply.tensor = Tensor::empty({total}, Dtype::kI8);
     std::span<int8_t> left = reply.tensor.span<int8_t>();
     for (const Int8Layer* layer : layers) {
-      const std::vector<uint32_t> residues = multiply(*field, *layer, x);
+      const std::vector<uint32_t> residues = multiply(*format.field, *layer, x);
       const size_t count = residues.size() * static_cast<size_t>(planes);
-      to_planes(*field, residues, left.first(count));
+      to_planes(*format.field, residues, left.first(count));
       left = left.subspan(count);
     }
   } else {
-    reply.tensor = Tensor::empty({total / 4}, Dtype::kI32);
-    std::span<int32_t> left = reply.tensor.span<int32_t>();
+    const bool reals = format.numbers == ShareNumbers::kReals;
+    reply.tensor = Tensor::empty({total / 4}, reals ? Dtype::kF32 : Dtype::kI32);
+    auto* to = static_cast<std::byte*>(reply.tensor.host());
     for (const Int8Layer* layer : layers) {
       const Tensor y = multiply(*layer, x).to(Device{}).plain();
-      left = {std::ranges::copy(y.span<int32_t>(), left.begin()).out, left.end()};
+      std::memcpy(to, y.host(), y.bytes());
+      to += y.bytes();
     }
   }
   const auto took = std::chrono::steady_clock::now() - begin;

@@ -51,7 +51,8 @@ DisguiseKey key_for(const Dataset& data, const std::vector<std::string>& overrid
   apply_overrides(overrides, config);
   complete(config);
   return DisguiseKey::make(config.disguise(),
-                           {{data.channels, data.height, data.width}, "crop", data.class_names}, 1);
+                           {{data.channels, data.height, data.width}, "crop", data.class_names}, 1,
+                           key_samples(config.disguise(), data, &data));
 }
 
 class Apply : public ::testing::Test {
@@ -75,6 +76,68 @@ class Apply : public ::testing::Test {
   test::TempDir dir_;
   Dataset data_ = numbered();
 };
+
+// Each image is the first of so many mixtures of the whole set.
+TEST_F(Apply, MixturesHaveSoftLabels) {
+  const DisguiseKey key =
+      key_for(data_, {"disguise.method=instahide", "disguise.instahide.encodings=3",
+                      "disguise.permute_labels=true"});
+  const DisguisedSetReader set = applied(key, "mixed.h5");
+  EXPECT_EQ(set.info().rows, 3 * kImages);
+  ASSERT_TRUE(set.info().soft_labels);
+  const Tensor shares = set.soft_labels();
+  std::vector<double> of_class(5);
+  for (int64_t row = 0; row < shares.dim(0); ++row) {
+    double sum = 0;
+    for (int64_t c = 0; c < 5; ++c) {
+      sum += shares.data<float>()[row * 5 + c];
+      of_class[static_cast<size_t>(c)] += shares.data<float>()[row * 5 + c];
+    }
+    ASSERT_NEAR(sum, 1, 1e-5);
+  }
+  for (const double weight : of_class) EXPECT_NEAR(weight, 3 * kImages / 5.0, 60);
+  // Normalised images, so that mixtures have mean 0, by their random signs, and less variance.
+  for (size_t c = 0; c < 3; ++c) {
+    EXPECT_NEAR(set.info().mean[c], 0, 0.02);
+    EXPECT_LT(set.info().stddev[c], 1);
+  }
+  const DisguisedSetReader test = applied(key, "mixed-test.h5", {}, "test");
+  EXPECT_EQ(test.info().rows, kImages);
+  EXPECT_EQ(test.labels().size(), static_cast<size_t>(kImages));
+  // A query is ten mixtures, whose answers are averaged in the owner's order of classes.
+  DisguisedQueries queries(key, key.id(), {3, 8, 12}, "model");
+  EXPECT_EQ(queries.disguise(Tensor::full({2, 3, 8, 12}, 0.5f)).shape(), Shape({20, 3, 8, 12}));
+  Tensor logits = Tensor::zeros({20, 5});
+  for (int64_t i = 0; i < 100; ++i) logits.data<float>()[i] = static_cast<float>(i / 5 + i % 5);
+  const std::vector<int32_t> names = key.renamed_classes();
+  const Tensor own = queries.own_classes(logits);
+  ASSERT_EQ(own.shape(), Shape({2, 5}));
+  for (int64_t c = 0; c < 5; ++c) {
+    const float name = static_cast<float>(names[static_cast<size_t>(c)]);
+    EXPECT_NEAR(own.data<float>()[c], 4.5f + name, 1e-5);
+    EXPECT_NEAR(own.data<float>()[5 + c], 14.5f + name, 1e-5);
+  }
+  EXPECT_NE(error_of([&] {
+              queries.own_classes(Tensor::zeros({19, 5}));
+            }).find("no logits"),
+            std::string::npos);
+}
+
+TEST_F(Apply, PublicImagesAreMixedInWhereTheyAreAskedFor) {
+  const DisguiseKey key =
+      key_for(data_, {"disguise.method=instahide", "disguise.instahide.mix=cross",
+                      "disguise.instahide.encodings=1", "disguise.instahide.public_data=other"});
+  EXPECT_NE(error_of([&] {
+              apply_disguise(key, data_, "train", dir_ / "none.h5", {});
+            }).find("public_data"),
+            std::string::npos);
+  const Dataset other = numbered();
+  const DisguisedSetReader set = applied(key, "cross.h5", {.public_data = &other});
+  double sum = 0;
+  for (const float share : set.soft_labels().span<float>()) sum += share;
+  EXPECT_LT(sum, 0.6 * kImages) << "public images have no labels";
+  EXPECT_GT(sum, 0.3 * kImages);
+}
 
 TEST_F(Apply, EveryImageIsThereOnceInASecretOrder) {
   const DisguiseKey key = key_for(data_, {"disguise.method=identity"});

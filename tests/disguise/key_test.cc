@@ -52,7 +52,9 @@ DisguiseKey make(const std::vector<std::string>& overrides, const DisguisedImage
                  uint64_t seed = 1) {
   const DisguiseConfig chosen = settings(overrides);
   const bool measured = chosen.method() != "none" && DisguiseKey::samples_needed(chosen) > 0;
-  return DisguiseKey::make(chosen, of, seed, measured ? gradient_images(of, 8) : Tensor());
+  return DisguiseKey::make(
+      chosen, of, seed,
+      measured ? KeySamples{gradient_images(of, 8), gradient_images(of, 4)} : KeySamples{});
 }
 
 Tensor transformed(const DisguiseKey& key, const Tensor& batch) {
@@ -182,6 +184,9 @@ const std::vector<std::vector<std::string>> kMethods = {
      "disguise.aes.key_bits=256"},
     {"disguise.method=aesctr", "disguise.permute_labels=true"},
     {"disguise.method=neuracrypt", "disguise.neuracrypt.width=24"},
+    {"disguise.method=instahide"},
+    {"disguise.method=instahide", "disguise.instahide.mix=cross",
+     "disguise.instahide.public_data=cifar100"},
     {"disguise.method=neuracrypt", "disguise.neuracrypt.depth=-1", "disguise.neuracrypt.patch=8"},
 };
 
@@ -228,7 +233,7 @@ TEST(DisguiseKeys, HoldStatisticsOfTheOwnersImages) {
   const Tensor batch = gradient_images(images());
   const DisguiseKey a = make(method);
   const DisguiseKey other =
-      DisguiseKey::make(settings(method), images(), 1, Tensor::full({1, 3, 32, 32}, 200));
+      DisguiseKey::make(settings(method), images(), 1, {Tensor::full({1, 3, 32, 32}, 200), {}});
   EXPECT_EQ(a.id(), other.id());
   EXPECT_NE(transformed(a, batch).to_vector(), transformed(other, batch).to_vector());
   // What was measured may be missing, or of another form.

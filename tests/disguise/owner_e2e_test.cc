@@ -62,6 +62,42 @@ class OwnersCommands : public ::testing::Test {
   test::TempDir folder_;
 };
 
+TEST_F(OwnersCommands, RotateMakesAnotherKeyOfTheSameMethodAndASetUnderIt) {
+  ASSERT_EQ(keygen(path("old.key"), {"disguise.method=rmt", "disguise.rmt.block=2x2"}).code, 0);
+  const auto rotate = [&](const char* new_key, const char* set,
+                          const std::vector<std::string>& more = {}) {
+    std::vector<std::string> words = {
+        "rotate", "--key", path("old.key"),        "--new-key", path(new_key), "--data-set",
+        "shapes", "--set", "data.train_limit=300", "--out",     path(set)};
+    words.insert(words.end(), more.begin(), more.end());
+    return run(words);
+  };
+  const Outcome done = rotate("new.key", "train.h5");
+  ASSERT_EQ(done.code, 0) << done.text;
+  const DisguiseKey before = DisguiseKey::read(path("old.key"));
+  const DisguiseKey after = DisguiseKey::read(path("new.key"));
+  EXPECT_NE(after.id(), before.id());
+  EXPECT_EQ(after.settings().SerializeAsString(), before.settings().SerializeAsString());
+  EXPECT_EQ(DisguisedSetReader(path("train.h5")).info().key_id, after.id());
+  EXPECT_NE(done.text.find("trained under key " + before.id()), std::string::npos) << done.text;
+  // Neither key nor set is written over.
+  EXPECT_NE(rotate("new.key", "other.h5").code, 0);
+  EXPECT_NE(rotate("other.key", "train.h5").code, 0);
+  EXPECT_FALSE(fs::exists(path("other.key")));
+}
+
+// A key that follows from a seed follows from it again.
+TEST_F(OwnersCommands, RotateNeedsAnotherSeedWhereTheSeedIsTheKey) {
+  const std::vector<std::string> seeded = {"disguise.method=rmt",
+                                           "disguise.insecure_seeded_secrets=true"};
+  ASSERT_EQ(keygen(path("old.key"), seeded).code, 0);
+  const Outcome same = run({"rotate", "--key", path("old.key"), "--new-key", path("new.key"),
+                            "--data-set", "shapes", "--out", path("train.h5")});
+  EXPECT_NE(same.code, 0);
+  EXPECT_NE(same.text.find("--set seed="), std::string::npos) << same.text;
+  EXPECT_FALSE(fs::exists(path("new.key")));
+}
+
 TEST_F(OwnersCommands, FromAKeyToPictures) {
   const Outcome made = keygen(path("owner.key"));
   ASSERT_EQ(made.code, 0) << made.text;

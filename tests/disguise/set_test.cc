@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <csignal>
 #include <cstring>
@@ -122,6 +123,60 @@ class DisguisedSet : public ::testing::Test {
   test::TempDir folder_;
   fs::path file_ = folder_ / "set.h5";
 };
+
+// Labels of mixtures are shares of the classes.
+TEST_F(DisguisedSet, SoftLabelsComeBackAndBadOnesAreRefused) {
+  DisguisedSetInfo info = facts(Dtype::kF32, 300);
+  info.soft_labels = true;
+  Tensor shares = Tensor::empty({300, 10});
+  Rng(9).fill_uniform(shares.span<float>(), 0.0f, 0.1f);
+  {
+    DisguisedSetWriter writer(folder_ / "soft.h5", info);
+    writer.add(random_rows(200), shares.rows(0, 200));
+    EXPECT_NE(
+        error_of([&] { writer.add(random_rows(100), random_labels(100)); }).find("another kind"),
+        std::string::npos);
+    Tensor bad = shares.rows(0, 100).clone();
+    for (const float v : {-0.1f, 1.5f, std::nanf("")}) {
+      bad.data<float>()[7] = v;
+      EXPECT_NE(error_of([&] { writer.add(random_rows(100), bad); }).find("no share"),
+                std::string::npos);
+    }
+    EXPECT_NE(error_of([&] {
+                writer.add(random_rows(100), Tensor::zeros({100, 9}));
+              }).find("do not fit"),
+              std::string::npos);
+    EXPECT_NE(error_of([&] { writer.finish(); }).find("of its 300 rows"), std::string::npos);
+    writer.add(random_rows(100), shares.rows(200, 100));
+    writer.finish();
+  }
+  const DisguisedSetReader reader(folder_ / "soft.h5");
+  EXPECT_TRUE(reader.info().soft_labels);
+  for (size_t row = 0; row < 300; ++row) {
+    const float* own = shares.data<float>() + row * 10;
+    EXPECT_EQ(reader.labels()[row], std::max_element(own, own + 10) - own);
+  }
+  EXPECT_EQ(reader.soft_labels().to_vector(), shares.to_vector());
+  write_set(folder_ / "hard.h5", facts());
+  const DisguisedSetReader hard(folder_ / "hard.h5");
+  EXPECT_FALSE(hard.info().soft_labels);
+  EXPECT_FALSE(hard.soft_labels().defined());
+  // Of a file that somebody changed: out of range, and too few.
+  const auto replaced = [&](hsize_t rows, float value) {
+    return error_after([&](hid_t hdf5) {
+      const hsize_t dims[] = {rows, 10};
+      const hid_t space = H5Screate_simple(2, dims, nullptr);
+      const hid_t data =
+          H5Dcreate2(hdf5, "/y_soft", H5T_IEEE_F32LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+      const std::vector<float> values(static_cast<size_t>(rows * 10), value);
+      H5Dwrite(data, H5T_IEEE_F32LE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
+      H5Dclose(data);
+      H5Sclose(space);
+    });
+  };
+  EXPECT_NE(replaced(kRows, 7).find("no share"), std::string::npos);
+  EXPECT_NE(replaced(kRows - 1, 0.1f).find("another type or shape"), std::string::npos);
+}
 
 TEST_F(DisguisedSet, WhatGoesInComesOut) {
   const Tensor rows = random_rows(kRows);

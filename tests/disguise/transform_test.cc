@@ -9,11 +9,11 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "base/secret_rng.h"
 #include "base/threads.h"
 #include "disguise/transform/aes.h"
 #include "disguise/transform/baselines.h"
 #include "disguise/transform/cipher.h"
-#include "disguise/transform/draws.h"
 #include "disguise/transform/rmt.h"
 #include "nn/core/rng.h"
 #include "tests/support/errors.h"

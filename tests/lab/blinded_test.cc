@@ -8,6 +8,7 @@
 #include "base/files.h"
 #include "experiment/run_dir.h"
 #include "lab/datasets.h"
+#include "lab/shares_accuracy.h"
 #include "offload/schemes/schemes.h"
 #include "proto/results.h"
 #include "report/data.h"
@@ -100,6 +101,47 @@ TEST_F(BlindedRunTest, WhatTravelsIsCountedOfAllClouds) {
   EXPECT_EQ(cost(1, 2).bytes_up, 4 * elements + 18 * 2 * 32);
   EXPECT_EQ(cost(2, 1).bytes_up, 4 * elements + 18 * 32);
   EXPECT_EQ(cost(1, 2).bytes_down, 2 * cost(2, 1).bytes_down);
+}
+
+// DarKnight's first scheme: all workers together separate the images, and the row says so beside
+// the floor. One row, of all of them.
+TEST_F(BlindedRunTest, SharesOfRealNumbersAreSeparatedAndTheReportShowsIt) {
+  config_.mutable_offload()->set_scheme("darknight_real");
+  config_.mutable_offload()->set_virtual_batch(2);
+  const std::vector<fs::path> rows = attack_blinded(run_, config_);
+  ASSERT_EQ(rows.size(), 1u);
+  EXPECT_EQ(rows[0], run_ / "blinded/real-K2-T1/3-of-3");
+  const report::ReportData all = report::collect({run_});
+  const std::vector<report::SeedGroup>& groups = all.comparisons.at(0).rows;
+  ASSERT_EQ(groups.size(), 2u);
+  EXPECT_EQ(groups[1].title, "Blinded over real numbers, 3 of 3 clouds");
+  const report::SeedGroupAttack *found = groups[1].attack("share-ica", "default"),
+                                *floor = groups[1].attack("uniform-numbers", "default");
+  ASSERT_TRUE(found && floor);
+  EXPECT_GT(found->ssim.mean(), 0.9);
+  EXPECT_LT(floor->ssim.mean(), 0.5);
+}
+
+// The bars of docs/offload.md: nothing changes under N(0, 1), nor over a field; under the paper's
+// largest noise a layer's products are off by less than 2 %.
+TEST_F(BlindedRunTest, RealNoiseCostsTheRoundingOfFloat32) {
+  const BlindedBundle bundle = read_blinded_bundle(run_ / "blinded.h5");
+  const auto test = shared_dataset(config_, DataPart::kTest);
+  const auto measure = [&](const std::string& scheme, double mean, double stddev) {
+    const auto made = make_scheme(scheme, {.virtual_batch = 2,
+                                           .noises = 1,
+                                           .shares = 3,
+                                           .noise_mean = mean,
+                                           .noise_stddev = stddev});
+    return shares_accuracy(bundle.net, *made, *test, 20);
+  };
+  const SharesAccuracy exact = measure("darknight_field", 0, 1);
+  EXPECT_EQ(exact.layer_error, 0);
+  EXPECT_EQ(exact.changed, 0);
+  EXPECT_EQ(measure("darknight_real", 0, 1).layer_error, 0);
+  const SharesAccuracy noisy = measure("darknight_real", 1e4, 1e4);
+  EXPECT_GT(noisy.layer_error, 0);
+  EXPECT_LT(noisy.layer_error, 0.02);
 }
 
 TEST_F(BlindedRunTest, ASchemeThatHidesNothingIsRefused) {

@@ -628,5 +628,15 @@ TEST_F(BlindedTest, RecordedSharesAreUniformWhateverTheImages) {
   EXPECT_LT(test::uniform_p(bytes), 1e-9);
 }
 
+// A scheme that is known to be broken, with the attack that breaks it.
+TEST_F(BlindedTest, DarKnightOverRealNumbersIsRefusedByName) {
+  try {
+    EdgeClient edge(config({"tcp://127.0.0.1:1", "tcp://127.0.0.1:2"}, "scheme: 'darknight_real'"));
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("share-ica"), std::string::npos) << error.what();
+  }
+}
+
 }  // namespace
 }  // namespace ens

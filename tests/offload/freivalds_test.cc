@@ -3,11 +3,14 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
+#include <cmath>
 #include <random>
 #include <set>
 
 #include "nn/core/int8_layer.h"
 #include "offload/schemes/secure_stream.h"
+#include "tests/support/naive.h"
 
 namespace ens {
 namespace {
@@ -28,8 +31,9 @@ const std::vector<Case> kCases = {
 };
 
 // f(W, x) of residues in plain loops, modulo p.
-std::vector<uint32_t> naive(const Field& field, const Int8Layer& layer,
-                            const std::vector<uint32_t>& x, const Shape& in, int64_t count) {
+std::vector<uint32_t> naive_product(const Field& field, const Int8Layer& layer,
+                                    const std::vector<uint32_t>& x, const Shape& in,
+                                    int64_t count) {
   const Shape out = output_shape(layer, in);
   const bool conv = in.rank() == 3;
   const ConvSpec s = conv ? layer.conv : ConvSpec{};
@@ -73,7 +77,7 @@ class FreivaldsTest : public testing::TestWithParam<std::tuple<const char*, Case
       v = static_cast<int8_t>(static_cast<int>(random_() % 255) - 127);
     x_.resize(static_cast<size_t>(kCount * case_.input.numel()));
     for (uint32_t& v : x_) v = static_cast<uint32_t>(random_() % field_.prime());
-    y_ = naive(field_, layer_, x_, case_.input, kCount);
+    y_ = naive_product(field_, layer_, x_, case_.input, kCount);
     output_ = output_shape(layer_, case_.input);
   }
 
@@ -89,10 +93,10 @@ class FreivaldsTest : public testing::TestWithParam<std::tuple<const char*, Case
 
 TEST_P(FreivaldsTest, AcceptsTheRightProductAndNoOther) {
   const int repetitions = field_.planes() == 4 ? 1 : 2;
-  Freivalds check(field_, layer_.weight, layer_.conv, repetitions);
-  check.redraw(secrets_.next());
+  const auto check = field_check(field_, layer_.weight, layer_.conv, repetitions);
+  check->redraw(secrets_.next());
   const auto accepts = [&](const std::vector<uint32_t>& y) {
-    return check.check(x_, case_.input, y, output_, kCount);
+    return check->check(x_, case_.input, y, output_, kCount);
   };
   ASSERT_TRUE(accepts(y_));
   // One element; two of which a constant secret would not tell (+1 and -1 on two channels); a whole
@@ -120,12 +124,12 @@ TEST_P(FreivaldsTest, AcceptsTheRightProductAndNoOther) {
             other.weight.span<int8_t>()[random_() % static_cast<size_t>(other.weight.numel())];
         w = static_cast<int8_t>(w > 0 ? w - 1 : w + 1);
         if (i % 64 != 3) continue;  // slow
-        y = naive(field_, other, x_, case_.input, kCount);
+        y = naive_product(field_, other, x_, case_.input, kCount);
         if (y == y_) continue;  // a weight that meets padding only
         break;
       }
     }
-    if (i % 100 == 0) check.redraw(secrets_.next());
+    if (i % 100 == 0) check->redraw(secrets_.next());
     ASSERT_FALSE(accepts(y)) << "error " << i;
   }
 }
@@ -148,22 +152,72 @@ TEST(Freivalds, AcceptsNoneOfAHundredThousandErrors) {
   const Shape input{3, 4, 4};
   std::vector<uint32_t> x(static_cast<size_t>(input.numel()));
   for (uint32_t& v : x) v = static_cast<uint32_t>(random() % field.prime());
-  const auto y = naive(field, layer, x, input, 1);
+  const auto y = naive_product(field, layer, x, input, 1);
   const Shape output = output_shape(layer, input);
   SecureStream secrets;
-  Freivalds check(field, layer.weight, layer.conv, 1);
+  const auto check = field_check(field, layer.weight, layer.conv, 1);
   int64_t accepted = 0;
   for (int i = 0; i < 100000; ++i) {
-    if (i % 10 == 0) check.redraw(secrets.next());
+    if (i % 10 == 0) check->redraw(secrets.next());
     auto wrong = y;
     for (uint64_t n = 1 + random() % 3; n > 0; --n) {
       uint32_t& v = wrong[random() % wrong.size()];
       v = field.add(v, static_cast<uint32_t>(1 + random() % (field.prime() - 1)));
     }
     if (wrong == y) continue;
-    accepted += check.check(x, input, wrong, output, 1);
+    accepted += check->check(x, input, wrong, output, 1);
   }
   EXPECT_EQ(accepted, 0);
+}
+
+// Of float32: what any order of the sums gives passes, also under the paper's largest noise; what a
+// worker with TF32's 11 bits returns, or one with another weight, does not.
+TEST(RealCheck, AcceptsRoundingAndNeitherTf32NorAnotherWeight) {
+  std::mt19937_64 random(11);
+  Int8Layer layer{Tensor::empty({8, 16, 3, 3}, Dtype::kI8), {.stride = 2, .padding = 1}};
+  for (int8_t& v : layer.weight.span<int8_t>())
+    v = static_cast<int8_t>(static_cast<int>(random() % 255) - 127);
+  const Shape input{16, 9, 9}, output = output_shape(layer, input);
+  for (const auto& [mean, stddev] : {std::pair{0.0, 1.0}, {4000.0, 63.25}, {10000.0, 10000.0}}) {
+    SCOPED_TRACE(mean);
+    std::normal_distribution<double> noise(mean, stddev);
+    Tensor x = Tensor::empty(batched(2, input));
+    for (float& v : x.span<float>())
+      v = static_cast<float>(noise(random) + static_cast<double>(random() % 256));
+    const auto tf32 = [](const Tensor& t) {
+      Tensor out = t.clone();
+      for (float& v : out.span<float>())
+        v = std::bit_cast<float>((std::bit_cast<uint32_t>(v) + 0x1000u) & ~0x1fffu);
+      return out;
+    };
+    const auto bits = [](const Tensor& t) {
+      const Tensor plain = t.plain();
+      std::vector<uint32_t> out;
+      for (const float v : plain.span<float>()) out.push_back(std::bit_cast<uint32_t>(v));
+      return out;
+    };
+    const naive::Array a(x), w(layer.weight.to(Dtype::kF32));
+    std::vector<uint32_t> exact;
+    for (const double v : naive::conv2d(a, w, {}, layer.conv).v)
+      exact.push_back(std::bit_cast<uint32_t>(static_cast<float>(v)));
+    Int8Layer other{layer.weight.clone(), layer.conv};
+    other.weight.span<int8_t>()[5 * 9 + 4] ^= 0x20;
+    SecureStream secrets;
+    const auto check = real_check(layer.weight, layer.conv);
+    for (int i = 0; i < 20; ++i) {
+      check->redraw(secrets.next());
+      const auto accepts = [&](const std::vector<uint32_t>& y) {
+        return check->check(bits(x), input, y, output, 2);
+      };
+      EXPECT_TRUE(accepts(exact));
+      EXPECT_TRUE(accepts(bits(multiply(layer, x))));
+      EXPECT_FALSE(accepts(bits(multiply(layer, tf32(x)))));
+      EXPECT_FALSE(accepts(bits(multiply(other, x))));
+      auto nan = exact;
+      nan[7] = std::bit_cast<uint32_t>(std::nanf(""));
+      EXPECT_FALSE(accepts(nan));
+    }
+  }
 }
 
 TEST(SecureStream, NeverGivesASeedTwice) {

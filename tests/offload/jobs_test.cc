@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 #include <random>
 
@@ -108,6 +109,31 @@ TEST_F(JobsTest, ASeedStandsForItsShare) {
   const JobReply a = ask(job(), frame), b = ask(seeded);
   ASSERT_TRUE(a.tensor.defined() && b.tensor.defined()) << b.header.message();
   EXPECT_TRUE(std::ranges::equal(a.tensor.span<int8_t>(), b.tensor.span<int8_t>()));
+}
+
+TEST_F(JobsTest, SharesOfRealsAreComputedInFloat32AndRefusedUnlessFinite) {
+  ASSERT_EQ(code(load(), weights()), StatusCode::kOk);
+  offload::Request r = job();
+  r.mutable_job()->set_field(offload::REALS);
+  r.mutable_job()->set_shape(0, 1);
+  std::vector<float> x(2 * 75, 0.5f);
+  const auto frame = [&] {
+    return std::string(reinterpret_cast<const char*>(x.data()), x.size() * sizeof(float));
+  };
+  const JobReply reply = ask(r, frame());
+  ASSERT_EQ(reply.header.code(), 0u) << reply.header.message();
+  ASSERT_EQ(reply.tensor.dtype(), Dtype::kF32);
+  int sum = 0;
+  for (const int8_t w : layer_.weight.span<int8_t>().subspan(27, 27)) sum += w;
+  EXPECT_EQ(reply.tensor.span<float>()[9 + 4], 0.5f * static_cast<float>(sum));
+  EXPECT_EQ(code(r, frame().substr(4)), StatusCode::kInvalidArgument);
+  for (const float bad : {std::nanf(""), -INFINITY}) {
+    x[70] = bad;
+    EXPECT_EQ(code(r, frame()), StatusCode::kInvalidArgument);
+  }
+  x[70] = 1;
+  r.mutable_job()->set_seed(std::string(32, 'a'));
+  EXPECT_EQ(code(r), StatusCode::kInvalidArgument);
 }
 
 TEST_F(JobsTest, RefusesWhatIsWrongWithoutComputing) {

@@ -56,8 +56,8 @@ Tensor work(const Scheme& scheme, const Int8Layer& layer, const Tensor& frame) {
   const Tensor x = frame.reshape(batched(frame.dim(0) * frame.dim(1), one));
   const std::vector<int32_t> y = naive_product(layer, x);
   const Shape out = batched(frame.dim(0), batched(frame.dim(1), output_shape(layer, one)));
-  Tensor reply = Tensor::empty(out, scheme.blinded() ? Dtype::kI8 : Dtype::kI32);
-  if (!scheme.blinded()) {
+  Tensor reply = Tensor::empty(out, product_dtype(scheme.numbers()));
+  if (scheme.numbers() == ShareNumbers::kIntegers) {
     std::ranges::copy(y, reply.data<int32_t>());
     return reply;
   }
@@ -94,7 +94,7 @@ void expect_exact(const std::string& name, const SchemeOptions& options, const C
   const std::vector<int32_t> want = naive_product(layer, x);
   const Shape output = output_shape(layer, c.input);
   const auto scheme = make_scheme(name, options);
-  scheme->add_group({layer}, c.input);
+  scheme->add_group({layer}, c.input, 1);
   if (images > 1) scheme->prepare(images - 1);  // and one when it is needed
   const auto encoding = scheme->encode(0, x);
   std::vector<std::vector<uint32_t>> outputs;
@@ -145,6 +145,48 @@ TEST_P(SchemesTest, SlalomDecodesTheIntegersBitForBitWithMasksMadeBefore) {
   }
 }
 
+// N2 of the bars: relative to the largest output, 1e-4 with N(0, 1) noise and 2e-2 where mean and
+// deviation are 1e4; and with N(0, 1) the integers themselves.
+TEST_P(SchemesTest, RealSharesDecodeUpToTheRoundingOfFloat32) {
+  const Case& c = GetParam();
+  std::mt19937_64 random(17);
+  const Int8Layer layer{random_integers(c.weight, Dtype::kI8, random), c.spec};
+  for (const auto& [k, t] : {std::pair{1, 1}, {4, 1}, {2, 2}}) {
+    const int64_t images = 5;
+    const Tensor x = random_integers(batched(images, c.input), c.dtype, random);
+    const std::vector<int32_t> want = naive_product(layer, x);
+    double largest = 0;
+    for (const int32_t v : want) largest = std::max(largest, std::abs(static_cast<double>(v)));
+    const auto error = [&](double mean, double stddev) {
+      const auto scheme = make_scheme("darknight_real", {.virtual_batch = k,
+                                                         .noises = t,
+                                                         .shares = k + t,
+                                                         .noise_mean = mean,
+                                                         .noise_stddev = stddev});
+      scheme->add_group({layer}, c.input, 1);
+      const auto encoding = scheme->encode(0, x);
+      std::vector<Elements> outputs(static_cast<size_t>(k + t));
+      std::vector<int> shares;
+      for (int j = k + t - 1; j >= 0; --j) {  // in another order
+        const Share share = encoding->share(j);
+        const Tensor frame = share.frame;
+        EXPECT_EQ(frame.dtype(), Dtype::kF32);
+        const Tensor y =
+            multiply(layer, frame.reshape(batched(encoding->groups(), c.input))).plain();
+        EXPECT_TRUE(encoding->read(y.reshape(batched(1, y.shape())), outputs[shares.size()]));
+        shares.push_back(j);
+      }
+      const Tensor y = encoding->decode(0, shares, outputs, output_shape(layer, c.input));
+      double most = 0;
+      for (size_t i = 0; i < want.size(); ++i)
+        most = std::max(most, std::abs(double(y.span<int32_t>()[i]) - want[i]));
+      return most / largest;
+    };
+    EXPECT_EQ(error(0, 1), 0);
+    EXPECT_LT(error(1e4, 1e4), 2e-2);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Layers, SchemesTest, testing::ValuesIn(kCases),
                          [](const auto& test) { return test.param.name; });
 
@@ -164,12 +206,12 @@ TEST(DarKnightField, SendsItsNoisesAsSeedsAndClaimsT) {
 // Two inputs under one mask would differ by exactly what the images differ by.
 TEST(Slalom, NeverUsesAMaskForASecondInput) {
   const auto scheme = make_scheme("slalom", {.shares = 2});
-  scheme->add_group({{Tensor::full({2, 4}, 1, Dtype::kI8), {}}}, {4});
+  scheme->add_group({{Tensor::full({2, 4}, 1, Dtype::kI8), {}}}, {4}, 1);
   scheme->prepare(3);
   std::set<std::vector<uint32_t>> seen;
   for (int i = 0; i < 4; ++i) {
     const auto encoding = scheme->encode(0, Tensor::zeros({2, 4}, Dtype::kU8));
-    const auto all = encoding->residues(0);
+    const auto all = encoding->elements(0);
     for (size_t b = 0; b < 2; ++b)
       seen.emplace(all.begin() + static_cast<ptrdiff_t>(4 * b),
                    all.begin() + static_cast<ptrdiff_t>(4 * b + 4));
@@ -187,13 +229,13 @@ TEST(Nonces, ASecondUseIsFound) {
   EXPECT_THROW(use_nonce(seed), Error);
   EXPECT_THROW(use_nonce(seed, 1), Error);
   // Through the check of products: the same secret vector for a second time.
-  Freivalds check(Field::named("m31"), Tensor::full({2, 4}, 1, Dtype::kI8), {}, 1);
-  check.redraw(Seed{3});
-  EXPECT_THROW(check.redraw(Seed{3}), Error);
+  const auto check = field_check(Field::named("m31"), Tensor::full({2, 4}, 1, Dtype::kI8), {}, 1);
+  check->redraw(Seed{3});
+  EXPECT_THROW(check->redraw(Seed{3}), Error);
   // What the schemes draw of their own is never used twice.
   for (const char* name : {"slalom", "darknight_field"}) {
     const auto scheme = make_scheme(name, {.shares = 2});
-    scheme->add_group({{Tensor::full({2, 4}, 1, Dtype::kI8), {}}}, {4});
+    scheme->add_group({{Tensor::full({2, 4}, 1, Dtype::kI8), {}}}, {4}, 1);
     for (int i = 0; i < 300; ++i) scheme->encode(0, Tensor::zeros({1, 4}, Dtype::kU8));
   }
   watch_nonces(false);
@@ -214,7 +256,7 @@ TEST(DarKnightField, SharesAreUniformWhateverTheInputs) {
     if (run % 4 < 3) x.fill(static_cast<float>(run % 4) * 127);
     const auto encoding = scheme->encode(0, x);
     // Not those that are seeds: these are uniform by themselves.
-    const auto a = encoding->residues(2), b = encoding->residues(3);
+    const auto a = encoding->elements(2), b = encoding->elements(3);
     seen += std::ssize(a) + std::ssize(b);
     std::vector<int64_t> counts[5];
     for (auto& c : counts) c.resize(256);
@@ -236,12 +278,28 @@ TEST(DarKnightField, SharesAreUniformWhateverTheInputs) {
   const LagrangeCode code(Field::named("m31"), 1, 2, 4);
   const std::vector<int> three = {1, 2, 3};
   std::vector<std::span<const uint32_t>> rows;
-  for (const int j : three) rows.push_back(encoding->residues(j));
+  for (const int j : three) rows.push_back(encoding->elements(j));
   std::vector<uint32_t> sum(10'000);
   combine(code.field(), code.decoding(three)[0], rows, sum);
   std::vector<int64_t> counts(256);
   for (const uint32_t v : sum) ++counts[v & 255];
   EXPECT_LT(test::uniform_p(counts), 1e-9);
+}
+
+TEST(DarKnightReal, DrawsAMatrixForEveryVirtualBatchAndClaimsNothing) {
+  const auto scheme = make_scheme("darknight_real", {.virtual_batch = 2, .noises = 1, .shares = 9});
+  EXPECT_EQ(scheme->claims().collusion, 0);
+  EXPECT_EQ(scheme->shares(), 3);
+  scheme->add_group({}, {6}, 0.5f);
+  const Tensor x = Tensor::full({4, 6}, 100, Dtype::kU8);
+  std::set<uint32_t> seen;
+  for (int i = 0; i < 2; ++i) {
+    const auto encoding = scheme->encode(0, x);
+    ASSERT_EQ(encoding->groups(), 2);
+    for (const uint32_t v : encoding->elements(1)) seen.insert(v);
+  }
+  EXPECT_EQ(seen.size(), 24u);
+  EXPECT_THROW(make_scheme("darknight_real", {.noises = 0, .shares = 2}), Error);
 }
 
 TEST(DarKnightField, ClaimsNothingForClearAndRefusesNoNoise) {

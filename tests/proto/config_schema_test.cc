@@ -111,6 +111,10 @@ stage1 {
   side_by_side: 0
   eps: 1e-08
   step_epochs: 0
+  warmup: 4000
+  beta2: 0.999
+  label_smoothing: 0
+  clip: 0
 }
 stage2 {
   epochs: 4
@@ -123,6 +127,10 @@ stage2 {
   side_by_side: 0
   eps: 1e-08
   step_epochs: 0
+  warmup: 4000
+  beta2: 0.999
+  label_smoothing: 0
+  clip: 0
 }
 attack {
   public_images: 10000
@@ -200,6 +208,27 @@ attack {
   coalition {
     shards: 2
   }
+  match {
+    keys: 30
+    images: 100
+    steps: 80000
+    rounds: 3
+    round_steps: 2000
+  }
+  unmix {
+    similarity_steps: 2000
+    assignment_steps: 2000
+    solve_steps: 1000
+    channels: 16
+  }
+  denoise {
+    channels: 32
+    blocks: 4
+    epochs: 4
+  }
+  model_use {
+    steps: 500
+  }
   keep_images: false
 }
 protection {
@@ -241,6 +270,8 @@ offload {
   cells: 0
   memory_mb: 128
   seal: true
+  noise_mean: 4000
+  noise_stddev: 63.25
 }
 disguise {
   method: "none"
@@ -268,6 +299,40 @@ disguise {
   permute_labels: false
   store: "float16"
   insecure_seeded_secrets: false
+  neuracrypt {
+    patch: 4
+    width: 256
+    depth: 4
+  }
+  instahide {
+    mix: "inside"
+    k: 0
+    encodings: 10
+    queries: "mixed"
+    answers: 10
+  }
+}
+text {
+  direction: "none"
+  tokeniser: "word"
+  min_count: 2
+  pieces: 8000
+  width: 256
+  heads: 8
+  feed_forward: 512
+  encoder_layers: 3
+  decoder_layers: 3
+  dropout: 0.1
+  norm: "post"
+  activation: "relu"
+  tie: false
+  head_layers: 0
+  tail: "project"
+  generator: "client"
+  max_tokens: 512
+  extra_tokens: 5
+  beam: 1
+  length_penalty: 0.6
 }
 tensorboard: false
 )");
@@ -306,6 +371,8 @@ offload {
   cells: 0
   memory_mb: 128
   seal: true
+  noise_mean: 4000
+  noise_stddev: 63.25
 }
 )");
 }

@@ -165,7 +165,8 @@ void expect_all_set(const google::protobuf::Message& message, const std::set<std
 TEST(Config, CompleteSetsEveryField) {
   RunConfig run;
   complete(run);
-  expect_all_set(run, {"root", "label_column", "mean", "stddev", "imported", "teacher"});
+  expect_all_set(run,
+                 {"root", "label_column", "mean", "stddev", "imported", "teacher", "public_data"});
   EXPECT_EQ(run.ensemble().nets(), 10);
   EXPECT_EQ(run.ensemble().selected(), 4);
   EXPECT_EQ(run.stage1().epochs(), 6);

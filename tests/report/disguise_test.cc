@@ -110,22 +110,34 @@ TEST_F(DisguiseReport, EachLevelHasTheStrongestAttackOfThoseThatKnowNoMore) {
         {{"name", "m"}, {"x", m}, {"ssim", 0.5}, {"psnr", 20}, {"matching", matching(rank1, 1)}});
   }
   attack(rmt, curve);
-  EXPECT_EQ(disguise_markdown(collect({root_})),
-            "### Disguised training\n\n"
-            "| Method | Accuracy | Owner, \u00b5s | Bytes | L0 | L1 | L2, 1 pair | L2, 10 pairs | "
-            "L2, 1000 "
-            "pairs | oracle |\n"
-            "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
-            "| **mnist, lenet** |\n"
-            "| Plain | 98.0\u202f% | 12.5 | 1.5 KiB | bad 100.0\u202f% (look) | bad "
-            "100.0\u202f% (look) | bad "
-            "100.0\u202f% (look) | bad 100.0\u202f% (look) | bad 100.0\u202f% (look) | "
-            "\u2013 |\n"
-            "| RMT, 4x4 blocks | 95.0\u202f% | 12.5 | 1.5 KiB | good 0.4\u202f% (look) | "
-            "moderate 12.0\u202f% "
-            "(moments) | moderate 12.0\u202f% (moments) | bad 70.0\u202f% (procrustes) | bad "
-            "100.0\u202f% "
-            "(procrustes) | \u2013 |\n\n");
+  attack(rmt, {{"attack", "membership"},
+               {"title", "membership"},
+               {"level", "L0"},
+               {"auc", {{"mean", 0.612}, {"low", 0.6}, {"high", 0.62}}}});
+  json use = result("model-use", "L1", 0.1, 0.002);
+  use["model_use"] = {{{"on", "plain images"}, {"accuracy", 0.091}},
+                      {{"on", "images under the recovered key"}, {"accuracy", 0.93}}};
+  attack(rmt, use);
+  EXPECT_EQ(
+      disguise_markdown(collect({root_})),
+      "### Disguised training\n\n"
+      "| Method | Accuracy | Owner, \u00b5s | Bytes | AUC | Model without the key | L0 | L1 | L2, "
+      "1 pair | L2, 10 pairs | "
+      "L2, 1000 "
+      "pairs | oracle |\n"
+      "|---|--:|--:|--:|--:|---|--:|--:|--:|--:|--:|--:|\n"
+      "| **mnist, lenet** |\n"
+      "| Plain | 98.0\u202f% | 12.5 | 1.5 KiB | \u2013 | \u2013 | bad 100.0\u202f% (look) | bad "
+      "100.0\u202f% (look) | bad "
+      "100.0\u202f% (look) | bad 100.0\u202f% (look) | bad 100.0\u202f% (look) | "
+      "\u2013 |\n"
+      "| RMT, 4x4 blocks | 95.0\u202f% | 12.5 | 1.5 KiB | 0.612 | 9.1\u202f% plain images; "
+      "93.0\u202f% "
+      "images under the recovered key | good 0.4\u202f% (look) | "
+      "moderate 12.0\u202f% "
+      "(moments) | moderate 12.0\u202f% (moments) | bad 70.0\u202f% (procrustes) | bad "
+      "100.0\u202f% "
+      "(procrustes) | \u2013 |\n\n");
 }
 
 // Without a run on plain images, or where the attack does not read them, nothing is called good.

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "ensemble/model/edge_bundle.h"
 #include "ensemble/train/protection_training.h"
+#include "experiment/setup.h"
 
 namespace ens {
 namespace {
@@ -93,7 +94,8 @@ class ChannelTraining : public ProtectionTraining {
       Var clean;
       const std::vector<Var> outputs = net.outputs(images, clean);
       const Var logits = net.logits(outputs);
-      Var loss = softmax_cross_entropy(logits, b.labels);
+      Var loss =
+          softmax_cross_entropy(logits, b.labels, cross_entropy_spec(context.config.stage1()));
       if (teacher) {
         const Var apart = divergence(teacher->log_probabilities(images), log_probabilities(logits));
         loss = add(affine(loss, 1 - kTeacherWeight, 0),

@@ -100,7 +100,8 @@ TrainingResult train_stage2(const TrainingContext& context, const Stage1& stage1
     const Var x = context.input(b);
     Var clean;
     const std::vector<Var> outputs = net.outputs(x, clean);
-    Var total = softmax_cross_entropy(net.logits(outputs), b.labels);
+    Var total =
+        softmax_cross_entropy(net.logits(outputs), b.labels, cross_entropy_spec(*job.settings));
     if (net_loss > 0 && outputs.size() > 1) {
       total = add(total, affine(net.net_cross_entropy(outputs, b.labels), net_loss, 0));
     }

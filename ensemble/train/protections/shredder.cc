@@ -45,7 +45,7 @@ TrainingResult train_noise_bank(const TrainingContext& context, const Stage1& st
       clean = net.head()->forward(context.input(b));
     }
     const Var logits = net.tail()->forward(net.body()->forward(bank.forward(clean)));
-    const Var total = softmax_cross_entropy(logits, b.labels);
+    const Var total = softmax_cross_entropy(logits, b.labels, cross_entropy_spec(*job.settings));
     return sub(total, affine(bank.size(), reward, 0));
   };
   job.quick_accuracy = [&] { return measure_accuracy(context, result(), context.quick_test); };

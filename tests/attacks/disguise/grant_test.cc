@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <set>
 #include <string>
@@ -37,10 +38,20 @@ class DisguiseGrantTest : public testing::Test {
     victim_.rows = [](int64_t, int64_t count) { return Tensor::zeros({count, 1, 1, 1}); };
     victim_.queries = Tensor::zeros({3, 1, 1, 1});
     victim_.public_data = &public_;
+    victim_.private_images = [] {
+      Tensor images = Tensor::empty({50, 1, 1, 1});
+      for (int64_t i = 0; i < 50; ++i) images.data<float>()[i] = static_cast<float>(i);
+      return images;
+    };
+    victim_.private_rows = victim_.private_images;
     victim_.apply = [this](const Tensor& images) {
       disguised_ += images.dim(0);
       return images.clone();
     };
+    victim_.apply_other_key = [](const Tensor& images) { return images.clone(); };
+    victim_.model = std::make_shared<Sequential>();
+    victim_.candidates = Tensor::zeros({2, 1, 1, 1});
+    victim_.candidate_labels = {0, 0};
   }
 
   template <typename View>
@@ -53,11 +64,21 @@ class DisguiseGrantTest : public testing::Test {
       if (is_set) names.insert(name);
     };
     add("settings", view.disguise.method() == "rmt");
-    add("rows", view.rows && view.training_rows == 5);
-    add("queries", view.queries.defined());
+    if constexpr (requires { view.rows; }) add("rows", view.rows && view.training_rows == 5);
+    if constexpr (requires { view.queries; }) add("queries", view.queries.defined());
     if constexpr (requires { view.public_data; }) add("public_data", view.public_data != nullptr);
+    if constexpr (requires { view.private_rows; }) {
+      add("private images", view.private_images.defined() && view.private_rows.defined());
+    }
     if constexpr (requires { view.pair_rows; }) add("pairs", view.pair_rows.defined());
     if constexpr (requires { view.apply; }) add("apply", static_cast<bool>(view.apply));
+    if constexpr (requires { view.model; }) add("model", view.model != nullptr);
+    if constexpr (requires { view.apply_other_key; }) {
+      add("another key", static_cast<bool>(view.apply_other_key));
+    }
+    if constexpr (requires { view.candidates; }) {
+      add("candidates", view.candidates.defined() && view.labels.size() == 2);
+    }
     return names;
   }
 
@@ -66,6 +87,9 @@ class DisguiseGrantTest : public testing::Test {
     Names all;
     all.merge(held<DisguisedView>(*attack));
     all.merge(held<PublicView>(*attack));
+    all.merge(held<PrivateImagesView>(*attack));
+    all.merge(held<ModelView>(*attack));
+    all.merge(held<MembershipView>(*attack));
     all.merge(held<DisguisedPairsView>(*attack));
     all.merge(held<AnyPairsView>(*attack));
     return all;
@@ -79,21 +103,50 @@ class DisguiseGrantTest : public testing::Test {
 
 TEST_F(DisguiseGrantTest, EveryAttackStopsAtItsLevel) {
   const Names l0 = {"settings", "rows", "queries"};
-  Names l1 = l0, l2, oracle;
+  const Names membership = {"settings", "model", "candidates"};
+  Names l1 = l0, l1x, l2, oracle, model;
   l1.insert("public_data");
-  l2 = oracle = l1;
+  l1x = l2 = oracle = model = l1;
+  l1x.insert("private images");
   l2.insert("pairs");
   oracle.insert("apply");
+  model.insert({"model", "another key"});
   const std::map<std::string, std::pair<const char*, Names>> expected = {
-      {"look", {"L0", l0}},     {"thumbnail", {"L0", l0}},     {"equality", {"L0", l0}},
-      {"moments", {"L1", l1}},  {"regression", {"L2", l2}},    {"procrustes", {"L2", l2}},
-      {"codebook", {"L2", l2}}, {"oracle", {"oracle", oracle}}};
+      {"look", {"L0", l0}},
+      {"thumbnail", {"L0", l0}},
+      {"equality", {"L0", l0}},
+      {"membership", {"L0", membership}},
+      {"moments", {"L1", l1}},
+      {"denoise", {"L1", l1}},
+      {"align", {"L1", l1}},
+      {"model-use", {"L1", model}},
+      {"match", {"L1x", l1x}},
+      {"regression", {"L2", l2}},
+      {"procrustes", {"L2", l2}},
+      {"codebook", {"L2", l2}},
+      {"decode", {"L2", l2}},
+      {"oracle", {"oracle", oracle}}};
   ASSERT_EQ(disguise_attack_names().size(), expected.size());
   for (const std::string& attack : disguise_attack_names()) {
     ASSERT_TRUE(expected.contains(attack)) << attack << ": what may it know?";
     EXPECT_EQ(name(make_disguise_attack(attack)->level()), std::string(expected.at(attack).first));
     EXPECT_EQ(held_by(attack), expected.at(attack).second) << attack;
   }
+}
+
+// Who is who is the question: the order of the images must not say it.
+TEST_F(DisguiseGrantTest, PrivateImagesComeInAnOrderThatSaysNothing) {
+  PrivateImagesView view;
+  grant(victim_, context_, view);
+  std::vector<float> images = view.private_images.to_vector();
+  const std::vector<float> rows = view.private_rows.to_vector();
+  EXPECT_EQ(rows, victim_.private_rows().to_vector());
+  int same = 0;
+  for (size_t i = 0; i < images.size(); ++i) same += images[i] == rows[i];
+  EXPECT_LT(same, 8);
+  std::ranges::sort(images);
+  EXPECT_EQ(images, rows);
+  EXPECT_EQ(disguised_, 0);
 }
 
 TEST_F(DisguiseGrantTest, NoMorePairsThanTheLevelHas) {

@@ -30,7 +30,7 @@ x = blocks(pairs) + N / 2
 regression, procrustes = [], []
 for i in range(T):
     a, b, z = x[i].reshape(-1, B), y[i].reshape(-1, B), queries[i]
-    regression.append(z @ np.linalg.inv(np.linalg.lstsq(a, b, rcond=None)[0]) - N / 2)
+    regression.append(z @ np.linalg.lstsq(b, a, rcond=None)[0] - N / 2)
     u, _, v = np.linalg.svd(a.T @ b)
     procrustes.append(z @ (u @ v).T - N / 2)
 flat = lambda a: [round(float(v), 5) for v in np.asarray(a).reshape(-1)]

@@ -13,11 +13,26 @@
 #include <vector>
 
 #include "attacks/disguise/views.h"
+#include "nn/autograd/ops.h"
 #include "nn/core/rng.h"
 #include "nn/data/loader.h"
+#include "nn/modules/layers.h"
+#include "nn/optim/optim.h"
 #include "proto/config.h"
 
 namespace ens::test {
+
+// A network of scaled inputs.
+class Scaled : public Module {
+ public:
+  Scaled(std::shared_ptr<Module> net, float scale)
+      : net_(add("net", std::move(net))), scale_(scale) {}
+  Var forward(const Var& x) override { return net_->forward(affine(x, scale_, 0)); }
+
+ private:
+  std::shared_ptr<Module> net_;
+  float scale_;
+};
 
 // Images of waves: smooth, and no two alike.
 inline Dataset waves(int64_t count, int channels, int size, uint64_t seed) {
@@ -166,6 +181,92 @@ struct NaiveAes {
   }
 };
 
+// NeuraCrypt with patches of 4x4, by matrices of Eigen: batch norms take the statistics of
+// `samples`.
+class NaiveNeuracrypt {
+ public:
+  NaiveNeuracrypt(const Dataset& samples, int64_t width, int depth, uint64_t seed)
+      : linear_(depth < 0), rng_(seed) {
+    const int64_t q = int64_t{samples.channels} * 16,
+                  n = int64_t{samples.height} / 4 * (samples.width / 4);
+    layers_.push_back(random(q, width));
+    for (int i = 0; i < depth; ++i) layers_.push_back(random(width, width));
+    if (linear_) return;
+    layers_.push_back(random(width, width));
+    positions_ = Eigen::MatrixXd(n, width);
+    for (double& v : positions_.reshaped()) v = rng_.normal();
+    measuring_ = true;
+    (*this)(images_of(samples, 0, std::min<int64_t>(samples.count(), 200)), 1);
+    measuring_ = false;
+  }
+
+  // -> [B,n,d], the codes of each image in random order.
+  Tensor operator()(const Tensor& images, uint64_t seed) {
+    Rng order(seed);
+    const int64_t b = images.dim(0), c = images.dim(1), h = images.dim(2), w = images.dim(3);
+    const int64_t n = h / 4 * (w / 4);
+    Eigen::MatrixXd x(b * n, c * 16);
+    for (int64_t i = 0; i < b * n; ++i) {
+      for (int64_t k = 0; k < c * 16; ++k) {
+        const int64_t y = i % n / (w / 4) * 4 + k % 16 / 4, column = i % n % (w / 4) * 4 + k % 4;
+        x(i, k) = images.data<float>()[((i / n * c + k / 16) * h + y) * w + column];
+      }
+    }
+    x = through(layers_[0], x);
+    if (!linear_) {
+      x = x.cwiseMax(0);
+      for (size_t i = 1; i + 1 < layers_.size(); ++i) x = norm(i, through(layers_[i], x));
+      for (int64_t i = 0; i < x.rows(); ++i) x.row(i) += positions_.row(i % n);
+      x = through(layers_.back(), x.cwiseMax(0));
+    }
+    Tensor out = Tensor::empty({b, n, x.cols()});
+    for (int64_t image = 0; image < b; ++image) {
+      const std::vector<int64_t> places = order.permutation(n);
+      for (int64_t i = 0; i < n; ++i) {
+        for (int64_t k = 0; k < x.cols(); ++k) {
+          out.data<float>()[(image * n + places[static_cast<size_t>(i)]) * x.cols() + k] =
+              static_cast<float>(x(image * n + i, k));
+        }
+      }
+    }
+    return out;
+  }
+
+ private:
+  struct Layer {
+    Eigen::MatrixXd weight;  // [in, out]
+    Eigen::RowVectorXd bias, mean, deviation;
+  };
+  Layer random(int64_t in, int64_t out) {
+    Layer layer{Eigen::MatrixXd(in, out), Eigen::RowVectorXd(out), {}, {}};
+    const double bound = 1 / std::sqrt(static_cast<double>(in));
+    for (double& v : layer.weight.reshaped()) v = bound * (2 * rng_.uniform() - 1);
+    for (double& v : layer.bias.reshaped()) v = bound * (2 * rng_.uniform() - 1);
+    return layer;
+  }
+  static Eigen::MatrixXd through(const Layer& layer, const Eigen::MatrixXd& x) {
+    return (x * layer.weight).rowwise() + layer.bias;
+  }
+  Eigen::MatrixXd norm(size_t i, const Eigen::MatrixXd& x) {
+    Layer& layer = layers_[i];
+    if (measuring_) {
+      layer.mean = x.colwise().mean();
+      layer.deviation =
+          ((x.rowwise() - layer.mean).colwise().squaredNorm() / static_cast<double>(x.rows()))
+              .array()
+              .sqrt();
+    }
+    return ((x.rowwise() - layer.mean).array().rowwise() /
+            (layer.deviation.array().square() + 1e-5).sqrt())
+        .cwiseMax(0);
+  }
+
+  bool linear_, measuring_ = false;
+  Rng rng_;
+  std::vector<Layer> layers_;
+  Eigen::MatrixXd positions_;
+};
+
 // A victim that disguises with `apply`: its training images are `training`, its queries the first
 // images of `test`.
 inline DisguiseVictim victim_of(const DisguiseConfig& disguise, const Dataset& training,
@@ -181,6 +282,36 @@ inline DisguiseVictim victim_of(const DisguiseConfig& disguise, const Dataset& t
   victim.public_data = &public_data;
   victim.apply = apply;
   return victim;
+}
+
+// A linear classifier of rows, trained for so many steps of Adam on all of them, and frozen.
+inline std::shared_ptr<Module> linear_model(const Tensor& rows, const std::vector<int32_t>& labels,
+                                            int classes, int steps) {
+  Rng rng(1);
+  auto model = std::make_shared<Sequential>();
+  model->push(std::make_shared<Flatten>());
+  model->push(std::make_shared<Linear>(rows.numel() / rows.dim(0), classes, true, rng));
+  Optimizer adam(model->parameters(), {.kind = OptimSpec::Kind::kAdam});
+  for (int step = 0; step < steps; ++step) {
+    softmax_cross_entropy(model->forward(affine(Var(rows), 0.01f, 0)), Tensor::from_labels(labels))
+        .backward();
+    adam.step(0.01f);
+  }
+  model->freeze();
+  return std::make_shared<Scaled>(model, 0.01f);
+}
+
+// Settings of attacks that train networks, for the tests' small images.
+inline AttackContext small_context() {
+  RunConfig config;
+  parse_config(
+      "attack { decoder { channels: 8 blocks: 1 epochs: 2 } alignment { steps: 30 batch: 32 } "
+      "model_use { steps: 30 } denoise { channels: 16 blocks: 2 } }",
+      "test", config);
+  complete(config);
+  AttackContext context;
+  context.settings = config.attack();
+  return context;
 }
 
 inline DisguiseConfig settings(const std::string& text) {

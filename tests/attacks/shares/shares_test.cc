@@ -6,7 +6,9 @@
 
 #include "attacks/core/metrics.h"
 #include "attacks/shares/equations.h"
+#include "attacks/shares/separation.h"
 #include "attacks/shares/views.h"
+#include "base/error.h"
 #include "nn/data/loader.h"
 #include "offload/schemes/schemes.h"
 
@@ -28,6 +30,8 @@ ShareVictim victim_of(const Tensor& images, int noises, const Dataset& known, in
   const int shares = inputs + noises;
   ShareVictim victim{.model = {.classes = 10, .image_size = static_cast<int>(images.dim(2))},
                      .coding = {{0.5f, 0.5f, 0.5f}, {0.25f, 0.25f, 0.25f}, 2.0f / 127},
+                     .inputs = inputs,
+                     .noises = noises,
                      .code = LagrangeCode(field, inputs, noises, shares),
                      .images = images.dim(0),
                      .public_data = &known};
@@ -38,7 +42,7 @@ ShareVictim victim_of(const Tensor& images, int noises, const Dataset& known, in
   for (int j = 0; j < shares; ++j) {
     Tensor share = Tensor::empty({encoding->groups(), images.dim(1), images.dim(2), images.dim(3)},
                                  Dtype::kI32);
-    std::ranges::copy(encoding->residues(j), share.data<int32_t>());
+    std::ranges::copy(encoding->elements(j), share.data<int32_t>());
     victim.recorded.push_back(share);
   }
   return victim;
@@ -157,14 +161,138 @@ TEST_F(SharesTest, TheSameDecoderReadsInputsWithoutNoise) {
   ShareVictim victim = victim_of(truth_, 1, known_);
   victim.coalition = {1};
   const Interval floor = ssim(victim, truth_);
-  const Field& field = victim.code.field();
+  const Field& field = victim.code->field();
   ShareVictim open = victim;
+  open.noises = 0;
   open.code = LagrangeCode(field, 1, 0, 1);
   open.coalition = {0};
   const auto residues = to_residues(field, victim.coding.to_integers(truth_));
   std::ranges::copy(residues, open.recorded[0].data<int32_t>());
   const auto found = share_yardstick_attack()->run(open, small_decoder());
   EXPECT_GT(score(truth_, found).low, floor.high + 0.1);
+}
+
+// ---- what has to keep succeeding: an attack that stopped working would flatter the schemes
+
+struct RealNoise {
+  int inputs, noises;
+  double mean, stddev;
+};
+
+// The shares of real numbers of `images`, and the victim's integers.
+ShareVictim real_victim(const Tensor& images, const RealNoise& c, const Dataset& known) {
+  ShareVictim victim{.model = {.classes = 10, .image_size = static_cast<int>(images.dim(2))},
+                     .coding = {{0.5f, 0.5f, 0.5f}, {0.25f, 0.25f, 0.25f}, 2.0f / 127},
+                     .inputs = c.inputs,
+                     .noises = c.noises,
+                     .code = std::nullopt,
+                     .images = images.dim(0),
+                     .public_data = &known};
+  const auto scheme = make_scheme("darknight_real", {.virtual_batch = c.inputs,
+                                                     .noises = c.noises,
+                                                     .shares = c.inputs + c.noises,
+                                                     .noise_mean = c.mean,
+                                                     .noise_stddev = c.stddev});
+  scheme->add_group({}, {3, images.dim(2), images.dim(3)}, victim.coding.scale);
+  const auto encoding = scheme->encode(0, victim.coding.to_integers(images));
+  for (int j = 0; j < scheme->shares(); ++j) {
+    const Tensor frame = encoding->share(j).frame;
+    victim.recorded.push_back(frame.reshape(Shape(frame.shape().dims().subspan(1))));
+    victim.coalition.push_back(j);
+  }
+  return victim;
+}
+
+// DarKnight's own noises and larger ones, two and four images: every image is read; one share of
+// them shows nothing to a correlation.
+TEST_F(SharesTest, IndependentComponentsReadAllImagesOfSharesOfRealNumbers) {
+  const Tensor truth = truth_.rows(0, 16);
+  for (const RealNoise& c :
+       {RealNoise{2, 1, 4000, 63.25}, {4, 1, 4000, 63.25}, {4, 1, 1e4, 70.7}, {4, 1, 1e4, 1e4}}) {
+    SCOPED_TRACE(testing::Message() << "K = " << c.inputs << ", deviation " << c.stddev);
+    const ShareVictim victim = real_victim(truth, c, known_);
+    const auto found = share_ica_attack()->run(victim, {});
+    ASSERT_EQ(found.size(), 1u);
+    EXPECT_GE(mean_correlation(truth, as_in(truth, found[0].images, c.inputs)), 0.99);
+    const Tensor one = components_to_images(victim.recorded[0], victim.coding, false);
+    EXPECT_LT(mean_correlation(truth.rows(0, one.dim(0)), one), 0.1);
+  }
+}
+
+TEST_F(SharesTest, AnOrthogonalMixtureLeavesTheProductsOfPixels) {
+  const Tensor truth = truth_.rows(0, 16);
+  const ShareVictim victim = real_victim(truth, {4, 1, 4000, 63.25}, known_);
+  Rng rng(1);
+  EXPECT_GE(gram_correlation(victim.recorded, victim.coding.to_integers(truth), 256, rng), 0.95);
+  const ShareVictim other = real_victim(truth_.rows(16, 16), {4, 1, 4000, 63.25}, known_);
+  EXPECT_LE(gram_correlation(other.recorded, victim.coding.to_integers(truth), 256, rng), 0.6);
+}
+
+// The victim with `shares` random combinations of K images and a noise in place of the code's.
+ShareVictim random_code(const Tensor& truth, int shares, ShareVictim victim) {
+  const Field& field = victim.code->field();
+  const auto elements = to_residues(field, victim.coding.to_integers(truth));
+  const size_t length = elements.size() / static_cast<size_t>(victim.inputs);
+  Rng rng(8);
+  const auto uniform = [&](size_t n) {
+    std::vector<uint32_t> out(n);
+    for (uint32_t& v : out) v = static_cast<uint32_t>(rng.below(field.prime()));
+    return out;
+  };
+  const std::vector<uint32_t> noise = uniform(length);
+  std::vector<std::span<const uint32_t>> rows;
+  for (size_t k = 0; k < static_cast<size_t>(victim.inputs); ++k)
+    rows.push_back(std::span(elements).subspan(k * length, length));
+  rows.push_back(noise);
+  for (int j = 0; j < shares; ++j) {
+    std::vector<uint32_t> share(length);
+    combine(field, uniform(rows.size()), rows, share);
+    std::ranges::copy(share, victim.recorded[static_cast<size_t>(j)].data<int32_t>());
+    victim.coalition.push_back(j);
+  }
+  return victim;
+}
+
+// Residues, and an attacker without the code: all shares of the product's own codes; of codes with
+// random points also one and two fewer. With its small points the code gives away fewer: c shares
+// hold c - T short mixtures, and the others are long.
+TEST_F(SharesTest, ShortVectorsReadTheImagesOfSharesOfResidues) {
+  constexpr int kInputs = 4;
+  const Tensor truth = truth_.rows(0, 16);
+  for (const char* field : {"m31", "p24"}) {
+    const auto correlation = [&](const ShareVictim& victim) {
+      const auto found = share_lattice_attack()->run(victim, {});
+      return mean_correlation(truth, as_in(truth, found.at(0).images, kInputs));
+    };
+    for (const int noises : {1, 2}) {
+      SCOPED_TRACE(testing::Message() << field << ", T = " << noises);
+      ShareVictim victim = victim_of(truth, noises, known_, kInputs, field);
+      for (int j = 0; j < kInputs + noises; ++j) victim.coalition.push_back(j);
+      EXPECT_GE(correlation(victim), 0.95);
+      for (int less = 1; less < kInputs; ++less) {
+        victim.coalition.pop_back();
+        const std::string says = "hold " + std::to_string(kInputs - less) + " short mixtures of 4";
+        try {
+          correlation(victim);
+          ADD_FAILURE() << says;
+        } catch (const Error& error) {
+          EXPECT_NE(std::string(error.what()).find(says), std::string::npos) << error.what();
+        }
+      }
+    }
+    for (const int shares : {4, 3}) {
+      SCOPED_TRACE(testing::Message() << field << ", random code, " << shares << " shares");
+      const ShareVictim victim =
+          random_code(truth, shares, victim_of(truth, 1, known_, kInputs, field));
+      EXPECT_GE(correlation(victim), 0.95);
+    }
+    // T shares are uniform: there is no short mixture in them.
+    ShareVictim victim = victim_of(truth, 2, known_, 4, field);
+    victim.coalition = {3, 5};
+    EXPECT_THROW(share_lattice_attack()->run(victim, {}), Error);
+    const ShareSetting setting{.public_images = 600, .inputs = 4, .noises = 2, .shares = 2};
+    EXPECT_NE(share_lattice_attack()->not_applicable_reason(setting), "");
+  }
 }
 
 // A view holds the coalition's shares and no others.

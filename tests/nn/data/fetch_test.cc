@@ -382,7 +382,7 @@ TEST_F(Fetch, UnwritableRoot) {
 }
 
 TEST(FetchDataset, KnowsItsSets) {
-  const std::vector<std::string> want{"cifar10", "cifar100", "fashion_mnist", "mnist"};
+  const std::vector<std::string> want{"cifar10", "cifar100", "fashion_mnist", "mnist", "multi30k"};
   EXPECT_EQ(fetchable_datasets(), want);
   Caught error = caught([] { fetch_dataset("imagenet", "/nonexistent", {}); });
   EXPECT_EQ(error.kind, Error::Kind::kUsage);

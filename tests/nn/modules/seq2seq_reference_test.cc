@@ -14,7 +14,8 @@ namespace {
 
 constexpr int64_t kSource = 7, kTarget = 6, kSourceWords = 11, kTargetWords = 13, kWidth = 12;
 constexpr int32_t kPad = 1;
-const std::vector<int32_t> kSourceIds{2, 4, 9, 5, 10, 7, 3, 2, 8, 4, 3, 1, 1, 1, 2, 3, 1, 1, 1, 1, 1};
+const std::vector<int32_t> kSourceIds{2, 4, 9, 5, 10, 7, 3, 2, 8, 4, 3,
+                                      1, 1, 1, 2, 3,  1, 1, 1, 1, 1};
 const std::vector<int32_t> kTargetIds{2, 5, 7, 12, 4, 6, 2, 9, 9, 1, 1, 1, 2, 1, 1, 1, 1, 1};
 const std::vector<int32_t> kNextIds{5, 7, 12, 4, 6, 3, 9, 9, 3, 1, 1, 1, 3, 1, 1, 1, 1, 1};
 const std::vector<int32_t> kLengths{7, 4, 2};

@@ -36,8 +36,22 @@ TEST(Schedule, MatchesPyTorch) {
   EXPECT_EQ(compared, 11u);
 }
 
+// d^-.5 min(s^-.5, s warmup^-1.5) with d = 512 and warmup = 4000, as the paper has it, from s = 1
+// on.
+TEST(Schedule, NoamIsThePapers) {
+  Schedule s;
+  s.kind = parse_schedule("noam");
+  s.peak = static_cast<float>(std::pow(512, -.5) * std::pow(4000, -.5));
+  s.warmup_steps = 4000;
+  for (const int64_t step : {1, 2, 100, 3999, 4000, 4001, 16000, 100000}) {
+    const auto n = static_cast<double>(step);
+    const double want = std::pow(512, -.5) * std::min(std::pow(n, -.5), n * std::pow(4000, -1.5));
+    EXPECT_NEAR(s.at(step - 1), want, 1e-6 * want) << step;
+  }
+}
+
 TEST(Schedule, IsFiniteAndPositiveAtAnyLength) {
-  for (const char* kind : {"constant", "onecycle", "cosine", "step"}) {
+  for (const char* kind : {"constant", "onecycle", "cosine", "step", "noam"}) {
     for (int64_t steps : {1, 2, 3, 4, 5}) {
       Schedule s;
       s.kind = parse_schedule(kind);

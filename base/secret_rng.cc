@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "disguise/transform/draws.h"
+#include "base/secret_rng.h"
 
 #include <openssl/crypto.h>
 

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "attacks/shares/lattice.h"
+#include "attacks/shares/separation.h"
+#include "base/error.h"
+
+namespace ens {
+namespace {
+
+using Row = std::vector<uint32_t>;
+
+constexpr int64_t kPixels = 48;  // of the lattice
+
+// x with sum_j x[j] rows[j] = target modulo p, in all places; the rows are independent.
+Row solve(const Field& field, const std::vector<Row>& rows, const std::vector<int64_t>& target) {
+  const size_t count = rows.size(), places = target.size();
+  std::vector<Row> equations;  // a place: of each row, and of the target
+  for (size_t i = 0; i < places; ++i) {
+    Row& e = equations.emplace_back();
+    for (const Row& row : rows) e.push_back(row[i]);
+    e.push_back(field.of(target[i]));
+  }
+  for (size_t c = 0; c < count; ++c) {  // Gauss-Jordan
+    const auto pivot = std::find_if(equations.begin() + static_cast<ptrdiff_t>(c), equations.end(),
+                                    [&](const Row& e) { return e[c] != 0; });
+    if (pivot == equations.end()) fail("the shares depend on each other", "share-lattice");
+    std::iter_swap(equations.begin() + static_cast<ptrdiff_t>(c), pivot);
+    const uint32_t inverse = field.inverse(equations[c][c]);
+    for (uint32_t& v : equations[c]) v = field.mul(v, inverse);
+    for (size_t r = 0; r < places; ++r) {
+      const uint32_t factor = r == c ? 0 : equations[r][c];
+      for (size_t i = c; factor != 0 && i <= count; ++i)
+        equations[r][i] = field.sub(equations[r][i], field.mul(factor, equations[c][i]));
+    }
+  }
+  Row out;
+  for (size_t c = 0; c < count; ++c) out.push_back(equations[c][count]);
+  return out;
+}
+
+// K integer mixtures [K,C,H,W] of the images behind one virtual batch's shares, without noise.
+// Error if the shares do not give so many.
+Tensor mixtures_of(const Field& field, const std::vector<Row>& shares, int inputs,
+                   const Shape& image, Rng& rng) {
+  const std::vector<int64_t> order = rng.permutation(image.numel());
+  const auto pixels = static_cast<size_t>(std::min(kPixels, image.numel()));
+  std::vector<Row> sampled;
+  std::vector<std::vector<int64_t>> generators;
+  for (const Row& share : shares) {
+    Row& row = sampled.emplace_back();
+    for (size_t i = 0; i < pixels; ++i) row.push_back(share[static_cast<size_t>(order[i])]);
+    generators.emplace_back(row.begin(), row.end());
+  }
+  for (size_t i = 0; i < pixels; ++i)
+    generators.emplace_back(pixels)[i] = static_cast<int64_t>(field.prime());
+  const auto reduced = reduce_lll(generators);
+  Tensor out = Tensor::empty({inputs, image[0], image[1], image[2]});
+  const std::vector<std::span<const uint32_t>> rows(shares.begin(), shares.end());
+  Row mixed(static_cast<size_t>(image.numel()));
+  for (int k = 0; k < inputs; ++k) {
+    const std::vector<int64_t>& vector = reduced.at(static_cast<size_t>(k));
+    const Row coefficients = solve(field, sampled, vector);
+    combine(field, coefficients, rows, mixed);
+    // Noise fills all of the field; so does a mixture that is no small combination.
+    const int64_t most = int64_t{field.prime() / 8} * 3;
+    const bool is_short =
+        std::ranges::none_of(vector, [&](int64_t v) { return std::abs(v) > most; }) &&
+        std::ranges::none_of(
+            mixed, [&](uint32_t v) { return std::abs(int64_t{field.centred(v)}) > most; });
+    // A vector of multiples of p is no combination of the shares at all.
+    if (!is_short || std::ranges::count(coefficients, 0u) == std::ssize(coefficients)) {
+      fail("the shares hold " + std::to_string(k) + " short mixtures of " + std::to_string(inputs) +
+               " images",
+           "share-lattice", "more shares may hold more");
+    }
+    std::ranges::transform(mixed, out.data<float>() + k * image.numel(),
+                           [&](uint32_t v) { return static_cast<float>(field.centred(v)); });
+  }
+  return out;
+}
+
+class ShareLattice : public ShareAttack {
+ public:
+  std::string name() const override { return "share-lattice"; }
+  std::string title() const override {
+    return "short vectors of the shares' lattice, without the code";
+  }
+  AttackCost cost(const ShareSetting&, const AttackConfig&) const override { return {}; }
+  std::string not_applicable_reason(const ShareSetting& setting) const override {
+    return setting.shares > setting.noises ? "" : "no more shares than noises are uniform";
+  }
+
+  std::vector<Reconstruction> run_on(const WorkerView& view,
+                                     const AttackContext& context) override {
+    if (!view.code) fail("the shares are real numbers", name(), "use share-ica");
+    const Field& field = view.code->field();
+    const Shape shape = view.observed.at(0).shape(), image{shape[1], shape[2], shape[3]};
+    const int64_t groups = shape[0], size = image.numel();
+    Rng rng(context.seed, "share-lattice");
+    Reconstruction r;
+    r.candidate = "short mixtures";
+    r.images = Tensor::empty({view.inputs * groups, shape[1], shape[2], shape[3]});
+    for (int64_t g = 0; g < groups; ++g) {
+      std::vector<Row> shares;
+      for (const Tensor& share : view.observed) {
+        const int32_t* from = share.data<int32_t>() + g * size;
+        shares.emplace_back(from, from + size);
+      }
+      const Tensor mixtures = mixtures_of(field, shares, view.inputs, image, rng);
+      const Tensor images =
+          components_to_images(separate(mixtures, 0, false, rng), view.coding, false);
+      for (int64_t k = 0; k < view.inputs; ++k) {
+        std::copy_n(images.data<float>() + k * size, size,
+                    r.images.data<float>() + (k * groups + g) * size);
+      }
+      context.report(0, "virtual batch " + std::to_string(g + 1) + " of " + std::to_string(groups));
+    }
+    r.images = r.images.rows(0, view.images);
+    return {r};
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<ShareAttack> share_lattice_attack() { return std::make_unique<ShareLattice>(); }
+
+}  // namespace ens

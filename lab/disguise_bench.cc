@@ -11,6 +11,7 @@
 #include "attacks/disguise/registry.h"
 #include "base/error.h"
 #include "disguise/key/key.h"
+#include "disguise/owner/apply.h"
 #include "lab/datasets.h"
 #include "lab/results.h"
 #include "lab/scenarios/disguise.h"
@@ -44,7 +45,9 @@ struct DisguiseBench::Impl {
         key(DisguiseKey::make(
             config.disguise(),
             {{test->channels, test->height, test->width}, config.data().fit(), test->class_names},
-            config.seed(), key_samples(config.disguise(), *test, mixed_in(config).get()))),
+            config.seed(),
+            key_samples(config.disguise(), *shared_dataset(config, DataPart::kTrain),
+                        mixed_in(config).get()))),
         transform(key.transform()),
         fresh(key.fresh("show")) {}
 
@@ -199,7 +202,7 @@ bool DisguiseBench::is_quick(const std::string& name) const {
   // These train networks, which their cost does not count.
   static const std::set<std::string> kSlow = {"match", "decode"};
   const auto attack = make_disguise_attack(name);
-  return attack->level() != KnowledgeLevel::kAnyPairs && !kSlow.contains(attack->name()) &&
+  return attack->level() != KnowledgeLevel::kAnyPairs && !kSlow.contains(name) &&
          !attack->only_in_full_tier() &&
          attack->cost(impl_->setting(), impl_->config.attack()).images() == 0;
 }

@@ -45,7 +45,8 @@ Attack read_attack(const fs::path& folder, Detail detail, std::vector<Skipped>& 
   if (!r.has_title()) r.set_title(r.attack());
   if (!r.has_metric()) r.set_metric("default");
   if (!r.has_best_of()) r.set_best_of(1);
-  if (r.error().empty() && r.pointless().empty() && !r.ssim().has_mean() && !r.has_auc())
+  const bool of_text = r.has_auc() || r.text_size() > 0;
+  if (r.error().empty() && r.pointless().empty() && !r.ssim().has_mean() && !of_text)
     throw Damage("result.json has neither an SSIM nor an error");
   if (detail == Detail::kNumbers) return a;
   try {

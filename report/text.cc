@@ -15,7 +15,8 @@ std::string title_of(const Run& run) {
 
 std::string trainings(const ReportData& all) {
   Table table({left("Protection"), left("Direction"), right("BLEU"), right("of lower-case words"),
-               right("Validation loss"), right("&sigma;"), right("Similarity"), right("Sentences")});
+               right("Validation loss"), right("&sigma;"), right("Similarity"),
+               right("Sentences")});
   for (const Run& run : all.translated) {
     const auto value = [&](const char* path) { return number(run.summary, path); };
     table.add({left(escape(title_of(run))), left(escape(run.summary.text().direction())),
@@ -60,8 +61,7 @@ std::string text_sections(const ReportData& all) {
   for (const Run& run : all.translated) {
     for (const Attack& a : run.attacks) add_attack(attacks, run, a);
   }
-  return section("Translation",
-                 trainings(all) + "<div class=\"wide\">" + attacks.str() + "</div>",
+  return section("Translation", trainings(all) + "<div class=\"wide\">" + attacks.str() + "</div>",
                  "An embedding without context is a substitution cipher; h layers stay with the "
                  "client. &ldquo;Commonest word&rdquo;: tokens right for whoever always says it.");
 }

@@ -115,7 +115,7 @@ class LayoutSearch {
   Places improved(Places place) const;
 
  private:
-  static constexpr float kOwn = 0.005f;  // weight of a position's own statistics
+  static constexpr float kOwn = 0.001f;  // weight of a position's own statistics
   // Of own statistics: the share of their spread that the model of the noise may be wrong by, and
   // where further differences mean no more.
   static constexpr float kModel = 1e-3f, kMostDistance = 20;
@@ -283,7 +283,7 @@ std::vector<Places> find_layouts(const BlockVectors& blocks, const DisguiseConfi
   if (blocks.side != BlockVectors::Side::kLeft) mirrors.push_back(mirror_of(blocks, true));
   if (blocks.side != BlockVectors::Side::kRight) mirrors.push_back(mirror_of(blocks, false));
   Places found = search.run(rng);
-  for (int round = 0; round < 2; ++round) {
+  for (int round = 0; round < 3; ++round) {
     for (const Places& mirror : mirrors) found = search.made_one(found, mirror);
     found = search.improved(found);
   }

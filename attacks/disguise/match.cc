@@ -2,8 +2,9 @@
 // Which disguised image is which of the private ones, without one pair (challenge 1 of NeuraCrypt;
 // Carlini et al., "NeuraCrypt is not private", arXiv 2108.07256). As theirs, it undoes the order of
 // the codes, needs a small advantage, and then trains a copy of the encoder on the pairs that it
-// believes in, which turns the advantage into certainty. The advantage here is that a random
-// network nearly keeps distances (tokens.h), so that images are matched as a graph.
+// believes in, which turns the advantage into certainty. The advantage here is that
+// a random network nearly keeps distances (tokens.h), so that images are matched as a graph, first
+// by the distances of whole images, then by those of every position.
 #include <fmt/format.h>
 
 #include <Eigen/Eigenvalues>
@@ -24,7 +25,9 @@ namespace ens {
 namespace {
 
 constexpr int64_t kToPlace = 200;  // images whose distances say which position a slot is
-constexpr int64_t kBatch = 32;     // images a step
+constexpr int64_t kAnchors = 250;  // images to which distances are compared by position
+constexpr int kMostRefined = 6;
+constexpr int64_t kBatch = 32;  // images a step
 constexpr float kRate = 1e-3f;
 
 // The rows `order[i]` of a tensor.
@@ -140,7 +143,13 @@ class Match : public AttackOn<PrivateImagesView> {
       })};
     }
     const Tensor plain = patches.of_images(view.private_images);
-    codes = in_positions(codes, positions_of(codes, match, own, view, context));
+    const Tensor in_slots = codes;
+    for (int round = 0; round < kMostRefined; ++round) {
+      codes = in_positions(in_slots, positions_of(in_slots, match, own, view, context));
+      const std::vector<int64_t> next = refined(codes, match, own, view, context);
+      if (next == match) break;
+      match = next;
+    }
     std::shared_ptr<EncoderCopy> copy;
     for (int round = 0; round < std::max(1, context.settings.match().rounds()); ++round) {
       copy = trained(plain, codes, match, view.disguise.neuracrypt(), round, context);
@@ -162,6 +171,19 @@ class Match : public AttackOn<PrivateImagesView> {
         picked(view.private_images, std::span(match).first(static_cast<size_t>(some)));
     return place_slots(position_distances(codes.rows(0, some)),
                        own.expected(images, true, context));
+  }
+
+  // Once the positions are known, the distances of each position, to images that are matched so
+  // far, say far more than their sum.
+  static std::vector<int64_t> refined(const Tensor& codes, const std::vector<int64_t>& match,
+                                      const OwnEncoders& own, const PrivateImagesView& view,
+                                      const AttackContext& context) {
+    const int64_t anchors = std::min(kAnchors, codes.dim(0));
+    const Tensor images =
+        picked(view.private_images, std::span(match).first(static_cast<size_t>(anchors)));
+    context.report(0, "matching by the distances of every position");
+    return assign_largest(similarity(distances_to(codes, codes.rows(0, anchors)),
+                                     own.expected_to(view.private_images, images, context)));
   }
 
   // On the pairs of codes and matched images, by the absolute error.

@@ -11,8 +11,8 @@
 namespace ens {
 namespace {
 
-constexpr int64_t kHidden = 512, kBatch = 512;
-constexpr int64_t kPasses = 12, kLeastSteps = 300, kMostSteps = 1500;
+constexpr int64_t kHidden = 512, kBatch = 256;
+constexpr int64_t kPasses = 12, kLeastSteps = 200, kMostSteps = 2000;
 constexpr float kRate = 2e-3f;
 
 Tensor pick_rows(const Tensor& from, const std::vector<int64_t>& rows) {

@@ -160,6 +160,18 @@ Tensor position_distances(const Tensor& codes) {
   return out;
 }
 
+Tensor distances_to(const Tensor& codes, const Tensor& others) {
+  const int64_t b = codes.dim(0), n = codes.dim(1), a = others.dim(0);
+  Tensor out = Tensor::empty({b, n * a});
+  for (int64_t i = 0; i < n; ++i) {
+    const Tensor one = squared_distances(at_position(codes, i), at_position(others, i));
+    for (int64_t row = 0; row < b; ++row) {
+      std::copy_n(one.data<float>() + row * a, a, out.data<float>() + row * n * a + i * a);
+    }
+  }
+  return out;
+}
+
 OwnEncoders::OwnEncoders(const Patches& patches, const DisguiseConfig& disguise,
                          const Dataset& public_data, int64_t keys, uint64_t seed)
     : patches_(patches) {
@@ -181,9 +193,9 @@ OwnEncoders::OwnEncoders(const Patches& patches, const DisguiseConfig& disguise,
   }
 }
 
-Tensor OwnEncoders::expected(const Tensor& images, bool by_position,
-                             const AttackContext& context) const {
-  const auto distances = by_position ? position_distances : image_distances;
+Tensor OwnEncoders::mean(const Tensor& images,
+                         const std::function<Tensor(const Tensor& codes)>& distances,
+                         const AttackContext& context) const {
   if (encoders_.empty()) return distances(patches_.of_images(images));
   const Tensor pixels = scaled(images, 255);
   Tensor sum;
@@ -198,6 +210,23 @@ Tensor OwnEncoders::expected(const Tensor& images, bool by_position,
   }
   for (float& v : sum.span<float>()) v /= static_cast<float>(encoders_.size());
   return sum;
+}
+
+Tensor OwnEncoders::expected(const Tensor& images, bool by_position,
+                             const AttackContext& context) const {
+  return mean(images, by_position ? position_distances : image_distances, context);
+}
+
+Tensor OwnEncoders::expected_to(const Tensor& images, const Tensor& others,
+                                const AttackContext& context) const {
+  // One batch, so that one network codes both.
+  const int64_t b = images.dim(0), a = others.dim(0);
+  Tensor both = Tensor::empty(batched(b + a, Shape(images.shape().dims().subspan(1))));
+  both.rows(0, b).copy_from(images);
+  both.rows(b, a).copy_from(others);
+  return mean(
+      both, [=](const Tensor& codes) { return distances_to(codes.rows(0, b), codes.rows(b, a)); },
+      context);
 }
 
 std::vector<int64_t> place_slots(const Tensor& seen, const Tensor& expected) {

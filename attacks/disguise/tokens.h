@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "attacks/core/attack.h"
@@ -43,6 +44,8 @@ Tensor squared_distances(const Tensor& a, const Tensor& b);
 // [n,B,B].
 Tensor image_distances(const Tensor& codes);
 Tensor position_distances(const Tensor& codes);
+// From each image of [B,n,d] to each of [A,n,d], position by position: [B, n * A].
+Tensor distances_to(const Tensor& codes, const Tensor& others);
 
 // A wide random network keeps distances, but for a function that depends on its form alone (Cho and
 // Saul, NeurIPS 2009): the attacker's own networks of this form say what a distance becomes.
@@ -54,8 +57,15 @@ class OwnEncoders {
   // The mean over the networks of image_distances() or position_distances() of their codes of
   // images [B,C,H,W] in [0, 1].
   Tensor expected(const Tensor& images, bool by_position, const AttackContext& context) const;
+  // Of distances_to().
+  Tensor expected_to(const Tensor& images, const Tensor& others,
+                     const AttackContext& context) const;
 
  private:
+  // The mean of `distances` of the networks' codes of the images.
+  Tensor mean(const Tensor& images, const std::function<Tensor(const Tensor& codes)>& distances,
+              const AttackContext& context) const;
+
   const Patches patches_;
   std::vector<NeuracryptParameters> encoders_;
 };

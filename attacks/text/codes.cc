@@ -15,9 +15,9 @@
 namespace ens {
 namespace {
 
-constexpr double kSame = 2e-4;     // of a coordinate: what rounding may change
-constexpr size_t kVoters = 150;    // commonest vectors of a place that look for its shift
-constexpr int64_t kBlock = 1024;   // vectors that meet the centres together
+constexpr double kSame = 2e-4;    // of a coordinate: what rounding may change
+constexpr size_t kVoters = 150;   // commonest vectors of a place that look for its shift
+constexpr int64_t kBlock = 1024;  // vectors that meet the centres together
 
 using Row = std::vector<float>;
 
@@ -199,8 +199,8 @@ TextCodes noisy_codes(const std::vector<Tensor>& sentences, double sigma) {
       for (int64_t c = 0; c < out.count; ++c) {
         double distance = 0;
         if (c < before) {
-          distance = own + norms[static_cast<size_t>(c)] -
-                     2 * products.data<float>()[i * before + c];
+          distance =
+              own + norms[static_cast<size_t>(c)] - 2 * products.data<float>()[i * before + c];
         } else {  // made in this block
           const auto m = static_cast<float>(members[static_cast<size_t>(c)]);
           for (int64_t d = 0; d < width; ++d) {

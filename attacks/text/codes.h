@@ -16,10 +16,10 @@ struct TextCodes {
   double sigma = 0;  // of fresh noise, estimated from the begin symbol, which every sentence has
 };
 
-// `sent`: sentences [L,D] as the server received them. PE, which is public, is subtracted. Where the
-// begin symbol is the same in all sentences, equal vectors of a place are one code, and places whose
-// noises differ are joined by the one shift that makes many of their vectors meet; else vectors are
-// gathered around centres by the noise's size.
+// `sent`: sentences [L,D] as the server received them. PE, which is public, is subtracted. Where
+// the begin symbol is the same in all sentences, equal vectors of a place are one code, and places
+// whose noises differ are joined by the one shift that makes many of their vectors meet; else
+// vectors are gathered around centres by the noise's size.
 TextCodes find_codes(const std::vector<Tensor>& sent);
 
 // The vectors of a sentence without PE, [L,D] on the CPU.

@@ -14,7 +14,7 @@ namespace {
 constexpr int64_t kFromStart = 8, kFromEnd = 4;  // places that are told apart, and one for the rest
 constexpr int64_t kPlaces = kFromStart + kFromEnd + 2;
 constexpr int64_t kMostAnchors = 1000;
-constexpr int kRoundsOfStage = 3;
+constexpr int kRoundsOfStage = 3, kLastRounds = 10;  // of the stage with all codes
 
 // Symbols of sentences: counts, by falling count; neighbours and places of each occurrence.
 struct Corpus {
@@ -35,7 +35,8 @@ struct Corpus {
   }
 
   // [n, 2 * (anchors + 1) + kPlaces]: of each of the n symbols how often each anchor (or another
-  // symbol) stands to its left and right, and where it stands. row[symbol], anchor[symbol]: -1 none.
+  // symbol) stands to its left and right, and where it stands. row[symbol], anchor[symbol]: -1
+  // none.
   Tensor statistics(const std::vector<int32_t>& row, int64_t n, const std::vector<int32_t>& anchor,
                     int64_t anchors) const {
     const int64_t side = anchors + 1, columns = 2 * side + kPlaces;
@@ -63,11 +64,10 @@ struct Corpus {
 // log p(column | word), smoothed by what all words have there.
 void to_log_probabilities(Tensor& counts, int64_t side) {
   const int64_t n = counts.dim(0), columns = counts.dim(1);
-  const std::array<std::pair<int64_t, int64_t>, 4> blocks{
-      {{0, side},
-       {side, 2 * side},
-       {2 * side, 2 * side + kFromStart + 1},
-       {2 * side + kFromStart + 1, columns}}};
+  const std::array<std::pair<int64_t, int64_t>, 4> blocks{{{0, side},
+                                                           {side, 2 * side},
+                                                           {2 * side, 2 * side + kFromStart + 1},
+                                                           {2 * side + kFromStart + 1, columns}}};
   for (const auto& [begin, end] : blocks) {
     std::vector<double> all(static_cast<size_t>(end - begin), 0.1);
     double total = 0.1 * static_cast<double>(end - begin);
@@ -109,9 +109,12 @@ class Solver {
     const int64_t all = cipher_.codes;
     for (int64_t k = 8;; k *= 2) {
       const int64_t stage = std::min(k, all);
-      for (int round = 0; round < kRoundsOfStage; ++round) {
+      const int rounds = stage == all ? kLastRounds : kRoundsOfStage;
+      for (int round = 0; round < rounds; ++round) {
         if (each_round) each_round();
+        const std::vector<int32_t> before = word_of_;
         match(stage);
+        if (word_of_ == before) break;
       }
       if (stage == all) return word_of_;
     }
@@ -154,8 +157,7 @@ class Solver {
         const double w = words_.counts[static_cast<size_t>(words_.order[static_cast<size_t>(j)])];
         const double gap = std::log((n + .5) / codes_.total) - std::log((w + .5) / words_.total);
         const double variance = .02 + 1 / (n + .5) + 1 / (w + .5);
-        score.data<float>()[i * score.dim(1) + j] -=
-            static_cast<float>(gap * gap / (2 * variance));
+        score.data<float>()[i * score.dim(1) + j] -= static_cast<float>(gap * gap / (2 * variance));
       }
     }
   }
@@ -165,8 +167,12 @@ class Solver {
   void assign(const Tensor& score) {
     const int64_t k = score.dim(0), m = score.dim(1);
     std::vector<int32_t> column(static_cast<size_t>(k), -1), owner(static_cast<size_t>(m), -1);
-    const auto code = [&](int64_t i) { return static_cast<size_t>(codes_.order[static_cast<size_t>(i)]); };
-    const auto word = [&](int64_t j) { return static_cast<size_t>(words_.order[static_cast<size_t>(j)]); };
+    const auto code = [&](int64_t i) {
+      return static_cast<size_t>(codes_.order[static_cast<size_t>(i)]);
+    };
+    const auto word = [&](int64_t j) {
+      return static_cast<size_t>(words_.order[static_cast<size_t>(j)]);
+    };
     const auto at = [&](int64_t i, int64_t j) { return score.data<float>()[i * m + j]; };
     std::vector<std::pair<float, int64_t>> sure;
     for (int64_t i = 0; i < k; ++i) {
@@ -175,8 +181,10 @@ class Solver {
       for (int64_t j = 0; j < m; ++j) {
         if (fixed_word_[word(j)]) continue;
         const float s = at(i, j);
-        if (s > best) second = best, best = s;
-        else if (s > second) second = s;
+        if (s > best)
+          second = best, best = s;
+        else if (s > second)
+          second = s;
       }
       sure.emplace_back(best - second, i);
     }

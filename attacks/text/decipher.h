@@ -18,8 +18,8 @@ struct Cipher {
 };
 
 // For each code its word, -1 if there is none left. Codes are matched in rounds, the commonest
-// first; each round reads the neighbours that the last one named, and matches codes and words one to
-// one by the log-likelihood of neighbours and places in the sentence and the difference of the
+// first; each round reads the neighbours that the last one named, and matches codes and words one
+// to one by the log-likelihood of neighbours and places in the sentence and the difference of the
 // frequencies. each_round may throw to end it.
 std::vector<int32_t> decipher(const Cipher& cipher, const std::function<void()>& each_round = {});
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Can the server tell that two tokens are the same word? Nothing is learned: the distance of the two
-// vectors after PE, which is public, and the mean of each place are subtracted.
+// Can the server tell that two tokens are the same word? Nothing is learned: the distance of the
+// two vectors after PE, which is public, and the mean of each place are subtracted.
 #include <cmath>
 
 #include "attacks/text/codes.h"

@@ -15,8 +15,8 @@ void grant(const TextVictim& victim, const AttackContext& context, TextPairsView
 void grant(const TextVictim& victim, const AttackContext& context, AnyTextPairsView& view);
 void grant(const TextVictim& victim, const AttackContext& context, EmbeddingView& view);
 
-// For which numbers of sentences the attacks on pairs are run: attack.known_pairs.counts, or else 1,
-// 10, 100 and 1,000; at most `available`, ascending, each once.
+// For which numbers of sentences the attacks on pairs are run: attack.known_pairs.counts, or else
+// 1, 10, 100 and 1,000; at most `available`, ascending, each once.
 std::vector<int64_t> text_pair_counts(const AttackConfig& settings, int64_t available);
 
 }  // namespace ens

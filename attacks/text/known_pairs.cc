@@ -14,9 +14,12 @@ namespace {
 class KnownPairs : public TextAttackOn<TextPairsView> {
  public:
   std::string name() const override { return "known-pairs"; }
-  std::string title() const override { return "dictionary from known sentences, and the cipher's rest"; }
+  std::string title() const override {
+    return "dictionary from known sentences, and the cipher's rest";
+  }
 
-  std::vector<TextReading> run_on(const TextPairsView& view, const AttackContext& context) override {
+  std::vector<TextReading> run_on(const TextPairsView& view,
+                                  const AttackContext& context) override {
     context.report(0, "looking for equal vectors");
     std::vector<Tensor> all = view.observed;
     all.insert(all.end(), view.pairs.features.begin(), view.pairs.features.end());
@@ -30,8 +33,7 @@ class KnownPairs : public TextAttackOn<TextPairsView> {
     cipher.codes = codes.count;
     cipher.words = words.size();
     std::vector<TextReading> curve;
-    for (const int64_t count :
-         text_pair_counts(context.settings, std::ssize(view.pairs.tokens))) {
+    for (const int64_t count : text_pair_counts(context.settings, std::ssize(view.pairs.tokens))) {
       std::vector<std::map<int32_t, int64_t>> votes(static_cast<size_t>(cipher.codes));
       for (int64_t i = 0; i < count; ++i) {
         const auto& sent = cipher.sentences[view.observed.size() + static_cast<size_t>(i)];

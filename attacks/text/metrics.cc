@@ -65,7 +65,8 @@ TextScore score_reading(const TextTruth& truth, const std::vector<TokenTexts>& r
   std::vector<std::vector<std::string>> kept_truth, kept_read;
   double exact = 0, rare = 0, rare_read = 0, names = 0, names_read = 0, common = 0, all = 0;
   for (size_t s = 0; s < read.size(); ++s) {
-    if (read[s].size() != truth.tokens[s].size()) fail("a sentence was read in another length", "attack");
+    if (read[s].size() != truth.tokens[s].size())
+      fail("a sentence was read in another length", "attack");
     TokenTexts want, got;
     double hits = 0;
     const std::set<std::string> special = names_in(truth.lines[s]);
@@ -130,9 +131,9 @@ Interval equality_auc(const TextTruth& truth, const TextReading& reading, int64_
   std::vector<double> wins;
   for (const double value : same) {
     const auto [low, high] = std::equal_range(other.begin(), other.end(), value);
-    wins.push_back((static_cast<double>(low - other.begin()) +
-                    static_cast<double>(high - low) / 2) /
-                   static_cast<double>(other.size()));
+    wins.push_back(
+        (static_cast<double>(low - other.begin()) + static_cast<double>(high - low) / 2) /
+        static_cast<double>(other.size()));
   }
   return bootstrap(wins, seed);
 }

@@ -20,7 +20,7 @@ namespace {
 constexpr int64_t kHeldOutShare = 10;  // every tenth sentence
 constexpr int64_t kSentences = 64;     // in a step
 constexpr int kEpochs = 6, kLayers = 2;
-constexpr int32_t kNothing = -1;       // padding among the targets
+constexpr int32_t kNothing = -1;  // padding among the targets
 
 using Rows = std::vector<int32_t>;
 
@@ -144,8 +144,8 @@ Reader learn_transformer(const std::vector<Tensor>& sent, const std::vector<Rows
           static_cast<size_t>(b * kSentences),
           std::min<size_t>(kSentences, order.size() - static_cast<size_t>(b * kSentences)));
       const PaddedSentences p = pad(sent, said, rows);
-      const Var loss = softmax_cross_entropy(net->logits(Var(p.x), p.lengths), p.said,
-                                             {.ignore = kNothing});
+      const Var loss =
+          softmax_cross_entropy(net->logits(Var(p.x), p.lengths), p.said, {.ignore = kNothing});
       loss.backward();
       optimizer.step(1e-3f);
       context.report(0, "reading tokens, epoch " + std::to_string(epoch + 1) + ", loss " +

@@ -2,9 +2,10 @@
 // What an attacker on a split translation may know, one type for each level. What each member gets
 // is decided in grant.h. An attack sees one side of the traffic, source or target, at a time.
 //
-// A sentence is the features of its tokens as the server received them, [L,D] float32: of the source
-// from the begin to the end symbol, of the target from the begin symbol to the last word but the end.
-// Tokens are texts; words that the training has too seldom are "<unk>" for the client, too.
+// A sentence is the features of its tokens as the server received them, [L,D] float32: of the
+// source from the begin to the end symbol, of the target from the begin symbol to the last word but
+// the end. Tokens are texts; words that the training has too seldom are "<unk>" for the client,
+// too.
 #pragma once
 
 #include <functional>
@@ -24,14 +25,15 @@ struct TextPairs {
   std::vector<Tensor> features;
 };
 
-// Everything that could be known of one side of one client: filled in by the scenario. Attacks never
-// see it; grant() takes their view from it.
+// Everything that could be known of one side of one client: filled in by the scenario. Attacks
+// never see it; grant() takes their view from it.
 struct TextVictim {
-  std::vector<Tensor> observed;          // what was sent; the first `scored` are to be read
+  std::vector<Tensor> observed;  // what was sent; the first `scored` are to be read
   int64_t scored = 0;
-  std::vector<TokenTexts> public_text;   // the attacker's own sentences, as the client would cut them
-  Tensor table;                          // [V,D]: sqrt(d) times the client's embedding
-  TokenTexts words;                      // its V rows
+  std::vector<TokenTexts>
+      public_text;   // the attacker's own sentences, as the client would cut them
+  Tensor table;      // [V,D]: sqrt(d) times the client's embedding
+  TokenTexts words;  // its V rows
   // What the client would send for the attacker's sentences [first, first + count).
   std::function<TextPairs(int64_t first, int64_t count)> send;
 };

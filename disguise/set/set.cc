@@ -641,7 +641,8 @@ struct DisguisedSetReader::Impl {
     read_contiguous("/y_soft", H5T_IEEE_F32LE, {rows, classes}, shares.data<float>(),
                     shares.bytes());
     const auto values = shares.span<float>();
-    if (!std::ranges::all_of(values, is_share)) fail("a soft label is no share of a class", at, kWriteAgain);
+    if (!std::ranges::all_of(values, is_share))
+      fail("a soft label is no share of a class", at, kWriteAgain);
     for (size_t row = 0; row < rows; ++row) {
       const auto own = values.subspan(row * classes, classes);
       labels.push_back(static_cast<int32_t>(std::ranges::max_element(own) - own.begin()));

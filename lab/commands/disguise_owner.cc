@@ -156,10 +156,10 @@ void rotate(const RotateFlags& flags) {
   const RunConfig config = data_settings(flags.config, flags.data_set, old);
   refuse_existing(flags.new_key);
   refuse_existing_sets(flags);
-  const int64_t samples = DisguiseKey::samples_needed(old.settings());
-  const DisguiseKey key = DisguiseKey::make(
-      old.settings(), old.images(), config.seed(),
-      samples > 0 ? first_pixels(*shared_dataset(config, DataPart::kTrain), samples) : Tensor());
+  const auto data = shared_dataset(config, DataPart::kTrain);
+  const DisguiseKey key =
+      DisguiseKey::make(old.settings(), old.images(), config.seed(),
+                        key_samples(old.settings(), *data, mixed_in(config).get()));
   if (key.id() == old.id()) {
     usage_fail("the seed gives the key that is there already", "disguise rotate",
                "use another seed (--set seed=...), or a key without "

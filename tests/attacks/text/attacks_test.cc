@@ -32,8 +32,8 @@ class Language {
   std::vector<int> sentence() {
     std::vector<int> out{draw()};
     for (uint64_t k = 4 + rng_.below(9); k > 0; --k) {
-      const int likely = followers_[out.back()][static_cast<int>(
-          static_cast<double>(kFollowers) * std::pow(rng_.uniform(), 1.5))];
+      const int likely = followers_[out.back()][static_cast<int>(static_cast<double>(kFollowers) *
+                                                                 std::pow(rng_.uniform(), 1.5))];
       out.push_back(rng_.uniform() < .85 ? likely : draw());
     }
     return out;

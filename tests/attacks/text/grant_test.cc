@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Who may know what of a split translation. For every attack the exact list of what its view holds; a
-// wider view or a grant too many fails here.
+// Who may know what of a split translation. For every attack the exact list of what its view holds;
+// a wider view or a grant too many fails here.
 #include "attacks/text/grant.h"
 
 #include <gtest/gtest.h>

@@ -6,6 +6,7 @@
 #include <map>
 #include <mutex>
 #include <numeric>
+#include <set>
 
 #include "attacks/disguise/registry.h"
 #include "base/error.h"
@@ -198,8 +199,11 @@ DisguiseBench::Rebuilt DisguiseBench::attack(const std::string& name, const Tens
 }
 
 bool DisguiseBench::is_quick(const std::string& name) const {
+  // These train networks, which their cost does not count.
+  static const std::set<std::string> kSlow = {"match", "decode"};
   const auto attack = make_disguise_attack(name);
-  return attack->level() != KnowledgeLevel::kAnyPairs && !attack->only_in_full_tier() &&
+  return attack->level() != KnowledgeLevel::kAnyPairs && !kSlow.contains(name) &&
+         !attack->only_in_full_tier() &&
          attack->cost(impl_->setting(), impl_->config.attack()).images() == 0;
 }
 

@@ -396,7 +396,7 @@ row { name: "deeper" set: "protection.kind=ensembler" set: "model.head_cells=2" 
     await page.getByRole("button", { name: "Train", exact: true }).click();
     // Disguised first, then plain: two curves in one picture.
     await page.waitForFunction(() => [...document.querySelectorAll(".plot")].some((p) => /this one/.test(p.innerText) && /plain/.test(p.innerText)), null, { timeout: 180000 });
-    await page.waitForFunction(() => /\d there/.test(document.querySelector("main").innerText), null, { timeout: 180000 });
+    await page.waitForFunction(() => /% there/.test(document.querySelector("main").innerText), null, { timeout: 180000 });
     await inspect(page, "cloud-beside");
     for (const [size, colorScheme] of [["narrow", "light"], ["wide", "dark"]]) {
       const other = await visit(server, { size, colorScheme });

@@ -169,7 +169,7 @@ function Training({ id, known, beside, besideKnown, others }: { id: string; know
     <>
       <header class="room-head">
         <h1>{run.value?.entry.title ?? job?.title ?? "Training"}</h1>
-        <p class="muted">{run.value ? `${run.value.entry.setting}, ${run.value.entry.status}${summary?.accuracy !== undefined ? `, accuracy ${percent(summary.accuracy)}` : ""}` : "Its folder appears with its first step."}</p>
+        <p class="muted">{run.value ? `${(run.value.entry.setting ?? "").replace(/^, /, "")}, ${run.value.entry.status}${summary?.accuracy !== undefined ? `, accuracy ${percent(summary.accuracy)}` : ""}` : "Its folder appears with its first step."}</p>
       </header>
       {job && <JobBar job={job} />}
       {other && other.state !== "done" && <JobBar job={other} />}

@@ -134,7 +134,7 @@ class _Config(Group):
     def __setitem__(self, path: str, value: Any) -> None:
         self._native.set(path, to_text(value))
 
-    def text(self) -> str:
+    def to_text(self) -> str:
         """What was set, as the programs read it (a .txtpb file)."""
         return str(self._native.text())
 
@@ -165,15 +165,15 @@ class _Config(Group):
         return config
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Config) and self.text() == other.text()
+        return isinstance(other, _Config) and self.to_text() == other.to_text()
 
     __hash__ = None  # type: ignore[assignment]  # it changes
 
     def __repr__(self) -> str:
-        return f"Config.from_text({self.text()!r})"
+        return f"Config.from_text({self.to_text()!r})"
 
     def __reduce__(self) -> Any:
-        return (_restore, (self.text(),))
+        return (_restore, (self.to_text(),))
 
 
 def _restore(text: str) -> Any:

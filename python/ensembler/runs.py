@@ -242,7 +242,7 @@ def sweep(config: Any, axes: Optional[Mapping[str, Sequence[Any]]] = None, *, ou
         text += "".join(f"\nattack: {_quoted(a)}" for a in attacks)
     else:
         base = as_config(config)
-        text, source = "base {\n" + base.text() + "}\n", "axes"
+        text, source = "base {\n" + base.to_text() + "}\n", "axes"
         for path, values in axes.items():
             text += f"axis {{ path: {_quoted(path)}" + "".join(f" value: {_quoted(to_text(v))}" for v in values) + " }\n"
         text += "".join(f"attack: {_quoted(a)}\n" for a in attacks)

@@ -28,7 +28,7 @@ def test_values_out_of_range_are_refused_when_they_are_assigned():
                         ("stage1.epochs", "three"), ("stage1.epochs", 2.5), ("ensemble.nets", 2**40)]:
         with pytest.raises(ens.UsageError):
             config[path] = value
-        assert config.text() == ""  # nothing was changed
+        assert config.to_text() == ""  # nothing was changed
     with pytest.raises(TypeError):
         config["seed"] = object()
 

@@ -67,7 +67,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 end.set()
 thread.join()
 """
-    out = python(code, ens.Config(**SMALL).text(), tmp_path / "run")
+    out = python(code, ens.Config(**SMALL).to_text(), tmp_path / "run")
     assert out.stdout.strip() == "7", out.stderr
 
 
@@ -115,7 +115,7 @@ except KeyboardInterrupt:
 
 
 def test_two_interrupts_and_the_end_of_the_interpreter_leave_a_run_that_goes_on(tmp_path):
-    out = python(TWICE, ens.Config(**SMALL).text(), tmp_path / "run")
+    out = python(TWICE, ens.Config(**SMALL).to_text(), tmp_path / "run")
     assert out.returncode in (0, 1, -2) and "Aborted" not in out.stderr, out
     assert not ens.Run(tmp_path / "run").done
 
@@ -129,7 +129,7 @@ x = torch.randn(64, 64)
 ens.train(ens.Config.from_text(sys.argv[1]), out=sys.argv[2])
 print(float((x @ torch.linalg.inv(x)).diag().mean()))
 """
-    out = python(code, ens.Config(**SMALL).text(), tmp_path / "run")
+    out = python(code, ens.Config(**SMALL).to_text(), tmp_path / "run")
     assert out.returncode == 0 and abs(float(out.stdout) - 1) < 0.1, out.stderr
 
 

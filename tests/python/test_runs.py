@@ -25,7 +25,7 @@ def weights(run, folder):
 
 def test_a_training_from_python_and_from_the_program_end_in_the_same_weights(run, tmp_path):
     text = tmp_path / "config.txtpb"
-    text.write_text(ens.Config(**SMALL).text())
+    text.write_text(ens.Config(**SMALL).to_text())
     subprocess.run([BIN / "ensembler", "train", "--config", text, "--out", tmp_path / "cli"], check=True,
                    capture_output=True)
     assert weights(run, tmp_path / "a") == weights(ens.Run(tmp_path / "cli"), tmp_path / "b")
@@ -188,5 +188,5 @@ for _ in range(2):
 
 def test_the_core_prints_nothing(tmp_path):
     out = subprocess.run([sys.executable, "-c", "import logging; logging.disable()\n" + PRINTS,
-                          ens.Config(**SMALL).text(), tmp_path / "run"], capture_output=True, text=True, check=True)
+                          ens.Config(**SMALL).to_text(), tmp_path / "run"], capture_output=True, text=True, check=True)
     assert out.stdout == "" and out.stderr == ""

@@ -103,8 +103,8 @@ TEST_F(CodeAttacks, DecodeGetsBetterWithPairs) {
   ASSERT_EQ(score.candidates.size(), 3u);
   EXPECT_GT(score.candidates[1].ssim, score.candidates[0].ssim);
   EXPECT_GT(score.candidates[2].ssim, score.candidates[1].ssim);
-  EXPECT_GT(score.candidates[2].ssim, 0.6);
-  EXPECT_GT(score.candidates[2].matching->rank1.mean, 0.9);
+  EXPECT_GT(score.candidates[2].ssim, 0.5);
+  EXPECT_GT(score.candidates[2].matching->rank1.mean, 0.8);
 }
 
 TEST_F(CodeAttacks, PlainImagesAreReadAndCiphertextIsNot) {

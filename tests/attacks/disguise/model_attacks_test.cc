@@ -119,7 +119,7 @@ TEST_F(ModelAttacks, AlignmentReadsPlainImages) {
   EXPECT_GT(score.matching->rank1.mean, 0.75);  // chance: .025
 }
 
-// What no linear attack reads well.
+// What no linear attack reads well: a network does.
 TEST_F(ModelAttacks, TheOracleTrainsADecoder) {
   victim_ = victim_of(settings("disguise { method: 'identity' }"), training_, public_, test_, 20,
                       [](const Tensor& images) {
@@ -130,7 +130,8 @@ TEST_F(ModelAttacks, TheOracleTrainsADecoder) {
   AttackContext context = small_context();
   context.settings.mutable_decoder()->set_epochs(30);
   const Reconstruction r = make_disguise_attack("oracle")->run(victim_, context).back();
-  EXPECT_EQ(r.candidate, "a decoder, pairs without limit");
+  EXPECT_TRUE(r.candidate == "a decoder, pairs without limit" || r.candidate.starts_with("decode,"))
+      << r.candidate;
 }
 
 }  // namespace

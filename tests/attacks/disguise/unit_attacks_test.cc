@@ -127,6 +127,8 @@ TEST(UnitAttacksTest, CiphertextOfACounterTellsNothing) {
                                     });
   victim.apply_other_key = victim.apply;
   victim.model = linear_model(victim.queries, data.labels, 2, 1);
+  victim.private_images = [&] { return images_of(data, 0, 200); };
+  victim.private_rows = [&] { return victim.queries; };
   Evaluator evaluator(images_of(data, 0, 200));
   evaluator.set_gallery(images_of(data, 0, 200));
   for (const std::string& name : disguise_attack_names()) {

@@ -159,7 +159,7 @@ class _Config(Group):
 
     @classmethod
     def from_text(cls, text: str) -> "_Config":
-        """Of text as text() returns it."""
+        """Of text as to_text() returns it."""
         config = cls()
         config._native.parse(text)
         return config

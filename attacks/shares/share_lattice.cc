@@ -14,31 +14,46 @@ using Row = std::vector<uint32_t>;
 
 constexpr int64_t kPixels = 48;  // of the lattice
 
+// Gauss-Jordan elimination of the first `count` columns modulo p.
+void eliminate(const Field& field, std::vector<Row>& rows, size_t count) {
+  for (size_t c = 0; c < count; ++c) {
+    const auto pivot = std::find_if(rows.begin() + static_cast<ptrdiff_t>(c), rows.end(),
+                                    [&](const Row& row) { return row[c] != 0; });
+    if (pivot == rows.end()) fail("the shares depend on each other", "share-lattice");
+    std::iter_swap(rows.begin() + static_cast<ptrdiff_t>(c), pivot);
+    const uint32_t inverse = field.inverse(rows[c][c]);
+    for (uint32_t& v : rows[c]) v = field.mul(v, inverse);
+    for (size_t r = 0; r < rows.size(); ++r) {
+      const uint32_t factor = r == c ? 0 : rows[r][c];
+      for (size_t i = c; factor != 0 && i < rows[r].size(); ++i)
+        rows[r][i] = field.sub(rows[r][i], field.mul(factor, rows[c][i]));
+    }
+  }
+}
+
 // x with sum_j x[j] rows[j] = target modulo p, in all places; the rows are independent.
 Row solve(const Field& field, const std::vector<Row>& rows, const std::vector<int64_t>& target) {
-  const size_t count = rows.size(), places = target.size();
   std::vector<Row> equations;  // a place: of each row, and of the target
-  for (size_t i = 0; i < places; ++i) {
+  for (size_t i = 0; i < target.size(); ++i) {
     Row& e = equations.emplace_back();
     for (const Row& row : rows) e.push_back(row[i]);
     e.push_back(field.of(target[i]));
   }
-  for (size_t c = 0; c < count; ++c) {  // Gauss-Jordan
-    const auto pivot = std::find_if(equations.begin() + static_cast<ptrdiff_t>(c), equations.end(),
-                                    [&](const Row& e) { return e[c] != 0; });
-    if (pivot == equations.end()) fail("the shares depend on each other", "share-lattice");
-    std::iter_swap(equations.begin() + static_cast<ptrdiff_t>(c), pivot);
-    const uint32_t inverse = field.inverse(equations[c][c]);
-    for (uint32_t& v : equations[c]) v = field.mul(v, inverse);
-    for (size_t r = 0; r < places; ++r) {
-      const uint32_t factor = r == c ? 0 : equations[r][c];
-      for (size_t i = c; factor != 0 && i <= count; ++i)
-        equations[r][i] = field.sub(equations[r][i], field.mul(factor, equations[c][i]));
-    }
-  }
+  eliminate(field, equations, rows.size());
   Row out;
-  for (size_t c = 0; c < count; ++c) out.push_back(equations[c][count]);
+  for (size_t c = 0; c < rows.size(); ++c) out.push_back(equations[c].back());
   return out;
+}
+
+// A basis of the lattice of integer combinations of the rows and of the multiples of p.
+std::vector<std::vector<int64_t>> lattice_of(const Field& field, std::vector<Row> rows) {
+  eliminate(field, rows, rows.size());
+  const size_t length = rows[0].size();
+  std::vector<std::vector<int64_t>> basis;
+  for (const Row& row : rows) basis.emplace_back(row.begin(), row.end());
+  for (size_t i = rows.size(); i < length; ++i)
+    basis.emplace_back(length)[i] = static_cast<int64_t>(field.prime());
+  return basis;
 }
 
 // K integer mixtures [K,C,H,W] of the images behind one virtual batch's shares, without noise.
@@ -48,15 +63,11 @@ Tensor mixtures_of(const Field& field, const std::vector<Row>& shares, int input
   const std::vector<int64_t> order = rng.permutation(image.numel());
   const auto pixels = static_cast<size_t>(std::min(kPixels, image.numel()));
   std::vector<Row> sampled;
-  std::vector<std::vector<int64_t>> generators;
   for (const Row& share : shares) {
     Row& row = sampled.emplace_back();
     for (size_t i = 0; i < pixels; ++i) row.push_back(share[static_cast<size_t>(order[i])]);
-    generators.emplace_back(row.begin(), row.end());
   }
-  for (size_t i = 0; i < pixels; ++i)
-    generators.emplace_back(pixels)[i] = static_cast<int64_t>(field.prime());
-  const auto reduced = reduce_lll(generators);
+  const auto reduced = reduce_lll(lattice_of(field, sampled));
   Tensor out = Tensor::empty({inputs, image[0], image[1], image[2]});
   const std::vector<std::span<const uint32_t>> rows(shares.begin(), shares.end());
   Row mixed(static_cast<size_t>(image.numel()));

@@ -79,8 +79,8 @@ struct ApplyFlags {
   std::string key, data_set, out, test, report;
 };
 
-// The settings for the data set, with those of the key; usage Error if they name another method than the
-// key's.
+// The settings for the data set, with those of the key; usage Error if they name another method
+// than the key's.
 RunConfig data_settings(const ConfigFlags& flags, const std::string& data_set,
                         const DisguiseKey& key) {
   RunConfig config = resolve(flags, data_set);

@@ -121,21 +121,21 @@ TEST_F(DisguiseReport, EachLevelHasTheStrongestAttackOfThoseThatKnowNoMore) {
   EXPECT_EQ(
       disguise_markdown(collect({root_})),
       "### Disguised training\n\n"
-      "| Method | Accuracy | Owner, \u00b5s | Bytes | AUC | Model without the key | L0 | L1 | L2, "
-      "1 pair | L2, 10 pairs | "
+      "| Method | Accuracy | Owner, \u00b5s | Bytes | AUC | Model without the key | L0 | L1 | L1x "
+      "| L2, 1 pair | L2, 10 pairs | "
       "L2, 1000 "
       "pairs | oracle |\n"
-      "|---|--:|--:|--:|--:|---|--:|--:|--:|--:|--:|--:|\n"
+      "|---|--:|--:|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|\n"
       "| **mnist, lenet** |\n"
       "| Plain | 98.0\u202f% | 12.5 | 1.5 KiB | \u2013 | \u2013 | bad 100.0\u202f% (look) | bad "
-      "100.0\u202f% (look) | bad "
+      "100.0\u202f% (look) | \u2013 | bad "
       "100.0\u202f% (look) | bad 100.0\u202f% (look) | bad 100.0\u202f% (look) | "
       "\u2013 |\n"
       "| RMT, 4x4 blocks | 95.0\u202f% | 12.5 | 1.5 KiB | 0.612 | 9.1\u202f% plain images; "
       "93.0\u202f% "
       "images under the recovered key | good 0.4\u202f% (look) | "
       "moderate 12.0\u202f% "
-      "(moments) | moderate 12.0\u202f% (moments) | bad 70.0\u202f% (procrustes) | bad "
+      "(moments) | \u2013 | moderate 12.0\u202f% (moments) | bad 70.0\u202f% (procrustes) | bad "
       "100.0\u202f% "
       "(procrustes) | \u2013 |\n\n");
 }
@@ -163,16 +163,16 @@ TEST_F(DisguiseReport, AGoodIsEarnedAtItsOwnLevelAndByTheAttackThatIsReported) {
   attack(plain, result("look", "L0", 1, 1));
   attack(aes, result("look", "L0", 0.1, 0.004));
   const std::string good = "good 0.4\u202f% (look) |", dash = " \u2013 |";
-  EXPECT_NE(
-      disguise_markdown(collect({root_})).find(good + dash + dash + dash + dash + dash + "\n"),
-      std::string::npos)
+  EXPECT_NE(disguise_markdown(collect({root_}))
+                .find(good + dash + dash + dash + dash + dash + dash + "\n"),
+            std::string::npos)
       << disguise_markdown(collect({root_}));
   attack(plain, with_pairs(result("codebook", "L2", 0.4, 0.5), 0.5));
   attack(aes, with_pairs(result("codebook", "L2", 0.2, 0.04), 0.04));
   const std::string weak = " weak attacker 4.0\u202f% (codebook) |";
-  EXPECT_NE(
-      disguise_markdown(collect({root_})).find(good + dash + weak + weak + weak + dash + "\n"),
-      std::string::npos)
+  EXPECT_NE(disguise_markdown(collect({root_}))
+                .find(good + dash + dash + weak + weak + weak + dash + "\n"),
+            std::string::npos)
       << disguise_markdown(collect({root_}));
   // Nor is it enough that the strongest attack is one of a level below.
   attack(aes, with_pairs(result("codebook", "L2", 0.2, 0.002), 0.002));

@@ -32,6 +32,7 @@ class TextReport : public testing::Test {
     s.mutable_text()->set_head_layers(head_layers);
     s.mutable_text()->set_direction("en-de");
     results::write(folder / "summary.json", s);
+    results::write(folder / "info.json", results::RunInfo());
     std::ofstream(folder / "DONE").flush();
   }
   void attack(const std::string& name, const std::string& kind, double tokens) {
@@ -63,6 +64,7 @@ TEST_F(TextReport, HasARowForEachSideThatWasRead) {
   attack("h0", "equality", -1);
   attack("h1", "codebook", .041);
   const ReportData all = collect({root_ / "h1", root_ / "h0"});
+  EXPECT_TRUE(all.skipped.empty());
   EXPECT_TRUE(all.runs.empty());
   ASSERT_EQ(all.translated.size(), 2u);
   ASSERT_EQ(all.translated[0].attacks.size(), 4u);

@@ -50,10 +50,7 @@ class StudioVisit : public testing::Test {
       if (n <= 0) break;
       sent += static_cast<size_t>(n);
     }
-    std::string got;
-    char bytes[65536];
-    for (ssize_t n = 0; (n = ::recv(fd, bytes, sizeof bytes, 0)) > 0;)
-      got.append(bytes, static_cast<size_t>(n));
+    const std::string got = receive_all(fd);
     ::close(fd);
     return got;
   }

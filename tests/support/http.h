@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <string>
 #include <utility>
 
@@ -30,6 +31,21 @@ inline int dial_from(const std::string& source, const std::string& address) {
   return fd;
 }
 
+// What comes until the other end closes. A child process that ends interrupts recv() on a socket
+// with a timeout.
+inline std::string receive_all(int fd) {
+  std::string got;
+  char bytes[65536];
+  while (true) {
+    const ssize_t n = ::recv(fd, bytes, sizeof bytes, 0);
+    if (n > 0) {
+      got.append(bytes, static_cast<size_t>(n));
+    } else if (n == 0 || errno != EINTR) {
+      return got;
+    }
+  }
+}
+
 // Status and body of an answer; 0 if there is none.
 inline std::pair<int, std::string> http_get(const std::string& address, const std::string& path,
                                             const std::string& method = "GET") {
@@ -37,10 +53,7 @@ inline std::pair<int, std::string> http_get(const std::string& address, const st
   const std::string request =
       method + " " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
   (void)::send(fd, request.data(), request.size(), MSG_NOSIGNAL);
-  std::string answer;
-  char bytes[4096];
-  for (ssize_t n = 0; (n = ::recv(fd, bytes, sizeof bytes, 0)) > 0;)
-    answer.append(bytes, static_cast<size_t>(n));
+  const std::string answer = receive_all(fd);
   ::close(fd);
   const size_t body = answer.find("\r\n\r\n");
   if (answer.rfind("HTTP/1.1 ", 0) != 0 || body == std::string::npos) return {0, answer};

@@ -196,6 +196,8 @@ class CloudTraining {
     disguise.set_disguised_bytes(static_cast<double>(set.shape.numel()) *
                                  static_cast<double>(size_of(set.dtype)));
     disguise.set_insecure_secrets(!model_.marks.empty());
+    summary.set_protection("disguise");
+    summary.set_data("set " + model_.set_id.substr(0, 6));  // the cloud knows no other name
     summary.set_architecture(model_.info.model.architecture);
     summary.set_width(model_.info.model.width);
     summary.set_dtype(name(dtype_));

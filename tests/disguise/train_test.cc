@@ -92,6 +92,9 @@ TEST_F(DisguisedTraining, LearnsAndLeavesAModelThatSaysItsSet) {
   EXPECT_NEAR(summary("run").accuracy(), right / 128.0, 1.01 / 128);
   EXPECT_NEAR(disguised_accuracy(model, test), right / 128.0, 1.01 / 128);
   EXPECT_EQ(summary("run").train_images(), 512);
+  // Reports read no summary without these two.
+  EXPECT_EQ(summary("run").protection(), "disguise");
+  EXPECT_EQ(summary("run").data(), "set " + set.info().set_id.substr(0, 6));
   EXPECT_EQ(summary("run").disguise().method(), "rmt");
   EXPECT_EQ(summary("run").disguise().disguised_bytes(), 3 * 32 * 32 * 2);
   EXPECT_GE(summary("run").disguise().epochs_to_95(), 1);

@@ -58,8 +58,8 @@ export function Result({ result, at, onPick }: { result: DisguiseAttack; at: num
 }
 
 // Every attack of the registry: what it would need, what it found.
-export function AttackTable({ choices, preview, done, chosen, busy, onRun }: {
-  choices: DisguiseChoices; preview?: DisguisePreview; done: DisguiseAttack[]; chosen: string; busy: string; onRun: (attack: string) => void;
+export function AttackTable({ choices, preview, done, chosen, busy, fresh, onRun }: {
+  choices: DisguiseChoices; preview?: DisguisePreview; done: DisguiseAttack[]; chosen: string; busy: string; fresh: boolean; onRun: (attack: string) => void;
 }) {
   const applies = new Map((preview?.attacks ?? []).map((a) => [a.attack, a]));
   const wanted = choices.attacks.map((a) => ({ attack: a.name, level: a.level })).filter((a) => applies.get(a.attack)?.quick && !applies.get(a.attack)?.reason);
@@ -78,7 +78,7 @@ export function AttackTable({ choices, preview, done, chosen, busy, onRun }: {
               return (
                 <tr key={a.name} class={a.name === chosen ? "chosen-row" : ""}>
                   <th scope="row">
-                    {info?.quick && !info.reason ? <button type="button" class="linked" disabled={busy !== ""} onClick={() => onRun(a.name)}>{a.title}</button> : a.title}
+                    {info?.quick && !info.reason ? <button type="button" class="linked" disabled={busy !== "" || !fresh} onClick={() => onRun(a.name)}>{a.title}</button> : a.title}
                     {sourceNames[a.name] && <small>{sourceNames[a.name]}</small>}
                   </th>
                   <td title={ladder[a.level]}>{a.level}</td>

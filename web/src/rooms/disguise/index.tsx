@@ -92,32 +92,38 @@ function Room({ choices }: { choices: DisguiseChoices }) {
   const [busy, setBusy] = useState("");
   const [trouble, setTrouble] = useState<unknown>(null);
   const [point, setPoint] = useState<number | null>(null);
-  const latest = useRef("");
+  const attacking = useRef<AbortController | null>(null);
   const [, redraw] = useState(0);
   const done = results.get(setting) ?? [];
   const info = preview?.attacks.find((a) => a.attack === attack);
-  const run = async (name: string, again = false): Promise<void> => {
+  // The page has one attack at work: a new one takes its place, as it does in the server, whose refusal is of no interest then.
+  // False if that happened.
+  const run = async (name: string, again = false): Promise<boolean> => {
     const key = shownKey;
-    latest.current = key + name;
+    attacking.current?.abort();
+    const { signal } = (attacking.current = new AbortController());
     setParams({ attack: name });
     setBusy(name);
     setTrouble(null);
     try {
-      const result = await post<DisguiseAttack>("disguise/attack", { shown, attack: name });
+      const result = await post<DisguiseAttack>("disguise/attack", { shown, attack: name }, signal);
       const list = (results.get(setting) ?? []).filter((r) => r.attack !== name);
       results.set(setting, [...list, result]);
-      if (latest.current === key + name) {
+      if (!signal.aborted) {
         setRebuilt({ key, result });
         if (!again) setPoint(null);
       }
     } catch (failure) {
-      if (latest.current === key + name && !(failure instanceof Failure && failure.status === 409 && failure.where === "attack" && failure.message.startsWith("a newer"))) setTrouble(failure);
+      if (!signal.aborted) setTrouble(failure);
     }
-    if (latest.current === key + name) setBusy("");
+    if (signal.aborted) return false;
+    setBusy("");
     redraw((n) => n + 1);
+    return true;
   };
+  useEffect(() => () => attacking.current?.abort(), []);
   const runAll = async () => {
-    for (const a of preview?.attacks ?? []) if (a.quick && !a.reason) await run(a.attack, true);
+    for (const a of preview?.attacks ?? []) if (a.quick && !a.reason && !(await run(a.attack, true))) return;
   };
   // Once somebody has attacked, what comes next is attacked too.
   const armed = rebuilt !== undefined || trouble !== null;
@@ -213,8 +219,8 @@ function Room({ choices }: { choices: DisguiseChoices }) {
         {trouble ? <Problem error={trouble} /> : null}
         {result && <Result result={result} at={at} onPick={setPoint} />}
         {sets.map((s) => <SetCard key={s.id} set={s} onChange={setSets} />)}
-        <AttackTable choices={choices} preview={preview} done={done} chosen={attack} busy={busy} onRun={(a) => void run(a)} />
-        {preview && <p><button type="button" disabled={busy !== ""} onClick={() => void runAll()}>Run every attack on these pictures</button></p>}
+        <AttackTable choices={choices} preview={preview} done={done} chosen={attack} busy={busy} fresh={fresh} onRun={(a) => void run(a)} />
+        {preview && <p><button type="button" disabled={busy !== "" || !fresh} onClick={() => void runAll()}>Run every attack on these pictures</button></p>}
         <div id="measured"><Measured key={method.name} method={method.name} attack={attack} /></div>
         <p class="muted">{disguiseText.key}</p>
       </div>

@@ -156,6 +156,22 @@ Tensor components_to_images(const Tensor& components, const ImageCoding& coding,
   return out;
 }
 
+Tensor from_virtual_batches(const WorkerView& view, const AttackContext& context,
+                            const std::function<Tensor(int64_t g)>& images_of_batch) {
+  const Shape share = view.observed.at(0).shape();
+  const int64_t groups = share[0], size = share.numel() / groups;
+  Tensor out = Tensor::empty({view.inputs * groups, share[1], share[2], share[3]});
+  for (int64_t g = 0; g < groups; ++g) {
+    const Tensor images = images_of_batch(g);
+    for (int64_t k = 0; k < view.inputs; ++k) {
+      std::copy_n(images.data<float>() + k * size, size,
+                  out.data<float>() + (k * groups + g) * size);
+    }
+    context.report(0, "virtual batch " + std::to_string(g + 1) + " of " + std::to_string(groups));
+  }
+  return out.rows(0, view.images);
+}
+
 Tensor as_in(const Tensor& truth, const Tensor& found, int inputs) {
   const int64_t count = truth.dim(0), groups = (count + inputs - 1) / inputs;
   Tensor out = Tensor::empty(truth.shape());

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "attacks/shares/views.h"
 #include "nn/core/tensor.h"
@@ -22,6 +23,10 @@ Tensor separate(const Tensor& mixtures, int noises, bool orthogonal, Rng& rng);
 // into the middle of the range of pixels and, without `scale_known`, stretched to all of it. Their
 // sign stays open.
 Tensor components_to_images(const Tensor& components, const ImageCoding& coding, bool scale_known);
+
+// The images [M,C,H,W] of a coalition's view, from those of each virtual batch g: [K,C,H,W].
+Tensor from_virtual_batches(const WorkerView& view, const AttackContext& context,
+                            const std::function<Tensor(int64_t g)>& images_of_batch);
 
 // For scoring alone: `found` [M,C,H,W], where image k * G + g is of virtual batch g, with the
 // images of each virtual batch in the order, and each in the sign, in which they correlate most

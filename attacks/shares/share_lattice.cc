@@ -109,27 +109,18 @@ class ShareLattice : public ShareAttack {
     if (!view.code) fail("the shares are real numbers", name(), "use share-ica");
     const Field& field = view.code->field();
     const Shape shape = view.observed.at(0).shape(), image{shape[1], shape[2], shape[3]};
-    const int64_t groups = shape[0], size = image.numel();
     Rng rng(context.seed, "share-lattice");
     Reconstruction r;
     r.candidate = "short mixtures";
-    r.images = Tensor::empty({view.inputs * groups, shape[1], shape[2], shape[3]});
-    for (int64_t g = 0; g < groups; ++g) {
+    r.images = from_virtual_batches(view, context, [&](int64_t g) {
       std::vector<Row> shares;
       for (const Tensor& share : view.observed) {
-        const int32_t* from = share.data<int32_t>() + g * size;
-        shares.emplace_back(from, from + size);
+        const int32_t* from = share.data<int32_t>() + g * image.numel();
+        shares.emplace_back(from, from + image.numel());
       }
       const Tensor mixtures = mixtures_of(field, shares, view.inputs, image, rng);
-      const Tensor images =
-          components_to_images(separate(mixtures, 0, false, rng), view.coding, false);
-      for (int64_t k = 0; k < view.inputs; ++k) {
-        std::copy_n(images.data<float>() + k * size, size,
-                    r.images.data<float>() + (k * groups + g) * size);
-      }
-      context.report(0, "virtual batch " + std::to_string(g + 1) + " of " + std::to_string(groups));
-    }
-    r.images = r.images.rows(0, view.images);
+      return components_to_images(separate(mixtures, 0, false, rng), view.coding, false);
+    });
     return {r};
   }
 };

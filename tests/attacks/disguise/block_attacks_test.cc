@@ -319,9 +319,12 @@ TEST_F(OnCifar10, PairsReachTheNoise) {
     for (size_t i = 0; i < counts.size(); ++i) {
       printf("U(0,%d), blocks of %d, %d pairs: least squares %.2f, Procrustes %.2f dB\n", row.noise,
              row.block, static_cast<int>(counts[i]), squares[i], procrustes[i]);
-      if (i == 0 && row.block == 4)
+      if (i == 0 && row.block == 4) {
         EXPECT_GE(procrustes[i], squares[i] - 0.5);  // where pairs are few
-      if (row.procrustes[i] > 0) EXPECT_NEAR(procrustes[i], row.procrustes[i], 1);
+      }
+      if (row.procrustes[i] > 0) {
+        EXPECT_NEAR(procrustes[i], row.procrustes[i], 1);
+      }
     }
     EXPECT_GT(squares.back(), floor_of(row.noise) + 0.3);  // biased, so the floor is none for it
     EXPECT_NEAR(procrustes.back(), floor_of(row.noise), 0.5);  // clipped to [0, 255], so above it

@@ -7,6 +7,9 @@
 #include <filesystem>
 
 #include "base/progress.h"
+#include "experiment/run_dir.h"
+#include "proto/config.h"
+#include "proto/results.h"
 
 namespace ens {
 
@@ -51,6 +54,22 @@ int run_attack_tasks(const Scenario& scenario, const std::vector<ScenarioRun>& r
   };
   if (count(TaskState::kStopped) + count(TaskState::kWaiting) > 0) throw Stopped();
   return count(TaskState::kFailed);
+}
+
+RunConfig attacked_config(const std::filesystem::path& folder, RunConfig wanted) {
+  RunConfig config = read_run_config(folder);
+  if (!wanted.data().root().empty()) config.mutable_data()->set_root(wanted.data().root());
+  if (wanted.has_device()) config.set_device(wanted.device());
+  complete(wanted);
+  *config.mutable_attack() = wanted.attack();
+  return config;
+}
+
+bool has_result(const std::filesystem::path& folder, const std::string& attack,
+                const AttackConfig& settings) {
+  results::AttackResult before;
+  return results::read_if_intact(folder / "attack" / attack / "result.json", before) &&
+         !before.has_error() && before.settings() == to_text(settings);
 }
 
 }  // namespace ens

@@ -227,11 +227,7 @@ class Target {
 
   // The run's configuration, with the settings of the attacks that are wanted.
   static RunConfig attacked(const fs::path& folder, RunConfig wanted) {
-    RunConfig config = read_run_config(folder);
-    if (!wanted.data().root().empty()) config.mutable_data()->set_root(wanted.data().root());
-    if (wanted.has_device()) config.set_device(wanted.device());
-    complete(wanted);
-    *config.mutable_attack() = wanted.attack();
+    RunConfig config = attacked_config(folder, std::move(wanted));
     if (config.attack().public_source() != "disjoint") {
       usage_fail("attacks on disguised training know no private images, and '" +
                      config.attack().public_source() + "' would give them those",
@@ -242,9 +238,7 @@ class Target {
 
   static bool done(const fs::path& folder, const std::string& attack, const RunConfig& wanted) {
     try {
-      results::AttackResult before;
-      return results::read_if_intact(folder / "attack" / attack / "result.json", before) &&
-             !before.has_error() && before.settings() == to_text(attacked(folder, wanted).attack());
+      return has_result(folder, attack, attacked(folder, wanted).attack());
     } catch (const std::exception&) {  // a damaged run or result: the attack will say so
       return false;
     }

@@ -39,7 +39,7 @@ class Target {
  public:
   Target(const fs::path& folder, const RunConfig& wanted)
       : folder_(folder),
-        config_(attacked(folder, wanted)),
+        config_(attacked_config(folder, wanted)),
         data_(load_text(config_)),
         edge_(read_text_edge(folder / "edge.h5")),
         cloud_(read_text_cloud(folder / "cloud.h5")),
@@ -57,21 +57,9 @@ class Target {
     public_ = std::min(a.public_images(), data_.set_aside.count());
   }
 
-  // The run's configuration, with the settings of the attacks that are wanted.
-  static RunConfig attacked(const fs::path& folder, RunConfig wanted) {
-    RunConfig config = read_run_config(folder);
-    if (!wanted.data().root().empty()) config.mutable_data()->set_root(wanted.data().root());
-    if (wanted.has_device()) config.set_device(wanted.device());
-    complete(wanted);
-    *config.mutable_attack() = wanted.attack();
-    return config;
-  }
-
   static bool done(const fs::path& folder, const std::string& attack, const RunConfig& wanted) {
     try {
-      results::AttackResult before;
-      return results::read_if_intact(folder / "attack" / attack / "result.json", before) &&
-             !before.has_error() && before.settings() == to_text(attacked(folder, wanted).attack());
+      return has_result(folder, attack, attacked_config(folder, wanted).attack());
     } catch (const std::exception&) {  // a damaged run or result: the attack will say so
       return false;
     }
@@ -427,7 +415,7 @@ int attack_text_runs(const std::vector<fs::path>& runs, const std::vector<std::s
   std::vector<ScenarioRun> all;
   for (const fs::path& run : runs) {
     all.push_back(
-        {run.string(), run, Target::attacked(run, wanted), text_scenario().attacks(attacks, "")});
+        {run.string(), run, attacked_config(run, wanted), text_scenario().attacks(attacks, "")});
   }
   const int failed = run_attack_tasks(text_scenario(), all, again, stop);
   for (const fs::path& run : runs) print_text_results(run);
